@@ -1,0 +1,1 @@
+"""The pilot-job executors of Flow: high throughput and low latency, over ZeroMQ."""

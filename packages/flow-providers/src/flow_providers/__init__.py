@@ -1,0 +1,1 @@
+"""Submit, watch and cancel jobs on clusters, clouds and hosts: a standalone provisioning library."""

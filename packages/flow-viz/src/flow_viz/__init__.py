@@ -1,0 +1,1 @@
+"""Web pages on the monitoring database of Flow."""

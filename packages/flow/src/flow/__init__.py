@@ -1,0 +1,1 @@
+"""Parallel scripting in Python: apps, futures and a dynamic dataflow on any resource."""
