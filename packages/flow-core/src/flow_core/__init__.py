@@ -1,1 +1,60 @@
-"""Apps, futures, files and the dataflow kernel of Flow; runs alone with its own thread executor."""
+"""Apps, futures, files and the dataflow kernel of Flow. Public names are loaded on first use (PEP 562)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flow_core.apps.decorators import bash_app as bash_app
+    from flow_core.apps.decorators import join_app as join_app
+    from flow_core.apps.decorators import python_app as python_app
+    from flow_core.apps.special import AUTO_LOGNAME as AUTO_LOGNAME
+    from flow_core.config import Config as Config
+    from flow_core.files import File as File
+    from flow_core.futures.app_future import AppFuture as AppFuture
+    from flow_core.futures.data_future import DataFuture as DataFuture
+    from flow_core.kernel.kernel import DataFlowKernel as DataFlowKernel
+    from flow_core.kernel.loaded import clear as clear
+    from flow_core.kernel.loaded import dfk as dfk
+    from flow_core.kernel.loaded import load as load
+    from flow_core.observe.logging import (
+        set_file_logger as set_file_logger,
+    )
+    from flow_core.observe.logging import (
+        set_stream_logger as set_stream_logger,
+    )
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "python_app": "flow_core.apps.decorators",
+    "bash_app": "flow_core.apps.decorators",
+    "join_app": "flow_core.apps.decorators",
+    "AUTO_LOGNAME": "flow_core.apps.special",
+    "Config": "flow_core.config",
+    "File": "flow_core.files",
+    "AppFuture": "flow_core.futures.app_future",
+    "DataFuture": "flow_core.futures.data_future",
+    "DataFlowKernel": "flow_core.kernel.kernel",
+    "load": "flow_core.kernel.loaded",
+    "clear": "flow_core.kernel.loaded",
+    "dfk": "flow_core.kernel.loaded",
+    "set_stream_logger": "flow_core.observe.logging",
+    "set_file_logger": "flow_core.observe.logging",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

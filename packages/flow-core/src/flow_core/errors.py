@@ -1,0 +1,265 @@
+"""The errors of the core: one hierarchy under FlowError.
+
+Each says what happened, to which task, where, and what to do. All of them survive pickling with their attributes, since
+many are raised on another machine. Standard library only: this module is loaded by every worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from flow_core.interfaces.outcome import Loss
+
+
+def _rebuild(cls: type[FlowError], args: tuple[object, ...], state: dict[str, object]) -> FlowError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class FlowError(Exception):
+    """Root of the errors of Flow's core."""
+
+    def __reduce__(
+        self,
+    ) -> tuple[Callable[..., FlowError], tuple[type[FlowError], tuple[object, ...], dict[str, object]]]:
+        return _rebuild, (type(self), self.args, dict(self.__dict__))
+
+
+# -- errors of apps, raised in the task or about its call
+
+
+class AppException(FlowError):
+    """An app failed for a reason that Flow can name."""
+
+
+class AppBadFormatting(AppException):
+    """The command line of a bash app could not be composed: formatting the string raised."""
+
+
+class AppTimeout(AppException):
+    """The app ran longer than its walltime."""
+
+
+class BashExitFailure(AppException):
+    """The command of a bash app exited with a code other than 0.
+
+    Attributes:
+        reason: The message.
+        exitcode: The exit code; negative for a signal (-9 is SIGKILL).
+        retries: Unused; None.
+        stderr_tail: The last lines of its standard error, where captured.
+    """
+
+    def __init__(self, reason: str, exitcode: int, retries: int | None = None, *, stderr_tail: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.exitcode = exitcode
+        self.retries = retries
+        self.stderr_tail = stderr_tail
+
+
+AppFailure = BashExitFailure
+
+
+class BadStdStreamFile(AppException):
+    """The file for standard output or error could not be opened, or its specification is wrong."""
+
+
+class BashAppNoReturn(AppException):
+    """The function of a bash app did not return a string."""
+
+
+class MissingOutputs(AppException):
+    """Declared output files do not exist after the app ended.
+
+    Attributes:
+        reason: The message.
+        outputs: The missing files, as paths.
+    """
+
+    def __init__(self, reason: str, outputs: Sequence[object]) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.outputs = list(outputs)
+
+
+class RemoteError(AppException):
+    """An exception that could not be brought over as itself; its type name, text and traceback could.
+
+    Attributes:
+        type_name: Qualified name of the original exception's type.
+        text: ``str`` of the original exception.
+        remote_traceback: The formatted traceback of where it was raised.
+    """
+
+    def __init__(self, type_name: str, text: str, remote_traceback: str = "") -> None:
+        super().__init__(f"{type_name}: {text}")
+        self.type_name = type_name
+        self.text = text
+        self.remote_traceback = remote_traceback
+
+
+class InvalidAppTypeError(FlowError):
+    """An app of an unknown kind was asked for."""
+
+
+class NotFutureError(FlowError):
+    """Something that is no future stands where a future is needed."""
+
+
+# -- errors of the dataflow
+
+
+class DataFlowException(FlowError):
+    """The dataflow kernel cannot do what was asked."""
+
+
+class ConfigurationError(DataFlowException):
+    """A configuration is wrong; the message names the option and says what to do."""
+
+
+class NoDataFlowKernelError(ConfigurationError):
+    """An app was called, or the kernel asked for, with no Config loaded."""
+
+
+class KernelClosedError(DataFlowException):
+    """An app was called on a kernel that was cleaned up, or in a forked child."""
+
+
+class DuplicateTaskError(DataFlowException):
+    """A task was launched twice: a bug of Flow."""
+
+
+class MissingFutError(DataFlowException):
+    """A future is not known to the kernel."""
+
+
+class IllegalTransition(DataFlowException):
+    """A task was moved between states that are not connected: a bug of Flow."""
+
+
+class BadCheckpoint(DataFlowException):
+    """A checkpoint cannot be read; the message names the file and says how."""
+
+
+class Unhashable(DataFlowException):
+    """An argument of a cached app cannot be part of its key; the message names the argument and says what to do."""
+
+
+class DependencyError(DataFlowException):
+    """A task was not run because one it depends on failed.
+
+    ``__cause__`` is the root cause: the exception of the first task that really failed.
+
+    Attributes:
+        dependent_exceptions: The exceptions of the failed dependencies.
+        reason: The message.
+        outputs: The outputs that will not be made.
+    """
+
+    def __init__(
+        self, reason: str, dependent_exceptions: Sequence[BaseException] = (), outputs: Sequence[object] = ()
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.dependent_exceptions = list(dependent_exceptions)
+        self.outputs = list(outputs)
+
+
+class JoinError(DataFlowException):
+    """Futures returned by a join app failed.
+
+    Attributes:
+        reason: The message.
+        dependent_exceptions: All their exceptions.
+    """
+
+    def __init__(self, reason: str, dependent_exceptions: Sequence[BaseException] = ()) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.dependent_exceptions = list(dependent_exceptions)
+
+
+class StagingError(DataFlowException):
+    """A file could not be brought in or out; the message names the URL and the task.
+
+    Attributes:
+        url: The file's URL.
+    """
+
+    def __init__(self, message: str, url: str = "") -> None:
+        super().__init__(message)
+        self.url = url
+
+
+class NoStagingError(StagingError):
+    """No staging method of the executor can handle a file."""
+
+
+# -- errors of executors
+
+
+class ExecutorError(FlowError):
+    """An executor cannot do what was asked."""
+
+
+class ExecutorClosed(ExecutorError):
+    """The executor was not started, or was shut down."""
+
+
+class ExecutorBroken(ExecutorError):
+    """The executor cannot run anything any more; the message says what died and where to look."""
+
+
+class ScalingFailed(ExecutorError):
+    """The provider failed to give or take blocks; the provider's own error is ``__cause__``."""
+
+
+class TaskRefused(ExecutorError):
+    """A task can never run on its executor: it does not fit, or cannot be sent."""
+
+
+class SerializationError(TaskRefused):
+    """A function or an argument cannot be pickled; the message names it."""
+
+
+class DeserializationError(ExecutorError):
+    """A task or a result could not be unpickled where it arrived."""
+
+
+class TaskLost(ExecutorError):
+    """A task was lost with what ran it.
+
+    Attributes:
+        loss: What died, where, how, with the tail of its standard error; None where nothing is known.
+    """
+
+    def __init__(self, message: str, loss: Loss | None = None) -> None:
+        super().__init__(message)
+        self.loss = loss
+
+
+class WorkerLost(TaskLost):
+    """The worker process that ran the task died."""
+
+
+class ManagerLost(TaskLost):
+    """The manager of the node that ran the task died or fell silent."""
+
+
+class BlockLost(TaskLost):
+    """The batch job that ran the task ended."""
+
+
+class InterchangeLost(TaskLost):
+    """The interchange died and the task could not be recovered."""
+
+
+class TaskExceedsBlock(TaskLost):
+    """The task was lost twice to the walltime of a block that it had used most of: it needs a longer block."""
+
+
+class TaskKillsWorkers(TaskLost):
+    """The task was stopped since several workers died under it."""

@@ -1,0 +1,110 @@
+"""Files named by path or URL, and where a task finds them."""
+
+from __future__ import annotations
+
+import os
+from hashlib import blake2b
+from urllib.parse import unquote, urlsplit
+
+from flow_core.errors import ConfigurationError
+
+_CHUNK = 1 << 20
+
+
+class File:
+    """A file that apps read or write, named by a local path or a URL.
+
+    ``str(file)``, ``os.fspath(file)`` and ``file.filepath`` give the path at which code can open it *here*: for a
+    local file its path; for a remote one the place where staging put it. A File never changes on the submit side:
+    tasks get copies with their own ``local_path``.
+
+    Attributes:
+        url: The name as given.
+        scheme: ``file``, ``http``, ``https``, ``ftp``, ``globus``, ``s3``, ``zip`` ...; ``file`` where none is given.
+        netloc: Host (and port, user) part of the URL; the endpoint for Globus.
+        path: Path part of the URL.
+        filename: Last component of the path.
+        local_path: Where the file is on the machine at hand, None until staging has put it somewhere.
+    """
+
+    __slots__ = ("filename", "local_path", "netloc", "path", "scheme", "url")
+
+    def __init__(self, url: str | os.PathLike[str], *, local_path: str | os.PathLike[str] | None = None) -> None:
+        """Name a file.
+
+        Raises:
+            ConfigurationError: the name is empty, not text, or a ``file:`` URL without an absolute path.
+        """
+        name = os.fspath(url) if isinstance(url, os.PathLike) else url
+        if not isinstance(name, str) or not name:
+            raise ConfigurationError(f"File() needs a path or URL as text, not {url!r}")
+        self.url = name
+        scheme, separator, _rest = name.partition("://")
+        if separator and scheme.replace("+", "").replace("-", "").isalnum():
+            parts = urlsplit(name)
+            self.scheme = parts.scheme.lower()
+            self.netloc = parts.netloc
+            self.path = unquote(parts.path) if self.scheme == "file" else parts.path
+        elif name.startswith("file:"):
+            self.scheme, self.netloc, self.path = "file", "", unquote(name[len("file:") :])
+        else:
+            self.scheme, self.netloc, self.path = "file", "", name
+        if self.scheme == "file" and name.startswith("file:") and not self.path.startswith("/"):
+            raise ConfigurationError(f"{name!r}: a file: URL needs an absolute path; give a plain path instead")
+        self.filename = os.path.basename(self.path.rstrip("/"))
+        self.local_path = None if local_path is None else os.fspath(local_path)
+
+    @property
+    def filepath(self) -> str:
+        """The path at which the file can be opened here.
+
+        Raises:
+            ValueError: the file is remote and was not staged to this place.
+        """
+        if self.local_path is not None:
+            return self.local_path
+        if self.scheme == "file":
+            return self.path
+        raise ValueError(
+            f"{self.url} has no local path here: pass the File to an app through an argument, inputs= or outputs="
+        )
+
+    def clean_copy(self) -> File:
+        """Return the same file without a local path."""
+        return File(self.url)
+
+    def at(self, local_path: str | os.PathLike[str]) -> File:
+        """Return the same file as found at a local path."""
+        return File(self.url, local_path=local_path)
+
+    def content_digest(self) -> str:
+        """Return the BLAKE2b-128 digest of the content, hexadecimal. Reads the whole file; raises OSError."""
+        digest = blake2b(digest_size=16)
+        with open(self.filepath, "rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+    def __fspath__(self) -> str:
+        return self.filepath
+
+    def __str__(self) -> str:
+        return self.filepath
+
+    def __repr__(self) -> str:
+        where = "" if self.local_path is None else f", local_path={self.local_path!r}"
+        return f"File({self.url!r}{where})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, File):
+            return NotImplemented
+        return self.url == other.url and self.local_path == other.local_path
+
+    def __hash__(self) -> int:
+        return hash((self.url, self.local_path))
+
+    def __getstate__(self) -> tuple[str, str | None]:
+        return self.url, self.local_path
+
+    def __setstate__(self, state: tuple[str, str | None]) -> None:
+        File.__init__(self, state[0], local_path=state[1])

@@ -1,0 +1,121 @@
+"""What runs calls. The kernel hands keys and calls down; batches of outcomes come up through the listener."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flow_core.interfaces.call import Call, TryKey
+from flow_core.interfaces.context import RunContext
+from flow_core.interfaces.scaling import Load
+from flow_core.interfaces.staging import Staging
+
+
+@dataclass(frozen=True, slots=True)
+class WaitReason:
+    """Why a try does not run yet, in one sentence for the user."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShutdownReport:
+    """How a shutdown went: what had to be forced (empty when all ended by itself), and how long it took in seconds."""
+
+    forced: tuple[str, ...] = ()
+    elapsed_s: float = 0.0
+
+
+class Executor(ABC):
+    """Runs tries. Owns no futures, no retries and no budgets.
+
+    Every key that ``submit`` accepted gets exactly one Outcome, whatever is called in whatever order, also when the
+    executor is shut down or breaks.
+    """
+
+    label: str
+    """Unique in a Config; names the executor in apps, logs and directories."""
+    storage_access: Sequence[Staging] | None = None
+    """Staging methods that replace the defaults; None means the defaults."""
+    working_dir: str | None = None
+    """Directory for staged files; None means the current directory of the task."""
+    managed: bool = True
+    """Whether the kernel scales it and shuts it down."""
+
+    @abstractmethod
+    def start(self, context: RunContext) -> None:
+        """Become ready to take tries.
+
+        May block up to ``context.start_timeout_s``; called by the thread that loads the Config. Legal again after
+        ``shutdown``. Raises ExecutorError saying what is wrong; then nothing is left running.
+        """
+
+    @abstractmethod
+    def submit(self, key: TryKey, call: Call, /) -> None:
+        """Take one try. Any thread; never blocks and never reports from inside.
+
+        A call that cannot run here is reported as REFUSED, not raised.
+
+        Raises:
+            ExecutorClosed: not started, or shut down.
+            ExecutorBroken: cannot run anything any more.
+        """
+
+    def flush(self) -> None:
+        """Send what is buffered: a hint that the caller is about to wait. Any thread; never blocks."""
+        return None
+
+    @abstractmethod
+    def cancel(self, keys: Sequence[TryKey], /, *, kill: bool = False) -> None:
+        """Ask to cancel tries: those not started, and with ``kill`` also started ones where that is possible.
+
+        A request: each key still gets exactly one Outcome (CANCELLED, or what it came to). Unknown keys are ignored.
+        Any thread; never blocks.
+        """
+
+    @abstractmethod
+    def load(self) -> Load:
+        """Return a frozen picture of the executor. Any thread; never blocks; O(1)."""
+
+    def why_waiting(self, key: TryKey, /) -> WaitReason | None:
+        """Say why a try does not run yet; None if it runs, is not known, or nothing is known. Any thread."""
+        return None
+
+    def adopt(self, keys: Sequence[TryKey], /) -> Sequence[TryKey]:
+        """After a restart of the driver: which of these keys the executor still holds and will report."""
+        return ()
+
+    @abstractmethod
+    def shutdown(self, timeout_s: float) -> ShutdownReport:
+        """End within about ``timeout_s`` seconds; idempotent.
+
+        Every key outstanding gets an Outcome (RETURNED if provably not started, CANCELLED otherwise) before it
+        returns. Says what it had to force.
+        """
+
+
+class BlockExecutor(Executor):
+    """An executor whose slots come in blocks from a provider: what the field calls ``scaling_enabled``."""
+
+    provider: object | None = None
+
+    @abstractmethod
+    def scale_out(self, blocks: int = 1) -> Sequence[str]:
+        """Ask the provider for blocks; return their ids. May block for the provider's ``cmd_timeout`` each.
+
+        Raises:
+            ScalingFailed: the provider refused; the cause is chained.
+        """
+
+    @abstractmethod
+    def scale_in(self, blocks: int, *, max_idletime_s: float | None = None, timeout_s: float = 60.0) -> Sequence[str]:
+        """Drain and give back up to that many blocks, idle ones first; return their ids.
+
+        With ``max_idletime_s`` only blocks idle at least that long. Never a block that is running something.
+        """
+
+    @property
+    def scaling_enabled(self) -> bool:
+        """Whether there is a provider to ask for blocks."""
+        return self.provider is not None

@@ -1,0 +1,59 @@
+"""Resource sampling on a node: one sampler a node, named in the run's settings and imported there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from flow_core.interfaces.call import TryKey
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerSpec:
+    """What to sample with, as data that can travel.
+
+    Attributes:
+        factory: Dotted name ``package.module:callable``, imported on the node; called with the settings as keywords.
+        interval_s: Seconds between two samples.
+        settings: Plain (name, value) pairs.
+    """
+
+    factory: str
+    interval_s: float = 10.0
+    settings: tuple[tuple[str, str | int | float | bool], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look at one task's process tree (``key`` is None for the node as a whole).
+
+    CPU times are cumulative seconds (children that ended included), memory is in bytes, disk and network are
+    cumulative bytes.
+    """
+
+    time_ns: int
+    key: TryKey | None
+    pid: int
+    processes: int
+    cpu_percent: float
+    cpu_user_s: float
+    cpu_system_s: float
+    memory_rss: int
+    memory_percent: float
+    disk_read: int
+    disk_write: int
+    net_sent: int = 0
+    net_received: int = 0
+
+
+class NodeSampler(Protocol):
+    """Made and called in the manager of a node."""
+
+    def sample(self, running: Mapping[int, TryKey], now_ns: int) -> Sequence[Sample]:
+        """Look at the given process trees (pid of the worker -> key of its try) and at the node. Must take < 5 ms."""
+        ...
+
+    def close(self) -> None:
+        """Release what the sampler holds."""
+        ...
