@@ -1,1 +1,66 @@
-"""Parallel scripting in Python: apps, futures and a dynamic dataflow on any resource."""
+"""Flow: parallel scripting in Python. One import for scripts; every name is loaded on first use (PEP 562)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flow_core import (
+        AUTO_LOGNAME as AUTO_LOGNAME,
+        AppFuture as AppFuture,
+        Config as Config,
+        DataFlowKernel as DataFlowKernel,
+        DataFuture as DataFuture,
+        File as File,
+        bash_app as bash_app,
+        clear as clear,
+        dfk as dfk,
+        join_app as join_app,
+        load as load,
+        python_app as python_app,
+        set_file_logger as set_file_logger,
+        set_stream_logger as set_stream_logger,
+    )
+    from flow_executors import (
+        HighThroughputExecutor as HighThroughputExecutor,
+        ThreadPoolExecutor as ThreadPoolExecutor,
+    )
+    from flow_monitor import MonitoringHub as MonitoringHub
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "python_app": "flow_core",
+    "bash_app": "flow_core",
+    "join_app": "flow_core",
+    "AUTO_LOGNAME": "flow_core",
+    "Config": "flow_core",
+    "File": "flow_core",
+    "AppFuture": "flow_core",
+    "DataFuture": "flow_core",
+    "DataFlowKernel": "flow_core",
+    "load": "flow_core",
+    "clear": "flow_core",
+    "dfk": "flow_core",
+    "set_stream_logger": "flow_core",
+    "set_file_logger": "flow_core",
+    "ThreadPoolExecutor": "flow_executors",
+    "HighThroughputExecutor": "flow_executors",
+    "MonitoringHub": "flow_monitor",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
