@@ -1,0 +1,120 @@
+"""Ways to find an address of this machine that workers reach. All are heuristics: one given by hand always works."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Mapping
+
+import psutil
+
+from flow_core.errors import ExecutorError
+
+_FAR_AWAY = "192.0.2.1"
+"""An address of the documentation net: routed like any host outside, reached by nobody."""
+_QUERY_URL = "https://api.ipify.org"
+
+
+class AddressError(ExecutorError):
+    """An address could not be found; the message says why and what to do."""
+
+
+def address_by_hostname() -> str:
+    """Return the address to which this machine's own name resolves.
+
+    Raises:
+        AddressError: the name does not resolve.
+    """
+    name = socket.gethostname()
+    try:
+        return socket.gethostbyname(name)
+    except OSError as error:
+        raise AddressError(
+            f"this machine's name {name!r} does not resolve ({error}): give the executor an address by hand, or use "
+            "address_by_interface"
+        ) from error
+
+
+def address_by_route() -> str:
+    """Return the address from which this machine would talk to the outside. No packet is sent.
+
+    Raises:
+        AddressError: there is no route to the outside.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((_FAR_AWAY, 9))
+        except OSError as error:
+            raise AddressError(
+                f"this machine has no route to the outside ({error}): use address_by_interface or address_by_hostname"
+            ) from error
+        return str(probe.getsockname()[0])
+
+
+def address_by_interface(ifname: str) -> str:
+    """Return the address of a network interface, such as ``ib0``: IPv4 if it has one.
+
+    Raises:
+        AddressError: there is no such interface, or it has no address; the message lists those that have.
+    """
+    found = _by_interface()
+    if ifname not in found:
+        raise AddressError(
+            f"no address on a network interface {ifname!r}; interfaces with an address here: "
+            + ", ".join(f"{name} ({addresses[0]})" for name, addresses in sorted(found.items()))
+        )
+    return found[ifname][0]
+
+
+def address_by_query(timeout: float = 30, url: str = _QUERY_URL) -> str:
+    """Ask a service outside under which address it sees this machine. The only function here that sends anything.
+
+    Args:
+        timeout: How long to wait, in seconds.
+        url: A service that answers with the bare address of who asks.
+
+    Raises:
+        AddressError: no answer, or one that is no address.
+    """
+    from urllib.request import urlopen
+
+    if not url.startswith(("http://", "https://")):
+        raise AddressError(f"address_by_query: {url!r} is no http or https URL")
+    try:
+        with urlopen(url, timeout=timeout) as response:
+            text = response.read(256).decode("ascii", "replace").strip()
+    except OSError as error:
+        raise AddressError(
+            f"{url} did not say what address this machine has ({error}): use address_by_route"
+        ) from error
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise AddressError(f"{url} answered {text[:60]!r}, which is no address: use address_by_route") from None
+
+
+def candidate_addresses() -> tuple[str, ...]:
+    """Return every address at which this machine might be reached, likely ones first, loopback last.
+
+    Workers try them all and take the one that answers. Sends nothing outside; never raises.
+    """
+    found: dict[str, None] = {}
+    for guess in (address_by_route, address_by_hostname):
+        try:
+            found[guess()] = None
+        except AddressError:
+            continue
+    for addresses in _by_interface().values():
+        found.update(dict.fromkeys(addresses))
+    return tuple(sorted(found, key=lambda address: ipaddress.ip_address(address).is_loopback)) or ("127.0.0.1",)
+
+
+def _by_interface() -> Mapping[str, list[str]]:
+    """Usable addresses by interface, IPv4 before IPv6; link-local ones mean nothing to other machines."""
+    found: dict[str, list[str]] = {}
+    for name, entries in psutil.net_if_addrs().items():
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for entry in entries:
+                if entry.family == family and not ipaddress.ip_address(entry.address.split("%")[0]).is_link_local:
+                    found.setdefault(name, []).append(entry.address)
+    return found
