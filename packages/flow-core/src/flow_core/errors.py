@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from flow_core.interfaces.outcome import Loss
+from flow_core.loss import Loss
 
 
 def _rebuild(cls: type[FlowError], args: tuple[object, ...], state: dict[str, object]) -> FlowError:

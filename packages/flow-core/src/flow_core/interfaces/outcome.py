@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import IntEnum
 from typing import Protocol
 
 from flow_core.interfaces.call import TryKey
+from flow_core.loss import Loss as Loss, LossKind as LossKind, Place as Place
 
 
 class Verdict(IntEnum):
@@ -25,51 +26,6 @@ class Verdict(IntEnum):
     """The try was cancelled by request."""
     REFUSED = 5
     """The try can never run here (does not fit, cannot be pickled); ``Outcome.error`` says why. Not retried here."""
-
-
-class LossKind(Enum):
-    """What died when a try was lost."""
-
-    WORKER = 0
-    MANAGER = 1
-    BLOCK = 2
-    WALLTIME = 3
-    INTERCHANGE = 4
-    EXECUTOR = 5
-    TRANSFER = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a try runs or ran. Shared between tries: executors intern one object a worker."""
-
-    executor: str
-    block: str = ""
-    node: str = ""
-    manager: str = ""
-    worker: int = 0
-    pid: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """What died, where and how.
-
-    Attributes:
-        kind: What died.
-        place: Where the try ran, as far as known.
-        exit_code: Exit code of the process that died, if it exited.
-        signal: Number of the signal that killed it, if one did.
-        reason: One sentence for the user: what happened and what to do.
-        stderr_tail: The last lines of standard error of what died.
-    """
-
-    kind: LossKind
-    place: Place | None = None
-    exit_code: int | None = None
-    signal: int | None = None
-    reason: str = ""
-    stderr_tail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
