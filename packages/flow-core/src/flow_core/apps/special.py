@@ -1,0 +1,209 @@
+"""What Flow itself makes of the arguments of a call: streams, resources, outputs, labels."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from flow_core.apps.definition import AppDefinition, CallOptions, StdStream
+from flow_core.errors import BadStdStreamFile, ConfigurationError
+from flow_core.files import File
+from flow_core.interfaces.call import DEFAULT_SPEC, Resources, TaskSpec
+
+SPECIAL_KEYWORDS: Final = ("inputs", "outputs", "stdout", "stderr", "walltime", "label", "resource_specification")
+"""Keywords of a call that Flow understands; the last three belong to the function if it has such parameters."""
+
+_TASKS_A_DIRECTORY = 10_000
+_WRITING_MODE = re.compile(r"[awx][+bt]{0,2}")
+
+
+class _AutoLogname(str):
+    """The type of AUTO_LOGNAME: text, so that it may stand wherever a path may; one object a process."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "AUTO_LOGNAME"
+
+    def __reduce__(self) -> str:
+        return "AUTO_LOGNAME"
+
+
+AUTO_LOGNAME: Final[str] = _AutoLogname("flow.AUTO_LOGNAME")
+"""As ``stdout=`` or ``stderr=``: let Flow name the file, ``task_logs/NNNN/task_NNNN_app[_label].stdout`` of the run."""
+
+
+# -- standard streams
+
+
+def resolve_streams(
+    definition: AppDefinition, options: CallOptions, task_id: int, run_dir: str | os.PathLike[str]
+) -> tuple[StdStream | None, StdStream | None]:
+    """Return where standard output and error of one task go, with AUTO_LOGNAME replaced by the file's name."""
+    if options.stdout is None and options.stderr is None:
+        return None, None
+    return (
+        _resolved(options.stdout, "stdout", definition, options.label, task_id, run_dir),
+        _resolved(options.stderr, "stderr", definition, options.label, task_id, run_dir),
+    )
+
+
+def _resolved(
+    stream: StdStream | None,
+    kind: str,
+    definition: AppDefinition,
+    label: str,
+    task_id: int,
+    run_dir: str | os.PathLike[str],
+) -> StdStream | None:
+    if isinstance(stream, tuple):
+        target, mode = stream
+        return (_auto_name(kind, definition.name, label, task_id, run_dir), mode) if target == AUTO_LOGNAME else stream
+    if isinstance(stream, str) and stream == AUTO_LOGNAME:
+        return _auto_name(kind, definition.name, label, task_id, run_dir)
+    return stream
+
+
+def _auto_name(kind: str, app: str, label: str, task_id: int, run_dir: str | os.PathLike[str]) -> str:
+    suffix = f"_{_file_safe(label)}" if label else ""
+    folder = Path(run_dir) / "task_logs" / f"{task_id // _TASKS_A_DIRECTORY:04d}"
+    return str(folder / f"task_{task_id:04d}_{_file_safe(app)}{suffix}.{kind}")
+
+
+def _file_safe(text: str) -> str:
+    return re.sub(r"[^\w.+-]+", "-", text)[:100]
+
+
+def checked_stream(value: object, keyword: str, app: str) -> StdStream | None:
+    """Return what was given as ``stdout=`` or ``stderr=`` if it can name a stream.
+
+    Raises:
+        BadStdStreamFile: it cannot; the message names the app and says what can.
+    """
+    if value == "":
+        raise BadStdStreamFile(f"app {app!r}: {keyword}='' names no file")
+    if value is None or isinstance(value, (str, File, os.PathLike)):
+        return value
+    if isinstance(value, tuple) and len(value) == 2:
+        target, mode = value
+        if isinstance(target, (str, os.PathLike)) and isinstance(mode, str) and _WRITING_MODE.fullmatch(mode):
+            return target, mode
+        raise BadStdStreamFile(
+            f"app {app!r}: {keyword}={value!r}: the pair must be (path, mode), with a mode of open() that writes: "
+            "'a' (append), 'w' (overwrite) or 'x' (must be new)"
+        )
+    raise BadStdStreamFile(
+        f"app {app!r}: {keyword} must be a path, a pair (path, mode), a File or AUTO_LOGNAME, "
+        f"not {type(value).__name__} {value!r}"
+    )
+
+
+# -- resources
+
+_NUMBERS: Final = ("cores", "memory", "gpus", "disk", "running_time_min")
+_INTEGERS: Final = ("priority", "nodes", "ranks_per_node")
+RESOURCE_KEYS: Final = (*_NUMBERS, *_INTEGERS, "environment", "container", "named")
+"""Keys of a resource specification: memory and disk in MiB, running_time_min in seconds."""
+
+
+def task_spec(app: str, walltime: object = None, resources: object = None) -> TaskSpec:
+    """Return the shared TaskSpec for a walltime in seconds and a resource specification.
+
+    Raises:
+        ConfigurationError: a key is unknown or a value impossible; the message names it.
+    """
+    if walltime is None and not resources:
+        return DEFAULT_SPEC
+    if resources is not None and not isinstance(resources, Mapping):
+        raise ConfigurationError(
+            f"app {app!r}: resource_specification must be a dict such as {{'cores': 2}}, not {resources!r}"
+        )
+    limit_s = None if walltime is None else _positive(app, "walltime", walltime)
+    return _interned(_spec(app, limit_s, dict(resources or {})))
+
+
+@lru_cache(maxsize=4096)
+def _interned(spec: TaskSpec) -> TaskSpec:
+    return spec
+
+
+def _spec(app: str, walltime_s: float | None, given: dict[object, object]) -> TaskSpec:
+    for key in given:
+        if key not in RESOURCE_KEYS:
+            raise ConfigurationError(f"app {app!r}: unknown resource {key!r}{did_you_mean(key, RESOURCE_KEYS)}")
+    number = {key: _at_least_0(app, key, given[key]) for key in _NUMBERS if key in given}
+    integer = {key: _integer(app, key, given[key]) for key in _INTEGERS if key in given}
+    return TaskSpec(
+        resources=Resources(
+            cores=number.get("cores", 1.0),
+            memory_mb=int(number.get("memory", 0)),
+            gpus=number.get("gpus", 0.0),
+            disk_mb=int(number.get("disk", 0)),
+            nodes=integer.get("nodes", 1),
+            ranks_per_node=integer.get("ranks_per_node", 1),
+            named=_named(app, given.get("named")),
+        ),
+        priority=integer.get("priority", 0),
+        running_time_min_s=number.get("running_time_min", 0.0),
+        walltime_s=walltime_s,
+        environment=_environment(app, given.get("environment")),
+        container=_container(app, given.get("container")),
+    )
+
+
+def did_you_mean(name: object, known: tuple[str, ...]) -> str:
+    """Return the end of an error message: the nearest known name, and all of them."""
+    near = get_close_matches(str(name), known, n=1)
+    hint = f": did you mean {near[0]!r}?" if near else "."
+    return f"{hint} Known: {', '.join(known)}"
+
+
+def _at_least_0(app: str, key: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise ConfigurationError(f"app {app!r}: resource {key!r} must be a number of at least 0, not {value!r}")
+    return float(value)
+
+
+def _positive(app: str, key: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        raise ConfigurationError(f"app {app!r}: {key} must be a number of seconds above 0, not {value!r}")
+    return float(value)
+
+
+def _integer(app: str, key: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or (key != "priority" and value < 1):
+        least = "" if key == "priority" else " of at least 1"
+        raise ConfigurationError(f"app {app!r}: resource {key!r} must be a whole number{least}, not {value!r}")
+    return value
+
+
+def _environment(app: str, value: object) -> tuple[tuple[str, str], ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"app {app!r}: environment must be a dict of names and values, not {value!r}")
+    for name, text in value.items():
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+            raise ConfigurationError(f"app {app!r}: {name!r} cannot be the name of an environment variable")
+        if not isinstance(text, str) or "\0" in text:
+            raise ConfigurationError(f"app {app!r}: environment variable {name!r} must be text, not {text!r}")
+    return tuple(sorted(value.items()))
+
+
+def _named(app: str, value: object) -> tuple[tuple[str, float], ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise ConfigurationError(f"app {app!r}: resource 'named' must be a dict of names and amounts, not {value!r}")
+    return tuple(sorted((name, _at_least_0(app, name, amount)) for name, amount in value.items()))
+
+
+def _container(app: str, value: object) -> str | None:
+    if value is None or (isinstance(value, str) and value):
+        return value
+    raise ConfigurationError(f"app {app!r}: container must be the name of an image, not {value!r}")

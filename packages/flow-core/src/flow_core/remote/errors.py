@@ -1,0 +1,259 @@
+"""Exceptions that cross processes: as themselves where possible, as a RemoteError otherwise, never not at all.
+
+A packed exception is a pickle of plain data: type name, text, traceback and notes always; the pickled exception when
+it comes back as itself; cause, context and the members of a group each packed in the same way.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+
+from flow_core.errors import RemoteError
+
+_TEXT_LIMIT = 64 * 1024  # characters of any one text
+_BLOB_LIMIT = 1024 * 1024  # bytes of one pickled exception
+_CHAIN_LIMIT = 16  # causes of causes
+_MEMBERS_LIMIT = 256  # members of one group
+
+_HEADER = "Remote traceback:\n"
+
+_Record = dict[str, object]
+
+
+def pack(exc: BaseException) -> bytes:
+    """Turn an exception into bytes that ``unpack`` understands in another process. Never raises, whatever it is given.
+
+    The size is bounded: long texts are cut in the middle, and an exception of more than a mebibyte travels without
+    the attributes that make it so.
+    """
+    return pickle.dumps(_record(exc, 0, set()), protocol=5)
+
+
+def unpack(data: bytes) -> BaseException:
+    """Rebuild an exception: the original type where it can be loaded here, else RemoteError.
+
+    The remote traceback is its ``remote_traceback`` attribute and a note that tracebacks show. Causes are chained.
+
+    Raises:
+        ValueError: the bytes are not a packed exception.
+    """
+    try:
+        record = pickle.loads(data)
+    except Exception as error:
+        raise ValueError(f"not a packed exception: {error}") from error
+    if not isinstance(record, dict) or "type" not in record:
+        raise ValueError("not a packed exception")
+    return _rebuild(record)
+
+
+def cut(text: str, limit: int = _TEXT_LIMIT) -> str:
+    """Shorten a text to about ``limit`` characters by leaving out its middle, saying how much."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n... [{len(text) - 2 * half} characters left out] ...\n{text[-half:]}"
+
+
+# -- packing
+
+
+def _record(exc: BaseException, depth: int, seen: set[int]) -> _Record:
+    seen.add(id(exc))
+    record: _Record = {
+        "type": f"{type(exc).__module__}.{type(exc).__qualname__}",
+        "text": cut(_text(exc)),
+        "traceback": cut(_traceback(exc)),
+        "notes": _notes(exc),
+        "suppress": exc.__suppress_context__,
+    }
+    if isinstance(exc, BaseExceptionGroup):
+        members = exc.exceptions[:_MEMBERS_LIMIT]
+        record["members"] = [_record(member, depth + 1, seen) for member in members] if depth < _CHAIN_LIMIT else []
+        record["class"] = _dumps(type(exc))
+        record["message"] = cut(str(exc.message))
+    else:
+        record["whole"] = _whole(exc)
+        if record["whole"] is None:
+            record["parts"] = _parts(exc)
+    for name, linked in (("cause", exc.__cause__), ("context", exc.__context__)):
+        if linked is not None and id(linked) not in seen and depth < _CHAIN_LIMIT:
+            record[name] = _record(linked, depth + 1, seen)
+    return record
+
+
+def _text(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception as error:
+        return f"<its text cannot be shown: {type(error).__name__}>"
+
+
+def _notes(exc: BaseException) -> list[str]:
+    notes = getattr(exc, "__notes__", None)
+    if not isinstance(notes, (list, tuple)):
+        return []
+    return [cut(str(note)) for note in notes[:_CHAIN_LIMIT] if isinstance(note, str) and not note.startswith(_HEADER)]
+
+
+def _traceback(exc: BaseException) -> str:
+    earlier = getattr(exc, "remote_traceback", None)
+    try:
+        import traceback
+
+        here = "".join(traceback.format_tb(exc.__traceback__))
+        last = "".join(traceback.format_exception_only(type(exc), exc)) if not earlier else ""
+    except Exception as error:
+        return f"<the traceback cannot be shown: {type(error).__name__}>\n"
+    if isinstance(earlier, str) and earlier:
+        return f"{earlier}\nraised again through:\n{here}" if here else earlier
+    return f"Traceback (most recent call last):\n{here}{last}" if here else last
+
+
+def _dumps(value: object) -> bytes | None:
+    """Pickle by reference where that works, by value (classes of ``__main__``, local classes) elsewhere."""
+    try:
+        data = pickle.dumps(value, protocol=5)
+        if b"__main__" not in data and b"__mp_main__" not in data:
+            return data
+    except Exception:
+        pass
+    try:
+        import cloudpickle
+
+        by_value: bytes = cloudpickle.dumps(value, protocol=5)
+    except Exception:
+        return None
+    return by_value
+
+
+def _whole(exc: BaseException) -> bytes | None:
+    """Return the pickled exception if it is small enough and comes back as itself."""
+    data = _dumps(exc)
+    if data is None or len(data) > _BLOB_LIMIT:
+        return None
+    try:
+        back = pickle.loads(data)
+        same = type(back) is type(exc) and len(back.args) == len(exc.args) and str(back) == str(exc)
+    except Exception:
+        return None
+    return data if same else None
+
+
+def _parts(exc: BaseException) -> tuple[bytes, bytes, bytes] | None:
+    """Return class, args and attributes pickled one by one, those that cannot travel replaced by their repr."""
+    kind = _dumps(type(exc))
+    if kind is None:
+        return None
+    args = _dumps(tuple(_portable(value) for value in exc.args))
+    state = _dumps({name: _portable(value) for name, value in _state(exc).items()})
+    if args is None or state is None or len(args) + len(state) + len(kind) > 2 * _BLOB_LIMIT:
+        return None
+    try:
+        back = _assemble(kind, args, state)
+    except Exception:
+        return None
+    return (kind, args, state) if type(back) is type(exc) else None
+
+
+def _state(exc: BaseException) -> dict[str, object]:
+    state = getattr(exc, "__dict__", {})
+    return {name: value for name, value in state.items() if name not in ("__notes__", "remote_traceback")}
+
+
+def _portable(value: object) -> object:
+    data = _dumps(value)
+    if data is not None and len(data) <= _TEXT_LIMIT:
+        try:
+            pickle.loads(data)
+        except Exception:
+            data = None
+    if data is not None and len(data) <= _TEXT_LIMIT:
+        return value
+    if isinstance(value, str):
+        return cut(value, _TEXT_LIMIT // 4)
+    try:
+        return cut(repr(value), _TEXT_LIMIT // 16)
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
+# -- unpacking
+
+
+def _assemble(kind: bytes, args: bytes, state: bytes) -> BaseException:
+    """Make an exception without calling its own constructor, which may want other arguments than ``args``."""
+    cls = pickle.loads(kind)
+    values: tuple[object, ...] = pickle.loads(args)
+    exc: BaseException = _built_in_base(cls).__new__(cls, *values)
+    _built_in_init(cls)(exc, *values)
+    exc.args = values
+    exc.__dict__.update(pickle.loads(state))
+    return exc
+
+
+def _built_in_base(cls: type[BaseException]) -> type[BaseException]:
+    return next(base for base in cls.__mro__ if not base.__flags__ & _HEAP_TYPE)
+
+
+def _built_in_init(cls: type[BaseException]) -> Callable[..., None]:
+    return _built_in_base(cls).__init__
+
+
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: classes made by Python code
+
+
+def _rebuild(record: _Record) -> BaseException:
+    exc = _original(record) or _substitute(record)
+    notes = record.get("notes")
+    trace = str(record.get("traceback", ""))
+    _decorate(exc, list(notes) if isinstance(notes, list) else [], trace)
+    for name in ("cause", "context"):
+        linked = record.get(name)
+        if isinstance(linked, dict):
+            setattr(exc, f"__{name}__", _rebuild(linked))
+    exc.__suppress_context__ = bool(record.get("suppress"))
+    return exc
+
+
+def _original(record: _Record) -> BaseException | None:
+    try:
+        if "members" in record:
+            return _group(record)
+        whole, parts = record.get("whole"), record.get("parts")
+        if isinstance(whole, bytes):
+            exc = pickle.loads(whole)
+        elif isinstance(parts, tuple):
+            exc = _assemble(*parts)
+        else:
+            return None
+    except Exception:
+        return None
+    return exc if isinstance(exc, BaseException) else None
+
+
+def _group(record: _Record) -> BaseException:
+    listed = record["members"]
+    members = [_rebuild(member) for member in listed] if isinstance(listed, list) else []
+    if not members:
+        return _substitute(record)
+    message, kind = str(record["message"]), record["class"]
+    if isinstance(kind, bytes):
+        try:
+            made: BaseException = pickle.loads(kind)(message, members)
+            return made
+        except Exception:
+            pass
+    return BaseExceptionGroup(message, members)
+
+
+def _substitute(record: _Record) -> BaseException:
+    return RemoteError(str(record["type"]), str(record["text"]), str(record["traceback"]))
+
+
+def _decorate(exc: BaseException, notes: list[str], trace: str) -> None:
+    try:
+        exc.remote_traceback = trace  # type: ignore[attr-defined]  # every exception has a __dict__; see unpack
+        exc.__notes__ = [*notes, _HEADER + trace] if trace else notes
+    except Exception:
+        pass  # a class that forbids attributes still travels

@@ -1,0 +1,79 @@
+"""Names of functions: ``module:qualname``, so that code travels by name where it can be imported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+_MAX_WRAPPERS = 16
+
+
+def reference(func: object) -> str | None:
+    """Return a name by which ``resolve`` finds this very function, or None if there is none.
+
+    The name found in the module may be bound to a decorated form (an app): then ``#n`` says how many ``__wrapped__``
+    lie between it and the function. None for functions of ``__main__``, lambdas, local functions, bound methods, and
+    for names that are bound to something else by now. Any thread; does not import anything.
+    """
+    module_name = getattr(func, "__module__", None)
+    qualname = getattr(func, "__qualname__", None)
+    if not isinstance(module_name, str) or not isinstance(qualname, str):
+        return None
+    if module_name in ("__main__", "__mp_main__") or "<" in qualname:
+        return None
+    module = sys.modules.get(module_name)
+    found: object = module
+    for name in qualname.split("."):
+        found = getattr(found, name, None)
+    depth = 0
+    while found is not None and found is not func and depth < _MAX_WRAPPERS:
+        found = getattr(found, "__wrapped__", None)
+        depth += 1
+    if found is not func:
+        return None
+    return f"{module_name}:{qualname}" if depth == 0 else f"{module_name}:{qualname}#{depth}"
+
+
+def resolve(ref: str) -> Callable[..., object]:
+    """Return the function that a reference names, importing its module if needed.
+
+    Raises:
+        ImportError: the module cannot be imported here; the message says what to do.
+        AttributeError: the module has no such function (another version of it lies here).
+    """
+    path, _, depth = ref.partition("#")
+    module_name, _, qualname = path.partition(":")
+    found: object = sys.modules.get(module_name)
+    if found is None:
+        found = _import(module_name, ref)
+    for name in qualname.split("."):
+        found = _member(found, name, ref)
+    for _ in range(int(depth or 0)):
+        found = _member(found, "__wrapped__", ref)
+    if not callable(found):
+        raise AttributeError(f"{ref} is not callable here but a {type(found).__name__}: {_OTHER_VERSION}")
+    return found
+
+
+_OTHER_VERSION = "another version of the module lies on this machine; make the versions agree"
+
+
+def _import(module_name: str, ref: str) -> object:
+    try:
+        return import_module(module_name)
+    except ImportError as error:
+        raise ImportError(
+            f"module {module_name!r}, which holds the function {ref}, cannot be imported on this machine ({error}): "
+            "install it there, put its directory on PYTHONPATH (for instance in worker_init), or define the app in the "
+            "main script, which is sent by value",
+            name=getattr(error, "name", None),
+        ) from error
+
+
+def _member(owner: object, name: str, ref: str) -> object:
+    try:
+        found: object = getattr(owner, name)
+    except AttributeError:
+        raise AttributeError(f"{ref} does not exist here (no {name!r}): {_OTHER_VERSION}") from None
+    return found

@@ -1,0 +1,86 @@
+"""Running one task where it is to run: its environment, its walltime, its steps, its function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from flow_core.errors import AppException
+from flow_core.interfaces.call import NodeContext, TaskSpec, TaskStep
+
+_Run = Callable[[], object]
+
+
+def execute(
+    func: Callable[..., object],
+    args: Sequence[object],
+    kwargs: dict[str, object],
+    spec: TaskSpec,
+    steps: Sequence[TaskStep],
+    where: NodeContext,
+) -> object:
+    """Run one task on the calling thread and return its result.
+
+    From the outside in: the environment of the spec, its walltime, the steps in their order, the function.
+    Whatever the function or a step raises comes out as it is.
+
+    Raises:
+        AppTimeout: the task ran longer than ``spec.walltime_s``.
+        AppException: the spec asks for what cannot be done in this place.
+    """
+    if not steps and not spec.environment and spec.walltime_s is None:
+        return func(*args, **kwargs)
+
+    def call() -> object:
+        return func(*args, **kwargs)
+
+    run: _Run = _wrapped(call, steps, where) if steps else call
+    if spec.walltime_s is not None:
+        run = _limited(run, spec.walltime_s, where.main_thread)
+    if spec.environment:
+        return _in_environment(run, spec.environment, steps, where)
+    return run()
+
+
+def _wrapped(call: _Run, steps: Sequence[TaskStep], where: NodeContext) -> _Run:
+    for step in reversed(steps):
+        call = _around(step, call, where)
+    return call
+
+
+def _around(step: TaskStep, inner: _Run, where: NodeContext) -> _Run:
+    return lambda: step.run(inner, where)
+
+
+def _limited(run: _Run, limit_s: float, main_thread: bool) -> _Run:
+    from flow_core.remote.walltime import limited
+
+    return lambda: limited(run, limit_s, main_thread)
+
+
+def _in_environment(
+    run: _Run, variables: Sequence[tuple[str, str]], steps: Sequence[TaskStep], where: NodeContext
+) -> object:
+    if where.main_thread:
+        return _with_variables(run, variables)
+    if any(getattr(step, "sets_environment", False) for step in steps):
+        return run()
+    raise AppException(
+        f"environment variables ({', '.join(name for name, _ in variables)}) cannot be set for one python app in a "
+        f"thread of executor {where.executor!r}: they belong to the whole process. Use an executor whose workers are "
+        "processes, or a bash app."
+    )
+
+
+def _with_variables(run: _Run, variables: Sequence[tuple[str, str]]) -> object:
+    import os
+
+    before = {name: os.environ.get(name) for name, _ in variables}
+    os.environ.update(variables)
+    try:
+        return run()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
