@@ -5,22 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flow_core.apps.decorators import bash_app as bash_app
-    from flow_core.apps.decorators import join_app as join_app
-    from flow_core.apps.decorators import python_app as python_app
+    from flow_core.apps.decorators import bash_app as bash_app, join_app as join_app, python_app as python_app
     from flow_core.apps.special import AUTO_LOGNAME as AUTO_LOGNAME
     from flow_core.config import Config as Config
     from flow_core.files import File as File
     from flow_core.futures.app_future import AppFuture as AppFuture
     from flow_core.futures.data_future import DataFuture as DataFuture
     from flow_core.kernel.kernel import DataFlowKernel as DataFlowKernel
-    from flow_core.kernel.loaded import clear as clear
-    from flow_core.kernel.loaded import dfk as dfk
-    from flow_core.kernel.loaded import load as load
+    from flow_core.kernel.loaded import clear as clear, dfk as dfk, load as load
     from flow_core.observe.logging import (
         set_file_logger as set_file_logger,
-    )
-    from flow_core.observe.logging import (
         set_stream_logger as set_stream_logger,
     )
 
