@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 from flow_core.errors import NoDataFlowKernelError
 
 if TYPE_CHECKING:
-    from flow_core.apps.definition import AppDefinition, CallOptions
-    from flow_core.futures.app_future import AppFuture
+    from concurrent.futures import Future
 
 
 class Submitter(Protocol):
     """What an app needs of a kernel."""
 
     @property
-    def submit_call(
-        self,
-    ) -> Callable[[AppDefinition, tuple[object, ...], dict[str, object], CallOptions], AppFuture[Any]]:
-        """Take one call of an app and return its future. Any thread; blocks only for back-pressure."""
+    def submit_call(self) -> Callable[..., Future[Any]]:
+        """``submit_call(definition, args, kwargs, options)``: take one call of an app and return its AppFuture.
+
+        Any thread; blocks only for back-pressure.
+        """
         ...
 
 

@@ -157,10 +157,9 @@ def _spec(app: str, walltime_s: float | None, given: dict[object, object]) -> Ta
 
 
 def did_you_mean(name: object, known: tuple[str, ...]) -> str:
-    """Return the end of an error message: the nearest known name, and all of them."""
+    """Return the end of an error message: the nearest known name, or all of them."""
     near = get_close_matches(str(name), known, n=1)
-    hint = f": did you mean {near[0]!r}?" if near else "."
-    return f"{hint} Known: {', '.join(known)}"
+    return f": did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
 
 
 def _at_least_0(app: str, key: str, value: object) -> float:
