@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from flow_executors import (
-        HighThroughputExecutor as HighThroughputExecutor,
-        ThreadPoolExecutor as ThreadPoolExecutor,
-    )
+import flow_executors as _home
 
-__all__ = ["HighThroughputExecutor", "ThreadPoolExecutor"]
+if TYPE_CHECKING:
+    from flow_executors import *  # noqa: F403 - what it has is its own to say
+
+__all__ = list(_home.__all__)
 
 
 def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import flow_executors
-
-    value: object = getattr(flow_executors, name)
-    return value
+    return getattr(_home, name)

@@ -1,0 +1,3 @@
+"""The ``flow`` command."""
+
+from flow.cli.main import main as main

@@ -1,0 +1,41 @@
+"""The shallow paths that scripts use lead to the same objects as the distributions' own."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import pytest
+
+DOORS = [
+    ("flow.config", "Config", "flow_core"),
+    ("flow.executors", "HighThroughputExecutor", "flow_executors"),
+    ("flow.executors", "ThreadPoolExecutor", "flow_core.executors.threads"),
+    ("flow.executors.threads", "ThreadPoolExecutor", "flow_core.executors.threads"),
+    ("flow.providers", "LocalProvider", "flow_providers"),
+    ("flow.channels", "LocalChannel", "flow_providers.channels"),
+    ("flow.launchers", "SingleNodeLauncher", "flow_providers.launchers"),
+    ("flow.addresses", "address_by_hostname", "flow_executors.addresses"),
+    ("flow.monitoring", "MonitoringHub", "flow_monitor"),
+    ("flow.data_provider.files", "File", "flow_core.files"),
+    ("flow.data_provider.staging", "Staging", "flow_core.interfaces.staging"),
+    ("flow.utils", "get_all_checkpoints", "flow_core.checkpoint.find"),
+    ("flow.errors", "DependencyError", "flow_core.errors"),
+]
+
+
+@pytest.mark.parametrize(("door", "name", "home"), DOORS)
+def test_a_door_leads_home(door: str, name: str, home: str) -> None:
+    assert getattr(import_module(door), name) is getattr(import_module(home), name)
+
+
+@pytest.mark.parametrize("module", ["flow", "flow.executors", "flow.providers", "flow.channels", "flow.launchers"])
+def test_an_unknown_name_is_an_attribute_error(module: str) -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = import_module(module).no_such_name
+
+
+@pytest.mark.parametrize("name", ["local_threads", "local_htex"])
+def test_packaged_configurations_are_configurations(name: str) -> None:
+    from flow_core.config import Config
+
+    assert isinstance(import_module(f"flow.configs.{name}").config, Config)
