@@ -1,0 +1,147 @@
+"""One sink's way: a bounded queue and a thread that feeds it, so that a slow sink delays nobody but itself."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from flow_core.interfaces.events import Event, EventKind, EventsLost
+from flow_core.interfaces.sinks import EventSink
+
+_BATCH = 2000
+_WAIT_S = 60.0
+_STUCK_S = 10.0
+
+
+class Lane:
+    """Feeds one sink in order. A sink that raises is disabled; what finds no room is counted and told to the sink.
+
+    Attributes:
+        name: The sink's type name, for messages.
+        wants: The kinds it takes; NONE once it is disabled.
+        lost: Events that did not reach the sink.
+    """
+
+    def __init__(
+        self, sink: EventSink, logger: logging.Logger, limit: int, on_disabled: Callable[[Lane, int, str], None]
+    ) -> None:
+        """Take a started sink, and how many events may wait for it.
+
+        ``on_disabled`` is called once, on the lane's thread, with the number of events lost and the reason.
+        """
+        self.name = type(sink).__name__
+        self.wants = EventKind(sink.wants)
+        self.lost = 0
+        self._sink = sink
+        self._logger = logger
+        self._limit = limit
+        self._on_disabled = on_disabled
+        self._queue: deque[Event] = deque()
+        self._changed = threading.Condition()
+        self._gap = 0
+        self._in_hand = 0
+        self._emitting_since: float | None = None
+        self._deadline: float | None = None
+        self._left = 0
+        self._thread = threading.Thread(target=self._run, name=f"flow-events-{self.name}", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def put(self, events: Sequence[Event]) -> None:
+        """Queue events for the sink; those beyond the limit are dropped and counted. Never blocks on the sink."""
+        with self._changed:
+            if not self.wants:
+                self.lost += len(events)
+                return
+            room = max(0, self._limit - len(self._queue))
+            self._queue.extend(events[:room])
+            missed = len(events) - room
+            if missed > 0:
+                if not self._gap:
+                    self._logger.warning("Event sink %s is too slow: events are lost until it catches up", self.name)
+                self._gap += missed
+                self.lost += missed
+            self._changed.notify()
+
+    @property
+    def backlog(self) -> int:
+        """Events that wait for the sink; 0 for one that is disabled or stuck, since waiting for it helps nobody."""
+        since = self._emitting_since
+        stuck = since is not None and time.monotonic() - since > _STUCK_S
+        return 0 if stuck or not self.wants else len(self._queue)
+
+    def finish(self, deadline: float) -> None:
+        """Ask the lane to hand over what waits, close the sink and end by a monotonic deadline."""
+        with self._changed:
+            self._deadline = deadline
+            self._changed.notify()
+
+    def join(self, deadline: float) -> int:
+        """Wait for the lane until the deadline; return the number of events that are not durable."""
+        if self._thread.ident is not None:
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+        with self._changed:
+            if self._thread.is_alive():
+                left = len(self._queue) + self._in_hand
+                self._queue.clear()
+                self._logger.warning(
+                    "Event sink %s did not end in time: %d events may not be recorded", self.name, left
+                )
+                return self.lost + left
+            return self.lost + self._left
+
+    def _run(self) -> None:
+        while (batch := self._take()) is not None:
+            if batch:
+                self._emit(batch)
+        self._close()
+
+    def _take(self) -> list[Event] | None:
+        """Return the next events, an empty list after a long wait, None at the end."""
+        with self._changed:
+            if not self._queue and self._deadline is None:
+                self._changed.wait(_WAIT_S)
+            if not self._queue:
+                return [] if self._deadline is None else self._last_gap()
+            batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
+            if self._gap and len(self._queue) < self._limit // 2:
+                batch.extend(self._last_gap() or ())
+            self._in_hand = len(batch)
+            return batch
+
+    def _last_gap(self) -> list[Event] | None:
+        gap, self._gap = self._gap, 0
+        if not gap or EventKind.LOG not in self.wants:
+            return None
+        return [EventsLost(time.time_ns(), gap, f"sink {self.name} was too slow")]
+
+    def _emit(self, batch: list[Event]) -> None:
+        self._emitting_since = time.monotonic()
+        try:
+            self._sink.emit(batch)
+        except Exception as error:
+            self._disable(len(batch), error)
+        finally:
+            self._emitting_since = None
+            self._in_hand = 0
+
+    def _disable(self, count: int, error: Exception) -> None:
+        with self._changed:
+            lost = count + len(self._queue)
+            self.lost += lost
+            self._queue.clear()
+            self.wants = EventKind.NONE
+        self._logger.error("Event sink %s is disabled after an error: %r", self.name, error, exc_info=error)
+        self._on_disabled(self, lost, f"sink {self.name} is disabled: {error!r}")
+
+    def _close(self) -> None:
+        assert self._deadline is not None
+        try:
+            self._left = self._sink.close(max(0.0, self._deadline - time.monotonic()))
+        except Exception as error:
+            self._logger.error("Event sink %s failed to close: %r", self.name, error, exc_info=error)

@@ -1,0 +1,203 @@
+"""Flow's loggers: a stream or a file on request, and the log of a run.
+
+All our loggers are children of ``flow``. By itself the library logs nothing; what it logs at INFO because a run log is
+open does not reach the handlers of the root logger unless the user's own levels ask for it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+ROOT = "flow"
+FORMAT = "%(asctime)s.%(msecs)03d %(name)s:%(lineno)d [%(levelname)s] %(message)s"
+DATE_FORMAT = "%Y-%m-%d %H:%M:%S"
+RUN_LOG = "flow.log"
+
+logging.getLogger(ROOT).addHandler(logging.NullHandler())
+
+_lock = threading.Lock()
+_ours: dict[str, list[logging.Handler]] = {}
+_before: dict[str, tuple[int, bool]] = {}
+_set: dict[str, int] = {}
+
+
+def set_stream_logger(
+    name: str = ROOT, level: int = logging.DEBUG, format_string: str | None = None, stream: TextIO | None = None
+) -> None:
+    """Write log lines to a stream, standard error by default.
+
+    Calling it again replaces what it set up before for that logger, so that a notebook cell run twice does not double
+    every line.
+
+    Args:
+        name: The logger; ``flow`` is all of Flow.
+        level: The least level that is written.
+        format_string: A format of the logging module; None means Flow's own.
+        stream: Where to; None means ``sys.stderr`` as it is now.
+    """
+    handler: logging.Handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
+    _replace(name, "stream", _prepared(handler, level, format_string))
+
+
+def set_file_logger(
+    filename: str | os.PathLike[str], name: str = ROOT, level: int = logging.DEBUG, format_string: str | None = None
+) -> None:
+    """Append log lines to a file; the same level, format and behaviour as ``set_stream_logger``.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    path = os.path.abspath(filename)
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    _replace(name, f"file:{path}", _prepared(handler, level, format_string))
+
+
+class RunLog:
+    """The log of one run; made by ``open_run_log``.
+
+    Attributes:
+        logger: The logger ``flow``.
+        path: The file.
+    """
+
+    def __init__(self, path: Path, handler: logging.Handler) -> None:
+        self.logger = logging.getLogger(ROOT)
+        self.path = path
+        self._handler = handler
+
+    def close(self) -> None:
+        """Write no more to the file and close it; idempotent. Levels go back to what they were."""
+        _remove(ROOT, self._handler)
+
+
+def open_run_log(run_dir: str | os.PathLike[str], fmt: str = "text", level: int = logging.INFO) -> RunLog:
+    """Begin ``flow.log`` in a run's directory, which must exist.
+
+    Args:
+        run_dir: The run's directory.
+        fmt: ``text``, or ``json`` for one object a line.
+        level: The least level that is written.
+
+    Raises:
+        ValueError: the format is unknown.
+        OSError: the file cannot be opened.
+    """
+    if fmt not in ("text", "json"):
+        raise ValueError(f"log format {fmt!r} is unknown; use 'text' or 'json'")
+    path = Path(run_dir) / RUN_LOG
+    handler = _prepared(logging.FileHandler(path, encoding="utf-8", errors="backslashreplace"), level, None)
+    if fmt == "json":
+        handler.setFormatter(JsonFormatter())
+    _add(ROOT, handler)
+    return RunLog(path, handler)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC), level, logger, message; task_id, try_id, executor where given; error."""
+
+    extras = ("task_id", "try_id", "executor", "app", "state")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line for one record."""
+        moment = datetime.fromtimestamp(record.created, tz=UTC)
+        line: dict[str, object] = {
+            "time": moment.isoformat(timespec="microseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "line": record.lineno,
+            "thread": record.threadName,
+            "message": record.getMessage(),
+        }
+        for name in self.extras:
+            if hasattr(record, name):
+                line[name] = getattr(record, name)
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class _ToRoot(logging.Handler):
+    """Hands records on to the root logger's handlers, but only those the user's own levels ask for.
+
+    A run log needs the logger ``flow`` at INFO. Plain propagation would then print every INFO line of Flow on the
+    terminal of any script that called ``logging.basicConfig()``, since handlers of the root have no level of their own.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._logger = logging.getLogger(name)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        own = self._logger.level
+        asked = own if own != _set.get(self._logger.name) else _before.get(self._logger.name, (0, True))[0]
+        root = logging.getLogger()
+        if record.levelno >= (asked or root.level):
+            root.handle(record)
+
+
+def _prepared(handler: logging.Handler, level: int, format_string: str | None) -> logging.Handler:
+    handler.setLevel(level)
+    formatter = logging.Formatter(format_string or FORMAT, datefmt=DATE_FORMAT)
+    formatter.converter = time.localtime
+    handler.setFormatter(formatter)
+    return handler
+
+
+def _replace(name: str, slot: str, handler: logging.Handler) -> None:
+    handler.set_name(f"flow.{name}.{slot}")
+    with _lock:
+        old = [known for known in _ours.get(name, ()) if known.get_name() == handler.get_name()]
+    for known in old:
+        _remove(name, known)
+    _add(name, handler)
+
+
+def _add(name: str, handler: logging.Handler) -> None:
+    logger = logging.getLogger(name)
+    with _lock:
+        if not _ours.get(name):
+            _before[name] = (logger.level, logger.propagate)
+            if name == ROOT and logger.propagate:
+                logger.propagate = False
+                logger.addHandler(_ToRoot(name))
+        _ours.setdefault(name, []).append(handler)
+        logger.addHandler(handler)
+        _set_level(logger)
+
+
+def _remove(name: str, handler: logging.Handler) -> None:
+    logger = logging.getLogger(name)
+    with _lock:
+        known = _ours.get(name, [])
+        if handler not in known:
+            return
+        known.remove(handler)
+        logger.removeHandler(handler)
+        handler.close()
+        if known:
+            _set_level(logger)
+            return
+        level, propagate = _before.pop(name)
+        if logger.level == _set.pop(name, None):
+            logger.setLevel(level)
+        logger.propagate = propagate
+        for other in [h for h in logger.handlers if isinstance(h, _ToRoot)]:
+            logger.removeHandler(other)
+
+
+def _set_level(logger: logging.Logger) -> None:
+    """Let the logger pass what its handlers want, and no more: a level nobody writes costs nothing."""
+    if _set.get(logger.name, logger.level) != logger.level:
+        return
+    wanted = min(handler.level for handler in _ours[logger.name])
+    before = _before[logger.name][0]
+    logger.setLevel(min(wanted, before) if before else wanted)
+    _set[logger.name] = logger.level

@@ -1,0 +1,216 @@
+"""The event pump: takes tuples from the hot path, makes events of them for the sinks that want them.
+
+The kernel appends ``(EventClass, *fields)``: one bound ``deque.append``, no lock, no object. The pump's thread looks at
+most every 50 ms, builds the events that some sink wants, and hands them to one lane a sink (see ``lane``). Nothing here
+ever blocks a caller: submission may ask ``congested`` and wait for room by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from flow_core.interfaces.events import Event, EventKind, EventsLost
+from flow_core.interfaces.sinks import EventSink, RunInfo
+from flow_core.observe.lane import Lane
+
+_BUSY_S = 0.05
+_IDLE_S = 0.8
+_CHUNK = 5000
+
+
+class EventPump:
+    """An EventPort that never blocks. Start it before the run, close it after.
+
+    Attributes:
+        wants: Union of what the sinks want, NONE before ``start`` and after ``close``. Flags are slow: read it rarely.
+        append: The hot path: takes a tuple ``(EventClass, *fields)`` or an event. Any thread, 0.1 us, never raises. It
+            does not wake the pump, which looks again within 0.8 s when idle; ``wake`` does.
+        congested: Whether sinks are so far behind that submitting threads should ``wait_for_room``.
+    """
+
+    def __init__(
+        self,
+        sinks: Sequence[EventSink],
+        run: RunInfo,
+        logger: logging.Logger,
+        *,
+        soft_limit: int = 100_000,
+        hard_limit: int = 500_000,
+    ) -> None:
+        """Take the sinks of a run.
+
+        ``soft_limit`` is how many events may wait for one sink before the pump is ``congested``, ``hard_limit`` before
+        they are dropped and counted.
+        """
+        self.wants = EventKind.NONE
+        self.congested = False
+        self._queue: deque[tuple[object, ...] | Event] = deque()
+        self.append: Callable[[tuple[object, ...] | Event], None] = self._queue.append
+        self._sinks = list(sinks)
+        self._run_info = run
+        self._logger = logger
+        self._soft_limit = soft_limit
+        self._hard_limit = hard_limit
+        self._lanes: list[Lane] = []
+        self._routes: dict[object, list[Lane]] = {}
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._room = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lost: int | None = None
+        self._closing = threading.Lock()
+
+    def start(self) -> None:
+        """Start the sinks, then the pump; with no sinks nothing runs. Raises what a sink's ``start`` raises."""
+        started: list[EventSink] = []
+        try:
+            for sink in self._sinks:
+                sink.start(self._run_info)
+                started.append(sink)
+        except BaseException:
+            for sink in started:
+                sink.close(1.0)
+            raise
+        self._lanes = [Lane(sink, self._logger, self._hard_limit, self._disabled) for sink in self._sinks]
+        self._update_wants()
+        if not self._lanes:
+            return
+        for lane in self._lanes:
+            lane.start()
+        self._thread = threading.Thread(target=self._run, name="flow-events", daemon=True)
+        self._thread.start()
+
+    def post(self, event: Event) -> None:
+        """Hand over one event and see that it is looked at soon. Any thread; never blocks."""
+        if self._thread is None or self._stop.is_set():
+            return
+        self._queue.append(event)
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def wake(self) -> None:
+        """See that what was appended is looked at soon: within 50 ms, not 0.8 s. Any thread; never blocks."""
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def wait_for_room(self, timeout_s: float = 1.0) -> bool:
+        """Wait while the pump is congested, at most ``timeout_s``; tell whether there is room."""
+        if not self.congested:
+            return True
+        self._room.wait(timeout_s)
+        return not self.congested
+
+    def backlog(self) -> int:
+        """Return how many events wait at most for one sink."""
+        return len(self._queue) + max((lane.backlog for lane in self._lanes), default=0)
+
+    def close(self, timeout_s: float = 10.0) -> int:
+        """Hand over what is left and close the sinks within ``timeout_s``; idempotent.
+
+        Returns:
+            How many events are not durable: lost, left over, or not written by a sink.
+        """
+        with self._closing:
+            if self._lost is None:
+                self._lost = self._close(time.monotonic() + timeout_s)
+            return self._lost
+
+    def _close(self, deadline: float) -> int:
+        self._stop.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+            for lane in self._lanes:
+                lane.finish(deadline)
+        self.wants = EventKind.NONE
+        lost = sum(lane.join(deadline) for lane in self._lanes)
+        self.congested = False
+        self._room.set()
+        return lost + (len(self._queue) if self._lanes else 0)
+
+    # -- the pump's thread
+
+    def _run(self) -> None:
+        idle_s = _BUSY_S
+        while True:
+            stopping = self._stop.is_set()
+            self._wake.clear()
+            moved = self._drain()
+            if stopping:
+                return
+            idle_s = _BUSY_S if moved else min(2 * idle_s, _IDLE_S)
+            if not self._stop.wait(_BUSY_S) and not self._queue:
+                self._wake.wait(idle_s)
+
+    def _drain(self) -> int:
+        moved = 0
+        while chunk := self._chunk():
+            moved += len(chunk)
+            self._hand_over(chunk)
+        self._measure()
+        return moved
+
+    def _chunk(self) -> list[tuple[object, ...] | Event]:
+        """Take up to _CHUNK items; only this thread takes, so that the length can only grow meanwhile."""
+        return [self._queue.popleft() for _ in range(min(_CHUNK, len(self._queue)))]
+
+    def _hand_over(self, chunk: Sequence[tuple[object, ...] | Event]) -> None:
+        batches: dict[Lane, list[Event]] = {lane: [] for lane in self._lanes}
+        routes = self._routes
+        for item in chunk:
+            cls = item[0] if isinstance(item, tuple) else type(item)
+            route = routes.get(cls)
+            if route is None:
+                route = self._route(cls)
+            if not route:
+                continue
+            event = self._build(item)
+            if event is not None:
+                for lane in route:
+                    batches[lane].append(event)
+        for lane, events in batches.items():
+            if events:
+                lane.put(events)
+
+    def _route(self, cls: object) -> list[Lane]:
+        kind = getattr(cls, "kind", None)
+        route = [lane for lane in self._lanes if isinstance(kind, EventKind) and kind in lane.wants]
+        if not isinstance(kind, EventKind):
+            self._logger.error("Not an event: %r; it is dropped", cls)
+        self._routes[cls] = route
+        return route
+
+    def _build(self, item: tuple[object, ...] | Event) -> Event | None:
+        if not isinstance(item, tuple):
+            return item
+        try:
+            event: Event = item[0](*item[1:])  # type: ignore[operator]  # an event class, by the contract of append
+        except TypeError as error:
+            self._logger.error("An event could not be made of %r: %s", item, error)
+            return None
+        return event
+
+    def _measure(self) -> None:
+        congested = self.backlog() > self._soft_limit
+        if congested:
+            self._room.clear()
+        self.congested = congested
+        if not congested:
+            self._room.set()
+
+    # -- called by lanes
+
+    def _disabled(self, gone: Lane, count: int, reason: str) -> None:
+        self._routes.clear()
+        self._update_wants()
+        self.post(EventsLost(time.time_ns(), count, reason))
+
+    def _update_wants(self) -> None:
+        wants = EventKind.NONE
+        for lane in self._lanes:
+            wants |= lane.wants
+        self.wants = wants

@@ -1,0 +1,508 @@
+"""What every executor must do, as tests: subclass ExecutorContract in a test module and give it ``make_executor``.
+
+The one promise under all of them: every key that ``submit`` took gets exactly one Outcome, whatever is called in
+whatever order.
+"""
+
+# ruff: noqa: D102  (the names of tests are sentences)
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from flow_core.errors import AppTimeout, ExecutorClosed
+from flow_core.interfaces.call import Call, TaskSpec, TryKey
+from flow_core.interfaces.executor import Executor
+from flow_core.interfaces.outcome import Outcome, Verdict
+from flow_core.testing import calls
+from flow_core.testing.recording import RecordingListener, make_context
+
+_NOT_STARTED = (Verdict.RETURNED, Verdict.CANCELLED)
+
+
+class Driver:
+    """One executor with a recording listener: what the kernel would be, for a test.
+
+    Attributes:
+        executor: The executor.
+        listener: What it reported.
+        keys: Keys that ``submit`` took.
+        gates: Directory of the marks of held tasks.
+    """
+
+    def __init__(self, executor: Executor, directory: Path, timeout_s: float) -> None:
+        """Take an executor that is not started, a directory, and the bound of every wait in seconds."""
+        self.executor = executor
+        self.listener = RecordingListener()
+        self.keys: list[TryKey] = []
+        self.gates = directory / "gates"
+        self.gates.mkdir(parents=True, exist_ok=True)
+        self._timeout_s = timeout_s
+        self._numbers = count(1)
+        self._lock = threading.Lock()
+        self._context = make_context(directory, self.listener, label=executor.label, start_timeout_s=timeout_s)
+
+    def start(self) -> None:
+        """Start the executor."""
+        self.executor.start(self._context)
+
+    def submit(self, func: Callable[..., object], /, *args: object, **kwargs: object) -> TryKey:
+        """Submit one call; return its key."""
+        return self.submit_call(Call(func, args, kwargs))
+
+    def submit_call(self, call: Call, key: TryKey | None = None) -> TryKey:
+        """Submit one Call under a new key, or the one given."""
+        key = key if key is not None else TryKey(next(self._numbers))
+        with self.listener.submitting():
+            self.executor.submit(key, call)
+        with self._lock:
+            self.keys.append(key)
+        return key
+
+    def hold(self, name: str) -> TryKey:
+        """Submit a task that runs until it is released."""
+        return self.submit(calls.hold, str(self.gates), name)
+
+    def wait_held(self, name: str) -> None:
+        """Wait until the held task of that name runs."""
+        mark = self.gates / f"{name}.started"
+        self.poll(mark.exists, f"task {name!r} did not start")
+
+    def release(self, name: str = "all") -> None:
+        """Let one held task go, or all."""
+        (self.gates / f"{name}.go").touch()
+
+    def poll(self, condition: Callable[[], bool], complaint: str) -> None:
+        """Wait for something that nobody reports. Raises AssertionError with the complaint on time-out."""
+        deadline = time.monotonic() + self._timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, f"{complaint} within {self._timeout_s} s"
+            threading.Event().wait(0.005)
+
+    def outcome(self, key: TryKey) -> Outcome:
+        """Return the outcome of a key, waiting for it."""
+        self.executor.flush()
+        return self.listener.wait_for([key], self._timeout_s)[0]
+
+    def outcomes(self, keys: Sequence[TryKey]) -> list[Outcome]:
+        """Return the outcomes of keys, waiting for them."""
+        self.executor.flush()
+        return self.listener.wait_for(keys, self._timeout_s)
+
+    def shutdown(self, timeout_s: float = 2.0) -> None:
+        """Shut the executor down, in a thread of its own so that one that hangs is found out."""
+        failures: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                self.executor.shutdown(timeout_s)
+            except BaseException as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=run, name="contract-shutdown", daemon=True)
+        thread.start()
+        thread.join(timeout_s + self._timeout_s)
+        assert not thread.is_alive(), f"shutdown({timeout_s}) did not return within {timeout_s + self._timeout_s} s"
+        if failures:
+            raise failures[0]
+
+    def check(self) -> None:
+        """Check that every key taken has one outcome, no other key has any, and no rule was broken."""
+        assert self.listener.breaches == []
+        assert set(self.listener.outcomes) == set(self.keys)
+        for outcomes in self.listener.outcomes.values():
+            assert len(outcomes) == 1
+
+
+Operation = tuple[str, int]
+
+_OPERATIONS: st.SearchStrategy[list[Operation]] = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                "quick",
+                "quick",
+                "quick",
+                "fail",
+                "hold",
+                "cancel",
+                "kill",
+                "release",
+                "wait",
+                "shutdown",
+                "start",
+                "flush",
+            ]
+        ),
+        st.integers(0, 20),
+    ),
+    min_size=3,
+    max_size=20,
+)
+
+
+class ExecutorContract:
+    """Subclass in a test module, implement ``make_executor``, set the flags that differ.
+
+    Attributes:
+        timeout_s: Bound of every wait for something that must happen.
+        slots: How many tasks the executor of ``make_executor`` runs at once; held tasks fill exactly so many.
+        isolates_tasks: Whether tasks run in other processes, which may be killed without the executor dying.
+        kills_started: Whether ``cancel(kill=True)`` ends a task that runs.
+        interrupts: Whether the walltime of a task that sleeps is kept.
+        survives_exit: Whether SystemExit in a task is an APP_ERROR (False: LOST is accepted too).
+        random_order_settings: Settings of the random order test; every example starts one executor.
+    """
+
+    timeout_s: ClassVar[float] = 30.0
+    slots: ClassVar[int] = 2
+    isolates_tasks: ClassVar[bool] = False
+    kills_started: ClassVar[bool] = False
+    interrupts: ClassVar[bool] = True
+    survives_exit: ClassVar[bool] = True
+    random_order_settings: ClassVar[settings] = settings(
+        max_examples=15,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+    def make_executor(self) -> Executor:
+        """Return a new executor, not started, with ``slots`` slots."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def driver(self, tmp_path: Path) -> Iterator[Driver]:
+        """Give a started executor; shut it down and check the promise at the end."""
+        driver = Driver(self.make_executor(), tmp_path, self.timeout_s)
+        driver.start()
+        try:
+            yield driver
+        finally:
+            driver.release()
+            driver.shutdown()
+        driver.check()
+
+    # -- results
+
+    def test_every_try_gets_its_own_result(self, driver: Driver) -> None:
+        keys = [driver.submit(calls.double, number) for number in range(50)]
+        outcomes = driver.outcomes(keys)
+        assert [outcome.value for outcome in outcomes] == [2 * number for number in range(50)]
+        assert {outcome.verdict for outcome in outcomes} == {Verdict.OK}
+
+    def test_none_is_a_result(self, driver: Driver) -> None:
+        outcome = driver.outcome(driver.submit(calls.nothing))
+        assert (outcome.verdict, outcome.value) == (Verdict.OK, None)
+
+    def test_keyword_arguments_may_be_named_like_anything(self, driver: Driver) -> None:
+        names = ("func", "key", "call", "self", "args", "kwargs", "spec", "steps", "where", "executor", "name")
+        wanted = dict.fromkeys(names, 1)
+        outcome = driver.outcome(driver.submit_call(Call(calls.echo, (7,), dict(wanted))))
+        assert outcome.value == ((7,), wanted)
+
+    def test_keys_are_64_bits_wide(self, driver: Driver) -> None:
+        key = driver.submit_call(Call(calls.double, (4,)), TryKey((0xFFFFF << 44) + 5))
+        assert driver.outcome(key).value == 8
+
+    def test_a_large_result_arrives_whole(self, driver: Driver) -> None:
+        outcome = driver.outcome(driver.submit(calls.echo, b"x" * 3_000_000))
+        assert outcome.value == ((b"x" * 3_000_000,), {})
+
+    def test_steps_run_around_the_function_in_the_order_given(self, driver: Driver) -> None:
+        steps = (calls.Bracket("outer"), calls.Bracket("inner"))
+        outcome = driver.outcome(driver.submit_call(Call(calls.double, (1,), steps=steps)))
+        assert outcome.value == ("outer", ("inner", 2))
+
+    def test_steps_are_told_where_they_run(self, driver: Driver) -> None:
+        key = driver.submit_call(Call(calls.nothing, steps=(calls.Whereabouts(),)))
+        assert driver.outcome(key).value == (driver.executor.label, key)
+
+    def test_an_outcome_says_where_and_when(self, driver: Driver) -> None:
+        outcome = driver.outcome(driver.submit(calls.nothing))
+        assert outcome.place is not None
+        assert outcome.place.executor == driver.executor.label
+        assert 0 < outcome.started_ns <= outcome.ended_ns
+
+    # -- failures
+
+    def test_an_exception_keeps_its_type_and_text(self, driver: Driver) -> None:
+        outcome = driver.outcome(driver.submit(calls.fail, "no luck"))
+        assert outcome.verdict is Verdict.APP_ERROR
+        assert isinstance(outcome.error, ValueError)
+        assert "no luck" in str(outcome.error)
+
+    def test_an_exception_keeps_its_cause(self, driver: Driver) -> None:
+        error = driver.outcome(driver.submit(calls.fail_chained)).error
+        assert isinstance(error, RuntimeError)
+        assert isinstance(error.__cause__, KeyError)
+
+    @pytest.mark.parametrize("function", [calls.fail_stubbornly, calls.fail_with_lock])
+    def test_an_exception_that_cannot_travel_is_still_an_outcome(
+        self, driver: Driver, function: Callable[[], None]
+    ) -> None:
+        outcome = driver.outcome(driver.submit(function))
+        assert outcome.verdict is Verdict.APP_ERROR
+        assert outcome.error is not None
+        self._still_works(driver)
+
+    def test_a_value_that_cannot_travel_is_still_an_outcome(self, driver: Driver) -> None:
+        outcome = driver.outcome(driver.submit(calls.return_lock))
+        assert outcome.verdict in ((Verdict.APP_ERROR,) if self.isolates_tasks else (Verdict.OK, Verdict.APP_ERROR))
+        self._still_works(driver)
+
+    def test_an_argument_that_cannot_travel_is_refused_not_raised(self, driver: Driver) -> None:
+        outcome = driver.outcome(driver.submit(calls.echo, threading.Lock()))
+        if self.isolates_tasks:
+            assert outcome.verdict is Verdict.REFUSED
+            assert outcome.error is not None
+        else:
+            assert outcome.verdict in (Verdict.OK, Verdict.REFUSED)
+        self._still_works(driver)
+
+    @pytest.mark.parametrize("function", [calls.exit_system, calls.interrupt])
+    def test_what_is_no_exception_is_still_an_outcome(self, driver: Driver, function: Callable[[], None]) -> None:
+        outcome = driver.outcome(driver.submit(function))
+        assert outcome.verdict in ((Verdict.APP_ERROR,) if self.survives_exit else (Verdict.APP_ERROR, Verdict.LOST))
+        self._still_works(driver)
+
+    def test_a_task_that_kills_its_worker_is_lost_and_the_loss_is_told(self, driver: Driver) -> None:
+        if not self.isolates_tasks:
+            pytest.skip("tasks run in this process")
+        outcome = driver.outcome(driver.submit(calls.kill_self))
+        assert outcome.verdict is Verdict.LOST
+        assert outcome.loss is not None
+        assert outcome.loss.reason
+        self._still_works(driver)
+
+    def test_walltime_ends_a_task(self, driver: Driver) -> None:
+        if not self.interrupts:
+            pytest.skip("this executor cannot interrupt")
+        call = Call(calls.hold, (str(driver.gates), "slow"), spec=TaskSpec(walltime_s=0.2))
+        outcome = driver.outcome(driver.submit_call(call))
+        assert outcome.verdict is Verdict.APP_ERROR
+        assert isinstance(outcome.error, AppTimeout)
+        self._still_works(driver)
+
+    def test_environment_is_the_tasks_own(self, driver: Driver) -> None:
+        spec = TaskSpec(environment=(("FLOW_CONTRACT", "yes"),))
+        key = driver.submit_call(Call(calls.environment, ("FLOW_CONTRACT",), spec=spec))
+        if self.isolates_tasks:
+            assert driver.outcome(key).value == "yes"
+        assert driver.outcome(driver.submit(calls.environment, "FLOW_CONTRACT")).value is None
+
+    # -- threads and re-entrance
+
+    def test_many_threads_may_submit_at_once(self, driver: Driver) -> None:
+        keys: list[TryKey] = []
+
+        def run() -> None:
+            keys.extend([driver.submit(calls.double, number) for number in range(25)])
+
+        threads = [threading.Thread(target=run, daemon=True) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(self.timeout_s)
+        assert len(keys) == 100
+        assert {outcome.verdict for outcome in driver.outcomes(keys)} == {Verdict.OK}
+
+    def test_a_report_may_submit_cancel_and_look(self, driver: Driver) -> None:
+        left = iter(range(10))
+
+        def next_one(outcomes: Sequence[Outcome]) -> None:
+            for outcome in outcomes:
+                driver.executor.load()
+                driver.executor.cancel([outcome.key])
+                if next(left, None) is not None:
+                    driver.submit(calls.nothing)
+
+        driver.listener.on_finished = next_one
+        driver.submit(calls.nothing)
+        driver.executor.flush()
+        assert driver.listener.wait_until(lambda: len(driver.listener.outcomes) == 11, self.timeout_s)
+
+    def test_starts_are_told_once_and_with_their_place(self, driver: Driver) -> None:
+        keys = [driver.submit(calls.nothing) for _ in range(10)]
+        driver.outcomes(keys)
+        for reports in list(driver.listener.starts.values()):
+            assert len(reports) == 1
+            assert reports[0][1].executor == driver.executor.label
+
+    # -- load
+
+    def test_load_counts_what_is_outstanding(self, driver: Driver) -> None:
+        held = [f"held-{number}" for number in range(self.slots)]
+        keys = [driver.hold(name) for name in held]
+        driver.executor.flush()
+        for name in held:
+            driver.wait_held(name)
+        keys += [driver.submit(calls.nothing) for _ in range(3)]
+        load = driver.executor.load()
+        assert load.waiting + load.running == len(keys)
+        assert load.slots == self.slots
+        driver.release()
+        driver.outcomes(keys)
+        driver.poll(
+            lambda: (driver.executor.load().waiting, driver.executor.load().running) == (0, 0),
+            "load did not come down to nothing",
+        )
+
+    # -- cancel
+
+    def test_a_waiting_try_is_cancelled(self, driver: Driver) -> None:
+        held = [f"held-{number}" for number in range(self.slots)]
+        holders = [driver.hold(name) for name in held]
+        driver.executor.flush()
+        for name in held:
+            driver.wait_held(name)
+        waiting = driver.submit(calls.nothing)
+        driver.executor.cancel([waiting])
+        assert driver.outcome(waiting).verdict is Verdict.CANCELLED
+        driver.release()
+        assert {outcome.verdict for outcome in driver.outcomes(holders)} == {Verdict.OK}
+
+    def test_cancelling_twice_gives_one_outcome(self, driver: Driver) -> None:
+        keys = [driver.submit(calls.nothing) for _ in range(20)]
+        for _ in range(2):
+            driver.executor.cancel(keys)
+        driver.outcomes(keys)
+
+    def test_cancelling_what_runs_without_kill_lets_it_run(self, driver: Driver) -> None:
+        key = driver.hold("held")
+        driver.executor.flush()
+        driver.wait_held("held")
+        driver.executor.cancel([key])
+        driver.release()
+        assert driver.outcome(key).verdict in (Verdict.OK, Verdict.CANCELLED)
+
+    def test_cancelling_what_runs_with_kill_ends_it_where_that_is_possible(self, driver: Driver) -> None:
+        key = driver.hold("held")
+        driver.executor.flush()
+        driver.wait_held("held")
+        driver.executor.cancel([key], kill=True)
+        if not self.kills_started:
+            driver.release()
+        assert driver.outcome(key).verdict in (
+            (Verdict.CANCELLED,) if self.kills_started else (Verdict.OK, *_NOT_STARTED)
+        )
+        self._still_works(driver)
+
+    def test_cancelling_unknown_or_finished_tries_does_nothing(self, driver: Driver) -> None:
+        key = driver.submit(calls.nothing)
+        driver.outcome(key)
+        driver.executor.cancel([key, TryKey(987654321)])
+        driver.executor.cancel([key, TryKey(987654321)], kill=True)
+        driver.executor.cancel([])
+        self._still_works(driver)
+
+    # -- life and end
+
+    def test_nothing_is_taken_before_start(self, tmp_path: Path) -> None:
+        driver = Driver(self.make_executor(), tmp_path, self.timeout_s)
+        with pytest.raises(ExecutorClosed):
+            driver.submit(calls.nothing)
+        driver.check()
+
+    def test_shutdown_before_start_is_fine(self, tmp_path: Path) -> None:
+        driver = Driver(self.make_executor(), tmp_path, self.timeout_s)
+        driver.shutdown()
+        driver.check()
+
+    def test_nothing_is_taken_after_shutdown(self, driver: Driver) -> None:
+        driver.shutdown()
+        with pytest.raises(ExecutorClosed):
+            driver.submit(calls.nothing)
+        driver.executor.cancel(driver.keys)
+        driver.executor.flush()
+        driver.executor.load()
+
+    def test_shutdown_gives_every_try_left_an_outcome_before_it_returns(self, driver: Driver) -> None:
+        held = [f"held-{number}" for number in range(self.slots)]
+        holders = [driver.hold(name) for name in held]
+        driver.executor.flush()
+        for name in held:
+            driver.wait_held(name)
+        waiting = [driver.submit(calls.nothing) for _ in range(10)]
+        driver.shutdown(0.5)
+        outcomes = dict(driver.listener.outcomes)
+        assert set(outcomes) == set(holders + waiting)
+        assert {outcomes[key][0].verdict for key in waiting} <= set(_NOT_STARTED)
+        assert Verdict.OK not in {outcomes[key][0].verdict for key in holders}
+
+    def test_shutdown_twice_is_once(self, driver: Driver) -> None:
+        key = driver.submit(calls.nothing)
+        driver.outcome(key)
+        driver.shutdown()
+        driver.shutdown()
+
+    def test_it_can_be_started_again(self, driver: Driver) -> None:
+        driver.outcome(driver.submit(calls.nothing))
+        driver.shutdown()
+        driver.start()
+        self._still_works(driver)
+
+    def test_any_order_of_calls_gives_exactly_one_outcome_a_key(self) -> None:
+        @self.random_order_settings
+        @given(_OPERATIONS)
+        def run(operations: list[Operation]) -> None:
+            with tempfile.TemporaryDirectory(prefix="flow-contract-") as directory:
+                self._play(operations, Path(directory))
+
+        run()
+
+    def _play(self, operations: list[Operation], directory: Path) -> None:
+        driver = Driver(self.make_executor(), directory, self.timeout_s)
+        driver.start()
+        open_now = True
+        try:
+            for number, (name, argument) in enumerate(operations):
+                open_now = self._step(driver, open_now, name, argument, f"held-{number}")
+        finally:
+            driver.release()
+            driver.shutdown()
+        driver.check()
+
+    def _step(self, driver: Driver, open_now: bool, name: str, argument: int, mark: str) -> bool:
+        """Do one operation; return whether the executor is open after it."""
+        executor, keys = driver.executor, driver.keys
+        if name in ("quick", "fail", "hold"):
+            known: dict[str, Callable[..., object]] = {"quick": calls.double, "fail": calls.fail, "hold": calls.hold}
+            function = known[name]
+            arguments: tuple[object, ...] = (str(driver.gates), mark) if name == "hold" else (argument,)
+            if open_now:
+                driver.submit(function, *arguments)
+            else:
+                with pytest.raises(ExecutorClosed):
+                    driver.submit(function, *arguments)
+        elif name in ("cancel", "kill"):
+            executor.cancel(keys[argument : argument + 3], kill=name == "kill")
+        elif name == "release":
+            driver.release(f"held-{argument}")
+        elif name == "wait" and keys:
+            key = keys[argument % len(keys)]
+            executor.flush()
+            driver.listener.wait_until(lambda: key in driver.listener.outcomes, 0.05)
+        elif name == "flush":
+            executor.flush()
+        elif name == "shutdown":
+            driver.shutdown(0.2)
+            return False
+        elif name == "start" and not open_now:
+            driver.start()
+            return True
+        return open_now
+
+    def _still_works(self, driver: Driver) -> None:
+        outcome = driver.outcome(driver.submit(calls.double, 21))
+        assert (outcome.verdict, outcome.value) == (Verdict.OK, 42)
