@@ -1,0 +1,130 @@
+"""Mixed tasks run while processes are killed and frozen: every future ends, each result is right, nothing is left."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from killer import Killer, processes_of
+
+import flow
+from flow import AppFuture, Config, bash_app, python_app
+from flow.executors import HighThroughputExecutor
+from flow.providers import LocalProvider
+
+SECONDS = float(os.environ.get("FLOW_CHAOS_SECONDS", "20"))
+SEED = int(os.environ.get("FLOW_CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
+IN_FLIGHT = 300
+
+
+@python_app
+def square(x):
+    return x * x
+
+
+@python_app
+def slow_square(x):
+    import time
+
+    time.sleep((x % 7) * 0.01)
+    return x * x
+
+
+@python_app
+def digest(x, payload):
+    import hashlib
+
+    return hashlib.sha256(payload + str(x).encode()).hexdigest()
+
+
+@bash_app
+def shell(x):
+    return f"exit $(( {x} % 2 * 0 ))"
+
+
+PAYLOAD = bytes(200_000)
+
+
+def call(x: int, before: AppFuture[int] | None) -> tuple[AppFuture[object], object]:
+    """Call one of the mixed apps; return its future and what it must come to."""
+    kind = x % 5
+    if kind == 0:
+        return slow_square(x), x * x
+    if kind == 1:
+        return digest(x, PAYLOAD), hashlib.sha256(PAYLOAD + str(x).encode()).hexdigest()
+    if kind == 2:
+        return shell(x), 0
+    if kind == 3 and before is not None:
+        return add(x, before), None
+    return square(x), x * x
+
+
+@python_app
+def add(x, y):
+    return x + y
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(SECONDS + 240)
+def test_no_task_is_lost_while_processes_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    print(f"FLOW_CHAOS_SEED={SEED} FLOW_CHAOS_SECONDS={SECONDS:g}")
+    monkeypatch.chdir(tmp_path)
+    config = Config(
+        executors=[
+            HighThroughputExecutor(
+                label="chaos",
+                max_workers=2,
+                heartbeat_period=0.2,
+                heartbeat_threshold=2,
+                provider=LocalProvider(init_blocks=2, min_blocks=2, max_blocks=2),
+            )
+        ],
+        infrastructure_retries=10_000,
+        max_worker_kills=10_000,
+        strategy="simple",
+        strategy_period=0.5,
+    )
+    children_before = {process.pid for process in psutil.Process().children(recursive=True)}
+    with flow.load(config) as kernel:
+        assert square(3).result(timeout=60) == 9
+        run_id = kernel.run_id
+        count = 0
+        open_calls: list[tuple[AppFuture[object], object]] = []
+        began = time.monotonic()
+        last: AppFuture[int] | None = None
+        with Killer(run_id, SEED) as killer:
+            while time.monotonic() - began < SECONDS:
+                while len(open_calls) < IN_FLIGHT:
+                    future, expected = call(count, last)
+                    if expected is None:
+                        assert last is not None
+                        expected = count + last_value
+                    elif count % 5 == 4:
+                        last, last_value = future, expected
+                    open_calls.append((future, expected))
+                    count += 1
+                future, expected = open_calls.pop(0)
+                assert future.result(timeout=120) == expected
+        for future, expected in open_calls:
+            assert future.result(timeout=120) == expected
+        summary = kernel.summary()
+    print(f"{count} tasks, hits: {dict(killer.done)}")
+    assert sum(killer.done.values()) > 0
+    assert summary.failed == 0
+    _ends(lambda: not processes_of(run_id), "processes of the run are left")
+    _ends(
+        lambda: {process.pid for process in psutil.Process().children(recursive=True)} <= children_before,
+        "child processes are left",
+    )
+
+
+def _ends(condition, complaint: str, timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, complaint
+        time.sleep(0.05)
