@@ -1,0 +1,101 @@
+"""The kinds of messages: the first byte of each, and what every parser shares."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from flow_executors.errors import BadMessage
+
+Buffer = bytes | bytearray | memoryview
+DIGEST_SIZE = 16
+MAX_JSON = 16 << 20
+"""Largest JSON body that is parsed, in bytes."""
+
+
+class Kind(IntEnum):
+    """First byte of a message. Unknown kinds are ignored and counted by every receiver."""
+
+    HELLO = ord("V")
+    """Both ways, first on every connection: versions and who speaks."""
+    TASKS = ord("T")
+    """Client -> interchange -> manager: a batch of tasks of one class."""
+    RESULTS = ord("R")
+    """Manager -> interchange -> client: a batch of outcomes of one manager (number 0: the interchange's own)."""
+    BLOB = ord("F")
+    """Client -> interchange -> manager: a function body or a large buffer, or one piece of it."""
+    NEED = ord("N")
+    """Manager -> interchange -> client: digests of blobs that are missing."""
+    SPEC = ord("S")
+    """Client -> interchange -> manager: what a class id stands for; sent before the class is first used."""
+    REGISTER = ord("G")
+    """Manager -> interchange -> client: a manager offers its slots, with the keys it still holds."""
+    WELCOME = ord("W")
+    """Interchange -> manager: the registration is accepted."""
+    LEFT = ord("L")
+    """Interchange -> client: a manager is gone, and why."""
+    HEARTBEAT = ord("H")
+    """Manager <-> interchange: alive; from the manager with starts to report."""
+    STARTED = ord("B")
+    """Interchange -> client: the starts out of a heartbeat, in the same layout."""
+    CREDIT = ord("C")
+    """Interchange -> client: how many tasks of a class may be out. Manager -> interchange: changed capacity."""
+    ACK = ord("A")
+    """Interchange -> manager: result messages up to this number have reached the client's socket."""
+    CANCEL = ord("K")
+    """Client -> interchange -> manager: keys to cancel."""
+    RECALL = ord("P")
+    """Interchange -> manager: give back tasks that have not started."""
+    RETURNED = ord("U")
+    """Manager -> interchange: the tasks given back, in the layout of TASKS; the last one is flagged."""
+    EVENTS = ord("E")
+    """Manager -> interchange -> client: events of the node."""
+    DRAIN = ord("D")
+    """Interchange -> manager: take nothing more; with mode DRAIN also return what has not started, finish, and EXIT."""
+    EXIT = ord("X")
+    """Any way: the receiver must leave (down) or the sender leaves (up), with a code and a reason."""
+    COMMAND = ord("M")
+    """Client -> interchange: a question or an order with a number."""
+    REPLY = ord("Y")
+    """Interchange -> client: the answer to a COMMAND."""
+    AGAIN = ord("Q")
+    """Interchange -> manager: I do not know you: send HELLO and REGISTER again."""
+    KEYS = ord("O")
+    """Client -> interchange: public keys of blocks to admit or to revoke."""
+
+
+KNOWN_KINDS = frozenset(int(kind) for kind in Kind)
+
+
+def kind_of(message: Buffer) -> int:
+    """Return the first byte of a message, whether known or not.
+
+    Raises:
+        BadMessage: the message is empty.
+    """
+    if not len(message):
+        raise BadMessage("empty message")
+    return message[0]
+
+
+def expect(message: Buffer, size: int, *kinds: Kind) -> memoryview:
+    """Check kind and least size of a message and return a view of it.
+
+    Raises:
+        BadMessage: it is shorter, or of another kind.
+    """
+    view = memoryview(message)
+    if len(view) < size:
+        raise BadMessage(f"{kinds[0].name} message of {len(view)} bytes: at least {size} needed")
+    if view[0] not in kinds:
+        raise BadMessage(f"message of kind {view[0]} where {kinds[0].name} is meant")
+    return view
+
+
+def exact(view: memoryview, size: int, kind: Kind) -> None:
+    """Check that a message is as long as its header says.
+
+    Raises:
+        BadMessage: it is longer or shorter.
+    """
+    if len(view) != size:
+        raise BadMessage(f"{kind.name} message of {len(view)} bytes where its header says {size}")

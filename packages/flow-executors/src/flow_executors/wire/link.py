@@ -1,0 +1,135 @@
+"""The stream between client and interchange: an AF_UNIX socket, each message with a u32 length in front.
+
+Both classes are used by one thread at a time and never block when the socket does not.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterable
+
+from flow_executors.errors import BadMessage
+from flow_executors.wire.kinds import Buffer
+
+MAX_MESSAGE = 1 << 31
+"""Longest message that is accepted, in bytes."""
+_LENGTH = struct.Struct("<I")
+_ROOM = 256 << 10
+_COPIED = 64 << 10
+_PARTS = 64
+
+
+class LinkReader:
+    """Cuts the stream into messages. Messages stay valid: each read that completes some leaves its buffer to them."""
+
+    __slots__ = ("_buffer", "_filled", "_socket", "closed")
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._buffer = bytearray(_ROOM)
+        self._filled = 0
+        self.closed = False
+
+    def read(self) -> list[memoryview]:
+        """Read once what is there and return the messages completed by it, in order.
+
+        ``closed`` is True after the other side has ended and all it had written was read.
+
+        Raises:
+            BadMessage: a length is beyond MAX_MESSAGE: the stream is out of step and of no more use.
+        """
+        try:
+            count = self._socket.recv_into(memoryview(self._buffer)[self._filled :])
+        except (BlockingIOError, InterruptedError):
+            return []
+        except ConnectionError:
+            count = 0
+        if not count:
+            self.closed = True
+            return []
+        self._filled += count
+        return self._cut()
+
+    def _cut(self) -> list[memoryview]:
+        buffer, filled, at = self._buffer, self._filled, 0
+        bounds: list[tuple[int, int]] = []
+        need = 0
+        while filled - at >= _LENGTH.size:
+            (size,) = _LENGTH.unpack_from(buffer, at)
+            if size > MAX_MESSAGE:
+                raise BadMessage(f"a message of {size} bytes: the stream is out of step")
+            need = _LENGTH.size + size
+            if filled - at < need:
+                break
+            bounds.append((at + _LENGTH.size, at + need))
+            at += need
+            need = 0
+        if not bounds and need <= len(buffer):
+            return []
+        view = self._hand_over(at, need)
+        return [view[start:end] for start, end in bounds]
+
+    def _hand_over(self, at: int, need: int) -> memoryview:
+        """Give the first ``at`` bytes away: little by copy, much with the buffer: a new one costs page faults."""
+        buffer, rest = self._buffer, self._filled - at
+        self._filled = rest
+        if at <= _COPIED and need <= len(buffer):
+            given = memoryview(bytes(memoryview(buffer)[:at]))
+            buffer[:rest] = buffer[at : at + rest]
+            return given
+        self._buffer = bytearray(max(_ROOM, need))
+        self._buffer[:rest] = memoryview(buffer)[at : at + rest]
+        return memoryview(buffer)
+
+
+class LinkWriter:
+    """Sends messages; keeps what the socket does not take. The user watches ``pending`` and calls ``flush``."""
+
+    __slots__ = ("_parts", "_socket", "pending", "sent")
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._parts: deque[memoryview] = deque()
+        self.pending = 0
+        self.sent = 0
+        """Bytes that the socket has taken since the beginning."""
+
+    @property
+    def accepted(self) -> int:
+        """Bytes given to ``write`` since the beginning; what was written before is out once ``sent`` reaches it."""
+        return self.sent + self.pending
+
+    def write(self, messages: Iterable[Buffer]) -> bool:
+        """Send messages as far as the socket takes them; True when nothing is left pending.
+
+        Raises:
+            OSError: the other side has ended (BrokenPipeError, ConnectionResetError).
+        """
+        for message in messages:
+            self._parts.append(memoryview(_LENGTH.pack(len(message))))
+            self._parts.append(memoryview(message))
+            self.pending += _LENGTH.size + len(message)
+        return self.flush()
+
+    def flush(self) -> bool:
+        """Send what is pending; True when nothing is left. Raises as ``write``."""
+        parts = self._parts
+        while parts:
+            some = [parts[index] for index in range(min(len(parts), _PARTS))]
+            try:
+                count = self._socket.sendmsg(some)
+            except (BlockingIOError, InterruptedError):
+                return False
+            self.pending -= count
+            self.sent += count
+            self._advance(count)
+        return True
+
+    def _advance(self, count: int) -> None:
+        parts = self._parts
+        while parts and count >= len(parts[0]):
+            count -= len(parts.popleft())
+        if count:
+            parts[0] = parts[0][count:]
