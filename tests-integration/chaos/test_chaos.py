@@ -6,6 +6,8 @@ import hashlib
 import os
 import random
 import time
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -50,7 +52,12 @@ def shell(x):
 PAYLOAD = bytes(200_000)
 
 
-def call(x: int, before: AppFuture[int] | None) -> tuple[AppFuture[object], object]:
+@python_app
+def add(x, y):
+    return x + y
+
+
+def call(x: int) -> tuple[AppFuture[object], object]:
     """Call one of the mixed apps; return its future and what it must come to."""
     kind = x % 5
     if kind == 0:
@@ -59,14 +66,9 @@ def call(x: int, before: AppFuture[int] | None) -> tuple[AppFuture[object], obje
         return digest(x, PAYLOAD), hashlib.sha256(PAYLOAD + str(x).encode()).hexdigest()
     if kind == 2:
         return shell(x), 0
-    if kind == 3 and before is not None:
-        return add(x, before), None
+    if kind == 3:
+        return add(square(x), slow_square(x)), 2 * x * x
     return square(x), x * x
-
-
-@python_app
-def add(x, y):
-    return x + y
 
 
 @pytest.mark.chaos
@@ -94,21 +96,14 @@ def test_no_task_is_lost_while_processes_are_killed(tmp_path: Path, monkeypatch:
         assert square(3).result(timeout=60) == 9
         run_id = kernel.run_id
         count = 0
-        open_calls: list[tuple[AppFuture[object], object]] = []
-        began = time.monotonic()
-        last: AppFuture[int] | None = None
+        open_calls: deque[tuple[AppFuture[object], object]] = deque()
+        end = time.monotonic() + SECONDS
         with Killer(run_id, SEED) as killer:
-            while time.monotonic() - began < SECONDS:
+            while time.monotonic() < end:
                 while len(open_calls) < IN_FLIGHT:
-                    future, expected = call(count, last)
-                    if expected is None:
-                        assert last is not None
-                        expected = count + last_value
-                    elif count % 5 == 4:
-                        last, last_value = future, expected
-                    open_calls.append((future, expected))
+                    open_calls.append(call(count))
                     count += 1
-                future, expected = open_calls.pop(0)
+                future, expected = open_calls.popleft()
                 assert future.result(timeout=120) == expected
         for future, expected in open_calls:
             assert future.result(timeout=120) == expected
@@ -123,7 +118,7 @@ def test_no_task_is_lost_while_processes_are_killed(tmp_path: Path, monkeypatch:
     )
 
 
-def _ends(condition, complaint: str, timeout_s: float = 20.0) -> None:
+def _ends(condition: Callable[[], bool], complaint: str, timeout_s: float = 20.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, complaint
