@@ -36,6 +36,8 @@ class AppDefinition:
         cache: Whether its results are memoized.
         identity: What makes two of its calls the same.
         rerun_on_loss: Whether a try lost with its worker may be run again.
+        takes: Those of ``inputs``, ``outputs``, ``stdout`` and ``stderr`` that the function has parameters for. A call
+            may hold the others in its keywords too; they must not reach the function.
     """
 
     func: Callable[..., object]
@@ -45,6 +47,7 @@ class AppDefinition:
     cache: bool
     identity: AppIdentity
     rerun_on_loss: bool = True
+    takes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

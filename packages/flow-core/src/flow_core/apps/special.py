@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -158,6 +157,8 @@ def _spec(app: str, walltime_s: float | None, given: dict[object, object]) -> Ta
 
 def did_you_mean(name: object, known: tuple[str, ...]) -> str:
     """Return the end of an error message: the nearest known name, or all of them."""
+    from difflib import get_close_matches  # needed by errors only
+
     near = get_close_matches(str(name), known, n=1)
     return f": did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
 

@@ -1,0 +1,247 @@
+"""Apps: functions whose call makes a task and gives a future at once."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import update_wrapper
+from inspect import iscoroutinefunction
+from types import MethodType
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Self, TypeVar, cast, overload
+
+from flow_core.active import get_active
+from flow_core.apps.definition import NO_OPTIONS, AppDefinition, AppKind, CallOptions, StdStream
+from flow_core.apps.parameters import Parameters
+from flow_core.apps.special import checked_stream, task_spec
+from flow_core.errors import ConfigurationError, InvalidAppTypeError
+from flow_core.interfaces.memoizer import AppIdentity
+
+if TYPE_CHECKING:
+    from flow_core.active import Submitter
+    from flow_core.futures.app_future import AppFuture
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Executors = str | Iterable[str]
+"""``"all"``, one label, or several labels of executors."""
+
+_KEY_RULES = 1  # part of each app's cache tag; another number makes all remembered results unknown
+_UNSEEN = ("stdout", "stderr")  # calls that differ only in these are the same call
+
+
+class AppBase(Generic[P, R]):
+    """A decorated function. It keeps the function's name, signature and docstring; ``__wrapped__`` is the function.
+
+    A call returns an AppFuture at once, from any thread. The kernel is looked up at each call, so apps may be defined
+    before any Config is loaded. In a task on another machine there is no kernel: there a call raises
+    NoDataFlowKernelError.
+
+    Args:
+        func: The user's own function.
+        data_flow_kernel: The kernel that runs the calls; None means the one loaded when the app is called.
+        walltime: Seconds after which a call is ended with AppTimeout; None means no limit.
+        executors: ``"all"``, or the labels of the executors that may run it.
+        cache: Whether results are memoized.
+        ignore_for_cache: Names of parameters that do not make two calls different.
+        rerun_on_loss: Whether a try that was lost with its worker may be run again.
+
+    Raises:
+        InvalidAppTypeError: ``func`` cannot be an app.
+        ConfigurationError: an argument has an impossible value.
+    """
+
+    kind: ClassVar[AppKind]
+
+    def __init__(
+        self,
+        func: Callable[..., object],
+        data_flow_kernel: Submitter | None = None,
+        walltime: float | None = None,
+        executors: Executors = "all",
+        cache: bool = False,
+        ignore_for_cache: Iterable[str] | None = None,
+        rerun_on_loss: bool = True,
+    ) -> None:
+        _check_function(func)
+        update_wrapper(self, func)
+        name = getattr(func, "__name__", type(func).__name__)
+        self._kernel = data_flow_kernel
+        self._walltime = walltime
+        self._resources: dict[str, object] = {}
+        self._parameters = Parameters(func, name, self.kind)
+        self._watched = self._parameters.watched
+        self._definition = AppDefinition(
+            func=func,
+            name=name,
+            kind=self.kind,
+            executors=_labels(executors, name),
+            cache=_boolean("cache", cache, name),
+            identity=_identity(func, name, self.kind, ignore_for_cache),
+            rerun_on_loss=_boolean("rerun_on_loss", rerun_on_loss, name),
+            takes=self._parameters.takes,
+        )
+        self._options = NO_OPTIONS if walltime is None else CallOptions(spec=task_spec(name, walltime))
+        self._plain = self._parameters.plain
+
+    @property
+    def definition(self) -> AppDefinition:
+        """What the kernel knows of this app."""
+        return self._definition
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> AppFuture[R]: ...
+    @overload
+    def __call__(self, *args: Any, **kwargs: Any) -> AppFuture[R]: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> AppFuture[R]:
+        """Make a task of one call; any argument may be a future.
+
+        Besides the function's own parameters it takes ``inputs``, ``outputs``, ``stdout``, ``stderr``, ``walltime``,
+        ``label`` and ``resource_specification``.
+
+        Raises:
+            NoDataFlowKernelError: no Config is loaded.
+            ConfigurationError: a special keyword has an impossible value, or an executor is not known.
+        """
+        kernel = self._kernel or get_active()
+        options = self._options
+        if not (self._plain and self._watched.isdisjoint(kwargs)):
+            args, kwargs, options = self._parameters.read(args, kwargs, options, self._walltime, self._resources)
+        return cast("AppFuture[R]", kernel.submit_call(self._definition, args, kwargs, options))
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> Callable[..., AppFuture[R]]: ...
+    def __get__(self, instance: object, owner: type | None = None) -> Self | Callable[..., AppFuture[R]]:
+        return self if instance is None else MethodType(self, instance)
+
+    def options(
+        self,
+        *,
+        walltime: float | None = None,
+        label: str | None = None,
+        resource_specification: Mapping[str, object] | None = None,
+        executors: Executors | None = None,
+        environment: Mapping[str, str] | None = None,
+        container: str | None = None,
+        priority: int | None = None,
+        stdout: StdStream | None = None,
+        stderr: StdStream | None = None,
+    ) -> Self:
+        """Return the same app with other settings for its calls; None leaves a setting as it is.
+
+        These are always Flow's, also where the function has parameters of these names. Keywords of a call come first.
+
+        Raises:
+            ConfigurationError: a setting has an impossible value.
+            BadStdStreamFile: the same of a stream.
+        """
+        name = self._definition.name
+        extras = {"environment": environment, "container": container, "priority": priority}
+        resources = {**self._resources, **(resource_specification or {})}
+        resources.update({key: value for key, value in extras.items() if value is not None})
+        before = self._options
+        twin = self._twin()
+        twin._walltime = self._walltime if walltime is None else walltime
+        twin._resources = resources
+        twin._options = CallOptions(
+            spec=task_spec(name, twin._walltime, resources),
+            stdout=before.stdout if stdout is None else checked_stream(stdout, "stdout", name),
+            stderr=before.stderr if stderr is None else checked_stream(stderr, "stderr", name),
+            label=before.label if label is None else label,
+            executors=before.executors if executors is None else _labels(executors, name) or ("all",),
+        )
+        twin._plain = self._plain and twin._options.stdout is None and twin._options.stderr is None
+        return twin
+
+    def _twin(self) -> Self:
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def __repr__(self) -> str:
+        return f"<{self.kind.value}_app {self._definition.identity.name}>"
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        """Travel by name where the name leads here, else with the function but without the kernel."""
+        module = sys.modules.get(self.__module__) if self.__module__ != "__main__" else None
+        found: object = module
+        for part in self.__qualname__.split("."):
+            found = getattr(found, part, None)
+        if found is self:
+            return self.__qualname__
+        return _blank, (type(self),), {**self.__dict__, "_kernel": None}
+
+    __qualname__: str
+
+
+class PythonApp(AppBase[P, R]):
+    """An app that is a Python function; the future holds what it returns."""
+
+    kind = AppKind.PYTHON
+
+
+class BashApp(AppBase[P, R]):
+    """An app whose function returns a command line for bash; the future holds 0."""
+
+    kind = AppKind.BASH
+
+
+class JoinApp(AppBase[P, R]):
+    """An app whose function calls apps and returns their futures; the future holds what those come to.
+
+    The function runs in the process of the kernel. It may return a future, or a list, tuple or dict of futures and
+    values, nested.
+    """
+
+    kind = AppKind.JOIN
+
+
+def _blank(cls: type[AppBase[..., Any]]) -> AppBase[..., Any]:
+    return cls.__new__(cls)
+
+
+def _check_function(func: object) -> None:
+    if isinstance(func, AppBase):
+        raise InvalidAppTypeError(f"{func!r} is an app already: decorate a function once")
+    if not callable(func):
+        raise InvalidAppTypeError(
+            f"an app is made of a function, not of {func!r}; options are given by name, such as @python_app(cache=True)"
+        )
+    if isinstance(func, (staticmethod, classmethod)):
+        raise InvalidAppTypeError("put @staticmethod above the app's decorator, not below it")
+    if iscoroutinefunction(func):
+        raise InvalidAppTypeError(f"{func!r} is an async function: an app is made of an ordinary one")
+
+
+def _labels(executors: object, app: str) -> tuple[str, ...] | None:
+    if executors == "all" or executors is None:
+        return None
+    labels = (executors,) if isinstance(executors, str) else executors
+    if not isinstance(labels, Iterable):
+        raise ConfigurationError(f"app {app!r}: executors must be 'all' or a list of labels, not {executors!r}")
+    chosen = tuple(dict.fromkeys(labels))
+    if not chosen or not all(isinstance(label, str) and label for label in chosen):
+        raise ConfigurationError(f"app {app!r}: executors must be 'all' or a list of labels, not {executors!r}")
+    return None if "all" in chosen else cast("tuple[str, ...]", chosen)
+
+
+def _boolean(option: str, value: object, app: str) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"app {app!r}: {option} must be True or False, not {value!r}")
+    return value
+
+
+def _identity(func: Callable[..., object], name: str, kind: AppKind, ignore: Iterable[str] | None) -> AppIdentity:
+    if isinstance(ignore, str):
+        raise ConfigurationError(f"app {name!r}: ignore_for_cache must be a list of parameter names, not {ignore!r}")
+    ignored = dict.fromkeys((*(ignore or ()), *_UNSEEN))
+    module = getattr(func, "__module__", "") or ""
+    qualname = getattr(func, "__qualname__", name)
+    return AppIdentity(
+        name=f"{module}.{qualname}" if module else qualname,
+        func=func,
+        cache_tag=f"{kind.value}:{_KEY_RULES}",
+        ignore=tuple(ignored),
+    )

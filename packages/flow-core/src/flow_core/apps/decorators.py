@@ -1,0 +1,181 @@
+"""The decorators that make apps of functions, with and without parentheses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+
+from flow_core.apps.app import AppBase, BashApp, Executors, JoinApp, PythonApp
+from flow_core.errors import InvalidAppTypeError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from flow_core.active import Submitter
+
+P = ParamSpec("P")
+R = TypeVar("R")
+K = TypeVar("K")
+
+
+class MakesPythonApp(Protocol):
+    """What ``python_app(...)`` with options returns."""
+
+    def __call__(self, function: Callable[P, R], /) -> PythonApp[P, R]:
+        """Make the app."""
+        ...
+
+
+class MakesBashApp(Protocol):
+    """What ``bash_app(...)`` with options returns."""
+
+    def __call__(self, function: Callable[P, object], /) -> BashApp[P, int]:
+        """Make the app."""
+        ...
+
+
+class MakesJoinApp(Protocol):
+    """What ``join_app(...)`` with options returns."""
+
+    @overload
+    def __call__(self, function: Callable[P, Future[R]], /) -> JoinApp[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, tuple[Future[R], ...]], /) -> JoinApp[P, tuple[R, ...]]: ...
+    @overload
+    def __call__(self, function: Callable[P, Sequence[Future[R]]], /) -> JoinApp[P, list[R]]: ...
+    @overload
+    def __call__(self, function: Callable[P, Mapping[K, Future[R]]], /) -> JoinApp[P, dict[K, R]]: ...
+    @overload
+    def __call__(self, function: Callable[P, object], /) -> JoinApp[P, Any]: ...
+
+
+@overload
+def python_app(function: Callable[P, R], /) -> PythonApp[P, R]: ...
+@overload
+def python_app(
+    function: None = None,
+    /,
+    *,
+    data_flow_kernel: Submitter | None = None,
+    walltime: float | None = None,
+    executors: Executors = "all",
+    cache: bool = False,
+    ignore_for_cache: Iterable[str] | None = None,
+    rerun_on_loss: bool = True,
+) -> MakesPythonApp: ...
+def python_app(
+    function: Callable[P, R] | None = None,
+    /,
+    *,
+    data_flow_kernel: Submitter | None = None,
+    walltime: float | None = None,
+    executors: Executors = "all",
+    cache: bool = False,
+    ignore_for_cache: Iterable[str] | None = None,
+    rerun_on_loss: bool = True,
+) -> Any:
+    """Make an app of a Python function; see AppBase for the options."""
+
+    def make(function: Callable[P, R], /) -> PythonApp[P, R]:
+        return PythonApp(
+            function, data_flow_kernel, walltime, executors, cache, ignore_for_cache, rerun_on_loss=rerun_on_loss
+        )
+
+    return make if function is None else make(function)
+
+
+@overload
+def bash_app(function: Callable[P, object], /) -> BashApp[P, int]: ...
+@overload
+def bash_app(
+    function: None = None,
+    /,
+    *,
+    data_flow_kernel: Submitter | None = None,
+    walltime: float | None = None,
+    executors: Executors = "all",
+    cache: bool = False,
+    ignore_for_cache: Iterable[str] | None = None,
+    rerun_on_loss: bool = True,
+) -> MakesBashApp: ...
+def bash_app(
+    function: Callable[P, object] | None = None,
+    /,
+    *,
+    data_flow_kernel: Submitter | None = None,
+    walltime: float | None = None,
+    executors: Executors = "all",
+    cache: bool = False,
+    ignore_for_cache: Iterable[str] | None = None,
+    rerun_on_loss: bool = True,
+) -> Any:
+    """Make an app of a function that returns a command line for bash; see AppBase for the options."""
+
+    def make(function: Callable[P, object], /) -> BashApp[P, int]:
+        return BashApp(
+            function, data_flow_kernel, walltime, executors, cache, ignore_for_cache, rerun_on_loss=rerun_on_loss
+        )
+
+    return make if function is None else make(function)
+
+
+@overload
+def join_app(function: Callable[P, Future[R]], /) -> JoinApp[P, R]: ...
+@overload
+def join_app(function: Callable[P, tuple[Future[R], ...]], /) -> JoinApp[P, tuple[R, ...]]: ...
+@overload
+def join_app(function: Callable[P, Sequence[Future[R]]], /) -> JoinApp[P, list[R]]: ...
+@overload
+def join_app(function: Callable[P, Mapping[K, Future[R]]], /) -> JoinApp[P, dict[K, R]]: ...
+@overload
+def join_app(function: Callable[P, object], /) -> JoinApp[P, Any]: ...
+@overload
+def join_app(
+    function: None = None,
+    /,
+    *,
+    data_flow_kernel: Submitter | None = None,
+    walltime: float | None = None,
+    cache: bool = False,
+    ignore_for_cache: Iterable[str] | None = None,
+) -> MakesJoinApp: ...
+def join_app(
+    function: Callable[P, Any] | None = None,
+    /,
+    *,
+    data_flow_kernel: Submitter | None = None,
+    walltime: float | None = None,
+    cache: bool = False,
+    ignore_for_cache: Iterable[str] | None = None,
+) -> Any:
+    """Make an app of a function that calls apps and returns their futures; see AppBase for the options."""
+
+    def make(function: Callable[P, Any], /) -> JoinApp[P, Any]:
+        return JoinApp(function, data_flow_kernel, walltime, cache=cache, ignore_for_cache=ignore_for_cache)
+
+    return make if function is None else make(function)
+
+
+_KINDS: dict[str, type[AppBase[..., Any]]] = {"python": PythonApp, "bash": BashApp, "join": JoinApp}
+
+
+def App(  # noqa: N802  (the name scripts know)
+    apptype: str,
+    data_flow_kernel: Submitter | None = None,
+    walltime: float | None = None,
+    cache: bool = False,
+    executors: Executors = "all",
+) -> Callable[[Callable[..., Any]], AppBase[..., Any]]:
+    """The decorator of old scripts: ``@App('python')`` or ``@App('bash')``. New ones use python_app and bash_app.
+
+    Raises:
+        InvalidAppTypeError: the kind is not known.
+    """
+    if apptype not in _KINDS:
+        raise InvalidAppTypeError(f"there are no apps of type {apptype!r}: use 'python', 'bash' or 'join'")
+    cls = _KINDS[apptype]
+
+    def make(function: Callable[..., Any]) -> AppBase[..., Any]:
+        return cls(function, data_flow_kernel, walltime, executors, cache)
+
+    return make

@@ -1,0 +1,198 @@
+"""How a function's own parameters and Flow's special keywords meet in one call."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from typing import Any, Final
+
+from flow_core.apps.definition import AppKind, CallOptions, StdStream
+from flow_core.apps.special import checked_stream, task_spec
+from flow_core.errors import BadStdStreamFile, ConfigurationError
+from flow_core.files import File
+
+_SHARED: Final = ("inputs", "outputs", "stdout", "stderr")
+_YIELDING: Final = ("walltime", "label", "resource_specification")
+
+_Args = tuple[Any, ...]
+_Kwargs = dict[str, Any]
+
+
+class Parameters:
+    """The special keywords as one function sees them.
+
+    ``inputs``, ``outputs``, ``stdout`` and ``stderr`` are shared: Flow looks at them, and the function gets them if it
+    has such parameters; defaults count as if passed. ``walltime``, ``label`` and ``resource_specification`` are Flow's
+    unless the function has parameters of these names.
+
+    Attributes:
+        takes: The shared keywords that the function has parameters for (all, with ``**kwargs``).
+        watched: The keywords of a call that Flow must look at.
+        plain: Whether the function has no parameter of a shared name, so that a call without watched keywords needs
+            no look at all.
+    """
+
+    def __init__(self, func: Callable[..., object], name: str, kind: AppKind) -> None:
+        self._name = name
+        self._kind = kind
+        declared = _declared(func)
+        kinds = {parameter.kind for parameter in declared.values()}
+        own = {name for name in (*_SHARED, *_YIELDING) if name in declared and not _starred(declared[name])}
+        self.plain = own.isdisjoint(_SHARED)
+        self.takes = frozenset(_SHARED if inspect.Parameter.VAR_KEYWORD in kinds else own.intersection(_SHARED))
+        self.watched = frozenset((*_SHARED, *(name for name in _YIELDING if name not in own)))
+        self._positions = _positions(declared)
+        self._defaults = {
+            name: declared[name].default for name in _SHARED if name in own and declared[name].default is not _EMPTY
+        }
+
+    def read(
+        self,
+        args: _Args,
+        kwargs: _Kwargs,
+        base: CallOptions,
+        walltime: float | None,
+        resources: dict[str, object],
+    ) -> tuple[_Args, _Kwargs, CallOptions]:
+        """Divide one call into what goes to the function and what is Flow's.
+
+        ``inputs`` and ``outputs`` stay among the keywords (as new lists) even if the function does not take them:
+        futures and files are looked for there.
+
+        Raises:
+            ConfigurationError: a special keyword has an impossible value.
+            BadStdStreamFile: the same of a stream.
+        """
+        args, kwargs = self._by_keyword(args, kwargs)
+        spec, label = base.spec, base.label
+        if "walltime" in self.watched and "walltime" in kwargs:
+            walltime = kwargs.pop("walltime")
+            spec = task_spec(self._name, walltime, resources)
+        if "resource_specification" in self.watched and "resource_specification" in kwargs:
+            given = kwargs.pop("resource_specification")
+            spec = task_spec(self._name, walltime, {**resources, **given} if isinstance(given, dict) else given)
+        if "label" in self.watched and "label" in kwargs:
+            label = _checked_label(kwargs.pop("label"), self._name)
+        outputs = self._outputs(kwargs) or base.outputs
+        self._inputs(kwargs)
+        return (
+            args,
+            kwargs,
+            CallOptions(
+                spec=spec,
+                outputs=outputs,
+                stdout=self._stream("stdout", kwargs, base.stdout),
+                stderr=self._stream("stderr", kwargs, base.stderr),
+                label=label,
+                executors=base.executors,
+            ),
+        )
+
+    def _by_keyword(self, args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs]:
+        """Give shared keywords passed by position as keywords, and defaults as if passed."""
+        kwargs = dict(kwargs)
+        first = min(self._positions.values(), default=len(args))
+        if first < len(args):
+            names = {position: name for name, position in self._positions.items()}
+            if set(range(first, len(args))) <= names.keys():  # else something else comes after: leave it as it is
+                for position in range(first, len(args)):
+                    kwargs.setdefault(names[position], args[position])
+                args = args[:first]
+        for name, default in self._defaults.items():
+            if name not in kwargs and not _holds_position(self._positions.get(name), args):
+                kwargs[name] = default
+        return args, kwargs
+
+    def _inputs(self, kwargs: _Kwargs) -> None:
+        if "inputs" not in kwargs:
+            return
+        inputs = kwargs["inputs"]
+        if inputs is None:
+            return
+        if not isinstance(inputs, (list, tuple, set, frozenset)):
+            raise ConfigurationError(
+                f"app {self._name!r}: inputs must be a list of futures, files or values, not {inputs!r}"
+            )
+        kwargs["inputs"] = list(inputs)
+
+    def _outputs(self, kwargs: _Kwargs) -> tuple[File, ...]:
+        outputs = kwargs.get("outputs")
+        if not outputs:
+            return ()
+        if not isinstance(outputs, (list, tuple)):
+            raise ConfigurationError(f"app {self._name!r}: outputs must be a list of files, not {outputs!r}")
+        files = [_output_file(item, self._name) for item in outputs]
+        kwargs["outputs"] = files
+        return tuple(files)
+
+    def _stream(self, keyword: str, kwargs: _Kwargs, base: StdStream | None) -> StdStream | None:
+        given = kwargs.get(keyword)
+        value = base if given is None else given
+        if self._kind is not AppKind.BASH:
+            return self._uncaptured(keyword, value)
+        stream = checked_stream(value, keyword, self._name)
+        if stream is None or keyword not in self.takes:
+            kwargs.pop(keyword, None)
+            if keyword in self.takes:
+                kwargs[keyword] = None
+        else:
+            kwargs[keyword] = stream
+        return stream
+
+    def _uncaptured(self, keyword: str, value: object) -> StdStream | None:
+        if value is None:
+            return None
+        if keyword not in self.takes:
+            raise BadStdStreamFile(
+                f"app {self._name!r}: {keyword}= is written for bash apps only; the function of a {self._kind.value} "
+                f"app may take a parameter {keyword!r} and write there itself"
+            )
+        try:
+            return checked_stream(value, keyword, self._name)
+        except BadStdStreamFile:
+            return None  # a parameter of the user's own that happens to have this name
+
+
+_EMPTY: Final = inspect.Parameter.empty
+
+
+def _declared(func: Callable[..., object]) -> dict[str, inspect.Parameter]:
+    try:
+        return dict(inspect.signature(func).parameters)
+    except (TypeError, ValueError):  # some callables of C have no signature
+        return {}
+
+
+def _starred(parameter: inspect.Parameter) -> bool:
+    return parameter.kind in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+
+
+def _positions(declared: dict[str, inspect.Parameter]) -> dict[str, int]:
+    """Return the positions of the shared keywords that may be passed by position and by keyword."""
+    both = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return {
+        name: position
+        for position, (name, parameter) in enumerate(declared.items())
+        if name in _SHARED and parameter.kind is both
+    }
+
+
+def _holds_position(position: int | None, args: _Args) -> bool:
+    return position is not None and position < len(args)
+
+
+def _output_file(item: object, app: str) -> File:
+    if isinstance(item, File):
+        return item
+    if isinstance(item, (str, os.PathLike)):
+        return File(item)
+    raise ConfigurationError(f"app {app!r}: outputs must hold Files or paths, not {type(item).__name__} {item!r}")
+
+
+def _checked_label(value: object, app: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ConfigurationError(f"app {app!r}: label must be text, not {value!r}")
+    return value
