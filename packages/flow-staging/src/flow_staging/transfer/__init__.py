@@ -1,0 +1,1 @@
+"""What all methods of moving files share: publishing, verifying, resuming, retrying, caching."""

@@ -1,0 +1,191 @@
+"""The two kinds of staging methods, made of something that can move one file."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from flow_core.errors import ConfigurationError
+from flow_core.files import File
+from flow_core.interfaces.call import NodeContext, TaskStep
+from flow_core.interfaces.staging import Direction, Staging, Transfer
+from flow_staging.transfer.failures import Refused, staging_error
+from flow_staging.transfer.pool import Job, TransferPool
+from flow_staging.transfer.retry import Control
+
+NODE_THREADS = 4
+"""How many files of one task are moved at once on a node."""
+
+
+class Mover(Protocol):
+    """Moves one file, blocking. Plain picklable data: the same works on the submit side and on a node.
+
+    Attributes:
+        schemes_in: Schemes of the URLs it brings in.
+        schemes_out: Schemes of the URLs it brings out.
+        timeout_s: Longest time for one file.
+    """
+
+    @property
+    def schemes_in(self) -> tuple[str, ...]:
+        """Return the schemes it brings in."""
+        ...
+
+    @property
+    def schemes_out(self) -> tuple[str, ...]:
+        """Return the schemes it brings out."""
+        ...
+
+    @property
+    def timeout_s(self) -> float:
+        """Return the longest time for one file."""
+        ...
+
+    def bring_in(self, file: File, path: Path, control: Control) -> None:
+        """Put the file at the path, whole or not at all; raises Dropped or Refused."""
+        ...
+
+    def bring_out(self, path: Path, file: File, control: Control) -> None:
+        """Put the content of the path at the URL, whole or not at all; raises Dropped or Refused."""
+        ...
+
+
+def move(mover: Mover, transfer: Transfer, control: Control) -> None:
+    """Do one transfer.
+
+    Raises:
+        StagingError: it failed; the message names URL, task and reason.
+    """
+    try:
+        _check_name(transfer.local_path)
+        if transfer.direction is Direction.IN:
+            mover.bring_in(transfer.file, transfer.local_path, control)
+        else:
+            if not transfer.local_path.is_file():
+                raise Refused("the app did not make this file")
+            mover.bring_out(transfer.local_path, transfer.file, control)
+    except Exception as error:
+        raise staging_error(transfer, error) from error
+
+
+class SeparateTaskStaging(Staging):
+    """Moves files on the submit side, on a few threads of its own: for executors that share its file system."""
+
+    def __init__(self, mover: Mover, *, threads: int, name: str) -> None:
+        if threads < 1:
+            raise ConfigurationError(f"{type(self).__name__}(threads={threads!r}): at least 1 thread is needed")
+        self._mover = mover
+        self._pool = TransferPool(threads, name)
+
+    def can_stage_in(self, file: File) -> bool:
+        """Tell by the scheme."""
+        return file.scheme in self._mover.schemes_in
+
+    def can_stage_out(self, file: File) -> bool:
+        """Tell by the scheme."""
+        return file.scheme in self._mover.schemes_out
+
+    def stage(self, transfers: Sequence[Transfer]) -> Future[None]:
+        """Move the files; does not block."""
+        return self._pool.submit([self._job(transfer) for transfer in transfers])
+
+    def close(self) -> None:
+        """Cut what is still going; returns within 5 s."""
+        self._pool.close()
+
+    def _job(self, transfer: Transfer) -> Job:
+        key = transfer.file.url if transfer.direction is Direction.IN else ""
+        return Job(key, partial(self._run, transfer))
+
+    def _run(self, transfer: Transfer, stop: threading.Event) -> None:
+        move(self._mover, transfer, Control(self._mover.timeout_s, stop))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class InTaskStaging(Staging):
+    """Moves files on the node, around the function: for executors that do not share the submit side's file system."""
+
+    def __init__(self, mover: Mover) -> None:
+        self._mover = mover
+
+    def can_stage_in(self, file: File) -> bool:
+        """Tell by the scheme."""
+        return file.scheme in self._mover.schemes_in
+
+    def can_stage_out(self, file: File) -> bool:
+        """Tell by the scheme."""
+        return file.scheme in self._mover.schemes_out
+
+    def step(self, transfers: Sequence[Transfer]) -> TaskStep:
+        """Return data that moves the files on the node."""
+        return MoveStep(self._mover, tuple(transfers))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+@dataclass(frozen=True, slots=True)
+class MoveStep:
+    """Files to move around a function: those coming in before it, those going out after it, if it did not fail."""
+
+    mover: Mover
+    transfers: tuple[Transfer, ...]
+
+    def run(self, inner: Callable[[], object], where: NodeContext) -> object:
+        """Move, call, move; raises StagingError or what the function raises."""
+        self._move(Direction.IN, where)
+        result = inner()
+        self._move(Direction.OUT, where)
+        return result
+
+    def _move(self, direction: Direction, where: NodeContext) -> None:
+        transfers = [on_node(transfer, where) for transfer in self.transfers if transfer.direction is direction]
+        timeout_s = min(self.mover.timeout_s, where.walltime_s or self.mover.timeout_s)
+        if len(transfers) == 1:
+            move(self.mover, transfers[0], Control(timeout_s))
+        elif transfers:
+            pool = TransferPool(min(NODE_THREADS, len(transfers)), "staging")
+            try:
+                jobs = [Job("", partial(_run_on_node, self.mover, transfer, timeout_s)) for transfer in transfers]
+                pool.submit(jobs).result(timeout_s * len(transfers) + 60.0)
+            finally:
+                pool.close()
+
+
+def _run_on_node(mover: Mover, transfer: Transfer, timeout_s: float, stop: threading.Event) -> None:
+    move(mover, transfer, Control(timeout_s, stop))
+
+
+def on_node(transfer: Transfer, where: NodeContext) -> Transfer:
+    """Return the transfer with its path as meant on the node.
+
+    Raises:
+        StagingError: the path leaves the working directory.
+    """
+    path = transfer.local_path
+    if where.working_dir is None:
+        return transfer
+    root = Path(where.working_dir)
+    inside = not path.is_absolute() or path.is_relative_to(root)
+    path = root / path
+    moved = Transfer(transfer.file, path, transfer.direction, transfer.task_id, transfer.executor)
+    if inside and not _real(path, transfer.direction).is_relative_to(root.resolve()):
+        raise staging_error(moved, Refused(f"the path leads out of the working directory {root}"))
+    return moved
+
+
+def _real(path: Path, direction: Direction) -> Path:
+    """What an incoming file replaces is a name in a directory; what goes out is what the name leads to."""
+    return path.resolve() if direction is Direction.OUT else path.parent.resolve() / path.name
+
+
+def _check_name(path: Path) -> None:
+    if path.name in ("", ".", "..") or "\0" in str(path):
+        raise Refused(f"{str(path)!r} is not the name of a file; name a file in the URL, or give it a local_path")

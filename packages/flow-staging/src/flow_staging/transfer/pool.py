@@ -1,0 +1,161 @@
+"""A few threads of a staging method's own: transfers on the submit side occupy no worker and no kernel thread."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+_IDLE_S = 5.0
+_CLOSE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One piece of work.
+
+    Attributes:
+        key: Pieces with the same non-empty key never run at once: the second finds in the cache what the first
+            brought, and does not hold a thread meanwhile.
+        run: Does it; gets the event that tells it to stop; raises what is wrong.
+    """
+
+    key: str
+    run: Callable[[threading.Event], None]
+
+
+class TransferPool:
+    """Runs groups of jobs; one future a group. Threads start when needed, end when idle, and never hold up the exit."""
+
+    def __init__(self, threads: int, name: str) -> None:
+        self._limit = threads
+        self._name = name
+        self._lock = threading.Lock()
+        self._some = threading.Condition(self._lock)
+        self._ready: deque[tuple[Job, _Group]] = deque()
+        self._parked: dict[str, deque[tuple[Job, _Group]]] = {}
+        self._threads: set[threading.Thread] = set()
+        self._idle = 0
+        self._groups: set[_Group] = set()
+        self._closed = False
+
+    def submit(self, jobs: Sequence[Job]) -> Future[None]:
+        """Start a group; does not block.
+
+        Returns:
+            A future that ends when every job has ended: with the first error, if any, which also stops the others.
+            Cancelling it before a job has started keeps all of them from starting.
+
+        Raises:
+            RuntimeError: the pool is closed.
+        """
+        group = _Group(len(jobs))
+        if not jobs:
+            group.future.set_result(None)
+            return group.future
+        with self._lock:
+            if self._closed:
+                raise RuntimeError(f"the {self._name} staging method is closed")
+            self._groups.add(group)
+            for job in jobs:
+                if job.key and job.key in self._parked:
+                    self._parked[job.key].append((job, group))
+                    continue
+                if job.key:
+                    self._parked[job.key] = deque()
+                self._ready.append((job, group))
+            self._some.notify(len(jobs))
+            for _ in range(min(len(self._ready) - self._idle, self._limit - len(self._threads))):
+                thread = threading.Thread(target=self._work, name=f"flow-{self._name}", daemon=True)
+                self._threads.add(thread)
+                thread.start()
+        return group.future
+
+    def close(self) -> None:
+        """Stop everything; returns within 5 s, also when a transfer is stuck in the network."""
+        with self._lock:
+            self._closed = True
+            groups, threads = list(self._groups), list(self._threads)
+            self._some.notify_all()
+        for group in groups:
+            group.stop.set()
+        for thread in threads:
+            thread.join(_CLOSE_S / max(1, len(threads)))
+
+    def _work(self) -> None:
+        while (work := self._next()) is not None:
+            job, group = work
+            group.run(job)
+            self._done(job, group)
+
+    def _next(self) -> tuple[Job, _Group] | None:
+        with self._lock:
+            self._idle += 1
+            while not self._ready and not self._closed:
+                if not self._some.wait(_IDLE_S) and not self._ready:
+                    break
+            self._idle -= 1
+            if self._ready:
+                return self._ready.popleft()
+            self._threads.discard(threading.current_thread())
+            return None
+
+    def _done(self, job: Job, group: _Group) -> None:
+        with self._lock:
+            if job.key:
+                parked = self._parked[job.key]
+                if parked:
+                    self._ready.append(parked.popleft())
+                    self._some.notify()
+                else:
+                    del self._parked[job.key]
+            last = group.ended()
+            if last:
+                self._groups.discard(group)
+        if last:
+            group.settle()
+
+
+class _Group:
+    """The jobs of one call and their common future."""
+
+    def __init__(self, count: int) -> None:
+        self.future: Future[None] = Future()
+        self.stop = threading.Event()
+        self._left = count
+        self._error: BaseException | None = None
+        self._lock = threading.Lock()
+        self._started = False
+
+    def run(self, job: Job) -> None:
+        """Run one job unless the group is cancelled or has failed."""
+        with self._lock:
+            if not self._started:
+                self._started = True
+                if not self.future.set_running_or_notify_cancel():
+                    self.stop.set()
+        if self.stop.is_set() and (self._error is not None or self.future.cancelled()):
+            return
+        try:
+            job.run(self.stop)
+        except BaseException as error:
+            with self._lock:
+                if self._error is None:
+                    self._error = error
+            self.stop.set()
+
+    def ended(self) -> bool:
+        """Count one job as ended; True for the last. The pool's lock is held."""
+        self._left -= 1
+        return self._left == 0
+
+    def settle(self) -> None:
+        """Set the future; the callbacks of the kernel run here, on the pool's thread, with no lock held."""
+        if self.future.cancelled():
+            return
+        if self._error is not None:
+            self.future.set_exception(self._error)
+        else:
+            self.future.set_result(None)

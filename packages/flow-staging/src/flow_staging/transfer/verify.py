@@ -1,0 +1,132 @@
+"""Is what arrived what the other side holds? Sizes and digests, and where servers state them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flow_staging.transfer.failures import WrongContent
+
+_ALGORITHMS = {"sha-512": "sha512", "sha-256": "sha256", "sha": "sha1", "sha-1": "sha1", "md5": "md5"}
+_STRENGTH = ("sha512", "sha256", "sha1", "md5")
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """A digest as the other side states it.
+
+    Attributes:
+        algorithm: Name as hashlib knows it.
+        value: The digest's bytes.
+    """
+
+    algorithm: str
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """What the other side says of a file.
+
+    Attributes:
+        size: Bytes, or None where it does not say.
+        digest: Digest of the whole content, or None.
+        validator: Names this version of the content; empty where nothing trustworthy does. Only with one can a
+            transfer be resumed or the content be cached.
+    """
+
+    size: int | None = None
+    digest: Digest | None = None
+    validator: str = ""
+
+
+class Checker:
+    """Follows the bytes of one file as they arrive. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._remote = Remote()
+        self._hash: hashlib._Hash | None = None
+
+    def restart(self, remote: Remote) -> None:
+        """Begin at the first byte of a file of which this is said."""
+        self._remote = remote
+        self.size = 0
+        digest = remote.digest
+        self._hash = None if digest is None else hashlib.new(digest.algorithm, usedforsecurity=False)
+
+    def update(self, data: bytes | memoryview) -> None:
+        """Take the next bytes."""
+        self.size += len(data)
+        if self._hash is not None:
+            self._hash.update(data)
+
+    @property
+    def missing(self) -> int:
+        """Bytes still to come; 0 where the size is not known."""
+        return 0 if self._remote.size is None else max(0, self._remote.size - self.size)
+
+    def finish(self) -> None:
+        """Check size and digest.
+
+        Raises:
+            WrongContent: the bytes are not those announced.
+        """
+        wanted, digest = self._remote.size, self._remote.digest
+        if wanted is not None and self.size != wanted:
+            raise WrongContent(f"got {self.size} bytes where {wanted} were announced")
+        if digest is not None and self._hash is not None and self._hash.digest() != digest.value:
+            found = self._hash.hexdigest()
+            raise WrongContent(f"the {digest.algorithm} digest is {found}, announced was {digest.value.hex()}")
+
+
+def digest_of_headers(headers: Mapping[str, str], *, whole: bool = True) -> Digest | None:
+    """Return the strongest digest of the whole content that HTTP headers state, or None.
+
+    Understands Repr-Digest and Content-Digest (RFC 9530), Digest (RFC 3230) and Content-MD5.
+
+    Args:
+        headers: Headers with case-insensitive or lower-case names.
+        whole: The message holds the whole content, so what is stated of the message is true of the content.
+    """
+    found = dict(_structured(headers.get("repr-digest", "")))
+    found.update(_instance(headers.get("digest", "")))
+    if whole:
+        found.update(_structured(headers.get("content-digest", "")))
+        found.update(_decoded("md5", headers.get("content-md5", "")))
+    for algorithm in _STRENGTH:
+        if algorithm in found:
+            return Digest(algorithm, found[algorithm])
+    return None
+
+
+def _structured(field: str) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for name, value in re.findall(r"([a-zA-Z0-9-]+)=:([A-Za-z0-9+/=]*):", field):
+        found.update(_decoded(name, value))
+    return found
+
+
+def _instance(field: str) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for item in field.split(","):
+        name, equals, value = item.strip().partition("=")
+        if equals:
+            found.update(_decoded(name, value))
+    return found
+
+
+def _decoded(name: str, text: str) -> dict[str, bytes]:
+    algorithm = _ALGORITHMS.get(name.strip().lower())
+    if algorithm is None or not text:
+        return {}
+    try:
+        value = base64.b64decode(text.strip(), validate=True)
+    except (binascii.Error, ValueError):
+        return {}
+    size = hashlib.new(algorithm, usedforsecurity=False).digest_size
+    return {algorithm: value} if len(value) == size else {}

@@ -1,0 +1,132 @@
+"""Any sequence of breaks, changes and refusals: a file is whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from flow_staging.transfer.cache import CachePolicy
+from flow_staging.transfer.failures import Dropped, Refused
+from flow_staging.transfer.resume import Opened, fetch
+from flow_staging.transfer.retry import Control, RetryPolicy
+from flow_staging.transfer.verify import Digest, Remote
+
+NOW = RetryPolicy(tries=4, first_delay_s=0.0, max_delay_s=0.0)
+
+
+class Script:
+    """A source that follows a script: at each opening (break after n bytes, version, may resume, states digest)."""
+
+    def __init__(self, versions, acts) -> None:
+        self.versions = versions
+        self.acts = list(acts)
+        self.version = 0
+        self.opened = 0
+        self.held = 0
+
+    def open(self, offset, validator, known):
+        self.opened += 1
+        breaks, moves_on, resumes, validates, digests = (
+            self.acts.pop(0) if self.acts else (None, False, True, True, True)
+        )
+        if moves_on:
+            self.version = min(self.version + 1, len(self.versions) - 1)
+        if breaks == -1:
+            raise Dropped("no answer")
+        body, name = self.versions[self.version], f'"v{self.version}"'
+        if known == name and not offset:
+            return None
+        start = offset if resumes and offset and validator == name else 0
+        digest = Digest("sha256", hashlib.sha256(body).digest()) if digests else None
+        remote = Remote(len(body), digest, name if validates else "")
+        self.held += 1
+        end = len(body) if breaks is None else min(len(body), start + breaks)
+        position = start
+
+        def read():
+            nonlocal position
+            if position >= end:
+                if breaks is not None and end < len(body):
+                    raise Dropped("broke")
+                return b""
+            data = body[position : min(end, position + 3)]
+            position += len(data)
+            return data
+
+        def close():
+            self.held -= 1
+
+        return Opened(remote, start, read, close)
+
+
+ACTS = st.lists(
+    st.tuples(st.one_of(st.none(), st.integers(-1, 12)), st.booleans(), st.booleans(), st.booleans(), st.booleans()),
+    max_size=8,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.binary(max_size=12), min_size=1, max_size=4), ACTS, st.booleans())
+def test_a_file_is_one_whole_version_or_not_there(versions, acts, cached):
+    source = Script(versions, acts)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "a"
+        cache = CachePolicy(min_bytes=0) if cached else None
+        for _ in range(2):
+            try:
+                fetch(source, path, NOW, Control(60), url="u", cache=cache)
+            except Dropped:
+                pass
+            else:
+                assert path.read_bytes() == versions[source.version]
+        assert not path.exists() or path.read_bytes() in versions
+        assert source.held == 0
+        left = [p.name for p in Path(directory).iterdir() if p.name not in ("a", ".flow-cache")]
+        assert left == []
+
+
+def test_a_refusal_is_not_tried_again(tmp_path):
+    class Closed:
+        opened = 0
+
+        def open(self, offset, validator, known):
+            self.opened += 1
+            raise Refused("no")
+
+    source = Closed()
+    with pytest.raises(Refused, match="no"):
+        fetch(source, tmp_path / "a", NOW, Control(60))
+    assert source.opened == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_known_content_that_vanishes_meanwhile_is_fetched(tmp_path):
+    source = Script([b"content"], [])
+    policy = CachePolicy(min_bytes=0)
+    fetch(source, tmp_path / "a", NOW, Control(60), url="u", cache=policy)
+    (tmp_path / "a").unlink()
+    asked = source.open
+
+    def vanish(offset, validator, known):
+        for path in (tmp_path / ".flow-cache").glob("*.data"):
+            path.unlink()
+        return asked(offset, validator, known)
+
+    source.open = vanish
+    fetch(source, tmp_path / "a", NOW, Control(60), url="u", cache=policy)
+    assert (tmp_path / "a").read_bytes() == b"content"
+
+
+def test_a_cache_that_cannot_be_made_is_done_without(tmp_path):
+    (tmp_path / ".flow-cache").write_text("a file in the way")
+    fetch(Script([b"content"], []), tmp_path / "a", NOW, Control(60), url="u", cache=CachePolicy(min_bytes=0))
+    assert (tmp_path / "a").read_bytes() == b"content"
+
+
+def test_small_contents_are_not_kept_and_leave_no_locks(tmp_path):
+    fetch(Script([b"content"], []), tmp_path / "a", NOW, Control(60), url="u", cache=CachePolicy(min_bytes=100))
+    assert list((tmp_path / ".flow-cache").iterdir()) == []

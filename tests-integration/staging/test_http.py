@@ -1,0 +1,450 @@
+"""http and https against servers of the standard library that cut, stall, lie and refuse."""
+
+from __future__ import annotations
+
+import base64
+import concurrent.futures
+import hashlib
+import os
+import pickle
+import resource
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from staging_servers import (
+    DATE,
+    QUICK,
+    Page,
+    WebServer,
+    answer,
+    cut_at,
+    do,
+    hang_at,
+    incoming,
+    same,
+    visible,
+)
+
+from flow_core.errors import ConfigurationError, StagingError
+from flow_core.interfaces.call import NodeContext
+from flow_staging.http import HTTPInTaskStaging, HTTPSeparateTaskStaging
+from flow_staging.transfer.cache import CachePolicy
+from flow_staging.transfer.retry import RetryPolicy
+
+
+@pytest.fixture
+def method():
+    staging = HTTPSeparateTaskStaging(retry=QUICK)
+    yield staging
+    staging.close()
+
+
+def bring(method: HTTPSeparateTaskStaging, *transfers) -> None:
+    method.stage(list(transfers)).result(50)
+
+
+def refused(method: HTTPSeparateTaskStaging, url: str, path: Path) -> str:
+    with pytest.raises(StagingError) as caught:
+        bring(method, incoming(url, path))
+    assert "task 7" in str(caught.value)
+    assert caught.value.url in str(caught.value)
+    assert visible(path.parent) == []
+    return str(caught.value)
+
+
+def test_a_file_arrives_with_its_content(method, web, tmp_path, payload):
+    web.pages["/a"] = Page(payload)
+    bring(method, incoming(web.url("/a"), tmp_path / "deep" / "a"))
+    assert (tmp_path / "deep" / "a").read_bytes() == payload
+
+
+def test_an_empty_file_arrives(method, web, tmp_path):
+    web.pages["/a"] = Page(b"")
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == b""
+
+
+def test_a_transfer_cut_in_the_middle_goes_on_where_it_stopped(method, web, tmp_path, payload):
+    web.pages["/a"] = Page(payload)
+    web.pages["/a"].plan.append(cut_at(1_500_000))
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == payload
+    assert [headers.get("Range") for _, headers in web.seen] == [None, "bytes=1500000-"]
+
+
+def test_a_server_without_ranges_is_asked_for_the_whole_again(method, web, tmp_path, payload):
+    web.pages["/a"] = Page(payload, ranges=False)
+    web.pages["/a"].plan.append(cut_at(1_500_000))
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == payload
+
+
+def test_a_server_without_versions_is_asked_for_the_whole_again(method, web, tmp_path, payload):
+    web.pages["/a"] = Page(payload, etag=None)
+    web.pages["/a"].plan.append(cut_at(1_500_000))
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == payload
+    assert [headers.get("Range") for _, headers in web.seen] == [None, None]
+
+
+def test_a_file_that_changes_between_two_parts_is_never_mixed(method, web, tmp_path, payload):
+    page = web.pages["/a"] = Page(payload)
+    new = payload[::-1]
+
+    def change() -> None:
+        web.pages["/a"] = Page(new, etag='"v2"')
+
+    page.plan.append(cut_at(1_500_000))
+    page.plan.append(lambda handler, start, status: (change(), handler.drop(), True)[-1])
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == new
+
+
+def test_a_server_that_always_cuts_at_the_same_byte_is_given_up(method, web, tmp_path, payload):
+    web.pages["/a"] = Page(payload, ranges=False)
+    web.pages["/a"].plan.extend([cut_at(1_500_000)] * 50)
+    assert "before the end of the file" in refused(method, web.url("/a"), tmp_path / "a")
+    assert len(web.seen) < 10
+
+
+def test_a_transfer_that_gains_ground_each_time_is_not_given_up(method, web, tmp_path):
+    body = os.urandom(12 << 20)
+    web.pages["/a"] = Page(body)
+    web.pages["/a"].plan.extend([cut_at((n + 1) << 20) for n in range(11)])
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == body
+
+
+def test_a_cut_answer_of_unknown_length_is_noticed_by_its_digest(method, web, tmp_path, payload):
+    stated = base64.b64encode(hashlib.sha256(payload).digest()).decode()
+    web.pages["/a"] = Page(payload, announce=False, headers={"Repr-Digest": f"sha-256=:{stated}:"})
+    web.pages["/a"].plan.append(cut_at(1_500_000))
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == payload
+
+
+def test_a_wrong_digest_fails_and_leaves_nothing(method, web, tmp_path, payload):
+    stated = base64.b64encode(hashlib.md5(b"another").digest()).decode()
+    web.pages["/a"] = Page(payload, headers={"Content-MD5": stated})
+    assert "md5 digest" in refused(method, web.url("/a"), tmp_path / "a")
+
+
+@pytest.mark.parametrize(("status", "hint"), [(404, "no such file"), (403, "forbids"), (401, "login"), (410, "gone")])
+def test_a_refusal_is_named_and_not_repeated(method, web, tmp_path, status, hint):
+    web.pages["/a"] = Page(b"x")
+    web.pages["/a"].plan.extend([answer(status)] * 5)
+    said = refused(method, web.url("/a"), tmp_path / "a")
+    assert str(status) in said
+    assert hint in said
+    assert len(web.seen) == 1
+
+
+def test_a_busy_server_is_asked_again(method, web, tmp_path, payload):
+    web.pages["/a"] = Page(payload)
+    web.pages["/a"].plan.extend([answer(503, Retry_After="0"), answer(429), answer(500)])
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == payload
+
+
+def test_a_server_that_stays_broken_is_given_up(method, web, tmp_path):
+    web.pages["/a"] = Page(b"x")
+    web.pages["/a"].plan.extend([answer(502)] * 50)
+    said = refused(method, web.url("/a"), tmp_path / "a")
+    assert "502" in said
+    assert "tried 4 times" in said
+
+
+def test_a_refused_connection_is_named(method, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    assert "Connection refused" in refused(method, f"http://127.0.0.1:{port}/a", tmp_path / "a")
+
+
+def test_a_password_in_the_url_is_not_shown(method, web, tmp_path):
+    url = web.url("/missing").replace("://", "://me:secret@") + "?X-Signature=hidden"
+    with pytest.raises(StagingError) as caught:
+        bring(method, incoming(url, tmp_path / "a"))
+    assert "secret" not in str(caught.value)
+    assert "hidden" not in str(caught.value)
+    assert web.seen[0][1]["Authorization"].startswith("Basic ")
+
+
+def test_a_silent_server_is_left_and_asked_again(web, tmp_path, payload):
+    policy = RetryPolicy(tries=3, first_delay_s=0.01, max_delay_s=0.05, stall_timeout_s=0.2)
+    method = HTTPSeparateTaskStaging(retry=policy)
+    web.pages["/a"] = Page(payload)
+    web.pages["/a"].plan.append(hang_at(1_500_000))
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == payload
+    method.close()
+
+
+def test_the_deadline_ends_a_transfer(web, tmp_path, payload):
+    policy = RetryPolicy(tries=1000, first_delay_s=0.01, max_delay_s=0.05, timeout_s=0.5)
+    method = HTTPSeparateTaskStaging(retry=policy)
+    web.pages["/a"] = Page(payload)
+    web.pages["/a"].plan.extend([answer(503)] * 1000)
+    assert "not complete within 0.5 s" in refused(method, web.url("/a"), tmp_path / "a")
+    method.close()
+
+
+def test_closing_the_method_cuts_what_is_going(web, tmp_path, payload):
+    policy = RetryPolicy(tries=1000, first_delay_s=20, max_delay_s=20)
+    method = HTTPSeparateTaskStaging(retry=policy)
+    web.pages["/a"] = Page(payload)
+    web.pages["/a"].plan.extend([answer(503)] * 1000)
+    future = method.stage([incoming(web.url("/a"), tmp_path / "a")])
+    while not web.seen:
+        assert not future.done()
+    method.close()
+    with pytest.raises(StagingError, match="stopped"):
+        future.result(10)
+    assert visible(tmp_path) == []
+
+
+def test_one_missing_file_fails_the_group_and_leaves_no_parts(method, web, tmp_path, payload):
+    web.pages["/a"] = Page(payload)
+    transfers = [incoming(web.url(f"/{n}"), tmp_path / str(n)) for n in ("a", "b", "c")]
+    with pytest.raises(StagingError, match="404"):
+        bring(method, *transfers)
+    assert not [name for name in visible(tmp_path) if name.endswith(".part")]
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(web, tmp_path):
+    """A limit on the size of files stands for the disk; a real full disk gives the same kind of error."""
+    web.pages["/a"] = Page(b"x" * 4_000_000)
+    code = f"""
+import resource, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+from pathlib import Path
+from staging_servers import incoming
+from flow_staging.http import HTTPSeparateTaskStaging
+try:
+    HTTPSeparateTaskStaging().stage([incoming({web.url("/a")!r}, Path({str(tmp_path / "a")!r}))]).result(30)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.stdout.startswith("StagingError task 7")
+    assert "File too large" in done.stdout
+    assert visible(tmp_path) == []
+
+
+def test_a_real_full_disk_says_what_to_do(method, web):
+    if not os.path.ismount("/dev/shm") or os.geteuid() != 0:
+        pytest.skip("needs root to mount a small file system")
+    place = Path("/dev/shm") / f"flow-full-{os.getpid()}"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True).returncode:
+        place.rmdir()
+        pytest.skip("cannot mount a small file system here")
+    try:
+        web.pages["/a"] = Page(b"x" * 4_000_000)
+        assert "the disk is full" in refused(method, web.url("/a"), place / "a")
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+        place.rmdir()
+
+
+def test_https_with_an_own_authority(secure_web, authority, tmp_path, payload):
+    secure_web.pages["/a"] = Page(payload)
+    secure_web.pages["/a"].plan.append(cut_at(1_500_000))
+    method = HTTPSeparateTaskStaging(ca_bundle=str(authority / "ca.pem"), retry=QUICK)
+    bring(method, incoming(secure_web.url("/a"), tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == payload
+    method.close()
+
+
+def test_an_unknown_certificate_is_refused_with_a_hint(method, secure_web, tmp_path):
+    secure_web.pages["/a"] = Page(b"x")
+    assert "ca_bundle=" in refused(method, secure_web.url("/a"), tmp_path / "a")
+
+
+def test_a_wrong_ca_bundle_is_told_at_once(tmp_path):
+    with pytest.raises(ConfigurationError, match="ca_bundle"):
+        HTTPSeparateTaskStaging(ca_bundle=str(tmp_path / "none.pem"))
+    with pytest.raises(ConfigurationError, match="ca_bundle"):
+        HTTPInTaskStaging(ca_bundle="-----BEGIN CERTIFICATE-----\nrubbish\n-----END CERTIFICATE-----\n")
+
+
+def test_headers_are_sent(web, tmp_path):
+    web.pages["/a"] = Page(b"x")
+    method = HTTPSeparateTaskStaging(headers={"Authorization": "Bearer t"}, retry=QUICK)
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    assert web.seen[0][1]["Authorization"] == "Bearer t"
+    method.close()
+
+
+def test_a_file_that_did_not_change_is_not_fetched_again(method, web, tmp_path, payload):
+    web.pages["/a"] = Page(payload)
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    bring(method, incoming(web.url("/a"), tmp_path / "b"))
+    assert (tmp_path / "b").read_bytes() == payload
+    assert web.seen[1][1]["If-None-Match"] == '"v1"'
+    assert (tmp_path / "b").stat().st_ino == (tmp_path / "a").stat().st_ino
+
+
+def test_a_date_of_change_serves_as_version_too(method, web, tmp_path, payload):
+    web.pages["/a"] = Page(payload, etag=None, last_modified=DATE)
+    web.pages["/a"].plan.append(cut_at(1_500_000))
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == payload
+    assert web.seen[1][1]["If-Range"] == DATE
+    assert web.seen[2][1]["If-Modified-Since"] == DATE
+
+
+def test_a_changed_file_is_fetched_anew(method, web, tmp_path, payload):
+    web.pages["/a"] = Page(payload)
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    web.pages["/a"] = Page(payload[::-1], etag='"v2"')
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == payload[::-1]
+
+
+def test_an_input_that_an_app_has_spoiled_is_fetched_anew(method, web, tmp_path, payload):
+    web.pages["/a"] = Page(payload)
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    with (tmp_path / "a").open("r+b") as stream:
+        stream.write(b"spoiled")
+        os.utime(stream.fileno(), ns=(1, 1))
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == payload
+
+
+def test_fifty_tasks_wanting_one_file_fetch_it_once(method, web, tmp_path, payload):
+    web.pages["/a"] = Page(payload)
+    futures = [method.stage([incoming(web.url("/a"), tmp_path / f"{n}", n)]) for n in range(50)]
+    concurrent.futures.wait(futures, 50)
+    assert all((tmp_path / f"{n}").read_bytes() == payload for n in range(50))
+    assert sum("If-None-Match" not in headers for _, headers in web.seen) == 1
+
+
+def test_a_file_waited_for_does_not_hold_up_others(web, tmp_path, payload):
+    method = HTTPSeparateTaskStaging(retry=QUICK, threads=2)
+    web.pages["/a"], web.pages["/b"] = Page(payload), Page(payload)
+    web.pages["/a"].plan.append(hang_at(1000))
+    waiting = [method.stage([incoming(web.url("/a"), tmp_path / f"a{n}")]) for n in range(5)]
+    assert web.hanging.acquire(timeout=20)
+    bring(method, incoming(web.url("/b"), tmp_path / "b"))
+    assert not any(future.done() for future in waiting)
+    web.closing.set()
+    concurrent.futures.wait(waiting, 50)
+    assert all((tmp_path / f"a{n}").read_bytes() == payload for n in range(5))
+    method.close()
+
+
+def test_the_cache_stays_within_its_bound(web, tmp_path):
+    method = HTTPSeparateTaskStaging(retry=QUICK, cache=CachePolicy(max_bytes=300_000, min_bytes=0))
+    for n in range(10):
+        web.pages[f"/{n}"] = Page(os.urandom(100_000))
+        bring(method, incoming(web.url(f"/{n}"), tmp_path / str(n)))
+    kept = list((tmp_path / ".flow-cache").glob("*.data"))
+    assert len(kept) == 3
+    assert len(list((tmp_path / ".flow-cache").iterdir())) == 9
+    method.close()
+
+
+def test_no_cache_means_no_cache(web, tmp_path, payload):
+    method = HTTPSeparateTaskStaging(retry=QUICK, cache=None)
+    web.pages["/a"] = Page(payload)
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    assert os.listdir(tmp_path) == ["a"]
+    method.close()
+
+
+def test_a_big_file_passes_in_constant_memory(method, web, tmp_path, big_file):
+    web.pages["/big"] = Page(big_file)
+    web.pages["/big"].plan.append(cut_at(40 << 20))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    bring(method, incoming(web.url("/big"), tmp_path / "big"))
+    grown_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert same(tmp_path / "big", big_file)
+    assert grown_kb < 32 << 10
+
+
+def test_the_step_brings_files_in_on_another_process(secure_web, authority, tmp_path, payload):
+    secure_web.pages["/a"], secure_web.pages["/b"] = Page(payload), Page(payload[::-1])
+    secure_web.pages["/a"].plan.append(cut_at(1_500_000))
+    ca = (authority / "ca.pem").read_text()
+    method = HTTPInTaskStaging(ca_bundle=ca, headers={"X-Who": "me"}, retry=QUICK)
+    step = method.step([incoming(secure_web.url(f"/{n}"), Path("in") / n) for n in "ab"])
+    (tmp_path / "step").write_bytes(pickle.dumps((step, NodeContext(executor="here", working_dir=str(tmp_path)))))
+    code = """
+import pickle, sys, pathlib
+step, where = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes())
+assert "requests" not in sys.modules
+print(step.run(lambda: sorted(p.name for p in (pathlib.Path(where.working_dir) / "in").glob("[ab]")), where))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "step")], capture_output=True, text=True, timeout=50
+    )
+    assert done.stderr == ""
+    assert done.stdout == "['a', 'b']\n"
+    assert (tmp_path / "in" / "b").read_bytes() == payload[::-1]
+    assert secure_web.seen[0][1]["X-Who"] == "me"
+
+
+def test_the_step_does_not_call_the_function_when_a_file_is_missing(web, tmp_path):
+    called = []
+    step = HTTPInTaskStaging(retry=QUICK).step([incoming(web.url("/none"), tmp_path / "a")])
+    with pytest.raises(StagingError, match="task 7 on executor here"):
+        step.run(lambda: called.append(1), NodeContext())
+    assert called == []
+
+
+def test_a_step_never_writes_outside_the_working_directory(web, tmp_path):
+    web.pages["/a"] = Page(b"x")
+    (tmp_path / "wd").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "wd" / "link").symlink_to(tmp_path / "elsewhere")
+    where = NodeContext(working_dir=str(tmp_path / "wd"))
+    for path in (Path("../a"), Path("link/a"), tmp_path / "wd" / "link" / "a"):
+        step = HTTPInTaskStaging(retry=QUICK).step([incoming(web.url("/a"), path)])
+        with pytest.raises(StagingError, match="out of the working directory"):
+            step.run(lambda: None, where)
+    assert visible(tmp_path) == ["elsewhere", "link", "wd"]
+
+
+def test_http_takes_no_outputs(method, web):
+    from flow_core.files import File
+
+    assert method.can_stage_in(File(web.url("/a")))
+    assert not method.can_stage_out(File(web.url("/a")))
+    assert not method.can_stage_in(File("ftp://h/a"))
+
+
+def test_a_killed_transfer_leaves_a_part_that_the_next_one_takes_over(method, web: WebServer, tmp_path, payload):
+    web.pages["/a"] = Page(payload)
+    web.pages["/a"].plan.append(hang_at(1_500_000))
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from staging_servers import incoming
+from flow_staging.http import HTTPSeparateTaskStaging
+HTTPSeparateTaskStaging(cache=None).stage([incoming({web.url("/a")!r}, Path({str(tmp_path / "a")!r}))]).result()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        assert web.hanging.acquire(timeout=30)
+    finally:
+        process.kill()
+        process.wait(10)
+    assert not (tmp_path / "a").exists()
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == payload
+    assert visible(tmp_path) == ["a"]
+
+
+def test_something_done_on_the_server_during_the_answer_does_no_harm(method, web, tmp_path, payload):
+    web.pages["/a"] = Page(payload)
+    web.pages["/a"].plan.append(do(lambda: web.pages.pop("/a")))
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == payload
