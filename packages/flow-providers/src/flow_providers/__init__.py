@@ -1,1 +1,48 @@
-"""Submit, watch and cancel jobs on clusters, clouds and hosts: a standalone provisioning library."""
+"""Submit, watch and cancel jobs on clusters, clouds and hosts. Public names are loaded on first use (PEP 562)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flow_providers.interfaces.channel import (
+        Channel as Channel,
+        CommandResult as CommandResult,
+        RemoteProcess as RemoteProcess,
+    )
+    from flow_providers.interfaces.job_extras import JobExtras as JobExtras
+    from flow_providers.interfaces.job_state import JobState as JobState
+    from flow_providers.interfaces.job_status import JobStatus as JobStatus
+    from flow_providers.interfaces.launcher import Launcher as Launcher
+    from flow_providers.interfaces.provider import ExecutionProvider as ExecutionProvider
+    from flow_providers.local.provider import LocalProvider as LocalProvider
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Channel": "flow_providers.interfaces.channel",
+    "CommandResult": "flow_providers.interfaces.channel",
+    "RemoteProcess": "flow_providers.interfaces.channel",
+    "JobExtras": "flow_providers.interfaces.job_extras",
+    "JobState": "flow_providers.interfaces.job_state",
+    "JobStatus": "flow_providers.interfaces.job_status",
+    "Launcher": "flow_providers.interfaces.launcher",
+    "ExecutionProvider": "flow_providers.interfaces.provider",
+    "LocalProvider": "flow_providers.local.provider",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,142 @@
+"""The errors of the providers: one hierarchy under ProviderError.
+
+The message of each says what happened, on which host or scheduler, and what to do; a scheduler's own words are quoted.
+"""
+
+from __future__ import annotations
+
+
+class ProviderError(Exception):
+    """Root of the errors of this library."""
+
+
+class BadOption(ProviderError, ValueError):
+    """An option of a provider, channel or launcher is wrong; the message names the option and what it must be."""
+
+
+class LedgerError(ProviderError):
+    """The ledger of jobs cannot be read or written; the message names the file."""
+
+
+# -- providers
+
+
+class ExecutionProviderException(ProviderError):
+    """A provider cannot do what was asked."""
+
+
+class OptionalModuleMissing(ExecutionProviderException):
+    """A Python package that this provider or channel needs is not installed; the message says how to get it.
+
+    Attributes:
+        module_names: The missing modules.
+        reason: What they are needed for.
+    """
+
+    def __init__(self, module_names: list[str], reason: str) -> None:
+        super().__init__(module_names, reason)
+        self.module_names = module_names
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"the Python package(s) {', '.join(self.module_names)} must be installed: {self.reason}"
+
+
+class ChannelRequired(ExecutionProviderException):
+    """A provider that reaches its scheduler by commands was given no channel."""
+
+
+class ScaleOutFailed(ExecutionProviderException):
+    """Resources could not be had."""
+
+
+class SubmitException(ExecutionProviderException):
+    """The job was surely not submitted; the message has the scheduler's own words."""
+
+
+class SubmitUnknown(SubmitException):
+    """The job may or may not have been submitted (no answer in time): look for it with ``find(tag)``."""
+
+
+class SchedulerUnavailable(ExecutionProviderException):
+    """The scheduler does not answer now; nothing is known about any job. Ask later."""
+
+
+class SchedulerMissingArgs(ExecutionProviderException):
+    """The submit script needs a value that was not given; the message names it."""
+
+
+class ScriptPathError(ExecutionProviderException):
+    """The submit script cannot be written where it should be.
+
+    Attributes:
+        path: The path.
+    """
+
+    def __init__(self, message: str, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+# -- channels
+
+
+class ChannelError(ProviderError):
+    """A channel cannot do what was asked."""
+
+
+class ChannelTimeout(ChannelError):
+    """A command did not end within its walltime, and was killed with everything it started.
+
+    Attributes:
+        stdout: What it had written to standard output.
+        stderr: What it had written to standard error.
+    """
+
+    def __init__(self, message: str, stdout: str = "", stderr: str = "") -> None:
+        super().__init__(message)
+        self.stdout = stdout
+        self.stderr = stderr
+
+
+class ChannelUnavailable(ChannelError):
+    """The host cannot be reached now, or the connection broke; the command may have run. Ask later."""
+
+
+class ChannelExecFailed(ChannelError):
+    """A command could not be started."""
+
+
+class BadHostKeyException(ChannelError):
+    """The key of the host is not the one that is known, or none is known: the connection was refused."""
+
+
+class AuthException(ChannelError):
+    """The host refused the login."""
+
+
+class SSHException(ChannelError):
+    """The ssh connection failed in another way."""
+
+
+class BadScriptPath(ChannelError):
+    """The script directory cannot be used."""
+
+
+class BadPermsScriptPath(BadScriptPath):
+    """There is no permission to write to the script directory."""
+
+
+class FileExists(ChannelError):
+    """The destination exists and is not overwritten."""
+
+
+class FileCopyException(ChannelError):
+    """A file could not be copied over the channel."""
+
+
+# -- launchers
+
+
+class BadLauncher(ProviderError, TypeError):
+    """A launcher is not callable as ``launcher(command, tasks_per_node, nodes_per_block) -> str``."""

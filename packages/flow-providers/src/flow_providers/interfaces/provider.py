@@ -1,0 +1,98 @@
+"""What gives and takes batch jobs: one interface over schedulers, clouds and hosts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
+from flow_providers.interfaces.job_status import JobStatus
+
+
+class ExecutionProvider(ABC):
+    """Submits, watches and cancels jobs. Methods may be called from any thread, also at the same time.
+
+    Job ids are strings that mean the same in another process: whoever has an equal provider can ask and cancel.
+    """
+
+    label: str = "provider"
+    """Short name for logs and files."""
+    nodes_per_block: int = 1
+    """Nodes of one job."""
+    cores_per_node: int | None = None
+    """Cores asked for on each node; the command finds the number in FLOW_CORES. None: nothing is asked."""
+    mem_per_node: float | None = None
+    """Memory asked for on each node in GB; the command finds it in FLOW_MEMORY_GB. None: nothing is asked."""
+    walltime_s: float | None = None
+    """Seconds after which the scheduler ends a job; None: never."""
+    init_blocks: int = 1
+    min_blocks: int = 0
+    max_blocks: int = 10
+    parallelism: float = 1.0
+
+    @abstractmethod
+    def submit(
+        self, command: str, tasks_per_node: int, job_name: str = "flow.auto", *, extras: JobExtras = NO_EXTRAS
+    ) -> str:
+        """Submit a job that runs ``command`` through the launcher, and return its id.
+
+        Blocks up to the provider's ``cmd_timeout``. Not idempotent.
+
+        Args:
+            command: Bash code.
+            tasks_per_node: Copies of the command on each node.
+            job_name: Name shown by the scheduler; made safe for it where needed.
+            extras: Tag, environment and secrets.
+
+        Raises:
+            SubmitException: surely not submitted.
+            SubmitUnknown: not known whether it was submitted; ``find(extras.tag)`` will tell.
+            ExecutionProviderException: surely not submitted, for a reason of its own (missing argument, bad path).
+        """
+
+    @abstractmethod
+    def status(self, job_ids: Sequence[str]) -> list[JobStatus]:
+        """Return the status of each job, in the order asked, with one query for all of them.
+
+        Blocks up to ``cmd_timeout``. A job that nobody knows is MISSING.
+
+        Raises:
+            SchedulerUnavailable: nothing is known now; ask later, states are unchanged.
+        """
+
+    @abstractmethod
+    def cancel(self, job_ids: Sequence[str]) -> list[bool]:
+        """End jobs; True for each that is gone or going, False where that could not be done.
+
+        Idempotent: cancelling an ended or unknown job is True. Blocks up to ``cmd_timeout``.
+
+        Raises:
+            SchedulerUnavailable: nothing was cancelled, or it is not known; do it again.
+        """
+
+    @abstractmethod
+    def find(self, tag_prefix: str) -> list[str]:
+        """Return the ids of the user's jobs whose tag starts with ``tag_prefix``, from whatever process they came.
+
+        Jobs that have ended may be among them. Blocks up to ``cmd_timeout``.
+
+        Raises:
+            SchedulerUnavailable: ask later.
+        """
+
+    def tail(self, job_id: str, max_bytes: int = 4096) -> tuple[str, str]:
+        """Return the ends of standard output and error of a job; empty where there is none. Never raises."""
+        return "", ""
+
+    def offer_script_dir(self, path: str) -> None:
+        """Say where submit scripts of the coming jobs go, unless the user said so; a directory of this machine."""
+        return None
+
+    @property
+    def current_capacity(self) -> int:
+        """Jobs submitted through this object and not seen to have ended."""
+        return 0
+
+    def close(self) -> None:
+        """Close channels and clients. Idempotent. Jobs go on."""
+        return None

@@ -1,0 +1,37 @@
+"""Wall times: ``HH:MM:SS`` and its kin, to and from seconds. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from flow_providers.errors import BadOption
+
+_FORMS = re.compile(r"(?:(?P<days>\d+)-)?(?:(?P<h>\d+):)?(?P<m>\d+):(?P<s>\d+)")
+
+
+def walltime_seconds(walltime: str) -> int:
+    """Return the seconds of ``HH:MM:SS``, ``MM:SS`` or ``D-HH:MM:SS``.
+
+    Raises:
+        BadOption: it does not parse, or is zero.
+    """
+    match = _FORMS.fullmatch(walltime.strip())
+    if match is None:
+        raise BadOption(f"walltime {walltime!r} does not parse: write 'HH:MM:SS', such as '00:30:00' for half an hour")
+    days, h, m, s = (int(match[part] or 0) for part in ("days", "h", "m", "s"))
+    seconds = ((days * 24 + h) * 60 + m) * 60 + s
+    if seconds == 0:
+        raise BadOption(f"walltime {walltime!r} is no time at all: give at least one second")
+    return seconds
+
+
+def walltime_minutes(walltime: str) -> int:
+    """Return whole minutes, rounded up: no padding. Raises BadOption."""
+    return math.ceil(walltime_seconds(walltime) / 60)
+
+
+def walltime_hms(seconds: float) -> str:
+    """Return ``HH:MM:SS`` (hours may exceed 99)."""
+    whole = math.ceil(seconds)
+    return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}"

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from flow_providers.channels.local import LocalChannel
+from flow_providers.errors import BadOption, ProviderError
+from flow_providers.local.provider import LocalProvider
+from flow_providers.options import repr_of
+from flow_providers.spec import provider_from, spec_of
+from flow_providers.walltime import walltime_hms, walltime_minutes, walltime_seconds
+
+
+def test_an_option_of_the_wrong_type_is_refused_by_name() -> None:
+    with pytest.raises(BadOption, match=r"LocalProvider: option max_blocks='ten' must be int"):
+        LocalProvider(max_blocks="ten")  # type: ignore[arg-type]  # the point of the test
+
+
+def test_an_unknown_option_is_refused_with_the_list_of_options() -> None:
+    with pytest.raises(BadOption, match=r"max_block.*its options are: channel, nodes_per_block"):
+        LocalProvider(max_block=1)  # type: ignore[call-arg]  # the point of the test
+
+
+def test_repr_shows_the_options() -> None:
+    assert "max_blocks=3" in repr(LocalProvider(max_blocks=3))
+
+
+def test_repr_hides_secrets() -> None:
+    class Login:
+        def __init__(self) -> None:
+            self._options = {"password": "hunter2", "user": "me"}
+
+    assert repr_of(Login()) == "Login(password=***, user='me')"
+
+
+def test_a_provider_can_be_made_again_from_its_spec(tmp_path) -> None:
+    provider = LocalProvider(channel=LocalChannel(script_dir=str(tmp_path)), max_blocks=3, worker_init="module load x")
+    again = provider_from(spec_of(provider))
+    assert repr(again) == repr(provider)
+
+
+def test_the_spec_has_the_script_directory_that_was_offered(tmp_path) -> None:
+    provider = LocalProvider()
+    provider.offer_script_dir(str(tmp_path))
+    again = provider_from(spec_of(provider))
+    assert isinstance(again, LocalProvider)
+    assert again.channel.script_dir == str(tmp_path)
+
+
+def test_a_spec_of_something_else_is_refused() -> None:
+    with pytest.raises(ProviderError, match="neither a provider nor a channel"):
+        provider_from({"class": "subprocess:Popen", "options": {}})
+
+
+def test_walltimes_parse() -> None:
+    assert walltime_seconds("01:02:03") == 3723
+    assert walltime_seconds("10:00") == 600
+    assert walltime_seconds("1-00:00:01") == 86401
+    assert walltime_minutes("00:10:00") == 10
+    assert walltime_minutes("00:10:01") == 11
+    assert walltime_hms(90_000.2) == "25:00:01"
+
+
+@pytest.mark.parametrize("text", ["", "ten", "1h", "00:00:00", "-1:00", "1:2:3:4"])
+def test_a_walltime_that_does_not_parse_is_refused(text) -> None:
+    with pytest.raises(BadOption, match="walltime"):
+        walltime_seconds(text)
+
+
+def test_importing_the_library_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, flow_providers, flow_providers.channels, flow_providers.launchers\n"
+        "flow_providers.LocalProvider()\n"
+        "bad = {'paramiko', 'boto3', 'kubernetes', 'typeguard', 'jinja2', 'psutil', 'yaml'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {bad}' if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
