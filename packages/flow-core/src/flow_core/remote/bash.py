@@ -1,0 +1,320 @@
+"""The step that makes a function's string a command line and runs it by bash in a process group of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import IO, ClassVar
+
+from flow_core.errors import (
+    AppBadFormatting,
+    AppTimeout,
+    BadStdStreamFile,
+    BashAppNoReturn,
+    BashExitFailure,
+)
+from flow_core.interfaces.call import NodeContext
+from flow_core.remote.walltime import held, timeout_message
+
+_SHELL = "/bin/bash"
+_GRACE_S = 2.0  # between TERM and KILL; less than a manager's own patience after the walltime
+_LONGEST_ARGUMENT = 120_000  # bytes; Linux refuses single arguments of 128 KiB and more
+_TAIL_LINES = 20
+_TAIL_BYTES = 4096
+_COMMAND_SHOWN = 300
+
+
+@dataclass(frozen=True, slots=True)
+class BashStep:
+    """Runs the string that ``inner`` returns; the innermost step of a bash app.
+
+    Attributes:
+        app: Name of the app.
+        stdout: Path and mode of the file for standard output; None leaves it where the worker's goes.
+        stderr: The same for standard error.
+        environment: Variables for the command, beside those of the worker.
+    """
+
+    app: str
+    stdout: tuple[str, str] | None = None
+    stderr: tuple[str, str] | None = None
+    environment: tuple[tuple[str, str], ...] = ()
+
+    sets_environment: ClassVar[bool] = True
+
+    def run(self, inner: Callable[[], object], where: NodeContext) -> int:
+        """Compose the command line, run it, and return 0.
+
+        Raises:
+            AppBadFormatting: composing the string failed.
+            BashAppNoReturn: the function returned no string.
+            BadStdStreamFile: a file for a standard stream cannot be opened.
+            BashExitFailure: the command ended with another code than 0, or by a signal.
+            AppTimeout: the walltime passed; the process group was ended.
+        """
+        command = _composed(inner, self.app)
+        with ExitStack() as open_files:
+            stdout, stderr = _streams(self.stdout, self.stderr, self.app, open_files)
+            errors = _StderrTail(stderr, where.main_thread)
+            code = _run(command, stdout, stderr, self._variables())
+        if code != 0:
+            raise _failure(self.app, command, code, errors.read())
+        return 0
+
+    def _variables(self) -> dict[str, str] | None:
+        return {**os.environ, **dict(self.environment)} if self.environment else None
+
+
+# -- the command line
+
+
+def _composed(compose: Callable[[], object], app: str) -> str:
+    try:
+        command = compose()
+    except (LookupError, ValueError, TypeError) as error:
+        if _is_formatting(error):
+            raise AppBadFormatting(
+                f"bash app {app!r}: its command line could not be composed ({type(error).__name__}: {error}). Check "
+                "the placeholders of the string against the arguments of the call."
+            ) from error
+        raise
+    if not isinstance(command, str):
+        raise BashAppNoReturn(
+            f"bash app {app!r} returned {type(command).__name__} instead of a string: return the command line to run"
+        )
+    if "\0" in command:
+        raise AppBadFormatting(f"bash app {app!r}: its command line holds a null byte")
+    return command
+
+
+_FORMAT_PHRASES = ("format", "Single '", "expected '}'", "cannot switch from", "all arguments converted")
+
+
+def _is_formatting(error: Exception) -> bool:
+    """Tell whether an error comes from composing a string rather than from a ``raise`` of the user's own."""
+    trace = error.__traceback__
+    if trace is None:
+        return True
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace.tb_frame.f_code.co_code[trace.tb_lasti] == _raise_opcode():
+        return False
+    return isinstance(error, LookupError) or any(phrase in str(error) for phrase in _FORMAT_PHRASES)
+
+
+def _raise_opcode() -> int:
+    from opcode import opmap
+
+    return opmap["RAISE_VARARGS"]
+
+
+# -- standard streams
+
+
+def _streams(
+    stdout: tuple[str, str] | None, stderr: tuple[str, str] | None, app: str, open_files: ExitStack
+) -> tuple[IO[bytes] | None, IO[bytes] | None]:
+    out = None if stdout is None else open_files.enter_context(_opened(stdout, "stdout", app))
+    if stderr is None:
+        return out, None
+    if stdout is not None and os.path.abspath(stdout[0]) == os.path.abspath(stderr[0]):
+        return out, out  # one open file, so that neither overwrites the other
+    return out, open_files.enter_context(_opened(stderr, "stderr", app))
+
+
+def _opened(stream: tuple[str, str], keyword: str, app: str) -> IO[bytes]:
+    path, mode = stream
+    try:
+        folder = os.path.dirname(path)
+        if folder:
+            os.makedirs(folder, exist_ok=True)
+        opened: IO[bytes] = open(path, mode.replace("t", "").replace("b", "") + "b", buffering=0)  # noqa: SIM115  (its caller closes)
+    except (OSError, ValueError) as error:
+        raise BadStdStreamFile(
+            f"bash app {app!r}: its {keyword} file {path!r} cannot be opened with mode {mode!r}: {error}"
+        ) from error
+    return opened
+
+
+class _StderrTail:
+    """The last lines that a command wrote to its standard error, where that is a file.
+
+    Where standard error is not captured it goes where the worker's goes. If that is a file too and the worker is a
+    process of its own, what was added to it during the command is the command's.
+    """
+
+    def __init__(self, stderr: IO[bytes] | None, own_process: bool) -> None:
+        self._path: str | None = None
+        self._start = 0
+        descriptor = stderr.fileno() if stderr is not None else (2 if own_process else -1)
+        try:
+            if descriptor >= 0 and _is_file(descriptor):
+                self._start = os.fstat(descriptor).st_size
+                self._path = str(stderr.name) if stderr is not None else f"/dev/fd/{descriptor}"
+        except OSError:
+            self._path = None
+
+    def read(self) -> str:
+        """Return the lines, at most 20 and at most 4 KiB."""
+        if self._path is None:
+            return ""
+        try:
+            with open(self._path, "rb") as written:
+                size = os.fstat(written.fileno()).st_size
+                written.seek(max(min(self._start, size), size - _TAIL_BYTES))
+                text = written.read(_TAIL_BYTES).decode(errors="replace")
+        except OSError:
+            return ""
+        return "\n".join(text.rstrip("\n").split("\n")[-_TAIL_LINES:])
+
+
+def _is_file(descriptor: int) -> bool:
+    """Tell whether a descriptor is open on a regular file. Raises OSError if it is not open."""
+    import stat
+
+    return stat.S_ISREG(os.fstat(descriptor).st_mode)
+
+
+# -- the process
+
+
+def _run(command: str, stdout: IO[bytes] | None, stderr: IO[bytes] | None, variables: dict[str, str] | None) -> int:
+    with held() as limit, _arguments(command) as (arguments, descriptors):
+        process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env=variables,
+            pass_fds=descriptors,
+            process_group=0,
+        )
+        try:
+            code = process.wait() if limit is None else _wait_until(process, limit[0])
+        except BaseException:
+            _end_group(process)
+            raise
+        if code is None and limit is not None:
+            _end_group(process)
+            raise AppTimeout(timeout_message(limit[1]))
+    return 0 if code is None else code
+
+
+@contextmanager
+def _arguments(command: str) -> Iterator[tuple[list[str], tuple[int, ...]]]:
+    """Give the arguments that make bash run the command; a very long one goes through a file without a name."""
+    data = command.encode(errors="surrogateescape")
+    if len(data) <= _LONGEST_ARGUMENT:
+        yield [_SHELL, "-c", *(["--"] if command[:1] in ("-", "+") else []), command], ()
+        return
+    import tempfile
+
+    with tempfile.TemporaryFile() as script:
+        script.write(data)
+        script.flush()
+        script.seek(0)
+        yield [_SHELL, f"/dev/fd/{script.fileno()}"], (script.fileno(),)
+
+
+def _wait_until(process: subprocess.Popen[bytes], deadline: float) -> int | None:
+    """Wait for a process without polling; None if it did not end by the deadline (``time.monotonic``)."""
+    try:
+        watched = os.pidfd_open(process.pid)
+    except (AttributeError, OSError):  # not Linux, or an old one
+        return _poll_until(process, deadline)
+    import select
+
+    try:
+        poller = select.poll()
+        poller.register(watched, select.POLLIN)
+        while (left_s := deadline - time.monotonic()) > 0:
+            if poller.poll(min(left_s, 3600.0) * 1000):
+                return process.wait()
+    finally:
+        os.close(watched)
+    return process.poll()
+
+
+def _poll_until(process: subprocess.Popen[bytes], deadline: float) -> int | None:
+    try:
+        return process.wait(timeout=max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End the process group: TERM, then KILL for what is left of it after a grace."""
+    _signal_group(process, signal.SIGTERM)
+    deadline = time.monotonic() + _GRACE_S
+    _wait_until(process, deadline)
+    while _group_lives(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    _signal_group(process, signal.SIGKILL)
+    _wait_until(process, time.monotonic() + _GRACE_S)  # a process in the kernel's hands may outlive this
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass  # all of it has ended
+
+
+def _group_lives(group: int) -> bool:
+    """Tell whether a process of the group still runs; dead ones that nobody has reaped do not count."""
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    try:
+        entries = os.listdir("/proc")
+    except OSError:
+        return True
+    return not any(entry.isdecimal() for entry in entries) or any(
+        _running_in(entry, group) for entry in entries if entry.isdecimal()
+    )
+
+
+def _running_in(pid: str, group: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat_file:
+            state, _parent, its_group = stat_file.read().rpartition(b")")[2].split()[:3]
+    except (OSError, ValueError):
+        return False
+    return int(its_group) == group and state not in (b"Z", b"X")
+
+
+# -- failures
+
+
+def _failure(app: str, command: str, code: int, tail: str) -> BashExitFailure:
+    shown = command if len(command) <= _COMMAND_SHOWN else f"{command[:_COMMAND_SHOWN]} ..."
+    lines = [f"bash app {app!r} failed {_how(code)}", f"command: {shown}"]
+    if tail:
+        lines.append(f"last lines of its stderr:\n{tail}")
+    return BashExitFailure("\n".join(lines), code, stderr_tail=tail)
+
+
+def _how(code: int) -> str:
+    """Say what an exit code means; negative codes are signals that killed bash itself."""
+    if code < 0:
+        return f"by signal {_signal_name(-code)}"
+    if code == 126:
+        return "with exit code 126: the command was found but cannot be executed (permissions, or not a program)"
+    if code == 127:
+        return "with exit code 127: a command was not found (check PATH and the environment of the worker)"
+    if code > 128 and _signal_name(code - 128) != str(code - 128):
+        return f"with exit code {code}: its last command was ended by signal {_signal_name(code - 128)}, as it seems"
+    return f"with exit code {code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return f"{number} ({signal.Signals(number).name})"
+    except ValueError:
+        return str(number)

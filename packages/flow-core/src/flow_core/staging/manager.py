@@ -1,0 +1,290 @@
+"""Chooses how the files of a task get to it and back, and what runs around its function."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from os import PathLike, fspath
+from pathlib import Path
+
+from flow_core.apps.definition import AppDefinition, AppKind, CallOptions, StdStream
+from flow_core.errors import FlowError, NoStagingError, StagingError
+from flow_core.files import File
+from flow_core.interfaces.call import TaskStep
+from flow_core.interfaces.executor import Executor
+from flow_core.interfaces.staging import Direction, Staging, Transfer
+from flow_core.remote.bash import BashStep
+from flow_core.remote.outputs import CheckOutputs, MakeDirectories
+from flow_core.staging.defaults import load_default_staging
+from flow_core.staging.noop import NoOpFileStaging
+from flow_core.staging.places import Places
+from flow_core.staging.replace import has_files, replaced
+
+_STREAMS = ("stdout", "stderr")
+_SHARED = ("inputs", "outputs", *_STREAMS)
+_NO_STEPS: tuple[TaskStep, ...] = ()
+
+Mover = Callable[[], Future[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class StagingPlan:
+    """What the kernel does for one try of a task.
+
+    Attributes:
+        args: Positional arguments for the function, Files replaced by copies that know their local path.
+        kwargs: Keyword arguments likewise, without special keywords that the function does not take.
+        outputs: The declared outputs as the task knows them.
+        steps: All steps around the function, outermost first.
+        stage_in: Moves files in on the submit side, before the task is handed to its executor; None: nothing to do.
+        stage_out: Moves files out on the submit side, to be called only after the task ended well.
+    """
+
+    args: tuple[object, ...]
+    kwargs: dict[str, object]
+    outputs: tuple[File, ...] = ()
+    steps: tuple[TaskStep, ...] = ()
+    stage_in: Mover | None = None
+    stage_out: Mover | None = None
+
+
+class StagingManager:
+    """Makes the plans of a run. Any thread.
+
+    Args:
+        default: The methods for executors without ``storage_access``; None means the installed ones, which are not
+            looked for before a file needs more than its own path.
+    """
+
+    def __init__(self, default: Sequence[Staging] | None = None) -> None:
+        self._given = None if default is None else tuple(default)
+        self._local = NoOpFileStaging()
+        self._loaded: tuple[Staging, ...] | None = None
+        self._lock = threading.Lock()
+        self._used: dict[int, Staging] = {}
+        self.places = Places()
+
+    def plan(
+        self,
+        task_id: int,
+        executor: Executor,
+        app: AppDefinition,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        options: CallOptions,
+    ) -> StagingPlan:
+        """Plan one try of a task on an executor. Arguments hold no futures, streams no AUTO_LOGNAME any more.
+
+        Raises:
+            NoStagingError: a file can be moved by no method of the executor.
+        """
+        kind = app.kind
+        if kwargs and not app.takes.issuperset(_SHARED):
+            kwargs = {name: value for name, value in kwargs.items() if name in app.takes or name not in _SHARED}
+        if kind is AppKind.JOIN:  # its body runs here and hands files on to other apps
+            return StagingPlan(args, kwargs)
+        simple = not options.outputs and options.stdout is None and options.stderr is None
+        if simple and not (has_files(args) or has_files(kwargs)):
+            if kind is AppKind.BASH:
+                return StagingPlan(args, kwargs, steps=_bash_alone(app.name, options.spec.environment))
+            return StagingPlan(args, kwargs)
+        return _Planner(self, task_id, executor, app, options).plan(args, kwargs)
+
+    def method(self, executor: Executor, file: File, direction: Direction) -> Staging | None:
+        """Return the first method of an executor that can move a file, or None."""
+        if executor.storage_access is None and self._given is None and file.scheme == "file":
+            return self._local
+        for method in self.methods(executor):
+            if method.can_stage_in(file) if direction is Direction.IN else method.can_stage_out(file):
+                with self._lock:
+                    self._used.setdefault(id(method), method)
+                return method
+        return None
+
+    def methods(self, executor: Executor) -> tuple[Staging, ...]:
+        """Return the methods of an executor in the order in which they are asked."""
+        if executor.storage_access is not None:
+            return tuple(executor.storage_access)
+        if self._given is not None:
+            return self._given
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = tuple(load_default_staging())
+            return self._loaded
+
+    def close(self) -> None:
+        """Close the methods that were used; errors of one do not keep the others open. Idempotent."""
+        with self._lock:
+            used, self._used = self._used, {}
+        for method in used.values():
+            try:
+                method.close()
+            except Exception:
+                continue
+
+
+@lru_cache(maxsize=1024)
+def _bash_alone(app: str, environment: tuple[tuple[str, str], ...]) -> tuple[TaskStep, ...]:
+    """Return the one step of bash apps without files, shared by all their tasks."""
+    return (BashStep(app, environment=environment),)
+
+
+@dataclass(slots=True)
+class _Planner:
+    """Collects the transfers of one task."""
+
+    manager: StagingManager
+    task_id: int
+    executor: Executor
+    app: AppDefinition
+    options: CallOptions
+    _here: dict[str, File] = field(default_factory=dict)
+    _moves: dict[tuple[Direction, int], tuple[Staging, list[Transfer]]] = field(default_factory=dict)
+    _listed: set[tuple[Direction, str]] = field(default_factory=set)
+
+    def plan(self, args: tuple[object, ...], kwargs: dict[str, object]) -> StagingPlan:
+        outputs = tuple(self._file(file, Direction.OUT) for file in self.options.outputs)
+        new_args = tuple(replaced(value, self._input) for value in args)
+        new_kwargs = {
+            name: value if name in ("outputs", *_STREAMS) else replaced(value, self._input)
+            for name, value in kwargs.items()
+        }
+        if "outputs" in new_kwargs and outputs:
+            new_kwargs["outputs"] = list(outputs)
+        streams = [self._stream(getattr(self.options, name), name, new_kwargs) for name in _STREAMS]
+        in_steps, stage_in = self._movers(Direction.IN)
+        out_steps, stage_out = self._movers(Direction.OUT)
+        own_steps = (*_output_steps(self.app.name, outputs), *self._bash(streams))
+        return StagingPlan(new_args, new_kwargs, outputs, (*in_steps, *out_steps, *own_steps), stage_in, stage_out)
+
+    def _input(self, file: File) -> File:
+        return self._file(file, Direction.IN)
+
+    def _file(self, file: File, direction: Direction) -> File:
+        """Return the file as the task knows it, and note that it must be moved."""
+        method = self.manager.method(self.executor, file, direction)
+        if method is None:
+            raise self._nothing_moves(file, direction)
+        local = self._here.get(file.url)
+        if local is None:
+            local = self._here[file.url] = self._placed(file, method)
+        if not isinstance(method, NoOpFileStaging) and (direction, file.url) not in self._listed:
+            self._listed.add((direction, file.url))
+            transfer = Transfer(file, Path(local.filepath), direction, self.task_id, self.executor.label)
+            self._moves.setdefault((direction, id(method)), (method, []))[1].append(transfer)
+        return local
+
+    def _placed(self, file: File, method: Staging) -> File:
+        if file.local_path is not None:
+            return file
+        path = method.local_path(file, self.executor.working_dir)
+        if path is not None:
+            return file.at(path)
+        return file if file.scheme == "file" else file.at(self.manager.places.path(file, self.executor.working_dir))
+
+    def _nothing_moves(self, file: File, direction: Direction) -> NoStagingError:
+        known = ", ".join(type(method).__name__ for method in self.manager.methods(self.executor)) or "none"
+        way = "bring in" if direction is Direction.IN else "bring out"
+        return NoStagingError(
+            f"task {self.task_id} ({self.app.name}): nothing on executor {self.executor.label!r} can {way} {file.url} "
+            f"(scheme {file.scheme!r}; its staging methods are: {known}). Add a method for it to storage_access, "
+            "together with all the others that are wanted.",
+            file.url,
+        )
+
+    def _stream(self, stream: StdStream | None, name: str, kwargs: dict[str, object]) -> tuple[str, str] | None:
+        """Return path and mode of a standard stream, and let the function see the path if it takes the keyword."""
+        if stream is None:
+            return None
+        target, mode = stream if isinstance(stream, tuple) else (stream, "a")
+        shown: str | File | PathLike[str] = self._file(target, Direction.OUT) if isinstance(target, File) else target
+        if name in kwargs and kwargs[name] is not None:
+            kwargs[name] = shown if isinstance(shown, File) else fspath(shown)
+        return fspath(shown), mode
+
+    def _bash(self, streams: Sequence[tuple[str, str] | None]) -> tuple[TaskStep, ...]:
+        if self.app.kind is not AppKind.BASH:
+            return _NO_STEPS
+        stdout, stderr = streams
+        return (BashStep(self.app.name, stdout, stderr, self.options.spec.environment),)
+
+    def _movers(self, direction: Direction) -> tuple[list[TaskStep], Mover | None]:
+        """Return the steps of one direction, and what to call for the methods that work on the submit side."""
+        steps: list[TaskStep] = []
+        here: list[tuple[Staging, list[Transfer]]] = []
+        for (way, _), (method, transfers) in self._moves.items():
+            if way is direction:
+                step = method.step(transfers)
+                if step is None:
+                    here.append((method, transfers))
+                else:
+                    steps.append(step)
+        return steps, partial(_move, here) if here else None
+
+
+def _output_steps(app: str, outputs: Sequence[File]) -> tuple[TaskStep, ...]:
+    if not outputs:
+        return _NO_STEPS
+    paths = tuple(dict.fromkeys(file.filepath for file in outputs))
+    folders = tuple(dict.fromkeys(str(Path(path).parent) for path in paths if Path(path).parent != Path()))
+    check = CheckOutputs(app, paths)
+    return (check, MakeDirectories(folders)) if folders else (check,)
+
+
+# -- moving on the submit side
+
+
+def _move(work: Sequence[tuple[Staging, list[Transfer]]]) -> Future[None]:
+    """Start all transfers; the future ends when all have, with the first error if there was one. Never raises."""
+    return _Together([_started(method, transfers) for method, transfers in work]).future
+
+
+def _started(method: Staging, transfers: list[Transfer]) -> tuple[Future[None] | None, BaseException | None, str]:
+    names = f"{type(method).__name__}, {', '.join(transfer.file.url for transfer in transfers)}"
+    try:
+        return method.stage(transfers), None, names
+    except Exception as error:
+        return None, error, names
+
+
+class _Together:
+    """One future for several transfers."""
+
+    def __init__(self, started: Sequence[tuple[Future[None] | None, BaseException | None, str]]) -> None:
+        self.future: Future[None] = Future()
+        self._lock = threading.Lock()
+        self._left = 1 + sum(future is not None for future, _, _ in started)
+        self._error: BaseException | None = None
+        for future, error, names in started:
+            if error is not None:
+                self._note(error, names)
+            if future is not None:
+                future.add_done_callback(partial(self._ended, names))
+        self._count_down()
+
+    def _ended(self, names: str, future: Future[None]) -> None:
+        if future.cancelled():
+            self._note(StagingError("the transfer was cancelled"), names)
+        elif (error := future.exception()) is not None:
+            self._note(error, names)
+        self._count_down()
+
+    def _note(self, error: BaseException, names: str) -> None:
+        if not isinstance(error, FlowError):
+            wrapped = StagingError(f"a file could not be moved ({names}): {type(error).__name__}: {error}")
+            wrapped.__cause__ = error
+            error = wrapped
+        with self._lock:
+            self._error = self._error or error
+
+    def _count_down(self) -> None:
+        with self._lock:
+            self._left -= 1
+            last = self._left == 0
+        if last and self._error is not None:
+            self.future.set_exception(self._error)
+        elif last:
+            self.future.set_result(None)

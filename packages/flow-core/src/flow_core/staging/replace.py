@@ -1,0 +1,44 @@
+"""Files inside arguments: finding them, and putting other ones in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from typing import Any
+
+from flow_core.files import File
+
+_DEPTH = 8
+_CONTAINERS = (list, tuple, dict)
+_ATOMS = frozenset((int, float, str, bytes, bool, type(None), complex))
+
+
+def has_files(value: object, depth: int = _DEPTH) -> bool:
+    """Tell whether there is a File in a value, looking into lists, tuples and dicts."""
+    if isinstance(value, File):
+        return True
+    if depth == 0 or not isinstance(value, _CONTAINERS):
+        return False
+    items = value.values() if isinstance(value, dict) else value
+    return any(type(item) not in _ATOMS and has_files(item, depth - 1) for item in items)
+
+
+def replaced(value: Any, by: Callable[[File], File], depth: int = _DEPTH) -> Any:
+    """Return a value with each File replaced by what ``by`` gives; lists, tuples and dicts with Files are copied.
+
+    Anything else, and containers without Files, stay the same object.
+    """
+    if isinstance(value, File):
+        return by(value)
+    if not isinstance(value, _CONTAINERS) or not has_files(value, depth):
+        return value
+    if isinstance(value, dict):
+        twin = copy(value)
+        twin.update((key, replaced(item, by, depth - 1)) for key, item in value.items())
+        return twin
+    parts = [replaced(item, by, depth - 1) for item in value]
+    if isinstance(value, list):
+        twin = copy(value)
+        twin[:] = parts
+        return twin
+    return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
