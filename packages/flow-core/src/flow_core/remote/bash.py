@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,6 +25,7 @@ from flow_core.remote.walltime import held, timeout_message
 
 _SHELL = "/bin/bash"
 _GRACE_S = 2.0  # between TERM and KILL; less than a manager's own patience after the walltime
+_SLICE_S = 0.5  # the longest single wait; see _wait
 _LONGEST_ARGUMENT = 120_000  # bytes; Linux refuses single arguments of 128 KiB and more
 _TAIL_LINES = 20
 _TAIL_BYTES = 4096
@@ -195,7 +198,7 @@ def _run(command: str, stdout: IO[bytes] | None, stderr: IO[bytes] | None, varia
             process_group=0,
         )
         try:
-            code = process.wait() if limit is None else _wait_until(process, limit[0])
+            code = _wait(process, None if limit is None else limit[0])
         except BaseException:
             _end_group(process)
             raise
@@ -221,8 +224,19 @@ def _arguments(command: str) -> Iterator[tuple[list[str], tuple[int, ...]]]:
         yield [_SHELL, f"/dev/fd/{script.fileno()}"], (script.fileno(),)
 
 
+def _wait(process: subprocess.Popen[bytes], deadline: float | None) -> int | None:
+    """Wait for a process; None if it did not end by the deadline.
+
+    On a main thread a signal handler may raise out of the wait. On other threads an exception comes asynchronously,
+    that is between two calls into the system: so none of these is long.
+    """
+    if deadline is None and threading.current_thread() is threading.main_thread():
+        return process.wait()
+    return _wait_until(process, math.inf if deadline is None else deadline)
+
+
 def _wait_until(process: subprocess.Popen[bytes], deadline: float) -> int | None:
-    """Wait for a process without polling; None if it did not end by the deadline (``time.monotonic``)."""
+    """Wait for a process; None if it did not end by the deadline (``time.monotonic``)."""
     try:
         watched = os.pidfd_open(process.pid)
     except (AttributeError, OSError):  # not Linux, or an old one
@@ -233,7 +247,7 @@ def _wait_until(process: subprocess.Popen[bytes], deadline: float) -> int | None
         poller = select.poll()
         poller.register(watched, select.POLLIN)
         while (left_s := deadline - time.monotonic()) > 0:
-            if poller.poll(min(left_s, 3600.0) * 1000):
+            if poller.poll(min(left_s, _SLICE_S) * 1000):
                 return process.wait()
     finally:
         os.close(watched)
@@ -241,10 +255,12 @@ def _wait_until(process: subprocess.Popen[bytes], deadline: float) -> int | None
 
 
 def _poll_until(process: subprocess.Popen[bytes], deadline: float) -> int | None:
-    try:
-        return process.wait(timeout=max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        return None
+    while (left_s := deadline - time.monotonic()) > 0:
+        try:
+            return process.wait(timeout=min(left_s, _SLICE_S))
+        except subprocess.TimeoutExpired:
+            pass
+    return process.poll()
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

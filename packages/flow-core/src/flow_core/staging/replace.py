@@ -38,7 +38,7 @@ def replaced(value: Any, by: Callable[[File], File], depth: int = _DEPTH) -> Any
         return twin
     parts = [replaced(item, by, depth - 1) for item in value]
     if isinstance(value, list):
-        twin = copy(value)
-        twin[:] = parts
-        return twin
+        same = copy(value)
+        same[:] = parts
+        return same
     return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
