@@ -1,0 +1,176 @@
+"""MonitoringHub: the sink by which a run's events reach a database. Imports the standard library and the core only."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from flow_core.errors import ConfigurationError
+from flow_core.interfaces.events import Event, EventKind, RunStarted
+from flow_core.interfaces.sampler import SamplerSpec
+from flow_core.interfaces.sinks import RunInfo
+from flow_monitor.log.writer import LOG_NAME, LogWriter
+from flow_monitor.project.supervisor import ProjectionSettings, Supervisor
+
+logger = logging.getLogger("flow.monitor")
+
+DEFAULT_ENDPOINT: Final = "sqlite:///runinfo/monitoring.db"
+_SCHEMES = ("sqlite:", "postgresql:", "postgresql+psycopg:", "postgres:")
+_SAMPLER: Final = "flow_monitor.sampling.node:NodeSampler"
+
+
+class MonitoringHub:
+    """Records what a run does in a database that ``flow-visualize`` and ``flow_monitor.queries`` read.
+
+    Pass one as ``Config(monitoring=MonitoringHub(...))``. Events go to ``run_dir/monitoring/events.log`` first, and
+    from there to the database by a process of its own: a slow, locked or absent database delays the pages, no more.
+
+    Args:
+        hub_address: Accepted for configurations of old; without effect.
+        hub_port: Accepted for configurations of old; without effect.
+        monitoring_debug: Log what the hub does in detail.
+        resource_monitoring_interval: Seconds between two resource samples on each node.
+        resource_monitoring_enabled: Whether nodes sample at all.
+        logging_endpoint: URI of the database: ``sqlite:///path`` or ``postgresql://user@host/name``. The default is
+            ``monitoring.db`` in the directory that holds the run directories.
+        workflow_name: Name shown for the run; default the script's.
+        drain_patience_s: How long the projection goes on trying, after the run has ended, to reach a database that
+            does not answer. It never blocks the run.
+
+    Raises:
+        ConfigurationError: an option is wrong.
+    """
+
+    def __init__(
+        self,
+        hub_address: str | None = None,
+        hub_port: int | None = None,
+        monitoring_debug: bool = False,
+        resource_monitoring_interval: float = 30,
+        resource_monitoring_enabled: bool = True,
+        logging_endpoint: str = DEFAULT_ENDPOINT,
+        workflow_name: str | None = None,
+        drain_patience_s: float = 60.0,
+    ) -> None:
+        _check_interval(resource_monitoring_interval)
+        _check_endpoint(logging_endpoint)
+        self.wants = EventKind.ALL if resource_monitoring_enabled else EventKind.ALL & ~EventKind.SAMPLE
+        self.hub_address = hub_address
+        self.hub_port = hub_port
+        self.monitoring_debug = monitoring_debug
+        self.resource_monitoring_interval = resource_monitoring_interval
+        self.resource_monitoring_enabled = resource_monitoring_enabled
+        self.logging_endpoint = logging_endpoint
+        self.workflow_name = workflow_name
+        self.drain_patience_s = drain_patience_s
+        self._writer: LogWriter | None = None
+        self._supervisor: Supervisor | None = None
+        self._lost = 0
+        self._unnamed = False
+
+    def sampler(self) -> SamplerSpec | None:
+        """Return what nodes sample with, None where sampling is off."""
+        if not self.resource_monitoring_enabled:
+            return None
+        return SamplerSpec(_SAMPLER, float(self.resource_monitoring_interval))
+
+    def start(self, run: RunInfo) -> None:
+        """Open the run's event log and start the projection.
+
+        Raises:
+            LogError: the log cannot be opened.
+            ConfigurationError: the hub is in use by another run.
+            OSError: the projection's process cannot be started.
+        """
+        if self._writer is not None:
+            raise ConfigurationError("this MonitoringHub is used by a run that goes on: give each Config its own")
+        if self.hub_address is not None or self.hub_port is not None:
+            logger.info(
+                "MonitoringHub: hub_address and hub_port have no effect: events travel over the task connections"
+            )
+        if self.monitoring_debug:
+            logger.setLevel(logging.DEBUG)
+        path = (run.run_dir / "monitoring" / LOG_NAME).absolute()
+        writer = LogWriter(path, run.run_id, run.epoch)
+        settings = ProjectionSettings(run.run_id, path, self._endpoint(run), self.drain_patience_s)
+        supervisor = Supervisor(settings, logger)
+        try:
+            supervisor.start()
+        except OSError:
+            writer.close()
+            raise
+        self._writer, self._supervisor, self._lost = writer, supervisor, 0
+        self._unnamed = self.workflow_name is not None
+        logger.debug("monitoring run %s in %s, projection pid %s", run.run_id, path, supervisor.pid)
+
+    def emit(self, events: Sequence[Event]) -> None:
+        """Append events to the log. Pump thread only; never raises, a failed write is counted and recorded later."""
+        if self._writer is None:
+            return
+        if self._unnamed:
+            events = [self._named(event) for event in events]
+        self._writer.append(events)
+
+    def close(self, timeout_s: float) -> int:
+        """Close the log, wait within the time for the database to have it all; return the number of events lost.
+
+        Events are safe once they are in the log: a database that is behind costs none. Idempotent.
+        """
+        writer, supervisor = self._writer, self._supervisor
+        self._writer = self._supervisor = None
+        if writer is None or supervisor is None:
+            return self._lost
+        began = time.monotonic()
+        self._lost = writer.close()
+        if not supervisor.close(timeout_s - (time.monotonic() - began)):
+            logger.info("the monitoring database is behind; the projection goes on for a while in the background")
+        return self._lost
+
+    def _named(self, event: Event) -> Event:
+        """Give the run's first event the workflow's name."""
+        if not isinstance(event, RunStarted) or self.workflow_name is None:
+            return event
+        self._unnamed = False
+        return replace(event, name=self.workflow_name)
+
+    def _endpoint(self, run: RunInfo) -> str:
+        """Return the database's URI with an absolute path."""
+        if self.logging_endpoint == DEFAULT_ENDPOINT:
+            return f"sqlite:///{run.run_dir.absolute().parent / 'monitoring.db'}"
+        scheme, separator, path = self.logging_endpoint.partition(":///")
+        if scheme == "sqlite" and separator:
+            return f"sqlite:///{Path(path).absolute()}"
+        return self.logging_endpoint
+
+    def __repr__(self) -> str:
+        names = ("hub_address", "hub_port", "monitoring_debug", "resource_monitoring_interval")
+        more = ("resource_monitoring_enabled", "workflow_name", "drain_patience_s")
+        shown = [f"{name}={getattr(self, name)!r}" for name in (*names, *more)]
+        return f"MonitoringHub({', '.join(shown)}, logging_endpoint={_without_password(self.logging_endpoint)!r})"
+
+
+def _check_interval(value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value < math.inf):
+        raise ConfigurationError(
+            f"MonitoringHub(resource_monitoring_interval={value!r}): give seconds > 0; "
+            "to sample nothing set resource_monitoring_enabled=False"
+        )
+
+
+def _check_endpoint(value: object) -> None:
+    if not isinstance(value, str) or not value.startswith(_SCHEMES) or "://" not in value:
+        raise ConfigurationError(
+            "MonitoringHub(logging_endpoint=...): give the URI of a database, sqlite:///path/to/monitoring.db or "
+            "postgresql://user@host/name"
+        )
+
+
+def _without_password(uri: str) -> str:
+    scheme, _, rest = uri.partition("://")
+    login, at, host = rest.rpartition("@")
+    return f"{scheme}://{login.partition(':')[0]}@{host}" if at else uri

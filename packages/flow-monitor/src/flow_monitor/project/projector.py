@@ -1,0 +1,150 @@
+"""The projection of one run: log in, rows out, resumed exactly where it stopped. Locks and outages only delay it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from flow_monitor.log.reader import LogReader, Position
+from flow_monitor.project.core import Fold
+from flow_monitor.project.store import Progress, RunStore
+from flow_monitor.schema.engine import writing_engine
+from flow_monitor.schema.version import upgrade
+
+BATCH_EVENTS = 20_000
+_BUSY_S = 0.1
+_IDLE_S = 0.5
+_HEARTBEAT_S = 15.0
+_BACKOFF_MAX_S = 10.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to project: the run, its log, and the database's URI."""
+
+    run_id: str
+    log_path: Path
+    endpoint: str
+
+
+class Outage(Exception):
+    """The database could not be reached until the time allowed was over."""
+
+
+class Projector:
+    """Projects one run. Used by one thread.
+
+    Args:
+        job: What to project.
+        wait: Sleeps up to the seconds given; returns False when the log's writer is gone (then it must not sleep).
+        patience_s: After the writer is gone, how long an unreachable database is tried.
+    """
+
+    def __init__(self, job: Job, wait: Callable[[float], bool], patience_s: float, logger: logging.Logger) -> None:
+        self._job = job
+        self._wait = wait
+        self._patience_s = patience_s
+        self._logger = logger
+        self._live = True
+        self._give_up_at: float | None = None
+        self._progress = Progress()
+        self._engine: Engine | None = None
+
+    def run(self) -> Progress:
+        """Project until the writer is gone and the log is at its end.
+
+        Raises:
+            Outage: the database stayed unreachable; what was not written is still in the log.
+            MonitorError: the log or the database is not ours, or another process projects the run.
+        """
+        store, fold = self._insist("open the database", self._open)
+        with LogReader(self._job.log_path, self._progress.position) as reader:
+            if self._progress.position.offset:
+                self._logger.info("going on at byte %d of the log", self._progress.position.offset)
+            self._follow(reader, store, fold)
+            reader.sync()
+        self._insist("finish", lambda: store.finish(died=True))
+        self.close()
+        return self._progress
+
+    def close(self) -> None:
+        """Give back the connection. Idempotent."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    def _open(self) -> tuple[RunStore, Fold]:
+        self.close()
+        self._engine = writing_engine(self._job.endpoint)
+        upgrade(self._engine)
+        store = RunStore(self._engine, self._job.run_id, str(self._job.log_path))
+        self._progress = store.resume()
+        tally = store.load_tally() if self._progress.position.offset else None
+        return store, Fold(self._job.run_id, tally)
+
+    def _follow(self, reader: LogReader, store: RunStore, fold: Fold) -> None:
+        quiet_since = time.monotonic()
+        while True:
+            last_round = not self._live
+            portion = reader.read(BATCH_EVENTS, final=last_round)
+            if portion.position != self._progress.position:
+                fold.fold(portion.events)
+                self._write(store, fold, portion.position, len(portion.events), portion.damaged)
+                quiet_since = time.monotonic()
+                if len(portion.events) < BATCH_EVENTS // 4:
+                    self._sleep(_BUSY_S)
+                continue
+            if last_round:
+                return
+            if time.monotonic() - quiet_since > _HEARTBEAT_S:
+                quiet_since = time.monotonic()
+                self._insist("say that it lives", lambda: store.heartbeat(time.time_ns()))
+            self._sleep(_IDLE_S)
+
+    def _write(self, store: RunStore, fold: Fold, position: Position, events: int, damaged: int) -> None:
+        before = self._progress
+        after = Progress(position, before.events + events, before.damaged + damaged)
+        if damaged:
+            self._logger.warning("%d bytes of the log before byte %d are damaged", damaged, position.offset)
+        rows = fold.take()
+        self._insist("write", lambda: store.apply(rows, before, after, time.time_ns()))
+        self._progress = after
+
+    def _sleep(self, seconds: float) -> None:
+        if self._live:
+            self._live = self._wait(seconds)
+
+    def _insist(self, what: str, act: Callable[[], T]) -> T:
+        """Do something with the database until it works; raise Outage when the patience is over."""
+        pause = 0.05
+        while True:
+            try:
+                result = act()
+                self._give_up_at = None
+                return result
+            except (DBAPIError, OSError) as error:
+                if not _passes(error):
+                    raise
+                reason = error
+            self._logger.warning("cannot %s yet: %s", what, str(reason).splitlines()[0])
+            if not self._live:
+                self._give_up_at = self._give_up_at or time.monotonic() + self._patience_s
+                if time.monotonic() >= self._give_up_at:
+                    raise Outage(f"cannot {what}: {reason}") from reason
+                time.sleep(pause)
+            self._sleep(pause)
+            pause = min(pause * 2, _BACKOFF_MAX_S)
+
+
+def _passes(error: DBAPIError | OSError) -> bool:
+    """Return whether what went wrong may be over by itself: locks, outages, full disks."""
+    return isinstance(error, OperationalError | OSError) or error.connection_invalidated

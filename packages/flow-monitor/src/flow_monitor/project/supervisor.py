@@ -1,0 +1,114 @@
+"""The driver's side of the projection process: starts it, and again when it is killed; ends it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+NOT_DONE_YET = 75
+_MAX_RESTARTS = 20
+_STABLE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectionSettings:
+    """What the process is told. The endpoint may hold a password: it goes over a pipe, never on a command line."""
+
+    run_id: str
+    log_path: Path
+    endpoint: str
+    patience_s: float
+
+
+class Supervisor:
+    """Keeps one projection process going. ``start`` and ``close`` on one thread; a thread of its own watches."""
+
+    def __init__(self, settings: ProjectionSettings, logger: logging.Logger) -> None:
+        self._settings = settings
+        self._logger = logger
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._watch, name="flow-monitor-watch", daemon=True)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the projection, None where it does not run."""
+        process = self._process
+        return None if process is None or process.returncode is not None else process.pid
+
+    def start(self) -> None:
+        """Start the process and the watch. Raises OSError where it cannot be started."""
+        self._process = self._spawn()
+        self._thread.start()
+
+    def close(self, timeout_s: float) -> bool:
+        """Let the process drain and end, within the time; return whether it did. Else it goes on alone, bounded."""
+        self._closing.set()
+        with self._lock:
+            process = self._process
+            if process is not None and process.stdin is not None:
+                process.stdin.close()
+        self._thread.join(max(0.0, timeout_s))
+        return not self._thread.is_alive() and process is not None and process.returncode == 0
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        told = self._settings
+        with open(told.log_path.with_name("projector.log"), "ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "flow_monitor.project", "--role", "projector", "--run-id", told.run_id],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+            )
+        assert process.stdin is not None
+        job = {
+            "run_id": told.run_id,
+            "log": str(told.log_path),
+            "endpoint": told.endpoint,
+            "patience_s": told.patience_s,
+        }
+        try:
+            process.stdin.write(json.dumps(job).encode() + b"\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it is dead already: the watch will say so
+        return process
+
+    def _watch(self) -> None:
+        for restart in range(_MAX_RESTARTS + 1):
+            process = self._process
+            assert process is not None
+            started = time.monotonic()
+            code = process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+            if code in (0, 1, NOT_DONE_YET) or restart == _MAX_RESTARTS or (self._closing.is_set() and restart > 2):
+                self._say_end(code)
+                return
+            self._logger.warning("the monitoring projection died (%s); it goes on where it was", _how(code))
+            if time.monotonic() - started < _STABLE_S:
+                self._closing.wait(min(0.1 * 2**restart, 30.0))
+            with self._lock:
+                self._process = self._spawn()
+                if self._closing.is_set() and self._process.stdin is not None:
+                    self._process.stdin.close()
+
+    def _say_end(self, code: int) -> None:
+        if code != 0:
+            where = self._settings.log_path.with_name("projector.log")
+            self._logger.error(
+                "monitoring: the events of run %s are safe in %s but not all in the database (%s); see %s, "
+                "then run 'flow monitor rebuild'", self._settings.run_id, self._settings.log_path, _how(code), where,
+            )  # fmt: skip
+
+
+def _how(code: int) -> str:
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"

@@ -1,0 +1,65 @@
+"""Blocks and nodes of a run."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from sqlalchemy import func, select
+from sqlalchemy.engine import Connection
+
+from flow_monitor.queries.records import Block, Node
+from flow_monitor.schema import tables as t
+
+_LIMIT = 10_000
+
+
+def blocks(connection: Connection, run_id: str) -> tuple[Block, ...]:
+    """Return the blocks of a run with their history, by executor and time."""
+    history: dict[tuple[str, str], list[tuple[int, str, str]]] = defaultdict(list)
+    h = t.block_status
+    for row in connection.execute(select(h).where(h.c.run_id == run_id).order_by(h.c.timestamp).limit(10 * _LIMIT)):
+        history[row.executor_label, row.block_id].append((row.timestamp, row.status, row.reason or ""))
+    b = t.block
+    query = select(b).where(b.c.run_id == run_id).order_by(b.c.executor_label, b.c.time_requested, b.c.block_id)
+    return tuple(
+        Block(
+            executor=row.executor_label,
+            block=row.block_id,
+            job_id=row.job_id or "",
+            status=row.status or "",
+            reason=row.reason or "",
+            time_requested=row.time_requested,
+            time_changed=row.time_changed,
+            history=tuple(history[row.executor_label, row.block_id]),
+        )
+        for row in connection.execute(query.limit(_LIMIT))
+    )
+
+
+def nodes(connection: Connection, run_id: str) -> tuple[Node, ...]:
+    """Return the managers of a run with the number of tries each ran. Reads every try."""
+    y = t.try_.c
+    count = (
+        select(y.task_executor, y.manager, func.count()).where(y.run_id == run_id).group_by(y.task_executor, y.manager)
+    )
+    tries = {(executor, manager): number for executor, manager, number in connection.execute(count)}
+    query = select(t.node).where(t.node.c.run_id == run_id).order_by(t.node.c.executor, t.node.c.time_joined)
+    return tuple(
+        Node(
+            executor=row.executor,
+            manager=row.manager,
+            block=row.block_id or "",
+            host=row.hostname or "",
+            pid=row.pid,
+            workers=row.worker_count or 0,
+            cpu_count=row.cpu_count or 0,
+            memory=row.total_memory or 0,
+            python_version=row.python_version or "",
+            time_joined=row.time_joined,
+            time_left=row.time_left,
+            lost=bool(row.lost),
+            reason=row.reason or "",
+            tries=tries.get((row.executor, row.manager), 0),
+        )
+        for row in connection.execute(query.limit(_LIMIT))
+    )

@@ -1,0 +1,69 @@
+"""The graph of a run: of tasks, of stages (tasks of one app at one depth), of apps."""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select
+from sqlalchemy.engine import Connection
+
+from flow_monitor.queries import rows, workflows
+from flow_monitor.queries.records import AppGraph, GraphTask, Stage
+from flow_monitor.schema import tables as t
+
+_T = t.task.c
+
+
+def tasks(connection: Connection, run_id: str, limit: int = 20_000) -> tuple[GraphTask, ...]:
+    """Return the tasks of a run as nodes, by id; the first ones where there are more than the limit."""
+    query = (
+        select(
+            _T.task_id,
+            _T.task_func_name,
+            _T.task_status,
+            _T.task_depends,
+            _T.task_depth,
+            _T.task_time_running,
+            _T.task_time_returned,
+        )
+        .where(_T.run_id == run_id)
+        .order_by(_T.task_id)
+        .limit(limit)
+    )
+    return tuple(
+        GraphTask(
+            task_id,
+            app or "",
+            status or "",
+            rows.ids(depends),
+            depth or 0,
+            max(0.0, (returned - running) / 1e9) if running and returned else 0.0,
+        )
+        for task_id, app, status, depends, depth, running, returned in connection.execute(query)
+    )
+
+
+def states(connection: Connection, run_id: str, limit: int = 20_000) -> dict[int, str]:
+    """Return the state of each task: what changes of a graph whose shape is known."""
+    query = select(_T.task_id, _T.task_status).where(_T.run_id == run_id).order_by(_T.task_id).limit(limit)
+    return {row.task_id: row.task_status or "" for row in connection.execute(query)}
+
+
+def apps(connection: Connection, run_id: str) -> AppGraph:
+    """Return the graph of apps."""
+    c = t.app_edge.c
+    query = select(c.from_app, c.to_app, c.edges).where(c.run_id == run_id).order_by(c.from_app, c.to_app)
+    edges = tuple((row.from_app, row.to_app, row.edges or 0) for row in connection.execute(query))
+    return AppGraph(workflows.apps(connection, run_id), edges)
+
+
+def stages(connection: Connection, run_id: str) -> tuple[Stage, ...]:
+    """Return the stages of a run, by depth and app. Reads every task."""
+    query = (
+        select(_T.task_depth, _T.task_func_name, _T.task_status, func.count())
+        .where(_T.run_id == run_id)
+        .group_by(_T.task_depth, _T.task_func_name, _T.task_status)
+    )
+    found: dict[tuple[int, str], Stage] = {}
+    for depth, app, status, count in connection.execute(query):
+        key = (depth or 0, app or "")
+        found.setdefault(key, Stage(*key)).tasks[status or ""] = count
+    return tuple(found[key] for key in sorted(found))

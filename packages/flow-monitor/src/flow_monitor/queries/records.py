@@ -1,0 +1,297 @@
+"""What the read side returns: frozen records. Times are int64 nanoseconds UTC, None where not known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+SILENT_AFTER_NS = 90 * 1_000_000_000
+"""A run that goes on, and of which nothing was heard this long, is shown as silent: its machine may be down."""
+
+
+class RunState(Enum):
+    """How a run stands."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    """It ended, and tasks of it failed."""
+    DIED = "died"
+    """Its process ended without saying so: it was killed."""
+    SILENT = "silent"
+    """It has not ended, but nothing is heard of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A part of a list: its items, their place in the whole, and how long the whole is."""
+
+    items: tuple[T, ...]
+    offset: int
+    limit: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """One run."""
+
+    run_id: str
+    name: str
+    state: RunState
+    time_began: int | None
+    time_completed: int | None
+    time_last_event: int | None
+    host: str
+    user: str
+    rundir: str
+    script: str
+    flow_version: str
+    python_version: str
+    executors: tuple[str, ...]
+    submitted: int
+    completed: int
+    failed: int
+    memoized: int
+    cancelled: int
+    events_lost: int
+    revision: int
+    """Grows with everything that is learned of the run."""
+
+    @property
+    def unfinished(self) -> int:
+        """Tasks that have not ended."""
+        return max(0, self.submitted - self.completed - self.failed - self.cancelled)
+
+    @property
+    def duration_ns(self) -> int | None:
+        """How long it took, or has gone on as far as is known."""
+        end = self.time_completed or self.time_last_event
+        return None if end is None or self.time_began is None else end - self.time_began
+
+
+@dataclass(frozen=True, slots=True)
+class AppSummary:
+    """One app of a run. Seconds; ``tasks`` by state."""
+
+    name: str
+    kind: str
+    tasks: dict[str, int]
+    tries: int
+    run_time_sum_s: float
+    run_time_max_s: float
+    cpu_s: float
+    max_rss_kb: int
+
+    @property
+    def count(self) -> int:
+        """Number of invocations."""
+        return sum(self.tasks.values())
+
+    @property
+    def run_time_mean_s(self) -> float:
+        """Mean run time of a try."""
+        return self.run_time_sum_s / self.tries if self.tries else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task, as in lists."""
+
+    task_id: int
+    app: str
+    kind: str
+    label: str
+    status: str
+    executor: str
+    depends: tuple[int, ...]
+    depth: int
+    tries: int
+    fail_count: int
+    from_memo: bool
+    time_invoked: int | None
+    time_running: int | None
+    time_returned: int | None
+    error: str
+
+    @property
+    def run_time_ns(self) -> int | None:
+        """From its first start to its end."""
+        known = self.time_running is not None and self.time_returned is not None
+        return self.time_returned - self.time_running if known else None  # type: ignore[operator] # both are known
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One try of a task."""
+
+    try_id: int
+    executor: str
+    block: str
+    host: str
+    manager: str
+    worker: int | None
+    pid: int | None
+    time_launched: int | None
+    time_running: int | None
+    time_returned: int | None
+    verdict: str
+    error: str
+    cpu_user_s: float | None
+    cpu_system_s: float | None
+    max_rss_kb: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusChange:
+    """A task entered a state."""
+
+    time_ns: int
+    status: str
+    try_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFile:
+    """A file of a task."""
+
+    url: str
+    local_path: str
+    size: int | None
+    digest: str
+    error: str
+    time_staged: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDetail:
+    """All that is known of one task."""
+
+    task: Task
+    parent: int | None
+    dependents: tuple[int, ...]
+    dependents_total: int
+    stdout: str
+    stderr: str
+    hashsum: str
+    memoize: bool
+    fail_cost: float
+    traceback: str
+    tries: tuple[Try, ...] = ()
+    history: tuple[StatusChange, ...] = ()
+    inputs: tuple[TaskFile, ...] = ()
+    outputs: tuple[TaskFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GraphTask:
+    """A task as a node of the graph."""
+
+    task_id: int
+    app: str
+    status: str
+    depends: tuple[int, ...]
+    depth: int
+    run_time_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AppGraph:
+    """The graph of apps: nodes with their tasks by state, and the number of edges between each two."""
+
+    nodes: tuple[AppSummary, ...]
+    edges: tuple[tuple[str, str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The tasks of one app at one depth: by state."""
+
+    depth: int
+    app: str
+    tasks: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A try as a bar of the timeline. ``end`` is None while it runs."""
+
+    task_id: int
+    try_id: int
+    app: str
+    lane: str
+    start: int
+    end: int | None
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Use of resources at a time: sums over what was sampled. CPU in cores, memory and rates in bytes."""
+
+    time_ns: int
+    group: str
+    cpu_cores: float
+    memory: float
+    processes: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSample:
+    """One sample of one task."""
+
+    time_ns: int
+    try_id: int | None
+    cpu_percent: float
+    cpu_user_s: float
+    cpu_system_s: float
+    memory: int
+    disk_read: int
+    disk_write: int
+    processes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A block with its history of (time, status, reason)."""
+
+    executor: str
+    block: str
+    job_id: str
+    status: str
+    reason: str
+    time_requested: int | None
+    time_changed: int | None
+    history: tuple[tuple[int, str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A manager on a node."""
+
+    executor: str
+    manager: str
+    block: str
+    host: str
+    pid: int | None
+    workers: int
+    cpu_count: int
+    memory: int
+    python_version: str
+    time_joined: int | None
+    time_left: int | None
+    lost: bool
+    reason: str
+    tries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Events that are missing."""
+
+    time_ns: int
+    events: int
+    reason: str

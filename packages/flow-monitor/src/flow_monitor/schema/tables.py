@@ -1,0 +1,252 @@
+"""The tables, as they are at the newest version of the schema. Times are int64 nanoseconds UTC, 0 is never used.
+
+All columns but keys may be null: rows grow as events come in. The migrations make the same tables (tested).
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+)
+from sqlalchemy.types import TypeEngine
+
+T = TypeVar("T")
+
+metadata = MetaData()
+
+
+def _run_id(*, key: bool = True) -> Column[str]:
+    return Column("run_id", Text, ForeignKey("workflow.run_id", ondelete="CASCADE"), primary_key=key, nullable=False)
+
+
+def _run_id_of_parent() -> Column[str]:
+    """Return a run_id whose workflow is checked by another foreign key: one look-up a row less."""
+    return Column("run_id", Text, primary_key=True)
+
+
+def _columns(kind: TypeEngine[T], *names: str) -> list[Column[T]]:
+    return [Column(name, kind) for name in names]
+
+
+def _of_task() -> ForeignKeyConstraint:
+    return ForeignKeyConstraint(["run_id", "task_id"], ["task.run_id", "task.task_id"], ondelete="CASCADE")
+
+
+_TIME = BigInteger()
+_COUNT = BigInteger()
+
+workflow = Table(
+    "workflow",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    *_columns(Text(), "workflow_name", "flow_version", "python_version", "host", "user", "rundir", "script"),
+    *_columns(Text(), "executors"),
+    *_columns(Integer(), "epoch"),
+    *_columns(_TIME, "time_began", "time_completed", "time_last_event"),
+    *_columns(_COUNT, "tasks_completed_count", "tasks_failed_count", "tasks_memoized_count", "tasks_cancelled_count"),
+    *_columns(_COUNT, "tasks_submitted_count", "events_lost_count"),
+    Column("ended_how", Text),
+    Index("ix_workflow_time_began", "time_began"),
+)
+"""A row a run. ``ended_how``: null while it goes on or nothing is known, ``ended``, or ``died``."""
+
+projection = Table(
+    "projection",
+    metadata,
+    _run_id(),
+    Column("log_path", Text),
+    *_columns(_COUNT, "position", "header_position", "events", "damaged_bytes"),
+    *_columns(_TIME, "heartbeat"),
+    Column("finished", Integer),
+)
+"""How far the event log of each run is in this database; written in the same transactions as what it led to."""
+
+task = Table(
+    "task",
+    metadata,
+    _run_id(),
+    Column("task_id", BigInteger, primary_key=True, autoincrement=False),
+    *_columns(Text(), "task_func_name", "task_kind", "task_label", "task_status", "task_executor", "task_depends"),
+    *_columns(Text(), "task_inputs", "task_outputs", "task_stdin", "task_stdout", "task_stderr", "task_hashsum"),
+    *_columns(SmallInteger(), "task_memoize", "task_from_memo"),
+    *_columns(_TIME, "task_time_invoked", "task_time_running", "task_time_returned"),
+    *_columns(Integer(), "task_depth", "task_tries", "task_fail_count"),
+    Column("task_fail_cost", Float),
+    Column("task_parent", BigInteger),
+    *_columns(Text(), "task_error", "task_traceback"),
+    Index("ix_task_status", "run_id", "task_status", "task_id"),
+    Index("ix_task_func", "run_id", "task_func_name", "task_id"),
+    sqlite_with_rowid=False,
+)
+
+try_ = Table(
+    "try",
+    metadata,
+    _run_id_of_parent(),
+    Column("task_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("try_id", Integer, primary_key=True, autoincrement=False),
+    *_columns(Text(), "task_executor", "block_id", "hostname", "manager"),
+    *_columns(Integer(), "worker", "pid"),
+    Column("try_key", BigInteger),
+    *_columns(_TIME, "task_try_time_launched", "task_try_time_running", "task_try_time_returned"),
+    *_columns(Text(), "task_try_verdict", "task_fail_history"),
+    *_columns(Float(), "cpu_user_s", "cpu_system_s"),
+    *_columns(_COUNT, "max_rss_kb", "io_read_blocks", "io_write_blocks"),
+    _of_task(),
+    Index("ix_try_running", "run_id", "task_try_time_running"),
+    sqlite_with_rowid=False,
+)
+
+status = Table(
+    "status",
+    metadata,
+    _run_id_of_parent(),
+    Column("task_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("timestamp", BigInteger, primary_key=True, autoincrement=False),
+    Column("task_status_name", Text, primary_key=True),
+    Column("try_id", Integer),
+    _of_task(),
+    sqlite_with_rowid=False,
+)
+
+resource = Table(
+    "resource",
+    metadata,
+    Column("resource_id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    _run_id(key=False),
+    Column("task_id", BigInteger),
+    Column("try_id", Integer),
+    Column("timestamp", BigInteger, nullable=False),
+    *_columns(Text(), "executor", "block_id", "hostname", "manager"),
+    *_columns(Integer(), "psutil_process_pid", "psutil_process_count"),
+    *_columns(Float(), "psutil_process_cpu_percent", "psutil_process_time_user", "psutil_process_time_system"),
+    *_columns(_COUNT, "psutil_process_memory_resident"),
+    *_columns(Float(), "psutil_process_memory_percent"),
+    *_columns(_COUNT, "psutil_process_disk_read", "psutil_process_disk_write"),
+    *_columns(_COUNT, "psutil_process_net_sent", "psutil_process_net_received"),
+    Index("ix_resource_task", "run_id", "task_id", "timestamp"),
+    Index("ix_resource_time", "run_id", "timestamp"),
+)
+"""Samples; those without a task are of a whole node."""
+
+node = Table(
+    "node",
+    metadata,
+    _run_id(),
+    Column("executor", Text, primary_key=True),
+    Column("manager", Text, primary_key=True),
+    *_columns(Text(), "block_id", "hostname", "python_version"),
+    *_columns(Integer(), "pid", "worker_count", "cpu_count"),
+    *_columns(_COUNT, "total_memory"),
+    *_columns(_TIME, "time_joined", "time_left"),
+    Column("lost", SmallInteger),
+    Column("reason", Text),
+)
+"""A row a manager; there may be several on one host."""
+
+block = Table(
+    "block",
+    metadata,
+    _run_id(),
+    Column("executor_label", Text, primary_key=True),
+    Column("block_id", Text, primary_key=True),
+    *_columns(Text(), "job_id", "status", "reason"),
+    *_columns(_TIME, "time_requested", "time_changed"),
+)
+
+block_status = Table(
+    "block_status",
+    metadata,
+    _run_id_of_parent(),
+    Column("executor_label", Text, primary_key=True),
+    Column("block_id", Text, primary_key=True),
+    Column("timestamp", BigInteger, primary_key=True, autoincrement=False),
+    Column("status", Text, primary_key=True),
+    *_columns(Text(), "job_id", "reason"),
+    ForeignKeyConstraint(
+        ["run_id", "executor_label", "block_id"],
+        ["block.run_id", "block.executor_label", "block.block_id"],
+        ondelete="CASCADE",
+    ),
+)
+
+file = Table(
+    "file",
+    metadata,
+    _run_id(),
+    Column("url", Text, primary_key=True),
+    Column("size", BigInteger),
+    Column("digest", Text),
+)
+
+
+def _task_file(name: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        _run_id_of_parent(),
+        Column("task_id", BigInteger, primary_key=True, autoincrement=False),
+        Column("url", Text, primary_key=True),
+        *_columns(Text(), "local_path", "error"),
+        *_columns(_TIME, "time_staged"),
+        _of_task(),
+        ForeignKeyConstraint(["run_id", "url"], ["file.run_id", "file.url"], ondelete="CASCADE"),
+        Index(f"ix_{name}_url", "run_id", "url"),
+        sqlite_with_rowid=False,
+    )
+
+
+input_file = _task_file("input_file")
+output_file = _task_file("output_file")
+
+app = Table(
+    "app",
+    metadata,
+    _run_id(),
+    Column("task_func_name", Text, primary_key=True),
+    Column("task_kind", Text),
+    *_columns(_COUNT, "tries_ended", "run_time_sum_ns", "run_time_max_ns"),
+    Column("cpu_sum_s", Float),
+    Column("max_rss_kb", BigInteger),
+)
+"""Sums a page would otherwise make from a million rows."""
+
+app_status = Table(
+    "app_status",
+    metadata,
+    _run_id(),
+    Column("task_func_name", Text, primary_key=True),
+    Column("task_status", Text, primary_key=True),
+    *_columns(_COUNT, "tasks"),
+)
+
+app_edge = Table(
+    "app_edge",
+    metadata,
+    _run_id(),
+    Column("from_app", Text, primary_key=True),
+    Column("to_app", Text, primary_key=True),
+    *_columns(_COUNT, "edges"),
+)
+
+gap = Table(
+    "gap",
+    metadata,
+    _run_id(),
+    Column("timestamp", BigInteger, primary_key=True, autoincrement=False),
+    Column("reason", Text, primary_key=True),
+    *_columns(_COUNT, "events"),
+)
+"""Events that are known to be missing."""
