@@ -1,0 +1,115 @@
+"""An ftp server (pyftpdlib) in a thread, which can break transfers."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import warnings
+from collections import deque
+from pathlib import Path
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # it still uses asyncore
+    from pyftpdlib.authorizers import DummyAuthorizer
+    from pyftpdlib.handlers import DTPHandler, FTPHandler
+    from pyftpdlib.ioloop import IOLoop
+    from pyftpdlib.servers import FTPServer
+
+
+class FtpServer:
+    """Anonymous may read and write; ``me`` with the password ``p@ss`` too. ``cuts`` holds bytes after which the
+    next data connections break, both ways."""
+
+    def __init__(self, root: Path, *, hashes: bool = False, dates: bool = True, lie: bool = False) -> None:
+        self.root = root
+        self.cuts: deque[int] = deque()
+        self.commands: list[str] = []
+        self.stopped_politely = True
+        self._ioloop = IOLoop()
+        self._server = FTPServer(("127.0.0.1", 0), self._handler(hashes, dates, lie), ioloop=self._ioloop)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def url(self, path: str, login: str = "") -> str:
+        return f"ftp://{login}127.0.0.1:{self._server.address[1]}{path}"
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join(10)
+
+    def _serve(self) -> None:
+        while not self._closing.is_set():
+            self._ioloop.loop(timeout=0.02, blocking=False)
+        self._server.close_all()
+
+    def _handler(self, hashes: bool, dates: bool, lie: bool) -> type[FTPHandler]:
+        me = self
+
+        class Data(DTPHandler):  # type: ignore[misc]  # pyftpdlib is not typed
+            cut: int | None = None
+
+            def __init__(self, sock: object, cmd_channel: FTPHandler) -> None:
+                self.cut = me.cuts.popleft() if me.cuts else None
+                self.passed = 0
+                super().__init__(sock, cmd_channel)
+
+            def send(self, data: bytes) -> int:
+                sent: int = super().send(data[: self._room(len(data))])
+                self._passed(sent)
+                return sent
+
+            def recv(self, size: int) -> bytes:
+                data: bytes = super().recv(self._room(size))
+                self._passed(len(data))
+                return data
+
+            def _room(self, size: int) -> int:
+                return size if self.cut is None else max(1, min(size, self.cut - self.passed))
+
+            def _passed(self, size: int) -> None:
+                self.passed += size
+                if self.cut is not None and self.passed >= self.cut:
+                    if me.stopped_politely:
+                        self.cmd_channel.respond("426 Connection closed; transfer aborted.")
+                    else:
+                        self.cmd_channel.close()
+                    self.close()
+
+        class Control(FTPHandler):  # type: ignore[misc]  # pyftpdlib is not typed
+            dtp_handler = Data
+            authorizer = DummyAuthorizer()
+            use_sendfile = False
+            banner = "ready"
+            auth_failed_timeout = 0
+
+            def __init__(self, *args: object, **kwargs: object) -> None:
+                super().__init__(*args, **kwargs)
+                self._extra_feats = ["XSHA256"] if hashes else []
+
+            def pre_process_command(self, line: str, cmd: str, arg: str) -> None:
+                me.commands.append(f"{cmd} {arg}".strip())
+                super().pre_process_command(line, cmd, arg)
+
+            def log(self, *args: object, **kwargs: object) -> None:
+                pass
+
+            logline = log_exception = log_cmd = log_transfer = log
+
+        Control.proto_cmds = dict(FTPHandler.proto_cmds)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # writing by anonymous is what we want here
+            Control.authorizer.add_anonymous(str(self.root), perm="elradfmwMT", msg_login="hi")
+        Control.authorizer.add_user("me", "p@ss", str(self.root), perm="elradfmwMT")
+        Control.authorizer.add_user("reader", "r", str(self.root), perm="elr")
+        if hashes:
+            Control.proto_cmds["XSHA256"] = {"perm": "r", "auth": True, "arg": True, "help": "digest"}
+
+            def ftp_xsha256(handler: FTPHandler, path: str) -> None:
+                body = b"another" if lie else Path(path).read_bytes()
+                handler.respond(f"250 {hashlib.sha256(body).hexdigest()}")
+
+            Control.ftp_XSHA256 = ftp_xsha256
+        if not dates:
+            del Control.proto_cmds["MDTM"]
+        return Control
