@@ -1,0 +1,29 @@
+"""Finding the checkpoints of earlier runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from flow_core.checkpoint.record import FILE_NAME
+
+
+def get_all_checkpoints(rundir: str | os.PathLike[str] = "runinfo") -> list[str]:
+    """Return the checkpoint directories of all runs under a directory, oldest run first; none if it does not exist.
+
+    Made for ``config.checkpoint_files = get_all_checkpoints()``.
+    """
+    found = [path.parent for path in Path(rundir).glob(f"*/checkpoint/{FILE_NAME}")]
+    return [str(path.resolve()) for path in sorted(found, key=lambda path: _order(path.parent))]
+
+
+def get_last_checkpoint(rundir: str | os.PathLike[str] = "runinfo") -> list[str]:
+    """Return the checkpoint directory of the last run that has one, as a list of one; empty if there is none."""
+    return get_all_checkpoints(rundir)[-1:]
+
+
+def _order(run: Path) -> tuple[int, float, str]:
+    """Numbered runs by number; others before them by age."""
+    if run.name.isdecimal():
+        return (1, float(int(run.name)), run.name)
+    return (0, run.stat().st_mtime, run.name)

@@ -1,0 +1,52 @@
+"""The arguments of a call by the names of their parameters, so that ``f(1)`` and ``f(x=1)`` are one call."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FunctionType
+
+STREAMS = frozenset({"stdout", "stderr"})
+"""Parameters that never count: where output goes does not make another call."""
+
+
+def named_arguments(
+    function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object], ignore: Sequence[str]
+) -> Iterator[tuple[str, object]]:
+    """Yield (name, value) of every argument that counts, in a fixed order; defaults count as if passed.
+
+    What does not fit the signature is yielded too, under its position or name: the call itself will say what is wrong.
+    """
+    skipped = STREAMS.union(ignore)
+    given = dict(_positional(function, args))
+    rest = dict(kwargs)
+    for name, value in _defaults(function):
+        if name not in given and name not in rest:
+            given[name] = value
+    given.update(rest)
+    for name in sorted(given):
+        if name not in skipped:
+            yield name, given[name]
+
+
+def _positional(function: Callable[..., object], args: Sequence[object]) -> Iterator[tuple[str, object]]:
+    if not isinstance(function, FunctionType):
+        yield from ((str(number), value) for number, value in enumerate(args))
+        return
+    code = function.__code__
+    names = code.co_varnames[: code.co_argcount]
+    yield from zip(names, args, strict=False)
+    extra = args[len(names) :]
+    if code.co_flags & inspect.CO_VARARGS:
+        yield "*" + code.co_varnames[code.co_argcount + code.co_kwonlyargcount], tuple(extra)
+    else:
+        yield from ((str(len(names) + number), value) for number, value in enumerate(extra))
+
+
+def _defaults(function: Callable[..., object]) -> Iterator[tuple[str, object]]:
+    if not isinstance(function, FunctionType):
+        return
+    defaults = function.__defaults__ or ()
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    yield from zip(names[len(names) - len(defaults) :], defaults, strict=True)
+    yield from (function.__kwdefaults__ or {}).items()

@@ -1,0 +1,307 @@
+"""The memoizer: results by key, in memory and in checkpoints.
+
+When a checkpoint is written, and when it is safe against what:
+
+- mode ``task_exit``: ``store`` returns when write(2) of its records has returned. They survive the death of this
+  process; against the death of the machine the file is synced to disk within 5 s of a write, in the background, and at
+  the end.
+- ``periodic``: every ``checkpoint_period``, synced each time; and at the end.
+- ``dfk_exit``: when the kernel ends.
+- always: ``checkpoint()``, which returns when the file is synced.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from flow_core.checkpoint.log import CheckpointLog
+from flow_core.checkpoint.reader import CheckpointReader, Record, checkpoint_file
+from flow_core.checkpoint.record import PYTHON, Meta, pack
+from flow_core.errors import BadCheckpoint, ConfigurationError
+from flow_core.interfaces.call import Call
+from flow_core.interfaces.memoizer import AppIdentity, MemoEntry, Memoizer, MemoKey, MissReason, Stored
+from flow_core.memo.explain import Candidate, candidate_of, explain
+from flow_core.memo.key import SOURCE, memo_key, source_key
+from flow_core.memo.stored import Filed, Kept, dump
+
+MODES = (None, "task_exit", "periodic", "dfk_exit", "manual")
+_DEFAULT_PERIOD_S = 1800.0
+_SYNC_S = 5.0
+_IDLE_S = 3600.0
+_KEEP_BYTES = 512
+_CANDIDATES = 1000
+
+
+class BasicMemoizer(Memoizer):
+    """Remembers results while the run lasts, writes them to a checkpoint as its mode says, reads earlier ones.
+
+    Thread-safe. Values that are in a checkpoint file and larger than 512 bytes are not kept in memory.
+
+    Attributes:
+        enabled: Whether anything is remembered at all.
+        loaded: Number of results found in ``checkpoint_files``.
+    """
+
+    def __init__(
+        self,
+        *,
+        enabled: bool = True,
+        checkpoint_mode: str | None = None,
+        checkpoint_period: str | float | None = None,
+        checkpoint_dir: str | os.PathLike[str],
+        checkpoint_files: Sequence[str | os.PathLike[str]] = (),
+        logger: logging.Logger | None = None,
+    ) -> None:
+        """Read the earlier checkpoints; nothing is written yet.
+
+        Args:
+            enabled: False remembers nothing, finds nothing and writes nothing (``app_cache=False``).
+            checkpoint_mode: None, ``task_exit``, ``periodic``, ``dfk_exit`` or ``manual`` (the same as None).
+            checkpoint_period: ``"HH:MM:SS"`` or seconds, for ``periodic``; 30 minutes if None.
+            checkpoint_dir: Directory of this run's checkpoint; made when first needed.
+            checkpoint_files: Earlier checkpoints: files, their directories, or runs' directories.
+            logger: Where to tell of what was loaded and of failures.
+
+        Raises:
+            ConfigurationError: the mode or the period is wrong.
+            BadCheckpoint: an earlier checkpoint is not there, or is none. A torn or damaged one is reported and used.
+        """
+        if checkpoint_mode not in MODES:
+            raise ConfigurationError(
+                f"checkpoint_mode={checkpoint_mode!r} is unknown; use None, 'task_exit', 'periodic' or 'dfk_exit'"
+            )
+        self.enabled = enabled
+        self.loaded = 0
+        self._mode = checkpoint_mode
+        self._period_s = period_seconds(checkpoint_period)
+        self._logger = logger if logger is not None else logging.getLogger("flow.memo")
+        self._log = CheckpointLog(Path(checkpoint_dir).absolute())
+        self._table: dict[bytes, Kept | Filed] = {}
+        self._foreign: dict[bytes, Filed] = {}
+        self._unwritten: dict[bytes, MemoEntry] = {}
+        self._candidates: dict[str, deque[Candidate]] = {}
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
+        self._work = threading.Event()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._complained: set[str] = set()
+        if enabled:
+            for place in checkpoint_files:
+                self._load(checkpoint_file(place).absolute())
+
+    # -- the interface
+
+    def key(self, app: AppIdentity, call: Call) -> MemoKey:
+        """Return the key of a call whose arguments are resolved. Raises Unhashable naming the argument."""
+        return memo_key(app, call)
+
+    def lookup(self, key: MemoKey) -> Stored | None:
+        """Return the newest entry of this key, or None."""
+        found: Kept | Filed | None = self._table.get(key.digest)
+        if found is None and self._foreign:
+            source = source_key(key)
+            found = self._foreign.get(source) if source is not None else None
+        return found
+
+    def store(self, entries: Sequence[MemoEntry]) -> None:
+        """Remember results; in mode ``task_exit`` write them. A failure to write is logged, and tried again later."""
+        if not self.enabled or not entries:
+            return
+        with self._lock:
+            for entry in entries:
+                self._table[entry.key.digest] = Kept(entry.value)
+                self._unwritten[entry.key.digest] = entry
+                self._remember(entry.key.app, Candidate(entry.key.parts, f"task {entry.task_id}"))
+        if self._mode == "task_exit":
+            self._write([entry.key.digest for entry in entries])
+        self._see_to_background()
+
+    def checkpoint(self, tasks: Sequence[int] | None = None) -> Path | None:
+        """Write and sync what is not yet written, of the given tasks or all; return the checkpoint's directory.
+
+        Returns:
+            The directory, or None where memoization is off.
+
+        Raises:
+            BadCheckpoint: it could not be written; the entries are kept for the next time.
+        """
+        if not self.enabled:
+            return None
+        with self._lock:
+            wanted = None if tasks is None else set(tasks)
+            digests = [d for d, entry in self._unwritten.items() if wanted is None or entry.task_id in wanted]
+        try:
+            self._log.open()
+            self._write_or_raise(digests)
+            self._log.sync()
+        except OSError as error:
+            raise BadCheckpoint(f"the checkpoint {self._log.directory} could not be written: {error}") from error
+        return self._log.directory
+
+    def explain(self, key: MemoKey) -> MissReason:
+        """Say in which part a key differs from the nearest of the last 1000 entries of the same app."""
+        if not self.enabled:
+            return MissReason("memoization is off (app_cache=False)")
+        with self._lock:
+            candidates = list(self._candidates.get(key.app, ()))
+        return explain(key.app, key.parts, candidates)
+
+    def close(self) -> None:
+        """Write what the mode asks for, sync, and close the file; idempotent. Failures are logged."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            left = list(self._unwritten)
+        self._stop.set()
+        self._work.set()
+        if self._thread is not None:
+            self._thread.join(_SYNC_S)
+        if self._mode in ("task_exit", "periodic", "dfk_exit") and left:
+            self._write(left)
+        try:
+            self._log.close()
+        except OSError as error:
+            self._logger.error("The checkpoint %s could not be synced: %s", self._log.directory, error)
+
+    # -- writing
+
+    def _write(self, digests: Sequence[bytes]) -> None:
+        try:
+            self._write_or_raise(digests)
+        except (OSError, BadCheckpoint) as error:
+            self._complain("write", f"The checkpoint {self._log.directory} could not be written: {error}")
+
+    def _write_or_raise(self, digests: Sequence[bytes]) -> None:
+        """Write unwritten entries; one writer at a time, so that records of a key are in the order of their entries."""
+        with self._writing:
+            now = time.time_ns()
+            with self._lock:
+                entries = [entry for d in digests if (entry := self._unwritten.get(d)) is not None]
+            packed = [(entry, data) for entry in entries if (data := self._dump(entry)) is not None]
+            if packed:
+                offsets = self._log.append([pack(_meta(entry, now), data) for entry, data in packed])
+                sizes = [len(data) for _, data in packed]
+                self._written([entry for entry, _ in packed], offsets, sizes, now)
+
+    def _written(self, entries: Sequence[MemoEntry], offsets: Sequence[int], sizes: Sequence[int], now: int) -> None:
+        with self._lock:
+            for entry, offset, size in zip(entries, offsets, sizes, strict=True):
+                digest = entry.key.digest
+                if self._unwritten.get(digest) is entry:
+                    del self._unwritten[digest]
+                    if size > _KEEP_BYTES:
+                        self._table[digest] = Filed(self._log.path, offset, digest, now)
+
+    def _dump(self, entry: MemoEntry) -> bytes | None:
+        """Pickle a value; one that cannot be is kept in memory alone, and said so once an app."""
+        try:
+            return dump(entry.value)
+        except Exception as error:
+            with self._lock:
+                if self._unwritten.get(entry.key.digest) is entry:
+                    del self._unwritten[entry.key.digest]
+            self._complain(
+                f"pickle {entry.key.app}",
+                f"The result of task {entry.task_id} of app {entry.key.app!r} is not in the checkpoint, since a "
+                f"{type(entry.value).__qualname__} cannot be pickled: {error}",
+            )
+            return None
+
+    def _complain(self, about: str, text: str) -> None:
+        """Log an error once: a full disk must not fill the log too."""
+        if about not in self._complained:
+            self._complained.add(about)
+            self._logger.error("%s", text)
+
+    # -- the background thread: syncs (task_exit) or checkpoints (periodic)
+
+    def _see_to_background(self) -> None:
+        if self._mode not in ("task_exit", "periodic"):
+            return
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None and not self._closed:
+                    self._thread = threading.Thread(target=self._background, name="flow-checkpoint", daemon=True)
+                    self._thread.start()
+        if not self._work.is_set():
+            self._work.set()
+
+    def _background(self) -> None:
+        pause_s = _SYNC_S if self._mode == "task_exit" else self._period_s
+        while not self._stop.is_set():
+            if not self._work.wait(_IDLE_S) or self._stop.wait(pause_s):
+                continue
+            self._work.clear()
+            try:
+                if self._mode == "periodic":
+                    self.checkpoint()
+                else:
+                    self._log.sync()
+            except (OSError, BadCheckpoint) as error:
+                self._complain("sync", f"The checkpoint {self._log.directory} could not be synced: {error}")
+
+    # -- reading earlier checkpoints
+
+    def _load(self, path: Path) -> None:
+        reader = CheckpointReader(path)
+        count = 0
+        for record in reader:
+            self._take(path, record)
+            count += 1
+        for damage in reader.damages:
+            self._logger.warning("Checkpoint %s; what is before is used", damage)
+        self.loaded += count
+        self._logger.info("Loaded %d results from checkpoint %s", count, path.parent)
+
+    def _take(self, path: Path, record: Record) -> None:
+        meta = record.meta
+        filed = Filed(path, record.offset, meta.digest, meta.written_ns)
+        known = self._table.get(meta.digest)
+        if not isinstance(known, Filed) or known.written_ns <= meta.written_ns:
+            self._table[meta.digest] = filed
+        if meta.source is not None and meta.python != PYTHON:
+            other = self._foreign.get(meta.source)
+            if other is None or other.written_ns <= meta.written_ns:
+                self._foreign[meta.source] = filed
+        self._remember(meta.app, candidate_of(meta, str(path.parent)))
+
+    def _remember(self, app: str, candidate: Candidate) -> None:
+        known = self._candidates.get(app)
+        if known is None:
+            known = self._candidates[app] = deque(maxlen=_CANDIDATES)
+        known.append(candidate)
+
+
+def period_seconds(period: str | float | None) -> float:
+    """Return a checkpoint period in seconds; 30 minutes for None.
+
+    Raises:
+        ConfigurationError: it is neither ``HH:MM:SS`` nor a positive number of seconds.
+    """
+    if period is None:
+        return _DEFAULT_PERIOD_S
+    if isinstance(period, str):
+        fields = period.split(":")
+        if len(fields) == 3 and all(field.isdecimal() for field in fields):
+            hours, minutes, seconds = (int(field) for field in fields)
+            if minutes < 60 and seconds < 60 and hours + minutes + seconds > 0:
+                return float(3600 * hours + 60 * minutes + seconds)
+    elif isinstance(period, (int, float)) and not isinstance(period, bool) and period > 0:
+        return float(period)
+    raise ConfigurationError(f"checkpoint_period={period!r} is neither 'HH:MM:SS' nor a positive number of seconds")
+
+
+def _meta(entry: MemoEntry, now: int) -> Meta:
+    key = entry.key
+    parts = tuple(part for part in key.parts if part[0] != SOURCE)
+    times = (entry.started_ns, entry.ended_ns, now)
+    return Meta(key.digest, source_key(key), entry.task_id, *times, PYTHON, key.app, parts)
