@@ -1,0 +1,285 @@
+"""The nursery's own process: forks workers, reaps them, sweeps their sessions. Single-threaded; never touches zmq.
+
+It ends, with all workers, when its socket to the manager closes. Whatever processes tasks leave behind come to it, since
+it is their subreaper.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+from flow_core.remote.faults import point
+from flow_executors.manager import sessions
+from flow_executors.worker import birth
+
+MAX_MESSAGE = 262_144
+_PAGES = 64
+_PAGE_SIZE = 4096
+_RESULT_PIPE = 262_144
+_TAIL_BYTES = 2048
+_END_GRACE_S = 2.0
+_RESCAN_S = 0.05
+
+
+class _Infant:
+    """One worker as its nursery knows it."""
+
+    __slots__ = ("doomed", "log", "log_start", "pid", "rank")
+
+    def __init__(self, rank: int, pid: int, log: str, log_start: int) -> None:
+        self.rank = rank
+        self.pid = pid
+        self.log = log
+        self.log_start = log_start
+        self.doomed: float | None = None  # when what is left of its session is killed
+
+
+class Cradle:
+    """The loop of the nursery."""
+
+    def __init__(self, control: socket.socket, manager_pid: int) -> None:
+        self._control = control
+        self._manager_pid = manager_pid
+        self._pool = birth.Pool()
+        self._workers: dict[int, _Infant] = {}  # by pid
+        self._lingering: dict[int, float] = {}  # sessions whose worker died after SIGTERM -> when to SIGKILL the rest
+        self._wakeup, self._alarm = socket.socketpair()
+
+    def run_and_exit(self) -> NoReturn:
+        """Serve until the manager is gone, then end every worker and this process."""
+        status = 0
+        try:
+            self._prepare()
+            self._serve()
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            status = 70
+        finally:
+            try:
+                self._end_all()
+            finally:
+                os._exit(status)
+
+    def _prepare(self) -> None:
+        birth.set_name("flow-nursery")
+        birth.become_subreaper()
+        self._wakeup.setblocking(False)
+        self._alarm.setblocking(False)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the manager's to handle
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._alarm.fileno(), warn_on_full_buffer=False)
+        birth.preload()
+        gc.collect()
+        gc.freeze()
+
+    def _serve(self) -> None:
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._wakeup, select.POLLIN)
+        while True:
+            poll.poll(self._patience_ms())
+            self._reap()
+            self._sweep()
+            if not self._listen():
+                return
+
+    def _patience_ms(self) -> int | None:
+        doomed = any(infant.doomed is not None for infant in self._workers.values())
+        return int(_RESCAN_S * 1000) if doomed or self._lingering else None
+
+    # -- orders of the manager
+
+    def _listen(self) -> bool:
+        """Obey the orders that wait; False when the manager is gone."""
+        while True:
+            try:
+                data = self._control.recv(MAX_MESSAGE, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return True
+            except ConnectionError:
+                return False
+            if not data:
+                return False
+            self._obey(json.loads(data))
+
+    def _obey(self, order: dict[str, object]) -> None:
+        match order:
+            case {"do": "configure", "logs": str(logs), "env": dict(env), "settings": dict(settings)}:
+                self._pool = birth.Pool(logs, env, settings)
+            case {"do": "spawn", "rank": int(rank), "env": dict(env), "cpus": list(cpus)}:
+                self._spawn(rank, env, cpus)
+            case {"do": "kill", "rank": int(rank), "grace": float(grace) | int(grace)}:
+                self._kill(rank, float(grace))
+
+    def _spawn(self, rank: int, env: dict[str, str], cpus: list[int]) -> None:
+        point("nursery.spawn")
+        fds: list[int] = []
+        try:
+            task_r, task_w = _pipe(fds, os.O_DIRECT, _PAGES * _PAGE_SIZE)
+            result_r, result_w = _pipe(fds, 0, _RESULT_PIPE)
+            depth = fcntl.fcntl(task_w, fcntl.F_GETPIPE_SZ) // _PAGE_SIZE - 1
+            log = self._pool.log_of(rank)
+            log_start = _size(log)
+            nursery = os.getpid()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            pid = os.fork()
+        except OSError as error:
+            self._close(fds)
+            self._tell({"was": "failed", "rank": rank, "reason": str(error)})
+            return
+        if pid == 0:
+            self._leave([task_w, result_r])
+            birth.be_born(self._pool, birth.Cot(rank, env, cpus, log, task_r, result_w), nursery)
+        self._workers[pid] = _Infant(rank, pid, log, log_start)
+        self._tell({"was": "spawned", "rank": rank, "pid": pid, "depth": depth}, [task_w, task_r, result_r])
+        self._close(fds)
+
+    def _leave(self, others: list[int]) -> None:
+        """In the newborn: forget what belongs to the nursery."""
+        signal.set_wakeup_fd(-1)
+        self._control.close()
+        self._wakeup.close()
+        self._alarm.close()
+        self._close(others)
+
+    def _kill(self, rank: int, grace_s: float) -> None:
+        for infant in self._workers.values():
+            if infant.rank == rank and infant.doomed is None:
+                infant.doomed = time.monotonic() + grace_s
+                sessions.signal_session(infant.pid, signal.SIGTERM)
+                sessions.signal_session(infant.pid, signal.SIGCONT)
+
+    # -- deaths
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                self._wakeup.recv(4096)
+            except BlockingIOError:
+                break
+        while (ended := _ended_child()) is not None:
+            infant = self._workers.pop(ended, None)
+            if infant is not None:
+                self._sweep_after(infant)
+            status = os.waitpid(ended, 0)[1]
+            if infant is not None:
+                tail = _tail(infant.log, infant.log_start)
+                self._tell({"was": "died", "rank": infant.rank, "pid": ended, "status": status, "tail": tail})
+
+    def _sweep_after(self, infant: _Infant) -> None:
+        """End what a dead worker's task left running: at once, or after its grace if it was told to end."""
+        if infant.doomed is None:
+            sessions.signal_session(infant.pid, signal.SIGKILL)
+        elif sessions.members(infant.pid):
+            self._lingering[infant.pid] = infant.doomed
+
+    def _sweep(self) -> None:
+        """Kill what outlived its grace."""
+        now = time.monotonic()
+        for infant in self._workers.values():
+            if infant.doomed is not None and infant.doomed <= now:
+                sessions.signal_session(infant.pid, signal.SIGKILL)
+        for session, deadline in list(self._lingering.items()):
+            if not sessions.members(session):
+                del self._lingering[session]
+            elif deadline <= now:
+                sessions.signal_session(session, signal.SIGKILL)
+
+    def _end_all(self) -> None:
+        """End all workers and everything they left behind."""
+        deadline = time.monotonic() + _END_GRACE_S
+        known = [*self._workers, *self._lingering]
+        for session in known:
+            sessions.signal_session(session, signal.SIGTERM)
+            sessions.signal_session(session, signal.SIGCONT)
+        for pid in sessions.children(os.getpid()):  # daemons of tasks, in sessions of their own
+            os.kill(pid, signal.SIGTERM)
+        _wait_until(lambda: not self._anybody(known), deadline)
+        _wait_until(lambda: not self._kill_rest(known), deadline + _END_GRACE_S)
+
+    def _anybody(self, known: list[int]) -> bool:
+        self._reap_silently()
+        return bool(sessions.children(os.getpid())) or any(sessions.members(session) for session in known)
+
+    def _kill_rest(self, known: list[int]) -> bool:
+        for session in known:
+            sessions.signal_session(session, signal.SIGKILL)
+        for pid in sessions.children(os.getpid()):
+            os.kill(pid, signal.SIGKILL)
+        return self._anybody(known)
+
+    def _reap_silently(self) -> None:
+        while (ended := _ended_child()) is not None:
+            os.waitpid(ended, 0)
+
+    # -- ways out
+
+    def _tell(self, message: dict[str, object], fds: list[int] | None = None) -> None:
+        try:
+            socket.send_fds(self._control, [json.dumps(message).encode()], fds or [])
+        except OSError:
+            return  # the manager is gone: seen by the next recv
+
+    @staticmethod
+    def _close(fds: list[int]) -> None:
+        for fd in fds:
+            os.close(fd)
+
+
+def _pipe(fds: list[int], flags: int, size: int) -> tuple[int, int]:
+    ends = os.pipe2(os.O_CLOEXEC | flags)
+    fds.extend(ends)
+    try:
+        fcntl.fcntl(ends[1], fcntl.F_SETPIPE_SZ, size)
+    except OSError:
+        pass  # the user's limit of pipe pages is reached: it stays at the system's default
+    return ends
+
+
+def _ended_child() -> int | None:
+    """Return the pid of a child that ended and still is a zombie, whose pid can't be taken by another yet."""
+    try:
+        info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return None if info is None else info.si_pid
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _tail(path: str, start: int) -> str:
+    try:
+        with open(path, "rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(start, size - _TAIL_BYTES))
+            return log.read(_TAIL_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _wait_until(done: Callable[[], bool], deadline: float) -> None:
+    while not done() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+if sys.platform != "linux":
+    raise ImportError("the nursery needs Linux (packet pipes, subreapers): use threads or another executor here")

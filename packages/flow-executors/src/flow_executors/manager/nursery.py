@@ -1,0 +1,201 @@
+"""The manager's end of its nursery: the process that forks the workers, reports their deaths and sweeps after them.
+
+The nursery is forked before the manager imports zmq, so that workers inherit neither its threads nor its descriptors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from flow_executors.manager.cradle import MAX_MESSAGE, Cradle
+
+_FDS_A_MESSAGE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """A worker was forked.
+
+    Attributes:
+        rank: Its number in the pool.
+        pid: Its process id, which is its session's id too.
+        task_in: Where tasks are written.
+        task_back: The other end of that pipe, to read back what was not started.
+        result_out: Where results are read.
+        depth: How many tasks the pipe holds.
+    """
+
+    rank: int
+    pid: int
+    task_in: int
+    task_back: int
+    result_out: int
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """A worker ended, and all of its session with it.
+
+    Attributes:
+        rank: Its number in the pool.
+        pid: What its process id was.
+        exit_code: How it exited, or None.
+        signal: What killed it, or None.
+        stderr_tail: The last lines it wrote.
+    """
+
+    rank: int
+    pid: int
+    exit_code: int | None
+    signal: int | None
+    stderr_tail: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotSpawned:
+    """A worker could not be forked: ``reason`` says why."""
+
+    rank: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class NurseryGone:
+    """The nursery itself died; no worker can be trusted to live."""
+
+
+Report = Spawned | Died | NotSpawned | NurseryGone
+
+
+class Nursery:
+    """A handle on the nursery's process. One thread only; nothing here blocks but ``close``."""
+
+    def __init__(self, control: socket.socket, pid: int) -> None:
+        self._control = control
+        self._orders: deque[bytes] = deque()  # those that did not fit into the socket yet
+        self.pid = pid
+
+    @classmethod
+    def fork(cls) -> Nursery:
+        """Fork the nursery. To be called while the process has one thread and nothing open that workers must not see."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent = os.getpid()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            Cradle(theirs, parent).run_and_exit()
+        theirs.close()
+        ours.setblocking(False)
+        return cls(ours, pid)
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when a report waits."""
+        return self._control.fileno()
+
+    def configure(
+        self,
+        *,
+        executor: str,
+        node: str,
+        index_fd: int,
+        log_dir: str = "",
+        environment: Mapping[str, str] | None = None,
+        working_dir: str | None = None,
+        max_result: int = 16 << 30,
+        usage: bool = False,
+    ) -> None:
+        """Say what all workers share. Before the first ``spawn``.
+
+        Args:
+            executor: Label of the executor.
+            node: Host name.
+            index_fd: This process's descriptor of the index of blobs.
+            log_dir: Where ``worker_N.log`` go; empty for none.
+            environment: Variables of every worker.
+            working_dir: Directory of staged files.
+            max_result: Largest result in bytes.
+            usage: Whether to measure what each task uses.
+        """
+        settings = {
+            "executor": executor,
+            "node": node,
+            "manager_pid": os.getpid(),
+            "index_fd": index_fd,
+            "working_dir": working_dir,
+            "max_result": max_result,
+            "usage": usage,
+        }
+        self._send({"do": "configure", "logs": log_dir, "env": dict(environment or {}), "settings": settings})
+
+    def spawn(self, rank: int, environment: Mapping[str, str], cpus: Sequence[int] = ()) -> None:
+        """Ask for a worker; Spawned or NotSpawned will be reported."""
+        self._send({"do": "spawn", "rank": rank, "env": dict(environment), "cpus": list(cpus)})
+
+    def kill(self, rank: int, grace_s: float = 2.0) -> None:
+        """Ask to end a worker and all of its session: SIGTERM, and SIGKILL after ``grace_s``. Died will be reported."""
+        self._send({"do": "kill", "rank": rank, "grace": grace_s})
+
+    def receive(self) -> list[Report]:
+        """Return the reports that wait, without blocking."""
+        reports: list[Report] = []
+        while True:
+            try:
+                data, fds, _, _ = socket.recv_fds(self._control, MAX_MESSAGE, _FDS_A_MESSAGE)
+            except BlockingIOError:
+                self._flush()  # what it reported made room for more orders
+                return reports
+            except ConnectionError:
+                data, fds = b"", []
+            if not data:
+                reports.append(NurseryGone())
+                return reports
+            reports.append(_report(json.loads(data), fds))
+
+    def close(self, timeout_s: float = 5.0) -> bool:
+        """End all workers and the nursery; return whether it ended by itself within ``timeout_s``."""
+        self._control.close()
+        pidfd = os.pidfd_open(self.pid)
+        try:
+            import select
+
+            ended = bool(select.select([pidfd], [], [], timeout_s)[0])
+        finally:
+            os.close(pidfd)
+        if not ended:
+            os.kill(self.pid, 9)
+        os.waitpid(self.pid, 0)
+        return ended
+
+    def _send(self, message: Mapping[str, object]) -> None:
+        self._orders.append(json.dumps(message).encode())
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._orders:
+            try:
+                self._control.send(self._orders[0])
+            except (BlockingIOError, ConnectionError):
+                return  # sent after the next report; a dead nursery is reported by receive()
+            self._orders.popleft()
+
+
+def _report(message: dict[str, object], fds: list[int]) -> Report:
+    match message:
+        case {"was": "spawned", "rank": int(rank), "pid": int(pid), "depth": int(depth)}:
+            return Spawned(rank, pid, *fds, depth=depth)
+        case {"was": "died", "rank": int(rank), "pid": int(pid), "status": int(status), "tail": str(tail)}:
+            code = os.waitstatus_to_exitcode(status)
+            return Died(rank, pid, code if code >= 0 else None, -code if code < 0 else None, tail)
+        case {"was": "failed", "rank": int(rank), "reason": str(reason)}:
+            return NotSpawned(rank, reason)
+        case _:
+            raise ValueError(f"the nursery sent {message!r}: a bug of Flow")

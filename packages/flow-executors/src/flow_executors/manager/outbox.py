@@ -1,0 +1,83 @@
+"""Results on their way to the interchange: gathered, sent in batches, kept until they are acknowledged. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from flow_core.interfaces.outcome import Verdict
+from flow_executors.manager.pipes import Frame
+from flow_executors.wire.results import pack_results
+
+
+class Outbox:
+    """Columns of the next message, and the messages that are not acknowledged."""
+
+    def __init__(self) -> None:
+        self.manager = 0
+        """The number given by the interchange."""
+        self.offset_ns = 0
+        self._sequence = 0
+        self._keys: list[int] = []
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self._workers: list[int] = []
+        self._statuses = bytearray()
+        self._payloads: list[bytes | memoryview] = []
+        self._unacknowledged: deque[tuple[int, bytes, tuple[int, ...]]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def add_frames(self, rank: int, frames: list[Frame]) -> None:
+        """Take results as a worker wrote them."""
+        keys, starts, ends, statuses, payloads = zip(*frames, strict=True)
+        self._keys += keys
+        self._starts += starts
+        self._ends += ends
+        self._statuses += bytes(statuses)
+        self._payloads += payloads
+        self._workers += [rank] * len(keys)
+
+    def add(
+        self, key: int, verdict: Verdict, payload: bytes = b"", rank: int = 0, start: int = 0, end: int = 0
+    ) -> None:
+        """Take an outcome that the manager itself states."""
+        self._keys.append(key)
+        self._starts.append(start)
+        self._ends.append(end)
+        self._workers.append(rank)
+        self._statuses.append(verdict)
+        self._payloads.append(payload)
+
+    def pack(self) -> bytes:
+        """Make one message of all that was gathered, and keep it until it is acknowledged."""
+        self._sequence += 1
+        message = pack_results(
+            self.manager,
+            self._sequence,
+            self.offset_ns,
+            self._keys,
+            self._starts,
+            self._ends,
+            self._workers,
+            self._statuses,
+            self._payloads,
+        )
+        self._unacknowledged.append((self._sequence, message, tuple(self._keys)))
+        self._keys, self._starts, self._ends, self._workers = [], [], [], []
+        self._statuses, self._payloads = bytearray(), []
+        return message
+
+    def acknowledge(self, sequence: int) -> None:
+        """Forget messages up to this number."""
+        kept = self._unacknowledged
+        while kept and kept[0][0] <= sequence:
+            kept.popleft()
+
+    def unacknowledged(self) -> list[bytes]:
+        """Return the messages to send again after a new registration, under the number given there."""
+        return [message for _, message, _ in self._unacknowledged]
+
+    def keys(self) -> list[int]:
+        """Return the keys of results that are not acknowledged."""
+        return [*self._keys, *(key for _, _, keys in self._unacknowledged for key in keys)]

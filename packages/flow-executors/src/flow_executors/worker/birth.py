@@ -1,0 +1,158 @@
+"""How a worker comes to be: from a fork of the nursery to its loop. Standard library and the leaf only."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import NoReturn
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_CRASHED = 70
+
+
+class Pool:
+    """What all workers of a manager share.
+
+    Attributes:
+        logs: Directory of the workers' logs; empty for none (they write where the manager writes).
+        environment: Variables of every worker.
+        settings: Keywords for ``loop.Settings``, all but the rank.
+    """
+
+    __slots__ = ("environment", "logs", "settings")
+
+    def __init__(
+        self,
+        logs: str = "",
+        environment: Mapping[str, str] | None = None,
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
+        self.logs = logs
+        self.environment = dict(environment or {})
+        self.settings = dict(settings or {})
+
+    def log_of(self, rank: int) -> str:
+        """Return the path of a worker's log, or an empty string."""
+        return os.path.join(self.logs, f"worker_{rank}.log") if self.logs else ""
+
+
+class Cot:
+    """What one worker starts with: its rank, variables, CPUs, log and pipe ends."""
+
+    __slots__ = ("cpus", "environment", "log", "rank", "result_fd", "task_fd")
+
+    def __init__(
+        self, rank: int, environment: Mapping[str, str], cpus: Sequence[int], log: str, task_fd: int, result_fd: int
+    ) -> None:
+        self.rank = rank
+        self.environment = environment
+        self.cpus = cpus
+        self.log = log
+        self.task_fd = task_fd
+        self.result_fd = result_fd
+
+
+def preload() -> None:
+    """Import, in the nursery, what every worker needs: its forks share the pages."""
+    import flow_executors.worker.loop
+
+
+def be_born(pool: Pool, cot: Cot, nursery_pid: int) -> NoReturn:
+    """Turn the calling process, just forked, into a worker; ends with the process."""
+    status = _CRASHED
+    try:
+        _settle(pool, cot, nursery_pid)
+        from flow_executors.worker.loop import Settings, Worker
+
+        settings = Settings(rank=cot.rank, **pool.settings)  # type: ignore[arg-type]  # checked by Nursery.configure
+        Worker(settings, cot.task_fd, cot.result_fd).serve()
+        status = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        _flush()
+        os._exit(status)
+
+
+def _settle(pool: Pool, cot: Cot, nursery_pid: int) -> None:
+    os.setsid()
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != nursery_pid:
+        os._exit(_CRASHED)  # the nursery died before the line above
+    set_name(f"flow-w{cot.rank}")
+    for signum in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_DFL)
+    _redirect(cot.log)
+    os.environ.update(pool.environment)
+    os.environ.update(cot.environment)
+    if cot.cpus:
+        _pin(cot.cpus)
+    import faulthandler
+
+    faulthandler.enable(2)
+
+
+def _redirect(log: str) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    if log:
+        try:
+            fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            os.write(2, f"worker log {log} cannot be opened ({error}): writing here instead\n".encode())
+            return
+        os.dup2(fd, 1)
+        os.dup2(fd, 2)
+        os.close(fd)
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(line_buffering=True)  # what a task printed is there when it crashes
+
+
+def _pin(cpus: Sequence[int]) -> None:
+    try:
+        os.sched_setaffinity(0, cpus)
+    except OSError as error:
+        os.write(2, f"this worker could not be pinned to CPUs {list(cpus)} ({error}): it runs anywhere\n".encode())
+
+
+def set_name(name: str) -> None:
+    """Name the calling process, as ps and top show it (15 characters count)."""
+    try:
+        with open("/proc/self/comm", "w") as comm:
+            comm.write(name[:15])
+    except OSError:
+        return
+
+
+def become_subreaper() -> None:
+    """Make orphans below the calling process its children, so that it can end and reap them."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"prctl({option}): {os.strerror(number)}")
+
+
+def _flush() -> None:
+    import atexit
+
+    try:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:  # noqa: S110 - a full disk must not turn an orderly end into a crash
+        pass

@@ -1,0 +1,53 @@
+"""What passes between a manager and one of its workers, through two pipes of one machine. No I/O.
+
+To the worker, one packet of at most PACKET bytes a task: either a task's record as it came over the wire (class 0, small
+enough), or a *letter*, which begins with LETTER where a record has its function's digest::
+
+    16 B LETTER, u64 key, u32 class id, u32 file, u32 extra length, extra, record
+
+``extra`` is a pickle of (TaskSpec, variables). With ``file`` other than INLINE the record is the content of that
+descriptor of the manager. In both forms the key stands at KEY_AT.
+
+From the worker, a stream::
+
+    u32 payload length, u64 key, i64 start, i64 end, u8 status, payload
+
+Status as in RESULTS of the wire, or READY (the worker waits for tasks), or NEED (payload: digest of a missing blob).
+"""
+
+from __future__ import annotations
+
+import struct
+
+PACKET = 4096
+"""Longest packet, one page: what a packet pipe takes as one."""
+LETTER = b"\x00flow.letter.1\x00\x00"
+INLINE = 0xFFFFFFFF
+KEY_AT = 16
+READY = 0xFF
+NEED = 0xFE
+OK = 0
+APP_ERROR = 1
+
+KEY = struct.Struct("<Q")
+FRAME = struct.Struct("<IQqqB")
+_LETTER = struct.Struct("<16sQIII")
+LETTER_ROOM = PACKET - _LETTER.size
+
+
+def pack_letter(key: int, class_id: int, extra: bytes, record: bytes | memoryview, file: int = INLINE) -> bytes:
+    """Pack a task that needs more than its record; ``record`` is empty when it lies in a file."""
+    return b"".join((_LETTER.pack(LETTER, key, class_id, file, len(extra)), extra, record))
+
+
+def unpack_letter(packet: bytes) -> tuple[int, int, bytes, memoryview]:
+    """Return class id, file, extra and record of a letter."""
+    _, _, class_id, file, size = _LETTER.unpack_from(packet)
+    start = _LETTER.size + size
+    return class_id, file, packet[_LETTER.size : start], memoryview(packet)[start:]
+
+
+def key_of(packet: bytes) -> int:
+    """Return the key of a packet, record or letter."""
+    key: int = KEY.unpack_from(packet, KEY_AT)[0]
+    return key

@@ -1,0 +1,207 @@
+"""The loop of a worker: one packet, one task, one result, written at once. Standard library and the leaf only."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+from time import time_ns
+
+from flow_core.errors import AppException, SerializationError
+from flow_core.interfaces.call import DEFAULT_SPEC, NodeContext, TryKey
+from flow_core.remote.errors import pack
+from flow_core.remote.faults import point
+from flow_core.remote.run import execute
+from flow_executors.worker.frames import APP_ERROR, FRAME, KEY, KEY_AT, NEED, OK, PACKET, READY
+from flow_executors.worker.unpack import Parcel, Unpacker
+
+USAGE = 0x80
+_USAGE_VALUES = 5
+
+
+class Settings:
+    """What a worker is told about its surroundings; plain, so that it costs nothing to fork."""
+
+    __slots__ = ("executor", "index_fd", "manager_pid", "max_result", "node", "rank", "usage", "working_dir")
+
+    def __init__(
+        self,
+        executor: str,
+        node: str,
+        rank: int,
+        manager_pid: int,
+        index_fd: int,
+        working_dir: str | None = None,
+        max_result: int = 16 << 30,
+        usage: bool = False,
+    ) -> None:
+        self.executor = executor
+        self.node = node
+        self.rank = rank
+        self.manager_pid = manager_pid
+        self.index_fd = index_fd
+        self.working_dir = working_dir
+        self.max_result = max_result
+        self.usage = usage
+
+
+class Worker:
+    """One worker. Serves on the main thread of a process of its own."""
+
+    def __init__(self, settings: Settings, task_fd: int, result_fd: int) -> None:
+        self._settings = settings
+        self._task_fd = task_fd
+        self._result_fd = result_fd
+        self._pid = os.getpid()
+        self._in_task = False
+        self._unpacker = Unpacker(settings.manager_pid, settings.index_fd, self._ask_for)
+
+    def serve(self) -> None:
+        """Run tasks until the manager closes its end."""
+        signal.signal(signal.SIGINT, self._on_interrupt)
+        self._send(0, 0, 0, READY, b"")
+        read, task_fd = os.read, self._task_fd
+        while packet := read(task_fd, PACKET):
+            point("worker.before_run")
+            started = time_ns()
+            status, payload = self._run(packet)
+            ended = time_ns()
+            point("worker.after_run")
+            self._send(KEY.unpack_from(packet, KEY_AT)[0], started, ended, status, payload)
+            point("worker.result_written")
+
+    def _run(self, packet: bytes) -> tuple[int, bytes]:
+        """Run the task in a packet; whatever it does, return a status and a payload."""
+        before = _usage() if self._settings.usage else None
+        try:
+            parcel = self._unpacker.unpack(packet)
+            status, payload = OK, self._pack_value(self._call(parcel))
+        except BaseException as error:
+            self._in_task = False
+            self._end_forked_child()
+            status, payload = APP_ERROR, pack(_presentable(error))
+        if before is not None:
+            status, payload = status | USAGE, _usage_since(before) + payload
+        return status, payload
+
+    def _call(self, parcel: Parcel) -> object:
+        self._in_task = True
+        if not parcel.steps and parcel.spec is DEFAULT_SPEC:
+            value = parcel.func(*parcel.args, **parcel.kwargs)
+        else:
+            value = self._execute(parcel)
+        self._in_task = False
+        if os.getpid() != self._pid:
+            self._end_forked_child()
+        return value
+
+    def _execute(self, parcel: Parcel) -> object:
+        settings, spec = self._settings, parcel.spec
+        where = NodeContext(
+            executor=settings.executor,
+            node=settings.node,
+            worker=settings.rank,
+            key=TryKey(parcel.key),
+            working_dir=settings.working_dir,
+            walltime_s=spec.walltime_s,
+            main_thread=True,
+        )
+        saved = {name: os.environ.get(name) for name, _ in parcel.variables}
+        os.environ.update(parcel.variables)
+        try:
+            return execute(parcel.func, parcel.args, parcel.kwargs, spec, parcel.steps, where)
+        finally:
+            for name, value in saved.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+    def _pack_value(self, value: object) -> bytes:
+        if value is None:
+            return b""
+        payload = _dumps(value)
+        if len(payload) > self._settings.max_result:
+            raise SerializationError(
+                f"the result of the task, of type {type(value).__name__}, has {len(payload)} bytes; at most "
+                f"{self._settings.max_result} are sent (max_result_bytes): write it to a file and return a File"
+            )
+        return payload
+
+    def _send(self, key: int, started: int, ended: int, status: int, payload: bytes) -> None:
+        """Write one frame; blocks while the pipe is full. The loop ends with the pipe's other end."""
+        data = FRAME.pack(len(payload), key, started, ended, status) + payload
+        count = os.write(self._result_fd, data)
+        if count < len(data):
+            rest = memoryview(data)[count:]
+            while rest:
+                rest = rest[os.write(self._result_fd, rest) :]
+
+    def _ask_for(self, digest: bytes) -> None:
+        self._send(0, 0, 0, NEED, digest)
+
+    def _end_forked_child(self) -> None:
+        """A task called os.fork and its child came back to here: it must not go on as a second worker."""
+        if os.getpid() != self._pid:
+            os.write(2, f"process {os.getpid()}, forked by a task with os.fork(), returned from the app: ended\n".encode())
+            sys.stdout.flush()
+            os._exit(0)
+
+    def _on_interrupt(self, signum: int, frame: object) -> None:
+        if self._in_task:
+            raise KeyboardInterrupt
+
+
+def _dumps(value: object) -> bytes:
+    try:
+        data = pickle.dumps(value, 5)
+        if b"__main__" not in data:
+            return data
+    except Exception:
+        pass
+    import cloudpickle
+
+    try:
+        by_value: bytes = cloudpickle.dumps(value, protocol=5)
+    except Exception as error:
+        raise SerializationError(
+            f"the result of the task, of type {type(value).__name__}, cannot be pickled "
+            f"({type(error).__name__}: {error}): return plain data, or write it to a file and return a File"
+        ) from error
+    return by_value
+
+
+def _presentable(error: BaseException) -> BaseException:
+    """Turn what would end a whole process into an error of the app."""
+    if isinstance(error, Exception):
+        return error
+    if isinstance(error, SystemExit):
+        text = f"the app ended its process: sys.exit({error.code!r})"
+    elif isinstance(error, KeyboardInterrupt):
+        text = "the app was interrupted (KeyboardInterrupt, or SIGINT sent to its worker)"
+    else:
+        text = f"the app raised {type(error).__name__}: {error}"
+    shown = AppException(text)
+    shown.__cause__ = error
+    return shown
+
+
+def _usage() -> tuple[float, float, int, int, int]:
+    import resource
+
+    own, below = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (
+        own.ru_utime + below.ru_utime,
+        own.ru_stime + below.ru_stime,
+        max(own.ru_maxrss, below.ru_maxrss),
+        own.ru_inblock + below.ru_inblock,
+        own.ru_oublock + below.ru_oublock,
+    )
+
+
+def _usage_since(before: tuple[float, float, int, int, int]) -> bytes:
+    import struct
+
+    now = _usage()
+    return struct.pack("<ddQQQ", now[0] - before[0], now[1] - before[1], now[2], now[3] - before[3], now[4] - before[4])

@@ -1,0 +1,186 @@
+"""From a packet to a function and its arguments. Layouts: ``wire.tasks``, ``serialize.functions``, ``worker.frames``."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+import time
+from hashlib import blake2b
+
+from flow_core.errors import DeserializationError
+from flow_core.interfaces.call import DEFAULT_SPEC
+from flow_core.remote.refs import resolve
+from flow_executors.worker.frames import INLINE, LETTER, unpack_letter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flow_core.interfaces.call import TaskSpec, TaskStep
+
+    Function = Callable[..., object]
+    Payload = tuple[tuple[object, ...], dict[str, object], tuple[TaskStep, ...]]
+
+_RECORD = struct.Struct("<16sQIB3x")
+_BUFFERS = 0x01
+_NOTHING: Payload = ((), {}, ())
+_FUNCTIONS_KEPT = 1024
+_LOOKS = 8
+_BLOB_PATIENCE_S = 60.0
+INDEX_ROW = struct.Struct("<16sIQ")
+
+
+class Parcel:
+    """One task, unpacked.
+
+    Attributes:
+        variables: Environment of this task alone, given by the manager (its devices).
+    """
+
+    __slots__ = ("args", "func", "key", "kwargs", "spec", "steps", "variables")
+
+    def __init__(
+        self, key: int, func: Function, payload: Payload, spec: TaskSpec, variables: tuple[tuple[str, str], ...]
+    ) -> None:
+        self.key = key
+        self.func = func
+        self.args, self.kwargs, self.steps = payload
+        self.spec = spec
+        self.variables = variables
+
+
+class Unpacker:
+    """Unpacks tasks; keeps the functions it has seen. ``need`` tells the manager that a blob is missing."""
+
+    def __init__(self, manager_pid: int, index_fd: int, need: Callable[[bytes], None]) -> None:
+        self._files = f"/proc/{manager_pid}/fd/"
+        self._index_fd = index_fd
+        self._need = need
+        self._functions: dict[bytes, Function] = {}
+
+    def unpack(self, packet: bytes) -> Parcel:
+        """Return the task in a packet.
+
+        Raises:
+            DeserializationError: the arguments or the function cannot be unpickled here; the cause is chained.
+            ImportError, AttributeError: the function's module is not here, or is another version.
+        """
+        spec, variables = DEFAULT_SPEC, ()
+        record: bytes | memoryview = packet
+        if packet.startswith(LETTER):
+            _, file, extra, record = unpack_letter(packet)
+            spec, variables = pickle.loads(extra)
+            if file != INLINE:
+                record = self._read_file(file)
+        digest, key, _, flags = _RECORD.unpack_from(record)
+        func = self._functions.get(digest) or self._load_function(digest)
+        if len(record) == _RECORD.size:
+            return Parcel(key, func, _NOTHING, spec, variables)
+        payload = memoryview(record)[_RECORD.size :]
+        return Parcel(key, func, self._load_payload(payload, flags, func), spec, variables)
+
+    def _load_payload(self, payload: memoryview, flags: int, func: Function) -> Payload:
+        try:
+            if flags & _BUFFERS:
+                return self._load_with_buffers(payload)
+            loaded: Payload = pickle.loads(payload)
+        except Exception as error:
+            raise DeserializationError(
+                f"the arguments of {getattr(func, '__qualname__', func)} could not be unpickled on this machine "
+                f"({type(error).__name__}: {error}): are the packages that they need installed here?"
+            ) from error
+        return loaded
+
+    def _load_with_buffers(self, payload: memoryview) -> Payload:
+        from flow_executors.wire.tasks import unpack_buffers
+
+        refs, rest = unpack_buffers(payload)
+        buffers = [self._map(ref.blob, ref.offset, ref.length, ref.hint) for ref in refs]
+        loaded: Payload = pickle.loads(rest, buffers=buffers)
+        return loaded
+
+    def _load_function(self, digest: bytes) -> Function:
+        blob = self._blob(digest)
+        if blob[:1] == b"R":
+            func = resolve(str(blob[1:], "utf-8"))
+        else:
+            func = self._unpickle_function(blob[1:])
+        if len(self._functions) >= _FUNCTIONS_KEPT:
+            self._functions.clear()
+        self._functions[digest] = func
+        return func
+
+    @staticmethod
+    def _unpickle_function(pickled: bytes) -> Function:
+        try:
+            func: Function = pickle.loads(pickled)
+        except Exception as error:
+            raise DeserializationError(
+                f"the function of the task could not be unpickled on this machine ({type(error).__name__}: {error}): "
+                "are the packages that it needs installed here?"
+            ) from error
+        return func
+
+    # -- blobs and buffers, which lie in files of the manager
+
+    def _blob(self, digest: bytes) -> bytes:
+        """Return a function's blob, checked: the manager may have dropped it while this worker looked it up."""
+        for _ in range(_LOOKS):
+            try:
+                blob = self._read_file(self._find(digest))
+            except FileNotFoundError:
+                continue
+            if blake2b(blob, digest_size=len(digest)).digest() == digest:
+                return blob
+        raise DeserializationError(f"the code of the task (blob {digest.hex()}) was dropped here while it was read")
+
+    def _map(self, digest: bytes, offset: int, length: int, hint: str) -> memoryview:
+        """Map a buffer, copy on write: from where the sender has it if that can be opened, else from the manager."""
+        try:
+            fd = os.open(hint, os.O_RDONLY | os.O_CLOEXEC) if hint else -1
+        except OSError:
+            fd = -1
+        if fd < 0 or os.fstat(fd).st_size < offset + length:
+            fd = os.open(f"{self._files}{self._find(digest)}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return _mapped(fd, offset, length)
+        finally:
+            os.close(fd)
+
+    def _find(self, digest: bytes) -> int:
+        """Return the manager's descriptor of a blob, asking for it if it is missing."""
+        deadline, pause = 0.0, 0.001
+        while (found := self._lookup(digest)) is None:
+            if not deadline:
+                self._need(digest)
+                deadline = time.monotonic() + _BLOB_PATIENCE_S
+            elif time.monotonic() > deadline:
+                raise DeserializationError(
+                    f"the code or a buffer of the task (blob {digest.hex()}) did not arrive in {_BLOB_PATIENCE_S:g} s"
+                )
+            time.sleep(pause)
+            pause = min(0.05, pause * 2)
+        return found
+
+    def _lookup(self, digest: bytes) -> int | None:
+        index = self._read_file(self._index_fd)
+        for at in range(len(index) - INDEX_ROW.size, -1, -INDEX_ROW.size):
+            name, fd, _ = INDEX_ROW.unpack_from(index, at)
+            if name == digest:
+                return int(fd)
+        return None
+
+    def _read_file(self, number: int) -> bytes:
+        with open(f"{self._files}{number}", "rb", buffering=0) as file:
+            return file.readall()
+
+
+def _mapped(fd: int, offset: int, length: int) -> memoryview:
+    import mmap
+
+    if not length:
+        return memoryview(bytearray())
+    start = offset - offset % mmap.ALLOCATIONGRANULARITY
+    whole = mmap.mmap(fd, offset - start + length, flags=mmap.MAP_PRIVATE, offset=start)
+    return memoryview(whole)[offset - start : offset - start + length]
