@@ -1,0 +1,56 @@
+"""``python -m flow_executors.interchange --label LABEL --run RUN``: settings come as JSON on standard input."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import signal
+import sys
+
+from flow_executors.interchange.setup import Setup
+from flow_executors.interchange.shell import Shell, introduction
+from flow_executors.wire.schema import decode
+
+
+def main() -> int:
+    """Run one interchange until its script is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the script, which then says EXIT
+    _raise_descriptor_limit()
+    setup = decode(Setup, sys.stdin.buffer.read())
+    logger = _open_log(setup)
+    logger.info("interchange %d of %s, run %s, at %s", setup.incarnation, setup.label, setup.run_id, setup.endpoint)
+    try:
+        Shell(setup, introduction(setup, _version()), logger).run()
+    except Exception:
+        logger.exception("the interchange failed")
+        return 1
+    logger.info("the interchange ends")
+    return 0
+
+
+def _open_log(setup: Setup) -> logging.Logger:
+    logging.raiseExceptions = False  # a full disk must not disturb the run
+    logger = logging.getLogger("flow.interchange")
+    logger.setLevel(logging.DEBUG if setup.debug else logging.INFO)
+    handler = logging.FileHandler(setup.log) if setup.log else logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    return logger
+
+
+def _raise_descriptor_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError):
+        pass
+
+
+def _version() -> str:
+    from flow_executors import __version__
+
+    return __version__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

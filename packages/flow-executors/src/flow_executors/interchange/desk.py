@@ -1,0 +1,66 @@
+"""What all parts of the interchange's mind share: queues, managers, blobs, and the trays of outgoing messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from flow_core.interfaces.outcome import Verdict
+from flow_executors.interchange.blobs import Blobs
+from flow_executors.interchange.classes import Waiting
+from flow_executors.interchange.pool import Manager, Pool
+from flow_executors.wire.frames import DEFAULT_CLASS, pack_need, pack_results
+from flow_executors.wire.kinds import Buffer
+
+
+class Desk:
+    """The state of the interchange.
+
+    Attributes:
+        up: Messages for the client, in order.
+        down: Messages for managers, with their address.
+        waiting: Tasks that are at no manager.
+        pool: The managers.
+        blobs: Function bodies and large buffers.
+        specs: The SPEC message of each class.
+        time_ns: Wall time.
+    """
+
+    __slots__ = ("blobs", "down", "pool", "specs", "time_ns", "up", "waiting")
+
+    def __init__(self, time_ns: Callable[[], int]) -> None:
+        self.up: list[Buffer] = []
+        self.down: list[tuple[bytes, Buffer]] = []
+        self.waiting = Waiting()
+        self.pool = Pool()
+        self.blobs = Blobs()
+        self.specs: dict[int, Buffer] = {}
+        self.time_ns = time_ns
+
+    def send(self, manager: Manager, message: Buffer) -> None:
+        """Put a message for a manager into the tray, unless its connection is gone."""
+        if manager.cut_off_at is None:
+            self.down.append((manager.peer, message))
+
+    def send_blob(self, peer: bytes, digest: bytes) -> bool:
+        """Send a blob to a manager; False when it is not here."""
+        messages = self.blobs.get(digest)
+        self.down.extend((peer, message) for message in messages or ())
+        return messages is not None
+
+    def ask_for(self, digests: Iterable[bytes], peer: bytes) -> None:
+        """Ask the client for blobs that a manager waits for."""
+        fresh = self.blobs.want(digests, peer)
+        if fresh:
+            self.up.append(pack_need(fresh))
+
+    def send_spec(self, manager: Manager, class_id: int) -> None:
+        """Tell a manager of a class before its first task of it."""
+        if class_id != DEFAULT_CLASS and class_id not in manager.classes and class_id in self.specs:
+            manager.classes.add(class_id)
+            self.send(manager, self.specs[class_id])
+
+    def report(self, keys: Sequence[int], verdict: Verdict, payload: bytes = b"", number: int = 0) -> None:
+        """Report outcomes that are made here; ``number`` is the manager's who had the tasks."""
+        zeros, count = [0] * len(keys), len(keys)
+        statuses = bytes([verdict]) * count
+        self.up.append(pack_results(number, 0, 0, keys, zeros, zeros, zeros, statuses, [payload] * count))

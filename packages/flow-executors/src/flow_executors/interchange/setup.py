@@ -1,0 +1,45 @@
+"""What an interchange process is told at its start, over its standard input: so no key is on a command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Settings of one interchange process; keys are Z85 text.
+
+    Attributes:
+        run_id: The run.
+        label: The executor's label.
+        python: Version of the client's Python.
+        incarnation: Counts restarts from 0.
+        endpoint: Where the listening socket is bound, ``tcp://host:port``.
+        listen_fd: The inherited listening socket.
+        link_fd: The inherited end of the socket to the client.
+        server_public: The run's public key.
+        server_secret: The run's secret key.
+        admitted: Public keys of blocks, with the blocks.
+        heartbeat_period_s: How often managers are to be heard.
+        heartbeat_threshold_s: After which silence they count as lost.
+        log: Path of the log.
+        debug: Whether to log every message.
+    """
+
+    run_id: str
+    label: str
+    python: str
+    incarnation: int
+    endpoint: str
+    listen_fd: int
+    link_fd: int
+    server_public: str
+    server_secret: str
+    admitted: tuple[tuple[str, str], ...] = ()
+    heartbeat_period_s: float = 30.0
+    heartbeat_threshold_s: float = 120.0
+    log: str = ""
+    debug: bool = False
+
+    def __repr__(self) -> str:
+        return f"Setup(run_id={self.run_id!r}, label={self.label!r}, incarnation={self.incarnation})"
