@@ -1,0 +1,114 @@
+"""A provider whose every job is in the ledger."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from threading import Lock
+
+from flow_providers.errors import ProviderError, SchedulerUnavailable, SubmitUnknown
+from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
+from flow_providers.interfaces.job_status import JobStatus
+from flow_providers.interfaces.provider import ExecutionProvider
+from flow_providers.jobs.ledger import JobLedger
+from flow_providers.jobs.tag import new_tag
+from flow_providers.spec import spec_of
+
+logger = logging.getLogger("flow.providers.accounted")
+
+
+class AccountedProvider(ExecutionProvider):
+    """Wraps a provider so that each job is in the ledger, tagged, before it is submitted, and until it is gone.
+
+    Whether a job was submitted when its scheduler did not answer is found out by its tag.
+
+    Args:
+        provider: Does the work.
+        ledger: Knows the jobs.
+        run_id: The run they belong to.
+        owner: Who in the run submits them, such as an executor's label.
+    """
+
+    def __init__(self, provider: ExecutionProvider, ledger: JobLedger, *, run_id: str, owner: str) -> None:
+        self.provider = provider
+        self.ledger = ledger
+        self.run_id = run_id
+        self.owner = owner
+        self.label = provider.label
+        self.nodes_per_block = provider.nodes_per_block
+        self.cores_per_node = provider.cores_per_node
+        self.mem_per_node = provider.mem_per_node
+        self.walltime_s = provider.walltime_s
+        self.init_blocks = provider.init_blocks
+        self.min_blocks = provider.min_blocks
+        self.max_blocks = provider.max_blocks
+        self.parallelism = provider.parallelism
+        self._lock = Lock()
+        self._tags: dict[str, str] = {}  # of the jobs that are open in the ledger, by id
+
+    def submit(  # noqa: D102
+        self, command: str, tasks_per_node: int, job_name: str = "flow.auto", *, extras: JobExtras = NO_EXTRAS
+    ) -> str:
+        tag = extras.tag or new_tag()
+        self.ledger.intend(
+            tag, run_id=self.run_id, owner=self.owner, job_name=job_name, provider=spec_of(self.provider)
+        )
+        try:
+            job_id = self.provider.submit(command, tasks_per_node, job_name, extras=replace(extras, tag=tag))
+        except SubmitUnknown as error:
+            job_id = self._found(tag, error)
+        except ProviderError as error:
+            self.ledger.refused(tag, str(error))
+            raise
+        self.ledger.submitted(tag, job_id)
+        with self._lock:
+            self._tags[job_id] = tag
+        return job_id
+
+    def status(self, job_ids: Sequence[str]) -> list[JobStatus]:  # noqa: D102
+        answers = self.provider.status(job_ids)
+        for job_id, status in zip(job_ids, answers, strict=True):
+            if status.terminal:
+                self._ended(job_id, status.state.name)
+        return answers
+
+    def cancel(self, job_ids: Sequence[str]) -> list[bool]:  # noqa: D102
+        answers = self.provider.cancel(job_ids)
+        for job_id, gone in zip(job_ids, answers, strict=True):
+            if gone:
+                self._ended(job_id, "CANCELLED")
+        return answers
+
+    def find(self, tag_prefix: str) -> list[str]:  # noqa: D102
+        return self.provider.find(tag_prefix)
+
+    def tail(self, job_id: str, max_bytes: int = 4096) -> tuple[str, str]:  # noqa: D102
+        return self.provider.tail(job_id, max_bytes)
+
+    def offer_script_dir(self, path: str) -> None:  # noqa: D102
+        self.provider.offer_script_dir(path)
+
+    @property
+    def current_capacity(self) -> int:  # noqa: D102
+        return self.provider.current_capacity
+
+    def close(self) -> None:  # noqa: D102
+        self.provider.close()
+
+    def _found(self, tag: str, error: SubmitUnknown) -> str:
+        """Return the id of a job that may have been submitted. SubmitUnknown: still not known; the ledger has it."""
+        try:
+            found = self.provider.find(tag)
+        except SchedulerUnavailable:
+            raise error from None
+        if not found:
+            raise error
+        logger.warning("job %s was submitted though its scheduler did not say so: %s", found[0], error)
+        return found[0]
+
+    def _ended(self, job_id: str, how: str) -> None:
+        with self._lock:
+            tag = self._tags.pop(job_id, None)
+        if tag is not None:
+            self.ledger.ended(tag, how)

@@ -1,0 +1,92 @@
+"""The driver's side of the reaper."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import suppress
+
+from flow_providers.errors import ProviderError
+from flow_providers.interfaces.provider import ExecutionProvider
+from flow_providers.jobs.ledger import JobLedger
+from flow_providers.jobs.reaper import RELEASE
+from flow_providers.spec import spec_of
+
+
+class ReaperProcess:
+    """A process that cancels the jobs of one run and owner if this process ends without having closed it.
+
+    Start it before the first job is submitted, and after ``offer_script_dir``. Close it when the jobs are cancelled, or
+    shall live on.
+
+    Args:
+        provider: Of this library, or with a constructor that ``flow_providers.options.checked`` decorates; an
+            ``AccountedProvider`` is looked through.
+        ledger: Where the jobs are.
+        run_id: The run.
+        owner: Who submits, such as an executor's label.
+        log_path: File for what it does; None: nowhere.
+
+    Raises:
+        ProviderError: the provider could not be made in another process, or no process could be started.
+    """
+
+    def __init__(
+        self, provider: ExecutionProvider, ledger: JobLedger, *, run_id: str, owner: str, log_path: str | None = None
+    ) -> None:
+        provider = getattr(provider, "provider", provider)
+        if not hasattr(provider, "_options"):
+            raise ProviderError(
+                f"{type(provider).__name__} cannot be made again in the reaper: decorate its __init__ with "
+                "flow_providers.options.checked"
+            )
+        self._process = self._start(ledger, run_id, owner, log_path)
+        spec = json.dumps(spec_of(provider, secrets=True)).encode() + b"\n"
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(spec)
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def alive(self) -> bool:
+        """Return whether it runs; somebody may have killed it."""
+        return self._process.poll() is None
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """End it; it cancels nothing. Idempotent."""
+        pipe = self._process.stdin
+        if pipe is not None and not pipe.closed:
+            with suppress(OSError):
+                pipe.write(RELEASE)
+            with suppress(OSError):
+                pipe.close()
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(timeout_s)
+
+    @staticmethod
+    def _start(ledger: JobLedger, run_id: str, owner: str, log_path: str | None) -> subprocess.Popen[bytes]:
+        # in a job that Flow itself started, it must outlive that job's processes
+        environment = {name: value for name, value in os.environ.items() if name != "FLOW_JOB_ID"}
+        command = [sys.executable, "-m", "flow_providers.jobs.reaper"]
+        command += ["--label", owner, "--run", run_id, "--ledger", str(ledger.path)]
+        try:
+            with open(log_path or os.devnull, "ab") as log:
+                return subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                    start_new_session=True,
+                    bufsize=0,
+                )
+        except OSError as error:
+            raise ProviderError(f"cannot start the reaper of {owner}: {error}") from error
