@@ -168,6 +168,10 @@ class DependencyError(DataFlowException):
         self.outputs = list(outputs)
 
 
+class HiddenFutureError(DataFlowException):
+    """A future is hidden in an argument where it is not waited for; the message names the path."""
+
+
 class JoinError(DataFlowException):
     """Futures returned by a join app failed.
 

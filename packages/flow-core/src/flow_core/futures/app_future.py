@@ -1,0 +1,119 @@
+"""What calling an app gives: the future of a task, over all its tries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from flow_core.futures.data_future import DataFuture
+from flow_core.futures.derived import Derivable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+R = TypeVar("R")
+
+
+class Handle(Protocol):
+    """What the kernel gives to a future of an unfinished task: the way back to the task."""
+
+    def status(self) -> str:
+        """Return the name of the task's state."""
+        ...
+
+    def cancel(self, kill: bool) -> bool:
+        """Cancel the task; tell whether it is cancelled now."""
+        ...
+
+    def flush(self) -> None:
+        """Send what is buffered on the task's way."""
+        ...
+
+
+class AppFuture(Derivable[R]):
+    """The future of one call of an app. Awaitable; never shows the failure of a try that is made again.
+
+    ``future[i]`` and ``future.attr`` are futures of parts of the result.
+
+    Attributes:
+        tid: Id of the task, counted from 0 in each run.
+    """
+
+    __slots__ = ("_files", "_handle", "tid")
+
+    def __init__(self, tid: int, handle: Handle | None = None) -> None:
+        super().__init__()
+        self.tid = tid
+        self._handle: Handle | str | None = handle
+        self._files: TaskFiles | None = None
+
+    @property
+    def outputs(self) -> list[DataFuture]:
+        """The futures of the files the app makes, in the order of ``outputs=``."""
+        return [] if self._files is None else list(self._files.outputs)
+
+    @property
+    def stdout(self) -> str | DataFuture | None:
+        """The file standard output goes to: its path, or its DataFuture if it is staged out; None if not captured."""
+        return None if self._files is None else self._files.stdout
+
+    @property
+    def stderr(self) -> str | DataFuture | None:
+        """The file standard error goes to; see ``stdout``."""
+        return None if self._files is None else self._files.stderr
+
+    def task_status(self) -> str:
+        """Return the name of the task's state: ``pending``, ``launched``, ``running``, ``exec_done`` ..."""
+        handle = self._handle
+        if isinstance(handle, str):
+            return handle
+        return "unsched" if handle is None else handle.status()
+
+    def cancel(self, kill: bool = False) -> bool:
+        """Cancel the task unless it was reported to have started.
+
+        A cancelled task never starts, also if an executor has it already; its dependents fail with a DependencyError
+        whose cause is the cancellation.
+
+        Args:
+            kill: Also ask the executor to end the task if it has started. The future then ends when the executor has
+                done so, if it can: wait for it.
+
+        Returns:
+            Whether the task is cancelled now.
+        """
+        handle = self._handle
+        if self.done() or handle is None or isinstance(handle, str):
+            return self.cancelled()
+        return handle.cancel(kill)
+
+    def running(self) -> bool:
+        """Tell whether the task was reported to run."""
+        return not self.done() and self.task_status() in ("running", "joining")
+
+    def _about_to_wait(self) -> None:
+        handle = self._handle
+        if handle is not None and not isinstance(handle, str):
+            handle.flush()
+
+    def _describe(self) -> str:
+        return f"tid={self.tid} task={self.task_status()} {super()._describe()}"
+
+
+class TaskFiles:
+    """What only futures of tasks with files have."""
+
+    __slots__ = ("outputs", "stderr", "stdout")
+
+    def __init__(
+        self,
+        outputs: Sequence[DataFuture],
+        stdout: str | DataFuture | None,
+        stderr: str | DataFuture | None,
+    ) -> None:
+        self.outputs = tuple(outputs)
+        self.stdout = stdout
+        self.stderr = stderr
+
+    def all(self) -> list[DataFuture]:
+        """Return the futures of all files that are settled with the task."""
+        return [*self.outputs, *(s for s in (self.stdout, self.stderr) if isinstance(s, DataFuture))]

@@ -1,0 +1,89 @@
+"""The future of a file that an app makes."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future as StdFuture
+from typing import TYPE_CHECKING, cast
+
+from flow_core.errors import NotFutureError
+from flow_core.files import File
+from flow_core.futures.lean import CANCELLATION, Future, settle
+
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class DataFuture(Future[File]):
+    """Done when the app that makes the file is done; its result is the File. Fails as that app does.
+
+    Pass it to another app to make an edge of the graph; that app gets the File.
+
+    Attributes:
+        tid: Id of the task that makes the file, if known.
+    """
+
+    __slots__ = ("_file", "_parent", "tid")
+
+    def __init__(self, fut: StdFuture[Any] | None, file_obj: File | str, tid: int | None = None) -> None:
+        """Make the future of one file.
+
+        Args:
+            fut: The future of the app that makes the file; None for one that nobody settles.
+            file_obj: The file, or its path or URL.
+            tid: Id of the task.
+
+        Raises:
+            NotFutureError: ``fut`` is no future.
+        """
+        super().__init__()
+        if fut is not None and not isinstance(fut, StdFuture):
+            raise NotFutureError(f"DataFuture() needs the future of an app, not {type(fut).__name__} {fut!r}")
+        self._file = file_obj if isinstance(file_obj, File) else File(file_obj)
+        self._parent = fut
+        self.tid = tid
+        if fut is not None:
+            fut.add_done_callback(self.parent_callback)
+
+    @classmethod
+    def of_task(cls, parent: StdFuture[Any], file: File, tid: int) -> DataFuture:
+        """Make one that the kernel settles together with its parent."""
+        future = cls(None, file, tid)
+        future._parent = parent
+        return future
+
+    @property
+    def file_obj(self) -> File:
+        """The file, before it exists too."""
+        return self._file
+
+    @property
+    def filepath(self) -> str:
+        """Path of the file here. Raises ValueError for a remote file, which has none here."""
+        return self._file.filepath
+
+    @property
+    def filename(self) -> str:
+        """Last component of the file's path."""
+        return self._file.filename
+
+    def parent_callback(self, parent_fu: StdFuture[Any]) -> None:
+        """Take over how the parent ended. Called by the parent."""
+        error = CANCELLATION if parent_fu.cancelled() else parent_fu.exception()
+        settle([(cast("Future[object]", self), None if error else self._file, error)])
+
+    def cancel(self) -> bool:
+        """Cancel the app that makes the file; see its ``cancel``."""
+        if self._parent is None:
+            return super().cancel()
+        return self._parent.cancel()
+
+    def running(self) -> bool:
+        """Tell whether the app that makes the file is known to run."""
+        return not self.done() and self._parent is not None and self._parent.running()
+
+    def _about_to_wait(self) -> None:
+        if isinstance(self._parent, Future):
+            self._parent._about_to_wait()
+
+    def _describe(self) -> str:
+        return f"file={self._file.url!r} tid={self.tid} {super()._describe()}"

@@ -1,0 +1,78 @@
+"""``future[i]`` and ``future.attr``: futures of a part of a result, given at once."""
+
+from __future__ import annotations
+
+import builtins
+from concurrent.futures import Future as StdFuture
+from typing import ClassVar, TypeVar, cast
+
+from flow_core.futures.lean import CANCELLATION, Future, settle
+
+R = TypeVar("R")
+
+
+class Derivable(Future[R]):
+    """A future of whose result parts can be had as futures: ``f[0]``, ``f['key']``, ``f.name``.
+
+    Only public attributes: names that begin with an underscore, and those that futures themselves have, are never
+    looked up on the result.
+    """
+
+    __slots__ = ()
+
+    # An old-style sequence has __getitem__ and no __iter__: without these, `for x in future` would never end.
+    __iter__: ClassVar[None] = None
+    __contains__: ClassVar[None] = None
+
+    def __getitem__(self, key: builtins.object) -> DerivedFuture:
+        return DerivedFuture(self, key, is_attribute=False)
+
+    def __getattr__(self, name: str) -> DerivedFuture:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return DerivedFuture(self, name, is_attribute=True)
+
+
+class DerivedFuture(Derivable[object]):
+    """The future of an item or attribute of another future's result; fails as that one does.
+
+    A missing item or attribute is the exception that looking it up raises. Cancelling it does not cancel its parent.
+    """
+
+    __slots__ = ("_is_attribute", "_key", "_parent")
+
+    def __init__(self, parent: StdFuture[R], key: object, *, is_attribute: bool) -> None:
+        super().__init__()
+        self._parent: StdFuture[object] | None = cast("StdFuture[object]", parent)
+        self._key = key
+        self._is_attribute = is_attribute
+        parent.add_done_callback(self._resolve)
+
+    def _resolve(self, parent: StdFuture[R]) -> None:
+        self._parent = None
+        me = cast("Future[object]", self)
+        if parent.cancelled():
+            settle([(me, None, CANCELLATION)])
+            return
+        error = parent.exception()
+        value: object = None
+        if error is None:
+            try:
+                value = self._look_up(parent.result())
+            except Exception as failure:
+                error = failure
+        settle([(me, value, error)])
+
+    def _look_up(self, whole: object) -> object:
+        if self._is_attribute:
+            return getattr(whole, str(self._key))
+        return whole[self._key]  # type: ignore[index]  # whatever the user's result allows
+
+    def _about_to_wait(self) -> None:
+        parent = self._parent
+        if isinstance(parent, Future):
+            parent._about_to_wait()
+
+    def _describe(self) -> str:
+        part = f".{self._key}" if self._is_attribute else f"[{self._key!r}]"
+        return f"part={part} {super()._describe()}"

@@ -1,0 +1,82 @@
+"""The errors that one task's failure gives to others: they name the root cause, and carry it as ``__cause__``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING
+
+from flow_core.errors import DependencyError, JoinError
+
+if TYPE_CHECKING:
+    from flow_core.graph.task import Task
+
+_NAMED = 3
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """Return the exception of the first task that really failed. One step: roots are never chained through others."""
+    if isinstance(error, (DependencyError, JoinError)) and error.__cause__ is not None:
+        return error.__cause__
+    return error
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception as a line: its type and the first line of its text."""
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+
+
+def cancellation(who: object) -> CancelledError:
+    """Return the error of a cancelled task."""
+    return CancelledError(f"{who} was cancelled")
+
+
+def dependency_error(task: Task, failures: Sequence[tuple[str, BaseException]]) -> DependencyError:
+    """Return the error of a task whose parents failed.
+
+    Of parents that were not run either only the root cause is kept, so a chain of any length costs nothing more.
+    """
+    error = DependencyError(
+        f"{task} was not run: {_described(failures)}", _roots(failures), [file.url for file in task.options.outputs]
+    )
+    error.__cause__ = _roots(failures)[0]
+    return error
+
+
+def halted_error(task: Task, failure: tuple[str, BaseException]) -> DependencyError:
+    """Return the error of a task not run since another failed and errors are not lazy."""
+    root = root_cause(failure[1])
+    error = DependencyError(f"{task} was not run: lazy_errors=False, and {_described([failure])}", [root])
+    error.__cause__ = root
+    return error
+
+
+def join_error(task: Task, failures: Sequence[tuple[str, BaseException]]) -> JoinError:
+    """Return the error of a join app of whose futures some failed."""
+    error = JoinError(f"{task} failed: {_described(failures)}", _roots(failures))
+    error.__cause__ = _roots(failures)[0]
+    return error
+
+
+def _roots(failures: Sequence[tuple[str, BaseException]]) -> list[BaseException]:
+    roots: dict[int, BaseException] = {}
+    for _who, error in failures:
+        root = root_cause(error)
+        roots.setdefault(id(root), root)
+    return list(roots.values())
+
+
+def _described(failures: Sequence[tuple[str, BaseException]]) -> str:
+    parts = [_one(who, error) for who, error in failures[:_NAMED]]
+    if len(failures) > _NAMED:
+        parts.append(f"{len(failures) - _NAMED} more failed")
+    return "; ".join(parts)
+
+
+def _one(who: str, error: BaseException) -> str:
+    if isinstance(error, CancelledError):
+        return f"{who} was cancelled"
+    if isinstance(error, DependencyError):
+        return f"{who} was not run; the root cause is {one_line(root_cause(error))}"
+    return f"{who} failed with {one_line(root_cause(error))}"

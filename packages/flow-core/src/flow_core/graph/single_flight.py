@@ -1,0 +1,50 @@
+"""Identical calls in flight: the first runs, the others wait for it."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flow_core.graph.task import Task
+
+
+class Flights:
+    """Who leads each call in flight, and who follows, oldest first. Pure; guarded by the graph's caller."""
+
+    def __init__(self) -> None:
+        self._leaders: dict[bytes, Task] = {}
+        self._followers: dict[bytes, deque[Task]] = {}
+
+    def __len__(self) -> int:
+        return len(self._leaders)
+
+    def leader(self, digest: bytes) -> Task | None:
+        """Return who leads the call of this digest, None if nobody does."""
+        return self._leaders.get(digest)
+
+    def lead(self, digest: bytes, task: Task) -> None:
+        """Make a task the leader of a call that nobody leads."""
+        assert digest not in self._leaders
+        self._leaders[digest] = task
+
+    def follow(self, digest: bytes, task: Task) -> None:
+        """Let a task wait for the leader."""
+        self._followers.setdefault(digest, deque()).append(task)
+
+    def land(self, digest: bytes) -> list[Task]:
+        """End the flight; return all followers that have not ended meanwhile."""
+        del self._leaders[digest]
+        return [task for task in self._followers.pop(digest, ()) if not task.state.final]
+
+    def succeed(self, digest: bytes) -> Task | None:
+        """The leader is gone without a result: return the oldest follower, which leads now; None if there is none."""
+        del self._leaders[digest]
+        queue = self._followers.get(digest, deque())
+        while queue:
+            task = queue.popleft()
+            if not task.state.final:
+                self._leaders[digest] = task
+                return task
+        self._followers.pop(digest, None)
+        return None

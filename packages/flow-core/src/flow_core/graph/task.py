@@ -1,0 +1,189 @@
+"""The record of a task: what the graph, the kernel and the executors know of one call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from flow_core.graph.states import State
+from flow_core.interfaces.call import Call
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from flow_core.apps.definition import AppDefinition, CallOptions
+    from flow_core.futures.app_future import AppFuture
+    from flow_core.graph.retry import Spent
+    from flow_core.interfaces.call import TaskStep, TryKey
+    from flow_core.interfaces.executor import Executor
+    from flow_core.interfaces.memoizer import MemoKey
+
+
+class Home(Protocol):
+    """What a task's future asks of the kernel that the task lives in."""
+
+    def status_of(self, task: Task) -> str:
+        """Return the name of the task's state, with all reports taken into account."""
+        ...
+
+    def cancel_task(self, task: Task, kill: bool) -> bool:
+        """Cancel the task; tell whether it is cancelled now."""
+        ...
+
+    def flush_for(self, task: Task) -> None:
+        """Send what is buffered on the task's way."""
+        ...
+
+
+class Task(Call):
+    """One call of an app, over all its tries. It *is* the Call that executors get: there is no second object a task.
+
+    The graph owns it while it lives and forgets it when it ends; only its future may outlive it. What few tasks need
+    is in ``rare``.
+
+    Attributes:
+        tid: Id, counted from 0 in each run.
+        app: What was called.
+        options: What the call asks of Flow.
+        future: What the caller got.
+        home: The kernel it lives in; None in tests of the graph.
+        state: Where the task is on its way.
+        key: Key of the try that is out, 0 for none.
+        tries: How many tries were made.
+        started: Whether the current try is known to have started, or the task is past its tries.
+        executor: Where the current try runs.
+        waiting: How many parents (or joined futures) are not done.
+        children: Tasks that wait for this one.
+        value: The result, once it ended well.
+        error: The exception, once it ended otherwise.
+        spent: What its failures cost; None while there were none.
+        rare: What few tasks need; None for most.
+    """
+
+    __slots__ = (
+        "app",
+        "children",
+        "error",
+        "executor",
+        "future",
+        "home",
+        "key",
+        "options",
+        "rare",
+        "spent",
+        "started",
+        "state",
+        "tid",
+        "tries",
+        "value",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        tid: int,
+        app: AppDefinition,
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        options: CallOptions,
+        future: AppFuture[Any],
+        home: Home | None = None,
+    ) -> None:
+        self.func = app.func
+        self.args = args
+        self.kwargs = kwargs
+        self.spec = options.spec
+        self.steps: tuple[TaskStep, ...] = ()
+        self.tid = tid
+        self.app = app
+        self.options = options
+        self.future = future
+        self.home = home
+        self.state = State.unsched
+        self.key: TryKey | int = 0
+        self.tries = 0
+        self.started = False
+        self.executor: Executor | None = None
+        self.waiting = 0
+        self.children: list[Task] | None = None
+        self.value: object = None
+        self.error: BaseException | None = None
+        self.spent: Spent | None = None
+        self.rare: Rare | None = None
+
+    def more(self) -> Rare:
+        """Return what few tasks need, made when first asked for."""
+        if self.rare is None:
+            self.rare = Rare()
+        return self.rare
+
+    # -- what its future asks
+
+    def status(self) -> str:
+        """Return the name of the state."""
+        return self.state.name if self.home is None else self.home.status_of(self)
+
+    def cancel(self, kill: bool) -> bool:
+        """Cancel it; tell whether it is cancelled now."""
+        return self.home is not None and self.home.cancel_task(self, kill)
+
+    def flush(self) -> None:
+        """Send what is buffered on its way."""
+        if self.home is not None:
+            self.home.flush_for(self)
+
+    def __str__(self) -> str:
+        return f"task {self.tid} ({self.app.name})"
+
+    def __repr__(self) -> str:
+        return f"<Task {self.tid} {self.app.name} {self.state.name}>"
+
+
+class Rare:
+    """What few tasks need.
+
+    Attributes:
+        failures: How parents failed: (who, exception).
+        killed: Whether it was asked to be ended though it had started.
+        refused_by: Labels of executors that cannot run it.
+        original: Its resolved arguments, before staging replaced files in them.
+        memo_key: Key of its result.
+        leads: Whether identical calls in flight wait for this one.
+        parent: The join task in whose body it was made.
+        stage_out: What brings its outputs out, after a try that went well.
+        refused: Why the last executor refused it.
+        joins: Whether it is the call of a join app.
+        joined: What the body of the join app returned.
+        started_ns: Start of the try that went well, int64 ns UTC.
+        ended_ns: End of that try.
+    """
+
+    __slots__ = (
+        "ended_ns",
+        "failures",
+        "joined",
+        "joins",
+        "killed",
+        "leads",
+        "memo_key",
+        "original",
+        "parent",
+        "refused",
+        "refused_by",
+        "stage_out",
+        "started_ns",
+    )
+
+    def __init__(self) -> None:
+        self.failures: list[tuple[str, BaseException]] = []
+        self.killed = False
+        self.refused_by: set[str] = set()
+        self.original: tuple[tuple[object, ...], dict[str, object]] | None = None
+        self.memo_key: MemoKey | None = None
+        self.leads = False
+        self.parent: Task | None = None
+        self.stage_out: object = None
+        self.refused: BaseException | None = None
+        self.joins = False
+        self.joined: object = None
+        self.started_ns = 0
+        self.ended_ns = 0

@@ -1,0 +1,117 @@
+"""The futures in the arguments of a call: finding them at submission, putting their results in at launch."""
+
+from __future__ import annotations
+
+import inspect
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from flow_core.graph.resolver import ATOMS, may_hold_files, one_level, refuse_hidden, shallow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flow_core.graph.resolver import Resolver, Result
+    from flow_core.graph.task import Task
+
+_SPECIAL = frozenset(("inputs", "outputs", "stdout", "stderr"))
+
+
+def are_plain(args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
+    """Tell whether arguments surely hold neither futures nor files."""
+    for value in args:
+        if type(value) not in ATOMS:
+            return False
+    if kwargs:
+        return _SPECIAL.isdisjoint(kwargs) and all(type(value) in ATOMS for value in kwargs.values())
+    return True
+
+
+def need_staging(args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
+    """Tell whether staging must look at resolved arguments."""
+    if not _SPECIAL.isdisjoint(kwargs):
+        return True
+    return any(type(value) not in ATOMS and may_hold_files(value) for value in (*args, *kwargs.values()))
+
+
+class Arguments:
+    """Finds and replaces futures by the resolver of a run, or the default way."""
+
+    def __init__(self, resolver: Resolver | None) -> None:
+        """Take ``Config.dependency_resolver``."""
+        self._resolver = resolver
+
+    def futures(self, task: Task) -> list[Future[Any]]:
+        """Return the futures in a call's arguments.
+
+        ``inputs`` is copied on the way: what the caller does to the list later changes nothing.
+
+        Raises:
+            HiddenFutureError: one is hidden where it would not be waited for.
+        """
+        found: list[Future[Any]] = []
+
+        def collect(future: Future[Any]) -> object:
+            found.append(future)
+            return future
+
+        inputs = task.kwargs.get("inputs")
+        if isinstance(inputs, list):
+            task.kwargs = {**task.kwargs, "inputs": list(inputs)}
+        for index, value in enumerate(task.args):
+            if type(value) not in ATOMS:
+                self._gather(task, index, value, collect)
+        for name, value in task.kwargs.items():
+            if type(value) not in ATOMS:
+                self._gather(task, name, value, collect)
+        return found
+
+    def resolve(self, task: Task) -> None:
+        """Put results in the place of futures; all of them are done and ended well."""
+        task.args = tuple([self._resolved(task, index, value) for index, value in enumerate(task.args)])
+        task.kwargs = {name: self._resolved(task, name, value) for name, value in task.kwargs.items()}
+
+    def _gather(self, task: Task, where: int | str, value: object, collect: Callable[[Future[Any]], object]) -> None:
+        self._way(task, where, value)(value, collect)
+        if self._resolver is None:
+            _refuse(task, where, value)
+
+    def _resolved(self, task: Task, where: int | str, value: object) -> object:
+        return value if type(value) in ATOMS else self._way(task, where, value)(value, _result)
+
+    def _way(self, task: Task, where: int | str, value: object) -> Callable[[object, Result], object]:
+        if self._resolver is not None:
+            return self._resolver
+        if isinstance(value, (list, tuple, dict)) and _name(task, where) == "inputs":
+            return one_level
+        return shallow
+
+
+def _result(future: Future[Any]) -> object:
+    return future.result(timeout=0)
+
+
+def _refuse(task: Task, where: int | str, value: object) -> None:
+    if isinstance(value, Future):
+        return
+    name = _name(task, where)
+    if name != "inputs":
+        refuse_hidden(name, value)
+        return
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
+    for key, item in items:
+        refuse_hidden(f"{name}[{key!r}]", item)
+
+
+def _name(task: Task, where: int | str) -> str:
+    """Return the name of the parameter that an argument fills, by position or name."""
+    if isinstance(where, str):
+        return where
+    code = getattr(task.func, "__code__", None)
+    if code is not None and where < code.co_argcount:
+        return str(code.co_varnames[where])
+    try:
+        bound = inspect.signature(task.func).bind_partial(*task.args[: where + 1])
+        return list(bound.arguments)[-1]
+    except (TypeError, ValueError, IndexError):
+        return f"#{where + 1}"

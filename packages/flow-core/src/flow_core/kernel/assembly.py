@@ -1,0 +1,148 @@
+"""Putting a kernel together from a Config: its executors, its sinks, its memoizer."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from flow_core.errors import ConfigurationError, ExecutorError
+from flow_core.executors.futures import FuturesExecutor, SubmitExecutor, SubmitStyle
+from flow_core.interfaces.clock import SystemClock
+from flow_core.interfaces.context import RunContext, WithDriver
+from flow_core.interfaces.executor import Executor
+from flow_core.interfaces.scaling import ScalingSettings
+from flow_core.interfaces.sinks import RunInfo, SamplingSink
+
+if TYPE_CHECKING:
+    from flow_core.config import Config
+    from flow_core.interfaces.memoizer import Memoizer
+    from flow_core.interfaces.outcome import TryListener
+    from flow_core.interfaces.sampler import SamplerSpec
+    from flow_core.interfaces.sinks import EventPort, EventSink
+
+_START_TIMEOUT_S = 60.0
+
+
+def wrapped_executors(given: Iterable[object]) -> dict[str, Executor]:
+    """Return executors by label: ours as they are, stdlib pools and those in the seeds' style wrapped.
+
+    Raises:
+        ConfigurationError: two have the same label, or one is no executor.
+    """
+    executors: dict[str, Executor] = {}
+    for candidate in given:
+        executor = _wrapped(candidate, executors)
+        if executor.label in executors:
+            raise ConfigurationError(f"two executors have the label {executor.label!r}: give each its own label=")
+        executors[executor.label] = executor
+    return executors
+
+
+def _wrapped(candidate: object, known: dict[str, Executor]) -> Executor:
+    if isinstance(candidate, Executor):
+        return candidate
+    if isinstance(candidate, concurrent.futures.Executor):
+        return FuturesExecutor(_free_label(type(candidate).__name__, known), candidate)
+    if callable(getattr(candidate, "submit", None)) and hasattr(candidate, "label"):
+        return SubmitExecutor(cast("SubmitStyle", candidate))
+    raise ConfigurationError(f"{candidate!r} is no executor")
+
+
+def _free_label(name: str, known: dict[str, Executor]) -> str:
+    label, number = name, 1
+    while label in known:
+        number += 1
+        label = f"{name}_{number}"
+    return label
+
+
+def all_sinks(config: Config) -> list[EventSink]:
+    """Return all sinks of a Config."""
+    first = [] if config.monitoring is None else [config.monitoring]
+    return [*first, *config.sinks]
+
+
+def sampler_of(sinks: Iterable[object]) -> SamplerSpec | None:
+    """Return what the first sink that wants samples wants."""
+    for sink in sinks:
+        spec = sink.sampler() if isinstance(sink, SamplingSink) else None
+        if spec is not None:
+            return spec
+    return None
+
+
+def run_name(config: Config) -> str:
+    """Return the workflow's name: the Config's, or the script's."""
+    if config.name:
+        return config.name
+    script = sys.argv[0] if sys.argv else ""
+    return Path(script).name or "interactive"
+
+
+def run_info(config: Config, run_id: str, epoch: int, run_dir: Path) -> RunInfo:
+    """Return the run, as told to sinks."""
+    return RunInfo(run_id, epoch, run_dir, run_name(config), time.time_ns())
+
+
+def make_memoizer(config: Config, run_dir: Path, logger: logging.Logger) -> Memoizer | None:
+    """Return the run's memoizer; None if memoization is off for all apps."""
+    if not config.app_cache:
+        return None
+    if config.memoizer is not None:
+        return config.memoizer
+    from flow_core.memo.memoizer import BasicMemoizer
+
+    return BasicMemoizer(
+        checkpoint_mode=config.checkpoint_mode,
+        checkpoint_period=config.checkpoint_period,
+        checkpoint_dir=run_dir / "checkpoint",
+        checkpoint_files=config.checkpoint_files or (),
+        logger=logger.getChild("memo"),
+    )
+
+
+def executor_context(
+    config: Config,
+    label: str,
+    info: RunInfo,
+    listener: TryListener,
+    events: EventPort,
+    sampler: SamplerSpec | None,
+) -> RunContext:
+    """Return what an executor is given when it starts."""
+    return RunContext(
+        run_id=info.run_id,
+        epoch=info.epoch,
+        run_dir=info.run_dir,
+        executor_dir=info.run_dir / label,
+        listener=listener,
+        events=events,
+        scaling=ScalingSettings(
+            config.strategy if config.strategy is not None else "none", config.strategy_period, config.max_idletime
+        ),
+        lifetime=WithDriver(),
+        sampler=sampler,
+        logger=logging.getLogger(f"flow.executors.{label}"),
+        clock=SystemClock(),
+        start_timeout_s=_START_TIMEOUT_S,
+    )
+
+
+def start_executors(executors: Iterable[tuple[Executor, RunContext]]) -> None:
+    """Start executors one after the other; if one fails, shut down those that were started and raise its error."""
+    started: list[Executor] = []
+    try:
+        for executor, context in executors:
+            started.append(executor)
+            executor.start(context)
+    except BaseException as error:
+        for executor in reversed(started[:-1]):
+            executor.shutdown(5.0)
+        if isinstance(error, Exception) and not isinstance(error, ExecutorError):
+            raise ExecutorError(f"executor {started[-1].label!r} could not be started: {error}") from error
+        raise

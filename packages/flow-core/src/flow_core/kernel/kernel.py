@@ -1,0 +1,450 @@
+"""The dataflow kernel: takes calls of apps, runs each when its inputs exist, settles its future."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from flow_core.active import current_join
+from flow_core.apps.definition import NO_OPTIONS, AppDefinition, AppKind, CallOptions
+from flow_core.apps.special import resolve_streams
+from flow_core.config import Config, checked_config
+from flow_core.errors import KernelClosedError
+from flow_core.executors.threads import ThreadPoolExecutor
+from flow_core.files import File
+from flow_core.futures.app_future import AppFuture, TaskFiles
+from flow_core.futures.data_future import DataFuture
+from flow_core.graph.core import Core
+from flow_core.graph.failures import cancellation, halted_error
+from flow_core.graph.retry import Budgets
+from flow_core.graph.states import State
+from flow_core.graph.task import Task
+from flow_core.interfaces.memoizer import AppIdentity
+from flow_core.kernel import assembly, shutdown
+from flow_core.kernel.arguments import Arguments, are_plain
+from flow_core.kernel.launch import Launcher
+from flow_core.kernel.pending import Gate
+from flow_core.kernel.reactor import Reactor
+from flow_core.kernel.rundir import make_run_dir
+from flow_core.kernel.telling import Teller, stream_name
+from flow_core.observe.pump import EventPump
+from flow_core.staging.manager import StagingManager
+
+if TYPE_CHECKING:
+    from flow_core.apps.definition import StdStream
+    from flow_core.graph.core import Failure
+
+_BODIES = "flow-join"
+_BODY_THREADS = 4
+_epochs = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How far a run is, in numbers of tasks.
+
+    Attributes:
+        submitted: Calls taken.
+        unfinished: Not ended.
+        completed: Ran and ended well.
+        memoized: Ended well without being run.
+        failed: Failed themselves.
+        dep_failed: Not run since a parent failed.
+        cancelled: Cancelled.
+        dropped_outcomes: Reports of tries that nobody waited for any more.
+    """
+
+    submitted: int
+    unfinished: int
+    completed: int
+    memoized: int
+    failed: int
+    dep_failed: int
+    cancelled: int
+    dropped_outcomes: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.submitted} tasks: {self.completed} completed, {self.memoized} from memory, {self.failed} failed, "
+            f"{self.dep_failed} not run for failed dependencies, {self.cancelled} cancelled, {self.unfinished} unfinished"
+        )
+
+
+class DataFlowKernel:
+    """Runs the tasks of one Config. Usually made by ``flow.load``.
+
+    All methods may be called by any thread. Several kernels may exist in a process, each with executors of its own.
+    As a context manager it is left as ``Config.exit_mode`` says.
+
+    Attributes:
+        run_id: Name of the run, unique.
+        run_dir: Directory of the run, absolute.
+        executors: Executors by label.
+        memoizer: What remembers results; None with ``app_cache=False``.
+        staging: What moves files.
+        pump: Where events go.
+    """
+
+    def __init__(self, config: Config | None = None) -> None:
+        """Make the run's directory and start everything the Config names.
+
+        Raises:
+            ConfigurationError: the Config is wrong.
+            BadCheckpoint: an earlier checkpoint cannot be used.
+            ExecutorError: an executor could not be started; then nothing is left running.
+        """
+        self._config = config = Config() if config is None else checked_config(config).copy()
+        config.validate()
+        self.executors = assembly.wrapped_executors(config.executors)
+        self.run_id = str(uuid.uuid4())
+        self.run_dir: Path = make_run_dir(config.run_dir)
+        self._closing = shutdown.Closing(self)
+        self._refusal: str | None = None
+        self._tids = itertools.count()
+        self._info = assembly.run_info(config, self.run_id, next(_epochs), self.run_dir)
+        self._run_log = shutdown.open_log(config, self.run_dir)
+        self._logger = logging.getLogger("flow.kernel")
+        with shutdown.undone_on_error(self._closing):
+            self._assemble(config)
+        self._logger.info("Run %s of %s began in %s", self.run_id, self._info.name, self.run_dir)
+
+    def _assemble(self, config: Config) -> None:
+        budgets = Budgets(config.retries, config.infrastructure_retries, config.max_worker_kills)
+        self._core = Core(
+            budgets,
+            epoch=self._info.epoch,
+            lazy_errors=config.lazy_errors,
+            asks_price=config.retry_handler is not None,
+        )
+        self._reactor = Reactor(self._core, self._logger)
+        self._reactor.on_ended = self._on_ended
+        self._gate = None if config.max_pending is None else Gate(config.max_pending, self._core.live.__len__)
+        self.staging = StagingManager(config.staging)
+        self.memoizer = assembly.make_memoizer(config, self.run_dir, self._logger)
+        sinks = assembly.all_sinks(config)
+        self.pump = EventPump(sinks, self._info, logging.getLogger("flow.events"))
+        self.pump.start()
+        self._teller = Teller(self.pump, self._logger)
+        self._core.verbose = self._teller.tries or self._teller.states
+        self._bodies = ThreadPoolExecutor(label=_BODIES, max_threads=_BODY_THREADS)
+        self._arguments = Arguments(config.dependency_resolver)
+        self._launcher = Launcher(
+            self._reactor,
+            self,
+            self._arguments,
+            self.staging,
+            self.memoizer,
+            self.executors,
+            self._bodies,
+            config.executor_chooser,
+            config.retry_handler,
+            self._teller,
+            self._logger,
+        )
+        self._reactor.perform = self._launcher.perform
+        shutdown.tell_start(self, self._info)
+        sampler = assembly.sampler_of(sinks)
+        assembly.start_executors(
+            (executor, assembly.executor_context(config, label, self._info, self._reactor, self.pump, sampler))
+            for label, executor in {**self.executors, _BODIES: self._bodies}.items()
+        )
+        self._closing.begin()
+
+    # -- calls
+
+    def submit_call(
+        self, app: AppDefinition, args: tuple[object, ...], kwargs: dict[str, object], options: CallOptions = NO_OPTIONS
+    ) -> AppFuture[Any]:
+        """Take one call of an app; return its future at once.
+
+        Waits only with ``Config(max_pending=...)``, while too many tasks are unfinished.
+
+        Raises:
+            KernelClosedError: the kernel was cleaned up.
+            ConfigurationError: the app names an executor that does not exist.
+            HiddenFutureError: a future is hidden in an argument where it is not waited for.
+            DependencyError: with ``lazy_errors=False``, that an earlier task failed.
+        """
+        if self._refusal is not None:
+            raise KernelClosedError(f"app {app.name!r} was called, but {self._refusal}")
+        if self._gate is not None:
+            self._gate.enter()
+        future: AppFuture[Any] = AppFuture(next(self._tids))
+        task = Task(future.tid, app, args, kwargs, options, future, self)
+        future._handle = task
+        if (
+            options is NO_OPTIONS
+            and app.kind is AppKind.PYTHON
+            and not app.cache
+            and are_plain(args, kwargs)
+            and self._core.halted is None
+        ):
+            self._launcher.choose(task)
+            if self._teller.tasks:
+                self._tell_submitted(task, ())
+            self._reactor.post(self._core.submitted_placed, task)
+        else:
+            self._submit_any(task)
+        return future
+
+    def submit(
+        self,
+        func: Callable[..., Any],
+        *args: Any,
+        executors: str | Sequence[str] = "all",
+        fn_hash: str | None = None,
+        cache: bool = False,
+        **kwargs: Any,
+    ) -> AppFuture[Any]:
+        """Call any function as a task.
+
+        Args:
+            func: The function.
+            args: Its arguments, which may be futures.
+            executors: ``"all"``, or labels of those that may run it.
+            fn_hash: Ignored; the function's own digest is used.
+            cache: Whether its result is remembered.
+            kwargs: Its keyword arguments.
+        """
+        labels = None if executors == "all" else (executors,) if isinstance(executors, str) else tuple(executors)
+        name = getattr(func, "__name__", type(func).__name__)
+        definition = AppDefinition(
+            func, name, AppKind.PYTHON, labels, cache, AppIdentity(name, func, "python:1"), takes=_ALL_TAKEN
+        )
+        return self.submit_call(definition, args, kwargs)
+
+    def _submit_any(self, task: Task) -> None:
+        """Submit a task that may have dependencies, files or a memoized result."""
+        halted = self._core.halted
+        if halted is not None:
+            raise halted_error(task, halted)
+        self._launcher.allowed(task)  # raises for unknown labels, where the caller sees it
+        if task.app.kind is AppKind.JOIN:
+            task.more().joins = True
+        above = current_join.get()
+        if above is not None:
+            task.more().parent = self._core.live.get(above)
+        self._give_files(task)
+        futures = self._arguments.futures(task)
+        if self._teller.tasks:
+            self._tell_submitted(task, futures)
+        parents, foreign, failures = self.split(futures)
+        self._reactor.post(self._core.submitted, (task, parents, len(foreign), failures))
+        if foreign:
+            self.watch(task, foreign)
+
+    def _give_files(self, task: Task) -> None:
+        """Give the future what it tells of outputs and standard streams."""
+        options = task.options
+        if not options.outputs and options.stdout is None and options.stderr is None:
+            return
+        stdout, stderr = resolve_streams(task.app, options, task.tid, self.run_dir)
+        if stdout is not options.stdout or stderr is not options.stderr:
+            task.options = CallOptions(options.spec, options.outputs, stdout, stderr, options.label, options.executors)
+        future, tid = task.future, task.tid
+        outputs = [DataFuture.of_task(future, file, tid) for file in options.outputs]
+        future._files = TaskFiles(outputs, _stream(stdout, future, tid), _stream(stderr, future, tid))
+
+    def _tell_submitted(self, task: Task, futures: Sequence[Future[Any]]) -> None:
+        depends = {tid: None for tid in (_tid_of(future) for future in futures) if tid is not None}
+        executors = [executor.label for executor in self._launcher.allowed(task)]
+        self._teller.submitted(task, tuple(depends), executors, current_join.get())
+
+    # -- edges
+
+    def split(self, futures: Sequence[Future[Any]]) -> tuple[list[Task], list[Future[Any]], list[Failure]]:
+        """Return unfinished tasks of this kernel, other unfinished futures, and how finished ones failed."""
+        parents: list[Task] = []
+        foreign: list[Future[Any]] = []
+        failures: list[Failure] = []
+        for future in futures:
+            task = _task_of(future)
+            if task is not None and task.home is self:
+                parents.append(task)
+            elif not future.done():
+                foreign.append(future)
+            else:
+                failure = _failure_of(future)
+                if failure is not None:
+                    failures.append(failure)
+        return parents, foreign, failures
+
+    def watch(self, task: Task, foreign: Sequence[Future[Any]]) -> None:
+        """Tell the graph when foreign futures are done."""
+        for future in foreign:
+            future.add_done_callback(
+                lambda done: self._reactor.post(self._core.foreign_done, (task, _failure_of(done)))
+            )
+
+    # -- what futures ask
+
+    def status_of(self, task: Task) -> str:
+        """Return the name of a task's state, with all reports taken into account."""
+        self._reactor.pump()
+        return task.state.name
+
+    def cancel_task(self, task: Task, kill: bool) -> bool:
+        """Cancel a task unless it has started; tell whether it is cancelled."""
+        return self._reactor.call(lambda: self._core.cancel(task, kill), False)
+
+    def flush_for(self, task: Task) -> None:
+        """Send what is buffered on a task's way."""
+        executor = task.executor
+        if executor is not None:
+            executor.flush()
+        elif task.waiting:
+            self._flush()
+
+    def _flush(self) -> None:
+        for executor in self.executors.values():
+            executor.flush()
+
+    # -- what users ask
+
+    @property
+    def config(self) -> Config:
+        """The Config in use: a copy of the one that was loaded."""
+        return self._config
+
+    @property
+    def task_count(self) -> int:
+        """How many calls were taken."""
+        return self.summary().submitted
+
+    def summary(self) -> Summary:
+        """Return how far the run is."""
+        return self._reactor.call(self._summarize, Summary(0, 0, 0, 0, 0, 0, 0, 0))
+
+    def _summarize(self) -> Summary:
+        core = self._core
+        counts = core.counts
+        unfinished = len(core.live)
+        return Summary(
+            unfinished + sum(counts.values()),
+            unfinished,
+            counts[State.exec_done],
+            counts[State.memo_done],
+            counts[State.failed],
+            counts[State.dep_fail],
+            counts[State.cancelled],
+            core.dropped,
+        )
+
+    def wait_for_current_tasks(self) -> None:
+        """Wait until all tasks submitted so far have ended, well or not."""
+        tasks = self._reactor.call(lambda: list(self._core.live.values()), [])
+        self._flush()
+        for task in tasks:
+            task.future._park(None)
+
+    def checkpoint(self, tasks: Sequence[int | Future[Any]] | None = None) -> Path | None:
+        """Write results that are not in the checkpoint yet; return the checkpoint's directory.
+
+        Args:
+            tasks: Ids or futures of the tasks to write; None means all.
+
+        Returns:
+            The directory, or None where memoization is off.
+        """
+        if self.memoizer is None:
+            return None
+        ids = None if tasks is None else [_id_of(task) for task in tasks]
+        return self.memoizer.checkpoint(ids)
+
+    def cleanup(self, timeout_s: float = 30.0) -> None:
+        """End the run: cancel what is unfinished, write the checkpoint, shut down managed executors.
+
+        Idempotent, and safe to call from several threads; returns within about ``timeout_s`` seconds and logs what it
+        had to force. Afterwards every future of this kernel is done.
+        """
+        self._closing.cleanup(timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        mode = self._config.exit_mode if kind is None else "cleanup"
+        if mode == "skip":
+            return
+        if mode == "wait":
+            self.wait_for_current_tasks()
+        self.cleanup()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._refusal is not None else "open"
+        return f"<DataFlowKernel {state} run_dir={str(self.run_dir)!r}>"
+
+    # -- what the reactor asks
+
+    def _on_ended(self, tasks: Sequence[Task]) -> None:
+        if self._gate is not None:
+            self._gate.ended()
+        teller = self._teller
+        for task in tasks:
+            if teller.tasks or task.error is not None:
+                teller.ended(task)
+
+    def _abandon(self) -> list[Task]:
+        """End all unfinished tasks as cancelled; return them."""
+        left = self._reactor.call(lambda: list(self._core.live.values()), [])
+        self._reactor.post(self._core.abandon, None)
+        return left
+
+    def _disable_after_fork(self) -> None:
+        """In a forked child: refuse calls, and let nobody wait for what only the parent can finish."""
+        self._refusal = "this process was forked from the one that loaded the Config: load one here, or call it there"
+        self._reactor.renew_after_fork()
+        self._core.live, live = {}, self._core.live
+        for task in live.values():
+            if not task.future.done():
+                task.future.set_exception(KernelClosedError(f"{task} belongs to the process this one was forked from"))
+
+
+_ALL_TAKEN = frozenset(("inputs", "outputs", "stdout", "stderr"))
+
+
+def _task_of(future: Future[Any]) -> Task | None:
+    """Return the unfinished task that settles a future, if there is one."""
+    if isinstance(future, DataFuture) and isinstance(future._parent, AppFuture):
+        future = future._parent
+    if isinstance(future, AppFuture) and not future.done() and isinstance(future._handle, Task):
+        return future._handle
+    return None
+
+
+def _failure_of(future: Future[Any]) -> Failure | None:
+    """Return how a future that is done failed."""
+    tid = _tid_of(future)
+    who = f"task {tid}" if tid is not None else "a future given as an argument"
+    if future.cancelled():
+        return who, cancellation(who)
+    error = future.exception()
+    return None if error is None else (who, error)
+
+
+def _tid_of(future: Future[Any]) -> int | None:
+    return future.tid if isinstance(future, (AppFuture, DataFuture)) else None
+
+
+def _id_of(task: int | Future[Any]) -> int:
+    if isinstance(task, int):
+        return task
+    tid = _tid_of(task)
+    if tid is None:
+        raise TypeError(f"checkpoint() takes ids or futures of tasks, not {task!r}")
+    return tid
+
+
+def _stream(stream: StdStream | None, future: AppFuture[Any], tid: int) -> str | DataFuture | None:
+    if stream is None:
+        return None
+    return DataFuture.of_task(future, stream, tid) if isinstance(stream, File) else stream_name(stream)

@@ -1,0 +1,289 @@
+"""From a task whose parents are done to a try in an executor, and from its result to the task's end."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flow_core.apps.definition import AppKind
+from flow_core.errors import ConfigurationError, ExecutorError
+from flow_core.graph.core import Core, Effect, Effects, Failure
+from flow_core.interfaces.memoizer import MemoEntry
+from flow_core.kernel.arguments import Arguments, need_staging
+from flow_core.kernel.join import JoinBody, returned_futures, unwrapped
+
+if TYPE_CHECKING:
+    from flow_core.config import ExecutorChooser, RetryHandler
+    from flow_core.graph.task import Task
+    from flow_core.interfaces.executor import Executor
+    from flow_core.interfaces.memoizer import Memoizer
+    from flow_core.kernel.reactor import Reactor
+    from flow_core.kernel.telling import Teller
+    from flow_core.staging.manager import StagingManager
+
+
+class Edges(Protocol):
+    """Sorts futures into tasks of this kernel, foreign ones and failures, and watches the foreign ones."""
+
+    def split(self, futures: Sequence[Future[Any]]) -> tuple[list[Task], list[Future[Any]], list[Failure]]:
+        """Return unfinished tasks of this kernel, other unfinished futures, and how finished ones failed."""
+        ...
+
+    def watch(self, task: Task, foreign: Sequence[Future[Any]]) -> None:
+        """Tell the graph when foreign futures are done."""
+        ...
+
+
+class Launcher:
+    """Carries out what the graph asks for. One method an effect; any thread; nothing here waits."""
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        edges: Edges,
+        arguments: Arguments,
+        staging: StagingManager,
+        memoizer: Memoizer | None,
+        executors: dict[str, Executor],
+        bodies: Executor,
+        chooser: ExecutorChooser | None,
+        retry_handler: RetryHandler | None,
+        teller: Teller,
+        logger: logging.Logger,
+    ) -> None:
+        self._reactor = reactor
+        self._core: Core = reactor.core
+        self._edges = edges
+        self._arguments = arguments
+        self._staging = staging
+        self._memoizer = memoizer
+        self._executors = executors
+        self._bodies = bodies
+        self._chooser = chooser
+        self._retry_handler = retry_handler
+        self._teller = teller
+        self._logger = logger
+        self._allowed: dict[tuple[str, ...] | None, tuple[Executor, ...]] = {}
+        self._ways: dict[Effect, Callable[[Task, Any], None]] = {
+            Effect.PREPARE: self._prepare,
+            Effect.LOOK_UP: self._look_up,
+            Effect.PLACE: self._place,
+            Effect.LAUNCH: self._launch,
+            Effect.PRICE: self._price,
+            Effect.JOIN: self._join,
+            Effect.UNWRAP: self._unwrap,
+            Effect.PUBLISH: self._publish,
+            Effect.CANCEL: self._cancel,
+            Effect.CHANGED: self._changed,
+            Effect.TRY_STARTED: lambda task, start: teller.started(task, *start),
+            Effect.TRY_ENDED: teller.try_ended,
+        }
+
+    def perform(self, effects: Effects) -> None:
+        """Carry out effects in their order. What goes wrong with one task becomes that task's failure."""
+        for effect, task, given in effects:
+            try:
+                self._ways[effect](task, given)
+            except Exception as error:
+                self._reactor.post(self._core.failed, (task, error))
+
+    # -- before the first try
+
+    def allowed(self, task: Task) -> tuple[Executor, ...]:
+        """Return the executors that may run a task.
+
+        Raises:
+            ConfigurationError: its app names one that does not exist.
+        """
+        if task.app.kind is AppKind.JOIN:
+            return (self._bodies,)
+        labels = task.options.executors or task.app.executors
+        executors = self._allowed.get(labels)
+        if executors is None:
+            executors = self._allowed[labels] = self._find(labels, task.app.name)
+        return executors
+
+    def _find(self, labels: tuple[str, ...] | None, app: str) -> tuple[Executor, ...]:
+        if labels is None or "all" in labels:
+            return tuple(self._executors.values())
+        for label in labels:
+            if label not in self._executors:
+                known = ", ".join(repr(name) for name in self._executors)
+                raise ConfigurationError(
+                    f"app {app!r} asks for executor {label!r}, which the loaded Config has not: it has {known}"
+                )
+        return tuple(self._executors[label] for label in labels)
+
+    def caches(self, task: Task) -> bool:
+        """Tell whether a task's result is remembered."""
+        return task.app.cache and self._memoizer is not None
+
+    def _prepare(self, task: Task, _given: object) -> None:
+        if task.args or task.kwargs:
+            self._arguments.resolve(task)
+        if self.caches(task) and self._memoizer is not None:
+            task.more().memo_key = self._memoizer.key(task.app.identity, task)
+            self._reactor.post(self._core.keyed, task)
+        else:
+            self._place(task, None)
+
+    def _look_up(self, task: Task, _given: object) -> None:
+        memoizer, key = self._memoizer, task.more().memo_key
+        assert memoizer is not None
+        assert key is not None
+        stored = memoizer.lookup(key)
+        if stored is not None:
+            try:
+                value = stored.result()
+            except Exception as error:
+                self._logger.warning("A remembered result of %s cannot be used, so it is run again: %s", task, error)
+            else:
+                self._logger.info("%s was not run: its result is remembered", task)
+                self._reactor.post(self._core.remembered, (task, value))
+                return
+        self._place(task, None)
+
+    # -- a try
+
+    def _place(self, task: Task, _given: object) -> None:
+        if task.state.final:
+            return
+        try:
+            self.choose(task)
+            waits = self._plan(task)
+        except Exception as error:
+            self._reactor.post(self._core.unplaced, (task, error))
+            return
+        if not waits:
+            self._reactor.post(self._core.placed, task)
+
+    def choose(self, task: Task) -> None:
+        """Choose the executor of a task's next try.
+
+        Raises:
+            ConfigurationError: its app names an executor that does not exist, or the chooser chose none of those given.
+            ExecutorError: all that may run it have refused it.
+        """
+        executors = self.allowed(task)
+        if task.rare is not None and task.rare.refused_by:
+            executors = self._willing(task, executors)
+        if len(executors) == 1:
+            task.executor = executors[0]
+        elif self._chooser is None:
+            task.executor = executors[int(random.random() * len(executors))]
+        else:
+            task.executor = self._chosen(task, executors)
+
+    def _willing(self, task: Task, executors: tuple[Executor, ...]) -> tuple[Executor, ...]:
+        rare = task.more()
+        willing = tuple(executor for executor in executors if executor.label not in rare.refused_by)
+        if not willing:
+            raise rare.refused or ExecutorError(f"{task}: no executor can run it")
+        return willing
+
+    def _chosen(self, task: Task, executors: tuple[Executor, ...]) -> Executor:
+        assert self._chooser is not None
+        label = self._chooser([executor.label for executor in executors], task)
+        for executor in executors:
+            if executor.label == label:
+                return executor
+        raise ConfigurationError(f"executor_chooser returned {label!r}, which is none of those it was given")
+
+    def _plan(self, task: Task) -> bool:
+        """Plan the staging of a try; tell whether it must be waited for."""
+        rare = task.rare
+        if rare is not None and rare.original is not None:
+            task.args, task.kwargs = rare.original
+        options, kind = task.options, task.app.kind
+        if kind is AppKind.PYTHON and not options.outputs and options.stdout is None and options.stderr is None:
+            if not need_staging(task.args, task.kwargs):
+                return False
+        assert task.executor is not None
+        plan = self._staging.plan(task.tid, task.executor, task.app, task.args, task.kwargs, options)
+        if plan.args is not task.args or plan.kwargs is not task.kwargs:
+            task.more().original = (task.args, task.kwargs)
+            task.args, task.kwargs = plan.args, plan.kwargs
+        task.steps = (JoinBody(task.tid), *plan.steps) if kind is AppKind.JOIN else plan.steps
+        if plan.stage_out is not None or (rare is not None and rare.stage_out is not None):
+            task.more().stage_out = plan.stage_out
+        if plan.stage_in is None:
+            return False
+        self._reactor.post(self._core.staging, task)
+        plan.stage_in().add_done_callback(lambda moved: self._reactor.post(self._core.staged, (task, _error_of(moved))))
+        return True
+
+    def _launch(self, task: Task, key: Any) -> None:
+        if task.key != key or task.executor is None:  # cancelled meanwhile
+            return
+        if self._teller.tries:
+            self._teller.launched(task, key)
+        try:
+            task.executor.submit(key, task)
+        except Exception as error:
+            self._logger.info("%s was not taken by executor %r: %s", task, task.executor.label, error)
+            self._reactor.post(self._core.not_launched, (task, key, error))
+
+    def _cancel(self, task: Task, given: Any) -> None:
+        executor, key, kill = given
+        try:
+            executor.cancel([key], kill=kill)
+        except Exception:
+            self._logger.exception("Executor %r could not cancel a try of %s", executor.label, task)
+
+    def _price(self, task: Task, error: BaseException) -> None:
+        assert self._retry_handler is not None
+        try:
+            cost = float(self._retry_handler(error, task))
+        except Exception as failure:
+            self._logger.exception("The retry handler failed, so %s fails", task)
+            error.add_note(f"(it was not tried again: the retry handler raised {type(failure).__name__}: {failure})")
+            cost = float("inf")
+        self._reactor.post(self._core.priced, (task, cost, error))
+
+    # -- after a try
+
+    def _join(self, task: Task, value: object) -> None:
+        futures = returned_futures(str(task), value)
+        task.more().joined = value
+        parents, foreign, failures = self._edges.split(futures)
+        self._reactor.post(self._core.joining, (task, parents, len(foreign), failures))
+        self._edges.watch(task, foreign)
+
+    def _unwrap(self, task: Task, _given: object) -> None:
+        rare = task.more()
+        value, rare.joined = unwrapped(rare.joined), None
+        self._reactor.post(self._core.joined, (task, value))
+
+    def _publish(self, task: Task, value: object) -> None:
+        stage_out: Any = task.more().stage_out
+        if stage_out is None:
+            self._store(task, value)
+            return
+        self._reactor.post(self._core.publishing, task)
+        stage_out().add_done_callback(lambda moved: self._moved_out(task, value, _error_of(moved)))
+
+    def _moved_out(self, task: Task, value: object, error: BaseException | None) -> None:
+        if error is None:
+            self._store(task, value)
+        else:
+            self._reactor.post(self._core.published, (task, value, error))
+
+    def _store(self, task: Task, value: object) -> None:
+        rare = task.more()
+        if rare.memo_key is not None and self._memoizer is not None:
+            entry = MemoEntry(rare.memo_key, task.tid, value, rare.started_ns, rare.ended_ns)
+            try:
+                self._memoizer.store([entry])
+            except Exception:
+                self._logger.exception("The result of %s could not be remembered", task)
+        self._reactor.post(self._core.published, (task, value, None))
+
+    def _changed(self, task: Task, error: object) -> None:
+        self._teller.changed(task, task.state, error)
+
+
+def _error_of(moved: Future[Any]) -> BaseException | None:
+    return RuntimeError("the transfer was cancelled") if moved.cancelled() else moved.exception()

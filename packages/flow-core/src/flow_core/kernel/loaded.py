@@ -1,0 +1,64 @@
+"""The one loaded kernel: ``load``, ``clear`` and ``dfk``."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, cast
+
+from flow_core.active import active_or_none, get_active, set_active
+from flow_core.errors import ConfigurationError
+from flow_core.kernel.kernel import DataFlowKernel
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from flow_core.config import Config
+
+_lock = threading.Lock()
+
+
+class LoadedKernel(DataFlowKernel):
+    """The kernel made by ``load``: leaving its ``with`` block also makes it no longer the active one."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            super().__exit__(kind, error, trace)
+        finally:
+            if active_or_none() is self:
+                set_active(None)
+
+
+def load(config: Config | None = None) -> DataFlowKernel:
+    """Start a kernel from a Config (``Config()`` if None) and make it the active one, which apps use.
+
+    As ``with flow.load(config):`` it is cleaned up and cleared at the end of the block.
+
+    Raises:
+        ConfigurationError: the Config is wrong, or another kernel is loaded.
+        ExecutorError: an executor could not be started.
+    """
+    with _lock:
+        active = active_or_none()
+        if isinstance(active, DataFlowKernel) and active._refusal is None:
+            raise ConfigurationError(
+                f"a Config is loaded already (run directory {active.run_dir}): call flow.clear() first to load another"
+            )
+        kernel = LoadedKernel(config)
+        set_active(kernel)
+        return kernel
+
+
+def clear() -> None:
+    """Clean up the active kernel and forget it, so that another Config can be loaded. Does nothing without one."""
+    with _lock:
+        kernel = active_or_none()
+        set_active(None)
+    if isinstance(kernel, DataFlowKernel):
+        kernel.cleanup()
+
+
+def dfk() -> DataFlowKernel:
+    """Return the active kernel. Raises NoDataFlowKernelError if no Config is loaded."""
+    return cast(DataFlowKernel, get_active())

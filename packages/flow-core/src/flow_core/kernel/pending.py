@@ -1,0 +1,52 @@
+"""Back-pressure: a call of an app waits while too many tasks are unfinished."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from flow_core.executors.threads import in_worker
+
+_LOOK_S = 1.0
+
+
+class Gate:
+    """Lets calls through while fewer than ``limit`` tasks are unfinished.
+
+    Threads in which tasks or callbacks run never wait here: they are what the unfinished tasks wait for.
+    """
+
+    def __init__(self, limit: int, unfinished: Callable[[], int]) -> None:
+        self.limit = limit
+        self._unfinished = unfinished
+        self._changed = threading.Condition()
+        self._waiting = 0
+        self._open = False
+        self._here = threading.local()
+
+    def enter(self) -> None:
+        """Wait for room, as long as it takes."""
+        if self._unfinished() < self.limit or in_worker() or getattr(self._here, "exempt", False):
+            return
+        with self._changed:
+            self._waiting += 1
+            try:
+                while not self._open and self._unfinished() >= self.limit:
+                    self._changed.wait(_LOOK_S)
+            finally:
+                self._waiting -= 1
+
+    def ended(self) -> None:
+        """Look again: tasks have ended."""
+        if self._waiting:
+            with self._changed:
+                self._changed.notify_all()
+
+    def open(self) -> None:
+        """Let everybody through: the kernel closes."""
+        self._open = True
+        self.ended()
+
+    def exempt_this_thread(self) -> None:
+        """Never let the calling thread wait: it carries out what tasks wait for."""
+        self._here.exempt = True

@@ -1,0 +1,168 @@
+"""The one place where events meet the graph: any thread brings them, one at a time handles them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from flow_core.futures.lean import CANCELLATION, Future, Settlement, run_callbacks, settle_quietly
+from flow_core.graph.states import State
+
+if TYPE_CHECKING:
+    from flow_core.graph.core import Core, Effects, Event
+    from flow_core.graph.task import Task
+    from flow_core.interfaces.call import TryKey
+    from flow_core.interfaces.outcome import Outcome, Place
+
+T = TypeVar("T")
+
+_LOCK_WAIT_S = 10.0
+_ROUND = 512  # effects gathered at most before they are carried out
+
+
+class _Here(threading.local):
+    """Whether this thread is carrying out effects: its events then wait for it, so that nothing recurses."""
+
+    performing = False
+
+
+class Reactor:
+    """Feeds a Core with events from all threads and has its effects carried out.
+
+    Events go into an inbox. Whoever finds the lock free handles all that are there, so a busy thread does the others'
+    work too and nobody waits for the lock; whoever finds it taken may leave, since the holder looks again. Futures are
+    settled under the lock: nobody ever sees a task that has ended and whose future has not. Effects are carried out
+    without the lock, and the users' callbacks last of all, when nothing is owed to anybody.
+    """
+
+    def __init__(self, core: Core, logger: logging.Logger) -> None:
+        """Take the graph. ``perform`` and ``on_ended`` must be set before the first event."""
+        self.core = core
+        self.perform: Callable[[Effects], None]
+        self.on_ended: Callable[[Sequence[Task]], None]
+        self.bugs = 0
+        self._logger = logger
+        self._inbox: deque[Event] = deque()
+        self._lock = threading.Lock()
+        self._here = _Here()
+
+    # -- TryListener
+
+    def started(self, tries: Sequence[tuple[TryKey, int, Place]]) -> None:
+        """Take a report of starts. Looked at with the next event, or when somebody asks, unless sinks want it."""
+        self._inbox.append((self.core.started, tries))
+        if self.core.verbose:
+            self.pump()
+
+    def finished(self, outcomes: Sequence[Outcome]) -> None:
+        """Take a report of outcomes."""
+        self._inbox.append((self.core.finished, outcomes))
+        self.pump()
+
+    # -- for the rest of the kernel
+
+    def post(self, handler: Callable[[Any], None], given: object) -> None:
+        """Bring an event."""
+        self._inbox.append((handler, given))
+        self.pump()
+
+    def call(self, handler: Callable[[], T], otherwise: T) -> T:
+        """Handle all events so far, then call something under the lock and return what it returns.
+
+        Returns ``otherwise`` if the lock cannot be had, which happens only in a signal handler that interrupted its
+        holder.
+        """
+        if not self._lock.acquire(timeout=_LOCK_WAIT_S):
+            return otherwise
+        ended: list[Task] = []
+        callbacks: list[Future[Any]] = []
+        try:
+            self._drain()
+            answer = handler()
+            effects = self._take(ended, callbacks)
+        finally:
+            self._lock.release()
+        self._carry_out(effects, ended)
+        self.pump()
+        run_callbacks(callbacks)
+        return answer
+
+    def pump(self) -> None:
+        """Handle what is in the inbox, unless another thread is at it or this one will come back to it."""
+        if self._here.performing:
+            return
+        inbox, lock = self._inbox, self._lock
+        effects: Effects = []
+        ended: list[Task] = []
+        callbacks: list[Future[Any]] = []
+        while True:
+            while inbox and len(effects) < _ROUND and lock.acquire(False):
+                try:
+                    self._drain()
+                    effects += self._take(ended, callbacks)
+                finally:
+                    lock.release()
+            if not effects and not ended:
+                break
+            self._carry_out(effects, ended)
+            effects, ended = [], []
+        if callbacks:
+            run_callbacks(callbacks)
+
+    # -- how
+
+    def _drain(self) -> None:
+        """Handle the inbox; the lock is held."""
+        take = self._inbox.popleft
+        try:
+            while True:
+                handler, given = take()
+                try:
+                    handler(given)
+                except Exception:
+                    self.bugs += 1
+                    self._logger.exception("An event could not be handled; this is a bug of Flow")
+        except IndexError:
+            return
+
+    def _take(self, ended: list[Task], callbacks: list[Future[Any]]) -> Effects:
+        """Take the graph's effects and settle the futures of what ended; the lock is held."""
+        core = self.core
+        if core.ended:
+            now, core.ended = core.ended, []
+            ended += now
+            callbacks += self._settle(now)
+        effects, core.effects = core.effects, []
+        return effects
+
+    def _settle(self, tasks: list[Task]) -> list[Future[Any]]:
+        batch: list[Settlement] = []
+        for task in tasks:
+            future = task.future
+            error = CANCELLATION if task.state is State.cancelled else task.error
+            if future._files is not None:
+                batch.extend((cast("Future[Any]", f), f.file_obj, error) for f in future._files.all())
+            batch.append((future, task.value, error))
+            future._handle = task.state.name
+        return settle_quietly(batch)[1]
+
+    def _carry_out(self, effects: Effects, ended: list[Task]) -> None:
+        """Do what the graph asks for."""
+        here = self._here
+        before, here.performing = here.performing, True
+        try:
+            if effects:
+                self.perform(effects)
+            if ended:
+                self.on_ended(ended)
+        finally:
+            here.performing = before
+
+    def renew_after_fork(self) -> None:
+        """Forget locks and events of threads that do not exist in this process."""
+        self._lock = threading.Lock()
+        self._inbox = deque()
+        self._here = _Here()

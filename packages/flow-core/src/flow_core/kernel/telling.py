@@ -1,0 +1,175 @@
+"""What the kernel tells of its tasks: tuples for the event pump, and lines for the log."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Sequence
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Protocol
+
+from flow_core.files import File
+from flow_core.graph.failures import one_line, root_cause
+from flow_core.graph.states import State
+from flow_core.interfaces.events import (
+    EventKind,
+    TaskChanged,
+    TaskEnded,
+    TaskSubmitted,
+    TryEnded,
+    TryLaunched,
+    TryStarted,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flow_core.apps.definition import StdStream
+    from flow_core.graph.task import Task
+    from flow_core.interfaces.events import Event
+    from flow_core.interfaces.outcome import Outcome, Place
+
+
+class Pump(Protocol):
+    """What is needed of the event pump."""
+
+    wants: EventKind
+    append: Callable[[tuple[object, ...] | Event], None]
+
+
+class Teller:
+    """Tells what happens to tasks, as far as anybody wants to know. Any thread; never blocks.
+
+    Attributes:
+        tasks: Whether submissions and ends of tasks are wanted.
+        tries: Whether launches, starts and ends of tries are wanted.
+        states: Whether other changes of state are wanted.
+    """
+
+    def __init__(self, pump: Pump, logger: logging.Logger) -> None:
+        """Take a started pump; what it wants is read once."""
+        self.tasks = EventKind.TASK in pump.wants
+        self.tries = EventKind.TRY in pump.wants
+        self.states = EventKind.STATE in pump.wants
+        self._append = pump.append
+        self._logger = logger
+
+    def submitted(self, task: Task, depends: Sequence[int], executors: Sequence[str], parent: int | None) -> None:
+        """An app was called."""
+        options = task.options
+        inputs = task.kwargs.get("inputs", ())
+        named = [_file_name(item) for item in inputs] if isinstance(inputs, (list, tuple)) else []
+        self._append(
+            (
+                TaskSubmitted,
+                time.time_ns(),
+                task.tid,
+                task.app.name,
+                task.app.kind.value,
+                options.label,
+                tuple(executors),
+                tuple(depends),
+                tuple(name for name in named if name),
+                tuple(file.url for file in options.outputs),
+                stream_name(options.stdout),
+                stream_name(options.stderr),
+                task.app.cache,
+                parent,
+            )
+        )
+
+    def launched(self, task: Task, key: int) -> None:
+        """A try was handed to an executor."""
+        label = "" if task.executor is None else task.executor.label
+        self._append((TryLaunched, time.time_ns(), task.tid, task.tries - 1, key, label))
+
+    def started(self, task: Task, time_ns: int, place: Place) -> None:
+        """A try began to run."""
+        if self.tries:
+            self._append((TryStarted, time_ns, task.tid, task.tries - 1, place))
+
+    def try_ended(self, task: Task, outcome: Outcome) -> None:
+        """A try ended."""
+        if not self.tries:
+            return
+        error = "" if outcome.error is None else one_line(outcome.error)
+        if outcome.loss is not None:
+            error = f"{outcome.loss.kind.name.lower()} lost: {outcome.loss.reason}"
+        label = "" if task.executor is None else task.executor.label
+        self._append(
+            (
+                TryEnded,
+                time.time_ns(),
+                task.tid,
+                task.tries - 1,
+                outcome.verdict.name,
+                outcome.started_ns,
+                outcome.ended_ns,
+                label,
+                outcome.place,
+                outcome.usage,
+                error,
+            )
+        )
+
+    def changed(self, task: Task, state: State, error: object) -> None:
+        """A task entered a state by itself."""
+        if self.states:
+            self._append((TaskChanged, time.time_ns(), task.tid, state.name))
+        if state is State.fail_retryable:
+            self.retried(task, error)
+
+    def retried(self, task: Task, error: object) -> None:
+        """A task is tried again."""
+        reason = one_line(error) if isinstance(error, BaseException) else "it was lost with what ran it"
+        self._logger.info("%s is tried again (try %d failed): %s", task, task.tries, reason)
+
+    def ended(self, task: Task) -> None:
+        """A task ended."""
+        if task.error is not None and task.state is not State.cancelled:
+            self._logger.info("%s ended as %s: %s", task, task.state.name, one_line(task.error))
+        if self.tasks:
+            self._append(self._end_record(task))
+
+    def _end_record(self, task: Task) -> tuple[object, ...]:
+        error = task.error
+        spent = task.spent
+        rare = task.rare
+        return (
+            TaskEnded,
+            time.time_ns(),
+            task.tid,
+            task.state.name,
+            rare.memo_key.digest.hex() if rare is not None and rare.memo_key is not None else "",
+            task.state is State.memo_done,
+            task.tries,
+            0 if spent is None else spent.failures + spent.losses,
+            0.0 if spent is None else spent.cost,
+            "" if error is None else one_line(root_cause(error)),
+            "" if error is None or task.state is not State.failed else traceback_text(error),
+        )
+
+
+def traceback_text(error: BaseException) -> str:
+    """Return the traceback of where an exception was raised: the remote one, if it came from another process."""
+    remote = getattr(error, "remote_traceback", "")
+    return remote if isinstance(remote, str) and remote else "".join(traceback.format_exception(error))
+
+
+def stream_name(stream: StdStream | None) -> str:
+    """Return the path or URL that a standard stream goes to, empty for none."""
+    if stream is None:
+        return ""
+    if isinstance(stream, tuple):
+        return fspath(stream[0])
+    return stream.url if isinstance(stream, File) else fspath(stream)
+
+
+def _file_name(item: object) -> str:
+    if isinstance(item, File):
+        return item.url
+    if isinstance(item, (str, PathLike)):
+        return str(fspath(item))
+    file = getattr(item, "file_obj", None) if type(item).__name__ == "DataFuture" else None
+    return file.url if isinstance(file, File) else ""
