@@ -109,5 +109,10 @@ def test_closing_stops_what_runs_and_settles_what_waits():
     for future in (first, second):
         with pytest.raises(RuntimeError, match="stopped"):
             future.result(10)
-    with pytest.raises(RuntimeError, match="closed"):
-        pool.submit([Job("", stuck)])
+
+
+def test_a_closed_pool_opens_again_for_a_second_run():
+    pool = TransferPool(1, "again")
+    for _ in range(3):
+        assert pool.submit([Job("", lambda stop: None)]).result(10) is None
+        pool.close()

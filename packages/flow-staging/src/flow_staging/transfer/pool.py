@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 _IDLE_S = 5.0
 _CLOSE_S = 5.0
@@ -39,7 +40,7 @@ class TransferPool:
         self._threads: set[threading.Thread] = set()
         self._idle = 0
         self._groups: set[_Group] = set()
-        self._closed = False
+        self._opening = 0
 
     def submit(self, jobs: Sequence[Job]) -> Future[None]:
         """Start a group; does not block.
@@ -47,17 +48,12 @@ class TransferPool:
         Returns:
             A future that ends when every job has ended: with the first error, if any, which also stops the others.
             Cancelling it before a job has started keeps all of them from starting.
-
-        Raises:
-            RuntimeError: the pool is closed.
         """
         group = _Group(len(jobs))
         if not jobs:
             group.future.set_result(None)
             return group.future
         with self._lock:
-            if self._closed:
-                raise RuntimeError(f"the {self._name} staging method is closed")
             self._groups.add(group)
             for job in jobs:
                 if job.key and job.key in self._parked:
@@ -68,32 +64,38 @@ class TransferPool:
                 self._ready.append((job, group))
             self._some.notify(len(jobs))
             for _ in range(min(len(self._ready) - self._idle, self._limit - len(self._threads))):
-                thread = threading.Thread(target=self._work, name=f"flow-{self._name}", daemon=True)
+                thread = threading.Thread(
+                    target=self._work, args=(self._opening,), name=f"flow-{self._name}", daemon=True
+                )
                 self._threads.add(thread)
                 thread.start()
         return group.future
 
     def close(self) -> None:
-        """Stop everything; returns within 5 s, also when a transfer is stuck in the network."""
+        """Stop everything; returns within 5 s, also when a transfer is stuck in the network.
+
+        A group submitted later opens the pool again: a Config, and with it a staging method, may be loaded twice.
+        """
         with self._lock:
-            self._closed = True
+            self._opening += 1
             groups, threads = list(self._groups), list(self._threads)
+            self._threads.clear()
             self._some.notify_all()
         for group in groups:
             group.stop.set()
         for thread in threads:
             thread.join(_CLOSE_S / max(1, len(threads)))
 
-    def _work(self) -> None:
-        while (work := self._next()) is not None:
+    def _work(self, opening: int) -> None:
+        while (work := self._next(opening)) is not None:
             job, group = work
             group.run(job)
             self._done(job, group)
 
-    def _next(self) -> tuple[Job, _Group] | None:
+    def _next(self, opening: int) -> tuple[Job, _Group] | None:
         with self._lock:
             self._idle += 1
-            while not self._ready and not self._closed:
+            while not self._ready and opening == self._opening:
                 if not self._some.wait(_IDLE_S) and not self._ready:
                     break
             self._idle -= 1

@@ -1,0 +1,215 @@
+"""Members of zip archives, in and out, by many at once, and killed on the way."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from flow_core.errors import StagingError
+from flow_core.files import File
+from flow_core.interfaces.staging import Direction, Transfer
+from flow_staging.transfer.failures import Refused
+from flow_staging.zip import Member, ZipFileStaging
+
+
+@pytest.fixture
+def method():
+    staging = ZipFileStaging(timeout_s=40)
+    yield staging
+    staging.close()
+
+
+def incoming(url: str, path: Path) -> Transfer:
+    return Transfer(File(url), path, Direction.IN, 7, "here")
+
+
+def outgoing(path: Path, url: str, task: int = 7) -> Transfer:
+    return Transfer(File(url), path, Direction.OUT, task, "here")
+
+
+def go(method: ZipFileStaging, *transfers: Transfer) -> None:
+    method.stage(list(transfers)).result(50)
+
+
+def refused(method: ZipFileStaging, *transfers: Transfer) -> str:
+    with pytest.raises(StagingError, match="task 7 on executor here") as caught:
+        go(method, *transfers)
+    return str(caught.value)
+
+
+def members(archive: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(archive) as opened:
+        assert opened.testzip() is None
+        return {name: opened.read(name) for name in opened.namelist()}
+
+
+def test_a_member_goes_out_and_comes_in(method, tmp_path):
+    url = f"zip://{tmp_path}/a.zip/dir/x.txt"
+    (tmp_path / "x").write_bytes(b"hello" * 1000)
+    go(method, outgoing(tmp_path / "x", url))
+    go(method, incoming(url, tmp_path / "wd" / "y"))
+    assert (tmp_path / "wd" / "y").read_bytes() == b"hello" * 1000
+    assert sorted(os.listdir(tmp_path)) == ["a.zip", "wd", "x"]
+
+
+@pytest.mark.parametrize("form", ["zip://{}/a.zip/x", "zip:{}/a.zip/x", "ZIP://{}/a.zip/x", "zip:{}/a%2Ezip/x"])
+def test_the_forms_of_the_url(form, tmp_path):
+    assert Member.of(form.format(tmp_path)) == Member(tmp_path / "a.zip", "x")
+
+
+def test_a_relative_archive_is_meant_from_the_current_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Member.of("zip:sub/a.zip/x.zip/y") == Member(tmp_path / "sub" / "a.zip", "x.zip/y")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "zip:/a.zip/../x",
+        "zip:/a.zip//etc/passwd",
+        "zip:/a.zip/x/%2E%2E/y",
+        "zip:/a.zip/./x",
+        "zip:/a.zip/x/",
+        "zip:/a.zip/..\\x",
+        "zip:/a.zip/C:/x",
+        "zip:/a.zip/",
+        "zip:/a.zip",
+        "zip:/a.tar/x",
+        "zip:///a.zip/x%00",
+        "zip://host/a.zip/x",
+    ],
+)
+def test_names_that_lead_elsewhere_or_nowhere_are_refused(url):
+    with pytest.raises(Refused, match=r"zip URL|not allowed"):
+        Member.of(url)
+
+
+def test_an_unsafe_member_fails_the_transfer_by_name(method, tmp_path):
+    assert "'..' are not allowed" in refused(method, incoming(f"zip://{tmp_path}/a.zip/../x", tmp_path / "x"))
+
+
+def test_a_new_content_replaces_an_old_one_of_the_same_name(method, tmp_path):
+    for content in (b"old", b"newer"):
+        (tmp_path / "x").write_bytes(content)
+        go(method, outgoing(tmp_path / "x", f"zip://{tmp_path}/a.zip/x"))
+    assert members(tmp_path / "a.zip") == {"x": b"newer"}
+
+
+def test_members_of_others_are_kept(method, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("theirs", b"theirs")
+    (tmp_path / "x").write_bytes(b"ours")
+    go(method, outgoing(tmp_path / "x", f"zip://{tmp_path}/a.zip/ours"))
+    assert members(tmp_path / "a.zip") == {"theirs": b"theirs", "ours": b"ours"}
+
+
+def test_all_members_of_a_task_go_in_or_none(method, tmp_path):
+    (tmp_path / "x").write_bytes(b"x")
+    go(method, outgoing(tmp_path / "x", f"zip://{tmp_path}/a.zip/first"))
+    before = (tmp_path / "a.zip").read_bytes()
+    url = f"zip://{tmp_path}/a.zip/"
+    assert "did not make" in refused(
+        method, outgoing(tmp_path / "x", url + "second"), outgoing(tmp_path / "none", url + "third")
+    )
+    assert (tmp_path / "a.zip").read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == ["a.zip", "x"]
+
+
+def test_a_failed_first_member_leaves_no_archive(method, tmp_path):
+    refused(method, outgoing(tmp_path / "none", f"zip://{tmp_path}/a.zip/x"))
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_is_missing_or_broken_is_named(method, tmp_path):
+    out = tmp_path / "out"
+    assert "no such file" in refused(method, incoming(f"zip://{tmp_path}/a.zip/x", out))
+    (tmp_path / "a.zip").write_bytes(b"not a zip archive")
+    assert "is no zip archive" in refused(method, incoming(f"zip://{tmp_path}/a.zip/x", out))
+    (tmp_path / "x").write_bytes(b"x")
+    assert "is no zip archive" in refused(method, outgoing(tmp_path / "x", f"zip://{tmp_path}/a.zip/x"))
+    assert (tmp_path / "a.zip").read_bytes() == b"not a zip archive"
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("y", b"y" * 100)
+    assert "no member 'x'" in refused(method, incoming(f"zip://{tmp_path}/b.zip/x", out))
+    content = bytearray((tmp_path / "b.zip").read_bytes())
+    content[40] ^= 1
+    (tmp_path / "b.zip").write_bytes(content)
+    assert "Bad CRC-32" in refused(method, incoming(f"zip://{tmp_path}/b.zip/y", out))
+    assert not out.exists()
+
+
+def test_a_symbolic_link_in_an_archive_is_not_taken_out(method, tmp_path):
+    info = zipfile.ZipInfo("link")
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(info, "/etc/passwd")
+    assert "symbolic link" in refused(method, incoming(f"zip://{tmp_path}/a.zip/link", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_thousand_members_from_fifty_tasks(method, tmp_path):
+    contents = {f"m{n}": os.urandom(200) for n in range(1000)}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    futures = []
+    for task in range(50):
+        names = [f"m{n}" for n in range(task * 20, task * 20 + 20)]
+        futures.append(
+            method.stage([outgoing(tmp_path / name, f"zip://{tmp_path}/a.zip/{name}", task) for name in names])
+        )
+    for future in concurrent.futures.as_completed(futures, 50):
+        assert future.result() is None
+    assert members(tmp_path / "a.zip") == contents
+    go(method, *[incoming(f"zip://{tmp_path}/a.zip/{name}", tmp_path / "back" / name) for name in contents])
+    assert {path.name: path.read_bytes() for path in (tmp_path / "back").iterdir()} == contents
+
+
+def test_several_processes_fill_one_archive(tmp_path):
+    code = f"""
+import sys
+from pathlib import Path
+from flow_core.files import File
+from flow_core.interfaces.staging import Direction, Transfer
+from flow_staging.zip import ZipFileStaging
+here, me = Path({str(tmp_path)!r}), sys.argv[1]
+(here / me).write_bytes(me.encode() * 100)
+method = ZipFileStaging()
+for n in range(20):
+    url = File(f"zip://{{here}}/a.zip/{{me}}/{{n}}")
+    method.stage([Transfer(url, here / me, Direction.OUT, n, "x")]).result(40)
+"""
+    running = [subprocess.Popen([sys.executable, "-c", code, me]) for me in "pqr"]
+    assert [process.wait(50) for process in running] == [0, 0, 0]
+    assert members(tmp_path / "a.zip") == {f"{me}/{n}": me.encode() * 100 for me in "pqr" for n in range(20)}
+
+
+def test_an_archive_survives_a_writer_killed_in_the_middle(method, tmp_path):
+    (tmp_path / "x").write_bytes(b"x")
+    go(method, outgoing(tmp_path / "x", f"zip://{tmp_path}/a.zip/first"))
+    code = f"""
+import os, signal
+from pathlib import Path
+from flow_core.files import File
+from flow_core.interfaces.staging import Direction, Transfer
+from flow_staging.transfer.retry import Control
+from flow_staging.zip import ZipFileStaging
+here = Path({str(tmp_path)!r})
+(here / "big").write_bytes(os.urandom(3_000_000))
+Control.check = lambda self: (here / "a.zip").stat().st_size > 1_500_000 and os.kill(os.getpid(), signal.SIGKILL)
+url = File(f"zip://{{here}}/a.zip/big")
+ZipFileStaging().stage([Transfer(url, here / "big", Direction.OUT, 1, "x")]).result(40)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=40).returncode == -9
+    assert (tmp_path / "a.zip").stat().st_size > 1_500_000
+    go(method, incoming(f"zip://{tmp_path}/a.zip/first", tmp_path / "out"))
+    assert (tmp_path / "out").read_bytes() == b"x"
+    go(method, outgoing(tmp_path / "big", f"zip://{tmp_path}/a.zip/big"))
+    assert members(tmp_path / "a.zip") == {"first": b"x", "big": (tmp_path / "big").read_bytes()}
+    assert sorted(os.listdir(tmp_path)) == ["a.zip", "big", "out", "x"]
