@@ -53,10 +53,12 @@ class _KnownOptions:
             raise ConfigurationError(f"Config takes at most {len(cls._options)} options, not {len(args)}")
         return super().__new__(cls)
 
-    def __setattr__(self, name: str, value: object) -> None:
-        if name not in self._options:
-            raise ConfigurationError(f"Config has no option {name!r}{did_you_mean(name, self._options)}")
-        super().__setattr__(name, value)
+    if not TYPE_CHECKING:  # else type checkers would take it that any attribute may be set
+
+        def __setattr__(self, name: str, value: object) -> None:
+            if name not in self._options:
+                raise ConfigurationError(f"Config has no option {name!r}{did_you_mean(name, self._options)}")
+            super().__setattr__(name, value)
 
 
 class Config(_KnownOptions):

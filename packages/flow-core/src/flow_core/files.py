@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from hashlib import blake2b
-from urllib.parse import unquote, urlsplit
 
 from flow_core.errors import ConfigurationError
 
@@ -41,12 +39,18 @@ class File:
         self.url = name
         scheme, separator, _rest = name.partition("://")
         if separator and scheme.replace("+", "").replace("-", "").isalnum():
+            from urllib.parse import unquote, urlsplit  # most files are plain paths
+
             parts = urlsplit(name)
             self.scheme = parts.scheme.lower()
             self.netloc = parts.netloc
             self.path = unquote(parts.path) if self.scheme == "file" else parts.path
         elif name.startswith("file:"):
+            from urllib.parse import unquote
+
             self.scheme, self.netloc, self.path = "file", "", unquote(name[len("file:") :])
+        elif name.startswith("zip:"):
+            self.scheme, self.netloc, self.path = "zip", "", name[len("zip:") :]
         else:
             self.scheme, self.netloc, self.path = "file", "", name
         if self.scheme == "file" and name.startswith("file:") and not self.path.startswith("/"):
@@ -79,6 +83,8 @@ class File:
 
     def content_digest(self) -> str:
         """Return the BLAKE2b-128 digest of the content, hexadecimal. Reads the whole file; raises OSError."""
+        from hashlib import blake2b  # loads OpenSSL, which workers need not
+
         digest = blake2b(digest_size=16)
         with open(self.filepath, "rb") as stream:
             while chunk := stream.read(_CHUNK):

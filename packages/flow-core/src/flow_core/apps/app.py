@@ -52,6 +52,9 @@ class AppBase(Generic[P, R]):
     """
 
     kind: ClassVar[AppKind]
+    __name__: str
+    __qualname__: str
+    __wrapped__: Callable[..., Any]
 
     def __init__(
         self,
@@ -172,8 +175,6 @@ class AppBase(Generic[P, R]):
         if found is self:
             return self.__qualname__
         return _blank, (type(self),), {**self.__dict__, "_kernel": None}
-
-    __qualname__: str
 
 
 class PythonApp(AppBase[P, R]):

@@ -1,0 +1,373 @@
+"""What decorators make, and how a call is divided between the function and Flow."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+
+from flow_core.active import active_or_none, set_active
+from flow_core.apps.app import AppBase
+from flow_core.apps.decorators import App, bash_app, join_app, python_app
+from flow_core.apps.definition import NO_OPTIONS, AppDefinition, AppKind, CallOptions
+from flow_core.apps.special import AUTO_LOGNAME
+from flow_core.errors import BadStdStreamFile, ConfigurationError, InvalidAppTypeError, NoDataFlowKernelError
+from flow_core.files import File
+
+
+@dataclass
+class Seen:
+    """One call as a kernel gets it."""
+
+    app: AppDefinition
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    options: CallOptions
+
+
+@dataclass
+class RecordingKernel:
+    calls: list[Seen] = field(default_factory=list)
+
+    def submit_call(
+        self, app: AppDefinition, args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> Future[Any]:
+        self.calls.append(Seen(app, args, kwargs, options))
+        return Future()
+
+    @property
+    def last(self) -> Seen:
+        return self.calls[-1]
+
+
+@pytest.fixture
+def kernel() -> Iterator[RecordingKernel]:
+    before = active_or_none()
+    recording = RecordingKernel()
+    set_active(recording)
+    yield recording
+    set_active(before)
+
+
+@python_app
+def importable(x: int, y: int = 2) -> int:
+    """Add."""
+    return x + y
+
+
+# -- decorating
+
+
+def test_an_app_keeps_name_docstring_and_signature_of_its_function() -> None:
+    assert importable.__name__ == "importable"
+    assert importable.__doc__ == "Add."
+    assert str(inspect.signature(importable)) == "(x: 'int', y: 'int' = 2) -> 'int'"
+    assert importable.__wrapped__(1) == 3
+
+
+@pytest.mark.parametrize(
+    ("decorator", "kind"), [(python_app, AppKind.PYTHON), (bash_app, AppKind.BASH), (join_app, AppKind.JOIN)]
+)
+def test_decorators_work_with_and_without_parentheses(decorator: Any, kind: AppKind) -> None:
+    def function() -> str:
+        return ""
+
+    assert decorator(function).definition.kind is kind
+    assert decorator()(function).definition.kind is kind
+    assert decorator(cache=True)(function).definition.cache
+
+
+def test_executors_may_be_all_one_label_or_several() -> None:
+    def function() -> None: ...
+
+    assert python_app(executors="all")(function).definition.executors is None
+    assert python_app(executors="gpu")(function).definition.executors == ("gpu",)
+    assert python_app(executors=["a", "b", "a"])(function).definition.executors == ("a", "b")
+
+
+@pytest.mark.parametrize("executors", [[], 5, [""], [3]])
+def test_impossible_executors_are_refused_by_name(executors: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"'function'.*executors"):
+
+        @python_app(executors=executors)
+        def function() -> None: ...
+
+
+@pytest.mark.parametrize("wrong", [5, "text", staticmethod(len)])
+def test_only_functions_become_apps(wrong: Any) -> None:
+    with pytest.raises(InvalidAppTypeError):
+        python_app(wrong)
+
+
+def test_an_async_function_is_refused() -> None:
+    async def later() -> None: ...
+
+    with pytest.raises(InvalidAppTypeError, match="async"):
+        python_app(later)
+
+
+def test_an_app_is_not_decorated_twice() -> None:
+    with pytest.raises(InvalidAppTypeError, match="already"):
+        python_app(importable)
+
+
+def test_the_old_decorator_makes_apps_by_the_name_of_their_kind() -> None:
+    assert App("python")(lambda: 1).definition.kind is AppKind.PYTHON
+    assert App("bash")(lambda: "").definition.kind is AppKind.BASH
+    with pytest.raises(InvalidAppTypeError, match="'perl'"):
+        App("perl")
+
+
+def test_the_identity_names_the_app_and_ignores_streams() -> None:
+    @python_app(ignore_for_cache=["y"])
+    def function(x: int, y: int) -> None: ...
+
+    identity = function.definition.identity
+    assert identity.name.endswith("function")
+    assert identity.func is function.__wrapped__
+    assert set(identity.ignore) == {"y", "stdout", "stderr"}
+    assert identity.cache_tag.startswith("python")
+
+
+# -- calling
+
+
+def test_a_call_without_a_loaded_config_says_what_to_do() -> None:
+    assert active_or_none() is None
+    with pytest.raises(NoDataFlowKernelError, match=r"flow\.load"):
+        importable(1)
+
+
+def test_the_kernel_is_looked_up_at_the_call(kernel: RecordingKernel) -> None:
+    importable(1, y=3)
+    assert kernel.last == Seen(importable.definition, (1,), {"y": 3}, NO_OPTIONS)
+    other = RecordingKernel()
+    set_active(other)
+    importable(5)
+    assert (len(kernel.calls), len(other.calls)) == (1, 1)
+
+
+def test_an_app_with_a_kernel_of_its_own_ignores_the_active_one(kernel: RecordingKernel) -> None:
+    own = RecordingKernel()
+
+    @python_app(data_flow_kernel=own)
+    def function() -> None: ...
+
+    function()
+    assert (len(own.calls), len(kernel.calls)) == (1, 0)
+
+
+def test_apps_may_be_methods(kernel: RecordingKernel) -> None:
+    class Model:
+        @python_app
+        def fit(self, x: int) -> int:
+            return x
+
+    model = Model()
+    model.fit(3)
+    assert kernel.last.args == (model, 3)
+
+
+def test_a_call_that_asks_for_nothing_shares_its_options(kernel: RecordingKernel) -> None:
+    importable(1)
+    importable(2)
+    assert kernel.calls[0].options is kernel.calls[1].options is NO_OPTIONS
+
+
+def test_walltime_label_and_resources_are_flows(kernel: RecordingKernel) -> None:
+    importable(1, walltime=3, label="first", resource_specification={"cores": 2, "memory": 100})
+    seen = kernel.last
+    assert seen.kwargs == {}
+    assert (seen.options.spec.walltime_s, seen.options.label) == (3.0, "first")
+    assert (seen.options.spec.resources.cores, seen.options.spec.resources.memory_mb) == (2.0, 100)
+
+
+def test_equal_specifications_are_one_object(kernel: RecordingKernel) -> None:
+    importable(1, walltime=3)
+    importable(2, walltime=3.0)
+    assert kernel.calls[0].options.spec is kernel.calls[1].options.spec
+
+
+@pytest.mark.parametrize("name", ["walltime", "label", "resource_specification"])
+def test_a_functions_own_parameter_of_a_special_name_is_its_own(kernel: RecordingKernel, name: str) -> None:
+    namespace: dict[str, Callable[..., object]] = {}
+    exec(f"def function({name}): return {name}", namespace)
+    app: AppBase[..., Any] = python_app(namespace["function"])
+    app(**{name: "the user's"})
+    assert kernel.last.kwargs == {name: "the user's"}
+    assert kernel.last.options is NO_OPTIONS
+
+
+def test_options_set_what_is_flows_even_then(kernel: RecordingKernel) -> None:
+    @python_app
+    def function(walltime: str) -> None: ...
+
+    function.options(walltime=7, label="L", priority=3, environment={"B": "2", "A": "1"})(walltime="mine")
+    seen = kernel.last
+    assert seen.kwargs == {"walltime": "mine"}
+    assert (seen.options.spec.walltime_s, seen.options.label, seen.options.spec.priority) == (7.0, "L", 3)
+    assert seen.options.spec.environment == (("A", "1"), ("B", "2"))
+
+
+def test_options_leave_the_app_itself_as_it_is(kernel: RecordingKernel) -> None:
+    importable.options(walltime=1)
+    importable(1)
+    assert kernel.last.options is NO_OPTIONS
+
+
+def test_options_add_up_and_the_call_comes_first(kernel: RecordingKernel) -> None:
+    app = importable.options(walltime=1, resource_specification={"cores": 2}).options(executors="gpu")
+    app(1, walltime=9)
+    options = kernel.last.options
+    assert (options.spec.walltime_s, options.spec.resources.cores, options.executors) == (9.0, 2.0, ("gpu",))
+
+
+def test_the_decorators_walltime_holds_for_each_call(kernel: RecordingKernel) -> None:
+    app: AppBase[..., Any] = python_app(walltime=5)(lambda: None)
+    app()
+    assert kernel.last.options.spec.walltime_s == 5.0
+    app(walltime=None)
+    assert kernel.last.options.spec.walltime_s is None
+
+
+# -- inputs and outputs
+
+
+def test_outputs_become_files_for_function_and_kernel(kernel: RecordingKernel) -> None:
+    @bash_app
+    def function(outputs: list[Any] = []) -> str:
+        return ""
+
+    function(outputs=["a.txt", Path("b.txt"), File("http://host/c")])
+    assert kernel.last.options.outputs == (File("a.txt"), File("b.txt"), File("http://host/c"))
+    assert kernel.last.kwargs["outputs"] == list(kernel.last.options.outputs)
+
+
+def test_defaults_of_the_function_count_as_if_passed(kernel: RecordingKernel) -> None:
+    @bash_app
+    def function(inputs: Any = ["in"], outputs: Any = ["out"], stdout: str = "o", stderr: Any = AUTO_LOGNAME) -> str:
+        return ""
+
+    function()
+    options = kernel.last.options
+    assert (options.outputs, options.stdout, options.stderr) == ((File("out"),), "o", AUTO_LOGNAME)
+    assert kernel.last.kwargs["inputs"] == ["in"]
+
+
+def test_special_parameters_may_be_passed_by_position(kernel: RecordingKernel) -> None:
+    @bash_app
+    def function(x: int, outputs: Any = [], stdout: Any = None) -> str:
+        return ""
+
+    function(1, ["out"], "log")
+    assert kernel.last.args == (1,)
+    assert (kernel.last.options.outputs, kernel.last.options.stdout) == ((File("out"),), "log")
+
+
+def test_a_special_parameter_before_others_stays_where_it_is(kernel: RecordingKernel) -> None:
+    @python_app
+    def function(inputs: Any, x: int) -> None: ...
+
+    function([1, 2], 5)
+    assert (kernel.last.args, kernel.last.kwargs) == (([1, 2], 5), {})
+
+
+def test_inputs_are_copied_so_that_appending_the_result_makes_no_circle(kernel: RecordingKernel) -> None:
+    @python_app
+    def function(inputs: Any = []) -> None: ...
+
+    futures: list[Any] = []
+    futures.append(function(inputs=futures))
+    assert kernel.last.kwargs["inputs"] == []
+
+
+def test_inputs_reach_the_kernel_also_if_the_function_does_not_take_them(kernel: RecordingKernel) -> None:
+    importable(1, inputs=["later"])
+    assert kernel.last.kwargs == {"inputs": ["later"]}
+    assert kernel.last.app.takes == frozenset()
+
+
+def test_a_function_with_any_keywords_takes_the_shared_ones(kernel: RecordingKernel) -> None:
+    @python_app
+    def function(**kwargs: Any) -> None: ...
+
+    function(inputs=[1], walltime=2, mine=3)
+    assert kernel.last.kwargs == {"inputs": [1], "mine": 3}
+    assert "inputs" in function.definition.takes
+
+
+@pytest.mark.parametrize(
+    "keywords", [{"outputs": "x.txt"}, {"outputs": [5]}, {"inputs": "x.txt"}, {"label": 5}, {"walltime": -1}]
+)
+def test_impossible_special_keywords_name_the_app(kernel: RecordingKernel, keywords: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="'importable'"):
+        importable(1, **keywords)
+
+
+# -- streams
+
+
+@pytest.mark.parametrize("stream", ["log", Path("log"), ("log", "w"), File("http://host/log"), AUTO_LOGNAME])
+def test_bash_apps_take_streams_of_all_kinds(kernel: RecordingKernel, stream: Any) -> None:
+    @bash_app
+    def function() -> str:
+        return ""
+
+    function(stdout=stream)
+    assert kernel.last.options.stdout == stream
+    assert kernel.last.kwargs == {}
+
+
+@pytest.mark.parametrize("stream", [5, ("log",), ("log", "r"), ("log", "aw"), (5, "w"), "", ["log", "w"]])
+def test_a_bad_stream_is_a_bad_std_stream_file(kernel: RecordingKernel, stream: Any) -> None:
+    @bash_app
+    def function() -> str:
+        return ""
+
+    with pytest.raises(BadStdStreamFile, match=r"'function'.*stderr"):
+        function(stderr=stream)
+
+
+def test_streams_of_python_apps_are_refused_unless_the_function_takes_them(kernel: RecordingKernel) -> None:
+    with pytest.raises(BadStdStreamFile, match="bash apps only"):
+        importable(1, stdout="log")
+
+    @python_app
+    def writes(stdout: Any) -> None: ...
+
+    writes(stdout="log")
+    assert (kernel.last.kwargs, kernel.last.options.stdout) == ({"stdout": "log"}, "log")
+    writes(stdout=True)
+    assert (kernel.last.kwargs, kernel.last.options.stdout) == ({"stdout": True}, None)
+
+
+# -- travelling
+
+
+def test_an_importable_app_travels_by_name() -> None:
+    assert pickle.loads(pickle.dumps(importable)) is importable
+
+
+def test_an_app_of_the_main_script_travels_without_its_kernel() -> None:
+    def function(x: int) -> int:
+        return x + 1
+
+    function.__module__ = "__main__"
+    app = python_app(data_flow_kernel=RecordingKernel())(function)
+    copy = pickle.loads(cloudpickle.dumps(app))
+    assert copy.__wrapped__(1) == 2
+    assert copy._kernel is None
+
+
+def test_an_app_that_names_itself_travels() -> None:
+    namespace: dict[str, Any] = {"__name__": "__main__", "python_app": python_app}
+    exec("@python_app\ndef again(n):\n    return again if n else 0\n", namespace)
+    copy = pickle.loads(cloudpickle.dumps(namespace["again"]))
+    assert isinstance(copy.__wrapped__(1), AppBase)

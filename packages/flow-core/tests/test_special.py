@@ -1,0 +1,128 @@
+"""Names of log files, and resource specifications."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from flow_core.apps.decorators import bash_app
+from flow_core.apps.definition import CallOptions
+from flow_core.apps.special import AUTO_LOGNAME, resolve_streams, task_spec
+from flow_core.errors import ConfigurationError
+from flow_core.interfaces.call import DEFAULT_SPEC
+
+
+@bash_app
+def compute() -> str:
+    return "true"
+
+
+def test_streams_that_are_not_asked_for_stay_away() -> None:
+    assert resolve_streams(compute.definition, CallOptions(), 1, "run") == (None, None)
+
+
+def test_auto_lognames_lie_in_the_run_directory_by_task_number() -> None:
+    options = CallOptions(stdout=AUTO_LOGNAME, stderr=(AUTO_LOGNAME, "w"))
+    assert resolve_streams(compute.definition, options, 7, Path("/run/003")) == (
+        "/run/003/task_logs/0000/task_0007_compute.stdout",
+        ("/run/003/task_logs/0000/task_0007_compute.stderr", "w"),
+    )
+
+
+def test_a_directory_of_logs_holds_ten_thousand_tasks() -> None:
+    stdout, _ = resolve_streams(compute.definition, CallOptions(stdout=AUTO_LOGNAME), 1_234_567, "/r")
+    assert stdout == "/r/task_logs/0123/task_1234567_compute.stdout"
+
+
+def test_a_label_is_part_of_the_name_and_cannot_leave_the_directory() -> None:
+    options = CallOptions(stdout=AUTO_LOGNAME, label="../../etc/x y")
+    stdout, _ = resolve_streams(compute.definition, options, 0, "/r")
+    assert stdout == "/r/task_logs/0000/task_0000_compute_..-..-etc-x-y.stdout"
+
+
+def test_other_streams_stay_as_they_are() -> None:
+    options = CallOptions(stdout="a", stderr=("b", "w"))
+    assert resolve_streams(compute.definition, options, 0, "/r") == ("a", ("b", "w"))
+
+
+def test_auto_logname_is_one_object_wherever_it_travels() -> None:
+    assert pickle.loads(pickle.dumps(AUTO_LOGNAME)) is AUTO_LOGNAME
+    assert copy.deepcopy(AUTO_LOGNAME) is AUTO_LOGNAME
+    assert repr(AUTO_LOGNAME) == "AUTO_LOGNAME"
+
+
+def test_nothing_asked_for_is_the_default_class() -> None:
+    assert task_spec("f") is DEFAULT_SPEC
+    assert task_spec("f", None, {}) is DEFAULT_SPEC
+
+
+def test_all_keys_of_a_specification_arrive() -> None:
+    spec = task_spec(
+        "f",
+        60,
+        {
+            "cores": 2,
+            "memory": 1000,
+            "gpus": 1,
+            "disk": 5,
+            "nodes": 2,
+            "ranks_per_node": 4,
+            "priority": -1,
+            "running_time_min": 30,
+            "environment": {"B": "2", "A": "1"},
+            "container": "img",
+            "named": {"licence": 1},
+        },
+    )
+    resources = spec.resources
+    assert (resources.cores, resources.memory_mb, resources.gpus, resources.disk_mb) == (2.0, 1000, 1.0, 5)
+    assert (resources.nodes, resources.ranks_per_node, resources.named) == (2, 4, (("licence", 1.0),))
+    assert (spec.priority, spec.running_time_min_s, spec.walltime_s, spec.container) == (-1, 30.0, 60.0, "img")
+    assert spec.environment == (("A", "1"), ("B", "2"))
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_known_one() -> None:
+    with pytest.raises(ConfigurationError, match=r"app 'f': unknown resource 'core': did you mean 'cores'\?"):
+        task_spec("f", None, {"core": 1})
+
+
+@pytest.mark.parametrize(
+    "resources",
+    [
+        {"cores": -1},
+        {"cores": True},
+        {"cores": "2"},
+        {"memory": float("nan")},
+        {"priority": 1.5},
+        {"nodes": 0},
+        {"environment": {"A": 1}},
+        {"environment": {"A=B": "1"}},
+        {"environment": ["A"]},
+        {"container": ""},
+        {"named": ["x"]},
+        ["cores"],
+    ],
+)
+def test_impossible_resources_are_refused_by_name(resources: Any) -> None:
+    with pytest.raises(ConfigurationError, match="app 'f'"):
+        task_spec("f", None, resources)
+
+
+@pytest.mark.parametrize("walltime", [0, -1, True, "3", float("inf"), float("nan")])
+def test_impossible_walltimes_are_refused(walltime: Any) -> None:
+    with pytest.raises(ConfigurationError, match="walltime"):
+        task_spec("f", walltime)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["cores", "gpus"]), st.floats(0, 100)),
+    st.one_of(st.none(), st.floats(0.1, 1e6)),
+)
+def test_equal_requests_share_one_object(resources: dict[str, float], walltime: float | None) -> None:
+    backwards = dict(reversed(list(resources.items())))
+    assert task_spec("f", walltime, resources) is task_spec("g", walltime, backwards)
