@@ -46,6 +46,7 @@ class Shell:
         self._poller = zmq.Poller()
         self._next_beat = 0.0
         self._ack_at = 0.0
+        self._writing = False
 
     def run(self) -> None:
         """Loop to the end."""
@@ -148,24 +149,30 @@ class Shell:
     # -- out
 
     def _send(self) -> None:
+        """Send all: first to the client, who must know of a manager before that one can have tasks."""
         core = self._core
-        down, sent = core.down, False
-        if down:
-            for peer, message in down:
-                self._doors.send(peer, message)
-                sent = sent or message[0] == Kind.TASKS
-            down.clear()
-        if sent:
-            point("interchange.after_dispatch")
         try:
             done = self._writer.write(core.up)
         except OSError:
             core.leave("the script is gone")
             done = False
         core.up.clear()
-        self._poller.register(self._link, zmq.POLLIN if done else zmq.POLLIN | zmq.POLLOUT)
+        self._watch(writing=not done)
+        if core.down:
+            dispatched = False
+            for peer, message in core.down:
+                self._doors.send(peer, message)
+                dispatched = dispatched or message[0] == Kind.TASKS
+            core.down.clear()
+            if dispatched:
+                point("interchange.after_dispatch")
         if done and core.owes_acks:
             self._acknowledge()
+
+    def _watch(self, writing: bool) -> None:
+        if writing != self._writing:
+            self._writing = writing
+            self._poller.register(self._link, zmq.POLLIN | zmq.POLLOUT if writing else zmq.POLLIN)
 
     def _acknowledge(self) -> None:
         now = time.monotonic()

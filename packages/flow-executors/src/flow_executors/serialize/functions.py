@@ -31,11 +31,12 @@ def digest_of(blob: bytes) -> bytes:
 class Functions:
     """The functions of a run that were sent or are to be. Any thread."""
 
-    __slots__ = ("_blobs", "_by_identity", "_limit")
+    __slots__ = ("_blobs", "_by_identity", "_condemned", "_limit")
 
     def __init__(self) -> None:
         self._by_identity: dict[int, tuple[object, bytes]] = {}  # the function is kept, so its id stays its own
         self._blobs: dict[bytes, bytes] = {}
+        self._condemned: set[bytes] = set()
         self._limit = _LIMIT
 
     def digest(self, func: Callable[..., object]) -> bytes:
@@ -49,6 +50,7 @@ class Functions:
             return known[1]
         blob = pack_function(func)
         digest = digest_of(blob)
+        self._condemned.discard(digest)
         self._blobs[digest] = blob
         self._by_identity[id(func)] = (func, digest)
         return digest
@@ -63,12 +65,17 @@ class Functions:
         return len(self._by_identity) > self._limit
 
     def forget_others(self, in_use: Iterable[bytes]) -> set[bytes]:
-        """Forget functions whose digests are not in use; return the digests forgotten."""
+        """Forget functions whose digests are not in use; return the digests forgotten.
+
+        In two steps: what is not in use is condemned, and forgotten at the next call if it is still not in use. A task
+        that is being submitted right now keeps its function by that.
+        """
         keep = set(in_use)
-        gone = self._blobs.keys() - keep
-        self._by_identity = {key: pair for key, pair in list(self._by_identity.items()) if pair[1] in keep}
+        gone = self._condemned & self._blobs.keys() - keep
         for digest in gone:
             del self._blobs[digest]
+        self._by_identity = {key: pair for key, pair in list(self._by_identity.items()) if pair[1] in keep}
+        self._condemned = self._blobs.keys() - keep
         self._limit = max(_LIMIT, 2 * len(self._by_identity))
         return gone
 

@@ -1,0 +1,289 @@
+"""The client of one started executor: takes calls, hands them to the interchange, reports their outcomes."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import platform
+import threading
+import time
+from collections.abc import Sequence
+
+from flow_core.errors import ExecutorBroken, ExecutorClosed, ExecutorError, SerializationError
+from flow_core.interfaces.call import Call, TryKey
+from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, TryListener, Verdict
+from flow_executors.client.directory import Directory
+from flow_executors.client.handoff import Handoff
+from flow_executors.client.incarnation import Incarnation, Site
+from flow_executors.client.queue import TaskQueues
+from flow_executors.client.receiver import Hooks, Receiver
+from flow_executors.serialize.arguments import pack_arguments
+from flow_executors.serialize.functions import Functions
+from flow_executors.wire.frames import (
+    Command,
+    Credit,
+    ExitCode,
+    Introduction,
+    KeyChange,
+    Reply,
+    pack_cancel,
+    pack_command,
+    pack_exit,
+    pack_keys,
+    pack_record,
+)
+
+_COMMAND_TIMEOUT_S = 10.0
+
+
+class Client:
+    """One client, one interchange at a time. Any thread, where not said otherwise."""
+
+    def __init__(
+        self,
+        site: Site,
+        listener: TryListener,
+        hooks: Hooks,
+        logger: logging.Logger,
+        software: str,
+    ) -> None:
+        self.functions = Functions()
+        self.queues = TaskQueues()
+        self.directory = Directory(site.label)
+        self._site = site
+        self._listener = listener
+        self._admitted: list[tuple[str, str]] = []
+        self._handoff = Handoff(self.queues, self.functions)
+        self._numbers = itertools.count(1)
+        self._error: ExecutorError | None = ExecutorClosed(f"the executor {site.label} is not started")
+        self._pid = os.getpid()
+        self._owner = hooks
+        self._receiver = Receiver(
+            self._handoff,
+            self.directory,
+            listener,
+            Hooks(hooks.joined, hooks.left, hooks.events, self._broke),
+            self._incarnate,
+            Introduction("client", site.run_id, platform.python_version(), software, os.getpid()),
+            site.heartbeat_threshold_s,
+            logger,
+            self.functions.blob,
+        )
+
+    # -- start and end
+
+    def start(self) -> None:
+        """Start the interchange and the receiver thread. Raises ExecutorError."""
+        self._error = None
+        try:
+            self._receiver.begin()
+        except ExecutorError as error:
+            self._error = ExecutorClosed(str(error))
+            self._handoff.close()
+            raise
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Wait until the interchange has introduced itself.
+
+        Raises:
+            ExecutorError: it did not within the time; the message has its last words.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self._receiver.ready.wait(min(0.2, max(0.0, deadline - time.monotonic()))):
+            if self._error is not None:
+                raise self._error
+            if time.monotonic() >= deadline:
+                incarnation = self._receiver.incarnation
+                tail = incarnation.tail() if incarnation else ""
+                raise ExecutorError(
+                    f"the interchange of {self._site.label} did not answer within {timeout_s:g} s; see "
+                    f"{self._site.directory}/interchange.log{': ' + tail if tail else ''}"
+                )
+
+    def _incarnate(self, number: int) -> Incarnation:
+        return Incarnation(self._site, number, self._admitted)
+
+    def close(self, timeout_s: float) -> list[str]:
+        """End the interchange; report everything that is left; say what was forced. Idempotent."""
+        label = self._site.label
+        first = not isinstance(self._error, ExecutorClosed)
+        self._error = ExecutorClosed(f"the executor {label} was shut down")
+        if not first:
+            return []
+        deadline = time.monotonic() + timeout_s
+        forced = []
+        self._withdraw_all()
+        self._receiver.stop_expected()
+        incarnation = self._receiver.incarnation
+        self._handoff.send(pack_exit(ExitCode.DONE))
+        if incarnation is not None and incarnation.end(max(0.1, deadline - time.monotonic())):
+            forced.append(f"the interchange of {label} was killed")
+        if not self._receiver.stop(max(1.0, deadline - time.monotonic())):
+            forced.append(f"the receiver thread of {label} did not end")
+        self._report_rest()
+        self._handoff.close()
+        return forced
+
+    def _withdraw_all(self) -> None:
+        """Report what was never sent as returned, before anything else is lost."""
+        with self._handoff.lock:
+            keys = self.queues.withdraw(sorted(self.queues.unsent))
+        self._post([Outcome(TryKey(key), Verdict.RETURNED) for key in keys])
+
+    def _report_rest(self) -> None:
+        with self._handoff.lock:
+            unsent, sent = self.queues.clear()
+        outcomes = [*self._receiver.inbox]
+        self._receiver.inbox.clear()
+        outcomes += [Outcome(TryKey(key), Verdict.RETURNED) for key in unsent]
+        outcomes += [Outcome(TryKey(key), Verdict.CANCELLED) for key in sent]
+        if outcomes:
+            self._listener.finished(outcomes)
+
+    # -- failure
+
+    def _broke(self, error: ExecutorBroken) -> None:
+        """The interchange cannot be kept running. Receiver thread."""
+        self._fail(error, LossKind.INTERCHANGE)
+        self._owner.broken(error)
+
+    def fail(self, error: ExecutorBroken) -> None:
+        """Give up: nothing can run here any more. What is out is lost, what waits is refused with the error."""
+        if self._error is None:
+            self._fail(error, LossKind.BLOCK)
+
+    def _fail(self, error: ExecutorBroken, kind: LossKind) -> None:
+        self._error = error
+        with self._handoff.lock:
+            unsent, sent = self.queues.clear()
+        loss = Loss(kind, Place(self._site.label), reason=str(error))
+        never = sent if not self.directory.managers and kind is LossKind.BLOCK else []
+        outcomes = [Outcome(TryKey(key), Verdict.REFUSED, None, error) for key in [*unsent, *never]]
+        outcomes += [Outcome(TryKey(key), Verdict.LOST, None, None, loss, loss.place) for key in sent if not never]
+        if self._receiver.on_thread:
+            if outcomes:
+                self._listener.finished(outcomes)
+        else:
+            self._post(outcomes)
+
+    def _post(self, outcomes: Sequence[Outcome]) -> None:
+        """Let the receiver thread report."""
+        if outcomes:
+            self._receiver.inbox.extend(outcomes)
+            self._handoff.wake()
+
+    # -- tasks
+
+    def submit(self, key: TryKey, call: Call) -> None:
+        """Take one try. Raises ExecutorClosed, ExecutorBroken."""
+        self._check()
+        queues = self.queues
+        class_id = queues.class_of(call.spec)
+        if class_id is None:
+            with self._handoff.lock:
+                class_id = queues.new_class(call.spec)
+        try:
+            record = pack_record(self.functions.digest(call.func), key, class_id, pack_arguments(call))
+        except SerializationError as error:
+            self._post([Outcome(key, Verdict.REFUSED, None, error)])
+            return
+        waiting = queues.add(class_id, key, record)
+        if self._error is not None:
+            self._too_late(key)
+        self._handoff.submitted(class_id, waiting)
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _too_late(self, key: TryKey) -> None:
+        """The executor ended while a task came in: take it back, or leave it to whoever reported all."""
+        with self._handoff.lock:
+            mine = self.queues.withdraw([key])
+        if mine and self._error is not None:
+            raise self._error
+
+    def flush(self) -> None:
+        """Send what is buffered."""
+        self._handoff.flush()
+
+    def cancel(self, keys: Sequence[TryKey], kill: bool) -> None:
+        """Ask to cancel tries; what was not sent is cancelled at once."""
+        with self._handoff.lock:
+            withdrawn = self.queues.withdraw(keys)
+            sent = [key for key in keys if key in self.queues.records]
+            self._receiver.cancelled.update(dict.fromkeys(sent, kill))
+        self._post([Outcome(TryKey(key), Verdict.CANCELLED) for key in withdrawn])
+        if sent:
+            self._handoff.send(pack_cancel(sent, kill))
+
+    # -- managers and blocks
+
+    def admit(self, public_key: bytes, block: str) -> None:
+        """Let the managers of a block in."""
+        self._admitted.append((public_key.decode(), block))
+        self._handoff.send(pack_keys(KeyChange(admit=((public_key.decode(), block),))))
+
+    def revoke(self, block: str) -> None:
+        """Keep the managers of a block out from now on."""
+        self._admitted[:] = [pair for pair in self._admitted if pair[1] != block]
+        self._handoff.send(pack_keys(KeyChange(revoke=(block,))))
+
+    def command(
+        self,
+        name: str,
+        *,
+        blocks: Sequence[str] = (),
+        managers: Sequence[str] = (),
+        idle_for_s: float | None = None,
+        timeout_s: float = _COMMAND_TIMEOUT_S,
+    ) -> Reply:
+        """Give the interchange an order and wait for its answer. Not on the receiver thread.
+
+        Raises:
+            ExecutorError: no answer within the time.
+        """
+        done = threading.Event()
+        answers: list[Reply] = []
+
+        def answered(reply: Reply) -> None:
+            answers.append(reply)
+            done.set()
+
+        command = Command(next(self._numbers), name, tuple(blocks), tuple(managers), idle_for_s)
+        self._receiver.replies[command.number] = answered
+        sent = self._handoff.send(pack_command(command))
+        if not (sent and done.wait(timeout_s)):
+            self._receiver.replies.pop(command.number, None)
+            raise ExecutorError(f"the interchange of {self._site.label} did not answer {name!r} in {timeout_s:g} s")
+        if answers[0].error:
+            raise ExecutorError(answers[0].error)
+        return answers[0]
+
+    # -- what there is
+
+    @property
+    def credit(self) -> Credit:
+        """Slots and managers that are connected."""
+        return self._receiver.credit
+
+    @property
+    def outstanding(self) -> int:
+        """Tasks without outcome."""
+        return len(self.queues.records)
+
+    @property
+    def unsent(self) -> int:
+        """Tasks of these that were not sent."""
+        return len(self.queues.unsent)
+
+    @property
+    def incarnation(self) -> Incarnation | None:
+        """The interchange that runs now."""
+        return self._receiver.incarnation
+
+    @property
+    def error(self) -> ExecutorError | None:
+        """Why nothing can be submitted; None while all is well."""
+        return self._error

@@ -1,0 +1,365 @@
+"""The thread that reads the link: turns messages into reports to the listener, and keeps an interchange running."""
+
+from __future__ import annotations
+
+import logging
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from flow_core.errors import ExecutorBroken, ExecutorError
+from flow_core.interfaces.call import TryKey
+from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, TryListener, Verdict
+from flow_executors.client.directory import Directory
+from flow_executors.client.handoff import Handoff
+from flow_executors.client.incarnation import Incarnation
+from flow_executors.client.outcomes import outcomes_of
+from flow_executors.client.reclaim import Fate, Reclaim
+from flow_executors.errors import BadMessage
+from flow_executors.wire.frames import (
+    Credit,
+    Departure,
+    Introduction,
+    Kind,
+    Registration,
+    Reply,
+    kind_of,
+    pack_blob,
+    pack_cancel,
+    pack_hello,
+    unpack_beat,
+    unpack_credit,
+    unpack_hello,
+    unpack_left,
+    unpack_need,
+    unpack_register,
+    unpack_reply,
+    unpack_results,
+)
+from flow_executors.wire.kinds import Buffer
+from flow_executors.wire.link import LinkReader
+
+_READS = 8
+_EXIT_WAIT_S = 1.0
+_RESTARTS = 5
+_RESTARTS_WITHIN_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the receiver tells its owner. All called on the receiver thread; must not block."""
+
+    joined: Callable[[int, Registration, bool], None]
+    left: Callable[[Departure], None]
+    events: Callable[[Buffer], None]
+    broken: Callable[[ExecutorBroken], None]
+
+
+class Receiver:
+    """Reads the link of one executor after the other incarnation of its interchange."""
+
+    def __init__(
+        self,
+        handoff: Handoff,
+        directory: Directory,
+        listener: TryListener,
+        hooks: Hooks,
+        start: Callable[[int], Incarnation],
+        who: Introduction,
+        threshold_s: float,
+        logger: logging.Logger,
+        blob: Callable[[bytes], bytes | None],
+    ) -> None:
+        self.ready = threading.Event()
+        """Set when an interchange has introduced itself."""
+        self.credit = Credit(0, 0, 0, 0)
+        self.dropped = 0
+        """Results for keys that are not known (any more)."""
+        self.ignored = 0
+        self.inbox: deque[Outcome] = deque()
+        """Outcomes made by other threads, to be reported by this one."""
+        self.cancelled: dict[int, bool] = {}
+        """Sent keys that are to be cancelled, and whether to kill."""
+        self.replies: dict[int, Callable[[Reply], None]] = {}
+        self.incarnation: Incarnation | None = None
+        self._handoff = handoff
+        self._queues = handoff.queues
+        self._directory = directory
+        self._listener = listener
+        self._hooks = hooks
+        self._start = start
+        self._who = who
+        self._threshold_s = threshold_s
+        self._logger = logger
+        self._blob = blob
+        self._reclaim: Reclaim | None = None
+        self._heard = 0.0
+        self._deaths: deque[float] = deque(maxlen=_RESTARTS)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=f"flow-{directory.label}-receiver", daemon=True)
+        self._handlers: dict[int, Callable[[Buffer], None]] = {
+            Kind.HELLO: self._hello,
+            Kind.HEARTBEAT: lambda message: None,
+            Kind.RESULTS: self._results,
+            Kind.STARTED: self._started,
+            Kind.CREDIT: self._credited,
+            Kind.REGISTER: self._registered,
+            Kind.LEFT: self._left,
+            Kind.NEED: self._need,
+            Kind.REPLY: self._reply,
+            Kind.EVENTS: hooks.events,
+        }
+
+    def begin(self) -> None:
+        """Start the first interchange and the thread. Raises ExecutorError."""
+        self._use(self._start(0))
+        self._thread.start()
+
+    def stop_expected(self) -> None:
+        """The link is about to end on purpose: do not start another interchange."""
+        self._stopping = True
+
+    def stop(self, timeout_s: float) -> bool:
+        """End the thread after the link has ended, or after the time given; True if it ended."""
+        self._stopping = True
+        self._handoff.wake()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    @property
+    def on_thread(self) -> bool:
+        """Whether the caller is the receiver thread."""
+        return threading.current_thread() is self._thread
+
+    # -- the loop
+
+    def _run(self) -> None:
+        self._handoff.serve(threading.get_ident())
+        try:
+            while self.incarnation is not None:
+                self._serve(self.incarnation)
+        except Exception as error:
+            self._logger.exception("the receiver thread failed")
+            self._break(f"an internal error of the executor: {error!r}", "")
+
+    def _serve(self, incarnation: Incarnation) -> None:
+        reader = LinkReader(incarnation.link)
+        link, wake = incarnation.link.fileno(), self._handoff.wake_fd
+        poller = select.poll()
+        poller.register(wake, select.POLLIN)
+        while not reader.closed:
+            congested = self._handoff.congested
+            poller.register(link, select.POLLIN | select.POLLOUT if congested else select.POLLIN)
+            for descriptor, _ in poller.poll(self._timeout_ms()):
+                if descriptor == wake:
+                    self._handoff.on_wake()
+                else:
+                    self._read(reader)
+            self._report_inbox()
+            self._handoff.flush()
+            self._timers(incarnation)
+        self._ended(incarnation)
+
+    def _timeout_ms(self) -> int:
+        deadline = self._heard + self._threshold_s
+        if self._reclaim is not None:
+            deadline = min(deadline, self._reclaim.deadline)
+        return max(0, int((deadline - time.monotonic()) * 1000) + 1)
+
+    def _read(self, reader: LinkReader) -> None:
+        for _ in range(_READS):
+            try:
+                messages = reader.read()
+            except BadMessage as error:
+                self._logger.error("the link to the interchange is out of step: %s", error)
+                reader.closed = True
+                return
+            if not messages:
+                return
+            self._heard = time.monotonic()
+            for message in messages:
+                self._take(message)
+
+    def _take(self, message: Buffer) -> None:
+        try:
+            handler = self._handlers.get(kind_of(message))
+            if handler is None:
+                self.ignored += 1
+            else:
+                handler(message)
+        except BadMessage as error:
+            self.ignored += 1
+            self._logger.warning("a message of the interchange was dropped: %s", error)
+
+    def _report_inbox(self) -> None:
+        outcomes = []
+        while self.inbox:
+            outcomes.append(self.inbox.popleft())
+        if outcomes:
+            self._listener.finished(outcomes)
+
+    def _timers(self, incarnation: Incarnation) -> None:
+        now = time.monotonic()
+        if self._reclaim is not None:
+            self._settle_claims(now)
+        if now - self._heard > self._threshold_s:
+            self._logger.error("the interchange was silent for %g s: it is replaced", self._threshold_s)
+            incarnation.process.kill()
+            self._heard = now
+
+    # -- messages
+
+    def _hello(self, message: Buffer) -> None:
+        unpack_hello(message)
+        self.ready.set()
+
+    def _results(self, message: Buffer) -> None:
+        batch = unpack_results(message)
+        records = self._queues.records
+        outcomes = outcomes_of(batch, records, self._directory)
+        self.dropped += len(batch.keys) - len(outcomes)
+        if not outcomes:
+            return
+        keys = [outcome.key for outcome in outcomes]
+        with self._handoff.lock:
+            self._queues.finish(keys)
+        if self._reclaim is not None:
+            self._reclaim.finished(keys)
+        if self.cancelled:
+            for key in keys:
+                self.cancelled.pop(key, None)
+        self._listener.finished(outcomes)
+        self._handoff.forget_blobs()
+
+    def _started(self, message: Buffer) -> None:
+        beat = unpack_beat(message)
+        records, place = self._queues.records, self._directory.place
+        rows = zip(beat.keys, beat.starts, beat.workers, strict=True)
+        tries = [
+            (TryKey(key), start + beat.offset_ns, place(beat.manager, worker))
+            for key, start, worker in rows
+            if key in records
+        ]
+        if tries:
+            self._listener.started(tries)
+
+    def _credited(self, message: Buffer) -> None:
+        self.credit = unpack_credit(message)
+        with self._handoff.lock:
+            self._queues.window = self.credit.window
+
+    def _registered(self, message: Buffer) -> None:
+        number, offer, held = unpack_register(message)
+        fresh = self._directory.add(number, offer)
+        if self._reclaim is not None:
+            self._reclaim.registered(offer.manager_id, held)
+        unknown = [key for key in held if key not in self._queues.records]
+        if unknown:
+            self._handoff.send(pack_cancel(unknown, True))
+        again = [key for key in held if key in self.cancelled]
+        if again:
+            self._handoff.send(pack_cancel(again, any(self.cancelled[key] for key in again)))
+        self._hooks.joined(number, offer, fresh)
+
+    def _left(self, message: Buffer) -> None:
+        departure = unpack_left(message)
+        if departure.manager:
+            self._directory.remove(departure.manager)
+            if self._reclaim is not None:
+                self._reclaim.registered(departure.manager_id, ())
+        self._hooks.left(departure)
+
+    def _need(self, message: Buffer) -> None:
+        for digest in unpack_need(message):
+            blob = self._blob(digest)
+            if blob is not None:
+                for piece in pack_blob(digest, blob):
+                    self._handoff.send(piece)
+
+    def _reply(self, message: Buffer) -> None:
+        reply = unpack_reply(message)
+        waiter = self.replies.pop(reply.number, None)
+        if waiter is not None:
+            waiter(reply)
+
+    # -- another interchange
+
+    def _ended(self, incarnation: Incarnation) -> None:
+        self._handoff.disconnect()
+        self.ready.clear()
+        if self._stopping:
+            incarnation.close()
+            self.incarnation = None
+            return
+        incarnation.end(_EXIT_WAIT_S)
+        incarnation.close()
+        code, tail = incarnation.process.returncode, incarnation.tail()
+        self._logger.error("the interchange ended unexpectedly (%s)%s", _manner(code), f": {tail}" if tail else "")
+        now = time.monotonic()
+        self._deaths.append(now)
+        if len(self._deaths) == _RESTARTS and now - self._deaths[0] < _RESTARTS_WITHIN_S:
+            self._break(
+                f"its interchange died {_RESTARTS} times within {_RESTARTS_WITHIN_S:g} s ({_manner(code)})", tail
+            )
+            return
+        try:
+            self._use(self._start(incarnation.number + 1))
+        except ExecutorError as error:
+            self._break(str(error), tail)
+
+    def _use(self, incarnation: Incarnation) -> None:
+        self.incarnation = incarnation
+        self._heard = now = time.monotonic()
+        sent = self._queues.sent()
+        if incarnation.number:
+            managers = {offer.manager_id for offer in self._directory.managers.values()}
+            self._reclaim = Reclaim(managers, sent, now + self._threshold_s)
+        self._handoff.connect(incarnation.link, [pack_hello(self._who)])
+
+    def _settle_claims(self, now: float) -> None:
+        reclaim = self._reclaim
+        fate = reclaim.fate(now) if reclaim is not None else None
+        if reclaim is None or fate is None:
+            return
+        self._reclaim = None
+        keys = sorted(reclaim.unclaimed)
+        if fate is Fate.LOST:
+            reason = "the interchange died, and no manager that came back to the next one had the task"
+            self.report_lost(keys, Loss(LossKind.INTERCHANGE, Place(self._directory.label), reason=reason))
+            return
+        dead = [key for key in keys if key in self.cancelled]
+        self.report([Outcome(TryKey(key), Verdict.CANCELLED) for key in dead])
+        with self._handoff.lock:
+            self._queues.send_again([key for key in keys if key not in self.cancelled])
+        self._handoff.flush()
+
+    def _break(self, reason: str, tail: str) -> None:
+        text = f"the executor {self._directory.label} is broken: {reason}"
+        self.incarnation = None
+        self._handoff.disconnect()
+        self._hooks.broken(ExecutorBroken(f"{text}. Its last words: {tail}" if tail else text))
+
+    # -- reports
+
+    def report_lost(self, keys: Sequence[int], loss: Loss) -> None:
+        """Report tasks as lost. Receiver thread."""
+        self.report([Outcome(TryKey(key), Verdict.LOST, None, None, loss, loss.place) for key in keys])
+
+    def report(self, outcomes: Sequence[Outcome]) -> None:
+        """Report outcomes made here and forget their tasks. Receiver thread, or after it has ended."""
+        if outcomes:
+            keys = [outcome.key for outcome in outcomes]
+            with self._handoff.lock:
+                self._queues.finish(keys)
+            for key in keys:
+                self.cancelled.pop(key, None)
+            self._listener.finished(outcomes)
+
+
+def _manner(code: int | None) -> str:
+    if code is None:
+        return "it could not be ended"
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
