@@ -137,7 +137,9 @@ class Walker:
     def _sequence(self, tag: bytes, values: Iterable[object]) -> bytes:
         parts: list[bytes] = []
         try:
-            parts.extend(self.encode(value) for value in values)
+            for value in values:  # no generator, no call of encode: frames are what limits the depth of nesting
+                leaf = _LEAVES.get(type(value))
+                parts.append(leaf(value) if leaf is not None else self._shared(value))
         except CannotDigest as error:
             raise error.within(f"[{len(parts)}]") from error.__cause__
         return frame(tag, b"".join(parts))

@@ -13,6 +13,7 @@ SOURCE = "source"
 """Name of the part that holds the key by source text, 16 bytes, for another Python minor version. Not in the digest."""
 _RULES = b"flow memo 1"
 _SHORT = 8
+_PATH_MAX = 80
 
 
 def memo_key(app: AppIdentity, call: Call) -> MemoKey:
@@ -52,7 +53,9 @@ def _argument_parts(app: AppIdentity, call: Call) -> list[Part]:
         try:
             parts.append(Part(f"argument {name!r}", FunctionWalker().encode(value)))
         except CannotDigest as error:
-            raise _unhashable(app, f"argument '{name}{''.join(error.path)}'", value, error) from error
+            path = "".join(error.path)
+            shown = path if len(path) <= _PATH_MAX else path[:_PATH_MAX] + "..."
+            raise _unhashable(app, f"argument '{name}{shown}'", value, error) from error
     return parts
 
 
