@@ -38,7 +38,7 @@ def test_a_python_app_copies_from_inputs_to_outputs(workdir: Path):
 
 def test_an_app_that_runs_past_its_walltime_is_stopped():
     @python_app
-    def too_long(walltime=0.2):
+    def too_long():
         import time
 
         deadline = time.monotonic() + 30
@@ -46,7 +46,7 @@ def test_an_app_that_runs_past_its_walltime_is_stopped():
             time.sleep(0.01)
 
     with pytest.raises(AppTimeout, match="walltime"):
-        too_long().result()
+        too_long(walltime=0.2).result()
 
 
 def test_standard_output_goes_to_an_automatically_named_file(kernel: flow.DataFlowKernel):

@@ -60,7 +60,7 @@ def test_a_changed_body_is_another_app(tmp_path: Path):
 
     def version(number):
         namespace: dict[str, object] = {}
-        source = f"def body(log):\n    open(log, 'a').write('ran\\n')\n    return {number}\n"
+        source = f"def body(log):\n    with open(log, 'a') as s:\n        s.write('ran\\n')\n    return {number}\n"
         exec(compile(source, f"cell-{number}", "exec"), namespace)
         return python_app(namespace["body"], cache=True)
 
