@@ -1,0 +1,201 @@
+"""Files of the submit side for workers that cannot see its file system: rsync over ssh, run on the node."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+
+from flow_core.errors import ConfigurationError
+from flow_core.files import File
+from flow_core.interfaces.call import TaskStep
+from flow_core.interfaces.staging import Transfer
+from flow_staging.transfer.failures import Dropped, Refused, local_failure
+from flow_staging.transfer.method import InTaskStaging
+from flow_staging.transfer.publish import Partial
+from flow_staging.transfer.retry import DEFAULT_RETRY, Control, RetryPolicy, Tries
+
+_TAIL = 500
+_LOOK_S = 0.5
+_FINAL_CODES = frozenset({1, 2, 3, 4, 6, 11, 22, 23, 24, 25, 126, 127})  # any other may be ssh's own
+_FINAL = re.compile(
+    r"permission denied|host key verification failed|no such file|no space left|quota exceeded"
+    r"|command not found|read-only file system|could not resolve|is a directory",
+    re.IGNORECASE,
+)
+_HINTS = (
+    ("permission denied (", "ssh refuses the login: put a key where the worker's ssh finds it (worker_init)"),
+    ("host key verification failed", "the submit side's host key is not known on the node (known_hosts)"),
+    ("command not found", "rsync must be installed on both sides"),
+    ("no space left", "the disk is full"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RsyncMover:
+    """Moves by one rsync a file: verified by rsync's own checksum, resumed by its delta."""
+
+    prefix: str
+    ssh: str
+    retry: RetryPolicy
+
+    @property
+    def schemes_in(self) -> tuple[str, ...]:
+        """Return what comes in."""
+        return ("file",)
+
+    @property
+    def schemes_out(self) -> tuple[str, ...]:
+        """Return what goes out."""
+        return ("file",)
+
+    @property
+    def timeout_s(self) -> float:
+        """Return the longest time for one file."""
+        return self.retry.timeout_s
+
+    def bring_in(self, file: File, path: Path, control: Control) -> None:
+        """Fetch one file of the submit side; raises Dropped or Refused."""
+        tries = Tries(self.retry, control)
+        with Partial(path.absolute()) as part:
+            while True:
+                before = part.path.stat().st_size
+                try:
+                    size = self._rsync(control, "--inplace", "--", self._there(file), str(part.path))
+                    break
+                except Dropped as error:
+                    tries.failed(error, part.path.stat().st_size - before)
+            found = part.path.stat().st_size
+            if size != found:
+                raise Refused(f"rsync sent {size} bytes, {found} arrived")
+            part.publish()
+
+    def bring_out(self, path: Path, file: File, control: Control) -> None:
+        """Send one file to the submit side; raises Dropped or Refused."""
+        tries = Tries(self.retry, control)
+        options: tuple[str, ...] = ("--partial-dir=.flow-rsync-partial",)
+        while True:
+            try:
+                self._rsync(control, *options, "--", str(path.absolute()), self._there(file))
+                return
+            except Dropped as error:
+                tries.failed(error)
+            except _NoDirectory:
+                if "--mkpath" in options:
+                    raise
+                options = (*options, "--mkpath")  # not always: rsync before 3.2.3 does not know it
+
+    def _there(self, file: File) -> str:
+        return f"{self.prefix}:{file.path}"
+
+    def _rsync(self, control: Control, *arguments: str) -> int:
+        """Run rsync; return the size of the one file that it moved."""
+        ssh = (
+            f"{self.ssh} -o BatchMode=yes -o ConnectTimeout={self.retry.connect_timeout_s:.0f}"
+            " -o ServerAliveInterval=15 -o ServerAliveCountMax=4"
+        )
+        fixed = ("--protect-args", "--ignore-times", "--copy-links", "--executability", "--out-format=%l")
+        timeout = f"--timeout={max(1, round(self.retry.stall_timeout_s))}"
+        code, out, err = _run(["rsync", *fixed, timeout, "-e", ssh, *arguments], control)
+        if code != 0:
+            raise _failure(code, err)
+        sizes = [line for line in out.splitlines() if line.isdigit()]
+        if len(sizes) != 1:
+            raise Refused(f"it is not a plain file (rsync said: {(out + err).strip()[-_TAIL:]})")
+        return int(sizes[0])
+
+
+class _NoDirectory(Refused):
+    """A directory of the destination is missing."""
+
+
+def _failure(code: int, err: str) -> Dropped | Refused:
+    words = err.strip()[-_TAIL:]
+    said = f"rsync ended with code {code}: {words}" if words else f"rsync ended with code {code}"
+    low = err.lower()
+    hint = next((hint for mark, hint in _HINTS if mark in low), None)
+    said = said if hint is None else f"{hint} ({said})"
+    if code in (3, 11) and "no such file" in low:
+        return _NoDirectory(said)
+    if code not in _FINAL_CODES and not _FINAL.search(err):
+        return Dropped(said)
+    return Refused(said)
+
+
+def _run(command: list[str], control: Control) -> tuple[int, str, str]:
+    """Run a command in a process group of its own, which ends with the deadline or whatever is raised here."""
+    environment = {**os.environ, "LC_ALL": "C"}  # error texts are read
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=environment,
+            process_group=0,
+        )
+    except FileNotFoundError:
+        raise Refused(f"{command[0]} is not installed on the node; install it, in worker_init for example") from None
+    except OSError as error:
+        raise local_failure(error, f"cannot run {command[0]}") from error
+    with process:
+        try:
+            while True:
+                control.check()
+                try:
+                    out, err = process.communicate(timeout=_LOOK_S)
+                    return process.returncode, out, err
+                except subprocess.TimeoutExpired:
+                    continue
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+class RSyncStaging(InTaskStaging):
+    """Moves ``file:`` URLs and plain paths of the submit side, within the task, by rsync over ssh.
+
+    Runs on the node, which connects back to the submit side; rsync must be installed on both, flow-staging on the
+    node. Login and host keys are those of the node's ssh.
+
+    Args:
+        hostname: What rsync is to connect to: ``user@address`` of the submit side as the nodes see it.
+        ssh: The ssh command with options, such as ``ssh -p 2222 -i key``.
+        retry: How often and how long to try.
+
+    Raises:
+        ConfigurationError: an option is wrong; the message names it.
+    """
+
+    def __init__(self, hostname: str, *, ssh: str = "ssh", retry: RetryPolicy = DEFAULT_RETRY) -> None:
+        if not isinstance(hostname, str) or not re.fullmatch(r"[^-\s:/][^\s/]*", hostname):
+            raise ConfigurationError(f"RSyncStaging(hostname={hostname!r}): give user@host of the submit side")
+        try:
+            words = shlex.split(ssh)
+        except ValueError as error:
+            raise ConfigurationError(f"RSyncStaging(ssh={ssh!r}): {error}") from error
+        if not words:
+            raise ConfigurationError("RSyncStaging(ssh=''): give a command")
+        self._hostname = hostname
+        super().__init__(RsyncMover(hostname.rstrip(":"), ssh, retry))
+
+    def local_path(self, file: File, working_dir: str | None) -> Path:
+        """Return a place in the working directory that no other path of the submit side gets."""
+        path = os.path.abspath(file.path)
+        digest = blake2b(os.fsencode(path), digest_size=6).hexdigest()
+        return Path(working_dir or "") / f"rsync-{digest}" / (file.filename or "file")
+
+    def step(self, transfers: Sequence[Transfer]) -> TaskStep:
+        """Return data that moves the files on the node; relative paths are meant from here."""
+        return super().step([replace(each, file=File(os.path.abspath(each.file.path))) for each in transfers])
+
+    def __repr__(self) -> str:
+        return f"RSyncStaging({self._hostname!r})"

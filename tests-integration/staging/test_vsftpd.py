@@ -1,0 +1,107 @@
+"""ftp against Debian's vsftpd."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from staging_servers import QUICK, incoming, outgoing, same, visible
+from staging_services import missing, need_programs, started
+
+from flow_core.errors import StagingError
+from flow_staging.ftp import FTPSeparateTaskStaging
+
+pytestmark = pytest.mark.services
+
+
+@pytest.fixture(scope="module")
+def server():
+    need_programs("vsftpd.sh", "vsftpd")
+    if os.geteuid() != 0:
+        missing("the right to start vsftpd (root)", "vsftpd.sh")
+    directory = Path(tempfile.mkdtemp(prefix="flow-vsftpd-"))
+    try:
+        with started("vsftpd.sh", directory) as (port,):
+            yield directory / "root", f"ftp://127.0.0.1:{port}"
+    finally:
+        shutil.rmtree(directory)
+
+
+@pytest.fixture
+def method():
+    staging = FTPSeparateTaskStaging(retry=QUICK)
+    yield staging
+    staging.close()
+
+
+def test_a_big_file_goes_out_and_comes_back(server, method, tmp_path, big_file):
+    root, url = server
+    method.stage([outgoing(big_file, f"{url}/pub/new/dir/big")]).result(50)
+    method.stage([incoming(f"{url}/pub/new/dir/big", tmp_path / "back")]).result(50)
+    assert same(tmp_path / "back", big_file)
+    assert visible(root / "pub" / "new") == ["big", "dir"]
+
+
+def test_an_upload_goes_on_where_it_was_cut(server, method, tmp_path, big_file, monkeypatch):
+    root, url = server
+    cut_once(monkeypatch, 20 << 20)
+    method.stage([outgoing(big_file, f"{url}/pub/cut")]).result(50)
+    assert same(root / "pub" / "cut", big_file)
+    assert not [name for name in visible(root / "pub") if name.endswith(".part")]
+
+
+def cut_once(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Break the data connection of the first upload."""
+    import flow_staging.ftp as ftp
+
+    begin = ftp._Upload._begin
+    offsets: list[int] = []
+
+    class Cut:
+        def __init__(self, data):
+            self.data, self.left = data, after
+
+        def __getattr__(self, name):
+            return getattr(self.data, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.data.close()
+
+        def sendall(self, chunk):
+            self.left -= len(chunk)
+            if self.left < 0:
+                raise ConnectionResetError("cut")
+            self.data.sendall(chunk)
+
+    def once(self, client, offset):
+        offsets.append(offset)
+        data = begin(self, client, offset)
+        if len(offsets) == 2:
+            assert offset > 0
+        return Cut(data) if len(offsets) == 1 else data
+
+    monkeypatch.setattr(ftp._Upload, "_begin", once)
+
+
+def test_an_output_replaces_an_older_one(server, method, tmp_path):
+    root, url = server
+    for content in (b"old", b"new"):
+        (tmp_path / "a").write_bytes(content)
+        method.stage([outgoing(tmp_path / "a", f"{url}/pub/a")]).result(50)
+    assert (root / "pub" / "a").read_bytes() == b"new"
+
+
+def test_a_missing_file_and_a_forbidden_place_are_named(server, method, tmp_path):
+    _, url = server
+    with pytest.raises(StagingError, match="550"):
+        method.stage([incoming(f"{url}/pub/none", tmp_path / "a")]).result(50)
+    (tmp_path / "b").write_bytes(b"x")
+    with pytest.raises(StagingError, match="55"):
+        method.stage([outgoing(tmp_path / "b", f"{url}/b")]).result(50)
+    assert visible(tmp_path) == ["b"]
