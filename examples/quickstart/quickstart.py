@@ -78,19 +78,19 @@ def longest_function(path):
 
 
 @join_app
-def look_closer(counts, how_many):
+def look_closer(how_many, inputs=()):
     """Decide at run time which modules to look at again: the largest ones."""
-    largest = sorted(counts, key=lambda count: count["lines"], reverse=True)[:how_many]
+    largest = sorted(inputs, key=lambda count: count["lines"], reverse=True)[:how_many]
     return [longest_function(count["path"]) for count in largest]
 
 
 @python_app(executors=["threads"])
-def write_report(counts, details, words, outputs=()):
+def write_report(details, words, inputs=(), outputs=()):
     """Bring all findings together in one file."""
-    totals = {name: sum(count[name] for count in counts) for name in ("lines", "functions", "classes", "imports")}
+    totals = {name: sum(count[name] for count in inputs) for name in ("lines", "functions", "classes", "imports")}
     with open(words) as stream:
         frequent = [line.split() for line, _ in zip(stream, range(8), strict=False)]
-    lines = [f"{len(counts)} modules, " + ", ".join(f"{value:,} {name}" for name, value in totals.items()), ""]
+    lines = [f"{len(inputs)} modules, " + ", ".join(f"{value:,} {name}" for name, value in totals.items()), ""]
     lines += ["The longest function of each of the largest modules:"]
     lines += [
         f"  {length:5d} lines  {name}  ({path})"
@@ -140,8 +140,8 @@ def submit(modules: list[str], results: Path) -> AppFuture[str]:
         for group in range(min(GROUPS, len(modules)))
     ]
     words = merge_words(inputs=[made.outputs[0] for made in lists], outputs=[File(results / "words")])
-    details = look_closer(counts, CLOSER_LOOKS)
-    return write_report(counts, details, words.outputs[0], outputs=[File(results / "report.txt")])
+    details = look_closer(CLOSER_LOOKS, inputs=counts)
+    return write_report(details, words.outputs[0], inputs=counts, outputs=[File(results / "report.txt")])
 
 
 def main() -> None:
