@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Final
 
 from flow_core.apps.definition import AppDefinition, CallOptions, StdStream
@@ -70,8 +69,8 @@ def _resolved(
 
 def _auto_name(kind: str, app: str, label: str, task_id: int, run_dir: str | os.PathLike[str]) -> str:
     suffix = f"_{_file_safe(label)}" if label else ""
-    folder = Path(run_dir) / "task_logs" / f"{task_id // _TASKS_A_DIRECTORY:04d}"
-    return str(folder / f"task_{task_id:04d}_{_file_safe(app)}{suffix}.{kind}")
+    folder = f"{task_id // _TASKS_A_DIRECTORY:04d}"
+    return os.path.join(run_dir, "task_logs", folder, f"task_{task_id:04d}_{_file_safe(app)}{suffix}.{kind}")
 
 
 def _file_safe(text: str) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from flow_core.interfaces.call import Call
+
+if TYPE_CHECKING:  # pathlib costs a node that loads a module with apps several milliseconds
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
