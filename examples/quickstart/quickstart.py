@@ -162,7 +162,7 @@ def main() -> None:
         elapsed = time.perf_counter() - began
         summary = kernel.summary()
     print(f"\n{report}\n")
-    print(f"{summary.total} tasks in {elapsed:.1f} s, {summary.memoized} of them remembered", end="")
+    print(f"{summary.submitted} tasks in {elapsed:.1f} s, {summary.memoized} of them remembered", end="")
     print(f" from the checkpoint {before[0]}" if before and summary.memoized else " (run it again: it remembers)")
     print(f"Report:         {results / 'report.txt'}")
     print(f"Run directory:  {kernel.run_dir}")
