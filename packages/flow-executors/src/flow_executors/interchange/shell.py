@@ -15,7 +15,7 @@ from flow_executors.interchange.core import Core, Settings
 from flow_executors.interchange.doors import Doors
 from flow_executors.interchange.setup import Setup
 from flow_executors.interchange.spin import Spin
-from flow_executors.wire.frames import Beat, Introduction, Kind, pack_beat, unpack_hello, unpack_keys
+from flow_executors.wire.frames import Beat, Introduction, Kind, pack_beat, pack_hello, unpack_hello, unpack_keys
 from flow_executors.wire.kinds import Buffer
 from flow_executors.wire.link import LinkReader, LinkWriter
 from flow_executors.wire.versions import agree
@@ -33,6 +33,7 @@ class Shell:
     def __init__(self, setup: Setup, who: Introduction, logger: logging.Logger) -> None:
         self._setup = setup
         self._logger = logger
+        self._who = who
         self._link = socket.socket(fileno=setup.link_fd)
         self._link.setblocking(False)
         self._reader = LinkReader(self._link)
@@ -113,6 +114,7 @@ class Shell:
         if kind == Kind.HELLO:
             hello = unpack_hello(message)
             agree(hello.lowest, hello.highest, "the script")
+            self._core.up.append(pack_hello(self._who))
         elif kind == Kind.KEYS:
             change = unpack_keys(message)
             self._doors.change_keys(change)
