@@ -139,8 +139,8 @@ class _ToRoot(logging.Handler):
         own = self._logger.level
         asked = own if own != _set.get(self._logger.name) else _before.get(self._logger.name, (0, True))[0]
         root = logging.getLogger()
-        if record.levelno >= (asked or root.level):
-            root.handle(record)
+        if root.handlers and record.levelno >= (asked or root.level):
+            root.callHandlers(record)
 
 
 def _prepared(handler: logging.Handler, level: int, format_string: str | None) -> logging.Handler:

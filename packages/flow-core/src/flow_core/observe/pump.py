@@ -112,7 +112,8 @@ class EventPump:
         """Hand over what is left and close the sinks within ``timeout_s``; idempotent.
 
         Returns:
-            How many events are not durable: lost, left over, or not written by a sink.
+            How many events are not durable: lost, left over, or not written by a sink. A sink that was disabled counts
+            with what it was given until then.
         """
         with self._closing:
             if self._lost is None:

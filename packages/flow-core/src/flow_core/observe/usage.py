@@ -106,11 +106,13 @@ class UsageTracker:
             link = socket.socket(family, kind, protocol)
             link.setblocking(False)
             link.connect(place)
-        except OSError as error:
+        except Exception as error:  # a resolver may raise more than OSError, and none of it may harm a run
             self._logger.debug("Usage is not sent: %s", error)
             return
         self._send(link, message)
         self._socket = link
+        if self._ended:
+            link.close()
 
     def _send(self, link: socket.socket, message: bytes) -> None:
         try:
