@@ -1,7 +1,7 @@
 """The nursery's own process: forks workers, reaps them, sweeps their sessions. Single-threaded; never touches zmq.
 
-It ends, with all workers, when its socket to the manager closes. Whatever processes tasks leave behind come to it, since
-it is their subreaper.
+It ends, with all workers, when its socket to the manager closes. Whatever processes tasks leave behind come to it,
+since it is their subreaper.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class Nursery:
 
     @classmethod
     def fork(cls) -> Nursery:
-        """Fork the nursery. To be called while the process has one thread and nothing open that workers must not see."""
+        """Fork the nursery. For a process with one thread and nothing open that workers must not see."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
         sys.stdout.flush()
@@ -191,7 +191,8 @@ class Nursery:
 def _report(message: dict[str, object], fds: list[int]) -> Report:
     match message:
         case {"was": "spawned", "rank": int(rank), "pid": int(pid), "depth": int(depth)}:
-            return Spawned(rank, pid, *fds, depth=depth)
+            task_in, task_back, result_out = fds
+            return Spawned(rank, pid, task_in, task_back, result_out, depth)
         case {"was": "died", "rank": int(rank), "pid": int(pid), "status": int(status), "tail": str(tail)}:
             code = os.waitstatus_to_exitcode(status)
             return Died(rank, pid, code if code >= 0 else None, -code if code < 0 else None, tail)

@@ -1,4 +1,4 @@
-"""The options of a manager, and its command line. Keys are never on it: they come in a file named by the environment."""
+"""The options of a manager, and its command line. Keys are never on it: the environment names their file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from string import Formatter
 
@@ -14,6 +14,9 @@ from flow_core.errors import ConfigurationError
 
 LAUNCH_CMD = "{python} -m flow_executors.manager {debug} {options}"
 """The default template of the command; ``{options}`` stands for all options but ``debug``."""
+
+_WITHOUT_EFFECT = ("task_url", "result_url")
+_KINDS: Mapping[str, Callable[[str], object]] = {"int": int, "float": float}
 
 _HELP = {
     "executor": "label of the executor",
@@ -70,7 +73,7 @@ class ManagerOptions:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name != "debug" and value != field.default:
-                text = ",".join(value) if isinstance(value, tuple) else f"{value:g}" if _is_float(value) else str(value)
+                text = ",".join(value) if isinstance(value, tuple) else str(value)
                 words.append(f"--{field.name.replace('_', '-')}={text}")
         return words
 
@@ -85,7 +88,7 @@ class ManagerOptions:
 
         Fields of the template: every option by its name, ``options`` (all of them), ``debug``, ``python``,
         ``task_url`` and ``result_url`` (both the interchange's only URL), and what ``extra`` holds
-        (``nodes_per_block``). A template without ``options`` gets those that no field names appended.
+        (``nodes_per_block``). To a template without ``options`` they are appended.
 
         Raises:
             ConfigurationError: the template names an unknown field.
@@ -93,8 +96,9 @@ class ManagerOptions:
         template = template or LAUNCH_CMD
         url = f"tcp://{self.addresses[0] if self.addresses else '127.0.0.1'}:{self.port}"
         known: dict[str, object] = {field.name: getattr(self, field.name) for field in fields(self)}
-        known |= {"options": shlex.join(self.arguments()), "python": shlex.quote(python), "addresses": ",".join(self.addresses)}
-        known |= {"task_url": url, "result_url": url, "debug": "--debug" if self.debug else ""}
+        known |= {"options": shlex.join(self.arguments()), "python": shlex.quote(python)}
+        known |= {"addresses": ",".join(self.addresses), "debug": "--debug" if self.debug else ""}
+        known |= {"task_url": url, "result_url": url}
         known |= extra or {}
         named = {name for _, name, _, _ in _parsed(template) if name is not None}
         unknown = sorted(named - known.keys())
@@ -102,7 +106,9 @@ class ManagerOptions:
             raise ConfigurationError(
                 f"launch_cmd={template!r} has unknown fields {', '.join(unknown)}; known: {', '.join(sorted(known))}"
             )
-        return " ".join(template.format_map(known).split(" ")).strip()
+        if "options" not in named:
+            template += " {options}"
+        return template.format_map(known).strip()
 
 
 def parser() -> ArgumentParser:
@@ -119,28 +125,26 @@ def parser() -> ArgumentParser:
         else:
             made.add_argument(*names, default=field.default, help=_HELP[field.name], type=_types()[field.name])
     made.add_argument("-c", dest="cores_per_worker", type=float, help=_HELP["cores_per_worker"])
+    for name in _WITHOUT_EFFECT:
+        made.add_argument(f"--{name}", help="without effect: the interchange has one URL, known by addresses and port")
     return made
 
 
 def from_arguments(words: Sequence[str] | None = None) -> ManagerOptions:
     """Parse a command line; ends the process with a usage message if it is wrong."""
     found: Namespace = parser().parse_args(words)
-    return ManagerOptions(**vars(found))
+    return ManagerOptions(**{name: value for name, value in vars(found).items() if name not in _WITHOUT_EFFECT})
 
 
-def _types() -> Mapping[str, type | object]:
-    kinds: dict[str, object] = {"addresses": _addresses}
+def _types() -> Mapping[str, Callable[[str], object]]:
+    kinds: dict[str, Callable[[str], object]] = {"addresses": _addresses}
     for field in fields(ManagerOptions):
-        kinds.setdefault(field.name, {"int": int, "float": float}.get(str(field.type), str))
+        kinds.setdefault(field.name, _KINDS.get(str(field.type), str))
     return kinds
 
 
 def _addresses(text: str) -> tuple[str, ...]:
     return tuple(part for part in text.split(",") if part)
-
-
-def _is_float(value: object) -> bool:
-    return isinstance(value, float)
 
 
 def _parsed(template: str) -> list[tuple[str, str | None, str | None, str | None]]:

@@ -8,6 +8,8 @@ from flow_core.interfaces.outcome import Verdict
 from flow_executors.manager.pipes import Frame
 from flow_executors.wire.results import pack_results
 
+_NUMBER_AT = slice(8, 12)  # the manager's number in RESULTS
+
 
 class Outbox:
     """Columns of the next message, and the messages that are not acknowledged."""
@@ -76,8 +78,21 @@ class Outbox:
 
     def unacknowledged(self) -> list[bytes]:
         """Return the messages to send again after a new registration, under the number given there."""
-        return [message for _, message, _ in self._unacknowledged]
+        return [_numbered(message, self.manager) for _, message, _ in self._unacknowledged]
 
     def keys(self) -> list[int]:
         """Return the keys of results that are not acknowledged."""
         return [*self._keys, *(key for _, _, keys in self._unacknowledged for key in keys)]
+
+    @property
+    def owed(self) -> bool:
+        """Whether results wait to be sent or to be acknowledged."""
+        return bool(self._keys or self._unacknowledged)
+
+
+def _numbered(message: bytes, manager: int) -> bytes:
+    """Return a message under another manager number."""
+    number = manager.to_bytes(4, "little")
+    if message[_NUMBER_AT] == number:
+        return message
+    return message[: _NUMBER_AT.start] + number + message[_NUMBER_AT.stop :]

@@ -17,7 +17,7 @@ Frame = tuple[int, int, int, int, bytes | memoryview]
 class Pipes:
     """Pipes of one worker. Nothing blocks; one thread."""
 
-    __slots__ = ("_back", "_big", "_filled", "_rest", "depth", "pid", "rank", "result_out", "task_in")
+    __slots__ = ("_back", "_big", "_filled", "_rest", "depth", "eof", "pid", "rank", "result_out", "task_in")
 
     def __init__(self, spawned: Spawned) -> None:
         self.rank = spawned.rank
@@ -30,6 +30,8 @@ class Pipes:
         os.close(spawned.task_back)
         os.set_blocking(self.task_in, False)
         os.set_blocking(self.result_out, False)
+        self.eof = False
+        """Nobody holds the worker's end any more: it is dead, or has closed all its files."""
         self._rest = b""
         self._big: bytearray | None = None
         self._filled = 0
@@ -63,6 +65,7 @@ class Pipes:
             data = os.read(self.result_out, _ROOM)
         except BlockingIOError:
             return []
+        self.eof = not data
         return self._cut(self._rest + data if self._rest else data)
 
     def last_frames(self) -> list[Frame]:
@@ -100,9 +103,11 @@ class Pipes:
 
     def _fill(self, big: bytearray) -> list[Frame]:
         try:
-            self._filled += os.readv(self.result_out, [memoryview(big)[self._filled :]])
+            count = os.readv(self.result_out, [memoryview(big)[self._filled :]])
         except BlockingIOError:
             return []
+        self.eof = not count
+        self._filled += count
         if self._filled < len(big):
             return []
         _, key, start, stop, status = FRAME.unpack_from(big)

@@ -60,7 +60,7 @@ class Cot:
 
 def preload() -> None:
     """Import, in the nursery, what every worker needs: its forks share the pages."""
-    import flow_executors.worker.loop
+    import flow_executors.worker.loop  # noqa: F401 - only to have it loaded
 
 
 def be_born(pool: Pool, cot: Cot, nursery_pid: int) -> NoReturn:
@@ -91,6 +91,8 @@ def _settle(pool: Pool, cot: Cot, nursery_pid: int) -> None:
     for signum in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(signum, signal.SIG_DFL)
     _redirect(cot.log)
+    for name in [name for name in os.environ if name.startswith("FLOW_SECRET_")]:
+        del os.environ[name]
     os.environ.update(pool.environment)
     os.environ.update(cot.environment)
     if cot.cpus:
@@ -154,5 +156,5 @@ def _flush() -> None:
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
-    except BaseException:  # noqa: S110 - a full disk must not turn an orderly end into a crash
+    except BaseException:  # a full disk must not turn an orderly end into a crash
         pass

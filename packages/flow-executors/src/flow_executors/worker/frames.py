@@ -1,12 +1,12 @@
 """What passes between a manager and one of its workers, through two pipes of one machine. No I/O.
 
-To the worker, one packet of at most PACKET bytes a task: either a task's record as it came over the wire (class 0, small
-enough), or a *letter*, which begins with LETTER where a record has its function's digest::
+To the worker, one packet of at most PACKET bytes a task: either a task's record as it came over the wire (class 0,
+small enough), or a *letter*, which begins with LETTER where a record has its function's digest::
 
     16 B LETTER, u64 key, u32 class id, u32 file, u32 extra length, extra, record
 
-``extra`` is a pickle of (TaskSpec, variables). With ``file`` other than INLINE the record is the content of that
-descriptor of the manager. In both forms the key stands at KEY_AT.
+``extra`` is a pickle of (TaskSpec, variables). With ``file`` other than INLINE, extra and record are the content of
+that descriptor of the manager. In both forms the key stands at KEY_AT.
 
 From the worker, a stream::
 
@@ -35,16 +35,20 @@ _LETTER = struct.Struct("<16sQIII")
 LETTER_ROOM = PACKET - _LETTER.size
 
 
-def pack_letter(key: int, class_id: int, extra: bytes, record: bytes | memoryview, file: int = INLINE) -> bytes:
-    """Pack a task that needs more than its record; ``record`` is empty when it lies in a file."""
-    return b"".join((_LETTER.pack(LETTER, key, class_id, file, len(extra)), extra, record))
+def pack_letter(key: int, class_id: int, extra: bytes, record: bytes | memoryview) -> bytes:
+    """Pack a task that needs more than its record, all in one packet."""
+    return b"".join((_LETTER.pack(LETTER, key, class_id, INLINE, len(extra)), extra, record))
 
 
-def unpack_letter(packet: bytes) -> tuple[int, int, bytes, memoryview]:
-    """Return class id, file, extra and record of a letter."""
-    _, _, class_id, file, size = _LETTER.unpack_from(packet)
-    start = _LETTER.size + size
-    return class_id, file, packet[_LETTER.size : start], memoryview(packet)[start:]
+def pack_letter_to_file(key: int, class_id: int, extra_size: int, file: int) -> bytes:
+    """Pack a letter whose extra and record are the content of a file of the manager."""
+    return _LETTER.pack(LETTER, key, class_id, file, extra_size)
+
+
+def unpack_letter(packet: bytes) -> tuple[int, int, memoryview]:
+    """Return file, size of the extra, and the extra and record themselves where they are inline."""
+    _, _, _, file, size = _LETTER.unpack_from(packet)
+    return file, size, memoryview(packet)[_LETTER.size :]
 
 
 def key_of(packet: bytes) -> int:

@@ -144,7 +144,9 @@ class Worker:
     def _end_forked_child(self) -> None:
         """A task called os.fork and its child came back to here: it must not go on as a second worker."""
         if os.getpid() != self._pid:
-            os.write(2, f"process {os.getpid()}, forked by a task with os.fork(), returned from the app: ended\n".encode())
+            os.write(
+                2, f"process {os.getpid()}, forked by a task with os.fork(), returned from the app: ended\n".encode()
+            )
             sys.stdout.flush()
             os._exit(0)
 

@@ -1,4 +1,4 @@
-"""From a packet to a function and its arguments. Layouts: ``wire.tasks``, ``serialize.functions``, ``worker.frames``."""
+"""From a packet to a function and its arguments. Layouts: wire.tasks, serialize.functions, worker.frames."""
 
 from __future__ import annotations
 
@@ -69,10 +69,11 @@ class Unpacker:
         spec, variables = DEFAULT_SPEC, ()
         record: bytes | memoryview = packet
         if packet.startswith(LETTER):
-            _, file, extra, record = unpack_letter(packet)
-            spec, variables = pickle.loads(extra)
+            file, size, content = unpack_letter(packet)
             if file != INLINE:
-                record = self._read_file(file)
+                content = memoryview(self._read_file(file))
+            spec, variables = pickle.loads(content[:size])
+            record = content[size:]
         digest, key, _, flags = _RECORD.unpack_from(record)
         func = self._functions.get(digest) or self._load_function(digest)
         if len(record) == _RECORD.size:
@@ -102,10 +103,7 @@ class Unpacker:
 
     def _load_function(self, digest: bytes) -> Function:
         blob = self._blob(digest)
-        if blob[:1] == b"R":
-            func = resolve(str(blob[1:], "utf-8"))
-        else:
-            func = self._unpickle_function(blob[1:])
+        func = resolve(str(blob[1:], "utf-8")) if blob[:1] == b"R" else self._unpickle_function(blob[1:])
         if len(self._functions) >= _FUNCTIONS_KEPT:
             self._functions.clear()
         self._functions[digest] = func

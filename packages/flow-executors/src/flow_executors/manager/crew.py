@@ -1,0 +1,174 @@
+"""All workers of a manager: spawning them, writing packets, reading frames, learning of deaths. No decisions.
+
+One epoll over all result pipes and the nursery, whose own descriptor is polled by the shell: its cost does not grow
+with the number of workers.
+"""
+
+from __future__ import annotations
+
+import select
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from flow_core.remote.faults import point
+from flow_executors.manager import sessions
+from flow_executors.manager.core import Handout
+from flow_executors.manager.letters import Letters
+from flow_executors.manager.nursery import Died, NotSpawned, Nursery, NurseryGone, Spawned
+from flow_executors.manager.pipes import Frame, Pipes
+from flow_executors.worker.frames import NEED, READY
+
+Outfit = Callable[[int], tuple[dict[str, str], Sequence[int]]]
+"""rank -> (environment, CPUs)"""
+
+
+@dataclass(slots=True)
+class News:
+    """What happened among the workers, gathered in one turn."""
+
+    ready: list[Pipes] = field(default_factory=list)
+    results: list[tuple[int, list[Frame]]] = field(default_factory=list)
+    """(rank, frames)"""
+    needed: list[bytes] = field(default_factory=list)
+    died: list[tuple[Died, Pipes | None]] = field(default_factory=list)
+    """Their pipes still hold what they did not start."""
+    failed: list[NotSpawned] = field(default_factory=list)
+    gone: bool = False
+    """The nursery is dead."""
+
+
+class Crew:
+    """The workers. One thread."""
+
+    def __init__(self, nursery: Nursery, outfit: Outfit) -> None:
+        self._nursery = nursery
+        self._outfit = outfit
+        self._pipes: dict[int, Pipes] = {}  # by rank
+        self._by_fd: dict[int, Pipes] = {}
+        self._epoll = select.epoll()
+        self._epoll.register(nursery.fileno(), select.EPOLLIN)
+        self.letters = Letters()
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when there is news."""
+        return self._epoll.fileno()
+
+    def spawn(self, rank: int) -> None:
+        """Ask for a worker."""
+        environment, cpus = self._outfit(rank)
+        self._nursery.spawn(rank, environment, cpus)
+
+    def kill(self, rank: int) -> None:
+        """Ask to end a worker with all that it started."""
+        self._nursery.kill(rank)
+
+    def hand_out(self, handout: Handout) -> bool:
+        """Write one task; False if its pipe is full or gone, or there is no room for its file."""
+        pipes = self._pipes.get(handout.rank)
+        if pipes is None:
+            return False
+        try:
+            return pipes.put(self.letters.packet(handout))
+        except OSError:
+            self.letters.done([handout.key])
+            return False
+
+    def take_back(self, rank: int, count: int) -> list[tuple[int, bytes | memoryview]]:
+        """Read tasks back that a worker has not started."""
+        pipes = self._pipes.get(rank)
+        return [] if pipes is None else self.letters.opened(pipes.take_back(count))
+
+    def news(self) -> News:
+        """Read what there is, without blocking."""
+        news = News()
+        nursery = False
+        for fd, _ in self._epoll.poll(0):
+            pipes = self._by_fd.get(fd)
+            if pipes is None:
+                nursery = True
+            else:
+                self._sort(news, pipes, pipes.frames())
+                if pipes.eof:  # dead, as the nursery will tell; or of no more use
+                    self._forget(pipes)
+                    self._nursery.kill(pipes.rank)
+        if nursery:  # after the results, which may be those of the dead
+            self._hear(news)
+        return news
+
+    def _hear(self, news: News) -> None:
+        for report in self._nursery.receive():
+            match report:
+                case Spawned():
+                    pipes = Pipes(report)
+                    self._pipes[report.rank] = self._by_fd[pipes.result_out] = pipes
+                    self._epoll.register(pipes.result_out, select.EPOLLIN)
+                case Died():
+                    news.died.append((report, self._bury(news, report)))
+                case NotSpawned():
+                    news.failed.append(report)
+                case NurseryGone():
+                    news.gone = True
+                    self._epoll.unregister(self._nursery.fileno())
+
+    def _bury(self, news: News, report: Died) -> Pipes | None:
+        """Take a dead worker's last words."""
+        pipes = self._pipes.get(report.rank)
+        if pipes is None or pipes.pid != report.pid:
+            return None
+        del self._pipes[report.rank]
+        self._forget(pipes)
+        self._sort(news, pipes, pipes.last_frames())
+        return pipes
+
+    def _forget(self, pipes: Pipes) -> None:
+        """Listen to a worker no more."""
+        if self._by_fd.pop(pipes.result_out, None) is not None:
+            self._epoll.unregister(pipes.result_out)
+
+    def _sort(self, news: News, pipes: Pipes, frames: list[Frame]) -> None:
+        if not frames:
+            return
+        point("manager.worker_frames")
+        for frame in frames:
+            if frame[3] >= NEED and not frame[0]:
+                break
+        else:
+            news.results.append((pipes.rank, frames))
+            return
+        if any(frame[3] == READY for frame in frames):
+            news.ready.append(pipes)
+        news.needed += [bytes(frame[4]) for frame in frames if frame[3] == NEED]
+        results = [frame for frame in frames if frame[3] < NEED]
+        if results:
+            news.results.append((pipes.rank, results))
+
+    def abandon(self) -> News:
+        """After the nursery's death: end all that is left of the workers, and report them dead."""
+        news = News()
+        for rank, pipes in list(self._pipes.items()):
+            sessions.signal_session(pipes.pid, signal.SIGKILL)
+            report = Died(rank, pipes.pid, None, signal.SIGKILL, "")
+            news.died.append((report, self._bury(news, report)))
+        return news
+
+    def close(self, timeout_s: float = 5.0) -> bool:
+        """End all workers and the nursery; return whether they ended by themselves."""
+        for pipes in self._pipes.values():
+            pipes.close()
+        self._pipes.clear()
+        self._by_fd.clear()
+        self._epoll.close()
+        return self._nursery.close(timeout_s)
+
+
+def raise_file_limit() -> None:
+    """Allow this process, and its workers no less, as many descriptors as the system lets it have."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            return

@@ -1,0 +1,543 @@
+"""The manager's loop, between interchange and workers. No decision is here: see core, contact and respawn."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import zmq
+
+from flow_core.errors import AppTimeout
+from flow_core.interfaces.outcome import Loss, LossKind, Verdict
+from flow_core.remote.errors import pack
+from flow_core.remote.faults import point
+from flow_executors.errors import BadMessage
+from flow_executors.manager.blobs import Blobs
+from flow_executors.manager.contact import Contact, Phase
+from flow_executors.manager.core import DEFAULT_CLASS, ManagerCore
+from flow_executors.manager.crew import Crew, News
+from flow_executors.manager.demand import Demand
+from flow_executors.manager.line import Line
+from flow_executors.manager.nursery import Died
+from flow_executors.manager.outbox import Outbox
+from flow_executors.manager.parking import Parking
+from flow_executors.manager.pipes import Pipes
+from flow_executors.manager.respawn import Respawn
+from flow_executors.manager.sampling import Sampling
+from flow_executors.wire.frames import (
+    ALL,
+    Beat,
+    Credit,
+    DrainMode,
+    ExitCode,
+    Introduction,
+    Kind,
+    Registration,
+    kind_of,
+    pack_beat,
+    pack_credit,
+    pack_exit,
+    pack_hello,
+    pack_loss,
+    pack_need,
+    pack_register,
+    pack_samples,
+    pack_tasks,
+    unpack_blob,
+    unpack_cancel,
+    unpack_count,
+    unpack_drain,
+    unpack_exit,
+    unpack_spec,
+    unpack_tasks,
+    unpack_welcome,
+)
+
+_COALESCE_S = 200e-6
+_STARTS_EVERY_S = 1.0
+_LAST_WORDS_S = 2.0
+_HOUR_S = 3600.0
+
+log = logging.getLogger("flow.manager")
+
+
+class Signals(Protocol):
+    """Signals that came, as something to poll."""
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when one came."""
+        ...
+
+    def handle(self, manager: Manager) -> None:
+        """Do what they ask for."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Why and how the manager leaves: ``code`` is told to the interchange, and the process ends with ``status``."""
+
+    code: ExitCode
+    reason: str
+    status: int = 0
+
+
+class Manager:
+    """One manager. One thread: the process's main one."""
+
+    def __init__(
+        self,
+        *,
+        line: Line,
+        crew: Crew,
+        core: ManagerCore,
+        contact: Contact,
+        blobs: Blobs,
+        offer: Registration,
+        run_id: str,
+        sampling: Sampling | None = None,
+        drain_at: float | None = None,
+        signals: Signals | None = None,
+    ) -> None:
+        self._line = line
+        self._crew = crew
+        self._core = core
+        self._contact = contact
+        self._blobs = blobs
+        self._offer = offer
+        self._sampling = sampling
+        self._drain_at = drain_at
+        self._signals = signals
+        self._hello = pack_hello(Introduction("manager", run_id, offer.python, offer.software, os.getpid()))
+        self._outbox = Outbox()
+        self._parking = Parking()
+        self._respawn = Respawn()
+        self._ready: set[int] = set()
+        self._asked_ns = 0
+        self._told_credit = (offer.workers, 0)
+        self._last_send = 0.0
+        self._next_starts = 0.0
+        self._recall_open = False
+        self._drain_deadline: float | None = None
+        self._leaving: Leaving | None = None
+        self._poller = zmq.Poller()
+        self._polled: list[zmq.Socket[bytes]] = []
+        self._handlers: dict[int, Callable[[bytes, float], None]] = {
+            Kind.TASKS: self._take_tasks,
+            Kind.BLOB: self._take_blob,
+            Kind.SPEC: self._take_spec,
+            Kind.ACK: lambda message, _: self._outbox.acknowledge(unpack_count(message, Kind.ACK)),
+            Kind.CANCEL: self._take_cancel,
+            Kind.RECALL: self._take_recall,
+            Kind.DRAIN: self._take_drain,
+            Kind.HELLO: self._take_hello,
+            Kind.WELCOME: self._take_welcome,
+            Kind.AGAIN: self._take_again,
+            Kind.EXIT: self._take_exit,
+            Kind.HEARTBEAT: lambda message, _: None,
+        }
+
+    def run(self) -> Leaving:
+        """Serve until it is time to leave; return why."""
+        self._poller.register(self._crew.fileno(), zmq.POLLIN)
+        if self._signals is not None:
+            self._poller.register(self._signals.fileno(), zmq.POLLIN)
+        self._line.seek(self._hello)
+        for rank in range(self._offer.workers):
+            self._crew.spawn(rank)
+        while self._leaving is None:
+            self._turn()
+        self._say_goodbye(self._leaving)
+        return self._leaving
+
+    def leave(self, leaving: Leaving) -> None:
+        """End after this turn."""
+        if self._leaving is None:
+            self._leaving = leaving
+
+    def block_ends(self, kind: LossKind, reason: str) -> None:
+        """The block is being ended: give back what has not started, report what runs as lost, and leave.
+
+        Not to be called by a signal handler.
+        """
+        self._drain()
+        self._hand_out(time.monotonic())
+        for key in self._core.held():
+            loss = Loss(kind, reason=f"the task was running when {reason}")
+            self._outbox.add(key, Verdict.LOST, pack_loss(loss))
+        self.leave(Leaving(ExitCode.DONE, reason))
+
+    # -- one turn
+
+    def _turn(self) -> None:
+        self._register_sockets()
+        ready = dict(self._poller.poll(self._patience_ms()))
+        now = time.monotonic()
+        if self._crew.fileno() in ready:
+            self._handle(self._crew.news(), now)
+        if len(ready) > 1 or self._crew.fileno() not in ready:
+            self._listen(now)
+        self._look_at_clock(now)
+        if self._signals is not None and self._signals.fileno() in ready:
+            self._signals.handle(self)
+        self._hand_out(now)
+        self._send(now)
+
+    def _register_sockets(self) -> None:
+        sockets = self._line.sockets()
+        if sockets != self._polled:
+            for socket in self._polled:
+                self._poller.unregister(socket)
+            for socket in sockets:
+                self._poller.register(socket, zmq.POLLIN)
+            self._polled = sockets
+
+    def _patience_ms(self) -> int:
+        now = time.monotonic()
+        times = [self._contact.deadline(now), now + _HOUR_S]
+        times += [
+            when
+            for when in (
+                self._core.deadline(now),
+                self._respawn.deadline(),
+                self._drain_at,
+                self._drain_deadline,
+                self._sampling.due if self._sampling is not None else None,
+                self._next_starts if self._core.running() else None,
+            )
+            if when is not None
+        ]
+        return max(0, int((min(times) - now) * 1000) + 1)
+
+    # -- the interchange's messages
+
+    def _listen(self, now: float) -> None:
+        messages = self._line.receive()
+        if messages:
+            self._contact.heard(now)
+        for message in messages:
+            point("manager.after_recv")
+            handler = self._handlers.get(kind_of(message))
+            if handler is None:
+                log.debug("message of unknown kind %d ignored", message[0])
+                continue
+            try:
+                handler(message, now)
+            except BadMessage as error:
+                log.warning("message dropped: %s", error)
+        if not messages and self._line.broken:
+            self._lose_line(now)
+
+    def _lose_line(self, now: float) -> None:
+        log.warning("the connection to the interchange broke: seeking it again")
+        self._contact.lost(now)
+        self._seek()
+
+    def _seek(self) -> None:
+        for socket in self._polled:
+            self._poller.unregister(socket)
+        self._polled = []
+        self._line.seek(self._hello)
+
+    def _take_hello(self, message: bytes, now: float) -> None:
+        self._contact.phase = Phase.GREETED
+        self._register()
+
+    def _take_again(self, message: bytes, now: float) -> None:
+        self._contact.phase = Phase.SEEKING
+        self._line.send(self._hello)
+
+    def _register(self) -> None:
+        """Offer the workers, once there are all that there will be."""
+        if self._contact.phase is Phase.GREETED and len(self._ready) == self._offer.workers:
+            self._asked_ns = time.time_ns()
+            pids = tuple(worker.pid for _, worker in sorted(self._core.workers.items()))
+            offer = replace(self._offer, prefetch=self._core.pace.prefetch, time_ns=self._asked_ns, worker_pids=pids)
+            self._line.send(pack_register(self._outbox.manager, offer, self._held()))
+
+    def _held(self) -> list[int]:
+        return [*self._core.held(), *self._parking.keys(), *self._outbox.keys()]
+
+    def _take_welcome(self, message: bytes, now: float) -> None:
+        welcome = unpack_welcome(message)
+        outbox = self._outbox
+        outbox.manager = welcome.manager
+        outbox.offset_ns = welcome.time_ns - (self._asked_ns + time.time_ns()) // 2
+        self._contact.registered(welcome.heartbeat_period_s, welcome.heartbeat_threshold_s, now)
+        self._told_credit = (self._offer.workers, self._core.pace.prefetch)
+        for unacknowledged in outbox.unacknowledged():
+            self._line.send(unacknowledged)
+        log.info("registered as manager %d at %s", welcome.manager, self._line.home)
+
+    def _take_tasks(self, message: bytes, now: float) -> None:
+        batch = unpack_tasks(message)
+        if not self._core.knows(batch.class_id):
+            for key in batch.keys:
+                self._outbox.add(key, Verdict.RETURNED, b"its class was not described to the manager")
+            return
+        tasks = list(zip(batch.keys, batch.records(), strict=True))
+        missing = self._blobs.missing(batch.digests)
+        if missing:
+            self._parking.park(missing, (batch.class_id, tasks))
+        else:
+            self._core.accept(batch.class_id, tasks)
+
+    def _take_blob(self, message: bytes, now: float) -> None:
+        piece = unpack_blob(message)
+        if self._blobs.add(piece):
+            for class_id, tasks in self._parking.arrived(piece.digest):
+                self._core.accept(class_id, tasks)
+
+    def _take_spec(self, message: bytes, now: float) -> None:
+        class_id, spec = unpack_spec(message)
+        self._core.add_class(class_id, Demand.of(spec, self._core.capacity))
+        self._crew.letters.learn(class_id, spec)
+
+    def _take_cancel(self, message: bytes, now: float) -> None:
+        keys, kill = unpack_cancel(message)
+        for key in self._parking.remove(set(keys)):
+            self._outbox.add(key, Verdict.CANCELLED)
+        self._core.cancel(keys, kill)
+
+    def _take_recall(self, message: bytes, now: float) -> None:
+        count = unpack_count(message, Kind.RECALL)
+        self._recall_open = True
+        self._core.recall(1 << 30 if count == ALL else count)
+
+    def _take_drain(self, message: bytes, now: float) -> None:
+        mode = unpack_drain(message)
+        if mode is DrainMode.DRAIN:
+            self._drain()
+        elif mode is DrainMode.RELEASE:
+            self._core.resume()
+
+    def _drain(self) -> None:
+        log.info("draining")
+        self._core.drain()
+        for class_id, tasks in self._parking.take_all():
+            self._core.accept(class_id, tasks)  # which returns them
+
+    def _take_exit(self, message: bytes, now: float) -> None:
+        code, reason = unpack_exit(message)
+        status = 0 if code is ExitCode.DONE else 1
+        self.leave(Leaving(ExitCode.DONE, f"the interchange said: {reason or code.name}", status))
+
+    # -- the workers' news
+
+    def _handle(self, news: News, now: float) -> None:
+        for rank, frames in news.results:
+            keys = [frame[0] for frame in frames]
+            busy_ns = sum(frame[2] - frame[1] for frame in frames)
+            self._outbox.add_frames(rank, frames)
+            self._crew.letters.done(keys)
+            self._core.finished(rank, keys, busy_ns * 1e-9, now)
+        for pipes in news.ready:
+            self._core.worker_up(pipes.rank, pipes.pid, pipes.depth, now)
+            self._ready.add(pipes.rank)
+            self._respawn.ready()
+            self._register()
+        if news.needed:
+            missing = self._blobs.missing(news.needed)
+            if missing:
+                self._line.send(pack_need(missing))
+        for report, last_pipes in news.died:
+            self._mourn(report, last_pipes, now)
+        for failure in news.failed:
+            if not self._respawn.died(failure.rank, False, now):
+                self._give_up(f"workers cannot be started: {failure.reason}")
+        if news.gone:
+            self._after_nursery(now)
+
+    def _mourn(self, report: Died, pipes: Pipes | None, now: float) -> None:
+        """Report what a dead worker ran, give what it had not started to others, and replace it."""
+        unstarted = []
+        if pipes is not None:
+            unstarted = self._crew.letters.opened(pipes.take_back(pipes.depth + 1))
+            pipes.close()
+        fallen = self._core.worker_down(report.rank, unstarted)
+        self._crew.letters.done(fallen.keys)
+        for key in fallen.keys:
+            self._report_lost(key, fallen.doom, report, now)
+        if not fallen.doom:
+            log.warning("worker %d (pid %d) %s", report.rank, report.pid, _how(report))
+        if not self._respawn.died(report.rank, report.rank in self._ready, now):
+            self._give_up(f"workers die as they start: the last one {_how(report)}: {report.stderr_tail}")
+
+    def _report_lost(self, key: int, doom: str, report: Died, now: float) -> None:
+        add, rank = self._outbox.add, report.rank
+        if doom == "cancel":
+            add(key, Verdict.CANCELLED, b"killed while it was running", rank)
+        elif doom == "walltime":
+            error = AppTimeout("the app ran beyond its walltime and could not be interrupted: its worker was killed")
+            add(key, Verdict.APP_ERROR, pack(error), rank)
+        else:
+            text = (
+                f"worker {rank} (pid {report.pid}) on node {self._offer.node}, block {self._offer.block}, "
+                f"{_how(report)} while it was running the task"
+            )
+            loss = Loss(LossKind.WORKER, None, report.exit_code, report.signal, text, report.stderr_tail)
+            add(key, Verdict.LOST, pack_loss(loss), rank)
+
+    def _after_nursery(self, now: float) -> None:
+        self._core.drain()
+        news = self._crew.abandon()
+        self._handle(news, now)
+        self._leaving = Leaving(ExitCode.DONE, "the nursery of the workers died", 1)
+
+    def _give_up(self, reason: str) -> None:
+        log.error("%s", reason)
+        self.leave(Leaving(ExitCode.FAILED, reason, 1))
+
+    # -- time
+
+    def _look_at_clock(self, now: float) -> None:
+        contact = self._contact
+        if contact.phase is not Phase.REGISTERED or now >= contact.deadline(now):
+            reason = contact.verdict(self._line.reach(), self._line.home, now)
+            if reason:
+                self.leave(Leaving(ExitCode.DONE, reason, 1))
+            elif contact.seek_again(now):
+                self._seek()
+        if contact.beat_due(now):
+            self._beat(())
+        if now >= self._next_starts:
+            self._next_starts = now + _STARTS_EVERY_S
+            self._tell_starts(now)
+        self._core.overdue(now)
+        for rank in self._respawn.due(now):
+            self._crew.spawn(rank)
+        if self._drain_at is not None and now >= self._drain_at:
+            self._drain_at = None
+            self._drain()
+        if self._sampling is not None and now >= self._sampling.due:
+            samples = self._sampling.take(self._core.running(), now)
+            if samples and contact.phase is Phase.REGISTERED:
+                self._line.send(pack_samples(self._outbox.manager, samples))
+
+    def _beat(self, starts: tuple[tuple[int, int, int], ...]) -> None:
+        keys, times, ranks = zip(*starts, strict=True) if starts else ((), (), ())
+        beat = Beat(self._outbox.manager, time.time_ns(), self._outbox.offset_ns, keys, times, ranks)
+        self._line.send(pack_beat(beat))
+
+    def _tell_starts(self, now: float) -> None:
+        if self._contact.phase is Phase.REGISTERED:
+            wall = time.time_ns()
+            found = self._core.starts(now, _STARTS_EVERY_S)
+            if found:
+                self._beat(tuple((key, wall - int((now - since) * 1e9), rank) for key, rank, since in found))
+
+    # -- going out
+
+    def _hand_out(self, now: float) -> None:
+        core, crew = self._core, self._crew
+        for rank, count in core.readbacks(now):
+            core.took_back(rank, crew.take_back(rank, count))
+        for handout in core.assign(now):
+            if not crew.hand_out(handout):
+                core.not_written(handout)
+        effects = core.take_effects()
+        for rank in effects.kill:
+            crew.kill(rank)
+        for key in effects.cancelled:
+            self._outbox.add(key, Verdict.CANCELLED)
+        crew.letters.done(effects.cancelled)
+        if effects.returned or (self._recall_open and not core.recalling()):
+            self._give_back(effects.returned)
+
+    def _give_back(self, returned: list[tuple[int, int, bytes | memoryview]]) -> None:
+        """Return tasks, a message a class; the last message of a recall is flagged, and may be empty."""
+        classes: dict[int, list[tuple[int, bytes | memoryview]]] = {}
+        for class_id, key, record in returned:
+            classes.setdefault(class_id, []).append((key, record))
+        default = classes.pop(DEFAULT_CLASS, [])
+        for class_id, tasks in classes.items():
+            self._line.send(_returned(class_id, tasks, last=False))
+        last = self._recall_open and not self._core.recalling()
+        if default or last:
+            self._line.send(_returned(DEFAULT_CLASS, default, last))
+        if last:
+            self._recall_open = False
+
+    def _send(self, now: float) -> None:
+        if self._contact.phase is not Phase.REGISTERED:
+            return
+        if self._outbox:
+            self._coalesce()
+            point("manager.before_send")
+            self._line.send(self._outbox.pack())
+            self._last_send = time.monotonic()
+        self._tell_credit()
+        if self._core.draining:
+            self._finish_drain(now)
+
+    def _coalesce(self) -> None:
+        """Wait the rest of 200 us since the last message, unless the workers have nothing left: nothing will come."""
+        rest = self._last_send + _COALESCE_S - time.monotonic()
+        if rest > 0 and not self._core.quiet:
+            time.sleep(rest)
+            now = time.monotonic()
+            self._handle(self._crew.news(), now)
+            self._hand_out(now)
+
+    def _tell_credit(self) -> None:
+        slots = 0 if self._core.draining else self._offer.workers
+        credit = (slots, self._core.pace.prefetch if slots else 0)
+        if credit != self._told_credit:
+            self._told_credit = credit
+            self._line.send(pack_credit(Credit(1, *credit, 0)))
+
+    def _finish_drain(self, now: float) -> None:
+        """Leave when all is done and acknowledged."""
+        if not self._core.quiet or self._parking or self._outbox:
+            self._drain_deadline = None
+            return
+        if self._drain_deadline is None:
+            self._drain_deadline = now + _LAST_WORDS_S
+        if not self._outbox.owed or now >= self._drain_deadline:
+            self.leave(Leaving(ExitCode.DONE, "it has finished all its tasks, as it was told to"))
+
+    def _say_goodbye(self, leaving: Leaving) -> None:
+        """Send what is left to send, and say why."""
+        self._hand_out(time.monotonic())
+        if self._contact.phase is Phase.REGISTERED:
+            if self._outbox:
+                self._line.send(self._outbox.pack())
+            self._line.send(pack_exit(leaving.code, leaving.reason))
+        log.info("leaving: %s", leaving.reason)
+
+
+def _returned(class_id: int, tasks: list[tuple[int, bytes | memoryview]], last: bool) -> bytes:
+    keys = [key for key, _ in tasks]
+    records = [record for _, record in tasks]
+    return pack_tasks(
+        class_id, (), keys, [len(record) for record in records], b"".join(records), kind=Kind.RETURNED, last=last
+    )
+
+
+def _how(report: Died) -> str:
+    if report.signal is not None:
+        import signal
+
+        try:
+            name = signal.Signals(report.signal).name
+        except ValueError:
+            name = f"signal {report.signal}"
+        hint = " (often: the node ran out of memory)" if name == "SIGKILL" else ""
+        return f"was killed by {name}{hint}"
+    return f"exited with code {report.exit_code}"
+
+
+def versions() -> tuple[str, str]:
+    """Return the versions of Python and of this package, as they are told to others."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        software = version("flow-executors")
+    except PackageNotFoundError:
+        software = "unknown"
+    return platform.python_version(), software

@@ -1,0 +1,45 @@
+"""Signals as bytes in a pipe, so that the loop handles them between two turns and never inside one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from flow_core.interfaces.outcome import LossKind
+from flow_executors.manager.shell import Leaving, Manager
+from flow_executors.wire.control import ExitCode
+
+_ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+_LATE = 0.9
+
+
+class SignalPipe:
+    """Catches the signals by which schedulers and users end a job. Main thread only."""
+
+    def __init__(self, walltime_s: float = 0.0) -> None:
+        """``walltime_s`` is how long the block lasts, 0 where not known: a late SIGTERM is then its end."""
+        self._walltime_s = walltime_s
+        self._started = time.monotonic()
+        self._read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        for signum in _ENDING:
+            signal.signal(signum, lambda *_: None)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when a signal came."""
+        return self._read
+
+    def handle(self, manager: Manager) -> None:
+        """Tell the manager what the signals mean."""
+        try:
+            came = os.read(self._read, 64)
+        except BlockingIOError:
+            return
+        if signal.SIGTERM in came or signal.SIGHUP in came:
+            name = "SIGTERM" if signal.SIGTERM in came else "SIGHUP"
+            late = self._walltime_s and time.monotonic() - self._started > _LATE * self._walltime_s
+            kind = LossKind.WALLTIME if late else LossKind.BLOCK
+            manager.block_ends(kind, f"its block was ended (the manager received {name})")
+        elif signal.SIGINT in came:
+            manager.leave(Leaving(ExitCode.DONE, "it was interrupted (SIGINT)", 1))
