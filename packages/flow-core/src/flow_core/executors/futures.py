@@ -2,14 +2,332 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import inspect
+import threading
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, Future
+from functools import partial
+from typing import Any, Protocol, cast
 
-class FuturesExecutor:
-    pass
+from flow_core.errors import ConfigurationError, ExecutorBroken, ExecutorClosed, TaskRefused
+from flow_core.executors.reporter import Reporter
+from flow_core.interfaces.call import Call, NodeContext, TryKey
+from flow_core.interfaces.context import RunContext
+from flow_core.interfaces.executor import Executor, ShutdownReport
+from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, TryListener, Verdict
+from flow_core.interfaces.scaling import Load
+from flow_core.remote.parcel import pack_task, run_parcel, unpack_result
+from flow_core.remote.run import execute
+
+_REPORTER_S = 2.0
 
 
-class SubmitExecutor:
-    pass
+class _OverFutures(Executor):
+    """An executor over something that gives a future for each call.
+
+    Whoever takes a key out of ``_outstanding`` reports it, so each is reported once.
+    """
+
+    def __init__(self, label: str) -> None:
+        if not isinstance(label, str) or not label:
+            raise ConfigurationError(f"{type(self).__name__}: label must be text, not {label!r}")
+        self.label = label
+        self._listener: TryListener | None = None
+        self._closed = True
+        self._reporter: Reporter | None = None
+        self._outstanding: dict[TryKey, Future[Any] | None] = {}
+        self._place = Place(label)
+        self._submitting = threading.local()
+        self._lock = threading.Lock()
+
+    @abstractmethod
+    def _hand_over(self, key: TryKey, call: Call) -> Future[Any]:
+        """Hand a try to the pool. Raises BrokenExecutor, SerializationError, RuntimeError if it is shut down."""
+
+    @abstractmethod
+    def _outcome(self, key: TryKey, result: Any) -> Outcome:
+        """Return the outcome of a try from what its future holds."""
+
+    @abstractmethod
+    def _slots(self) -> int:
+        """Return how many tries run at once, 0 if not known."""
+
+    def _open(self, context: RunContext) -> None:
+        """Make the pool ready."""
+
+    def _close(self, timeout_s: float) -> tuple[str, ...]:
+        """Shut the pool down; return what had to be forced."""
+        return ()
+
+    # -- Executor
+
+    def start(self, context: RunContext) -> None:
+        """Become ready to take tries."""
+        if not self._closed:
+            raise ExecutorClosed(f"executor {self.label!r} is in use by another kernel: clean that up first")
+        self._open(context)
+        self._reporter = Reporter(context.listener, f"flow-report-{self.label}")
+        self._listener = context.listener
+        self._closed = False
+
+    def submit(self, key: TryKey, call: Call, /) -> None:
+        """Take one try; one that cannot be pickled is reported as refused."""
+        if self._closed:
+            raise ExecutorClosed(f"executor {self.label!r} is not started, or was shut down")
+        self._outstanding[key] = None
+        self._submitting.now = True
+        try:
+            future = self._hand_over(key, call)
+            with self._lock:
+                if key in self._outstanding:  # not so if shutdown() has reported it meanwhile
+                    self._outstanding[key] = future
+            future.add_done_callback(partial(self._done, key))
+        except TaskRefused as error:
+            self._report(Outcome(key, Verdict.REFUSED, error=error))
+        except BrokenExecutor as error:
+            self._outstanding.pop(key, None)
+            raise ExecutorBroken(
+                f"executor {self.label!r} is broken ({error}): its pool runs nothing any more. Give FuturesExecutor a "
+                "function that makes the pool, and it will make a new one"
+            ) from error
+        except RuntimeError as error:
+            self._outstanding.pop(key, None)
+            raise ExecutorClosed(f"executor {self.label!r}: its pool takes nothing any more: {error}") from error
+        finally:
+            self._submitting.now = False
+
+    def cancel(self, keys: Sequence[TryKey], /, *, kill: bool = False) -> None:
+        """Cancel tries that the pool has not begun; it cannot end others."""
+        for key in keys:
+            future = self._outstanding.get(key)
+            if future is not None:
+                future.cancel()
+
+    def load(self) -> Load:
+        """Return how many tries are outstanding; as many as fit are taken to run."""
+        count, slots = len(self._outstanding), self._slots()
+        return Load(waiting=max(0, count - slots), running=min(count, slots), slots=slots)
+
+    def shutdown(self, timeout_s: float) -> ShutdownReport:
+        """Cancel what waits; what runs is reported as cancelled, and ended only where the pool is our own."""
+        began = time.monotonic()
+        listener = self._listener
+        if self._closed or listener is None:
+            return ShutdownReport()
+        self._closed = True
+        for future in list(self._outstanding.values()):
+            if future is not None:
+                future.cancel()
+        left = [
+            Outcome(key, Verdict.CANCELLED, place=self._place) for key in list(self._outstanding) if self._take(key)
+        ]
+        if left:
+            listener.finished(left)
+        forced = self._close(timeout_s)
+        if self._reporter is not None:
+            self._reporter.close(min(timeout_s, _REPORTER_S))
+        return ShutdownReport(forced, time.monotonic() - began)
+
+    # -- how
+
+    def _take(self, key: TryKey) -> bool:
+        with self._lock:
+            if key not in self._outstanding:
+                return False
+            del self._outstanding[key]
+            return True
+
+    def _done(self, key: TryKey, future: Future[Any]) -> None:
+        if future.cancelled():
+            outcome = Outcome(key, Verdict.CANCELLED)
+        else:
+            error = future.exception()
+            if error is None:
+                outcome = self._outcome(key, future.result())
+            elif isinstance(error, BrokenExecutor):
+                loss = Loss(
+                    LossKind.EXECUTOR, self._place, reason=f"the pool of executor {self.label!r} broke: {error}"
+                )
+                outcome = Outcome(key, Verdict.LOST, loss=loss)
+            else:
+                outcome = Outcome(key, Verdict.APP_ERROR, error=error)
+        if outcome.place is None:
+            outcome.place = self._place
+        self._report(outcome)
+
+    def _report(self, outcome: Outcome) -> None:
+        listener, reporter = self._listener, self._reporter
+        if not self._take(outcome.key) or listener is None or reporter is None:
+            return
+        if getattr(self._submitting, "now", False):
+            reporter.report(outcome)
+        else:
+            listener.finished((outcome,))
 
 
-class SubmitStyle:
-    pass
+class FuturesExecutor(_OverFutures):
+    """Runs tasks in any ``concurrent.futures`` pool. The kernel wraps pools that it finds in a Config.
+
+    A thread pool gets tasks as they are. Every other pool gets bytes, so whatever cloudpickle can carry works.
+    Starts are not reported, and a try that runs cannot be ended.
+
+    Args:
+        label: Name of the executor.
+        pool: A pool, which stays the user's: it is never shut down. Or a function that makes one: then it is made at
+            each start, made anew when it breaks, and shut down.
+    """
+
+    def __init__(
+        self, label: str, pool: concurrent.futures.Executor | Callable[[], concurrent.futures.Executor]
+    ) -> None:
+        super().__init__(label)
+        self._make: Callable[[], concurrent.futures.Executor] | None = None
+        self._pool: concurrent.futures.Executor | None = None
+        if isinstance(pool, concurrent.futures.Executor):
+            self._pool = pool
+        elif callable(pool):
+            self._make = pool
+        else:
+            raise ConfigurationError(f"FuturesExecutor {label!r}: {pool!r} is no pool, nor a function that makes one")
+        self._renewing = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"FuturesExecutor({self.label!r}, {self._make or self._pool!r})"
+
+    def _open(self, context: RunContext) -> None:
+        if self._make is not None:
+            self._pool = self._make()
+
+    def _hand_over(self, key: TryKey, call: Call) -> Future[Any]:
+        pool = self._pool
+        assert pool is not None
+        where = NodeContext(self.label, key=key, working_dir=self.working_dir, walltime_s=call.spec.walltime_s)
+        if isinstance(pool, concurrent.futures.ThreadPoolExecutor):
+            return pool.submit(_run_here, key, call, where, self._place)
+        data = pack_task(call.func, call.args, call.kwargs, call.spec, call.steps, where)
+        try:
+            return pool.submit(run_parcel, data)
+        except BrokenExecutor:
+            return self._renewed(pool).submit(run_parcel, data)
+
+    def _renewed(self, broken: concurrent.futures.Executor) -> concurrent.futures.Executor:
+        """Return a new pool in the place of a broken one. Raises BrokenExecutor if it cannot be made anew."""
+        if self._make is None:
+            raise BrokenExecutor("its workers died")
+        with self._renewing:
+            if self._pool is broken or self._pool is None:
+                self._pool = self._make()
+                broken.shutdown(wait=False)
+            return self._pool
+
+    def _outcome(self, key: TryKey, result: Any) -> Outcome:
+        return result if isinstance(result, Outcome) else _unpacked(key, result, self.label)
+
+    def _slots(self) -> int:
+        return int(getattr(self._pool, "_max_workers", 0) or 0)
+
+    def _close(self, timeout_s: float) -> tuple[str, ...]:
+        pool = self._pool
+        if self._make is None or pool is None:
+            return ()
+        self._pool = None
+        processes = list((getattr(pool, "_processes", None) or {}).values())
+        pool.shutdown(wait=False, cancel_futures=True)
+        deadline = time.monotonic() + timeout_s
+        forced = []
+        for process in processes:
+            process.join(max(0.0, min(1.0, deadline - time.monotonic())))
+            if process.is_alive():
+                process.kill()
+                process.join(max(0.1, deadline - time.monotonic()))
+                forced.append(f"process {process.pid} of executor {self.label!r} still ran a task and was killed")
+        return tuple(forced)
+
+
+class SubmitStyle(Protocol):
+    """An executor in the seeds' style. ``start()`` and ``shutdown()`` are called where it has them."""
+
+    label: str
+
+    def submit(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run a function; its second parameter may be ``resource_specification``, a dict."""
+        ...
+
+
+class SubmitExecutor(_OverFutures):
+    """Wraps an executor in the seeds' style: ``submit(func, [resource_specification,] *args) -> Future``.
+
+    Its tasks travel as bytes, so it may run them anywhere that ``flow_core`` is installed.
+    """
+
+    def __init__(self, wrapped: SubmitStyle) -> None:
+        super().__init__(wrapped.label)
+        self.wrapped = wrapped
+        self.managed = bool(getattr(wrapped, "managed", True))
+        self.storage_access = getattr(wrapped, "storage_access", None)
+        self.working_dir = getattr(wrapped, "working_dir", None)
+        self._takes_resources = _takes_resources(wrapped.submit)
+
+    def __repr__(self) -> str:
+        return f"SubmitExecutor({self.wrapped!r})"
+
+    def _open(self, context: RunContext) -> None:
+        start = getattr(self.wrapped, "start", None)
+        if callable(start):
+            start()
+
+    def _hand_over(self, key: TryKey, call: Call) -> Future[Any]:
+        where = NodeContext(self.label, key=key, working_dir=self.working_dir, walltime_s=call.spec.walltime_s)
+        data = pack_task(call.func, call.args, call.kwargs, call.spec, call.steps, where)
+        if self._takes_resources:
+            return self.wrapped.submit(run_parcel, _resources(call), data)
+        return self.wrapped.submit(run_parcel, data)
+
+    def _outcome(self, key: TryKey, result: Any) -> Outcome:
+        return _unpacked(key, result, self.label)
+
+    def _slots(self) -> int:
+        return int(getattr(self.wrapped, "max_threads", 0) or getattr(self.wrapped, "max_workers", 0) or 0)
+
+    def _close(self, timeout_s: float) -> tuple[str, ...]:
+        shutdown = getattr(self.wrapped, "shutdown", None)
+        if callable(shutdown):
+            shutdown()
+        return ()
+
+
+def _takes_resources(submit: Callable[..., Any]) -> bool:
+    try:
+        names = list(inspect.signature(submit).parameters)
+    except (TypeError, ValueError):
+        return False
+    return len(names) > 1 and names[1] == "resource_specification"
+
+
+def _resources(call: Call) -> dict[str, object]:
+    wanted, spec = call.spec.resources, call.spec
+    given: dict[str, object] = {"cores": wanted.cores, "memory": wanted.memory_mb, "disk": wanted.disk_mb}
+    given.update({"gpus": wanted.gpus} if wanted.gpus else {})
+    given.update({"running_time_min": spec.running_time_min_s} if spec.running_time_min_s else {})
+    given.update({"priority": spec.priority} if spec.priority else {})
+    return given
+
+
+def _run_here(key: TryKey, call: Call, where: NodeContext, place: Place) -> Outcome:
+    """Run a try in a thread of the pool."""
+    started_ns = time.time_ns()
+    try:
+        value = execute(call.func, call.args, call.kwargs, call.spec, call.steps, where)
+    except BaseException as error:
+        return Outcome(key, Verdict.APP_ERROR, None, error, None, place, started_ns, time.time_ns())
+    return Outcome(key, Verdict.OK, value, None, None, place, started_ns, time.time_ns())
+
+
+def _unpacked(key: TryKey, data: object, label: str) -> Outcome:
+    result = unpack_result(cast(bytes, data))
+    verdict = Verdict.OK if result.error is None else Verdict.APP_ERROR
+    place = Place(label, pid=result.pid)
+    return Outcome(key, verdict, result.value, result.error, None, place, result.started_ns, result.ended_ns)

@@ -73,7 +73,8 @@ class Summary:
     def __str__(self) -> str:
         return (
             f"{self.submitted} tasks: {self.completed} completed, {self.memoized} from memory, {self.failed} failed, "
-            f"{self.dep_failed} not run for failed dependencies, {self.cancelled} cancelled, {self.unfinished} unfinished"
+            f"{self.dep_failed} not run for a failed dependency, {self.cancelled} cancelled, "
+            f"{self.unfinished} unfinished"
         )
 
 
@@ -339,9 +340,8 @@ class DataFlowKernel:
 
     def wait_for_current_tasks(self) -> None:
         """Wait until all tasks submitted so far have ended, well or not."""
-        tasks = self._reactor.call(lambda: list(self._core.live.values()), [])
         self._flush()
-        for task in tasks:
+        for task in self._unfinished():
             task.future._park(None)
 
     def checkpoint(self, tasks: Sequence[int | Future[Any]] | None = None) -> Path | None:
@@ -395,9 +395,13 @@ class DataFlowKernel:
 
     def _abandon(self) -> list[Task]:
         """End all unfinished tasks as cancelled; return them."""
-        left = self._reactor.call(lambda: list(self._core.live.values()), [])
+        left = self._unfinished()
         self._reactor.post(self._core.abandon, None)
         return left
+
+    def _unfinished(self) -> list[Task]:
+        nobody: list[Task] = []
+        return self._reactor.call(lambda: list(self._core.live.values()), nobody)
 
     def _disable_after_fork(self) -> None:
         """In a forked child: refuse calls, and let nobody wait for what only the parent can finish."""

@@ -198,9 +198,9 @@ class Launcher:
         if rare is not None and rare.original is not None:
             task.args, task.kwargs = rare.original
         options, kind = task.options, task.app.kind
-        if kind is AppKind.PYTHON and not options.outputs and options.stdout is None and options.stderr is None:
-            if not need_staging(task.args, task.kwargs):
-                return False
+        moves = options.outputs or options.stdout is not None or options.stderr is not None
+        if kind is AppKind.PYTHON and not moves and not need_staging(task.args, task.kwargs):
+            return False
         assert task.executor is not None
         plan = self._staging.plan(task.tid, task.executor, task.app, task.args, task.kwargs, options)
         if plan.args is not task.args or plan.kwargs is not task.kwargs:

@@ -71,9 +71,10 @@ class Closing:
             return
         unfinished = kernel.summary().unfinished
         if unfinished:
+            were = "tasks were" if unfinished > 1 else "task was"
             _say(
-                f"flow: {unfinished} unfinished task{'s were' if unfinished > 1 else ' was'} cancelled at exit; wait for "
-                "results, or for all tasks with dfk().wait_for_current_tasks()"
+                f"flow: {unfinished} unfinished {were} cancelled at exit; wait for results, or for all tasks with "
+                "dfk().wait_for_current_tasks()"
             )
         self.cleanup(_EXIT_S)
 

@@ -1,0 +1,110 @@
+"""One task as bytes, and its result as bytes: for pools and engines that carry data, without workers of ours."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flow_core.errors import DeserializationError, SerializationError
+from flow_core.interfaces.call import DEFAULT_SPEC, NodeContext, TaskSpec, TaskStep
+from flow_core.remote.errors import pack, unpack
+from flow_core.remote.refs import reference, resolve
+
+
+@dataclass(slots=True)
+class ParcelResult:
+    """What came of a task: its value or its error, its times in ns UTC, and the process it ran in."""
+
+    value: object
+    error: BaseException | None
+    started_ns: int
+    ended_ns: int
+    pid: int
+
+
+def pack_task(
+    func: Callable[..., object],
+    args: Sequence[object] = (),
+    kwargs: dict[str, object] | None = None,
+    spec: TaskSpec = DEFAULT_SPEC,
+    steps: Sequence[TaskStep] = (),
+    where: NodeContext | None = None,
+) -> bytes:
+    """Return a task as bytes for ``run_parcel``. The function goes by name where it can, else by value.
+
+    Raises:
+        SerializationError: something cannot be pickled; the message names it.
+    """
+    parts = (
+        reference(func) or _dumps(func, f"the function {getattr(func, '__qualname__', func)!r}"),
+        _dumps((tuple(args), dict(kwargs or {})), "an argument"),
+        _dumps((spec, tuple(steps), where or NodeContext()), "a step"),
+    )
+    return pickle.dumps(parts, protocol=5)
+
+
+def run_parcel(data: bytes) -> bytes:
+    """Run the task of ``pack_task`` here and return its result for ``unpack_result``. Never raises."""
+    import os
+
+    started_ns = time.time_ns()
+    value, error = b"", None
+    try:
+        value = _dumps(_run(data), "the result")
+    except BaseException as raised:
+        error = pack(raised)
+    return pickle.dumps((value, error, started_ns, time.time_ns(), os.getpid()), protocol=5)
+
+
+def unpack_result(data: bytes) -> ParcelResult:
+    """Return what came of a task. A value that cannot be unpickled here is a DeserializationError in ``error``."""
+    packed, packed_error, started_ns, ended_ns, pid = pickle.loads(data)
+    value: object = None
+    error = None if packed_error is None else unpack(packed_error)
+    if error is None:
+        try:
+            value = _loads(packed, "the result")
+        except DeserializationError as failure:
+            error = failure
+    return ParcelResult(value, error, started_ns, ended_ns, pid)
+
+
+def _run(data: bytes) -> object:
+    from flow_core.remote.run import execute
+
+    func, arguments, around = pickle.loads(data)
+    function = resolve(func) if isinstance(func, str) else _loads(func, "the function")
+    args, kwargs = _loads(arguments, "an argument")
+    spec, steps, where = _loads(around, "a step")
+    on_main = threading.current_thread() is threading.main_thread()
+    return execute(function, args, kwargs, spec, steps, replace(where, main_thread=on_main))
+
+
+def _dumps(value: object, what: str) -> bytes:
+    try:
+        data = pickle.dumps(value, protocol=5)
+        if b"__main__" not in data:
+            return data
+    except Exception:
+        data = b""
+    import cloudpickle
+
+    try:
+        by_value: bytes = cloudpickle.dumps(value, protocol=5)
+    except Exception as error:
+        raise SerializationError(f"{what} cannot be pickled: {error}") from error
+    return by_value
+
+
+def _loads(data: bytes, what: str) -> Any:
+    try:
+        return pickle.loads(data)
+    except Exception as error:
+        raise DeserializationError(
+            f"{what} of the task cannot be unpickled here ({type(error).__name__}: {error}): are all its modules "
+            "installed on this machine, in the same versions?"
+        ) from error
