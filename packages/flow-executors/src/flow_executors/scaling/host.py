@@ -1,0 +1,65 @@
+"""The seam between an executor and the scaling of its blocks.
+
+An executor makes one scaler a start (``scaling.shell.Scaler(host, provider, context, block_error_handler)``) and calls:
+
+- ``start()``: submits the first blocks and starts the thread; never blocks for a scheduler
+- ``scale_out(blocks) -> ids``, ``scale_in(blocks, max_idletime_s, timeout_s) -> ids``
+- ``joined(block)``, ``left(block, lost, reason)``: a manager of a block registered or went; must not block
+- ``blocks() -> {id: JobState}``, ``counts() -> ((state name, number), ...)``, ``slots_per_block``
+- ``close(timeout_s) -> what was forced``: cancels all jobs; idempotent
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from flow_core.errors import ExecutorBroken
+from flow_core.interfaces.scaling import Load
+from flow_executors.wire.frames import BlockActivity
+
+
+@dataclass(frozen=True, slots=True)
+class BlockOrder:
+    """What a new block is to run, and what goes with it (as in ``JobExtras``)."""
+
+    command: str
+    environment: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[tuple[str, bytes], ...] = ()
+
+
+class BlockHost(Protocol):
+    """What scaling needs of its executor. Called by the scaling thread, or by who calls ``scale_out``/``scale_in``."""
+
+    @property
+    def label(self) -> str:
+        """Label of the executor."""
+        ...
+
+    def load(self) -> Load:
+        """Return the executor's load. Its ``blocks`` and ``slots_per_block`` come from the scaler itself."""
+        ...
+
+    def order(self, block: str) -> BlockOrder:
+        """Make a key pair for a new block, admit it, and say what the block is to run."""
+        ...
+
+    def dismiss(self, block: str) -> None:
+        """A block's job has ended or was cancelled: its key is revoked, its managers are no longer waited for."""
+        ...
+
+    def activity(self) -> Sequence[BlockActivity]:
+        """Return what is connected and how busy it is. May block for a second or two; raises ExecutorError."""
+        ...
+
+    def drain(self, blocks: Sequence[str], idle_for_s: float | None) -> Sequence[str]:
+        """Drain blocks, with ``idle_for_s`` only those wholly idle for that long; return those that drain now.
+
+        A drained manager leaves by itself (``left(block, lost=False, ...)``). Raises ExecutorError.
+        """
+        ...
+
+    def give_up(self, error: ExecutorBroken) -> None:
+        """Nothing can run any more: all tasks get this error. Idempotent."""
+        ...
