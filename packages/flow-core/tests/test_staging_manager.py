@@ -328,6 +328,50 @@ def test_a_method_that_raises_at_once_fails_the_task_not_the_kernel() -> None:
     assert isinstance(plan.stage_in().exception(10), StagingError)
 
 
+def test_only_so_many_tasks_move_files_at_once_and_the_others_in_turn() -> None:
+    web, manager = OnSubmitSide(), StagingManager([], max_moves=2)
+    plans = [planned(read, on=executor(web), manager=manager, inputs=[File(f"http://h/{n}")]) for n in range(5)]
+    moved = [plan.stage_in() for plan in plans if plan.stage_in is not None]
+    assert len(web.futures) == 2
+    web.futures[1].set_result(None)
+    assert (len(web.futures), [future.done() for future in moved]) == (3, [False, True, False, False, False])
+    web.futures[0].set_exception(OSError("gone"))
+    web.futures[2].set_result(None)
+    for future in web.futures[3:]:
+        future.set_result(None)
+    assert len(web.futures) == 5
+    assert [future.exception(10) is None for future in moved] == [False, True, True, True, True]
+
+
+def test_thousands_that_end_at_once_do_not_nest() -> None:
+    class AtOnce(OnSubmitSide):
+        def stage(self, transfers: Sequence[Transfer]) -> Future[None] | None:
+            return None if transfers[0].file.filename != "0" else super().stage(transfers)
+
+    web, manager = AtOnce(), StagingManager([], max_moves=1)
+    plans = [planned(read, on=executor(web), manager=manager, inputs=[File(f"http://h/{n}")]) for n in range(3000)]
+    moved = [plan.stage_in() for plan in plans if plan.stage_in is not None]
+    assert not any(future.done() for future in moved)
+    web.futures[0].set_result(None)
+    assert all(future.done() for future in moved)
+
+
+def test_what_has_no_turn_before_the_end_fails_with_its_name() -> None:
+    web, manager = OnSubmitSide(), StagingManager([], max_moves=1)
+    plans = [planned(read, on=executor(web), manager=manager, inputs=[File(f"http://h/{n}")]) for n in range(3)]
+    assert all(plan.stage_in is not None for plan in plans)
+    first, second = (plan.stage_in() for plan in plans[:2] if plan.stage_in is not None)
+    manager.close()
+    assert not first.done()
+    with pytest.raises(StagingError, match="http://h/1 was not moved"):
+        second.result(10)
+    web.futures[0].set_result(None)
+    assert first.result(10) is None
+    assert plans[2].stage_in is not None
+    with pytest.raises(StagingError, match="the run ended"):
+        plans[2].stage_in().result(10)
+
+
 def test_outputs_are_moved_out_by_a_call_of_their_own() -> None:
     web = OnSubmitSide()
     plan = planned(read, on=executor(web, working_dir="/w"), inputs=[File("http://h/a")], **outputs("http://h/out"))

@@ -74,7 +74,7 @@ class Config(_KnownOptions):
         checkpoint_mode: When results are written to a checkpoint: ``task_exit``, ``periodic``, ``dfk_exit``,
             ``manual`` (by ``dfk.checkpoint()`` only); None is manual too.
         checkpoint_period: Time between two checkpoints in mode ``periodic``, as ``"HH:MM:SS"`` or seconds.
-        data_management_max_threads: Files moved at once from the submit side.
+        data_management_max_threads: How many tasks' files are moved at once on the submit side.
         initialize_logging: Whether ``flow.log`` is written in the run's directory.
         lazy_errors: Whether the rest of the program goes on when a task fails. With False the first failure is
             raised by the next call of an app.
@@ -94,7 +94,6 @@ class Config(_KnownOptions):
         exit_mode: What leaving ``with flow.load(config):`` normally does: ``cleanup`` cancels what is unfinished,
             ``wait`` waits for all tasks first, ``skip`` leaves the kernel running. After an exception it is always
             ``cleanup``.
-        garbage_collect: Whether the kernel forgets finished tasks.
         memoizer: A Memoizer that replaces the built-in one.
         dependency_resolver: How futures are found in arguments; None means in arguments and ``inputs``.
         executor_chooser: Chooses among the executors that may run a task; None means at random.
@@ -130,7 +129,6 @@ class Config(_KnownOptions):
         max_worker_kills: int = 3,
         max_pending: int | None = None,
         exit_mode: ExitMode = "cleanup",
-        garbage_collect: bool = True,
         memoizer: Memoizer | None = None,
         dependency_resolver: DependencyResolver | None = None,
         executor_chooser: ExecutorChooser | None = None,
@@ -160,7 +158,6 @@ class Config(_KnownOptions):
         self.max_worker_kills = max_worker_kills
         self.max_pending = max_pending
         self.exit_mode = exit_mode
-        self.garbage_collect = garbage_collect
         self.memoizer = memoizer
         self.dependency_resolver = dependency_resolver
         self.executor_chooser = executor_chooser
@@ -184,7 +181,7 @@ class Config(_KnownOptions):
             ConfigurationError: naming the first option that is wrong.
         """
         _check_executors(self.executors)
-        for option in ("app_cache", "initialize_logging", "lazy_errors", "usage_tracking", "garbage_collect"):
+        for option in ("app_cache", "initialize_logging", "lazy_errors", "usage_tracking"):
             _check_bool(option, getattr(self, option))
         for option, least in _LEAST_INTEGERS.items():
             _check_integer(option, getattr(self, option), least)

@@ -127,7 +127,7 @@ class DataFlowKernel:
         self._reactor = Reactor(self._core, self._logger)
         self._reactor.on_ended = self._on_ended
         self._gate = None if config.max_pending is None else Gate(config.max_pending, self._core.live.__len__)
-        self.staging = StagingManager(config.staging)
+        self.staging = StagingManager(config.staging, config.data_management_max_threads)
         self.memoizer = assembly.make_memoizer(config, self.run_dir, self._logger)
         sinks = assembly.all_sinks(config)
         self.pump = EventPump(sinks, self._info, logging.getLogger("flow.events"))

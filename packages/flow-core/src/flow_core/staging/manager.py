@@ -11,7 +11,7 @@ from os import PathLike, fspath
 from pathlib import Path
 
 from flow_core.apps.definition import AppDefinition, AppKind, CallOptions, StdStream
-from flow_core.errors import FlowError, NoStagingError, StagingError
+from flow_core.errors import NoStagingError
 from flow_core.files import File
 from flow_core.interfaces.call import TaskStep
 from flow_core.interfaces.executor import Executor
@@ -19,6 +19,7 @@ from flow_core.interfaces.staging import Direction, Staging, Transfer
 from flow_core.remote.bash import BashStep
 from flow_core.remote.outputs import CheckOutputs, MakeDirectories
 from flow_core.staging.defaults import load_default_staging
+from flow_core.staging.moves import Moves
 from flow_core.staging.noop import NoOpFileStaging
 from flow_core.staging.places import Places
 from flow_core.staging.replace import has_files, replaced
@@ -57,15 +58,17 @@ class StagingManager:
     Args:
         default: The methods for executors without ``storage_access``; None means the installed ones, which are not
             looked for before a file needs more than its own path.
+        max_moves: How many tasks' files are moved at once on the submit side; others wait for their turn.
     """
 
-    def __init__(self, default: Sequence[Staging] | None = None) -> None:
+    def __init__(self, default: Sequence[Staging] | None = None, max_moves: int = 10) -> None:
         self._given = None if default is None else tuple(default)
         self._local = NoOpFileStaging()
         self._loaded: tuple[Staging, ...] | None = None
         self._lock = threading.Lock()
         self._used: dict[int, Staging] = {}
         self.places = Places()
+        self.moves = Moves(max_moves)
 
     def plan(
         self,
@@ -116,7 +119,11 @@ class StagingManager:
             return self._loaded
 
     def close(self) -> None:
-        """Close the methods that were used; errors of one do not keep the others open. Idempotent."""
+        """Fail what waits to be moved and close the methods that were used. Idempotent.
+
+        Errors of one method do not keep the others open.
+        """
+        self.moves.close()
         with self._lock:
             used, self._used = self._used, {}
         for method in used.values():
@@ -222,7 +229,7 @@ class _Planner:
                     here.append((method, transfers))
                 else:
                     steps.append(step)
-        return steps, partial(_move, here) if here else None
+        return steps, partial(self.manager.moves.start, here) if here else None
 
 
 def _output_steps(app: str, outputs: Sequence[File]) -> tuple[TaskStep, ...]:
@@ -232,59 +239,3 @@ def _output_steps(app: str, outputs: Sequence[File]) -> tuple[TaskStep, ...]:
     folders = tuple(dict.fromkeys(str(Path(path).parent) for path in paths if Path(path).parent != Path()))
     check = CheckOutputs(app, paths)
     return (check, MakeDirectories(folders)) if folders else (check,)
-
-
-# -- moving on the submit side
-
-
-def _move(work: Sequence[tuple[Staging, list[Transfer]]]) -> Future[None]:
-    """Start all transfers; the future ends when all have, with the first error if there was one. Never raises."""
-    return _Together([_started(method, transfers) for method, transfers in work]).future
-
-
-def _started(method: Staging, transfers: list[Transfer]) -> tuple[Future[None] | None, BaseException | None, str]:
-    names = f"{type(method).__name__}, {', '.join(transfer.file.url for transfer in transfers)}"
-    try:
-        return method.stage(transfers), None, names
-    except Exception as error:
-        return None, error, names
-
-
-class _Together:
-    """One future for several transfers."""
-
-    def __init__(self, started: Sequence[tuple[Future[None] | None, BaseException | None, str]]) -> None:
-        self.future: Future[None] = Future()
-        self._lock = threading.Lock()
-        self._left = 1 + sum(future is not None for future, _, _ in started)
-        self._error: BaseException | None = None
-        for future, error, names in started:
-            if error is not None:
-                self._note(error, names)
-            if future is not None:
-                future.add_done_callback(partial(self._ended, names))
-        self._count_down()
-
-    def _ended(self, names: str, future: Future[None]) -> None:
-        if future.cancelled():
-            self._note(StagingError("the transfer was cancelled"), names)
-        elif (error := future.exception()) is not None:
-            self._note(error, names)
-        self._count_down()
-
-    def _note(self, error: BaseException, names: str) -> None:
-        if not isinstance(error, FlowError):
-            wrapped = StagingError(f"a file could not be moved ({names}): {type(error).__name__}: {error}")
-            wrapped.__cause__ = error
-            error = wrapped
-        with self._lock:
-            self._error = self._error or error
-
-    def _count_down(self) -> None:
-        with self._lock:
-            self._left -= 1
-            last = self._left == 0
-        if last and self._error is not None:
-            self.future.set_exception(self._error)
-        elif last:
-            self.future.set_result(None)

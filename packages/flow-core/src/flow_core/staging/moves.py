@@ -1,0 +1,132 @@
+"""Transfers on the submit side: so many at once, the others in turn."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from functools import partial
+
+from flow_core.errors import FlowError, StagingError
+from flow_core.interfaces.staging import Staging, Transfer
+
+Work = Sequence[tuple[Staging, Sequence[Transfer]]]
+"""Methods and what each of them moves: the files of one task and one direction."""
+
+
+class Moves:
+    """Starts work as long as less than ``limit`` is going on, and the rest as that ends. Any thread; never blocks."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._going = 0
+        self._beginning = False
+        self._waiting: deque[tuple[Work, Future[None]]] = deque()
+        self._closed = False
+
+    def start(self, work: Work) -> Future[None]:
+        """Move files; the future ends when all have been moved, with the first error if there was one. Never raises."""
+        future: Future[None] = Future()
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                self._waiting.append((work, future))
+        if closed:
+            future.set_exception(_ended(work))
+        else:
+            self._go_on()
+        return future
+
+    def close(self) -> None:
+        """Fail what has not begun; nothing begins any more. Idempotent."""
+        with self._lock:
+            self._closed = True
+            waiting, self._waiting = self._waiting, deque()
+        for work, future in waiting:
+            future.set_exception(_ended(work))
+
+    def _go_on(self) -> None:
+        """Begin what may begin. One thread at a time, in a loop: work that ends at once must not nest."""
+        with self._lock:
+            if self._beginning:  # by another thread, or further down this one's stack; that one looks again
+                return
+            self._beginning = True
+        while True:
+            with self._lock:
+                if not self._waiting or self._going >= self._limit:
+                    self._beginning = False
+                    return
+                self._going += 1
+                work, future = self._waiting.popleft()
+            _Batch(work).together.add_done_callback(partial(self._finished, future))
+
+    def _finished(self, future: Future[None], together: Future[None]) -> None:
+        with self._lock:
+            self._going -= 1
+        error = together.exception()
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+        self._go_on()
+
+
+class _Batch:
+    """One future over the transfers of several methods."""
+
+    def __init__(self, work: Work) -> None:
+        self.together: Future[None] = Future()
+        self._lock = threading.Lock()
+        self._left = len(work) + 1  # one for the loop itself, so that it ends after all were begun
+        self._error: BaseException | None = None
+        for method, transfers in work:
+            self._begin(method, transfers)
+        self._count_down()
+
+    def _begin(self, method: Staging, transfers: Sequence[Transfer]) -> None:
+        try:
+            moving = method.stage(transfers)
+        except Exception as error:
+            self._note(error, method, transfers)
+            moving = None
+        if moving is None:
+            self._count_down()
+        else:
+            moving.add_done_callback(partial(self._moved, method, transfers))
+
+    def _moved(self, method: Staging, transfers: Sequence[Transfer], moving: Future[None]) -> None:
+        error = StagingError("the transfer was cancelled") if moving.cancelled() else moving.exception()
+        if error is not None:
+            self._note(error, method, transfers)
+        self._count_down()
+
+    def _note(self, error: BaseException, method: Staging, transfers: Sequence[Transfer]) -> None:
+        if not isinstance(error, FlowError):
+            wrapped = StagingError(
+                f"a file could not be moved ({type(method).__name__}, {_urls(transfers)}): "
+                f"{type(error).__name__}: {error}"
+            )
+            wrapped.__cause__ = error
+            error = wrapped
+        with self._lock:
+            self._error = self._error or error
+
+    def _count_down(self) -> None:
+        with self._lock:
+            self._left -= 1
+            last, error = self._left == 0, self._error
+        if last and error is not None:
+            self.together.set_exception(error)
+        elif last:
+            self.together.set_result(None)
+
+
+def _urls(transfers: Sequence[Transfer]) -> str:
+    return ", ".join(transfer.file.url for transfer in transfers)
+
+
+def _ended(work: Work) -> StagingError:
+    urls = ", ".join(_urls(transfers) for _, transfers in work)
+    return StagingError(f"{urls} was not moved: the run ended before its turn")
