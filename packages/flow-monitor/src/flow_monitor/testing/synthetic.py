@@ -81,7 +81,7 @@ class _Player:
         self._free_at = [0] * len(self._places)
         self._key = 1 << 44
         self._done = {"exec_done": 0, "memo_done": 0, "failed": 0, "dep_fail": 0, "cancelled": 0}
-        self._open: list[tuple[int, int]] = []
+        self._ran: list[tuple[int, int, int, int]] = []
 
     def play(self) -> Iterator[Event]:
         run = self._run
@@ -188,7 +188,7 @@ class _Player:
         ended = started + int(rng.lognormvariate(0.4, 0.6) * _S)
         self._free_at[slot] = ended
         self._key += 1
-        self._open.append((slot, self._key))
+        self._ran.append((slot, self._key, started, ended))
         events.append(TryLaunched(launched, task_id, try_id, self._key, "htex"))
         events.append(TryStarted(started, task_id, try_id, place))
         if live:
@@ -217,12 +217,11 @@ class _Player:
     def _samples(self, since: int, until: int) -> Iterator[Event]:
         if not self._run.samples:
             return
-        step = max(_S // 4, (until - since) // self._run.samples)
+        step = max(_S // 8, (until - since) // self._run.samples)
         rng = self._random
-        live, self._open = self._open[-len(self._places) :], []
+        ran, self._ran = self._ran, [one for one in self._ran if one[3] > until]
         for at in range(since, until, step):
             for node in range(self._run.nodes):
-                mine = [(slot, key) for slot, key in live if slot // self._run.workers == node]
                 elapsed = (at - self._run.began_ns) / _S
                 samples = [
                     Sample(
@@ -241,23 +240,12 @@ class _Player:
                         int(elapsed * 2e6),
                     )
                 ]
-                for slot, key in mine:
-                    cpu = (at - since) / _S
-                    samples.append(
-                        Sample(
-                            at,
-                            TryKey(key),
-                            self._places[slot].pid,
-                            2,
-                            rng.uniform(60, 100),
-                            cpu * 0.9,
-                            cpu * 0.1,
-                            rng.randrange(40 << 20, 900 << 20),
-                            0.3,
-                            int(cpu * 1e6),
-                            int(cpu * 5e5),
-                        )
-                    )
+                for slot, key, started, ended in ran:
+                    if slot // self._run.workers == node and started <= at < ended:
+                        cpu = (at - started) / _S
+                        memory = int(min(1.0, 0.2 + cpu) * (200 + 30 * slot)) << 20
+                        samples.append(Sample(at, TryKey(key), self._places[slot].pid, 2, rng.uniform(60, 100), cpu * 0.9,
+                                              cpu * 0.1, memory, 0.3, int(cpu * 1e6), int(cpu * 5e5)))  # fmt: skip
                 yield Sampled(at, "htex", str(node), f"node{node:02d}.cluster", f"m{node}", tuple(samples))
 
     def _end(self, at: int) -> Iterator[Event]:

@@ -1,0 +1,146 @@
+"""The JSON API: the records of ``flow_monitor.queries`` as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flask import Blueprint, request
+from flask.typing import ResponseReturnValue
+from sqlalchemy.engine import Connection
+
+from flow_monitor.queries import blocks, graph, resources, tasks, timeline, workflows
+from flow_monitor.queries.workflows import WorkflowOrder
+from flow_viz.api.encode import plain
+from flow_viz.api.openapi import description
+from flow_viz.pages.frame import is_live, number_asked
+from flow_viz.pages.resources import asked_grouping
+from flow_viz.pages.tasks import asked_filter, asked_order
+from flow_viz.site import site
+
+blueprint = Blueprint("api", __name__, url_prefix="/api")
+
+
+def _answer(ask: Callable[[Connection], object]) -> ResponseReturnValue:
+    with site().database.connect() as connection:
+        found = plain(ask(connection))
+    return found if isinstance(found, dict | list) else {"value": found}
+
+
+def _of_run(run_id: str, ask: Callable[[Connection], object]) -> ResponseReturnValue:
+    """Answer a question about a run; 404 where there is no such run."""
+
+    def both(connection: Connection) -> object:
+        workflows.one(connection, run_id)
+        return ask(connection)
+
+    return _answer(both)
+
+
+@blueprint.get("/openapi.json")
+def openapi() -> ResponseReturnValue:
+    """Return the description of this API."""
+    from flow_viz import __version__
+
+    return description(__version__)
+
+
+@blueprint.get("/workflows")
+def all_workflows() -> ResponseReturnValue:
+    """Return a page of runs."""
+    names = {order.value: order for order in WorkflowOrder}
+    return _answer(
+        lambda connection: workflows.page(
+            connection,
+            search=request.args.get("q", "")[:200],
+            order=names.get(request.args.get("sort", ""), WorkflowOrder.BEGAN),
+            descending=request.args.get("dir", "desc") != "asc",
+            offset=number_asked("offset", 0, 0, 1 << 40),
+            limit=number_asked("limit", 100, 1, 1000),
+        )
+    )
+
+
+@blueprint.get("/workflows/<run:run_id>")
+def workflow(run_id: str) -> ResponseReturnValue:
+    """Return a run."""
+    return _answer(lambda connection: workflows.one(connection, run_id))
+
+
+@blueprint.get("/workflows/<run:run_id>/pulse")
+def pulse(run_id: str) -> ResponseReturnValue:
+    """Return whether anything changed: what open pages ask every few seconds."""
+    with site().database.connect() as connection:
+        run = workflows.one(connection, run_id)
+    return {"revision": run.revision, "live": is_live(run), "state": run.state.value}
+
+
+@blueprint.get("/workflows/<run:run_id>/apps")
+def apps(run_id: str) -> ResponseReturnValue:
+    """Return the apps of a run."""
+    return _of_run(run_id, lambda connection: workflows.apps(connection, run_id))
+
+
+@blueprint.get("/workflows/<run:run_id>/gaps")
+def gaps(run_id: str) -> ResponseReturnValue:
+    """Return what is known to be missing."""
+    return _of_run(run_id, lambda connection: workflows.gaps(connection, run_id))
+
+
+@blueprint.get("/workflows/<run:run_id>/tasks")
+def all_tasks(run_id: str) -> ResponseReturnValue:
+    """Return a page of tasks; the same filters as on the page."""
+    order, descending = asked_order()
+    return _of_run(
+        run_id,
+        lambda connection: tasks.page(
+            connection,
+            run_id,
+            asked_filter(),
+            order=order,
+            descending=descending,
+            offset=number_asked("offset", 0, 0, 1 << 40),
+            limit=number_asked("limit", 100, 1, 1000),
+        ),
+    )
+
+
+@blueprint.get("/workflows/<run:run_id>/tasks/<int:task_id>")
+def task(run_id: str, task_id: int) -> ResponseReturnValue:
+    """Return a task."""
+    return _answer(lambda connection: tasks.one(connection, run_id, task_id))
+
+
+@blueprint.get("/workflows/<run:run_id>/tasks/<int:task_id>/samples")
+def samples(run_id: str, task_id: int) -> ResponseReturnValue:
+    """Return the samples of a task."""
+    return _of_run(run_id, lambda connection: tasks.samples(connection, run_id, task_id))
+
+
+@blueprint.get("/workflows/<run:run_id>/graph")
+def app_graph(run_id: str) -> ResponseReturnValue:
+    """Return the graph by app."""
+    return _of_run(run_id, lambda connection: graph.apps(connection, run_id))
+
+
+@blueprint.get("/workflows/<run:run_id>/timeline")
+def spans(run_id: str) -> ResponseReturnValue:
+    """Return tries, a selection where there are too many."""
+    return _of_run(run_id, lambda connection: timeline.spans(connection, run_id).spans)
+
+
+@blueprint.get("/workflows/<run:run_id>/resources")
+def usage(run_id: str) -> ResponseReturnValue:
+    """Return CPU and memory over time, summed as asked."""
+    return _of_run(run_id, lambda connection: resources.usage(connection, run_id, asked_grouping()))
+
+
+@blueprint.get("/workflows/<run:run_id>/blocks")
+def all_blocks(run_id: str) -> ResponseReturnValue:
+    """Return the blocks."""
+    return _of_run(run_id, lambda connection: blocks.blocks(connection, run_id))
+
+
+@blueprint.get("/workflows/<run:run_id>/nodes")
+def all_nodes(run_id: str) -> ResponseReturnValue:
+    """Return the nodes."""
+    return _of_run(run_id, lambda connection: blocks.nodes(connection, run_id))

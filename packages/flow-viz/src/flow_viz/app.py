@@ -1,0 +1,127 @@
+"""The web application: made by ``create_app``, one blueprint a page, everything served from the package."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.resources
+import re
+from functools import cache
+
+import plotly
+from flask import Flask, Response, abort, make_response, render_template, request
+from werkzeug.exceptions import HTTPException
+
+from flow_monitor.errors import (
+    DatabaseBusy,
+    DatabaseError,
+    DatabaseMissing,
+    NoSuchRecord,
+    NotOurDatabase,
+    SchemaMismatch,
+)
+from flow_monitor.queries.database import Database
+from flow_viz import auth, shown
+from flow_viz.address import query_with
+from flow_viz.api.routes import blueprint as api
+from flow_viz.pages import blocks, graph, resources, summary, task, tasks, timeline, workflows
+from flow_viz.plots.colors import state_color
+from flow_viz.site import Site
+from flow_viz.urls import RunIdConverter
+
+_SECURITY = {
+    # plotly sets styles on elements; no script but ours runs, nothing is fetched from elsewhere
+    "Content-Security-Policy": (
+        "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+        "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+}
+
+
+def create_app(database: Database, token: str | None = None) -> Flask:
+    """Return the application on a database.
+
+    Args:
+        database: Opened for reading; need not be there yet.
+        token: Demanded of everybody where given; without it only names of this machine are answered.
+    """
+    app = Flask("flow_viz", root_path=str(importlib.resources.files("flow_viz")))
+    app.extensions["flow_viz"] = Site(database)
+    app.url_map.converters["run"] = RunIdConverter
+    app.jinja_env.filters.update(
+        moment=shown.moment,
+        clock=shown.clock,
+        iso=shown.iso,
+        seconds=shown.seconds,
+        duration=shown.duration,
+        size=shown.size,
+        number=shown.number,
+        state=shown.state,
+        state_color=state_color,
+    )
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    shared = {"database": database.name, "plotly_version": plotly.__version__, "query_with": query_with}
+    app.context_processor(lambda: shared)
+    auth.protect(app, token)
+    for module in (workflows, summary, graph, tasks, task, timeline, resources, blocks):
+        app.register_blueprint(module.blueprint)
+    app.register_blueprint(api)
+    app.add_url_rule("/vendor/plotly-<version>.min.js", "static_plotly", _plotly)
+    app.register_error_handler(DatabaseError, _database_error)
+    app.register_error_handler(HTTPException, _http_error)
+    app.after_request(_secure)
+    return app
+
+
+def _secure(answer: Response) -> Response:
+    for name, value in _SECURITY.items():
+        answer.headers.setdefault(name, value)
+    if request.endpoint not in ("static", "static_plotly"):
+        answer.headers.setdefault("Cache-Control", "no-store")
+    return answer
+
+
+def _plotly(version: str) -> Response:
+    """Serve plotly.js as it comes with the plotly package."""
+    if version != plotly.__version__:
+        abort(404)
+    answer = make_response(_plotly_gzip())
+    answer.headers["Content-Type"] = "text/javascript; charset=utf-8"
+    answer.headers["Content-Encoding"] = "gzip"
+    answer.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+    return answer
+
+
+@cache
+def _plotly_gzip() -> bytes:
+    script = importlib.resources.files("plotly") / "package_data" / "plotly.min.js"
+    return gzip.compress(script.read_bytes(), 6)
+
+
+_DATABASE_ERRORS: dict[type[DatabaseError], tuple[int, str, bool]] = {
+    NoSuchRecord: (404, "Not found", False),
+    DatabaseMissing: (503, "No database yet", True),
+    DatabaseBusy: (503, "The database is busy", True),
+    NotOurDatabase: (503, "Not a monitoring database", True),
+    SchemaMismatch: (503, "Another version's database", False),
+}
+
+
+def _database_error(error: DatabaseError) -> Response:
+    status, title, retry = _DATABASE_ERRORS.get(type(error), (503, "The database cannot be read", True))
+    return _message(status, title, str(error), retry=retry)
+
+
+def _http_error(error: HTTPException) -> Response:
+    if error.code is not None and error.code < 400 and error.response is not None:
+        return make_response(error.get_response())
+    text = re.sub(r"\s+", " ", error.description or "")
+    return _message(error.code or 500, error.name, text, retry=False)
+
+
+def _message(status: int, title: str, text: str, *, retry: bool) -> Response:
+    if request.path.startswith("/api/"):
+        return make_response({"error": text, "title": title}, status)
+    return make_response(render_template("message.html", title=title, text=text, retry=retry), status)

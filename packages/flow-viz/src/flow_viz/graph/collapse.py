@@ -1,0 +1,89 @@
+"""Smaller pictures of large graphs: tasks of one app at one depth as a stage, or all tasks of an app as one node."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from flow_monitor.queries.records import AppGraph, GraphTask
+
+
+class Level(Enum):
+    """How much of the graph is shown."""
+
+    TASKS = "tasks"
+    STAGES = "stages"
+    APPS = "apps"
+
+
+MOST_TASKS = 600
+"""More tasks than this are not shown one by one unless asked for."""
+MOST_TASKS_ASKED = 4_000
+MOST_STAGES = 300
+MOST_READ = 20_000
+"""More tasks than this are only shown as apps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A node of a collapsed graph."""
+
+    key: str
+    app: str
+    depth: int | None
+    tasks: int
+    states: dict[str, int]
+    critical: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BundleGraph:
+    """A collapsed graph: edges as (from key, to key, number)."""
+
+    bundles: tuple[Bundle, ...]
+    edges: tuple[tuple[str, str, int], ...]
+
+
+def best_level(tasks: int, stages: int | None) -> Level:
+    """Return the level at which a graph is still readable."""
+    if tasks <= MOST_TASKS:
+        return Level.TASKS
+    if stages is not None and stages <= MOST_STAGES:
+        return Level.STAGES
+    return Level.APPS
+
+
+def stages(tasks: Sequence[GraphTask], critical: frozenset[int] = frozenset()) -> BundleGraph:
+    """Return the graph of stages."""
+    home = {task.task_id: _stage(task) for task in tasks}
+    states: dict[str, Counter[str]] = {}
+    info: dict[str, GraphTask] = {}
+    edges: Counter[tuple[str, str]] = Counter()
+    marked = {home[task_id] for task_id in critical if task_id in home}
+    for task in tasks:
+        key = home[task.task_id]
+        info.setdefault(key, task)
+        states.setdefault(key, Counter())[task.status] += 1
+        edges.update((home[parent], key) for parent in task.depends if parent in home)
+    bundles = tuple(
+        Bundle(key, task.app, task.depth, states[key].total(), dict(states[key]), key in marked)
+        for key, task in info.items()
+    )
+    return BundleGraph(bundles, tuple((a, b, n) for (a, b), n in edges.items()))
+
+
+def apps(graph: AppGraph) -> BundleGraph:
+    """Return the graph of apps."""
+    bundles = tuple(Bundle(node.name, node.name, None, node.count, dict(node.tasks)) for node in graph.nodes)
+    return BundleGraph(bundles, graph.edges)
+
+
+def count_stages(tasks: Sequence[GraphTask]) -> int:
+    """Return the number of stages."""
+    return len({(task.depth, task.app) for task in tasks})
+
+
+def _stage(task: GraphTask) -> str:
+    return f"{task.depth}\x00{task.app}"

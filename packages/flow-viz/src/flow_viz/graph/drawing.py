@@ -1,0 +1,84 @@
+"""Brings a run's graph from the database to a laid-out drawing; the layout is kept as long as the shape stays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.engine import Connection
+
+from flow_monitor.queries import graph as queries, workflows
+from flow_monitor.queries.records import GraphTask
+from flow_viz.graph import collapse
+from flow_viz.graph.collapse import BundleGraph, Level
+from flow_viz.graph.critical import CriticalPath, critical_path
+from flow_viz.graph.layers import Layout, layout
+from flow_viz.site import Site
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A graph with its layout. Either ``tasks`` or ``bundles`` is there, by level."""
+
+    level: Level
+    total: int
+    critical: CriticalPath
+    tasks: tuple[GraphTask, ...] = ()
+    task_edges: tuple[tuple[int, int], ...] = ()
+    task_layout: Layout[int] | None = None
+    bundles: BundleGraph | None = None
+    bundle_layout: Layout[str] | None = None
+    note: str = ""
+
+
+def draw(site: Site, connection: Connection, run_id: str, asked: Level | None) -> Drawing:
+    """Return a drawing of a run's graph at the level asked for, or at the best that can be shown."""
+    total = workflows.one(connection, run_id).submitted
+    if total > collapse.MOST_READ or asked is Level.APPS:
+        note = "" if asked is Level.APPS else f"Too many tasks ({total:,}) for stages: shown by app."
+        return _draw_apps(site, connection, run_id, total, note if asked else "")
+    tasks = queries.tasks(connection, run_id, collapse.MOST_READ)
+    critical = critical_path(tasks)
+    stages = collapse.count_stages(tasks)
+    level = asked or collapse.best_level(len(tasks), stages)
+    if level is Level.TASKS and len(tasks) > collapse.MOST_TASKS_ASKED:
+        note = f"{total:,} tasks are too many to show one by one: shown by stage."
+        return _draw_stages(site, run_id, tasks, critical, note)
+    if level is Level.TASKS:
+        return _draw_tasks(site, run_id, tasks, critical)
+    if level is Level.STAGES:
+        return _draw_stages(site, run_id, tasks, critical, "")
+    return _draw_apps(site, connection, run_id, total, "")
+
+
+def _draw_tasks(site: Site, run_id: str, tasks: tuple[GraphTask, ...], critical: CriticalPath) -> Drawing:
+    ids = [task.task_id for task in tasks]
+    edges = tuple((parent, task.task_id) for task in tasks for parent in task.depends)
+    made = site.cached((run_id, "tasks", len(ids), hash(edges)), lambda: layout(ids, edges))
+    return Drawing(Level.TASKS, len(tasks), critical, tasks=tasks, task_edges=edges, task_layout=made)
+
+
+def _draw_stages(site: Site, run_id: str, tasks: Sequence[GraphTask], critical: CriticalPath, note: str) -> Drawing:
+    bundles = collapse.stages(tasks, frozenset(critical.tasks))
+    return Drawing(
+        Level.STAGES,
+        len(tasks),
+        critical,
+        bundles=bundles,
+        bundle_layout=_layout_bundles(site, run_id, bundles),
+        note=note,
+    )
+
+
+def _draw_apps(site: Site, connection: Connection, run_id: str, total: int, note: str) -> Drawing:
+    bundles = collapse.apps(queries.apps(connection, run_id))
+    made = _layout_bundles(site, run_id, bundles)
+    return Drawing(Level.APPS, total, CriticalPath(), bundles=bundles, bundle_layout=made, note=note)
+
+
+def _layout_bundles(site: Site, run_id: str, bundles: BundleGraph) -> Layout[str]:
+    keys = sorted(bundle.key for bundle in bundles.bundles)
+    pairs = [(a, b) for a, b, _ in bundles.edges]
+    order = {bundle.key: (bundle.depth or 0, bundle.key) for bundle in bundles.bundles}
+    keys.sort(key=lambda key: order[key])
+    return site.cached((run_id, "bundles", tuple(keys), tuple(pairs)), lambda: layout(keys, pairs))

@@ -1,0 +1,52 @@
+"""What every page of one run needs: the run, its tabs, and whether the page keeps itself up to date."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flask import abort, render_template, request, url_for
+from sqlalchemy.engine import Connection
+
+from flow_monitor.queries import workflows
+from flow_monitor.queries.records import RunState, Workflow
+
+TABS = (
+    ("summary.page", "Summary"),
+    ("graph.page", "Graph"),
+    ("tasks.page", "Tasks"),
+    ("timeline.page", "Timeline"),
+    ("resources.page", "Resources"),
+    ("blocks.page", "Blocks and nodes"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tab:
+    """A tab of a run's pages."""
+
+    title: str
+    url: str
+    here: bool
+
+
+def show(template: str, connection: Connection, run_id: str, tab: str, **values: Any) -> str:
+    """Render a page of a run. Raises NoSuchRecord."""
+    run = workflows.one(connection, run_id)
+    tabs = [Tab(title, url_for(name, run_id=run_id), name == tab) for name, title in TABS]
+    return render_template(template, run=run, tabs=tabs, live=is_live(run), **values)
+
+
+def is_live(run: Workflow) -> bool:
+    """Return whether more may come of a run."""
+    return run.state in (RunState.RUNNING, RunState.SILENT)
+
+
+def number_asked(name: str, default: int, least: int, most: int) -> int:
+    """Return a number of the address, within bounds; answers 400 where it is none."""
+    text = request.args.get(name, "")
+    if not text:
+        return default
+    if not text.lstrip("-").isdecimal() or len(text) > 18:
+        abort(400, f"{name}={text[:40]} is no number")
+    return max(least, min(most, int(text)))

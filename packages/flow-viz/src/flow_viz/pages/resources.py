@@ -1,0 +1,56 @@
+"""Use of resources of a run."""
+
+from __future__ import annotations
+
+from flask import Blueprint, abort, request
+from flask.typing import ResponseReturnValue
+
+from flow_monitor.queries import resources, workflows
+from flow_monitor.queries.resources import Grouping
+from flow_viz.pages.frame import show
+from flow_viz.plots import resources as plots
+from flow_viz.plots.figure import Figure
+from flow_viz.site import site
+
+blueprint = Blueprint("resources", __name__)
+
+
+def asked_grouping() -> Grouping:
+    """Return by what the address wants use summed."""
+    return {by.value: by for by in Grouping}.get(request.args.get("by", ""), Grouping.WORKFLOW)
+
+
+@blueprint.get("/workflow/<run:run_id>/resources")
+def page(run_id: str) -> str:
+    """Show CPU and memory over time, and CPU time by app."""
+    with site().database.connect() as connection:
+        return show(
+            "resources.html",
+            connection,
+            run_id,
+            "resources.page",
+            by=asked_grouping().value,
+            groupings=[by.value for by in Grouping],
+        )
+
+
+@blueprint.get("/workflow/<run:run_id>/resources/<what>.json")
+def figure(run_id: str, what: str) -> ResponseReturnValue:
+    """Return one of the pictures: ``cpu``, ``memory``, ``node_cpu``, ``node_memory``, ``app_cpu``."""
+    if what not in ("cpu", "memory", "node_cpu", "node_memory", "app_cpu"):
+        abort(404)
+    by = asked_grouping()
+    with site().database.connect() as connection:
+        revision = workflows.revision(connection, run_id)
+        if what == "app_cpu":
+            apps = workflows.apps(connection, run_id)
+            made: Figure = plots.app_cpu_figure(
+                [app.name for app in apps], [app.cpu_s for app in apps], [app.run_time_sum_s for app in apps]
+            )
+        elif what.startswith("node"):
+            load = site().cached((run_id, "node", revision), lambda: resources.node_load(connection, run_id))
+            made = plots.node_cpu_figure(load) if what == "node_cpu" else plots.node_memory_figure(load)
+        else:
+            usage = site().cached((run_id, by, revision), lambda: resources.usage(connection, run_id, by))
+            made = plots.cpu_figure(usage) if what == "cpu" else plots.memory_figure(usage)
+    return made.plain()

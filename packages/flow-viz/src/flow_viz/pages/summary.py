@@ -1,0 +1,47 @@
+"""One run at a glance."""
+
+from __future__ import annotations
+
+from flask import Blueprint
+from flask.typing import ResponseReturnValue
+
+from flow_monitor.queries import timeline, workflows
+from flow_viz import shown
+from flow_viz.pages.frame import show
+from flow_viz.plots.colors import app_colors
+from flow_viz.plots.timeline import running_figure
+from flow_viz.site import site
+
+blueprint = Blueprint("summary", __name__)
+
+
+@blueprint.get("/workflow/<run:run_id>/")
+def page(run_id: str) -> str:
+    """Show status, counts, times and apps."""
+    with site().database.connect() as connection:
+        apps = workflows.apps(connection, run_id)
+        counts = workflows.counts_by_state(connection, run_id)
+        states = sorted(counts.items(), key=lambda item: shown.state_order(item[0]))
+        return show(
+            "summary.html",
+            connection,
+            run_id,
+            "summary.page",
+            apps=apps,
+            states=states,
+            total=sum(counts.values()),
+            colors=app_colors(app.name for app in apps),
+            gaps=workflows.gaps(connection, run_id),
+            state_order=shown.state_order,
+        )
+
+
+@blueprint.get("/workflow/<run:run_id>/running.json")
+def running(run_id: str) -> ResponseReturnValue:
+    """Return the picture of running tasks by app."""
+    with site().database.connect() as connection:
+        revision = workflows.revision(connection, run_id)
+        figure = site().cached(
+            (run_id, "running", revision), lambda: running_figure(*timeline.running_per_app(connection, run_id)).plain()
+        )
+    return figure

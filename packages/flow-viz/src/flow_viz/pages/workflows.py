@@ -1,0 +1,35 @@
+"""The list of runs."""
+
+from __future__ import annotations
+
+from flask import Blueprint, render_template, request
+
+from flow_monitor.queries import workflows
+from flow_monitor.queries.workflows import WorkflowOrder
+from flow_viz.pages.frame import is_live, number_asked
+from flow_viz.site import site
+
+blueprint = Blueprint("workflows", __name__)
+_LIMIT = 50
+
+
+@blueprint.get("/")
+def page() -> str:
+    """Show runs: searched, sorted, paged."""
+    search = request.args.get("q", "")[:200]
+    names = {order.value: order for order in WorkflowOrder}
+    order = names.get(request.args.get("sort", ""), WorkflowOrder.BEGAN)
+    descending = request.args.get("dir", "desc") != "asc"
+    offset = number_asked("offset", 0, 0, 1 << 40)
+    with site().database.connect() as connection:
+        found = workflows.page(
+            connection, search=search, order=order, descending=descending, offset=offset, limit=_LIMIT
+        )
+    return render_template(
+        "workflows.html",
+        found=found,
+        search=search,
+        order=order.value,
+        descending=descending,
+        live=any(is_live(run) for run in found.items),
+    )

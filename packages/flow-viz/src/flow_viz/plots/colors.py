@@ -1,0 +1,41 @@
+"""Colours that are told apart on light and on dark ground, by most eyes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+_STATES = {
+    "unsched": "#94a3b8",
+    "pending": "#94a3b8",
+    "staging": "#a78bfa",
+    "launched": "#eab308",
+    "running": "#3b82f6",
+    "joining": "#06b6d4",
+    "exec_done": "#22a565",
+    "memo_done": "#14b8a6",
+    "failed": "#e5484d",
+    "dep_fail": "#f08c3b",
+    "fail_retryable": "#f472b6",
+    "cancelled": "#64748b",
+}
+_APPS = (
+    "#4c78d8", "#f08c3b", "#2fa77a", "#d1558f", "#8b6fd6", "#b8a028", "#29a8c4", "#e0605e", "#7d9a3f", "#a1715a",
+    "#5b8def", "#c27ad0", "#e3a53a", "#58b368", "#8593a8",
+)  # fmt: skip
+
+
+def state_color(name: str) -> str:
+    """Return the colour of a task's state."""
+    return _STATES.get(name, "#94a3b8")
+
+
+def app_colors(names: Iterable[str]) -> dict[str, str]:
+    """Return a colour for each app: in the order of their names while they last, then by name alone."""
+    ordered = sorted(set(names))
+    return {
+        name: _APPS[at]
+        if at < len(_APPS)
+        else f"hsl({hashlib.md5(name.encode('utf-8', 'replace')).digest()[0] * 360 // 256},50%,55%)"
+        for at, name in enumerate(ordered)
+    }

@@ -1,0 +1,201 @@
+"""The picture of a graph: edges as soft curves, a trace a colour for the nodes, the critical path marked."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from math import sqrt
+from typing import Any
+
+from flow_viz import shown
+from flow_viz.graph.collapse import Bundle
+from flow_viz.graph.drawing import Drawing
+from flow_viz.plots.colors import app_colors, state_color
+from flow_viz.plots.figure import Figure, Trace, escape
+
+Point = tuple[float, float]
+_CRITICAL = "#d97706"
+_MOST_CURVES = 1500
+
+
+class ColorBy(Enum):
+    """What the nodes' colours mean."""
+
+    APP = "app"
+    STATE = "state"
+
+
+@dataclass(frozen=True, slots=True)
+class _Dot:
+    """A node to draw. ``group`` is what it is coloured by."""
+
+    at: Point
+    group: str
+    hover: str
+    link: str
+    size: float
+    text: str
+    critical: bool
+
+
+def graph_figure(
+    drawing: Drawing, color_by: ColorBy, task_link: Callable[[int], str], app_link: Callable[[str], str]
+) -> Figure:
+    """Return the picture. Links are addresses opened by a click on a node."""
+    if drawing.task_layout is not None:
+        dots = list(_task_dots(drawing, color_by, task_link))
+        ways = list(zip(drawing.task_edges, drawing.task_layout.edges, strict=True))
+        path = set(zip(drawing.critical.tasks, drawing.critical.tasks[1:], strict=False))
+        plain = [way for edge, way in ways if edge not in path]
+        marked = [way for edge, way in ways if edge in path]
+    else:
+        dots = list(_bundle_dots(drawing, color_by, app_link))
+        assert drawing.bundle_layout is not None
+        plain, marked = list(drawing.bundle_layout.edges), []
+    traces = [_edges(plain, "#8a94a6", 1.0, 0.55, "dependencies")]
+    if marked:
+        traces.append(_edges(marked, _CRITICAL, 2.6, 0.95, "critical path"))
+    traces.extend(_nodes(dots, color_by))
+    return Figure(traces, _layout(dots), _note(drawing))
+
+
+def _task_dots(drawing: Drawing, color_by: ColorBy, link: Callable[[int], str]) -> Iterable[_Dot]:
+    assert drawing.task_layout is not None
+    critical = frozenset(drawing.critical.tasks)
+    count = len(drawing.tasks)
+    size = max(5.0, min(20.0, 260 / sqrt(max(count, 1) + 40)))
+    for task in drawing.tasks:
+        hover = f"<b>{escape(task.app)}</b> · task {task.task_id}<br>{shown.state(task.status)}"
+        if task.run_time_s:
+            hover += f" · {shown.seconds(task.run_time_s)}"
+        if task.task_id in critical:
+            hover += "<br>on the critical path"
+        yield _Dot(
+            at=drawing.task_layout.nodes[task.task_id],
+            group=task.app if color_by is ColorBy.APP else task.status,
+            hover=hover,
+            link=link(task.task_id),
+            size=size,
+            text=str(task.task_id) if count <= 60 else "",
+            critical=task.task_id in critical,
+        )
+
+
+def _bundle_dots(drawing: Drawing, color_by: ColorBy, link: Callable[[str], str]) -> Iterable[_Dot]:
+    assert drawing.bundles is not None
+    assert drawing.bundle_layout is not None
+    most = max((bundle.tasks for bundle in drawing.bundles.bundles), default=1)
+    few = len(drawing.bundles.bundles) <= 40
+    for bundle in drawing.bundles.bundles:
+        states = "<br>".join(
+            f"{shown.state(name)}: {bundle.states[name]:,}" for name in sorted(bundle.states, key=shown.state_order)
+        )
+        where = "" if bundle.depth is None else f" · depth {bundle.depth}"
+        yield _Dot(
+            at=drawing.bundle_layout.nodes[bundle.key],
+            group=bundle.app if color_by is ColorBy.APP else _worst(bundle),
+            hover=f"<b>{escape(bundle.app)}</b> \u00d7 {bundle.tasks:,}{where}<br>{states}",
+            link=link(bundle.app),
+            size=12 + 26 * sqrt(bundle.tasks / max(most, 1)),
+            text=f"{escape(bundle.app, 24)} \u00d7 {bundle.tasks:,}" if few else "",
+            critical=bundle.critical,
+        )
+
+
+def _worst(bundle: Bundle) -> str:
+    """Return the state that says most of a bundle: what failed, then what goes on, then what most of it is."""
+    for name in ("failed", "dep_fail", "running", "fail_retryable", "launched"):
+        if bundle.states.get(name):
+            return name
+    return max(bundle.states, key=lambda name: bundle.states[name], default="pending")
+
+
+def _edges(ways: Sequence[Sequence[Point]], color: str, width: float, opacity: float, name: str) -> Trace:
+    xs: list[float | None] = []
+    ys: list[float | None] = []
+    steps = 8 if len(ways) <= _MOST_CURVES else 1
+    for way in ways:
+        for start, end in itertools.pairwise(way):
+            _curve(start, end, steps, xs, ys)
+        if way:
+            xs.append(way[-1][0])
+            ys.append(round(way[-1][1], 3))
+            xs.append(None)
+            ys.append(None)
+    return {
+        "type": "scatter", "mode": "lines", "x": xs, "y": ys, "name": name, "hoverinfo": "skip", "opacity": opacity,
+        "line": {"color": color, "width": width}, "showlegend": name != "dependencies",
+    }  # fmt: skip
+
+
+def _curve(start: Point, end: Point, steps: int, xs: list[float | None], ys: list[float | None]) -> None:
+    """Append points of a curve that leaves and arrives level; the last point is left to the next piece."""
+    for step in range(steps):
+        t = step / steps
+        ease = t * t * (3 - 2 * t)
+        xs.append(round(start[0] + (end[0] - start[0]) * t, 3))
+        ys.append(round(start[1] + (end[1] - start[1]) * ease, 3))
+
+
+def _nodes(dots: Sequence[_Dot], color_by: ColorBy) -> list[Trace]:
+    groups: dict[str, list[_Dot]] = {}
+    for dot in dots:
+        groups.setdefault(dot.group, []).append(dot)
+    if color_by is ColorBy.APP:
+        colors, ordered = app_colors(groups), sorted(groups)
+        names = {group: escape(group, 40) for group in groups}
+    else:
+        colors, ordered = {g: state_color(g) for g in groups}, sorted(groups, key=shown.state_order)
+        names = {group: shown.state(group) for group in groups}
+    return [_node_trace(names[group], colors[group], groups[group]) for group in ordered]
+
+
+def _node_trace(name: str, color: str, dots: Sequence[_Dot]) -> Trace:
+    big = any(dot.text and dot.size > 12 and not dot.text.isdecimal() for dot in dots)
+    return {
+        "type": "scatter",
+        "mode": "markers+text" if any(dot.text for dot in dots) else "markers",
+        "name": name,
+        "x": [round(dot.at[0], 3) for dot in dots],
+        "y": [round(dot.at[1], 3) for dot in dots],
+        "text": [dot.text for dot in dots],
+        "textposition": "bottom center" if big else "middle center",
+        "textfont": {"size": 12 if big else 9, **({} if big else {"color": "#ffffff"})},
+        "hovertext": [dot.hover for dot in dots],
+        "hoverinfo": "text",
+        "customdata": [dot.link for dot in dots],
+        "marker": {
+            "color": color,
+            "size": [round(dot.size, 1) for dot in dots],
+            "line": {
+                "width": [2.2 if dot.critical else 0.8 for dot in dots],
+                "color": [_CRITICAL if dot.critical else "rgba(127,127,127,0.5)" for dot in dots],
+            },
+        },
+    }
+
+
+def _layout(dots: Sequence[_Dot]) -> dict[str, Any]:
+    deep = 1 + max((dot.at[0] for dot in dots), default=0)
+    low, high = min((dot.at[1] for dot in dots), default=0), max((dot.at[1] for dot in dots), default=0)
+    axis = {"visible": False, "fixedrange": False, "zeroline": False}
+    room = max(1.0, (high - low) * 0.06)
+    return {
+        "height": int(min(820, max(360, 120 + (high - low) * 34))),
+        "xaxis": {**axis, "range": [-0.6, deep - 0.4]},
+        "yaxis": {**axis, "range": [high + room, low - room]},
+        "hovermode": "closest",
+        "dragmode": "pan",
+        "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "legend": {"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0},
+    }
+
+
+def _note(drawing: Drawing) -> str:
+    notes = [drawing.note] if drawing.note else []
+    if drawing.critical.seconds:
+        path = drawing.critical
+        notes.append(f"Critical path: {len(path.tasks)} tasks, {shown.seconds(path.seconds)} of run time.")
+    return " ".join(notes)

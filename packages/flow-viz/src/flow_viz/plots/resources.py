@@ -1,0 +1,123 @@
+"""Use of CPU and memory over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from flow_monitor.queries.records import TaskSample, Usage
+from flow_viz.plots.colors import app_colors
+from flow_viz.plots.figure import Figure, Trace, escape, milliseconds
+
+_GIB = 1 << 30
+_MIB = 1 << 20
+_LEGEND = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
+
+
+def _groups(usage: Sequence[Usage]) -> list[str]:
+    return sorted({one.group for one in usage})
+
+
+def cpu_figure(usage: Sequence[Usage], title: str = "cores in use") -> Figure:
+    """Return CPU use, stacked by group."""
+    return _stacked(usage, [one.cpu_cores for one in usage], title, "%{y:.2f} cores")
+
+
+def memory_figure(usage: Sequence[Usage]) -> Figure:
+    """Return resident memory in GiB, stacked by group."""
+    return _stacked(usage, [one.memory / _GIB for one in usage], "memory, GiB", "%{y:.2f} GiB")
+
+
+def _stacked(usage: Sequence[Usage], values: Sequence[float], title: str, hover: str) -> Figure:
+    groups = _groups(usage)
+    colors = app_colors(groups)
+    times = sorted({one.time_ns for one in usage})
+    table = {(one.group, one.time_ns): value for one, value in zip(usage, values, strict=True)}
+    traces: list[Trace] = [
+        {
+            "type": "scatter", "mode": "lines", "name": escape(group or "all tasks", 40),
+            "x": [milliseconds(time) for time in times],
+            "y": [round(table.get((group, time), 0.0), 4) for time in times],
+            "stackgroup": "all", "line": {"width": 1, "color": colors[group], "shape": "hv"},
+            "hovertemplate": f"{hover}<extra>%{{fullData.name}}</extra>",
+        }
+        for group in groups
+    ]  # fmt: skip
+    return Figure(traces, _over_time(title, legend=len(groups) > 1))
+
+
+def node_cpu_figure(usage: Sequence[Usage]) -> Figure:
+    """Return the load of whole nodes in per cent, a line a node."""
+    return _lines(usage, [100 * one.cpu_cores for one in usage], "node CPU, %", "%{y:.0f} %", [0, 100])
+
+
+def node_memory_figure(usage: Sequence[Usage]) -> Figure:
+    """Return the memory in use on whole nodes, a line a node."""
+    return _lines(usage, [one.memory / _GIB for one in usage], "node memory, GiB", "%{y:.1f} GiB", None)
+
+
+def _lines(usage: Sequence[Usage], values: Sequence[float], title: str, hover: str, span: list[float] | None) -> Figure:
+    colors = app_colors(_groups(usage))
+    traces: list[Trace] = []
+    for group, color in colors.items():
+        mine = [(one.time_ns, value) for one, value in zip(usage, values, strict=True) if one.group == group]
+        traces.append({
+            "type": "scatter", "mode": "lines", "name": escape(group or "?", 40),
+            "x": [milliseconds(time) for time, _ in mine], "y": [round(value, 3) for _, value in mine],
+            "line": {"width": 1.6, "color": color},
+            "hovertemplate": f"{hover}<extra>%{{fullData.name}}</extra>",
+        })  # fmt: skip
+    layout = _over_time(title, legend=True)
+    if span is not None:
+        layout["yaxis"]["range"] = span
+    return Figure(traces, layout)
+
+
+def task_figure(samples: Sequence[TaskSample]) -> Figure:
+    """Return CPU and memory of one task; a line a try, memory on the right axis."""
+    traces: list[Trace] = []
+    for try_id in sorted({sample.try_id or 0 for sample in samples}):
+        mine = [sample for sample in samples if (sample.try_id or 0) == try_id]
+        x = [milliseconds(sample.time_ns) for sample in mine]
+        again = f", try {try_id}" if try_id else ""
+        traces.append({
+            "type": "scatter", "mode": "lines+markers", "name": f"CPU{again}", "x": x,
+            "y": [round(sample.cpu_percent, 1) for sample in mine],
+            "line": {"color": "#4c78d8", "width": 1.8}, "marker": {"size": 4},
+            "hovertemplate": "%{y:.0f} % CPU<extra></extra>",
+        })  # fmt: skip
+        traces.append({
+            "type": "scatter", "mode": "lines+markers", "name": f"memory{again}", "x": x, "yaxis": "y2",
+            "y": [round(sample.memory / _MIB, 1) for sample in mine],
+            "line": {"color": "#f08c3b", "width": 1.8}, "marker": {"size": 4},
+            "hovertemplate": "%{y:.0f} MiB<extra></extra>",
+        })  # fmt: skip
+    layout = _over_time("CPU, %", legend=True)
+    layout["yaxis2"] = {
+        "title": {"text": "memory, MiB"}, "overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False,
+    }  # fmt: skip
+    return Figure(traces, layout)
+
+
+def app_cpu_figure(names: Sequence[str], cpu_s: Sequence[float], run_s: Sequence[float]) -> Figure:
+    """Return CPU time beside run time, summed by app."""
+    labels = [escape(name, 40) for name in names]
+    traces: list[Trace] = [
+        {"type": "bar", "name": name, "x": labels, "y": [round(v, 3) for v in values], "marker": {"color": color},
+         "hovertemplate": "%{y:.1f} s<extra>%{fullData.name}</extra>"}
+        for name, values, color in (("run time", run_s, "#4c78d8"), ("CPU time", cpu_s, "#2fa77a"))
+    ]  # fmt: skip
+    layout = {"height": 280, "barmode": "group", "bargap": 0.3, "yaxis": {"title": {"text": "seconds, all tries"}},
+              "legend": _LEGEND}  # fmt: skip
+    return Figure(traces, layout)
+
+
+def _over_time(title: str, *, legend: bool) -> dict[str, Any]:
+    return {
+        "height": 280,
+        "xaxis": {"type": "date"},
+        "yaxis": {"title": {"text": title}, "rangemode": "tozero"},
+        "hovermode": "x unified",
+        "showlegend": legend,
+        "legend": _LEGEND,
+    }

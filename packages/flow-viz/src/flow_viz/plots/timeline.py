@@ -1,0 +1,103 @@
+"""The timeline: a lane a worker, a bar a try; and how many tries of each app ran at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from flow_monitor.queries.records import Span
+from flow_monitor.queries.timeline import Timeline
+from flow_viz import shown
+from flow_viz.plots.colors import app_colors
+from flow_viz.plots.figure import Figure, Trace, escape, milliseconds
+
+_FAILED = "#e5484d"
+
+
+def timeline_figure(timeline: Timeline, now_ns: int, run_url: str) -> Figure:
+    """Return the bars; those that still run end at ``now_ns``. ``run_url`` is the address of the run, with a slash."""
+    lanes = sorted({span.lane for span in timeline.spans}, key=_lane_order)
+    colors = app_colors(span.app for span in timeline.spans)
+    traces = [
+        _bars(app, colors[app], [span for span in timeline.spans if span.app == app], now_ns, run_url)
+        for app in sorted(colors)
+    ]
+    layout: dict[str, Any] = {
+        "barmode": "overlay",
+        "bargap": 0.25,
+        "height": int(min(1600, max(280, 130 + 24 * len(lanes)))),
+        "xaxis": {"type": "date", "title": {"text": "UTC"}},
+        "yaxis": {
+            "type": "category",
+            "categoryorder": "array",
+            "categoryarray": [escape(lane) for lane in lanes],
+            "autorange": "reversed",
+            "automargin": True,
+        },
+        "hovermode": "closest",
+        "dragmode": "zoom",
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    }
+    note = "" if timeline.complete else f"A selection of {len(timeline.spans):,} tries: zoom in to see all of a time."
+    return Figure(traces, layout, note)
+
+
+def _bars(app: str, color: str, spans: Sequence[Span], now_ns: int, run_url: str) -> Trace:
+    ends = [span.end or max(now_ns, span.start) for span in spans]
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": escape(app, 40),
+        "y": [escape(span.lane) for span in spans],
+        "base": [milliseconds(span.start) for span in spans],
+        "x": [round((end - span.start) / 1e6, 3) for span, end in zip(spans, ends, strict=True)],
+        "marker": {
+            "color": color,
+            "opacity": [0.55 if span.end is None else 0.92 for span in spans],
+            "line": {
+                "color": [_FAILED if span.verdict not in ("", "OK") else "rgba(127,127,127,0.35)" for span in spans],
+                "width": [2 if span.verdict not in ("", "OK") else 0.5 for span in spans],
+            },
+        },
+        "hovertext": [_hover(span, end) for span, end in zip(spans, ends, strict=True)],
+        "hoverinfo": "text",
+        "customdata": [f"{run_url}task/{span.task_id}" for span in spans],
+    }
+
+
+def _hover(span: Span, end: int) -> str:
+    took = shown.duration(end - span.start)
+    how = "running" if span.end is None else span.verdict.lower().replace("_", " ") or "ended"
+    again = f", try {span.try_id}" if span.try_id else ""
+    until = "now" if span.end is None else shown.clock(span.end)
+    return (
+        f"<b>{escape(span.app)}</b> · task {span.task_id}{again}<br>{escape(span.lane)}<br>"
+        f"{shown.clock(span.start)} \u2013 {until} ({took})<br>{escape(how)}"
+    )
+
+
+def _lane_order(lane: str) -> tuple[str, int]:
+    host, _, worker = lane.rpartition(" / w")
+    return host, int(worker) if worker.lstrip("-").isdecimal() else 0
+
+
+def running_figure(times: Sequence[int], counts: dict[str, tuple[int, ...]]) -> Figure:
+    """Return how many tries of each app ran over time, stacked; drawn in steps: a try runs or it does not."""
+    colors = app_colors(counts)
+    x = [milliseconds(time) for time in times]
+    traces: list[Trace] = [
+        {
+            "type": "scatter", "mode": "lines", "name": escape(app, 40), "x": x, "y": list(counts[app]),
+            "stackgroup": "apps", "line": {"shape": "hv", "width": 0.8, "color": colors[app]},
+            "hovertemplate": "%{y} running<extra>%{fullData.name}</extra>",
+        }
+        for app in sorted(counts)
+    ]  # fmt: skip
+    layout = {
+        "height": 260,
+        "xaxis": {"type": "date"},
+        "yaxis": {"title": {"text": "running tasks"}, "rangemode": "tozero"},
+        "hovermode": "x unified",
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    }
+    return Figure(traces, layout)

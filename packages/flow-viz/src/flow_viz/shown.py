@@ -1,0 +1,94 @@
+"""Times, durations, sizes and states as people read them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+STATES = {
+    "pending": "waiting",
+    "unsched": "waiting",
+    "staging": "staging",
+    "launched": "launched",
+    "running": "running",
+    "joining": "joining",
+    "exec_done": "done",
+    "memo_done": "from memo",
+    "failed": "failed",
+    "dep_fail": "dependency failed",
+    "fail_retryable": "to be retried",
+    "cancelled": "cancelled",
+}
+"""States in the order of a task's life, with a word for each."""
+
+
+def state(name: str) -> str:
+    """Return a word for a task's state."""
+    return STATES.get(name, name or "unknown")
+
+
+def state_order(name: str) -> int:
+    """Return where a state stands in a task's life."""
+    return list(STATES).index(name) if name in STATES else len(STATES)
+
+
+def moment(time_ns: int | None) -> str:
+    """Return a time as ``2026-01-31 12:00:00`` UTC."""
+    found = _datetime(time_ns)
+    return found.strftime("%Y-%m-%d %H:%M:%S") if found else "\u2013"
+
+
+def clock(time_ns: int | None) -> str:
+    """Return a time of day with milliseconds, UTC."""
+    found = _datetime(time_ns)
+    return found.strftime("%H:%M:%S.%f")[:-3] if found else "\u2013"
+
+
+def iso(time_ns: int | None) -> str:
+    """Return a time for machines."""
+    found = _datetime(time_ns)
+    return found.isoformat().replace("+00:00", "Z") if found else ""
+
+
+def _datetime(time_ns: int | None) -> datetime | None:
+    try:
+        return None if not time_ns else datetime.fromtimestamp(time_ns / 1e9, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration given in seconds."""
+    if value is None:
+        return "\u2013"
+    if value < 0.001:
+        return f"{value * 1e6:.0f} µs" if value > 0 else "0 s"
+    if value < 1:
+        return f"{value * 1e3:.0f} ms"
+    if value < 60:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24} d {hours % 24} h"
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def duration(value_ns: int | None) -> str:
+    """Return a duration given in nanoseconds."""
+    return seconds(None if value_ns is None else value_ns / 1e9)
+
+
+def size(value: float | None) -> str:
+    """Return a number of bytes."""
+    if value is None or value < 0:
+        return "\u2013"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} PiB"
+
+
+def number(value: int | None) -> str:
+    """Return a whole number with thin spaces between thousands."""
+    return "\u2013" if value is None else f"{value:,}".replace(",", "\u202f")
