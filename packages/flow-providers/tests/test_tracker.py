@@ -68,9 +68,10 @@ def test_ended_jobs_are_not_asked_for_again(tracker) -> None:
     assert tracker.live() == []
 
 
-def test_a_cancelled_job_that_nobody_knows_is_missing_at_once(tracker) -> None:
+def test_a_cancelled_job_that_nobody_knows_is_cancelled_at_once(tracker) -> None:
     tracker.cancelled("1")
-    assert ask(tracker, 0, {}, {}) is JobState.MISSING
+    assert tracker.live() == []
+    assert ask(tracker, 0, {}, {}) is JobState.CANCELLED
 
 
 ANSWERS = st.dictionaries(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from flow_providers.cluster.slurm.provider import SlurmProvider as SlurmProvider
     from flow_providers.interfaces.channel import (
         Channel as Channel,
         CommandResult as CommandResult,
@@ -29,6 +30,7 @@ _HOMES = {
     "Launcher": "flow_providers.interfaces.launcher",
     "ExecutionProvider": "flow_providers.interfaces.provider",
     "LocalProvider": "flow_providers.local.provider",
+    "SlurmProvider": "flow_providers.cluster.slurm.provider",
 }
 
 __all__ = [*_HOMES, "__version__"]

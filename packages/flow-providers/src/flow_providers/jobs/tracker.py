@@ -14,6 +14,8 @@ from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
 
 _NOT_SEEN_YET = JobStatus(JobState.PENDING, message="submitted; the scheduler does not list it yet")
+_MISSING = JobStatus(JobState.MISSING, message="neither the queue nor the history of the scheduler knows it")
+_CANCELLED = JobStatus(JobState.CANCELLED, message="cancelled, and gone from the queue")
 
 
 @dataclass(slots=True)
@@ -21,6 +23,7 @@ class _Tracked:
     status: JobStatus
     absent_since: float | None
     own: bool
+    cancelled: bool = False
 
 
 class JobTracker:
@@ -76,24 +79,24 @@ class JobTracker:
             if row is not None:
                 self._take(job, row)
             waited = now - (now if job.absent_since is None else job.absent_since)
-            if not job.status.terminal and (waited >= self._missing_after_s or (row is None and not job.own)):
-                job.status = JobStatus(
-                    JobState.MISSING, message="neither the queue nor the history of the scheduler knows it"
-                )
+            expected = row is not None or (job.own and not job.cancelled)
+            if not job.status.terminal and (waited >= self._missing_after_s or not expected):
+                job.status = _CANCELLED if job.cancelled else _MISSING
 
     def cancelled(self, job_id: str) -> None:
-        """Note that a job was cancelled here: if nobody knows it later, that is why. No change of state."""
-        job = self._jobs.get(job_id)
-        if job is not None:
-            job.own = False  # no need to wait for it to appear
+        """Note that a job was cancelled here: once nobody knows it any more, it is CANCELLED."""
+        if job_id in self._jobs:
+            self._jobs[job_id].cancelled = True
 
     def status(self, job_id: str) -> JobStatus:
         """Return the state of a job as of the last answer; KeyError: never heard of."""
         return self._jobs[job_id].status
 
     def live(self) -> list[str]:
-        """Return the jobs submitted here that are not terminal."""
-        return [job_id for job_id, job in self._jobs.items() if job.own and not job.status.terminal]
+        """Return the jobs submitted here that are neither cancelled nor terminal."""
+        return [
+            job_id for job_id, job in self._jobs.items() if job.own and not job.cancelled and not job.status.terminal
+        ]
 
     def _take(self, job: _Tracked, row: JobStatus) -> None:
         if row.state is not JobState.UNKNOWN:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import secrets as random
 from collections.abc import Sequence
 from hashlib import sha256
-from importlib.resources import files
-from shlex import join, quote
+from importlib.resources import files as resources
+from shlex import join
 from threading import Lock
 
 from flow_providers.channels.local import LocalChannel
 from flow_providers.errors import (
     ChannelError,
-    ChannelTimeout,
-    ChannelUnavailable,
     SchedulerUnavailable,
-    ScriptPathError,
     SubmitException,
     SubmitUnknown,
 )
 from flow_providers.interfaces.channel import Channel, CommandResult
-from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras, secret_variable
+from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.interfaces.provider import ExecutionProvider
-from flow_providers.jobs.tag import check_tag, check_variable, new_tag, safe_name
+from flow_providers.jobs.files import Environment, JobFiles, script_dir_of, tail_of, write_job
 from flow_providers.launchers.base import check_launcher, launch
 from flow_providers.launchers.single_node import SingleNodeLauncher
 from flow_providers.local.parse import parse_rows, status_of
@@ -114,19 +110,14 @@ class LocalProvider(ExecutionProvider):
     def submit(  # noqa: D102
         self, command: str, tasks_per_node: int, job_name: str = "flow.auto", *, extras: JobExtras = NO_EXTRAS
     ) -> str:
-        tag = check_tag(extras.tag or new_tag())
-        stem = f"{safe_name(job_name)}.{tag}.{random.token_hex(3)}"
-        folder = self._script_dir()
-        try:
-            self._write(folder, stem, command, tasks_per_node, extras)
-        except (ChannelTimeout, ChannelUnavailable) as error:
-            raise SubmitException(f"job {stem} was not submitted: {error}") from error
-        except ChannelError as error:
-            raise ScriptPathError(f"job {stem} was not submitted: {error}", folder) from error
-        self._start(folder, stem)
+        job = JobFiles.of(script_dir_of(self.channel), job_name, extras.tag)
+        write_job(
+            self.channel, job, extras, lambda environment: self._script(job, command, tasks_per_node, environment)
+        )
+        self._start(job.folder, job.stem)
         with self._lock:
-            self._folders[stem] = folder
-        return stem
+            self._folders[job.stem] = job.folder
+        return job.stem
 
     def status(self, job_ids: Sequence[str]) -> list[JobStatus]:  # noqa: D102
         found: dict[str, JobStatus] = {}
@@ -147,27 +138,25 @@ class LocalProvider(ExecutionProvider):
         return [job_id in gone for job_id in job_ids]
 
     def find(self, tag_prefix: str) -> list[str]:  # noqa: D102
-        folder = self._script_dir()
+        folder = script_dir_of(self.channel)
         if not self.channel.isdir(folder):
             return []
         return self._command(folder, "find", tag_prefix).stdout.split()
 
     def tail(self, job_id: str, max_bytes: int = 4096) -> tuple[str, str]:  # noqa: D102
-        stem = f"{self._folder_of(job_id)}/{job_id}"
-        return self._tail_of(f"{stem}.out", max_bytes), self._tail_of(f"{stem}.err", max_bytes)
+        files = JobFiles(self._folder_of(job_id), job_id, "")
+        out, err = (tail_of(self.channel, path, max_bytes, self.cmd_timeout) for path in (files.stdout, files.stderr))
+        return out, err
 
     def close(self) -> None:  # noqa: D102
         self.channel.close()
 
     # -- how
 
-    def _script_dir(self) -> str:
-        return self.channel.script_dir or self.channel.abspath("flow_scripts")
-
     def _folder_of(self, job_id: str) -> str:
         with self._lock:
             known = self._folders.get(job_id)
-        return known or self._script_dir()
+        return known or script_dir_of(self.channel)
 
     def _by_folder(self, job_ids: Sequence[str]) -> dict[str, list[str]]:
         by_folder: dict[str, list[str]] = {}
@@ -175,16 +164,12 @@ class LocalProvider(ExecutionProvider):
             by_folder.setdefault(self._folder_of(job_id), []).append(job_id)
         return by_folder
 
-    def _write(self, folder: str, stem: str, command: str, tasks_per_node: int, extras: JobExtras) -> None:
-        environment = [(check_variable(name), value) for name, value in extras.environment]
-        for name, content in extras.secrets:
-            path = self.channel.push_bytes(content, safe_name(name), f"{folder}/{stem}.secrets")
-            environment.append((secret_variable(name), path))
-        script = render(
+    def _script(self, job: JobFiles, command: str, tasks_per_node: int, environment: Environment) -> str:
+        return render(
             "flow_providers.local",
             "job.sh.j2",
             {
-                "job_name": stem,
+                "job_name": job.stem,
                 "environment": environment,
                 "cores_per_node": self.cores_per_node,
                 "mem_per_node": self.mem_per_node,
@@ -192,7 +177,6 @@ class LocalProvider(ExecutionProvider):
                 "command": launch(self.launcher, command, tasks_per_node, self.nodes_per_block),
             },
         )
-        self.channel.push_bytes(script.encode(), f"{stem}.sh", folder, mode=0o700)
 
     def _start(self, folder: str, stem: str) -> None:
         limit = int(self.walltime_s or 0)
@@ -229,16 +213,9 @@ class LocalProvider(ExecutionProvider):
         with self._lock:
             path = self._pushed.get(folder)
         if path is None:
-            content = (files("flow_providers.local") / "jobs.sh").read_bytes()
+            content = (resources("flow_providers.local") / "jobs.sh").read_bytes()
             name = f"flow-jobs-{sha256(content).hexdigest()[:12]}.sh"
             path = self.channel.push_bytes(content, name, folder, mode=0o700)
             with self._lock:
                 self._pushed[folder] = path
         return path
-
-    def _tail_of(self, path: str, max_bytes: int) -> str:
-        try:
-            command = f"tail -c {int(max_bytes)} {quote(path)} 2>/dev/null"
-            return self.channel.execute_wait(command, walltime=self.cmd_timeout).stdout
-        except ChannelError:
-            return ""

@@ -1,0 +1,319 @@
+"""What all providers of batch schedulers share: scripts, polling, time limits, retries, jobs that left the queue.
+
+A scheduler's own provider is a template, its commands, and a parser of what they print.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from shlex import quote
+from threading import Lock
+
+from flow_providers.channels.local import LocalChannel
+from flow_providers.errors import (
+    ChannelError,
+    ChannelTimeout,
+    SchedulerUnavailable,
+    SubmitException,
+    SubmitUnknown,
+)
+from flow_providers.interfaces.channel import Channel, CommandResult
+from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
+from flow_providers.interfaces.job_status import JobStatus
+from flow_providers.interfaces.provider import ExecutionProvider
+from flow_providers.jobs.files import Environment, JobFiles, script_dir_of, tail_of, write_job
+from flow_providers.jobs.tag import safe_name
+from flow_providers.jobs.tracker import JobTracker
+from flow_providers.launchers.base import check_launcher, launch
+from flow_providers.launchers.single_node import SingleNodeLauncher
+from flow_providers.options import repr_of
+from flow_providers.templates import render
+from flow_providers.walltime import walltime_seconds
+
+_BATCH = 1000  # ids in one command
+_SUBMIT_TRIES = 3
+_PAUSE_S = 1.0
+_MISSING_AFTER_S = 60.0
+_FRESH_S = 1.0  # schedulers do not like to be asked more often; within that the last answer holds
+
+
+class ClusterProvider(ExecutionProvider):
+    """Base of the providers of batch schedulers; see ``SlurmProvider`` for the meaning of the options.
+
+    Subclasses implement the methods under "the scheduler's own", with no state of their own.
+    """
+
+    package: str
+    """Package of the template."""
+    template: str = "script.sh.j2"
+    name_limit: int = 60
+    """Longest job name the scheduler takes."""
+
+    def __init__(
+        self,
+        *,
+        channel: Channel | None,
+        nodes_per_block: int,
+        init_blocks: int,
+        min_blocks: int,
+        max_blocks: int,
+        parallelism: float,
+        walltime: str,
+        scheduler_options: str,
+        worker_init: str,
+        cmd_timeout: float,
+        launcher: object,
+    ) -> None:
+        self.channel = LocalChannel() if channel is None else channel
+        self.nodes_per_block = nodes_per_block
+        self.init_blocks = init_blocks
+        self.min_blocks = min_blocks
+        self.max_blocks = max_blocks
+        self.parallelism = parallelism
+        self.walltime = walltime
+        self.walltime_s = float(walltime_seconds(walltime))
+        self.scheduler_options = scheduler_options
+        self.worker_init = worker_init
+        self.cmd_timeout = cmd_timeout
+        self.launcher = SingleNodeLauncher() if launcher is None else check_launcher(launcher)
+        self._lock = Lock()
+        self._polling = Lock()  # one query at a time; who waits shares its answer
+        self._tracker = JobTracker(_MISSING_AFTER_S)
+        self._files: dict[str, JobFiles] = {}
+        self._polled_at = float("-inf")
+        self._polled: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return repr_of(self)
+
+    # -- the scheduler's own
+
+    @abstractmethod
+    def submit_command(self, job: JobFiles, name: str, tasks_per_node: int) -> str:
+        """Return the command that submits the job's script."""
+
+    @abstractmethod
+    def parse_submit(self, result: CommandResult) -> str | None:
+        """Return the id that the submission printed, or None if it printed none."""
+
+    @abstractmethod
+    def query_command(self, job_ids: Sequence[str]) -> str:
+        """Return the command that asks the queue for jobs."""
+
+    @abstractmethod
+    def parse_query(self, result: CommandResult) -> dict[str, JobStatus]:
+        """Return the jobs the queue lists. SchedulerUnavailable: it did not answer."""
+
+    @abstractmethod
+    def cancel_command(self, job_ids: Sequence[str]) -> str:
+        """Return the command that cancels jobs."""
+
+    @abstractmethod
+    def parse_cancel(self, result: CommandResult, job_ids: Sequence[str]) -> list[bool]:
+        """Return which are gone or going. SchedulerUnavailable: it did not answer."""
+
+    @abstractmethod
+    def find_command(self) -> str:
+        """Return the command that lists the names of the user's jobs."""
+
+    @abstractmethod
+    def parse_find(self, result: CommandResult) -> dict[str, str]:
+        """Return names by id. SchedulerUnavailable: it did not answer."""
+
+    def history(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:
+        """Return what is known of jobs that left the queue. SchedulerUnavailable: it did not answer."""
+        return {}
+
+    def is_away(self, result: CommandResult) -> bool:
+        """Return whether a failed command failed because the scheduler does not answer now, and did nothing."""
+        return False
+
+    def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:
+        """Return what the template names beyond the common values."""
+        return {}
+
+    # -- the provider
+
+    def offer_script_dir(self, path: str) -> None:  # noqa: D102
+        self.channel.offer_script_dir(path)
+
+    @property
+    def current_capacity(self) -> int:  # noqa: D102
+        with self._lock:
+            return len(self._tracker.live())
+
+    def submit(  # noqa: D102
+        self, command: str, tasks_per_node: int, job_name: str = "flow.auto", *, extras: JobExtras = NO_EXTRAS
+    ) -> str:
+        job = JobFiles.of(script_dir_of(self.channel), job_name, extras.tag)
+        name = f"{job.tag}.{safe_name(job_name)}"[: self.name_limit]
+        write_job(
+            self.channel, job, extras, lambda environment: self._script(job, name, command, tasks_per_node, environment)
+        )
+        job_id = self._submit(job, self.submit_command(job, name, tasks_per_node))
+        with self._lock:
+            self._tracker.submitted(job_id)
+            self._files[job_id] = job
+        return job_id
+
+    def status(self, job_ids: Sequence[str]) -> list[JobStatus]:  # noqa: D102
+        with self._polling:
+            with self._lock:
+                asked = self._tracker.asked(job_ids)
+                live = self._tracker.live()
+            if asked and not self._is_fresh(asked):
+                self._poll(list(dict.fromkeys([*asked, *live])))
+            with self._lock:
+                return [self._with_files(job_id, self._tracker.status(job_id)) for job_id in job_ids]
+
+    def cancel(self, job_ids: Sequence[str]) -> list[bool]:  # noqa: D102
+        wanted = list(dict.fromkeys(job_ids))
+        gone: set[str] = set()
+        for i in range(0, len(wanted), _BATCH):
+            batch = wanted[i : i + _BATCH]
+            answers = self.parse_cancel(self.run(self.cancel_command(batch)), batch)
+            gone.update(job_id for job_id, yes in zip(batch, answers, strict=True) if yes)
+        with self._lock:
+            for job_id in gone:
+                self._tracker.cancelled(job_id)
+            self._polled = frozenset()
+        return [job_id in gone for job_id in job_ids]
+
+    def find(self, tag_prefix: str) -> list[str]:  # noqa: D102
+        names = self.parse_find(self.run(self.find_command()))
+        return [job_id for job_id, name in names.items() if "." in name and name.startswith(tag_prefix)]
+
+    def tail(self, job_id: str, max_bytes: int = 4096) -> tuple[str, str]:  # noqa: D102
+        status = self._known(job_id)
+        out, err = (
+            tail_of(self.channel, path, max_bytes, self.cmd_timeout) if path else ""
+            for path in (status.stdout_path, status.stderr_path)
+        )
+        return out, err
+
+    def close(self) -> None:  # noqa: D102
+        self.channel.close()
+
+    # -- how
+
+    def run(self, command: str) -> CommandResult:
+        """Run a command of the scheduler. SchedulerUnavailable: it gave no answer in time, or said it is away."""
+        try:
+            result = self.channel.execute_wait(command, walltime=self.cmd_timeout)
+        except ChannelError as error:
+            raise SchedulerUnavailable(f"the scheduler of {self.label} does not answer: {error}") from error
+        if result.exit_code != 0 and self.is_away(result):
+            raise SchedulerUnavailable(f"the scheduler of {self.label} does not answer: {words(result)}")
+        return result
+
+    def _script(self, job: JobFiles, name: str, command: str, tasks_per_node: int, environment: Environment) -> str:
+        values: dict[str, object] = {
+            "job": job,
+            "name": name,
+            "nodes_per_block": self.nodes_per_block,
+            "tasks_per_node": tasks_per_node,
+            "walltime": self.walltime,
+            "walltime_s": int(self.walltime_s or 0),
+            "cores_per_node": self.cores_per_node,
+            "mem_per_node": self.mem_per_node,
+            "scheduler_options": self.scheduler_options,
+            "body": render(
+                "flow_providers.cluster",
+                "body.sh.j2",
+                {
+                    "job": job,
+                    "environment": environment,
+                    "cores_per_node": self.cores_per_node,
+                    "mem_per_node": self.mem_per_node,
+                    "worker_init": self.worker_init,
+                    "command": launch(self.launcher, command, tasks_per_node, self.nodes_per_block),
+                },
+            ),
+        }
+        return render(self.package, self.template, {**values, **self.script_values(job, tasks_per_node)})
+
+    def _submit(self, job: JobFiles, command: str) -> str:
+        for turn in range(_SUBMIT_TRIES):
+            try:
+                result = self.channel.execute_wait(command, walltime=self.cmd_timeout)
+            except ChannelTimeout as error:
+                return self._found(job, str(error))
+            except ChannelError as error:
+                raise SubmitException(f"job {job.stem} was not submitted: {error}") from error
+            job_id = self.parse_submit(result) if result.exit_code == 0 else None
+            if job_id is not None:
+                return job_id
+            if result.exit_code == 0:
+                return self._found(job, f"the scheduler's answer has no job id: {words(result)}")
+            if not self.is_away(result) or turn == _SUBMIT_TRIES - 1:
+                break
+            time.sleep(_PAUSE_S)
+        raise SubmitException(f"{self.label} refused job {job.stem} ({job.script}): {words(result)}")
+
+    def _found(self, job: JobFiles, why: str) -> str:
+        """Return the id of a job that may have been submitted. SubmitUnknown: it cannot be found now."""
+        try:
+            found = self.find(job.tag)
+        except SchedulerUnavailable:
+            found = []
+        if not found:
+            raise SubmitUnknown(f"it is not known whether {self.label} took job {job.stem}: {why}")
+        return found[0]
+
+    def _is_fresh(self, asked: Sequence[str]) -> bool:
+        return time.monotonic() - self._polled_at < _FRESH_S and self._polled.issuperset(asked)
+
+    def _poll(self, asked: Sequence[str]) -> None:
+        rows: dict[str, JobStatus] = {}
+        for i in range(0, len(asked), _BATCH):
+            rows.update(self.parse_query(self.run(self.query_command(asked[i : i + _BATCH]))))
+        with self._lock:
+            absent = self._tracker.listed(time.monotonic(), asked, rows)
+        history = self.history(absent) if absent else {}
+        with self._lock:
+            self._tracker.looked_up(time.monotonic(), absent, history)
+            ended = [job_id for job_id in asked if self._tracker.status(job_id).terminal and job_id in self._files]
+        self._polled_at, self._polled = time.monotonic(), frozenset(asked)
+        self._remove_secrets(ended)
+
+    def _remove_secrets(self, ended: Sequence[str]) -> None:
+        """Remove secrets of ended jobs, whose own scripts may have been killed or never run."""
+        if not ended:
+            return
+        folders = " ".join(quote(self._files[job_id].secrets) for job_id in ended)
+        try:
+            self.channel.execute_wait(f"rm -rf {folders}", walltime=self.cmd_timeout)
+        except ChannelError:
+            return
+
+    def _with_files(self, job_id: str, status: JobStatus) -> JobStatus:
+        from dataclasses import replace
+
+        files = self._files.get(job_id)
+        return status if files is None else replace(status, stdout_path=files.stdout, stderr_path=files.stderr)
+
+    def _known(self, job_id: str) -> JobStatus:
+        with self._lock:
+            self._tracker.asked([job_id])
+            return self._with_files(job_id, self._tracker.status(job_id))
+
+
+def words(result: CommandResult) -> str:
+    """Return the scheduler's own words about a failure."""
+    said = " / ".join(part.strip() for part in (result.stderr, result.stdout) if part.strip())
+    return f"{said or 'it said nothing'} (exit code {result.exit_code})"
+
+
+def listed(ids: Sequence[str], separator: str = ",") -> str:
+    """Return ids as one word for the shell."""
+    return quote(separator.join(ids)) if separator != " " else " ".join(quote(job_id) for job_id in ids)
+
+
+def merged(*parts: Mapping[str, JobStatus]) -> dict[str, JobStatus]:
+    """Return the rows of several answers; earlier ones win."""
+    rows: dict[str, JobStatus] = {}
+    for part in parts:
+        rows = {**part, **rows}
+    return rows

@@ -1,0 +1,182 @@
+"""Jobs of Slurm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from shlex import quote
+
+from flow_providers.cluster.base import ClusterProvider, listed, merged, words
+from flow_providers.cluster.slurm.parse import (
+    OLD_FORMAT,
+    QUERY_FORMAT,
+    SACCT_FIELDS,
+    parse_completions,
+    parse_names,
+    parse_sacct,
+    parse_sbatch,
+    parse_scancel_errors,
+    parse_squeue,
+)
+from flow_providers.errors import SchedulerUnavailable
+from flow_providers.interfaces.channel import Channel, CommandResult
+from flow_providers.interfaces.job_status import JobStatus
+from flow_providers.jobs.files import JobFiles
+from flow_providers.options import checked
+
+_AWAY = (
+    "unable to contact slurm controller",
+    "socket timed out",
+    "connection refused",
+    "zero bytes were transmitted",
+    "slurm backup controller in standby",
+    "resource temporarily unavailable",
+)
+# times as seconds since the epoch: the host of the channel may live in another time zone
+_TIMES = "SLURM_TIME_FORMAT=%s"
+
+
+class SlurmProvider(ClusterProvider):
+    """Submits by ``sbatch``, asks by ``squeue`` and, for jobs that left it, ``sacct``; cancels by ``scancel``.
+
+    The queue is asked by an explicit format for just the jobs in question: ``squeue --json`` of versions before 23
+    lists the whole cluster, whatever it is asked for.
+
+    Args:
+        partition: Partition; None: the cluster's default.
+        channel: How the scheduler is reached; None: on this machine.
+        nodes_per_block: Nodes of a job.
+        cores_per_node: Cores asked for on each node, told as FLOW_CORES; None: nothing is asked.
+        mem_per_node: GB asked for on each node, told as FLOW_MEMORY_GB; None: nothing is asked.
+        init_blocks: Jobs at the start.
+        min_blocks: Fewest jobs.
+        max_blocks: Most jobs.
+        parallelism: Wanted slots per active task.
+        walltime: ``HH:MM:SS``; Slurm counts whole minutes.
+        scheduler_options: Lines put after the ``#SBATCH`` directives.
+        worker_init: Bash code run before the command.
+        cmd_timeout: Seconds a command of the scheduler may take; slow ones need up to 120.
+        exclusive: Whether the nodes are not shared with other jobs.
+        move_files: Accepted from other configurations: scripts always go through the channel.
+        launcher: Multiplies the command on the nodes; None: ``SingleNodeLauncher()``.
+        account: Account to charge.
+        qos: Quality of service.
+        constraint: Features the nodes must have.
+        gpus_per_node: GPUs on each node, such as ``4`` or ``'a100:4'``.
+        clusters: Cluster to submit to, where there are several.
+    """
+
+    label = "slurm"
+    package = "flow_providers.cluster.slurm"
+
+    @checked
+    def __init__(
+        self,
+        partition: str | None = None,
+        channel: Channel | None = None,
+        nodes_per_block: int = 1,
+        cores_per_node: int | None = None,
+        mem_per_node: float | None = None,
+        init_blocks: int = 1,
+        min_blocks: int = 0,
+        max_blocks: int = 10,
+        parallelism: float = 1,
+        walltime: str = "00:10:00",
+        scheduler_options: str = "",
+        worker_init: str = "",
+        cmd_timeout: float = 10,
+        exclusive: bool = True,
+        move_files: bool | None = True,
+        launcher: object = None,
+        account: str | None = None,
+        qos: str | None = None,
+        constraint: str | None = None,
+        gpus_per_node: int | str | None = None,
+        clusters: str | None = None,
+    ) -> None:
+        super().__init__(
+            channel=channel,
+            nodes_per_block=nodes_per_block,
+            init_blocks=init_blocks,
+            min_blocks=min_blocks,
+            max_blocks=max_blocks,
+            parallelism=parallelism,
+            walltime=walltime,
+            scheduler_options=scheduler_options,
+            worker_init=worker_init,
+            cmd_timeout=cmd_timeout,
+            launcher=launcher,
+        )
+        self.partition = partition
+        self.cores_per_node = cores_per_node
+        self.mem_per_node = mem_per_node
+        self.exclusive = exclusive
+        self.move_files = move_files
+        self.account = account
+        self.qos = qos
+        self.constraint = constraint
+        self.gpus_per_node = gpus_per_node
+        self.clusters = clusters
+        self._old_squeue = False
+
+    def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:  # noqa: D102
+        return {
+            "partition": self.partition,
+            "account": self.account,
+            "qos": self.qos,
+            "constraint": self.constraint,
+            "gpus_per_node": self.gpus_per_node,
+            "exclusive": self.exclusive,
+        }
+
+    def submit_command(self, job: JobFiles, name: str, tasks_per_node: int) -> str:  # noqa: D102
+        return f"sbatch --parsable{self._cluster} {quote(job.script)}"
+
+    def parse_submit(self, result: CommandResult) -> str | None:  # noqa: D102
+        return parse_sbatch(result.stdout)
+
+    def query_command(self, job_ids: Sequence[str]) -> str:  # noqa: D102
+        form = f"--format='{OLD_FORMAT}'" if self._old_squeue else f"--Format='{QUERY_FORMAT}'"
+        return f"{_TIMES} squeue --noheader --states=all{self._cluster} --jobs={listed(job_ids)} {form}"
+
+    def parse_query(self, result: CommandResult) -> dict[str, JobStatus]:  # noqa: D102
+        if result.exit_code == 0:
+            return parse_squeue(result.stdout)
+        if "Invalid job id" in result.stderr:  # of the only one asked for
+            return {}
+        if "Invalid job format" in result.stderr and not self._old_squeue:
+            self._old_squeue = True
+            raise SchedulerUnavailable("this squeue is an old one; it will be asked in its own way")
+        raise SchedulerUnavailable(f"squeue failed: {words(result)}")
+
+    def history(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:  # noqa: D102
+        ids = listed(job_ids)
+        database = self.run(
+            f"{_TIMES} sacct -X -n -P{self._cluster} -o {SACCT_FIELDS} -j {ids} 2>/dev/null || "
+            f"sacct -c -n -P -o jobid,state,exitcode -j {ids} 2>/dev/null"
+        )
+        return merged(parse_sacct(database.stdout), parse_completions(database.stdout))
+
+    def cancel_command(self, job_ids: Sequence[str]) -> str:  # noqa: D102
+        return f"scancel{self._cluster} {listed(job_ids, ' ')}"
+
+    def parse_cancel(self, result: CommandResult, job_ids: Sequence[str]) -> list[bool]:  # noqa: D102
+        refused = parse_scancel_errors(result.stderr)
+        if result.exit_code != 0 and not refused and "Invalid job id" not in result.stderr:
+            raise SchedulerUnavailable(f"scancel failed: {words(result)}")
+        return [job_id not in refused for job_id in job_ids]
+
+    def find_command(self) -> str:  # noqa: D102
+        return f'squeue --noheader --states=all{self._cluster} --user="$(id -un)" --format="%A|%j"'
+
+    def parse_find(self, result: CommandResult) -> dict[str, str]:  # noqa: D102
+        if result.exit_code != 0:
+            raise SchedulerUnavailable(f"squeue failed: {words(result)}")
+        return parse_names(result.stdout)
+
+    def is_away(self, result: CommandResult) -> bool:  # noqa: D102
+        said = result.stderr.lower()
+        return any(text in said for text in _AWAY)
+
+    @property
+    def _cluster(self) -> str:
+        return f" --clusters={quote(self.clusters)}" if self.clusters else ""
