@@ -1,0 +1,46 @@
+"""``flow cache``: why calls were run again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from flow_core.checkpoint.find import get_all_checkpoints
+from flow_core.memo.explain import why as explain_misses
+
+
+@click.group()
+def cache() -> None:
+    """Ask about remembered results."""
+
+
+@cache.command()
+@click.argument("run", type=click.Path(exists=True))
+@click.option("--earlier", "-e", multiple=True, type=click.Path(exists=True), help="A checkpoint it could have used.")
+@click.option("--app", help="Only tasks of this app.")
+@click.option("--run-dir", default="runinfo", show_default=True, help="Where to look for earlier runs without -e.")
+@click.option("--all", "every", is_flag=True, help="One line a task, not one a reason.")
+def why(run: str, earlier: tuple[str, ...], app: str | None, run_dir: str, every: bool) -> None:
+    """Say, for the calls that RUN (a run directory or its checkpoint) had to run, what was not the same as before."""
+    known = list(earlier) or _before(run, get_all_checkpoints(run_dir))
+    misses = explain_misses(run, known, app)
+    if not misses:
+        click.echo(f"{run}: no cached app was run" + (f" of the name {app!r}" if app else ""))
+    elif every:
+        for miss in misses:
+            click.echo(f"task {miss.task_id}: {miss.reason.summary}")
+    else:
+        reasons = Counter((miss.app, ", ".join(miss.reason.changed) or "nothing stored") for miss in misses)
+        for (name, changed), count in reasons.most_common():
+            click.echo(f"{count} x {name}: {changed}")
+
+
+def _before(run: str, checkpoints: list[str]) -> list[str]:
+    """Return the checkpoints of the runs before this one; all, if it is not among them."""
+    place = Path(run).resolve()
+    for index, checkpoint in enumerate(checkpoints):
+        if place in (Path(checkpoint).resolve(), Path(checkpoint).resolve().parent):
+            return checkpoints[:index]
+    return checkpoints

@@ -1,0 +1,76 @@
+"""``flow checkpoint``: what is in checkpoints, whether they are whole, and making them small."""
+
+from __future__ import annotations
+
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from flow_core.checkpoint.compact import (
+    CheckpointInfo,
+    compact as compact_files,
+    list_checkpoints,
+    verify as verify_file,
+)
+
+
+@click.group()
+def checkpoint() -> None:
+    """Look after the checkpoints of runs."""
+
+
+@checkpoint.command("ls")
+@click.option("--run-dir", default="runinfo", show_default=True, help="Directory that holds the runs.")
+def list_all(run_dir: str) -> None:
+    """List the checkpoints of all runs."""
+    found = list_checkpoints(run_dir)
+    if not found:
+        click.echo(f"no checkpoints under {run_dir}")
+        return
+    table = Table("results", "size", "newest", "state", "apps", box=None)
+    table.add_column("checkpoint", overflow="fold", no_wrap=False, min_width=24)
+    for info in found:
+        table.add_row(*_row(info))
+    Console().print(table)
+
+
+@checkpoint.command()
+@click.argument("places", nargs=-1, required=True, type=click.Path(exists=True))
+def verify(places: tuple[str, ...]) -> None:
+    """Check every record of checkpoints or runs; exit code 1 if one is damaged."""
+    damaged = False
+    for place in places:
+        info = verify_file(place)
+        damaged |= not info.whole
+        click.echo(f"{info.path}: {info.records} records of {info.keys} calls, {'whole' if info.whole else 'DAMAGED'}")
+        for damage in info.damages:
+            click.echo(f"  {damage}")
+    if damaged:
+        sys.exit(1)
+
+
+@checkpoint.command()
+@click.argument("sources", nargs=-1, required=True, type=click.Path(exists=True))
+@click.option("--into", type=click.Path(), help="Directory for the new checkpoint; default: the first, in place.")
+def compact(sources: tuple[str, ...], into: str | None) -> None:
+    """Keep the newest result of every call of SOURCES (oldest first) in one checkpoint."""
+    done = compact_files(sources, into)
+    click.echo(
+        f"{done.path}: {done.records_before} records became {done.records_after}, "
+        f"{done.bytes_before} bytes became {done.bytes_after}"
+    )
+    for damage in done.damages:
+        click.echo(f"  left out: {damage}")
+
+
+def _row(info: CheckpointInfo) -> tuple[str, ...]:
+    newest = f"{datetime.fromtimestamp(info.newest_ns / 1e9):%Y-%m-%d %H:%M}" if info.newest_ns else "-"
+    apps = [f"{app.rpartition('.')[2]} ({count})" for app, count in info.apps]
+    shown = ", ".join(apps[:3]) + (", ..." if len(apps) > 3 else "")
+    state = "whole" if info.whole else "damaged"
+    return str(info.keys), f"{info.size:,}", newest, state, shown, os.path.relpath(Path(info.path).parent)

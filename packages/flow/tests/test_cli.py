@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+import flow
+from flow import Config, python_app
+from flow.cli.main import commands, main
+
+
+@python_app(cache=True)
+def double(x):
+    return 2 * x
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(commands, arguments, catch_exceptions=False)
+
+
+@pytest.fixture
+def two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for first in (0, 3):
+        with flow.load(Config(checkpoint_mode="task_exit")):
+            assert [double(x).result() for x in range(first, first + 5)]
+    return tmp_path
+
+
+def test_checkpoints_are_listed(two_runs: Path) -> None:
+    said = invoke("checkpoint", "ls").output
+    assert "runinfo/000" in said.replace("\n", "")
+    assert said.count("whole") == 2
+
+
+def test_no_checkpoints_are_said_to_be_none(tmp_path: Path) -> None:
+    assert "no checkpoints" in invoke("checkpoint", "ls", "--run-dir", str(tmp_path)).output
+
+
+def test_a_whole_checkpoint_is_verified(two_runs: Path) -> None:
+    result = invoke("checkpoint", "verify", "runinfo/000")
+    assert result.exit_code == 0
+    assert "5 records of 5 calls, whole" in result.output
+
+
+def test_a_damaged_checkpoint_is_told_with_the_place(two_runs: Path) -> None:
+    (file,) = (two_runs / "runinfo" / "000" / "checkpoint").iterdir()
+    file.write_bytes(file.read_bytes()[:-3])
+    result = invoke("checkpoint", "verify", "runinfo/000")
+    assert result.exit_code == 1
+    assert "DAMAGED" in result.output
+    assert "offset" in result.output
+
+
+def test_checkpoints_become_one(two_runs: Path) -> None:
+    result = invoke("checkpoint", "compact", "runinfo/000", "runinfo/001", "--into", "merged")
+    assert "10 records became 8" in result.output
+    assert "8 records of 8 calls, whole" in invoke("checkpoint", "verify", "merged").output
+
+
+def test_why_a_call_was_run_again_is_told(two_runs: Path) -> None:
+    said = invoke("cache", "why", "runinfo/001").output
+    assert "double" in said
+    assert "x" in said.partition(":")[2]
+
+
+def test_a_script_is_run_under_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "site.py").write_text(
+        "from flow import Config\nfrom flow.executors import ThreadPoolExecutor\n"
+        "config = Config(executors=[ThreadPoolExecutor(label='of_the_site')])\n"
+    )
+    (tmp_path / "script.py").write_text(
+        "import sys, flow\n\n@flow.python_app\ndef name():\n    return 'ran'\n\n"
+        "print(name().result(), *flow.dfk().executors, *sys.argv[1:])\n"
+    )
+    result = invoke("run", "--config", "site.py", "script.py", "--depth", "3")
+    assert result.output.strip() == "ran of_the_site --depth 3"
+
+
+def test_an_error_of_flow_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "site.py").write_text("from flow import Config\nconfig = Config(retires=1)\n")
+    (tmp_path / "script.py").write_text("")
+    with pytest.raises(SystemExit) as caught:
+        main(["run", "-c", "site.py", "script.py"])
+    assert caught.value.code == 1
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("flow: site.py, line 2: ")
+    assert "retries" in said
+    assert "\n" not in said
+
+
+def test_the_monitoring_database_is_made_again_from_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flow.monitoring import MonitoringHub
+
+    monkeypatch.chdir(tmp_path)
+    with flow.load(Config(monitoring=MonitoringHub())):
+        double(1).result()
+    for file in (tmp_path / "runinfo").glob("monitoring.db*"):
+        file.unlink()
+    assert "events written to" in invoke("monitor", "rebuild", "runinfo/000").output
+    assert (tmp_path / "runinfo" / "monitoring.db").exists()
+    assert "up to date" in invoke("monitor", "upgrade").output
