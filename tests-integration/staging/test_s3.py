@@ -1,0 +1,202 @@
+"""S3 both ways against moto's server, through a proxy that breaks connections."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import resource
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from staging_proxy import CuttingProxy
+from staging_servers import QUICK, incoming, outgoing, same, visible
+from staging_services import need_modules
+
+from flow_core.errors import ConfigurationError, StagingError
+from flow_core.interfaces.call import NodeContext
+from flow_staging.s3 import S3Staging
+from flow_staging.transfer.retry import RetryPolicy
+
+pytestmark = pytest.mark.services
+
+
+@pytest.fixture(scope="module")
+def moto(tmp_path_factory):
+    need_modules("moto.sh", "moto", "boto3", "flask")
+    log = tmp_path_factory.mktemp("moto") / "log"
+    code = "import sys; from moto.server import main; main(['-H', '127.0.0.1', '-p', '0'])"
+    with log.open("wb") as stream:
+        process = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=stream, stderr=subprocess.STDOUT)
+    try:
+        while not (found := re.search(rb"Running on http://127.0.0.1:(\d+)", log.read_bytes())):
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.05)
+        yield int(found[1])
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture
+def proxy(moto, monkeypatch):
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    made = CuttingProxy(moto)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def bucket(moto, proxy):
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{moto}")
+    client.create_bucket(Bucket="bucket")
+    yield client
+    for uploads in client.list_multipart_uploads(Bucket="bucket").get("Uploads", []):
+        pytest.fail(f"an upload was left behind: {uploads}")
+    client.close()
+
+
+@pytest.fixture
+def method(proxy):
+    staging = S3Staging(endpoint_url=f"http://127.0.0.1:{proxy.port}", retry=QUICK)
+    yield staging
+    staging.close()
+
+
+def go(method: S3Staging, *transfers) -> None:
+    method.stage(list(transfers)).result(50)
+
+
+def refused(method: S3Staging, *transfers) -> str:
+    with pytest.raises(StagingError, match="task 7 on executor here") as caught:
+        go(method, *transfers)
+    assert caught.value.url in str(caught.value)
+    return str(caught.value)
+
+
+def test_an_object_goes_out_and_comes_back(method, bucket, tmp_path):
+    (tmp_path / "a").write_bytes(b"hello" * 1000)
+    go(method, outgoing(tmp_path / "a", "s3://bucket/dir/a b%20c"))
+    go(method, incoming("s3://bucket/dir/a b%20c", tmp_path / "b"))
+    assert (tmp_path / "b").read_bytes() == b"hello" * 1000
+    assert bucket.head_object(Bucket="bucket", Key="dir/a b%20c")["ContentLength"] == 5000
+
+
+def test_an_empty_object_goes_both_ways(method, bucket, tmp_path):
+    (tmp_path / "a").write_bytes(b"")
+    go(method, outgoing(tmp_path / "a", "s3://bucket/empty"))
+    go(method, incoming("s3://bucket/empty", tmp_path / "b"))
+    assert (tmp_path / "b").read_bytes() == b""
+
+
+def test_a_download_cut_twice_goes_on_where_it_stopped(method, proxy, bucket, tmp_path, payload):
+    bucket.put_object(Bucket="bucket", Key="cut", Body=payload)
+    proxy.cuts.extend([1_000_000, 1_000_000])
+    go(method, incoming("s3://bucket/cut", tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == payload
+    assert proxy.cut == 2
+
+
+def test_a_big_file_cut_both_ways_passes_in_parts_and_in_constant_memory(method, proxy, bucket, tmp_path, big_file):
+    proxy.cuts.append(10 << 20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    go(method, outgoing(big_file, "s3://bucket/big"))
+    proxy.cuts.append(40 << 20)
+    go(method, incoming("s3://bucket/big", tmp_path / "big"))
+    grown_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert same(tmp_path / "big", big_file)
+    assert bucket.head_object(Bucket="bucket", Key="big")["ETag"].endswith('-4"')
+    assert proxy.cut == 2
+    assert grown_kb < 128 << 10
+
+
+def test_an_upload_that_always_breaks_leaves_no_parts(proxy, bucket, tmp_path, big_file):
+    policy = RetryPolicy(tries=3, first_delay_s=0.01)
+    method = S3Staging(endpoint_url=f"http://127.0.0.1:{proxy.port}", retry=policy)
+    proxy.cuts.extend([6 << 20] * 3)
+    assert "tried 3 times" in refused(method, outgoing(big_file, "s3://bucket/never"))
+    assert bucket.list_objects_v2(Bucket="bucket", Prefix="never")["KeyCount"] == 0
+    method.close()
+
+
+def test_an_object_that_did_not_change_is_not_fetched_again(method, bucket, tmp_path, payload):
+    bucket.put_object(Bucket="bucket", Key="same", Body=payload)
+    go(method, incoming("s3://bucket/same", tmp_path / "a"))
+    go(method, incoming("s3://bucket/same", tmp_path / "b"))
+    assert (tmp_path / "a").stat().st_ino == (tmp_path / "b").stat().st_ino
+    bucket.put_object(Bucket="bucket", Key="same", Body=payload[::-1])
+    go(method, incoming("s3://bucket/same", tmp_path / "b"))
+    assert (tmp_path / "b").read_bytes() == payload[::-1]
+    assert (tmp_path / "a").read_bytes() == payload
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("s3://bucket/none", "no such object"),
+        ("s3://no-such-bucket/x", "no such bucket"),
+        ("s3://bucket", "s3://bucket/key"),
+        ("s3://bucket/", "s3://bucket/key"),
+        ("s3://B@d!/x", "s3://bucket/key"),
+    ],
+)
+def test_what_is_not_there_is_named(method, bucket, tmp_path, url, hint):
+    assert hint in refused(method, incoming(url, tmp_path / "a"))
+    assert visible(tmp_path) == []
+
+
+def test_missing_credentials_are_named(proxy, tmp_path, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    method = S3Staging(endpoint_url=f"http://127.0.0.1:{proxy.port}", region="eu-west-1", retry=QUICK)
+    assert "AWS_ACCESS_KEY_ID" in refused(method, incoming("s3://bucket/a", tmp_path / "a"))
+    method.close()
+
+
+def test_an_unknown_profile_is_named(proxy, tmp_path):
+    method = S3Staging(profile="nobody", retry=QUICK)
+    assert "nobody" in refused(method, incoming("s3://bucket/a", tmp_path / "a"))
+    method.close()
+
+
+def test_a_refused_connection_is_named(bucket, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    method = S3Staging(endpoint_url=f"http://127.0.0.1:{port}", retry=QUICK)
+    assert "tried 4 times" in refused(method, incoming("s3://bucket/a", tmp_path / "a"))
+    method.close()
+
+
+def test_the_step_moves_on_the_node(proxy, bucket, tmp_path):
+    bucket.put_object(Bucket="bucket", Key="in", Body=b"12345")
+    method = S3Staging(endpoint_url=f"http://127.0.0.1:{proxy.port}", in_task=True, retry=QUICK)
+    assert method.stage([]) is None
+    into = method.step([incoming("s3://bucket/in", Path("in"))])
+    out = method.step([outgoing(Path("out"), "s3://bucket/out")])
+    into, out = pickle.loads(pickle.dumps((into, out)))
+    where = NodeContext(working_dir=str(tmp_path))
+
+    def function() -> None:
+        (tmp_path / "out").write_bytes((tmp_path / "in").read_bytes()[::-1])
+
+    out.run(lambda: into.run(function, where), where)
+    assert bucket.get_object(Bucket="bucket", Key="out")["Body"].read() == b"54321"
+
+
+def test_parts_that_s3_would_refuse_are_refused_at_once():
+    with pytest.raises(ConfigurationError, match="part_bytes"):
+        S3Staging(part_bytes=1000)
