@@ -32,8 +32,7 @@ def list_all(run_dir: str) -> None:
     if not found:
         click.echo(f"no checkpoints under {run_dir}")
         return
-    table = Table("results", "size", "newest", "state", "apps", box=None)
-    table.add_column("checkpoint", overflow="fold", no_wrap=False, min_width=24)
+    table = Table("run", "results", "size", "newest", "state", "apps", box=None)
     for info in found:
         table.add_row(*_row(info))
     Console().print(table)
@@ -73,4 +72,4 @@ def _row(info: CheckpointInfo) -> tuple[str, ...]:
     apps = [f"{app.rpartition('.')[2]} ({count})" for app, count in info.apps]
     shown = ", ".join(apps[:3]) + (", ..." if len(apps) > 3 else "")
     state = "whole" if info.whole else "damaged"
-    return str(info.keys), f"{info.size:,}", newest, state, shown, os.path.relpath(Path(info.path).parent)
+    return os.path.relpath(Path(info.path).parents[1]), str(info.keys), f"{info.size:,}", newest, state, shown
