@@ -192,6 +192,7 @@ def runs(rundir: Path, *names: str) -> list[str]:
 def test_checkpoints_are_found_by_the_number_of_their_run(tmp_path: Path) -> None:
     made = runs(tmp_path, "010", "002", "1000", "000")
     (tmp_path / "003" / "checkpoint").mkdir(parents=True)
+    write(tmp_path / "2000" / "checkpoint")
     (tmp_path / "jobs.ledger").touch()
     assert get_all_checkpoints(tmp_path) == [made[3], made[1], made[0], made[2]]
     assert get_last_checkpoint(tmp_path) == [made[2]]

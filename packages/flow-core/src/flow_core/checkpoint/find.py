@@ -5,20 +5,25 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from flow_core.checkpoint.record import FILE_NAME
+from flow_core.checkpoint.record import FILE_HEADER_BYTES, FILE_NAME
 
 
 def get_all_checkpoints(rundir: str | os.PathLike[str] = "runinfo") -> list[str]:
     """Return the checkpoint directories of all runs under a directory, oldest run first; none if it does not exist.
 
-    Made for ``config.checkpoint_files = get_all_checkpoints()``.
+    Those without any record are left out. Made for ``config.checkpoint_files = get_all_checkpoints()``.
     """
-    found = [path.parent for path in Path(rundir).glob(f"*/checkpoint/{FILE_NAME}")]
+    files = Path(rundir).glob(f"*/checkpoint/{FILE_NAME}")
+    found = [path.parent for path in files if path.stat().st_size > FILE_HEADER_BYTES]
     return [str(path.resolve()) for path in sorted(found, key=lambda path: _order(path.parent))]
 
 
 def get_last_checkpoint(rundir: str | os.PathLike[str] = "runinfo") -> list[str]:
-    """Return the checkpoint directory of the last run that has one, as a list of one; empty if there is none."""
+    """Return the checkpoint directory of the last run that has one, as a list of one; empty if there is none.
+
+    A checkpoint holds what its run stored, not what that run found in earlier ones: to find everything again use
+    ``get_all_checkpoints``, or make one of many with ``flow checkpoint compact``.
+    """
     return get_all_checkpoints(rundir)[-1:]
 
 
