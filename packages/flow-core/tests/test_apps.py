@@ -294,6 +294,12 @@ def test_inputs_reach_the_kernel_also_if_the_function_does_not_take_them(kernel:
     assert kernel.last.app.takes == frozenset()
 
 
+@pytest.mark.parametrize("keywords", [{"inputs": None}, {"inputs": []}, {"outputs": []}, {"stdout": None}])
+def test_empty_special_keywords_are_as_if_not_passed(kernel: RecordingKernel, keywords: dict[str, Any]) -> None:
+    importable(1, **keywords)
+    assert (kernel.last.args, kernel.last.kwargs) == ((1,), {})
+
+
 def test_a_function_with_any_keywords_takes_the_shared_ones(kernel: RecordingKernel) -> None:
     @python_app
     def function(**kwargs: Any) -> None: ...

@@ -113,6 +113,12 @@ def test_impossible_resources_are_refused_by_name(resources: Any) -> None:
         task_spec("f", None, resources)
 
 
+def test_true_is_no_number_also_after_a_one_was_seen() -> None:
+    task_spec("f", 1, {"cores": 1})
+    with pytest.raises(ConfigurationError, match="'cores'"):
+        task_spec("f", 1, {"cores": True})
+
+
 @pytest.mark.parametrize("walltime", [0, -1, True, "3", float("inf"), float("nan")])
 def test_impossible_walltimes_are_refused(walltime: Any) -> None:
     with pytest.raises(ConfigurationError, match="walltime"):

@@ -76,18 +76,12 @@ class Parameters:
             label = _checked_label(kwargs.pop("label"), self._name)
         outputs = self._outputs(kwargs) or base.outputs
         self._inputs(kwargs)
-        return (
-            args,
-            kwargs,
-            CallOptions(
-                spec=spec,
-                outputs=outputs,
-                stdout=self._stream("stdout", kwargs, base.stdout),
-                stderr=self._stream("stderr", kwargs, base.stderr),
-                label=label,
-                executors=base.executors,
-            ),
-        )
+        stdout = self._stream("stdout", kwargs, base.stdout)
+        stderr = self._stream("stderr", kwargs, base.stderr)
+        for name in _SHARED:
+            if name in kwargs and not kwargs[name] and name not in self.takes:
+                del kwargs[name]
+        return args, kwargs, CallOptions(spec, outputs, stdout, stderr, label, base.executors)
 
     def _by_keyword(self, args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs]:
         """Give shared keywords passed by position as keywords, and defaults as if passed."""

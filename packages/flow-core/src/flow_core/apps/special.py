@@ -117,6 +117,34 @@ def task_spec(app: str, walltime: object = None, resources: object = None) -> Ta
     """
     if walltime is None and not resources:
         return DEFAULT_SPEC
+    key = _key(walltime, resources)
+    spec = None if key is None else _seen.get(key)
+    if spec is None:
+        spec = _checked_spec(app, walltime, resources)
+        if key is not None:
+            if len(_seen) >= _MOST_SEEN:
+                _seen.clear()
+            _seen[key] = spec
+    return spec
+
+
+_MOST_SEEN = 4096
+_seen: dict[tuple[object, ...], TaskSpec] = {}
+
+
+def _key(walltime: object, resources: object) -> tuple[object, ...] | None:
+    """Return a key of what was asked for, None where it holds dicts; types are part of it, since 1 equals True."""
+    given = resources if isinstance(resources, dict) else {None: resources}
+    values = tuple(given.values())
+    key = (walltime, type(walltime), tuple(given), values, tuple(map(type, values)))
+    try:
+        hash(key)
+    except TypeError:
+        return None
+    return key
+
+
+def _checked_spec(app: str, walltime: object, resources: object) -> TaskSpec:
     if resources is not None and not isinstance(resources, Mapping):
         raise ConfigurationError(
             f"app {app!r}: resource_specification must be a dict such as {{'cores': 2}}, not {resources!r}"
