@@ -372,6 +372,8 @@ class Core:
         if task.rare is not None and task.rare.killed:
             self._end(task, State.failed, error=error)
         elif self._asks_price:
+            self._move(task, State.fail_retryable)
+            task.started = False
             self.effects.append((Effect.PRICE, task, error))
         else:
             self._charge(task, 1.0, error)
@@ -408,7 +410,8 @@ class Core:
         self._replace(task)
 
     def _again(self, task: Task, error: BaseException | None) -> None:
-        self._move(task, State.fail_retryable)
+        if task.state is not State.fail_retryable:
+            self._move(task, State.fail_retryable)
         if self.verbose:
             self.effects.append((Effect.CHANGED, task, error))
         self._replace(task)

@@ -50,7 +50,7 @@ TRANSITIONS: dict[State, tuple[State, ...]] = {
     State.staging: (State.launched, State.exec_done, State.pending, State.fail_retryable, *_ENDS),
     State.launched: (State.running, *_TRY_ENDS),
     State.running: _TRY_ENDS,
-    State.joining: (State.exec_done, State.staging, State.failed, State.cancelled),
+    State.joining: (State.exec_done, State.staging, State.fail_retryable, State.failed, State.cancelled),
     State.fail_retryable: (State.staging, State.launched, *_ENDS),
     State.exec_done: (),
     State.memo_done: (),
