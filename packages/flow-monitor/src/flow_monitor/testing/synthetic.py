@@ -244,8 +244,12 @@ class _Player:
                     if slot // self._run.workers == node and started <= at < ended:
                         cpu = (at - started) / _S
                         memory = int(min(1.0, 0.2 + cpu) * (200 + 30 * slot)) << 20
-                        samples.append(Sample(at, TryKey(key), self._places[slot].pid, 2, rng.uniform(60, 100), cpu * 0.9,
-                                              cpu * 0.1, memory, 0.3, int(cpu * 1e6), int(cpu * 5e5)))  # fmt: skip
+                        pid, busy = self._places[slot].pid, rng.uniform(60, 100)
+                        samples.append(
+                            Sample(
+                                at, TryKey(key), pid, 2, busy, cpu * 0.9, cpu * 0.1, memory, 0.3, int(cpu * 1e6), 4096
+                            )
+                        )
                 yield Sampled(at, "htex", str(node), f"node{node:02d}.cluster", f"m{node}", tuple(samples))
 
     def _end(self, at: int) -> Iterator[Event]:

@@ -11,8 +11,13 @@ from flow_monitor.queries import records as r
 
 Schema = dict[str, Any]
 
-_RUN = {"name": "run_id", "in": "path", "required": True, "schema": {"type": "string"},
-        "description": "Id of the run; bytes other than letters, digits, _ and - as ~ and two hexadecimal digits"}  # fmt: skip
+_RUN = {
+    "name": "run_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string"},
+    "description": "Id of the run; bytes other than letters, digits, _ and - as ~ and two hexadecimal digits",
+}
 _TASK = {"name": "task_id", "in": "path", "required": True, "schema": {"type": "integer"}}
 _PAGING = [
     {"name": "offset", "in": "query", "schema": {"type": "integer", "default": 0}},

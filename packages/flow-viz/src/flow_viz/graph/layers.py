@@ -100,7 +100,7 @@ def _visit(start: int, children: Sequence[Sequence[int]], seen: list[bool], fini
 def _with_bends(
     layer: list[int], pairs: Sequence[tuple[int, int] | None]
 ) -> tuple[list[list[int]], list[tuple[int, int]], list[list[int]]]:
-    """Put a bend into every layer that an edge crosses; return layers, links between neighbours, the way of each edge."""
+    """Put a bend into every layer that an edge crosses; return layers, links between neighbours, each edge's way."""
     ranks: list[list[int]] = [[] for _ in range(max(layer, default=-1) + 1)]
     for node, at in enumerate(layer):
         ranks[at].append(node)

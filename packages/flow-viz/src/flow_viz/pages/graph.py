@@ -8,6 +8,7 @@ from flask.typing import ResponseReturnValue
 from flow_viz.graph.collapse import MOST_TASKS_ASKED, Level
 from flow_viz.graph.drawing import draw
 from flow_viz.pages.frame import show
+from flow_viz.plots.colors import run_colors
 from flow_viz.plots.graph import ColorBy, graph_figure
 from flow_viz.site import site
 
@@ -43,10 +44,12 @@ def figure(run_id: str) -> ResponseReturnValue:
     """Return the picture."""
     with site().database.connect() as connection:
         drawing = draw(site(), connection, run_id, _asked_level())
+        colors = run_colors(connection, run_id)
     base = url_for("summary.page", run_id=run_id)
     made = graph_figure(
         drawing,
         _asked_color(),
+        colors,
         lambda task_id: f"{base}task/{task_id}",
         lambda app: url_for("tasks.page", run_id=run_id, app=app),
     )

@@ -9,6 +9,7 @@ from flow_monitor.queries import resources, workflows
 from flow_monitor.queries.resources import Grouping
 from flow_viz.pages.frame import show
 from flow_viz.plots import resources as plots
+from flow_viz.plots.colors import run_colors
 from flow_viz.plots.figure import Figure
 from flow_viz.site import site
 
@@ -52,5 +53,7 @@ def figure(run_id: str, what: str) -> ResponseReturnValue:
             made = plots.node_cpu_figure(load) if what == "node_cpu" else plots.node_memory_figure(load)
         else:
             usage = site().cached((run_id, by, revision), lambda: resources.usage(connection, run_id, by))
-            made = plots.cpu_figure(usage) if what == "cpu" else plots.memory_figure(usage)
+            apps_colors = run_colors(connection, run_id) if by is Grouping.APP else {}
+            draw = plots.cpu_figure if what == "cpu" else plots.memory_figure
+            made = draw(usage, apps_colors)
     return made.plain()

@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from flow_monitor.queries import timeline, workflows
 from flow_viz import shown
 from flow_viz.pages.frame import show
-from flow_viz.plots.colors import app_colors
+from flow_viz.plots.colors import run_colors
 from flow_viz.plots.timeline import running_figure
 from flow_viz.site import site
 
@@ -30,7 +30,7 @@ def page(run_id: str) -> str:
             apps=apps,
             states=states,
             total=sum(counts.values()),
-            colors=app_colors(app.name for app in apps),
+            colors=run_colors(connection, run_id),
             gaps=workflows.gaps(connection, run_id),
             state_order=shown.state_order,
         )
@@ -41,7 +41,7 @@ def running(run_id: str) -> ResponseReturnValue:
     """Return the picture of running tasks by app."""
     with site().database.connect() as connection:
         revision = workflows.revision(connection, run_id)
-        figure = site().cached(
-            (run_id, "running", revision), lambda: running_figure(*timeline.running_per_app(connection, run_id)).plain()
+        times, counts = site().cached(
+            (run_id, "running", revision), lambda: timeline.running_per_app(connection, run_id)
         )
-    return figure
+        return running_figure(times, counts, run_colors(connection, run_id)).plain()

@@ -8,7 +8,7 @@ from flow_monitor.queries import tasks, workflows
 from flow_monitor.queries.tasks import TaskFilter, TaskOrder
 from flow_viz import shown
 from flow_viz.pages.frame import number_asked, show
-from flow_viz.plots.colors import app_colors
+from flow_viz.plots.colors import run_colors
 from flow_viz.site import site
 
 blueprint = Blueprint("tasks", __name__)
@@ -49,6 +49,6 @@ def page(run_id: str) -> str:
             order=order.value,
             descending=descending,
             apps=sorted(app.name for app in apps),
-            colors=app_colors(app.name for app in apps),
+            colors=run_colors(connection, run_id),
             states=sorted(counts.items(), key=lambda item: shown.state_order(item[0])),
         )

@@ -9,6 +9,7 @@ from flask.typing import ResponseReturnValue
 
 from flow_monitor.queries import timeline, workflows
 from flow_viz.pages.frame import is_live, show
+from flow_viz.plots.colors import run_colors
 from flow_viz.plots.timeline import timeline_figure
 from flow_viz.site import site
 
@@ -29,8 +30,9 @@ def figure(run_id: str) -> ResponseReturnValue:
     with site().database.connect() as connection:
         run = workflows.one(connection, run_id)
         found = timeline.spans(connection, run_id, since=_asked("since"), until=_asked("until"), limit=_BARS)
+        colors = run_colors(connection, run_id)
     now = time.time_ns() if is_live(run) else run.time_completed or run.time_last_event or 0
-    return timeline_figure(found, now, url_for("summary.page", run_id=run_id)).plain()
+    return timeline_figure(found, colors, now, url_for("summary.page", run_id=run_id)).plain()
 
 
 def _asked(name: str) -> int | None:

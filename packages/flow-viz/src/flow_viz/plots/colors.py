@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
+from sqlalchemy.engine import Connection
+
+from flow_monitor.queries import workflows
+
 _STATES = {
     "unsched": "#94a3b8",
     "pending": "#94a3b8",
@@ -39,3 +43,8 @@ def app_colors(names: Iterable[str]) -> dict[str, str]:
         else f"hsl({hashlib.md5(name.encode('utf-8', 'replace')).digest()[0] * 360 // 256},50%,55%)"
         for at, name in enumerate(ordered)
     }
+
+
+def run_colors(connection: Connection, run_id: str) -> dict[str, str]:
+    """Return the colours of a run's apps: the same on all its pages."""
+    return app_colors(app.name for app in workflows.apps(connection, run_id))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from math import sqrt
+from itertools import pairwise
+from math import pi, sin, sqrt
 from typing import Any
 
 from flow_viz import shown
@@ -18,6 +18,8 @@ from flow_viz.plots.figure import Figure, Trace, escape
 Point = tuple[float, float]
 _CRITICAL = "#d97706"
 _MOST_CURVES = 1500
+_MOST_ARROWS = 120
+_BOW = 0.35
 
 
 class ColorBy(Enum):
@@ -41,9 +43,13 @@ class _Dot:
 
 
 def graph_figure(
-    drawing: Drawing, color_by: ColorBy, task_link: Callable[[int], str], app_link: Callable[[str], str]
+    drawing: Drawing,
+    color_by: ColorBy,
+    apps: Mapping[str, str],
+    task_link: Callable[[int], str],
+    app_link: Callable[[str], str],
 ) -> Figure:
-    """Return the picture. Links are addresses opened by a click on a node."""
+    """Return the picture. ``apps``: colours of apps; links are addresses opened by a click on a node."""
     if drawing.task_layout is not None:
         dots = list(_task_dots(drawing, color_by, task_link))
         ways = list(zip(drawing.task_edges, drawing.task_layout.edges, strict=True))
@@ -54,10 +60,11 @@ def graph_figure(
         dots = list(_bundle_dots(drawing, color_by, app_link))
         assert drawing.bundle_layout is not None
         plain, marked = list(drawing.bundle_layout.edges), []
-    traces = [_edges(plain, "#8a94a6", 1.0, 0.55, "dependencies")]
+    arrows = drawing.bundles is not None and len(plain) <= _MOST_ARROWS
+    traces = [_edges(plain, "#8a94a6", 1.4 if arrows else 1.0, 0.8 if arrows else 0.55, "dependencies", arrows=arrows)]
     if marked:
         traces.append(_edges(marked, _CRITICAL, 2.6, 0.95, "critical path"))
-    traces.extend(_nodes(dots, color_by))
+    traces.extend(_nodes(dots, color_by, apps))
     return Figure(traces, _layout(dots), _note(drawing))
 
 
@@ -88,6 +95,8 @@ def _bundle_dots(drawing: Drawing, color_by: ColorBy, link: Callable[[str], str]
     assert drawing.bundle_layout is not None
     most = max((bundle.tasks for bundle in drawing.bundles.bundles), default=1)
     few = len(drawing.bundles.bundles) <= 40
+    deep = 1 + max((at[0] for at in drawing.bundle_layout.nodes.values()), default=0.0)
+    room = max(6.0, min(26.0, 700 / deep))
     for bundle in drawing.bundles.bundles:
         states = "<br>".join(
             f"{shown.state(name)}: {bundle.states[name]:,}" for name in sorted(bundle.states, key=shown.state_order)
@@ -98,7 +107,7 @@ def _bundle_dots(drawing: Drawing, color_by: ColorBy, link: Callable[[str], str]
             group=bundle.app if color_by is ColorBy.APP else _worst(bundle),
             hover=f"<b>{escape(bundle.app)}</b> \u00d7 {bundle.tasks:,}{where}<br>{states}",
             link=link(bundle.app),
-            size=12 + 26 * sqrt(bundle.tasks / max(most, 1)),
+            size=0.45 * room + room * sqrt(bundle.tasks / max(most, 1)),
             text=f"{escape(bundle.app, 24)} \u00d7 {bundle.tasks:,}" if few else "",
             critical=bundle.critical,
         )
@@ -112,39 +121,53 @@ def _worst(bundle: Bundle) -> str:
     return max(bundle.states, key=lambda name: bundle.states[name], default="pending")
 
 
-def _edges(ways: Sequence[Sequence[Point]], color: str, width: float, opacity: float, name: str) -> Trace:
+def _edges(
+    ways: Sequence[Sequence[Point]], color: str, width: float, opacity: float, name: str, *, arrows: bool = False
+) -> Trace:
+    """Return all edges of one look as one trace. With arrows each has one in its middle."""
     xs: list[float | None] = []
     ys: list[float | None] = []
-    steps = 8 if len(ways) <= _MOST_CURVES else 1
+    sizes: list[float] = []
+    steps = 14 if len(ways) <= _MOST_CURVES // 2 else 8 if len(ways) <= _MOST_CURVES else 1
     for way in ways:
-        for start, end in itertools.pairwise(way):
-            _curve(start, end, steps, xs, ys)
-        if way:
-            xs.append(way[-1][0])
-            ys.append(round(way[-1][1], 3))
-            xs.append(None)
-            ys.append(None)
-    return {
+        if not way:
+            continue
+        points = list(_points(way, steps))
+        middle = len(points) // 2
+        sizes.extend(9.0 if arrows and at == middle else 0.0 for at in range(len(points) + 1))
+        xs.extend((*(round(x, 3) for x, _ in points), None))
+        ys.extend((*(round(y, 3) for _, y in points), None))
+    trace: Trace = {
         "type": "scatter", "mode": "lines", "x": xs, "y": ys, "name": name, "hoverinfo": "skip", "opacity": opacity,
         "line": {"color": color, "width": width}, "showlegend": name != "dependencies",
     }  # fmt: skip
+    if arrows:
+        trace["mode"] = "lines+markers"
+        trace["line"]["backoff"] = 0
+        trace["marker"] = {
+            "symbol": "arrow", "angleref": "previous", "size": sizes, "color": color, "opacity": 1, "line": {"width": 0}
+        }  # fmt: skip
+    return trace
 
 
-def _curve(start: Point, end: Point, steps: int, xs: list[float | None], ys: list[float | None]) -> None:
-    """Append points of a curve that leaves and arrives level; the last point is left to the next piece."""
-    for step in range(steps):
-        t = step / steps
-        ease = t * t * (3 - 2 * t)
-        xs.append(round(start[0] + (end[0] - start[0]) * t, 3))
-        ys.append(round(start[1] + (end[1] - start[1]) * ease, 3))
+def _points(way: Sequence[Point], steps: int) -> Iterable[Point]:
+    """Yield the points of a curve that leaves and arrives level; one that leads back bows out, to be told apart."""
+    pieces = len(way) - 1
+    bow = _BOW if way[-1][0] < way[0][0] else 0.0
+    for piece, (start, end) in enumerate(pairwise(way)):
+        for step in range(steps):
+            t = step / steps
+            out = bow * sin(pi * (piece + t) / pieces)
+            yield start[0] + (end[0] - start[0]) * t, start[1] + (end[1] - start[1]) * t * t * (3 - 2 * t) + out
+    yield way[-1]
 
 
-def _nodes(dots: Sequence[_Dot], color_by: ColorBy) -> list[Trace]:
+def _nodes(dots: Sequence[_Dot], color_by: ColorBy, apps: Mapping[str, str]) -> list[Trace]:
     groups: dict[str, list[_Dot]] = {}
     for dot in dots:
         groups.setdefault(dot.group, []).append(dot)
     if color_by is ColorBy.APP:
-        colors, ordered = app_colors(groups), sorted(groups)
+        colors, ordered = {**app_colors(groups), **apps}, sorted(groups)
         names = {group: escape(group, 40) for group in groups}
     else:
         colors, ordered = {g: state_color(g) for g in groups}, sorted(groups, key=shown.state_order)
@@ -166,7 +189,9 @@ def _node_trace(name: str, color: str, dots: Sequence[_Dot]) -> Trace:
         "hovertext": [dot.hover for dot in dots],
         "hoverinfo": "text",
         "customdata": [dot.link for dot in dots],
+        "cliponaxis": False,
         "marker": {
+            "opacity": 1,
             "color": color,
             "size": [round(dot.size, 1) for dot in dots],
             "line": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flow_monitor.queries.records import TaskSample, Usage
@@ -18,19 +18,21 @@ def _groups(usage: Sequence[Usage]) -> list[str]:
     return sorted({one.group for one in usage})
 
 
-def cpu_figure(usage: Sequence[Usage], title: str = "cores in use") -> Figure:
-    """Return CPU use, stacked by group."""
-    return _stacked(usage, [one.cpu_cores for one in usage], title, "%{y:.2f} cores")
+def cpu_figure(usage: Sequence[Usage], apps: Mapping[str, str]) -> Figure:
+    """Return CPU use, stacked by group. ``apps``: colours of groups that are apps."""
+    return _stacked(usage, [one.cpu_cores for one in usage], "cores in use", "%{y:.2f} cores", apps)
 
 
-def memory_figure(usage: Sequence[Usage]) -> Figure:
-    """Return resident memory in GiB, stacked by group."""
-    return _stacked(usage, [one.memory / _GIB for one in usage], "memory, GiB", "%{y:.2f} GiB")
+def memory_figure(usage: Sequence[Usage], apps: Mapping[str, str]) -> Figure:
+    """Return resident memory in GiB, stacked by group. ``apps``: colours of groups that are apps."""
+    return _stacked(usage, [one.memory / _GIB for one in usage], "memory, GiB", "%{y:.2f} GiB", apps)
 
 
-def _stacked(usage: Sequence[Usage], values: Sequence[float], title: str, hover: str) -> Figure:
+def _stacked(
+    usage: Sequence[Usage], values: Sequence[float], title: str, hover: str, apps: Mapping[str, str]
+) -> Figure:
     groups = _groups(usage)
-    colors = app_colors(groups)
+    colors = {**app_colors(groups), **apps}
     times = sorted({one.time_ns for one in usage})
     table = {(one.group, one.time_ns): value for one, value in zip(usage, values, strict=True)}
     traces: list[Trace] = [
@@ -38,7 +40,7 @@ def _stacked(usage: Sequence[Usage], values: Sequence[float], title: str, hover:
             "type": "scatter", "mode": "lines", "name": escape(group or "all tasks", 40),
             "x": [milliseconds(time) for time in times],
             "y": [round(table.get((group, time), 0.0), 4) for time in times],
-            "stackgroup": "all", "line": {"width": 1, "color": colors[group], "shape": "hv"},
+            "stackgroup": "all", "line": {"width": 0, "color": colors[group], "shape": "hv"},
             "hovertemplate": f"{hover}<extra>%{{fullData.name}}</extra>",
         }
         for group in groups
@@ -93,6 +95,7 @@ def task_figure(samples: Sequence[TaskSample]) -> Figure:
             "hovertemplate": "%{y:.0f} MiB<extra></extra>",
         })  # fmt: skip
     layout = _over_time("CPU, %", legend=True)
+    layout["margin"] = {"l": 60, "r": 70, "t": 36, "b": 40}
     layout["yaxis2"] = {
         "title": {"text": "memory, MiB"}, "overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False,
     }  # fmt: skip

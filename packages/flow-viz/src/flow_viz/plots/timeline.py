@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flow_monitor.queries.records import Span
@@ -14,13 +14,21 @@ from flow_viz.plots.figure import Figure, Trace, escape, milliseconds
 _FAILED = "#e5484d"
 
 
-def timeline_figure(timeline: Timeline, now_ns: int, run_url: str) -> Figure:
-    """Return the bars; those that still run end at ``now_ns``. ``run_url`` is the address of the run, with a slash."""
+def timeline_figure(timeline: Timeline, apps: Mapping[str, str], now_ns: int, run_url: str) -> Figure:
+    """Return the bars.
+
+    Args:
+        timeline: Tries.
+        apps: Colours of apps.
+        now_ns: Where bars of tries that still run end.
+        run_url: Address of the run's pages, with a slash.
+    """
     lanes = sorted({span.lane for span in timeline.spans}, key=_lane_order)
-    colors = app_colors(span.app for span in timeline.spans)
+    names = {span.app for span in timeline.spans}
+    colors = {**app_colors(names), **apps}
     traces = [
         _bars(app, colors[app], [span for span in timeline.spans if span.app == app], now_ns, run_url)
-        for app in sorted(colors)
+        for app in sorted(names)
     ]
     layout: dict[str, Any] = {
         "barmode": "overlay",
@@ -81,14 +89,14 @@ def _lane_order(lane: str) -> tuple[str, int]:
     return host, int(worker) if worker.lstrip("-").isdecimal() else 0
 
 
-def running_figure(times: Sequence[int], counts: dict[str, tuple[int, ...]]) -> Figure:
+def running_figure(times: Sequence[int], counts: Mapping[str, tuple[int, ...]], apps: Mapping[str, str]) -> Figure:
     """Return how many tries of each app ran over time, stacked; drawn in steps: a try runs or it does not."""
-    colors = app_colors(counts)
+    colors = {**app_colors(counts), **apps}
     x = [milliseconds(time) for time in times]
     traces: list[Trace] = [
         {
             "type": "scatter", "mode": "lines", "name": escape(app, 40), "x": x, "y": list(counts[app]),
-            "stackgroup": "apps", "line": {"shape": "hv", "width": 0.8, "color": colors[app]},
+            "stackgroup": "apps", "line": {"shape": "hv", "width": 0, "color": colors[app]},
             "hovertemplate": "%{y} running<extra>%{fullData.name}</extra>",
         }
         for app in sorted(counts)

@@ -11,13 +11,15 @@ function themed(layout) {
     margin: { l: 60, r: 16, t: 36, b: 40 }, ...layout,
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", autosize: true, uirevision: "kept",
     font: { family: css("--font"), size: 12, color: text },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--quiet"), activecolor: css("--accent") },
     hoverlabel: { bgcolor: css("--card"), bordercolor: grid, font: { color: text, size: 12 }, align: "left" },
   };
   for (const name of ["xaxis", "yaxis", "yaxis2"]) if (layout[name] || name !== "yaxis2") out[name] = axis(layout[name]);
   return out;
 }
 
-const CONFIG = { responsive: true, displaylogo: false, scrollZoom: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+const CONFIG = { responsive: true, displaylogo: false, scrollZoom: true, displayModeBar: true,
+  modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
 
 function isEmpty(figure) {
   return !figure.data.some((trace) => (trace.x || []).length > 0);

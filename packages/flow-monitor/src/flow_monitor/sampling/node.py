@@ -1,0 +1,90 @@
+"""The sampler of a node: made once in a manager, looks at the process trees of all its tasks and at the node itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from flow_core.interfaces.call import TryKey
+from flow_core.interfaces.sampler import Sample
+from flow_monitor.sampling.process_tree import TreeUse, look
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A task's tree when it was first seen, and last."""
+
+    key: TryKey
+    base: TreeUse
+    last: TreeUse
+    last_ns: int
+
+
+class NodeSampler:
+    """Samples process trees by ``/proc`` (psutil where there is none). Used by one thread.
+
+    A worker runs many tasks one after the other in one process: a task's CPU and disk count from the first look at it.
+    What it used in all, to the last moment, comes with its result.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[int, _Seen] = {}
+        self._memory = max(1, psutil.virtual_memory().total)
+        psutil.cpu_percent(None)
+
+    def sample(self, running: Mapping[int, TryKey], now_ns: int) -> Sequence[Sample]:
+        """Return a sample of each task, and one of the node (its key is None)."""
+        samples = [self._node(now_ns)]
+        for pid in self._seen.keys() - running.keys():
+            del self._seen[pid]
+        for pid, key in running.items():
+            use = look(pid)
+            if use is not None:
+                samples.append(self._task(pid, key, use, now_ns))
+        return samples
+
+    def close(self) -> None:
+        """Forget all. Idempotent."""
+        self._seen.clear()
+
+    def _task(self, pid: int, key: TryKey, use: TreeUse, now_ns: int) -> Sample:
+        seen = self._seen.get(pid)
+        if seen is None or seen.key != key:
+            seen = self._seen[pid] = _Seen(key, use, use, now_ns)
+        elapsed_s = (now_ns - seen.last_ns) / 1e9
+        busy_s = use.user_s + use.system_s - seen.last.user_s - seen.last.system_s
+        seen.last, seen.last_ns = use, now_ns
+        return Sample(
+            time_ns=now_ns,
+            key=key,
+            pid=pid,
+            processes=use.processes,
+            cpu_percent=max(0.0, 100 * busy_s / elapsed_s) if elapsed_s > 0 else 0.0,
+            cpu_user_s=max(0.0, use.user_s - seen.base.user_s),
+            cpu_system_s=max(0.0, use.system_s - seen.base.system_s),
+            memory_rss=use.rss,
+            memory_percent=100 * use.rss / self._memory,
+            disk_read=max(0, use.disk_read - seen.base.disk_read),
+            disk_write=max(0, use.disk_write - seen.base.disk_write),
+        )
+
+    def _node(self, now_ns: int) -> Sample:
+        times, memory = psutil.cpu_times(), psutil.virtual_memory()
+        disk, net = psutil.disk_io_counters(), psutil.net_io_counters()
+        return Sample(
+            time_ns=now_ns,
+            key=None,
+            pid=0,
+            processes=len(self._seen),
+            cpu_percent=psutil.cpu_percent(None),
+            cpu_user_s=times.user,
+            cpu_system_s=times.system,
+            memory_rss=memory.total - memory.available,
+            memory_percent=memory.percent,
+            disk_read=disk.read_bytes if disk else 0,
+            disk_write=disk.write_bytes if disk else 0,
+            net_sent=net.bytes_sent if net else 0,
+            net_received=net.bytes_recv if net else 0,
+        )
