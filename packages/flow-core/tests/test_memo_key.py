@@ -163,6 +163,16 @@ def test_the_parts_name_what_a_key_is_made_of() -> None:
     assert names == ["app", "cache tag", "code", "global 'N'", "global 'g'", "argument 'x'"]
 
 
+def test_an_app_as_argument_counts_by_its_function() -> None:
+    class App:
+        def __init__(self, wrapped: Callable[..., object]) -> None:
+            self.__wrapped__, self.lock = wrapped, threading.Lock()
+
+    func = function("def f(app): return 1")
+    apps = [App(function(f"def f(): return {number}")) for number in (1, 1, 2)]
+    assert key(func, apps[0]).digest == key(func, apps[1]).digest != key(func, apps[2]).digest
+
+
 def test_callables_that_are_no_functions_have_keys_too() -> None:
     import functools
 

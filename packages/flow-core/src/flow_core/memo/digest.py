@@ -167,6 +167,9 @@ class Walker:
             return frame(b"c", name_of(value))
         if isinstance(value, FunctionType):
             return self.function(value)
+        wrapped = getattr(value, "__wrapped__", None)
+        if isinstance(wrapped, FunctionType):
+            return frame(b"W", name_of(type(value)) + self.encode(wrapped))
         if isinstance(value, Enum):
             return frame(b"e", name_of(type(value)) + value.name.encode())
         if isinstance(value, File):

@@ -130,12 +130,10 @@ class FunctionWalker(Walker):
 
         Plain data counts by its value, with ``any_data`` every other object too; what cannot be digested, by its type.
         """
-        wrapped = getattr(value, "__wrapped__", None)
         if isinstance(value, type):
             return self._class(value)
-        if isinstance(wrapped, FunctionType) and not isinstance(value, FunctionType):
-            return frame(b"W", name_of(type(value)) + self.encode(wrapped))
-        if isinstance(value, (FunctionType, BuiltinFunctionType, ModuleType)):
+        wraps = isinstance(getattr(value, "__wrapped__", None), FunctionType)
+        if wraps or isinstance(value, (FunctionType, BuiltinFunctionType, ModuleType)):
             return self.encode(value)
         if any_data or isinstance(value, _PLAIN) or is_dataclass(value) or hasattr(value, "__array_interface__"):
             return self._if_possible(value)
@@ -195,7 +193,7 @@ def identify(function: Callable[..., object]) -> Identity:
     if isinstance(function, FunctionType):
         parts = tuple(walker.function_parts(function, defaults=False))
     else:
-        parts = (Part("code", walker.named(function) if hasattr(function, "__wrapped__") else walker.encode(function)),)
+        parts = (Part("code", walker.encode(function)),)
     sources = walker.sources
     return Identity(parts, digest(b"".join(sources)) if sources else None)
 

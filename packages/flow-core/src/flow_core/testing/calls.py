@@ -88,7 +88,7 @@ def environment(name: str) -> str | None:
 
 
 def hold(directory: str, name: str, limit_s: float = 120.0) -> str:
-    """Make ``name.started``, wait until ``name.go`` or ``all.go`` is there, return the name.
+    """Make ``name.started``, wait until ``name.go`` or ``all.go`` is there or the directory is gone, return the name.
 
     Raises:
         TimeoutError: nothing let it go within ``limit_s``: no test leaves a task behind for ever.
@@ -97,7 +97,7 @@ def hold(directory: str, name: str, limit_s: float = 120.0) -> str:
         pass
     gates = (os.path.join(directory, f"{name}.go"), os.path.join(directory, "all.go"))
     deadline = time.monotonic() + limit_s
-    while not any(os.path.exists(gate) for gate in gates):
+    while os.path.isdir(directory) and not any(os.path.exists(gate) for gate in gates):
         if time.monotonic() > deadline:
             raise TimeoutError(f"task {name} was not let go within {limit_s} s")
         time.sleep(_POLL_S)
