@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 
-
 GONE_AFTER_S = 2.0
 """How long nobody may listen at an address where the interchange was, before it counts as gone for good."""
 _SEEK_AGAIN_S = 5.0

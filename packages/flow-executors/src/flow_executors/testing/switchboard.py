@@ -77,7 +77,7 @@ class Switchboard:
             self._socket.setsockopt(zmq.USE_FD, listener.fileno())
             port = listener.getsockname()[1]
         self._socket.bind(f"tcp://127.0.0.1:{port or '*'}")
-        self.port = int(self._socket.last_endpoint.rpartition(b":")[2])
+        self.port = int(str(self._socket.get_string(zmq.LAST_ENDPOINT)).rpartition(":")[2])
 
     def write_secret(self, path: Path) -> Path:
         """Write the key that a manager of the block needs."""

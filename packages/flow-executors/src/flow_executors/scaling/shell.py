@@ -1,0 +1,360 @@
+"""The thread that gives an executor its blocks: asks the core once a period, and does what it says."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from flow_core.errors import ExecutorError, FlowError, ScalingFailed
+from flow_core.interfaces.context import RunContext
+from flow_core.interfaces.events import BlockChanged, EventKind
+from flow_core.interfaces.scaling import BlockLimits
+from flow_executors.scaling.blocks import BlockJobs
+from flow_executors.scaling.core import Decision, ScalingCore
+from flow_executors.scaling.failures import BlockErrorHandler, describe, give_up, how
+from flow_executors.scaling.host import BlockHost
+from flow_executors.scaling.strategies import strategy_of
+from flow_providers.errors import ProviderError
+from flow_providers.interfaces.job_state import JobState
+from flow_providers.interfaces.job_status import JobStatus
+from flow_providers.interfaces.provider import ExecutionProvider
+
+_POKED_S = 0.05
+_RELEASING_POLL_S = 0.5
+_STARTING_POLL_S = 1.0
+
+
+class Scaler:
+    """Scales the blocks of one started executor. Any thread.
+
+    Args:
+        host: The executor.
+        provider: Gives and takes jobs.
+        context: Of the start.
+        block_error_handler: True, or None: give up when ``max(1, init_blocks)`` blocks have failed one after another
+            and none is left. False: never give up. Or the user's own, see ``BlockErrorHandler``.
+        slots_hint: Tasks that one block will run at once, where that is known before the first one connects.
+    """
+
+    def __init__(
+        self,
+        host: BlockHost,
+        provider: ExecutionProvider,
+        context: RunContext,
+        block_error_handler: bool | BlockErrorHandler | None = None,
+        *,
+        slots_hint: int = 0,
+    ) -> None:
+        settings = context.scaling
+        limits = BlockLimits(provider.init_blocks, provider.min_blocks, provider.max_blocks, provider.parallelism)
+        self._host = host
+        self._context = context
+        self._log: logging.Logger = context.logger
+        self._handler = True if block_error_handler is None else block_error_handler
+        self._period_s = max(0.05, settings.period_s)
+        self._core = ScalingCore(
+            limits, strategy_of(settings.strategy), settings.max_idletime_s, slots_per_block=slots_hint
+        )
+        self._lock = threading.RLock()
+        self._wake = threading.Condition(self._lock)
+        self._poked = False
+        self._closed = False
+        self._gave_up = False
+        self._cause: BaseException | None = None
+        self._jobs: BlockJobs | None = None
+        self._make_jobs: Callable[[], BlockJobs] = lambda: BlockJobs(
+            provider,
+            label=host.label,
+            run_id=context.run_id,
+            run_dir=context.run_dir,
+            executor_dir=context.executor_dir,
+            logger=context.logger,
+        )
+        self._thread = threading.Thread(target=self._run, name=f"flow-scaling-{host.label}", daemon=True)
+
+    # -- the executor's side
+
+    def start(self) -> None:
+        """Start the thread, which submits the first blocks. Does not block for a scheduler. Raises ExecutorError."""
+        try:
+            self._jobs = self._make_jobs()
+        except ProviderError as error:
+            raise ExecutorError(f"the provider of {self._host.label} cannot be used: {error}") from error
+        self._thread.start()
+
+    def scale_out(self, blocks: int = 1) -> Sequence[str]:
+        """Submit blocks now and return their ids.
+
+        Raises:
+            ScalingFailed: the provider refused one; the cause is chained. Those submitted before stay.
+        """
+        names = []
+        for _ in range(blocks):
+            name, error = self._submit_one()
+            if error is not None:
+                raise ScalingFailed(f"no more blocks for {self._host.label}: {error}") from error
+            names.append(name)
+        self._poke()
+        return names
+
+    def scale_in(self, blocks: int, *, max_idletime_s: float | None = None, timeout_s: float = 60.0) -> Sequence[str]:
+        """Drain up to so many blocks that have nothing to do, and give them back; return their ids.
+
+        Blocks for ``timeout_s`` at most; what is not drained by then goes on draining.
+        """
+        idle_s = 0.0 if max_idletime_s is None else max_idletime_s
+        self._learn_activity()
+        with self._lock:
+            chosen = self._core.idlest(blocks, idle_s, time.monotonic())
+        released = self._release(chosen, idle_s)
+        self._poke()
+        self._wait(lambda: all(self._core.blocks[name].ended for name in released), timeout_s)
+        return released
+
+    def joined(self, block: str) -> None:
+        """A manager of a block registered."""
+        with self._lock:
+            self._core.joined(block)
+        self._poke()
+
+    def left(self, block: str, lost: bool, reason: str) -> None:
+        """A manager of a block is gone."""
+        with self._lock:
+            self._core.left(block)
+        self._poke()
+
+    def blocks(self) -> dict[str, JobState]:
+        """Return the state of every block so far."""
+        with self._lock:
+            return {name: block.status.state for name, block in self._core.blocks.items()}
+
+    def counts(self) -> tuple[tuple[str, int], ...]:
+        """Return the number of blocks in each state that occurs."""
+        with self._lock:
+            return self._core.counts()
+
+    def job_ids(self) -> dict[str, str]:
+        """Return the job's id of every block that was submitted."""
+        with self._lock:
+            return {name: block.job_id for name, block in self._core.blocks.items() if block.job_id}
+
+    @property
+    def slots_per_block(self) -> int:
+        """Tasks that one block runs at once; 0 where not known yet."""
+        return self._core.slots_per_block
+
+    def close(self, timeout_s: float) -> list[str]:
+        """Cancel all jobs and end the thread; return what had to be forced or is left. Idempotent."""
+        deadline = time.monotonic() + timeout_s
+        with self._wake:
+            if self._closed:
+                return []
+            self._closed = True
+            self._wake.notify_all()
+        left = []
+        if self._thread.is_alive():
+            self._thread.join(max(0.1, timeout_s))
+            if self._thread.is_alive():
+                left.append(f"the scaling thread of {self._host.label} waits for its provider")
+        left += self._cancel_all(deadline)
+        if self._jobs is not None and not left:
+            self._jobs.close()  # else the reaper goes on cancelling when this process has ended
+        return left
+
+    # -- the thread
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._turn()
+            except Exception:
+                self._log.exception("scaling of %s: this turn failed, the next one comes", self._host.label)
+            with self._wake:
+                if not self._poked and not self._closed:
+                    self._wake.wait(self._patience_s())
+                self._poked = False
+                if self._closed:
+                    return
+            self._rest()
+
+    def _patience_s(self) -> float:
+        blocks = self._core.blocks.values()
+        if any(block.releasing_since is not None and not block.ended for block in blocks):
+            return min(self._period_s, _RELEASING_POLL_S)
+        if any(block.active and not block.joined for block in blocks):
+            return min(self._period_s, _STARTING_POLL_S)  # a block that fails at its start is seen soon
+        return self._period_s
+
+    def _rest(self) -> None:
+        """Let events that come together be answered together."""
+        with self._wake:
+            if not self._closed:
+                self._wake.wait(_POKED_S)
+
+    def _turn(self) -> None:
+        self._learn_states()
+        self._learn_activity()
+        load = self._host.load()  # not under the lock: it asks this object for the blocks
+        with self._lock:
+            decision = self._core.decide(load, time.monotonic())
+        self._carry_out(decision)
+        if self._core.hopeless and self._handler is not False and not self._gave_up:
+            self._judge()
+
+    def _carry_out(self, decision: Decision) -> None:
+        for _ in range(decision.add):
+            if self._closed or self._submit_one()[1] is not None:
+                break
+        if decision.release:
+            self._release(decision.release, self._context.scaling.max_idletime_s)
+        if decision.cancel:
+            self._cancel(decision.cancel)
+
+    # -- what there is
+
+    def _learn_states(self) -> None:
+        with self._lock:
+            asked = self._core.jobs()
+        try:
+            states = self._the_jobs().status(list(asked))
+        except ProviderError as error:
+            self._log.warning("the states of the blocks of %s are not known now: %s", self._host.label, error)
+            return
+        for job_id, status in states.items():
+            self._changed(asked[job_id], status)
+
+    def _changed(self, name: str, status: JobStatus) -> None:
+        with self._lock:
+            moved = self._core.changed(name, status, time.monotonic())
+            now_is = self._core.blocks[name].status
+            job_id = self._core.blocks[name].job_id
+        if moved:
+            self._tell(name, job_id, now_is)
+            if now_is.terminal:
+                self._host.dismiss(name)
+
+    def _tell(self, name: str, job_id: str, status: JobStatus) -> None:
+        label = self._host.label
+        self._log.info("block %s of %s (job %s): %s", name, label, job_id or "none", how(status))
+        events = self._context.events
+        if events.wants & EventKind.BLOCK:
+            reason = status.reason or status.message
+            events.post(BlockChanged(self._context.clock.time_ns(), label, name, job_id, status.state.name, reason))
+        with self._wake:
+            self._wake.notify_all()  # somebody may wait for this in scale_in
+
+    def _learn_activity(self) -> None:
+        with self._lock:
+            if not any(block.managers for block in self._core.blocks.values()):
+                return
+        try:
+            activity = self._host.activity()
+        except FlowError as error:
+            self._log.debug("the activity of %s is not known now: %s", self._host.label, error)
+            return
+        with self._lock:
+            self._core.told({one.block: (one.slots, one.idle_for_s) for one in activity})
+
+    # -- submitting and releasing
+
+    def _submit_one(self) -> tuple[str, BaseException | None]:
+        with self._lock:
+            name = self._core.new_block()
+        try:
+            job_id = self._the_jobs().submit(name, self._host.order(name))
+        except (ProviderError, FlowError) as error:
+            self._cause = error
+            with self._lock:
+                self._core.not_submitted(name, str(error), time.monotonic())
+            self._host.dismiss(name)
+            self._tell(name, "", self._core.blocks[name].status)
+            return name, error
+        with self._lock:
+            self._core.submitted(name, job_id, time.monotonic())
+        self._tell(name, job_id, self._core.blocks[name].status)
+        return name, None
+
+    def _release(self, names: Sequence[str], idle_s: float) -> list[str]:
+        """Drain blocks that have managers, cancel those that have none; return those that go."""
+        with self._lock:
+            connected = [name for name in names if self._core.blocks[name].managers]
+            going = [name for name in names if name not in connected]
+        if connected:
+            try:
+                going += self._host.drain(connected, idle_s)
+            except FlowError as error:
+                self._log.warning("no blocks of %s are released now: %s", self._host.label, error)
+        with self._lock:
+            for name in going:
+                self._core.release(name, time.monotonic())
+        return going
+
+    def _cancel(self, names: Sequence[str]) -> None:
+        with self._lock:
+            self._core.cancelling(names)
+            jobs = [self._core.blocks[name].job_id for name in names if self._core.blocks[name].job_id]
+        try:
+            left = self._the_jobs().cancel(jobs)
+        except ProviderError as error:
+            self._log.warning("blocks of %s could not be cancelled, trying again: %s", self._host.label, error)
+            with self._lock:
+                self._core.not_cancelled(names)
+            return
+        if left:
+            self._log.warning("jobs %s of %s could not be cancelled", ", ".join(left), self._host.label)
+
+    def _cancel_all(self, deadline: float) -> list[str]:
+        """Cancel whatever is not known to have ended; try again until the deadline."""
+        if self._jobs is None:
+            return []
+        with self._lock:
+            jobs = self._core.jobs()
+            self._core.cancelling(list(jobs.values()))
+        left, problem = list(jobs), ""
+        while left:
+            try:
+                left, problem = self._jobs.cancel(left), "its provider could not"
+            except ProviderError as error:
+                problem = str(error)
+            if not left or time.monotonic() >= deadline:
+                break
+            time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
+        for job_id, name in jobs.items():
+            if job_id not in left:
+                self._changed(name, JobStatus(JobState.CANCELLED))
+        return [f"job {job_id} of block {jobs[job_id]} may still run: {problem}" for job_id in left]
+
+    # -- failure
+
+    def _judge(self) -> None:
+        """All blocks failed: let the handler say whether that is the end."""
+        with self._lock:
+            failed = dict(self._core.failed)
+            jobs = {name: self._core.blocks[name].job_id for name in failed}
+        tails = self._the_jobs().tails(dict(list(jobs.items())[-3:]))
+        error: BaseException | None = give_up(describe(self._host.label, failed, jobs, tails), self._cause)
+        if callable(self._handler):
+            error = self._handler(self._host, failed)
+        if error is not None:
+            self._gave_up = True
+            broken = error if isinstance(error, ExecutorError) else give_up(str(error), error)
+            self._log.error("%s", broken)
+            self._host.give_up(give_up(str(broken), broken.__cause__))
+
+    # -- threads
+
+    def _the_jobs(self) -> BlockJobs:
+        if self._jobs is None:
+            raise ExecutorError(f"the scaling of {self._host.label} was not started")
+        return self._jobs
+
+    def _poke(self) -> None:
+        with self._wake:
+            self._poked = True
+            self._wake.notify_all()
+
+    def _wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
+        with self._wake:
+            return self._wake.wait_for(lambda: done() or self._closed, timeout_s)
