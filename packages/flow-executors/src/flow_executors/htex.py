@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from flow_core.errors import ConfigurationError, ExecutorClosed, ExecutorError, ScalingFailed
@@ -17,6 +17,7 @@ from flow_core.representation import expression
 from flow_executors.manager.options import ManagerOptions
 from flow_executors.options import check_options
 from flow_executors.pilot import Pilot, Plan
+from flow_executors.scaling.failures import BlockErrorHandler
 from flow_executors.wire.frames import Registration
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.provider import ExecutionProvider
@@ -126,7 +127,7 @@ class HighThroughputExecutor(BlockExecutor):
         available_accelerators: int | Sequence[str] = (),
         cpu_affinity: str = "none",
         drain_period: float | None = None,
-        block_error_handler: bool | Callable[..., object] = True,
+        block_error_handler: bool | BlockErrorHandler | None = True,
         manager_selector: str = "idle",
         loopback_address: str = _LOCAL,
         max_result_bytes: int = 16 << 30,
@@ -271,7 +272,7 @@ class HighThroughputExecutor(BlockExecutor):
             return pilot.drain(block_ids, max_idletime_s)
         if pilot.scaler is None or not blocks:
             return ()
-        return pilot.scaler.scale_in(blocks, max_idletime_s, timeout_s)
+        return pilot.scaler.scale_in(blocks, max_idletime_s=max_idletime_s, timeout_s=timeout_s)
 
     # -- what there is
 

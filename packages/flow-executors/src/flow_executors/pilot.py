@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flow_core.errors import ExecutorBroken
+from flow_core.errors import ExecutorBroken, ExecutorClosed
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.events import EventKind, EventsLost, NodeJoined, NodeLeft, Sampled
 from flow_core.interfaces.executor import ShutdownReport
@@ -19,6 +19,7 @@ from flow_executors.client.client import Client
 from flow_executors.client.incarnation import Site
 from flow_executors.client.listen import bind_host, listen
 from flow_executors.client.receiver import Hooks
+from flow_executors.scaling.failures import BlockErrorHandler
 from flow_executors.scaling.host import BlockOrder
 from flow_executors.scaling.shell import Scaler
 from flow_executors.wire.frames import BlockActivity, Departure, Registration, unpack_samples
@@ -57,7 +58,7 @@ class Plan:
     heartbeat_threshold_s: float
     debug: bool
     provider: ExecutionProvider | None
-    block_error_handler: object
+    block_error_handler: bool | BlockErrorHandler | None
     command: Callable[[str, int, RunContext], str]
     guessed_workers: int
     software: str
@@ -73,6 +74,7 @@ class Pilot:
         self._server = make_pair()
         self._lock = threading.Lock()
         self._closed: ShutdownReport | None = None
+        self._closing = False
         context.executor_dir.mkdir(parents=True, exist_ok=True)
         host = bind_host(plan.addresses)
         self._listener = listen(host, plan.ports, plan.port_range, plan.label)
@@ -97,7 +99,13 @@ class Pilot:
         plan = self.plan
         if plan.provider is None:
             return None
-        return Scaler(self, plan.provider, self._context, plan.block_error_handler)
+        return Scaler(
+            self,
+            plan.provider,
+            self._context,
+            plan.block_error_handler,
+            slots_hint=plan.guessed_workers * plan.provider.nodes_per_block,
+        )
 
     def _begin(self) -> None:
         try:
@@ -122,8 +130,7 @@ class Pilot:
 
     def _close(self, timeout_s: float) -> ShutdownReport:
         began = time.monotonic()
-        if self.scaler is not None:
-            self.scaler.stop()
+        self._closing = True  # no new blocks
         forced = self.client.close(max(0.5, timeout_s * _BLOCKS_SHARE))
         if self.scaler is not None:
             left = timeout_s - (time.monotonic() - began)
@@ -154,7 +161,9 @@ class Pilot:
         return max(workers, default=self.plan.guessed_workers) * nodes
 
     def order(self, block: str) -> BlockOrder:
-        """Make a key pair for a new block, admit it, and say what the block is to run."""
+        """Make a key pair for a new block, admit it, and say what the block is to run. Raises ExecutorClosed."""
+        if self._closing:
+            raise ExecutorClosed(f"the executor {self.label} is being shut down: no new blocks")
         pair = make_pair()
         self.client.admit(pair.public, block)
         secret = BlockSecret(block, self._server.public, pair)
