@@ -16,6 +16,7 @@ import pytest
 
 from flow_core.errors import (
     AppBadFormatting,
+    AppException,
     AppTimeout,
     BadStdStreamFile,
     BashAppNoReturn,
@@ -240,6 +241,11 @@ def test_stderr_that_is_not_captured_is_shown_where_the_workers_own_is_a_file(tm
         done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=log, text=True, timeout=50)
     assert done.stdout == "why\n"
     assert (tmp_path / "worker.log").read_text() == "before\nwhy\n"
+
+
+def test_a_shell_that_cannot_be_started_is_an_error_of_ours() -> None:
+    with pytest.raises(AppException, match=r"bash cannot be started in /.*: .*too long"):
+        bash("true", TaskSpec(environment=(("HUGE", "x" * 10_000_000),)))
 
 
 # -- ending

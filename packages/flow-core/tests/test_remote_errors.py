@@ -56,6 +56,18 @@ class ReduceRaises(Exception):
         raise RuntimeError("no pickle")
 
 
+class OddText(str):
+    """Text that cannot be pickled."""
+
+    def __reduce__(self) -> Any:
+        raise RuntimeError("no pickle")
+
+
+class OddlyTold(Exception):
+    def __str__(self) -> str:
+        return OddText("told")
+
+
 class ReducesToAnother(Exception):
     def __reduce__(self) -> Any:
         return (int, (5,))
@@ -126,7 +138,7 @@ def test_arguments_that_cannot_be_pickled_come_over_as_text() -> None:
     assert "lock" in back.args[1]
 
 
-@pytest.mark.parametrize("exc", [TextRaises("t"), ReduceRaises("r"), ReducesToAnother("a")])
+@pytest.mark.parametrize("exc", [TextRaises("t"), ReduceRaises("r"), ReducesToAnother("a"), OddlyTold()])
 def test_hostile_exceptions_come_over_somehow(exc: BaseException) -> None:
     back = sent(exc)
     assert isinstance(back, (type(exc), RemoteError))

@@ -15,6 +15,7 @@ from typing import IO, ClassVar
 
 from flow_core.errors import (
     AppBadFormatting,
+    AppException,
     AppTimeout,
     BadStdStreamFile,
     BashAppNoReturn,
@@ -23,7 +24,7 @@ from flow_core.errors import (
 from flow_core.interfaces.call import NodeContext
 from flow_core.remote.walltime import held, timeout_message
 
-_SHELL = "/bin/bash"
+_SHELL = "/bin/bash" if os.path.exists("/bin/bash") else "bash"
 _GRACE_S = 2.0  # between TERM and KILL; less than a manager's own patience after the walltime
 _SLICE_S = 0.5  # the longest single wait; see _wait
 _LONGEST_ARGUMENT = 120_000  # bytes; Linux refuses single arguments of 128 KiB and more
@@ -188,15 +189,18 @@ def _is_file(descriptor: int) -> bool:
 
 def _run(command: str, stdout: IO[bytes] | None, stderr: IO[bytes] | None, variables: dict[str, str] | None) -> int:
     with held() as limit, _arguments(command) as (arguments, descriptors):
-        process = subprocess.Popen(
-            arguments,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            env=variables,
-            pass_fds=descriptors,
-            process_group=0,
-        )
+        try:
+            process = subprocess.Popen(
+                arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                env=variables,
+                pass_fds=descriptors,
+                process_group=0,
+            )
+        except OSError as error:
+            raise AppException(f"{_SHELL} cannot be started in {_current_directory()}: {error}") from error
         try:
             code = _wait(process, None if limit is None else limit[0])
         except BaseException:
@@ -206,6 +210,13 @@ def _run(command: str, stdout: IO[bytes] | None, stderr: IO[bytes] | None, varia
             _end_group(process)
             raise AppTimeout(timeout_message(limit[1]))
     return 0 if code is None else code
+
+
+def _current_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return "a working directory that was removed"
 
 
 @contextmanager

@@ -27,7 +27,12 @@ def pack(exc: BaseException) -> bytes:
     The size is bounded: long texts are cut in the middle, and an exception of more than a mebibyte travels without
     the attributes that make it so.
     """
-    return pickle.dumps(_record(exc, 0, set()), protocol=5)
+    try:
+        return pickle.dumps(_record(exc, 0, set()), protocol=5)
+    except Exception as error:  # what is so odd that not even its description can be made
+        text = f"<it cannot be described: {type(error).__name__}>"
+        record = {"type": type(exc).__name__, "text": text, "traceback": "", "notes": [], "suppress": False}
+        return pickle.dumps(record, protocol=5)
 
 
 def unpack(data: bytes) -> BaseException:
@@ -84,7 +89,7 @@ def _record(exc: BaseException, depth: int, seen: set[int]) -> _Record:
 
 def _text(exc: BaseException) -> str:
     try:
-        return str(exc)
+        return str.__str__(str(exc))  # plain text, also where str() gave a subclass of it
     except Exception as error:
         return f"<its text cannot be shown: {type(error).__name__}>"
 

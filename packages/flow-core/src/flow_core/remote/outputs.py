@@ -52,10 +52,17 @@ class CheckOutputs:
         if missing:
             raise MissingOutputs(
                 f"app {self.app!r} ended without making {_listed(missing)} (working directory "
-                f"{os.getcwd()}{f' on {where.node}' if where.node else ''})",
+                f"{_here()}{f' on {where.node}' if where.node else ''})",
                 missing,
             )
         return result
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError:
+        return "which was removed"
 
 
 def _listed(paths: list[str]) -> str:
