@@ -32,6 +32,7 @@ _LOADED_AT = time.time()
 _PYTHON = frame(b"V", f"{sys.implementation.name} {sys.version_info[0]}.{sys.version_info[1]}".encode())
 _HAS_DOCSTRING = 0x4000000
 _FACTS_MAX = 8192
+_LOADS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
 _OUR_OWN = frozenset(
     {"flow", "flow_core", "flow_executors", "flow_providers", "flow_staging", "flow_monitor", "flow_viz"}
 )
@@ -238,11 +239,11 @@ def _look_at(code: CodeType) -> _Facts:
     last: str | None = None
     for instruction in dis.get_instructions(code):
         name = instruction.argval if isinstance(instruction.argval, str) else ""
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+        if instruction.opname in _LOADS:
             names.add(name)
         elif last is not None and instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
             attributes.add((last, name))
-        last = name if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME") else None
+        last = name if instruction.opname in _LOADS else None
         if instruction.opcode in dis.hasconst and instruction.arg == 0:
             first_constant_used = True
     inner = [_facts(constant) for constant in code.co_consts if isinstance(constant, CodeType)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from flow_core.testing.driver import Driver as Driver
     from flow_core.testing.executor_contract import ExecutorContract as ExecutorContract
     from flow_core.testing.fake_clock import FakeClock as FakeClock
     from flow_core.testing.memoizer_contract import MemoizerContract as MemoizerContract
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from flow_core.testing.sink_contract import SinkContract as SinkContract
 
 _HOMES = {
+    "Driver": "flow_core.testing.driver",
     "ExecutorContract": "flow_core.testing.executor_contract",
     "FakeClock": "flow_core.testing.fake_clock",
     "MemoizerContract": "flow_core.testing.memoizer_contract",
