@@ -114,3 +114,11 @@ def test_a_second_run_runs_nothing_also_from_a_compacted_checkpoint(tmp_path: Pa
     _seen, lines = _run(tmp_path, "task_exit")
     assert lines[-1] == "complete"
     assert _executions(tmp_path) == before
+
+
+@pytest.mark.parametrize("how", ["plain", "exception", "exit", "SIGINT"])
+def test_mode_dfk_exit_writes_however_the_script_ends(tmp_path: Path, how: str) -> None:
+    script = _SCRIPT.with_name("ended_run.py")
+    subprocess.run([sys.executable, str(script), str(tmp_path), how], capture_output=True, timeout=50, check=False)
+    (place,) = get_all_checkpoints(tmp_path / "runinfo")
+    assert verify(place).keys == 10
