@@ -166,7 +166,7 @@ class ScalingCore:
         """Return what a strategy may look at."""
         idle = sorted((self._idle_for(block, now) for block in self.blocks.values() if block.active), reverse=True)
         return ScalingView(
-            load=replace(load, slots_per_block=self.slots_per_block),
+            load=replace(load, slots_per_block=self.slots_per_block or load.slots_per_block),
             limits=self.limits,
             active_blocks=self.active,
             idle_for_s=tuple(seconds for seconds in idle if seconds > 0),

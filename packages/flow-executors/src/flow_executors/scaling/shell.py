@@ -13,7 +13,7 @@ from flow_core.interfaces.events import BlockChanged, EventKind
 from flow_core.interfaces.scaling import BlockLimits
 from flow_executors.scaling.blocks import BlockJobs
 from flow_executors.scaling.core import Decision, ScalingCore
-from flow_executors.scaling.failures import BlockErrorHandler, describe, give_up, how
+from flow_executors.scaling.failures import describe, give_up, how
 from flow_executors.scaling.host import BlockHost
 from flow_executors.scaling.strategies import strategy_of
 from flow_providers.errors import ProviderError
@@ -34,7 +34,7 @@ class Scaler:
         provider: Gives and takes jobs.
         context: Of the start.
         block_error_handler: True, or None: give up when ``max(1, init_blocks)`` blocks have failed one after another
-            and none is left. False: never give up. Or the user's own, see ``BlockErrorHandler``.
+            and none is left. False: never give up. Or the user's own, see ``failures.BlockErrorHandler``.
         slots_hint: Tasks that one block will run at once, where that is known before the first one connects.
     """
 
@@ -43,7 +43,7 @@ class Scaler:
         host: BlockHost,
         provider: ExecutionProvider,
         context: RunContext,
-        block_error_handler: bool | BlockErrorHandler | None = None,
+        block_error_handler: object = None,
         *,
         slots_hint: int = 0,
     ) -> None:
@@ -60,6 +60,7 @@ class Scaler:
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
         self._poked = False
+        self._stopped = False
         self._closed = False
         self._gave_up = False
         self._cause: BaseException | None = None
@@ -99,7 +100,7 @@ class Scaler:
         self._poke()
         return names
 
-    def scale_in(self, blocks: int, *, max_idletime_s: float | None = None, timeout_s: float = 60.0) -> Sequence[str]:
+    def scale_in(self, blocks: int, max_idletime_s: float | None = None, timeout_s: float = 60.0) -> Sequence[str]:
         """Drain up to so many blocks that have nothing to do, and give them back; return their ids.
 
         Blocks for ``timeout_s`` at most; what is not drained by then goes on draining.
@@ -145,14 +146,20 @@ class Scaler:
         """Tasks that one block runs at once; 0 where not known yet."""
         return self._core.slots_per_block
 
+    def stop(self) -> None:
+        """Submit nothing more from now on; does not wait."""
+        with self._wake:
+            self._stopped = True
+            self._wake.notify_all()
+
     def close(self, timeout_s: float) -> list[str]:
         """Cancel all jobs and end the thread; return what had to be forced or is left. Idempotent."""
         deadline = time.monotonic() + timeout_s
-        with self._wake:
+        self.stop()
+        with self._lock:
             if self._closed:
                 return []
             self._closed = True
-            self._wake.notify_all()
         left = []
         if self._thread.is_alive():
             self._thread.join(max(0.1, timeout_s))
@@ -172,10 +179,10 @@ class Scaler:
             except Exception:
                 self._log.exception("scaling of %s: this turn failed, the next one comes", self._host.label)
             with self._wake:
-                if not self._poked and not self._closed:
+                if not self._poked and not self._stopped:
                     self._wake.wait(self._patience_s())
                 self._poked = False
-                if self._closed:
+                if self._stopped:
                     return
             self._rest()
 
@@ -190,7 +197,7 @@ class Scaler:
     def _rest(self) -> None:
         """Let events that come together be answered together."""
         with self._wake:
-            if not self._closed:
+            if not self._stopped:
                 self._wake.wait(_POKED_S)
 
     def _turn(self) -> None:
@@ -205,7 +212,7 @@ class Scaler:
 
     def _carry_out(self, decision: Decision) -> None:
         for _ in range(decision.add):
-            if self._closed or self._submit_one()[1] is not None:
+            if self._stopped or self._submit_one()[1] is not None:
                 break
         if decision.release:
             self._release(decision.release, self._context.scaling.max_idletime_s)
@@ -336,7 +343,8 @@ class Scaler:
         tails = self._the_jobs().tails(dict(list(jobs.items())[-3:]))
         error: BaseException | None = give_up(describe(self._host.label, failed, jobs, tails), self._cause)
         if callable(self._handler):
-            error = self._handler(self._host, failed)
+            answer = self._handler(self._host, failed)
+            error = answer if isinstance(answer, BaseException) else None
         if error is not None:
             self._gave_up = True
             broken = error if isinstance(error, ExecutorError) else give_up(str(error), error)
@@ -357,4 +365,4 @@ class Scaler:
 
     def _wait(self, done: Callable[[], bool], timeout_s: float) -> bool:
         with self._wake:
-            return self._wake.wait_for(lambda: done() or self._closed, timeout_s)
+            return self._wake.wait_for(lambda: done() or self._stopped, timeout_s)
