@@ -230,10 +230,12 @@ def test_options_add_up_and_the_call_comes_first(kernel: RecordingKernel) -> Non
 
 
 def test_the_decorators_walltime_holds_for_each_call(kernel: RecordingKernel) -> None:
-    app: AppBase[..., Any] = python_app(walltime=5)(lambda: None)
-    app()
+    @python_app(walltime=5)
+    def function() -> None: ...
+
+    function()
     assert kernel.last.options.spec.walltime_s == 5.0
-    app(walltime=None)
+    function(walltime=None)
     assert kernel.last.options.spec.walltime_s is None
 
 

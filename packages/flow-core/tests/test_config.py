@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -126,8 +126,9 @@ def test_a_wrong_option_is_named(option: str, value: Any, says: str) -> None:
 
 
 def test_too_many_positional_options_are_a_configuration_error() -> None:
+    many: list[Any] = [None] * 50
     with pytest.raises(ConfigurationError, match="at most"):
-        Config(*cast("list[Any]", [None] * 50))
+        Config(*many)
 
 
 def test_options_may_be_changed_and_are_checked_again() -> None:
