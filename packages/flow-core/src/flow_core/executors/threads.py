@@ -160,7 +160,7 @@ class _Pool:
             raise ExecutorClosed(f"executor {self.label!r} was shut down")
         self.waiting[key] = call
         self._queue.put(key)
-        if self._missing:
+        if self._missing and len(self.waiting) + len(self.running) > len(self._workers):
             self._grow()
         if self._closed() and self.waiting.pop(key, None) is not None:
             raise ExecutorClosed(f"executor {self.label!r} was shut down")
@@ -243,6 +243,8 @@ class _Pool:
             if call is None:
                 continue
             running[key] = worker
+            if self._missing and waiting and len(running) >= len(self._workers):
+                self._grow()  # submit() may have taken this thread for idle
             started_ns = now()
             listener.started(((key, started_ns, place),))
             outcome = self._run(worker, key, call)

@@ -28,7 +28,7 @@ FINISHED = "FINISHED"
 """The stdlib's own names of the states, which ``wait`` and ``as_completed`` look at."""
 
 _logger = logging.getLogger("flow.futures")
-_lock = threading.Lock()
+_lock = threading.RLock()  # a finalizer or signal handler may settle a future while this thread settles others
 
 
 class _Waiter(Protocol):
@@ -338,6 +338,11 @@ def run_callbacks(futures: Iterable[Future[object]]) -> None:
         _trampoline.queue = None
 
 
+def in_callback() -> bool:
+    """Tell whether the calling thread is in a callback of a lean future."""
+    return _trampoline.queue is not None
+
+
 def _call(callback: Callable[[Future[R]], object], future: Future[R]) -> None:
     try:
         callback(future)
@@ -347,7 +352,7 @@ def _call(callback: Callable[[Future[R]], object], future: Future[R]) -> None:
 
 def _renew_lock() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_renew_lock)

@@ -174,7 +174,7 @@ class Core:
 
     def placed(self, task: Task) -> None:
         """The task has its executor and needs no staging."""
-        if not task.state.final:
+        if task.state < State.exec_done:
             self._launch(task)
 
     def unplaced(self, given: tuple[Task, BaseException]) -> None:
@@ -295,7 +295,7 @@ class Core:
     # -- how: towards a launch
 
     def _add_edge(self, parent: Task, child: Task) -> None:
-        if parent.state.final:
+        if parent.state >= State.exec_done:
             if parent.error is not None:
                 child.more().failures.append((str(parent), parent.error))
             return
@@ -461,8 +461,13 @@ class Core:
                 parent, waiting = queue.popleft()
                 failure = None if parent.error is None else (str(parent), parent.error)
                 for child in waiting:
-                    if not child.state.final:
-                        self._parent_done(child, failure)
+                    if child.state >= State.exec_done:
+                        continue
+                    if failure is not None:
+                        child.more().failures.append(failure)
+                    child.waiting -= 1
+                    if not child.waiting:
+                        self._unblocked(child)
         finally:
             self._spreading = None
 

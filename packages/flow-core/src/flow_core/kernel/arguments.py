@@ -6,7 +6,8 @@ import inspect
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from flow_core.graph.resolver import ATOMS, may_hold_files, one_level, refuse_hidden, shallow
+from flow_core.futures.app_future import AppFuture
+from flow_core.graph.resolver import ATOMS, DEEP, may_hold_files, one_level, refuse_hidden, shallow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,9 +30,14 @@ def are_plain(args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
 
 def need_staging(args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
     """Tell whether staging must look at resolved arguments."""
+    for value in args:
+        if type(value) not in ATOMS and may_hold_files(value):
+            return True
+    if not kwargs:
+        return False
     if not _SPECIAL.isdisjoint(kwargs):
         return True
-    return any(type(value) not in ATOMS and may_hold_files(value) for value in (*args, *kwargs.values()))
+    return any(type(value) not in ATOMS and may_hold_files(value) for value in kwargs.values())
 
 
 class Arguments:
@@ -40,6 +46,7 @@ class Arguments:
     def __init__(self, resolver: Resolver | None) -> None:
         """Take ``Config.dependency_resolver``."""
         self._resolver = resolver
+        self._quick = resolver is None or resolver is DEEP
 
     def futures(self, task: Task) -> list[Future[Any]]:
         """Return the futures in a call's arguments.
@@ -55,21 +62,32 @@ class Arguments:
             found.append(future)
             return future
 
-        inputs = task.kwargs.get("inputs")
-        if isinstance(inputs, list):
-            task.kwargs = {**task.kwargs, "inputs": list(inputs)}
+        quick = self._quick
         for index, value in enumerate(task.args):
-            if type(value) not in ATOMS:
+            if quick and type(value) is AppFuture:
+                found.append(value)
+            elif type(value) not in ATOMS:
                 self._gather(task, index, value, collect)
-        for name, value in task.kwargs.items():
-            if type(value) not in ATOMS:
-                self._gather(task, name, value, collect)
+        if task.kwargs:
+            inputs = task.kwargs.get("inputs")
+            if isinstance(inputs, list):
+                task.kwargs = {**task.kwargs, "inputs": list(inputs)}
+            for name, value in task.kwargs.items():
+                if type(value) not in ATOMS:
+                    self._gather(task, name, value, collect)
         return found
 
     def resolve(self, task: Task) -> None:
         """Put results in the place of futures; all of them are done and ended well."""
-        task.args = tuple([self._resolved(task, index, value) for index, value in enumerate(task.args)])
-        task.kwargs = {name: self._resolved(task, name, value) for name, value in task.kwargs.items()}
+        quick = self._quick
+        task.args = tuple(
+            [
+                value._result if quick and type(value) is AppFuture else self._resolved(task, index, value)
+                for index, value in enumerate(task.args)
+            ]
+        )
+        if task.kwargs:
+            task.kwargs = {name: self._resolved(task, name, value) for name, value in task.kwargs.items()}
 
     def _gather(self, task: Task, where: int | str, value: object, collect: Callable[[Future[Any]], object]) -> None:
         self._way(task, where, value)(value, collect)

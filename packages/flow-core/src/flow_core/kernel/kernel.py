@@ -21,6 +21,7 @@ from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.files import File
 from flow_core.futures.app_future import AppFuture, TaskFiles
 from flow_core.futures.data_future import DataFuture
+from flow_core.futures.lean import settle_quietly
 from flow_core.graph.core import Core
 from flow_core.graph.failures import cancellation, halted_error
 from flow_core.graph.retry import Budgets
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from flow_core.graph.core import Failure
 
 _BODIES = "flow-join"
-_BODY_THREADS = 4
+_BODY_THREADS = 500  # started only while all others are busy: bodies may wait for tasks
 _epochs = itertools.count(1)
 
 
@@ -266,8 +267,8 @@ class DataFlowKernel:
         foreign: list[Future[Any]] = []
         failures: list[Failure] = []
         for future in futures:
-            task = _task_of(future)
-            if task is not None and task.home is self:
+            task = future._handle if type(future) is AppFuture else _task_of(future)
+            if type(task) is Task and task.home is self:
                 parents.append(task)
             elif not future.done():
                 foreign.append(future)
@@ -409,8 +410,10 @@ class DataFlowKernel:
         self._reactor.renew_after_fork()
         self._core.live, live = {}, self._core.live
         for task in live.values():
-            if not task.future.done():
-                task.future.set_exception(KernelClosedError(f"{task} belongs to the process this one was forked from"))
+            future = task.future
+            future._watch = None  # its lock may be held by a thread that does not exist here
+            error = KernelClosedError(f"{task} belongs to the process this one was forked from")
+            settle_quietly([(future, None, error)])
 
 
 _ALL_TAKEN = frozenset(("inputs", "outputs", "stdout", "stderr"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from flow_core.apps.definition import AppKind
 from flow_core.errors import ConfigurationError, ExecutorError
 from flow_core.graph.core import Core, Effect, Effects, Failure
+from flow_core.graph.states import State
 from flow_core.interfaces.memoizer import MemoEntry
 from flow_core.kernel.arguments import Arguments, need_staging
 from flow_core.kernel.join import JoinBody, returned_futures, unwrapped
@@ -83,12 +84,20 @@ class Launcher:
         }
 
     def perform(self, effects: Effects) -> None:
-        """Carry out effects in their order. What goes wrong with one task becomes that task's failure."""
-        for effect, task, given in effects:
-            try:
-                self._ways[effect](task, given)
-            except Exception as error:
-                self._reactor.post(self._core.failed, (task, error))
+        """Carry out effects in their order. What goes wrong with one task becomes that task's failure.
+
+        If an interrupt comes, the list is left with what was not carried out.
+        """
+        done = 0
+        try:
+            for effect, task, given in effects:
+                try:
+                    self._ways[effect](task, given)
+                except Exception as error:
+                    self._reactor.post(self._core.failed, (task, error))
+                done += 1
+        finally:
+            del effects[:done]
 
     # -- before the first try
 
@@ -149,7 +158,7 @@ class Launcher:
     # -- a try
 
     def _place(self, task: Task, _given: object) -> None:
-        if task.state.final:
+        if task.state >= State.exec_done:
             return
         try:
             self.choose(task)

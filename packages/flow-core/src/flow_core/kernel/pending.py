@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from flow_core.executors.threads import in_worker
+from flow_core.futures.lean import in_callback
 
 _LOOK_S = 1.0
 
@@ -22,11 +23,10 @@ class Gate:
         self._changed = threading.Condition()
         self._waiting = 0
         self._open = False
-        self._here = threading.local()
 
     def enter(self) -> None:
         """Wait for room, as long as it takes."""
-        if self._unfinished() < self.limit or in_worker() or getattr(self._here, "exempt", False):
+        if self._unfinished() < self.limit or in_worker() or in_callback():
             return
         with self._changed:
             self._waiting += 1
@@ -46,7 +46,3 @@ class Gate:
         """Let everybody through: the kernel closes."""
         self._open = True
         self.ended()
-
-    def exempt_this_thread(self) -> None:
-        """Never let the calling thread wait: it carries out what tasks wait for."""
-        self._here.exempt = True

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LOCK_WAIT_S = 10.0
 _ROUND = 512  # effects gathered at most before they are carried out
 
 
@@ -48,6 +47,8 @@ class Reactor:
         self._inbox: deque[Event] = deque()
         self._lock = threading.Lock()
         self._here = _Here()
+        self._owner = 0
+        self._left: list[Future[Any]] = []
 
     # -- TryListener
 
@@ -72,20 +73,20 @@ class Reactor:
     def call(self, handler: Callable[[], T], otherwise: T) -> T:
         """Handle all events so far, then call something under the lock and return what it returns.
 
-        Returns ``otherwise`` if the lock cannot be had, which happens only in a signal handler that interrupted its
-        holder.
+        Returns ``otherwise`` in a signal handler or finalizer that interrupted this very thread while it had the lock.
         """
-        if not self._lock.acquire(timeout=_LOCK_WAIT_S):
+        if self._owner == threading.get_ident():
             return otherwise
         ended: list[Task] = []
         callbacks: list[Future[Any]] = []
-        try:
-            self._drain()
-            answer = handler()
-            effects = self._take(ended, callbacks)
-        finally:
-            self._lock.release()
-        self._carry_out(effects, ended)
+        with self._lock:
+            try:
+                self._drain()
+                answer = handler()
+                effects = self._take(ended, callbacks)
+            finally:
+                self._owner = 0
+        self._carry_out(effects, ended, callbacks)
         self.pump()
         run_callbacks(callbacks)
         return answer
@@ -99,15 +100,17 @@ class Reactor:
         ended: list[Task] = []
         callbacks: list[Future[Any]] = []
         while True:
-            while inbox and len(effects) < _ROUND and lock.acquire(False):
-                try:
-                    self._drain()
-                    effects += self._take(ended, callbacks)
-                finally:
-                    lock.release()
+            # Not acquire(False): an interrupt (Ctrl-C) right after it would leave the lock taken for ever.
+            while inbox and len(effects) < _ROUND and not lock.locked():
+                with lock:
+                    try:
+                        self._drain()
+                        effects += self._take(ended, callbacks)
+                    finally:
+                        self._owner = 0
             if not effects and not ended:
                 break
-            self._carry_out(effects, ended)
+            self._carry_out(effects, ended, callbacks)
             effects, ended = [], []
         if callbacks:
             run_callbacks(callbacks)
@@ -116,6 +119,7 @@ class Reactor:
 
     def _drain(self) -> None:
         """Handle the inbox; the lock is held."""
+        self._owner = threading.get_ident()
         take = self._inbox.popleft
         try:
             while True:
@@ -135,6 +139,9 @@ class Reactor:
             now, core.ended = core.ended, []
             ended += now
             callbacks += self._settle(now)
+        if self._left:
+            callbacks += self._left
+            self._left = []
         effects, core.effects = core.effects, []
         return effects
 
@@ -149,8 +156,8 @@ class Reactor:
             future._handle = task.state.name
         return settle_quietly(batch)[1]
 
-    def _carry_out(self, effects: Effects, ended: list[Task]) -> None:
-        """Do what the graph asks for."""
+    def _carry_out(self, effects: Effects, ended: list[Task], callbacks: list[Future[Any]]) -> None:
+        """Do what the graph asks for. If Ctrl-C interrupts it, what is left is done with the next event."""
         here = self._here
         before, here.performing = here.performing, True
         try:
@@ -158,8 +165,17 @@ class Reactor:
                 self.perform(effects)
             if ended:
                 self.on_ended(ended)
+        except BaseException:
+            self._inbox.append((self._put_back, (effects, callbacks)))
+            raise
         finally:
             here.performing = before
+
+    def _put_back(self, left: tuple[Effects, list[Future[Any]]]) -> None:
+        """Take over from a thread that was interrupted; the lock is held."""
+        effects, callbacks = left
+        self.core.effects += effects
+        self._left += callbacks
 
     def renew_after_fork(self) -> None:
         """Forget locks and events of threads that do not exist in this process."""
