@@ -62,12 +62,12 @@ def test_standard_output_goes_to_an_automatically_named_file(kernel: flow.DataFl
     assert Path(future.stdout).is_relative_to(kernel.run_dir)
 
 
-def test_standard_output_can_be_overwritten_by_mode(workdir: Path):
+def test_standard_output_can_be_overwritten_by_mode(tmp_path: Path):
     @bash_app
     def echo(text, stdout=None):
         return f"echo {text}"
 
-    path = str(Path("mode.txt").absolute())
+    path = str(tmp_path / "mode.txt")
     echo("one", stdout=path).result()
     echo("two", stdout=path).result()
     assert Path(path).read_text() == "one\ntwo\n"
