@@ -59,6 +59,8 @@ class UsageTracker:
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._ended = False
+        self._lock = threading.Lock()
+        self._last: bytes | None = None
 
     def start(self, executors: int) -> None:
         """Send the start of the run; the address is resolved by a thread of its own."""
@@ -69,16 +71,18 @@ class UsageTracker:
         self._thread.start()
 
     def end(self, executors: int, tasks: int, failures: int, exit_code: int = 0) -> None:
-        """Send the end of the run; not at all if the address is still being resolved. Idempotent."""
+        """Send the end of the run, once the address is resolved; not if the process ends before. Idempotent."""
         if not self.active or self._ended or self._thread is None:
             return
         self._ended = True
         message = {**self._about(), "event": "end", "time_ns": time.time_ns(), "executors": executors}
         message |= {"tasks": tasks, "failures": failures, "exit_code": exit_code}
         self._thread.join(_WAIT_S)
-        if self._socket is not None:
-            self._send(self._socket, _encode(message))
-            self._socket.close()
+        with self._lock:
+            if self._socket is not None:
+                self._finish(self._socket, _encode(message))
+            else:
+                self._last = _encode(message)
 
     def _about(self) -> dict[str, object]:
         return {
@@ -110,9 +114,14 @@ class UsageTracker:
             self._logger.debug("Usage is not sent: %s", error)
             return
         self._send(link, message)
-        self._socket = link
-        if self._ended:
-            link.close()
+        with self._lock:
+            self._socket = link
+            if self._last is not None:
+                self._finish(link, self._last)
+
+    def _finish(self, link: socket.socket, message: bytes) -> None:
+        self._send(link, message)
+        link.close()
 
     def _send(self, link: socket.socket, message: bytes) -> None:
         try:
