@@ -49,3 +49,17 @@ def slurm() -> Iterator[dict[str, str]]:
     """A Slurm of four nodes that is forgotten about finished jobs after 300 s."""
     with service("slurm", "sbatch", {"SLURM_TEST_UTS": "1" if os.getuid() == 0 else "0"}) as variables:
         yield variables
+
+
+@pytest.fixture(scope="module")
+def gridengine() -> Iterator[dict[str, str]]:
+    """A Grid Engine of one host with 16 slots."""
+    with service("sge", "sge_qmaster") as variables:
+        yield variables
+
+
+@pytest.fixture(scope="module")
+def torque() -> Iterator[dict[str, str]]:
+    """Commands of the Torque kind over a Slurm of four nodes."""
+    with service("torque", "slurmctld") as variables:
+        yield variables

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from flow_providers.cluster.gridengine.provider import GridEngineProvider as GridEngineProvider
+    from flow_providers.cluster.pbspro.provider import PBSProProvider as PBSProProvider
     from flow_providers.cluster.slurm.provider import SlurmProvider as SlurmProvider
+    from flow_providers.cluster.torque.provider import TorqueProvider as TorqueProvider
     from flow_providers.interfaces.channel import (
         Channel as Channel,
         CommandResult as CommandResult,
@@ -30,6 +33,9 @@ _HOMES = {
     "Launcher": "flow_providers.interfaces.launcher",
     "ExecutionProvider": "flow_providers.interfaces.provider",
     "LocalProvider": "flow_providers.local.provider",
+    "GridEngineProvider": "flow_providers.cluster.gridengine.provider",
+    "PBSProProvider": "flow_providers.cluster.pbspro.provider",
+    "TorqueProvider": "flow_providers.cluster.torque.provider",
     "SlurmProvider": "flow_providers.cluster.slurm.provider",
 }
 

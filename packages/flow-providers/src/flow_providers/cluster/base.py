@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from shlex import quote
 from threading import Lock
 
@@ -21,6 +22,7 @@ from flow_providers.errors import (
 )
 from flow_providers.interfaces.channel import Channel, CommandResult
 from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
+from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.interfaces.provider import ExecutionProvider
 from flow_providers.jobs.files import Environment, JobFiles, script_dir_of, tail_of, write_job
@@ -147,6 +149,8 @@ class ClusterProvider(ExecutionProvider):
     def submit(  # noqa: D102
         self, command: str, tasks_per_node: int, job_name: str = "flow.auto", *, extras: JobExtras = NO_EXTRAS
     ) -> str:
+        if tasks_per_node < 1:
+            raise SubmitException(f"tasks_per_node={tasks_per_node} must be at least 1")
         job = JobFiles.of(script_dir_of(self.channel), job_name, extras.tag)
         name = f"{job.tag}.{safe_name(job_name)}"[: self.name_limit]
         write_job(
@@ -272,11 +276,22 @@ class ClusterProvider(ExecutionProvider):
         with self._lock:
             absent = self._tracker.listed(time.monotonic(), asked, rows)
         history = self.history(absent) if absent else {}
+        history = merged(history, self._left_behind([job_id for job_id in absent if job_id not in history]))
         with self._lock:
             self._tracker.looked_up(time.monotonic(), absent, history)
             ended = [job_id for job_id in asked if self._tracker.status(job_id).terminal and job_id in self._files]
         self._polled_at, self._polled = time.monotonic(), frozenset(asked)
         self._remove_secrets(ended)
+
+    def _left_behind(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:
+        """Return how jobs ended by the exit codes that their own scripts left, where the scheduler does not tell."""
+        files = {self._files[job_id].exit_code: job_id for job_id in job_ids if job_id in self._files}
+        if not files:
+            return {}
+        paths = " ".join(quote(path) for path in files)
+        lines = self.run(f'for f in {paths}; do [ -s "$f" ] && echo "$(cat "$f") $f"; done; true').stdout.splitlines()
+        found = (line.split(" ", 1) for line in lines if " " in line)
+        return {files[path]: ended_with(code) for code, path in found if path in files and code.isdecimal()}
 
     def _remove_secrets(self, ended: Sequence[str]) -> None:
         """Remove secrets of ended jobs, whose own scripts may have been killed or never run."""
@@ -289,8 +304,6 @@ class ClusterProvider(ExecutionProvider):
             return
 
     def _with_files(self, job_id: str, status: JobStatus) -> JobStatus:
-        from dataclasses import replace
-
         files = self._files.get(job_id)
         return status if files is None else replace(status, stdout_path=files.stdout, stderr_path=files.stderr)
 
@@ -298,6 +311,14 @@ class ClusterProvider(ExecutionProvider):
         with self._lock:
             self._tracker.asked([job_id])
             return self._with_files(job_id, self._tracker.status(job_id))
+
+
+def ended_with(code: str) -> JobStatus:
+    """Return the status of a job whose script ended with an exit code."""
+    number = int(code)
+    signal = number - 128 if 128 < number < 128 + 65 else None
+    state = JobState.COMPLETED if number == 0 else JobState.FAILED
+    return JobStatus(state, exit_code=number, signal=signal)
 
 
 def words(result: CommandResult) -> str:

@@ -51,6 +51,11 @@ class JobFiles:
         return f"{self.folder}/{self.stem}.err"
 
     @property
+    def exit_code(self) -> str:
+        """Where the script of a batch job leaves its exit code."""
+        return f"{self.folder}/{self.stem}.exit"
+
+    @property
     def secrets(self) -> str:
         """Directory of the secret files."""
         return f"{self.folder}/{self.stem}.secrets"

@@ -99,6 +99,8 @@ class JobTracker:
         ]
 
     def _take(self, job: _Tracked, row: JobStatus) -> None:
+        if job.cancelled and row.state is JobState.FAILED and row.signal is not None:
+            row = replace(row, state=JobState.CANCELLED)  # some schedulers only tell the signal we had sent
         if row.state is not JobState.UNKNOWN:
             job.status = row
         elif job.status is _NOT_SEEN_YET:

@@ -1,0 +1,154 @@
+"""Jobs of Grid Engine (Sun, Son of, Univa, Altair)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from shlex import quote
+
+from flow_providers.cluster.base import ClusterProvider, listed, words
+from flow_providers.cluster.gridengine.parse import (
+    parse_names,
+    parse_qacct,
+    parse_qdel_refusals,
+    parse_qstat,
+    parse_qsub,
+)
+from flow_providers.cluster.local_time import with_zone
+from flow_providers.errors import SchedulerUnavailable
+from flow_providers.interfaces.channel import Channel, CommandResult
+from flow_providers.interfaces.job_status import JobStatus
+from flow_providers.jobs.files import JobFiles
+from flow_providers.options import checked
+
+_AWAY = ("unable to contact qmaster", "unable to send message to qmaster", "got select timeout", "commlib error")
+_QACCT_BATCH = 50  # it reads its whole log for each
+_QSTAT = with_zone('qstat -xml -u "$(id -un)"')
+
+
+class GridEngineProvider(ClusterProvider):
+    """Submits by ``qsub``, asks by ``qstat -xml`` and, for jobs that left it, ``qacct``; cancels by ``qdel``.
+
+    Args:
+        channel: How the scheduler is reached; None: on this machine.
+        nodes_per_block: Nodes of a job; more than one needs a ``parallel_environment``.
+        init_blocks: Jobs at the start.
+        min_blocks: Fewest jobs.
+        max_blocks: Most jobs.
+        parallelism: Wanted slots per active task.
+        walltime: ``HH:MM:SS``.
+        scheduler_options: Lines put after the ``#$`` directives.
+        worker_init: Bash code run before the command.
+        launcher: Multiplies the command on the nodes; None: ``SingleNodeLauncher()``.
+        cmd_timeout: Seconds a command of the scheduler may take.
+        queue: Queue; None: whichever fits.
+        project: Project to charge.
+        parallel_environment: Asks for slots of this environment: ``cores_per_node``, or else ``tasks_per_node``, on
+            each of ``nodes_per_block`` nodes. None: one slot.
+        cores_per_node: Cores on each node, told as FLOW_CORES.
+        mem_per_node: GB on each node, asked for as ``h_vmem``, told as FLOW_MEMORY_GB.
+    """
+
+    label = "gridengine"
+    package = "flow_providers.cluster.gridengine"
+
+    @checked
+    def __init__(
+        self,
+        channel: Channel | None = None,
+        nodes_per_block: int = 1,
+        init_blocks: int = 1,
+        min_blocks: int = 0,
+        max_blocks: int = 10,
+        parallelism: float = 1,
+        walltime: str = "00:10:00",
+        scheduler_options: str = "",
+        worker_init: str = "",
+        launcher: object = None,
+        cmd_timeout: float = 60,
+        queue: str | None = None,
+        project: str | None = None,
+        parallel_environment: str | None = None,
+        cores_per_node: int | None = None,
+        mem_per_node: float | None = None,
+    ) -> None:
+        super().__init__(
+            channel=channel,
+            nodes_per_block=nodes_per_block,
+            init_blocks=init_blocks,
+            min_blocks=min_blocks,
+            max_blocks=max_blocks,
+            parallelism=parallelism,
+            walltime=walltime,
+            scheduler_options=scheduler_options,
+            worker_init=worker_init,
+            cmd_timeout=cmd_timeout,
+            launcher=launcher,
+        )
+        self.queue = queue
+        self.project = project
+        self.parallel_environment = parallel_environment
+        self.cores_per_node = cores_per_node
+        self.mem_per_node = mem_per_node
+
+    def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:  # noqa: D102
+        slots_per_node = self.cores_per_node or tasks_per_node
+        slots_here = slots_per_node if self.parallel_environment else 1
+        return {
+            "queue": self.queue,
+            "project": self.project,
+            "parallel_environment": self.parallel_environment,
+            "slots": self.nodes_per_block * slots_per_node,
+            "mem_per_slot_mb": math.ceil(self.mem_per_node * 1024 / slots_here) if self.mem_per_node else None,
+        }
+
+    def submit_command(self, job: JobFiles, name: str, tasks_per_node: int) -> str:  # noqa: D102
+        return f"qsub -terse {quote(job.script)}"
+
+    def parse_submit(self, result: CommandResult) -> str | None:  # noqa: D102
+        return parse_qsub(result.stdout)
+
+    def query_command(self, job_ids: Sequence[str]) -> str:  # noqa: D102
+        return _QSTAT
+
+    def parse_query(self, result: CommandResult) -> dict[str, JobStatus]:  # noqa: D102
+        self._insist(result)
+        rows = parse_qstat(result.stdout)
+        return {
+            job_id: replace(row, ends_at=row.started_at + (self.walltime_s or 0)) if row.started_at else row
+            for job_id, row in rows.items()
+        }
+
+    def history(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:  # noqa: D102
+        rows: dict[str, JobStatus] = {}
+        for i in range(0, len(job_ids), _QACCT_BATCH):
+            ids = listed(job_ids[i : i + _QACCT_BATCH], " ")
+            rows.update(parse_qacct(self.run(f"for id in {ids}; do qacct -j $id 2>/dev/null; done; true").stdout))
+        return rows
+
+    def cancel_command(self, job_ids: Sequence[str]) -> str:  # noqa: D102
+        return f"qdel {listed(job_ids)}"
+
+    def parse_cancel(self, result: CommandResult, job_ids: Sequence[str]) -> list[bool]:  # noqa: D102
+        said = result.stdout + result.stderr
+        refused = parse_qdel_refusals(said)
+        if result.exit_code != 0 and not refused and "does not exist" not in said:
+            raise SchedulerUnavailable(f"qdel failed: {words(result)}")
+        return [job_id not in refused for job_id in job_ids]
+
+    def find_command(self) -> str:  # noqa: D102
+        return _QSTAT
+
+    def parse_find(self, result: CommandResult) -> dict[str, str]:  # noqa: D102
+        self._insist(result)
+        return parse_names(result.stdout)
+
+    def is_away(self, result: CommandResult) -> bool:  # noqa: D102
+        said = (result.stderr + result.stdout).lower()
+        return any(text in said for text in _AWAY)
+
+    @staticmethod
+    def _insist(result: CommandResult) -> None:
+        if result.exit_code != 0 or "<?xml" not in result.stdout:
+            raise SchedulerUnavailable(f"qstat failed: {words(result)}")

@@ -1,0 +1,83 @@
+"""What the providers of the PBS family share: ``qsub``, ``qstat``, ``qdel``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from shlex import quote
+
+from flow_providers.cluster.base import ClusterProvider, listed, words
+from flow_providers.cluster.local_time import with_zone
+from flow_providers.cluster.pbs_parse import parse_names, parse_qstat, parse_qsub
+from flow_providers.errors import SchedulerUnavailable
+from flow_providers.interfaces.channel import CommandResult
+from flow_providers.interfaces.job_status import JobStatus
+from flow_providers.jobs.files import JobFiles
+
+_AWAY = (
+    "cannot connect to server",
+    "cannot connect to specified server",
+    "could not connect to",
+    "connection refused",
+    "communication failure",
+    "pbs_iff: cannot",
+    "end of file",
+    "unable to contact slurm controller",
+)
+_UNKNOWN = ("unknown job", "job has finished")
+_UNKNOWN_CODE = 153
+_REFUSED = ("unauthorized", "permission", "not authorized")
+
+
+class PBSFamilyProvider(ClusterProvider):
+    """Base of ``TorqueProvider`` and ``PBSProProvider``."""
+
+    name_limit = 15
+    qstat = "qstat -f"
+    """Command that tells everything about the jobs named after it."""
+
+    def submit_command(self, job: JobFiles, name: str, tasks_per_node: int) -> str:  # noqa: D102
+        # the paths again, since some wrappers of qsub do not read those in the script
+        return f"qsub -N {quote(name)} -o {quote(job.stdout)} -e {quote(job.stderr)} {quote(job.script)}"
+
+    def parse_submit(self, result: CommandResult) -> str | None:  # noqa: D102
+        return parse_qsub(result.stdout)
+
+    def query_command(self, job_ids: Sequence[str]) -> str:  # noqa: D102
+        return with_zone(f"{self.qstat} {listed(job_ids, ' ')}")
+
+    def parse_query(self, result: CommandResult) -> dict[str, JobStatus]:  # noqa: D102
+        self._insist(result)
+        return {
+            job_id: replace(row, ends_at=row.started_at + (self.walltime_s or 0)) if row.started_at else row
+            for job_id, row in parse_qstat(result.stdout).items()
+        }
+
+    def cancel_command(self, job_ids: Sequence[str]) -> str:  # noqa: D102
+        return f"qdel {listed(job_ids, ' ')}"
+
+    def parse_cancel(self, result: CommandResult, job_ids: Sequence[str]) -> list[bool]:  # noqa: D102
+        lines = [line for line in result.stderr.splitlines() if any(text in line.lower() for text in _REFUSED)]
+        return [not any(re.search(rf"\b{re.escape(job_id)}\b", line) for line in lines) for job_id in job_ids]
+
+    def find_command(self) -> str:  # noqa: D102
+        return (
+            'if flow_ids=$(qselect -u "$(id -un)" 2>/dev/null); '
+            'then [ -z "$flow_ids" ] || qstat -f $flow_ids; else qstat -f; fi'
+        )
+
+    def parse_find(self, result: CommandResult) -> dict[str, str]:  # noqa: D102
+        self._insist(result)
+        return parse_names(result.stdout)
+
+    def is_away(self, result: CommandResult) -> bool:  # noqa: D102
+        said = (result.stderr + result.stdout).lower()
+        return any(text in said for text in _AWAY)
+
+    @staticmethod
+    def _insist(result: CommandResult) -> None:
+        """Raise SchedulerUnavailable unless it answered: unknown jobs among those asked for are an answer."""
+        said = result.stderr.lower()
+        if result.exit_code not in (0, _UNKNOWN_CODE) and not any(text in said for text in _UNKNOWN):
+            raise SchedulerUnavailable(f"qstat failed: {words(result)}")

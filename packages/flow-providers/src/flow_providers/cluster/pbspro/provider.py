@@ -1,0 +1,84 @@
+"""Jobs of PBS Pro and OpenPBS."""
+
+from __future__ import annotations
+
+import math
+
+from flow_providers.cluster.pbs import PBSFamilyProvider
+from flow_providers.interfaces.channel import Channel
+from flow_providers.jobs.files import JobFiles
+from flow_providers.options import checked
+
+
+class PBSProProvider(PBSFamilyProvider):
+    """Submits by ``qsub``, asks by ``qstat -x -f -F json``, which has finished jobs too, and cancels by ``qdel``.
+
+    Args:
+        channel: How the scheduler is reached; None: on this machine.
+        account: Account to charge.
+        queue: Queue; None: the server's default.
+        scheduler_options: Lines put after the ``#PBS`` directives.
+        select_options: Further resources of the ``select`` request, such as ``'ngpus=4'``.
+        worker_init: Bash code run before the command.
+        nodes_per_block: Nodes (chunks) of a job.
+        cores_per_node: Cores asked for on each node, told as FLOW_CORES.
+        mem_per_node: GB asked for on each node, told as FLOW_MEMORY_GB; None: nothing is asked.
+        init_blocks: Jobs at the start.
+        min_blocks: Fewest jobs.
+        max_blocks: Most jobs.
+        parallelism: Wanted slots per active task.
+        launcher: Multiplies the command on the nodes; None: ``SingleNodeLauncher()``.
+        walltime: ``HH:MM:SS``.
+        cmd_timeout: Seconds a command of the scheduler may take.
+    """
+
+    label = "pbspro"
+    package = "flow_providers.cluster.pbspro"
+    qstat = "qstat -x -f -F json"
+
+    @checked
+    def __init__(
+        self,
+        channel: Channel | None = None,
+        account: str | None = None,
+        queue: str | None = None,
+        scheduler_options: str = "",
+        select_options: str = "",
+        worker_init: str = "",
+        nodes_per_block: int = 1,
+        cores_per_node: int = 1,
+        mem_per_node: float | None = None,
+        init_blocks: int = 1,
+        min_blocks: int = 0,
+        max_blocks: int = 100,
+        parallelism: float = 1,
+        launcher: object = None,
+        walltime: str = "00:20:00",
+        cmd_timeout: float = 120,
+    ) -> None:
+        super().__init__(
+            channel=channel,
+            nodes_per_block=nodes_per_block,
+            init_blocks=init_blocks,
+            min_blocks=min_blocks,
+            max_blocks=max_blocks,
+            parallelism=parallelism,
+            walltime=walltime,
+            scheduler_options=scheduler_options,
+            worker_init=worker_init,
+            cmd_timeout=cmd_timeout,
+            launcher=launcher,
+        )
+        self.account = account
+        self.queue = queue
+        self.select_options = select_options
+        self.cores_per_node = cores_per_node
+        self.mem_per_node = mem_per_node
+
+    def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:  # noqa: D102
+        return {
+            "account": self.account,
+            "queue": self.queue,
+            "select_options": self.select_options,
+            "mem_mb": None if self.mem_per_node is None else math.ceil(self.mem_per_node * 1024),
+        }

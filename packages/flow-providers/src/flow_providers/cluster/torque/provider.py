@@ -1,0 +1,79 @@
+"""Jobs of Torque."""
+
+from __future__ import annotations
+
+import math
+
+from flow_providers.cluster.pbs import PBSFamilyProvider
+from flow_providers.interfaces.channel import Channel
+from flow_providers.jobs.files import JobFiles
+from flow_providers.launchers.aprun import AprunLauncher
+from flow_providers.options import checked
+
+
+class TorqueProvider(PBSFamilyProvider):
+    """Submits by ``qsub``, asks by ``qstat -f``, cancels by ``qdel``.
+
+    How a job ended is taken from the scheduler, or from what the job's own script left behind where it does not say.
+
+    Args:
+        channel: How the scheduler is reached; None: on this machine.
+        account: Account to charge.
+        queue: Queue; None: the server's default.
+        scheduler_options: Lines put after the ``#PBS`` directives.
+        worker_init: Bash code run before the command.
+        nodes_per_block: Nodes of a job.
+        init_blocks: Jobs at the start.
+        min_blocks: Fewest jobs.
+        max_blocks: Most jobs.
+        parallelism: Wanted slots per active task.
+        launcher: Multiplies the command on the nodes; None: ``AprunLauncher()``.
+        walltime: ``HH:MM:SS``.
+        cmd_timeout: Seconds a command of the scheduler may take.
+        cores_per_node: Cores asked for on each node, told as FLOW_CORES; None: one for each copy of the command.
+        mem_per_node: GB asked for on each node, told as FLOW_MEMORY_GB; None: nothing is asked.
+    """
+
+    label = "torque"
+    package = "flow_providers.cluster.torque"
+
+    @checked
+    def __init__(
+        self,
+        channel: Channel | None = None,
+        account: str | None = None,
+        queue: str | None = None,
+        scheduler_options: str = "",
+        worker_init: str = "",
+        nodes_per_block: int = 1,
+        init_blocks: int = 1,
+        min_blocks: int = 0,
+        max_blocks: int = 100,
+        parallelism: float = 1,
+        launcher: object = None,
+        walltime: str = "00:20:00",
+        cmd_timeout: float = 120,
+        cores_per_node: int | None = None,
+        mem_per_node: float | None = None,
+    ) -> None:
+        super().__init__(
+            channel=channel,
+            nodes_per_block=nodes_per_block,
+            init_blocks=init_blocks,
+            min_blocks=min_blocks,
+            max_blocks=max_blocks,
+            parallelism=parallelism,
+            walltime=walltime,
+            scheduler_options=scheduler_options,
+            worker_init=worker_init,
+            cmd_timeout=cmd_timeout,
+            launcher=AprunLauncher() if launcher is None else launcher,
+        )
+        self.account = account
+        self.queue = queue
+        self.cores_per_node = cores_per_node
+        self.mem_per_node = mem_per_node
+
+    def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:  # noqa: D102
+        total = None if self.mem_per_node is None else math.ceil(self.mem_per_node * 1024) * self.nodes_per_block
+        return {"account": self.account, "queue": self.queue, "mem_mb": total}
