@@ -24,8 +24,7 @@ chaos: $(TOX)
 # All seven folders in one command: no flow* name is ever looked up on an index.
 .venv/installed: $(SOURCES) | check
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --force-reinstall --no-deps $(PACKAGES) \
-	  && .venv/bin/python -m pip install --quiet --disable-pip-version-check $(PACKAGES)
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check $(PACKAGES)
 	@touch $@
 
 $(TOX): | check
