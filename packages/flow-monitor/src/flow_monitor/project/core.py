@@ -260,7 +260,7 @@ class Fold:
 
     def _running(self, task_id: int, try_id: int, time_ns: int) -> None:
         if self.tally.state(task_id) != "running" and self._enter(task_id, "running", time_ns, try_id):
-            self._task(task_id, {"task_time_running": time_ns})
+            self._task(task_id, {}).setdefault("task_time_running", time_ns)
 
     def _try_ended(self, e: TryEnded) -> None:
         row: Row = {

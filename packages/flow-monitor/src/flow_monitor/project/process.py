@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -65,6 +66,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver; its end ends us
     with suppress(OSError):
         os.nice(10)
+    gc.set_threshold(100_000, 20, 100)  # rows are many and in no cycles
     try:
         job, patience_s = read_job(0)
         logger.info("projecting run %s", job.run_id)

@@ -10,13 +10,13 @@ from typing import Any
 from sqlalchemy import ColumnElement, Table, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.sql import Executable
+from sqlalchemy.engine import Connection, Dialect, Engine
+from sqlalchemy.sql import ClauseElement
 
 from flow_monitor.errors import ProjectionConflict
 from flow_monitor.log.reader import Position
 from flow_monitor.project.core import Row, Rows
-from flow_monitor.project.tally import AppSums, Tally
+from flow_monitor.project.tally import KEPT_KEYS, AppSums, Tally
 from flow_monitor.schema import tables as t
 
 _ORDER: tuple[Table, ...] = (
@@ -141,22 +141,47 @@ class RunStore:
 
 
 def _execute(connection: Connection, table: Table, rows: Iterable[Row], run_id: str | None = None) -> None:
-    """Insert rows or complete those that are there."""
-    names = tuple(column.name for column in table.columns)
-    blank = dict.fromkeys(names)
+    """Insert rows or complete those that are there. The driver is given plain values: that is half of the time."""
+    statement = _upsert(table, connection.dialect)
+    names = statement.names
+    if statement.positional:
+        at = None if run_id is None else names.index("run_id")
+        values = [[*map(row.get, names)] for row in rows]
+        if at is not None:
+            for one in values:
+                one[at] = run_id
+        connection.exec_driver_sql(statement.text, [tuple(one) for one in values])
+        return
+    blank: Row = dict.fromkeys(names)
     if run_id is not None:
         blank["run_id"] = run_id
-    connection.execute(_upsert(table, connection.dialect.name), [{**blank, **row} for row in rows])
+    connection.exec_driver_sql(statement.text, [{**blank, **row} for row in rows])
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """SQL as the driver takes it; ``names`` are the columns in the order of its places, or its parameters."""
+
+    text: str
+    names: tuple[str, ...]
+    positional: bool
 
 
 @cache
-def _upsert(table: Table, dialect: str) -> Executable:
+def _upsert(table: Table, dialect: Dialect) -> _Statement:
+    compiled: Any = _upsert_expression(table, dialect.name).compile(dialect=dialect)
+    positional = bool(compiled.positional)
+    names = compiled.positiontup if positional else compiled.params
+    return _Statement(str(compiled), tuple(names), positional)
+
+
+def _upsert_expression(table: Table, dialect: str) -> ClauseElement:
     make: Callable[[Table], Any] = postgresql_insert if dialect == "postgresql" else sqlite_insert
     statement = make(table).values({column.name: bindparam(column.name) for column in table.columns})
     keys = [column.name for column in table.primary_key]
     others = [column for column in table.columns if not column.primary_key]
     if table.name in _HISTORY or not others:
-        done: Executable = statement.on_conflict_do_nothing(index_elements=keys)
+        done: ClauseElement = statement.on_conflict_do_nothing(index_elements=keys)
         return done
     changes: Mapping[str, ColumnElement[object]] = {
         column.name: func.coalesce(column, statement.excluded[column.name])
@@ -164,7 +189,7 @@ def _upsert(table: Table, dialect: str) -> Executable:
         else func.coalesce(statement.excluded[column.name], column)
         for column in others
     }
-    merged: Executable = statement.on_conflict_do_update(index_elements=keys, set_=changes)
+    merged: ClauseElement = statement.on_conflict_do_update(index_elements=keys, set_=changes)
     return merged
 
 
@@ -181,11 +206,20 @@ def _load_tally(connection: Connection, run_id: str) -> Tally:
         tally.sums[row.task_func_name] = AppSums(
             row.task_kind, row.tries_ended, row.run_time_sum_ns, row.run_time_max_ns, row.cpu_sum_s, row.max_rss_kb
         )
-    live = select(t.try_.c.task_id, t.try_.c.try_id, t.try_.c.try_key).where(
-        t.try_.c.run_id == run_id, t.try_.c.task_try_time_returned.is_(None), t.try_.c.try_key.is_not(None)
-    )
-    for task_id, try_id, key in connection.execute(live):
-        tally.remember_key(key if key >= 0 else key + (1 << 64), task_id, try_id)
+    _load_keys(connection, run_id, tally)
     lost = connection.execute(select(func.sum(t.gap.c.events)).where(t.gap.c.run_id == run_id)).scalar()
     tally.lost = int(lost or 0)
     return tally
+
+
+def _load_keys(connection: Connection, run_id: str, tally: Tally) -> None:
+    """Load the keys of tries that have not ended, and of those that ended last: samples of them may still come."""
+    y = t.try_.c
+    keyed = select(y.task_id, y.try_id, y.try_key).where(y.run_id == run_id, y.try_key.is_not(None))
+    ended = keyed.where(y.task_try_time_returned.is_not(None)).order_by(y.task_try_time_returned.desc())
+    live = keyed.where(y.task_try_time_returned.is_(None))
+    for task_id, try_id, key in reversed(connection.execute(ended.limit(KEPT_KEYS)).all()):
+        tally.remember_key(key if key >= 0 else key + (1 << 64), task_id, try_id)
+        tally.forget_key(task_id, try_id)
+    for task_id, try_id, key in connection.execute(live):
+        tally.remember_key(key if key >= 0 else key + (1 << 64), task_id, try_id)

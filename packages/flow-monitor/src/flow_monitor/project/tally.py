@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 FINAL = frozenset({"exec_done", "memo_done", "failed", "dep_fail", "cancelled"})
 """States that a task never leaves."""
-_KEPT_KEYS = 50_000
+KEPT_KEYS = 50_000
+"""Keys of ended tries that are remembered."""
 
 
 @dataclass(slots=True)
@@ -94,7 +95,7 @@ class Tally:
         key = self.live.pop((task_id, try_id), None)
         if key is not None:
             self.ended_keys[key] = self.keys.pop(key)
-            if len(self.ended_keys) > _KEPT_KEYS:
+            if len(self.ended_keys) > KEPT_KEYS:
                 self.ended_keys.popitem(last=False)
 
     def owner(self, key: int) -> tuple[int, int] | None:

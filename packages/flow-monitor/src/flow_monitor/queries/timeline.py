@@ -16,7 +16,7 @@ _SAMPLE_BLOCKS = 40
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Tries that ran in a window of time; ``total`` counts those left out too (None: not counted)."""
+    """Tries that ran in a window of time; not ``complete`` where there were too many and some are left out."""
 
     spans: tuple[Span, ...]
     complete: bool
@@ -36,9 +36,10 @@ def spans(
         return Timeline((), True)
     low = bounds[0] if since is None else since
     high = bounds[1] if until is None else until
-    found = _some(connection, run_id, low, high + 1, limit + 1)
+    before = low if since is None else low - _longest(connection, run_id)
+    found = _some(connection, run_id, before, high + 1, limit + 1)
     if len(found) <= limit:
-        return Timeline(tuple(found), True)
+        return Timeline(tuple(s for s in found if s.start >= low or s.end is None or s.end >= low), True)
     step = max(1, (high + 1 - low) // _SAMPLE_BLOCKS)
     each = max(1, limit // _SAMPLE_BLOCKS)
     spread: list[Span] = []
@@ -91,6 +92,12 @@ def _bounds(connection: Connection, run_id: str) -> tuple[int, int] | None:
     w = t.workflow.c
     last = connection.execute(select(w.time_last_event).where(w.run_id == run_id)).scalar()
     return int(low), max(int(high), int(last or 0))
+
+
+def _longest(connection: Connection, run_id: str) -> int:
+    """Return how long the longest try took: none that began longer before a time was running at it."""
+    c = t.app.c
+    return int(connection.execute(select(func.max(c.run_time_max_ns)).where(c.run_id == run_id)).scalar() or 0)
 
 
 def _some(connection: Connection, run_id: str, low: int, high: int, limit: int) -> list[Span]:

@@ -1,0 +1,73 @@
+"""MonitoringHub: its options, and what it imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flow_core.errors import ConfigurationError
+from flow_core.interfaces.events import EventKind
+from flow_core.interfaces.sinks import RunInfo, SamplingSink
+from flow_monitor import MonitoringHub
+
+
+def test_the_options_of_old_configurations_are_taken() -> None:
+    hub = MonitoringHub(hub_address="login1", hub_port=55055, monitoring_debug=False, resource_monitoring_interval=10)
+    assert isinstance(hub, SamplingSink)
+    spec = hub.sampler()
+    assert spec is not None
+    assert spec.interval_s == 10.0
+
+
+def test_the_sampler_can_be_imported_by_its_name() -> None:
+    from importlib import import_module
+
+    spec = MonitoringHub().sampler()
+    assert spec is not None
+    module, _, name = spec.factory.partition(":")
+    sampler = getattr(import_module(module), name)(**dict(spec.settings))
+    sampler.close()
+
+
+def test_without_resource_monitoring_nothing_samples() -> None:
+    hub = MonitoringHub(resource_monitoring_enabled=False)
+    assert hub.sampler() is None
+    assert EventKind.SAMPLE not in hub.wants
+
+
+@pytest.mark.parametrize("interval", [0, -1, float("nan"), float("inf"), True, "10"])
+def test_a_bad_interval_is_named(interval: object) -> None:
+    with pytest.raises(ConfigurationError, match="resource_monitoring_interval"):
+        MonitoringHub(resource_monitoring_interval=interval)  # type: ignore[arg-type] # that is the point
+
+
+@pytest.mark.parametrize("endpoint", ["monitoring.db", "mysql://x/y", 7])
+def test_a_bad_endpoint_is_named_without_its_secrets(endpoint: object) -> None:
+    with pytest.raises(ConfigurationError, match="logging_endpoint"):
+        MonitoringHub(logging_endpoint=endpoint)  # type: ignore[arg-type] # that is the point
+
+
+def test_a_password_is_not_in_the_repr() -> None:
+    shown = repr(MonitoringHub(logging_endpoint="postgresql://me:secret@host/db"))
+    assert "secret" not in shown
+    assert "host/db" in shown
+
+
+def test_the_default_database_is_beside_the_run_directories(tmp_path: Path) -> None:
+    run = RunInfo("r", 1, tmp_path / "runs" / "004", "x", 1)
+    assert MonitoringHub()._endpoint(run) == f"sqlite:///{tmp_path}/runs/monitoring.db"
+
+
+def test_a_hub_that_was_never_started_closes() -> None:
+    hub = MonitoringHub()
+    hub.emit([])
+    assert hub.close(1) == 0
+
+
+def test_the_drivers_side_imports_no_database() -> None:
+    code = "import sys, flow_monitor.hub; print([m for m in ('sqlalchemy', 'alembic', 'psutil') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.strip() == "[]"

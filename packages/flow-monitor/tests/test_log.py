@@ -1,0 +1,201 @@
+"""The event log keeps what was written, whatever happens to its bytes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from flow_core.interfaces.call import TryKey
+from flow_core.interfaces.events import Event, EventsLost, Sampled, TaskChanged, TaskSubmitted, TryEnded
+from flow_core.interfaces.outcome import Place, Usage
+from flow_core.interfaces.sampler import Sample
+from flow_monitor.errors import LogError
+from flow_monitor.log.frames import pack
+from flow_monitor.log.reader import LogReader, Position
+from flow_monitor.log.records import header_json, read_header, rows_json
+from flow_monitor.log.writer import LogWriter
+from flow_monitor.testing.synthetic import SyntheticRun
+
+EVENTS = list(SyntheticRun(tasks=20, samples=3).events())
+
+
+def read_all(path: Path, *, final: bool = True) -> tuple[list[Event], int]:
+    events: list[Event] = []
+    damaged = 0
+    with LogReader(path) as reader:
+        while True:
+            portion = reader.read(50, final=final)
+            damaged += portion.damaged
+            if not portion.events:
+                return events, damaged
+            events += portion.events
+
+
+def written(path: Path, events: list[Event]) -> Path:
+    writer = LogWriter(path, "r", 1)
+    writer.append(events)
+    assert writer.close() == 0
+    return path
+
+
+def test_events_come_back_as_they_were_written(tmp_path: Path) -> None:
+    events, damaged = read_all(written(tmp_path / "log", EVENTS))
+    assert events == EVENTS
+    assert damaged == 0
+
+
+def test_nested_records_come_back_as_they_were_written(tmp_path: Path) -> None:
+    place = Place("htex", "0", "node", "m", 3, 99)
+    sample = Sample(5, TryKey(7), 99, 2, 50.0, 1.0, 0.5, 1 << 30, 2.5, 1, 2, 3, 4)
+    events: list[Event] = [
+        TryEnded(1, 2, 0, "OK", 1, 2, "htex", place, Usage(1.5, 0.5, 100, 1, 2), ""),
+        TryEnded(1, 3, 0, "LOST", 0, 0, "htex", None, None, "gone"),
+        Sampled(6, "htex", "0", "node", "m", (sample,)),
+    ]
+    assert read_all(written(tmp_path / "log", events))[0] == events
+
+
+def test_text_that_databases_refuse_is_replaced(tmp_path: Path) -> None:
+    path = written(tmp_path / "log", [TaskChanged(1, 2, "a\x00b\udc80c \u2603 \U0001f600")])
+    assert read_all(path)[0] == [TaskChanged(1, 2, "a\ufffdb\ufffdc \u2603 \U0001f600")]
+
+
+def test_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    path = written(tmp_path / "log", EVENTS)
+    with LogReader(path) as reader:
+        first = reader.read(10)
+    with LogReader(path, first.position) as reader:
+        assert first.events + reader.read(100_000).events == EVENTS
+
+
+def test_a_position_of_another_log_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "log", EVENTS)
+    with pytest.raises(LogError, match="no header at byte 3"):
+        LogReader(path, Position(100, 3))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_log_cut_anywhere_gives_a_beginning_of_it_and_can_be_continued(tmp_path: Path, data: st.DataObject) -> None:
+    path = tmp_path / "log"
+    path.unlink(missing_ok=True)
+    written(path, EVENTS[:40])
+    writer = LogWriter(path, "r", 2)
+    for event in EVENTS[40:80]:
+        writer.append([event])
+    writer.close()
+    os.truncate(path, data.draw(st.integers(0, path.stat().st_size)))
+    if path.stat().st_size:
+        before, _ = read_all(path, final=False)
+        assert before == EVENTS[: len(before)]
+    else:
+        before = []
+    written(path, EVENTS[:1])
+    assert read_all(path) == ([*before, EVENTS[0]], 0)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.floats(0, 1), byte=st.integers(0, 255))
+def test_a_changed_byte_costs_at_most_the_frame_it_is_in(tmp_path: Path, at: float, byte: int) -> None:
+    path = tmp_path / "log"
+    path.unlink(missing_ok=True)
+    writer = LogWriter(path, "r", 1)
+    header = path.stat().st_size
+    for event in EVENTS[:60]:
+        writer.append([event])
+    writer.close()
+    bytes_ = bytearray(path.read_bytes())
+    bytes_[header + int(at * (len(bytes_) - header - 1))] = byte
+    path.write_bytes(bytes_)
+    events, _ = read_all(path)
+    assert len(events) >= 59
+    assert all(event in EVENTS for event in events)
+
+
+def test_a_log_of_another_program_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(b"hello, I am no event log" * 10)
+    with pytest.raises(LogError, match="is not an event log of Flow"):
+        read_all(path)
+
+
+def test_a_log_of_a_newer_version_says_what_to_do() -> None:
+    head = json.loads(header_json("r", 1))
+    head["flow_events"] = 99
+    with pytest.raises(LogError, match="upgrade flow-monitor"):
+        read_header(json.dumps(head).encode())
+
+
+def test_fields_and_kinds_of_another_version_are_read_by_name() -> None:
+    head = json.loads(header_json("r", 1))
+    names = dict(head["events"])
+    head["events"] = [
+        ["TaskFrobnicated", ["time_ns", "how"]],
+        ["TaskChanged", ["state", "colour", "time_ns", "task_id"]],
+        ["TaskSubmitted", [n for n in names["TaskSubmitted"] if n not in ("label", "cache")]],
+    ]
+    decode = read_header(json.dumps(head).encode()).decode
+    rows = [[0, 1, "oddly"], [1, "failed", "red", 5, 6], [2, 1, 2, "app", "python", ["x"], [], [], [], "", "", None]]
+    assert decode(json.dumps(rows).encode()) == [
+        TaskChanged(5, 6, "failed"),
+        TaskSubmitted(1, 2, "app", "python", "", ("x",), ()),
+    ]
+
+
+def test_two_writers_of_one_log_are_refused(tmp_path: Path) -> None:
+    writer = LogWriter(tmp_path / "log", "r", 1)
+    with pytest.raises(LogError, match="its own run_dir"):
+        LogWriter(tmp_path / "log", "r", 1)
+    writer.close()
+
+
+def test_a_failed_write_is_counted_and_recorded_when_writing_works_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = LogWriter(tmp_path / "log", "r", 1)
+    write = os.write
+    parts = iter([7])
+
+    def full_disk(fd: int, data: memoryview) -> int:
+        for part in parts:
+            return write(fd, data[:part])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full_disk)
+    writer.append(EVENTS[:5])
+    monkeypatch.setattr(os, "write", write)
+    writer.append(EVENTS[5:8])
+    assert writer.close() == 5
+    events, damaged = read_all(tmp_path / "log")
+    assert damaged == 0
+    gap = events[0]
+    assert isinstance(gap, EventsLost)
+    assert (gap.count, "No space left" in gap.reason) == (5, True)
+    assert events[1:] == EVENTS[5:8]
+
+
+def test_an_event_that_cannot_be_encoded_costs_only_itself(tmp_path: Path) -> None:
+    class NotAnEvent:
+        pass
+
+    writer = LogWriter(tmp_path / "log", "r", 1)
+    writer.append([EVENTS[0], NotAnEvent(), EVENTS[1]])  # type: ignore[list-item] # that is the point
+    assert writer.close() == 1
+    events, _ = read_all(tmp_path / "log")
+    assert [e for e in events if not isinstance(e, EventsLost)] == EVENTS[:2]
+
+
+def test_a_reader_waits_for_the_rest_of_a_frame(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    head, frame = pack(header_json("r", 1)), pack(rows_json(EVENTS[:3]))
+    path.write_bytes(head + frame[:-2])
+    with LogReader(path) as reader:
+        assert reader.read().events == []
+        with path.open("ab") as more:
+            more.write(frame[-2:])
+        assert reader.read().events == EVENTS[:3]

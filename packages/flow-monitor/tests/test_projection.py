@@ -1,0 +1,196 @@
+"""From the log to the database: every event once, wherever the projection was stopped."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings, strategies as st
+from sqlalchemy import create_engine, text
+
+from flow_core.interfaces.events import (
+    Event,
+    EventsLost,
+    TaskChanged,
+    TaskEnded,
+    TaskSubmitted,
+    TryEnded,
+    TryLaunched,
+    TryStarted,
+)
+from flow_core.interfaces.outcome import Place
+from flow_monitor.errors import LogError, ProjectionConflict
+from flow_monitor.log.reader import LogReader, Position
+from flow_monitor.project.core import Fold, Rows
+from flow_monitor.project.projector import Job, Outage, Projector
+from flow_monitor.project.rebuild import rebuild, upgrade
+from flow_monitor.project.store import Progress, RunStore
+from flow_monitor.queries import workflows
+from flow_monitor.queries.database import open_database
+from flow_monitor.queries.records import RunState
+from flow_monitor.schema.engine import writing_engine
+from flow_monitor.testing.made import write_log
+from flow_monitor.testing.synthetic import SyntheticRun
+
+RUN = SyntheticRun(tasks=80, samples=6, fail_rate=0.4, seed=4)
+EVENTS = list(RUN.events())
+
+
+def dump(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Return all rows of all tables but where the projection stands."""
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        names = connection.execute(text("SELECT name FROM sqlite_master WHERE type='table' ORDER BY 1")).scalars().all()
+        found = {
+            name: sorted((tuple(row) for row in connection.execute(text(f'SELECT * FROM "{name}"'))), key=repr)
+            for name in names
+            if name not in ("projection", "resource")
+        }
+        resources = 'SELECT task_id, try_id, timestamp, hostname, psutil_process_cpu_percent FROM "resource"'
+        found["resource"] = sorted((tuple(row) for row in connection.execute(text(resources))), key=repr)
+    engine.dispose()
+    return found
+
+
+def in_batches(path: Path, log: Path, sizes: list[int]) -> None:
+    """Project a log with the process ended, and begun anew, after each batch."""
+    for size in [*sizes, 1 << 30]:
+        engine = writing_engine(f"sqlite:///{path}")
+        store = RunStore(engine, RUN.run_id, str(log))
+        before = store.resume()
+        fold = Fold(RUN.run_id, store.load_tally() if before.position.offset else None)
+        with LogReader(log, before.position) as reader:
+            portion = reader.read(size, final=True)
+        fold.fold(portion.events)
+        store.apply(fold.take(), before, Progress(portion.position, before.events + len(portion.events)), 1)
+        engine.dispose()
+
+
+@pytest.fixture
+def small_frames(tmp_path: Path) -> Path:
+    from flow_monitor.log.writer import LogWriter
+
+    path = tmp_path / "run" / "monitoring" / "events.log"
+    writer = LogWriter(path, RUN.run_id, 1)
+    for start in range(0, len(EVENTS), 7):
+        writer.append(EVENTS[start : start + 7])
+    writer.close()
+    return path
+
+
+def test_stopping_anywhere_and_resuming_gives_the_same_database(tmp_path: Path, small_frames: Path) -> None:
+    whole, parts = tmp_path / "whole.db", tmp_path / "parts.db"
+    for path, sizes in ((whole, []), (parts, [1, 30, 3, 200, 17, 90, 1, 1, 60])):
+        upgrade(f"sqlite:///{path}")
+        in_batches(path, small_frames, sizes)
+    assert dump(whole) == dump(parts)
+
+
+def test_a_rebuilt_database_equals_the_first(tmp_path: Path, small_frames: Path) -> None:
+    path = tmp_path / "monitoring.db"
+    first = rebuild(small_frames.parent.parent, f"sqlite:///{path}")
+    before = dump(path)
+    assert rebuild(small_frames, f"sqlite:///{path}") == first
+    assert dump(path) == before
+    assert first.events == len(EVENTS)
+
+
+@settings(max_examples=25, deadline=None)
+@given(order=st.permutations(range(len(EVENTS[:60]))), missing=st.sets(st.integers(0, 59), max_size=30))
+def test_any_order_and_any_gaps_give_counts_that_agree(order: list[int], missing: set[int]) -> None:
+    fold = Fold("r")
+    fold.fold([EVENTS[at] for at in order if at not in missing])
+    rows = fold.take()
+    assert all(n >= 0 for n in fold.tally.counts.values())
+    states: dict[str, int] = {}
+    for row in rows.keyed.get("task", {}).values():
+        if state := row.get("task_status"):
+            states[str(state)] = states.get(str(state), 0) + 1
+    sums: dict[str, int] = {}
+    for (_app, state), n in fold.tally.counts.items():
+        sums[state] = sums.get(state, 0) + n
+    assert {s: n for s, n in sums.items() if n} == states
+
+
+def test_every_task_of_a_log_with_gaps_has_its_rows(tmp_path: Path) -> None:
+    events: list[Event] = [
+        EventsLost(1, 40, "disk full"),
+        TryLaunched(2, 7, 0, 1, "htex"),
+        TryEnded(3, 8, 0, "OK", 1, 2, "htex", None, None),
+        TaskEnded(4, 8, "EXEC_DONE"),
+    ]
+    write_log(tmp_path, "r", events)
+    rebuild(tmp_path, f"sqlite:///{tmp_path / 'm.db'}")
+    with open_database(str(tmp_path / "m.db")) as database, database.connect() as connection:
+        run = workflows.one(connection, "r")
+        assert run.events_lost == 40
+        assert run.submitted == 2
+        assert workflows.counts_by_state(connection, "r") == {"launched": 1, "exec_done": 1}
+        assert workflows.gaps(connection, "r")[0].reason == "disk full"
+
+
+def fold_of(*events: Event) -> Rows:
+    fold = Fold("r")
+    fold.fold(events)
+    return fold.take()
+
+
+SUBMITTED = TaskSubmitted(1, 0, "app", "python", "", ("x",), ())
+
+
+def test_a_late_report_of_a_start_does_not_bring_a_finished_task_back() -> None:
+    rows = fold_of(SUBMITTED, TaskEnded(5, 0, "exec_done"), TryStarted(3, 0, 0, Place("x")))
+    assert rows.keyed["task"][0,]["task_status"] == "exec_done"
+
+
+def test_a_short_task_whose_start_was_never_reported_still_ran() -> None:
+    rows = fold_of(SUBMITTED, TryLaunched(2, 0, 0, 9, "x"), TryEnded(9, 0, 0, "OK", 4, 8, "x", None, None))
+    names = [row["task_status_name"] for row in rows.keyed["status"].values()]
+    assert names == ["pending", "launched", "running"]
+    assert rows.keyed["task"][0,]["task_time_running"] == 4
+
+
+def test_states_are_kept_in_small_letters() -> None:
+    assert fold_of(SUBMITTED, TaskChanged(2, 0, "FAIL_RETRYABLE")).keyed["task"][0,]["task_status"] == "fail_retryable"
+
+
+def test_depth_is_the_longest_way_from_a_task_without_parents() -> None:
+    tasks = [
+        TaskSubmitted(1, i, "a", "python", "", (), depends) for i, depends in enumerate([(), (0,), (0, 1), (2, 0)])
+    ]
+    rows = fold_of(*tasks)
+    assert [rows.keyed["task"][i,]["task_depth"] for i in range(4)] == [0, 1, 2, 3]
+
+
+def test_two_projections_of_one_run_do_not_mix(tmp_path: Path, small_frames: Path) -> None:
+    endpoint = f"sqlite:///{tmp_path / 'm.db'}"
+    upgrade(endpoint)
+    engine = writing_engine(endpoint)
+    store = RunStore(engine, RUN.run_id, "log")
+    before = store.resume()
+    store.apply(Rows(), before, Progress(Position(100)), 1)
+    with pytest.raises(ProjectionConflict, match="another process"):
+        store.apply(Rows(), before, Progress(Position(200)), 1)
+    engine.dispose()
+
+
+def test_a_run_whose_log_ends_without_an_end_is_shown_as_killed(tmp_path: Path) -> None:
+    write_log(tmp_path, "r", list(SyntheticRun(tasks=20, ended=False).events()))
+    rebuild(tmp_path, f"sqlite:///{tmp_path / 'm.db'}")
+    with open_database(str(tmp_path / "m.db")) as database, database.connect() as connection:
+        assert workflows.one(connection, "r").state is RunState.DIED
+
+
+def test_a_database_that_stays_away_ends_the_projection_when_its_patience_is_over(
+    tmp_path: Path, small_frames: Path
+) -> None:
+    (tmp_path / "nodir").write_text("a file where a directory should be")
+    job = Job(RUN.run_id, small_frames, f"sqlite:///{tmp_path / 'nodir' / 'm.db'}")
+    with pytest.raises(Outage, match="cannot open the database"):
+        Projector(job, lambda _s: False, 0.2, logging.getLogger("test")).run()
+
+
+def test_rebuilding_from_nothing_says_so(tmp_path: Path) -> None:
+    with pytest.raises(LogError, match="cannot open the event log"):
+        rebuild(tmp_path, f"sqlite:///{tmp_path / 'm.db'}")

@@ -1,0 +1,230 @@
+"""The read side: typed records of what is in the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from flow_monitor.errors import DatabaseError, DatabaseMissing, NoSuchRecord, NotOurDatabase
+from flow_monitor.queries import blocks, graph, resources, tasks, timeline, workflows
+from flow_monitor.queries.database import Database, open_database
+from flow_monitor.queries.records import RunState
+from flow_monitor.queries.tasks import TaskFilter, TaskOrder
+from flow_monitor.queries.workflows import WorkflowOrder
+from flow_monitor.testing.made import make_database
+from flow_monitor.testing.synthetic import SyntheticRun
+
+Projected = Callable[[SyntheticRun], Database]
+
+RUN = SyntheticRun(tasks=60, fail_rate=0.5, seed=7)
+
+
+@pytest.fixture
+def projected(tmp_path: Path) -> Iterator[Projected]:
+    """Give a function that projects a run into the test's database and returns it, opened for reading."""
+    with open_database(str(tmp_path / "monitoring.db")) as database:
+
+        def project(run: SyntheticRun) -> Database:
+            make_database(tmp_path, run)
+            return database
+
+        yield project
+
+
+def test_a_run_has_its_counts_and_times(projected: Projected) -> None:
+    with projected(RUN).connect() as connection:
+        run = workflows.one(connection, RUN.run_id)
+    assert run.submitted == 60
+    assert run.completed + run.failed + run.cancelled == 60
+    assert run.unfinished == 0
+    assert run.state is RunState.FAILED
+    assert run.time_began == RUN.began_ns
+    assert (run.duration_ns or 0) > 0
+
+
+def test_runs_are_searched_sorted_and_paged(projected: Projected) -> None:
+    projected(SyntheticRun(run_id="a", tasks=10, name="alpha.py", began_ns=10**18, seed=1))
+    projected(SyntheticRun(run_id="b", tasks=20, name="beta_100%.py", began_ns=2 * 10**18, seed=2))
+    database = projected(SyntheticRun(run_id="c", tasks=15, name="Gamma.py", began_ns=3 * 10**18, seed=3))
+    with database.connect() as connection:
+        assert [run.run_id for run in workflows.page(connection).items] == ["c", "b", "a"]
+        most = workflows.page(connection, order=WorkflowOrder.TASKS)
+        assert [run.run_id for run in most.items] == ["b", "c", "a"]
+        names = workflows.page(connection, order=WorkflowOrder.NAME, descending=False, limit=2, offset=1)
+        assert ([run.run_id for run in names.items], names.total) == (["b", "c"], 3)
+        assert [run.run_id for run in workflows.page(connection, search="00%").items] == ["b"]
+        assert workflows.page(connection, search="_").total == 1
+
+
+def test_tasks_are_filtered_sorted_and_paged(projected: Projected) -> None:
+    with projected(RUN).connect() as connection:
+        first = tasks.page(connection, RUN.run_id, limit=25)
+        assert ([task.task_id for task in first.items], first.total) == (list(range(25)), 60)
+        failed = tasks.page(connection, RUN.run_id, TaskFilter(states=("failed",)))
+        assert failed.total == len(failed.items) > 0
+        assert all("did not converge" in task.error for task in failed.items)
+        merges = tasks.page(connection, RUN.run_id, TaskFilter(app="merge", search="no such text"))
+        assert merges.total == 0
+        one = tasks.page(connection, RUN.run_id, TaskFilter(search="12"))
+        assert [task.task_id for task in one.items] == [12]
+        slow = tasks.page(connection, RUN.run_id, order=TaskOrder.RUN_TIME, descending=True, limit=10).items
+        times = [task.run_time_ns or 0 for task in slow]
+        assert times == sorted(times, reverse=True)
+
+
+def test_one_task_has_tries_states_files_and_neighbours(projected: Projected) -> None:
+    with projected(RUN).connect() as connection:
+        failed = tasks.page(connection, RUN.run_id, TaskFilter(states=("failed",))).items[0]
+        detail = tasks.one(connection, RUN.run_id, failed.task_id)
+        assert [one.verdict for one in detail.tries] == ["APP_ERROR", "APP_ERROR"]
+        assert detail.traceback.startswith("Traceback")
+        names = [change.status for change in detail.history]
+        assert names[0] == "pending"
+        assert names[-1] == "failed"
+        assert "fail_retryable" in names
+        root = tasks.one(connection, RUN.run_id, 0)
+        assert root.dependents == tuple(range(1, 13))
+        staged = tasks.one(connection, RUN.run_id, 4)
+        assert [(one.url, one.size) for one in staged.outputs] == [("https://store.example/out_4.csv", 12_345)]
+        assert len(staged.inputs) == 1
+        assert tasks.samples(connection, RUN.run_id, 0)
+
+
+def test_what_is_not_there_is_named(projected: Projected) -> None:
+    with projected(RUN).connect() as connection:
+        with pytest.raises(NoSuchRecord, match="'nope'"):
+            workflows.one(connection, "nope")
+        for task_id in (-1, 99, 1 << 70):
+            with pytest.raises(NoSuchRecord, match="no task"):
+                tasks.one(connection, RUN.run_id, task_id)
+
+
+def test_the_graph_of_apps_counts_every_edge(projected: Projected) -> None:
+    with projected(RUN).connect() as connection:
+        nodes = graph.tasks(connection, RUN.run_id)
+        apps = graph.apps(connection, RUN.run_id)
+        assert sum(n for _, _, n in apps.edges) == sum(len(task.depends) for task in nodes)
+        assert sum(app.count for app in apps.nodes) == len(nodes) == 60
+        assert sum(sum(stage.tasks.values()) for stage in graph.stages(connection, RUN.run_id)) == 60
+        assert graph.states(connection, RUN.run_id) == {task.task_id: task.status for task in nodes}
+
+
+def test_the_timeline_shows_each_try_in_its_lane_or_says_it_is_a_selection(projected: Projected) -> None:
+    with projected(RUN).connect() as connection:
+        everything = timeline.spans(connection, RUN.run_id)
+        assert everything.complete
+        starts = [span.start for span in everything.spans]
+        assert starts == sorted(starts)
+        some = timeline.spans(connection, RUN.run_id, limit=20)
+        assert not some.complete
+        assert 0 < len(some.spans) <= 40
+        since, until = starts[20], starts[30]
+        window = timeline.spans(connection, RUN.run_id, since=since, until=until)
+        running = [span for span in everything.spans if span.start <= until and (span.end or until) >= since]
+        assert list(window.spans) == running
+
+
+def test_running_tasks_add_up_and_end_at_none(projected: Projected) -> None:
+    with projected(RUN).connect() as connection:
+        times, counts = timeline.running_per_app(connection, RUN.run_id)
+    assert len(times) == len(counts["simulate"])
+    assert max(counts["simulate"]) > 0
+    assert all(min(row) >= 0 and row[-1] == 0 for row in counts.values())
+
+
+def test_use_is_the_same_however_it_is_grouped(projected: Projected) -> None:
+    with projected(RUN).connect() as connection:
+        sums = []
+        for by in resources.Grouping:
+            usage = resources.usage(connection, RUN.run_id, by)
+            sums.append(round(sum(one.cpu_cores for one in usage), 6))
+        assert sums[0] > 0
+        assert set(sums) == {sums[0]}
+        assert {one.group for one in resources.node_load(connection, RUN.run_id)} == {
+            "node00.cluster",
+            "node01.cluster",
+        }
+
+
+def test_blocks_and_nodes_tell_their_history(projected: Projected) -> None:
+    with projected(RUN).connect() as connection:
+        found = blocks.blocks(connection, RUN.run_id)
+        assert [[status for _, status, _ in block.history] for block in found] == [
+            ["PENDING", "RUNNING", "SCALED_IN"]
+        ] * 2
+        assert found[0].time_requested == RUN.began_ns
+        nodes = blocks.nodes(connection, RUN.run_id)
+        assert [node.lost for node in nodes] == [True, False]
+        assert sum(node.tries for node in nodes) > 0
+
+
+def test_the_database_cannot_be_changed_through_a_reader(projected: Projected) -> None:
+    with pytest.raises(DatabaseError), projected(RUN).connect() as connection:
+        connection.execute(text("DELETE FROM status"))
+
+
+def test_a_missing_file_is_not_made(tmp_path: Path) -> None:
+    with (
+        open_database(str(tmp_path / "no.db")) as database,
+        pytest.raises(DatabaseMissing, match="MonitoringHub"),
+        database.connect(),
+    ):
+        pass
+    assert not (tmp_path / "no.db").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a database at all", b"SQLite format 3\x00" + b"\xff" * 2000])
+def test_files_that_are_no_database_are_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "odd.db"
+    path.write_bytes(content)
+    with open_database(str(path)) as database, pytest.raises(DatabaseError, match=r"odd\.db"), database.connect():
+        pass
+
+
+def test_a_database_without_our_tables_is_not_ours(tmp_path: Path) -> None:
+    import sqlite3
+
+    connection = sqlite3.connect(tmp_path / "other.db")
+    connection.execute("CREATE TABLE notes (text)")
+    connection.close()
+    with open_database(str(tmp_path / "other.db")) as database, pytest.raises(NotOurDatabase), database.connect():
+        pass
+
+
+def test_a_closed_database_in_a_directory_that_cannot_be_written_is_read(
+    projected: Projected, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flow_monitor.queries import database as module
+
+    projected(RUN).close()
+    opened = module._open
+    asked: list[str] = []
+
+    def no_shared_memory(uri: str) -> object:
+        asked.append(uri)
+        if "immutable" not in uri:  # what SQLite says where it may not make the -shm file
+            raise_on_use = opened(f"file:{tmp_path}/absent/none.db?mode=memory&cache=private")
+            raise_on_use.set_authorizer(lambda *_: 1)
+            return _Refusing(raise_on_use)
+        return opened(uri)
+
+    monkeypatch.setattr(module, "_open", no_shared_memory)
+    with open_database(str(tmp_path / "monitoring.db")) as database, database.connect() as connection:
+        assert workflows.page(connection).total == 1
+    assert any("immutable=1" in uri for uri in asked)
+
+
+class _Refusing:
+    def __init__(self, connection: object) -> None:
+        self._connection = connection
+
+    def execute(self, _sql: str) -> None:
+        import sqlite3
+
+        raise sqlite3.OperationalError("unable to open database file")
+
+    def close(self) -> None:
+        self._connection.close()  # type: ignore[attr-defined] # a connection of sqlite3
