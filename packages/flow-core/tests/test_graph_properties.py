@@ -64,6 +64,7 @@ class World:
         options += ["publish"] if self.publishing else []
         options += ["finish_one_foreign"] if self.foreign else []
         options += ["cancel"] if self.core.live else []
+        options += ["close"] if self.data.draw(st.integers(0, 40)) == 40 else []
         getattr(self, self.data.draw(st.sampled_from(options)))()
         self.settle()
 
@@ -129,6 +130,9 @@ class World:
         told = self.core.cancel(task, kill=self.data.draw(st.booleans()))
         assert told == (not was_started), f"cancel in {before.name}"
         assert told == (task.state is State.cancelled)
+
+    def close(self) -> None:
+        self.core.close()
 
     # -- carrying out effects
 

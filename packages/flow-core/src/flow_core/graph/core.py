@@ -76,6 +76,7 @@ class Core:
         dropped: Outcomes of unknown keys.
         verbose: Whether CHANGED, TRY_STARTED and TRY_ENDED effects are wanted.
         halted: With eager errors, the first failure.
+        closing: Whether the run ends: nothing is begun any more.
     """
 
     def __init__(self, budgets: Budgets, *, epoch: int = 1, lazy_errors: bool = True, asks_price: bool = False) -> None:
@@ -95,6 +96,7 @@ class Core:
         self.dropped = 0
         self.verbose = False
         self.halted: Failure | None = None
+        self.closing = False
         self._budgets = budgets
         self._lazy_errors = lazy_errors
         self._asks_price = asks_price
@@ -121,7 +123,7 @@ class Core:
     def submitted_placed(self, task: Task) -> None:
         """Take a new task that waits for nothing and has its executor already."""
         self.live[task.tid] = task
-        if self.halted is None:
+        if self.halted is None and not self.closing:
             self._launch(task)
         else:
             self._unblocked(task)
@@ -168,14 +170,14 @@ class Core:
         if task.state is not State.staging:
             return
         if error is None:
-            self._launch(task)
+            self._begin(task)
         else:
             self._failed_try(task, error)
 
     def placed(self, task: Task) -> None:
         """The task has its executor and needs no staging."""
         if task.state < State.exec_done:
-            self._launch(task)
+            self._begin(task)
 
     def unplaced(self, given: tuple[Task, BaseException]) -> None:
         """The task cannot be prepared, or no executor can take it."""
@@ -286,6 +288,12 @@ class Core:
             self.effects.append((Effect.CANCEL, task, (task.executor, task.key, True)))
         return False
 
+    def close(self, _given: object = None) -> None:
+        """Cancel everything, started or not; from now on nothing is begun, and what cannot go on is cancelled."""
+        self.closing = True
+        for task in list(self.live.values()):
+            self.cancel(task, kill=True)
+
     def abandon(self, _given: object = None) -> None:
         """End every unfinished task as cancelled, whatever it is doing."""
         for task in list(self.live.values()):
@@ -315,7 +323,9 @@ class Core:
     def _unblocked(self, task: Task) -> None:
         """Nothing is waited for any more: go on, or fail as parents did."""
         failures = task.rare.failures if task.rare is not None else ()
-        if task.state is State.joining:
+        if self.closing:
+            self._end(task, State.cancelled, error=cancellation(task))
+        elif task.state is State.joining:
             if failures:
                 self._end(task, State.failed, error=join_error(task, failures))
             else:
@@ -326,6 +336,12 @@ class Core:
             self._end(task, State.dep_fail, error=halted_error(task, self.halted))
         else:
             self.effects.append((Effect.PREPARE, task, None))
+
+    def _begin(self, task: Task) -> None:
+        if self.closing:
+            self._end(task, State.cancelled, error=cancellation(task))
+        else:
+            self._launch(task)
 
     def _launch(self, task: Task) -> None:
         self._move(task, State.launched)
@@ -419,7 +435,9 @@ class Core:
     def _replace(self, task: Task) -> None:
         """Make another try, unless no new work is to be begun."""
         task.started = False
-        if self.halted is None:
+        if self.closing:
+            self._end(task, State.cancelled, error=cancellation(task))
+        elif self.halted is None:
             self.effects.append((Effect.PLACE, task, None))
         else:
             self._end(task, State.dep_fail, error=halted_error(task, self.halted))
@@ -476,9 +494,9 @@ class Core:
         digest = self._digest(leader)
         leader.more().leads = False
         gone = leader.state in (State.cancelled, State.dep_fail) or isinstance(leader.error, TaskLost)
-        if gone and self.halted is not None:
+        if gone and (self.halted is not None or self.closing):
             for follower in self._flights.land(digest):
-                self._end(follower, State.dep_fail, error=halted_error(follower, self.halted))
+                self._replace(follower)  # which ends it
             return
         if gone:
             heir = self._flights.succeed(digest)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import flow_core
 from flow_core.errors import ConfigurationError, ExecutorError
 from flow_core.executors.futures import FuturesExecutor, SubmitExecutor, SubmitStyle
 from flow_core.interfaces.clock import SystemClock
@@ -17,6 +18,7 @@ from flow_core.interfaces.context import RunContext, WithDriver
 from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.scaling import ScalingSettings
 from flow_core.interfaces.sinks import RunInfo, SamplingSink
+from flow_core.observe.usage import UsageTracker
 
 if TYPE_CHECKING:
     from flow_core.config import Config
@@ -104,6 +106,11 @@ def make_memoizer(config: Config, run_dir: Path, logger: logging.Logger) -> Memo
         checkpoint_files=config.checkpoint_files or (),
         logger=logger.getChild("memo"),
     )
+
+
+def usage_tracker(config: Config) -> UsageTracker:
+    """Return what sends anonymous usage, if the user asked for that."""
+    return UsageTracker(config.usage_tracking, config.usage_address, version=flow_core.__version__)
 
 
 def executor_context(

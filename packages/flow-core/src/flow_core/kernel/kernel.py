@@ -157,6 +157,8 @@ class DataFlowKernel:
             (executor, assembly.executor_context(config, label, self._info, self._reactor, self.pump, sampler))
             for label, executor in {**self.executors, _BODIES: self._bodies}.items()
         )
+        self._usage = assembly.usage_tracker(config)
+        self._usage.start(len(self.executors))
         self._closing.begin()
 
     # -- calls
@@ -199,6 +201,7 @@ class DataFlowKernel:
     def submit(
         self,
         func: Callable[..., Any],
+        /,
         *args: Any,
         executors: str | Sequence[str] = "all",
         fn_hash: str | None = None,

@@ -101,6 +101,7 @@ def _clean_up(kernel: DataFlowKernel, deadline: float) -> None:
         ("close staging", kernel.staging.close),
         ("tell the end", lambda: _tell_end(kernel)),
         ("close the sinks", lambda: _close_sinks(kernel, deadline)),
+        ("tell the usage", lambda: _tell_usage(kernel)),
     ]
     for what, step in steps:
         try:
@@ -113,17 +114,10 @@ def _clean_up(kernel: DataFlowKernel, deadline: float) -> None:
 
 
 def _cancel_all(kernel: DataFlowKernel) -> None:
-    reactor, core = kernel._reactor, kernel._core
-
-    def cancel() -> int:
-        tasks = list(core.live.values())
-        for task in tasks:
-            core.cancel(task, kill=True)
-        return len(tasks)
-
-    count = reactor.call(cancel, 0)
-    if count:
-        _logger.info("%d unfinished tasks are cancelled", count)
+    unfinished = kernel.summary().unfinished
+    kernel._reactor.post(kernel._core.close, None)
+    if unfinished:
+        _logger.info("%d unfinished tasks are cancelled", unfinished)
 
 
 def _checkpoint(kernel: DataFlowKernel) -> None:
@@ -169,6 +163,11 @@ def _tell_end(kernel: DataFlowKernel) -> None:
         kernel.pump.post(
             RunEnded(time.time_ns(), kernel.run_id, s.completed, s.failed + s.dep_failed, s.memoized, s.cancelled)
         )
+
+
+def _tell_usage(kernel: DataFlowKernel) -> None:
+    s = kernel.summary()
+    kernel._usage.end(len(kernel.executors), s.submitted, s.failed + s.dep_failed)
 
 
 def tell_start(kernel: DataFlowKernel, info: RunInfo) -> None:
