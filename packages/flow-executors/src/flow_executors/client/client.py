@@ -67,6 +67,7 @@ class Client:
             self._incarnate,
             Introduction("client", site.run_id, platform.python_version(), software, os.getpid()),
             site.heartbeat_threshold_s,
+            site.patience_s,
             logger,
             self.functions.blob,
         )

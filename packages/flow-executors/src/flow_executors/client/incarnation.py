@@ -34,6 +34,11 @@ class Site:
     debug: bool = False
 
     @property
+    def patience_s(self) -> float:
+        """After which silence the interchange is replaced: well before its managers give up."""
+        return max(3 * self.heartbeat_period_s, self.heartbeat_threshold_s / 2)
+
+    @property
     def port(self) -> int:
         """Port that managers connect to."""
         return int(self.listener.getsockname()[1])

@@ -70,6 +70,7 @@ class Receiver:
         start: Callable[[int], Incarnation],
         who: Introduction,
         threshold_s: float,
+        patience_s: float,
         logger: logging.Logger,
         blob: Callable[[bytes], bytes | None],
     ) -> None:
@@ -93,6 +94,7 @@ class Receiver:
         self._start = start
         self._who = who
         self._threshold_s = threshold_s
+        self._patience_s = patience_s
         self._logger = logger
         self._blob = blob
         self._reclaim: Reclaim | None = None
@@ -164,7 +166,7 @@ class Receiver:
         self._ended(incarnation)
 
     def _timeout_ms(self) -> int:
-        deadline = self._heard + self._threshold_s
+        deadline = self._heard + self._patience_s
         if self._reclaim is not None:
             deadline = min(deadline, self._reclaim.deadline)
         return max(0, int((deadline - time.monotonic()) * 1000) + 1)
@@ -205,8 +207,8 @@ class Receiver:
         now = time.monotonic()
         if self._reclaim is not None:
             self._settle_claims(now)
-        if now - self._heard > self._threshold_s:
-            self._logger.error("the interchange was silent for %g s: it is replaced", self._threshold_s)
+        if now - self._heard > self._patience_s:
+            self._logger.error("the interchange was silent for %g s: it is replaced", self._patience_s)
             incarnation.process.kill()
             self._heard = now
 

@@ -153,9 +153,17 @@ class ScalingCore:
         if load.waiting + load.running:
             self._busy_at = now
         change = self.strategy(self.view(load, now))
+        if change <= 0 and load.waiting and self._stranded:
+            change = 1
         if change > 0:
             return Decision(add=self._room(change) if now >= self._paused_until else 0, cancel=cancel)
         return Decision(release=self.idlest(-change, self.max_idletime_s, now), cancel=cancel)
+
+    @property
+    def _stranded(self) -> bool:
+        """Whether no block is left though none was given back: then one is replaced, whatever the strategy."""
+        ends = [block.status.state for block in self.blocks.values()]
+        return bool(ends) and not self.occupied and JobState.SCALED_IN not in ends
 
     def _room(self, wanted: int) -> int:
         """Never above ``max_blocks``, whatever a strategy says; one at a time after failures."""

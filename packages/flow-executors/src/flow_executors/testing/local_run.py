@@ -1,0 +1,84 @@
+"""For tests: a HighThroughputExecutor on this machine with short heartbeats, its processes, and that none is left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flow_core.testing.driver import Driver
+from flow_executors.htex import HighThroughputExecutor
+from flow_providers.local.provider import LocalProvider
+
+PATIENCE_S = 30.0
+
+
+def make_executor(**options: object) -> HighThroughputExecutor:
+    """Return an executor of two workers; options replace those of the tests."""
+    chosen: dict[str, object] = {
+        "label": "htex",
+        "max_workers": 2,
+        "cores_per_worker": 0.5,
+        "provider": LocalProvider(max_blocks=1),
+        "heartbeat_period": 0.2,
+        "heartbeat_threshold": 4,
+    }
+    return HighThroughputExecutor(**{**chosen, **options})  # type: ignore[arg-type]  # checked by the constructor
+
+
+def processes_of(run_id: str) -> dict[int, str]:
+    """Return the processes whose command line names a run, by pid."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                if run_id in words and int(entry.name) != os.getpid():
+                    found[int(entry.name)] = words
+    return found
+
+
+def wait_until(condition: Callable[[], bool], complaint: str, timeout_s: float = PATIENCE_S) -> None:
+    """Wait for something that nobody reports. Raises AssertionError with the complaint."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, complaint
+        time.sleep(0.01)
+
+
+def wait_gone(run_id: str) -> None:
+    """Wait until no process of a run is left; kill what is, and complain."""
+    try:
+        wait_until(lambda: not processes_of(run_id), f"processes of {run_id} are left", 15)
+    except AssertionError:
+        left = processes_of(run_id)
+        for pid in left:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        raise AssertionError(f"left behind: {left}") from None
+
+
+def run_id_of(driver: Driver) -> str:
+    """Return the run id of a driver."""
+    return driver._context.run_id
+
+
+def manager_pid(driver: Driver) -> int:
+    """Return the pid of the first connected manager, waiting for it."""
+    executor = driver.executor
+    assert isinstance(executor, HighThroughputExecutor)
+    wait_until(lambda: bool(executor.connected_managers()), "no manager connected")
+    return executor.connected_managers()[0].pid
+
+
+def interchange_pid(driver: Driver) -> int:
+    """Return the pid of the interchange that runs now."""
+    executor = driver.executor
+    assert isinstance(executor, HighThroughputExecutor)
+    pilot = executor._pilot
+    assert pilot is not None
+    assert pilot.client.incarnation is not None
+    return pilot.client.incarnation.process.pid

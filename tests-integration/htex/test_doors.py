@@ -1,0 +1,98 @@
+"""The listening port: whoever has no key of a block gets in nothing and gets out nothing."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zmq
+
+from flow_core.errors import ConfigurationError, ExecutorError
+from flow_core.testing import calls
+from flow_core.testing.driver import Driver
+from flow_executors import HighThroughputExecutor
+from flow_executors.testing.local_run import interchange_pid, make_executor
+from flow_executors.wire import frames
+
+Drive = Callable[..., Driver]
+
+
+def _port(driver: Driver) -> int:
+    executor = driver.executor
+    assert isinstance(executor, HighThroughputExecutor)
+    assert executor._pilot is not None
+    return executor._pilot.port
+
+
+def _server_key(driver: Driver) -> bytes:
+    executor = driver.executor
+    assert isinstance(executor, HighThroughputExecutor)
+    assert executor._pilot is not None
+    return executor._pilot._server.public
+
+
+@pytest.mark.parametrize("keys", ["none", "own", "plain"])
+def test_without_a_blocks_key_nobody_is_answered(drive: Drive, keys: str) -> None:
+    driver = drive()
+    context = zmq.Context()
+    try:
+        stranger = context.socket(zmq.DEALER)
+        stranger.linger = 0
+        if keys != "none":
+            public, secret = zmq.curve_keypair()
+            stranger.curve_publickey, stranger.curve_secretkey = public, secret
+            stranger.curve_serverkey = _server_key(driver) if keys == "own" else public
+        stranger.connect(f"tcp://127.0.0.1:{_port(driver)}")
+        stranger.send(frames.pack_hello(frames.Introduction("manager", "test-run0")), zmq.NOBLOCK)
+        assert stranger.poll(700) == 0
+    finally:
+        context.destroy(0)
+    assert driver.outcome(driver.submit(calls.double, 2)).value == 4
+
+
+def test_noise_on_the_port_changes_nothing(drive: Drive) -> None:
+    driver = drive()
+    driver.outcome(driver.submit(calls.nothing))
+    before = _resident(interchange_pid(driver))
+    for number in range(300):
+        with socket.create_connection(("127.0.0.1", _port(driver))) as noise:
+            try:
+                noise.sendall(b"\xff\0\0\0\0\0\0\0\x01\x7f" + os.urandom(64 + number))
+            except OSError:
+                pass  # thrown out already
+    assert driver.outcome(driver.submit(calls.double, 2)).value == 4
+    assert _resident(interchange_pid(driver)) - before < 5_000
+
+
+def _resident(pid: int) -> int:
+    """Resident memory in KiB."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") // 1024
+
+
+def test_no_key_is_on_any_command_line(drive: Drive) -> None:
+    driver = drive()
+    driver.outcome(driver.submit(calls.nothing))
+    executor = driver.executor
+    assert isinstance(executor, HighThroughputExecutor)
+    assert executor._pilot is not None
+    secret = executor._pilot._server.secret
+    lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline")]
+    assert not [line for line in lines if secret in line]
+
+
+def test_ports_that_are_taken_are_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        driver = Driver(make_executor(worker_ports=(port,)), tmp_path / "ports", 30.0)
+        with pytest.raises(ExecutorError, match=rf"{port}.*in use.*worker_ports"):
+            driver.start()
+
+
+def test_a_wrong_option_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="max_workers"):
+        make_executor(max_workers="two")
+    with pytest.raises(ConfigurationError, match="heartbeat_threshold"):
+        make_executor(heartbeat_period=10, heartbeat_threshold=5)
