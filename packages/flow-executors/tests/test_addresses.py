@@ -68,7 +68,7 @@ def test_the_route_gives_the_address_from_which_packets_would_leave(monkeypatch)
 
 def test_a_machine_without_a_route_is_told_what_else_to_use(monkeypatch):
     monkeypatch.setattr(socket, "socket", type("Cut", (_Probe,), {"routed": False}))
-    with pytest.raises(AddressError, match="no route.*address_by_interface"):
+    with pytest.raises(AddressError, match=r"no route.*address_by_interface"):
         address_by_route()
 
 

@@ -26,7 +26,9 @@ MAX_MESSAGE = 262_144
 _PAGES = 64
 _PAGE_SIZE = 4096
 _RESULT_PIPE = 262_144
-_TAIL_BYTES = 2048
+_TAIL_BYTES = 4096
+_READ_BACK = 16_384
+_FATAL = b"Fatal Python error"
 _END_GRACE_S = 2.0
 _RESCAN_S = 0.05
 
@@ -270,10 +272,15 @@ def _tail(path: str, start: int) -> str:
     try:
         with open(path, "rb") as log:
             size = log.seek(0, os.SEEK_END)
-            log.seek(max(start, size - _TAIL_BYTES))
-            return log.read(_TAIL_BYTES).decode("utf-8", "replace")
+            log.seek(max(start, size - _READ_BACK))
+            text = log.read(_READ_BACK)
     except OSError:
         return ""
+    crash = text.rfind(_FATAL)
+    if crash >= 0:  # the traceback of a crash has what matters at its top, and its bottom is the loop
+        crash = max(0, crash - _TAIL_BYTES // 4)
+        return text[crash : crash + _TAIL_BYTES].decode("utf-8", "replace")
+    return text[-_TAIL_BYTES:].decode("utf-8", "replace")
 
 
 def _wait_until(done: Callable[[], bool], deadline: float) -> None:

@@ -111,12 +111,13 @@ def _redirect(log: str) -> None:
             fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
             os.write(2, f"worker log {log} cannot be opened ({error}): writing here instead\n".encode())
-            return
-        os.dup2(fd, 1)
-        os.dup2(fd, 2)
-        os.close(fd)
-        if hasattr(sys.stdout, "reconfigure"):
-            sys.stdout.reconfigure(line_buffering=True)  # what a task printed is there when it crashes
+        else:
+            os.dup2(fd, 1)
+            os.dup2(fd, 2)
+            os.close(fd)
+    # By line, so that what a task printed is there when it crashes.
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - for the life of the process
+    sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115 - the same
 
 
 def _pin(cpus: Sequence[int]) -> None:

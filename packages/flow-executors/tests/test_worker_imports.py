@@ -1,0 +1,54 @@
+"""What a worker loads: start-up of thousands of nodes on one file system depends on it."""
+
+import subprocess
+import sys
+
+PROBE = """
+import sys
+before = set(sys.modules)
+from flow_executors.manager import nursery
+from flow_executors.worker import birth
+birth.preload()
+loaded = set(sys.modules) - before
+tops = sorted({name.partition(".")[0] for name in loaded} - set(sys.stdlib_module_names) - {"__mp_main__"})
+ours = sorted(name for name in loaded if name.startswith("flow"))
+print(tops)
+print(ours)
+print(len(loaded))
+"""
+
+OURS = [
+    "flow_core",
+    "flow_core.errors",
+    "flow_core.interfaces",
+    "flow_core.interfaces.call",
+    "flow_core.loss",
+    "flow_core.remote",
+    "flow_core.remote.errors",
+    "flow_core.remote.faults",
+    "flow_core.remote.refs",
+    "flow_core.remote.run",
+    "flow_executors",
+    "flow_executors.manager",
+    "flow_executors.manager.cradle",
+    "flow_executors.manager.nursery",
+    "flow_executors.manager.sessions",
+    "flow_executors.worker",
+    "flow_executors.worker.birth",
+    "flow_executors.worker.frames",
+    "flow_executors.worker.loop",
+    "flow_executors.worker.unpack",
+]
+
+
+def loaded():
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True, timeout=30)
+    tops, ours, count = done.stdout.splitlines()
+    return eval(tops), eval(ours), int(count)
+
+
+def test_a_worker_starts_with_the_standard_library_and_the_leaf_alone():
+    tops, ours, count = loaded()
+    assert set(tops) <= {"flow_core", "flow_executors", "cloudpickle"}
+    assert ours == OURS
+    assert count < 130
