@@ -130,3 +130,32 @@ def test_a_cache_that_cannot_be_made_is_done_without(tmp_path):
 def test_small_contents_are_not_kept_and_leave_no_locks(tmp_path):
     fetch(Script([b"content"], []), tmp_path / "a", NOW, Control(60), url="u", cache=CachePolicy(min_bytes=100))
     assert list((tmp_path / ".flow-cache").iterdir()) == []
+
+
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_a_stream_that_checks_itself_is_checked_here_after_a_break(tmp_path, spoiled):
+    whole = b"the whole content"
+
+    class Checking:
+        opened = 0
+
+        def open(self, offset, validator, known):
+            self.opened += 1
+            digest = Digest("md5", hashlib.md5(whole).digest())
+            remote = Remote(len(whole), digest, '"v"', checked=True)
+            first = [whole[:5]] if self.opened == 1 else [(b"x" * 12 if spoiled else whole[offset:]), b""]
+
+            def read():
+                if not first:
+                    raise Dropped("broke")
+                return first.pop(0)
+
+            return Opened(remote, offset, read, lambda: None)
+
+    if spoiled:
+        with pytest.raises(Dropped, match=r"md5 digest|bytes where"):
+            fetch(Checking(), tmp_path / "a", NOW, Control(60))
+        assert list(tmp_path.iterdir()) == []
+    else:
+        fetch(Checking(), tmp_path / "a", NOW, Control(60))
+        assert (tmp_path / "a").read_bytes() == whole

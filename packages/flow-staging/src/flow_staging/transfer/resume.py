@@ -113,6 +113,8 @@ def _receive(source: Source, part: Partial, policy: RetryPolicy, control: Contro
                 _pour(opened, part, checker, control)
             finally:
                 opened.close()
+            if opened.offset and remote.checked:
+                checker.again(part.path)
             checker.finish()
             return remote
         except WrongContent as error:

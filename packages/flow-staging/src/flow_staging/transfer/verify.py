@@ -7,7 +7,8 @@ import binascii
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from flow_staging.transfer.failures import WrongContent
 
@@ -37,11 +38,14 @@ class Remote:
         digest: Digest of the whole content, or None.
         validator: Names this version of the content; empty where nothing trustworthy does. Only with one can a
             transfer be resumed or the content be cached.
+        checked: The stream checks the content itself when it is read from the first byte to the last, so the digest
+            need only be looked at after a break.
     """
 
     size: int | None = None
     digest: Digest | None = None
     validator: str = ""
+    checked: bool = False
 
 
 class Checker:
@@ -56,7 +60,7 @@ class Checker:
         """Begin at the first byte of a file of which this is said."""
         self._remote = remote
         self.size = 0
-        digest = remote.digest
+        digest = None if remote.checked else remote.digest
         self._hash = None if digest is None else hashlib.new(digest.algorithm, usedforsecurity=False)
 
     def update(self, data: bytes | memoryview) -> None:
@@ -69,6 +73,13 @@ class Checker:
     def missing(self) -> int:
         """Bytes still to come; 0 where the size is not known."""
         return 0 if self._remote.size is None else max(0, self._remote.size - self.size)
+
+    def again(self, path: Path) -> None:
+        """Go through what has arrived from its first byte, since the stream was broken; raises OSError."""
+        self.restart(replace(self._remote, checked=False))
+        with path.open("rb") as stream:
+            while data := stream.read(1 << 20):
+                self.update(data)
 
     def finish(self) -> None:
         """Check size and digest.
