@@ -292,6 +292,7 @@ class Receiver:
     def _ended(self, incarnation: Incarnation) -> None:
         self._handoff.disconnect()
         self.ready.clear()
+        self._fail_replies()
         if self._stopping:
             incarnation.close()
             self.incarnation = None
@@ -311,6 +312,12 @@ class Receiver:
             self._use(self._start(incarnation.number + 1))
         except ExecutorError as error:
             self._break(str(error), tail)
+
+    def _fail_replies(self) -> None:
+        """Nobody will answer the commands that are out."""
+        while self.replies:
+            number, waiter = self.replies.popitem()
+            waiter(Reply(number, (), "the interchange ended before it answered"))
 
     def _use(self, incarnation: Incarnation) -> None:
         self.incarnation = incarnation
