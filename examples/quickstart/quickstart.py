@@ -26,7 +26,7 @@ from flow.executors import HighThroughputExecutor, ThreadPoolExecutor
 from flow.monitoring import MonitoringHub
 from flow.progress import ProgressBar
 from flow.providers import LocalProvider
-from flow.utils import get_last_checkpoint
+from flow.utils import get_all_checkpoints
 
 CLOSER_LOOKS = 12
 GROUPS = 8
@@ -126,7 +126,7 @@ def configuration(run_dir: str) -> Config:
         monitoring=MonitoringHub(logging_endpoint=f"sqlite:///{os.path.abspath(run_dir)}/monitoring.db"),
         sinks=[ProgressBar()],
         checkpoint_mode="task_exit",
-        checkpoint_files=get_last_checkpoint(run_dir),
+        checkpoint_files=get_all_checkpoints(run_dir),
         run_dir=run_dir,
         strategy="none",
     )
@@ -155,7 +155,6 @@ def main() -> None:
     modules = find_modules(options.modules)
 
     config = configuration(options.run_dir)
-    before = config.checkpoint_files
     began = time.perf_counter()
     with flow.load(config) as kernel:
         report = submit(modules, results).result()
@@ -163,7 +162,7 @@ def main() -> None:
         summary = kernel.summary()
     print(f"\n{report}\n")
     print(f"{summary.submitted} tasks in {elapsed:.1f} s, {summary.memoized} of them remembered", end="")
-    print(f" from the checkpoint {before[0]}" if before and summary.memoized else " (run it again: it remembers)")
+    print(" from the checkpoints of earlier runs" if summary.memoized else " (run it again: it remembers)")
     print(f"Report:         {results / 'report.txt'}")
     print(f"Run directory:  {kernel.run_dir}")
     print(f"See the run:    flow-visualize sqlite:///{os.path.abspath(options.run_dir)}/monitoring.db")

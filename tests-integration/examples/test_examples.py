@@ -29,7 +29,7 @@ def test_the_quickstart_finds_its_findings_and_remembers_them(tmp_path: Path) ->
     assert (tmp_path / "runinfo" / "monitoring.db").exists()
     assert "self" in (tmp_path / "runinfo" / "quickstart" / "words").read_text()
     second = run(tmp_path, quickstart, "--modules", "60")
-    assert "from the checkpoint" in second
+    assert "from the checkpoints of earlier runs" in second
     report = "\n".join(first.splitlines()[1:12])
     assert report in second
 

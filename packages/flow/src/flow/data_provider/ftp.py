@@ -1,0 +1,3 @@
+"""Staging by FTP, under the path that scripts use."""
+
+from flow_staging.ftp import FTPInTaskStaging as FTPInTaskStaging, FTPSeparateTaskStaging as FTPSeparateTaskStaging

@@ -1,0 +1,3 @@
+"""Staging by Globus, under the path that scripts use."""
+
+from flow_staging.globus import GlobusStaging as GlobusStaging
