@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from flow_core.apps.definition import NO_OPTIONS, AppDefinition, AppKind
 from flow_core.errors import DependencyError, JoinError
 from flow_core.futures.app_future import AppFuture
-from flow_core.graph.core import Core, Effect
+from flow_core.graph.check import check
+from flow_core.graph.core import Core
+from flow_core.graph.effects import Effect
 from flow_core.graph.retry import Budgets
 from flow_core.graph.states import State
 from flow_core.graph.task import Task
@@ -138,7 +140,7 @@ class World:
 
     def settle(self) -> None:
         """Do what the reactor does under its lock, and leave the effects for later."""
-        self.core.check()
+        check(self.core)
         self.look()
         self.todo += self.core.effects
         self.core.effects = []

@@ -33,11 +33,12 @@ _HOMES = {
     "load": "flow_core.kernel.loaded",
     "clear": "flow_core.kernel.loaded",
     "dfk": "flow_core.kernel.loaded",
+    "map": "flow_core.kernel.mapping",
     "set_stream_logger": "flow_core.observe.logging",
     "set_file_logger": "flow_core.observe.logging",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [*(name for name in _HOMES if name != "map"), "__version__"]  # a star must not hide the builtin map
 
 
 def __getattr__(name: str) -> object:

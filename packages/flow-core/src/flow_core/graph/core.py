@@ -8,11 +8,11 @@ too late (their task has ended, their try is not known) change nothing.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from flow_core.errors import TaskLost
+from flow_core.graph.effects import Effect, Effects, Failure
 from flow_core.graph.failures import cancellation, dependency_error, halted_error, join_error
 from flow_core.graph.retry import Budgets, Spent
 from flow_core.graph.single_flight import Flights
@@ -23,45 +23,7 @@ from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, Verdict
 if TYPE_CHECKING:
     from flow_core.graph.task import Task
 
-Event = tuple[Callable[[Any], None], object]
-"""A bound method of Core and its one argument."""
-
-Failure = tuple[str, BaseException]
-"""Who failed, and with what."""
-
 EPOCH_SHIFT = 44
-
-
-class Effect(Enum):
-    """What the shell must do. Each effect is a tuple of its kind, its task and one more thing or None."""
-
-    PREPARE = auto()
-    """Put results into the arguments; make the key of a cached call (``keyed``) or else PLACE it."""
-    LOOK_UP = auto()
-    """Look for a remembered result (``remembered``), else PLACE it."""
-    PLACE = auto()
-    """Choose an executor and plan the staging: ``placed``, ``staging`` and ``staged``, or ``unplaced``."""
-    LAUNCH = auto()
-    """Hand the try to its executor."""
-    PRICE = auto()
-    """Ask what the failure given costs: ``priced``."""
-    JOIN = auto()
-    """Find the futures in what the body of a join app returned (given): ``joining``, or ``failed``."""
-    UNWRAP = auto()
-    """Put the results of joined futures in their place: ``joined``."""
-    PUBLISH = auto()
-    """Bring outputs out and remember the result given: ``published``."""
-    CANCEL = auto()
-    """Ask the executor to cancel the try: (executor, key, kill)."""
-    CHANGED = auto()
-    """Tell that the task entered its state (given), if anybody wants to know."""
-    TRY_STARTED = auto()
-    """Tell that a try started: (time in ns UTC, place)."""
-    TRY_ENDED = auto()
-    """Tell how a try ended: its Outcome."""
-
-
-Effects = list[tuple[Effect, "Task", Any]]
 
 
 class Core:
@@ -538,19 +500,3 @@ class Core:
                 return True
             above = above.rare.parent if above.rare is not None else None
         return False
-
-    # -- for tests and for people
-
-    def check(self) -> None:
-        """Check all that must always hold between two events. Raises AssertionError naming what does not."""
-        for tid, task in self.live.items():
-            assert task.tid == tid
-            assert not task.state.final, f"{task!r} has ended and is not forgotten"
-            assert bool(task.key) == (self.tries.get(task.key) is task), f"{task!r} and its try disagree"
-            waits = task.state in (State.pending, State.joining)
-            assert waits or not task.waiting, f"{task!r} does not wait for its parents"
-            if task.state in (State.launched, State.running) and not task.started:
-                assert task.key, f"{task!r} has no try"
-        for key, task in self.tries.items():
-            assert task.key == key, f"try {key} of {task!r} is not its current one"
-            assert task.tid in self.live, f"{task!r} has ended but its try is not fenced"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import getpass
 import logging
+import os
+import socket
 import sys
 import time
 from collections.abc import Iterable
@@ -15,9 +18,11 @@ from flow_core.errors import ConfigurationError, ExecutorError
 from flow_core.executors.futures import FuturesExecutor, SubmitExecutor, SubmitStyle
 from flow_core.interfaces.clock import SystemClock
 from flow_core.interfaces.context import RunContext, WithDriver
+from flow_core.interfaces.events import EventKind, RunStarted
 from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.scaling import ScalingSettings
 from flow_core.interfaces.sinks import RunInfo, SamplingSink
+from flow_core.observe.logging import open_run_log
 from flow_core.observe.usage import UsageTracker
 
 if TYPE_CHECKING:
@@ -26,6 +31,8 @@ if TYPE_CHECKING:
     from flow_core.interfaces.outcome import TryListener
     from flow_core.interfaces.sampler import SamplerSpec
     from flow_core.interfaces.sinks import EventPort, EventSink
+    from flow_core.observe.logging import RunLog
+    from flow_core.observe.pump import EventPump
 
 _START_TIMEOUT_S = 60.0
 
@@ -138,6 +145,39 @@ def executor_context(
         clock=SystemClock(),
         start_timeout_s=_START_TIMEOUT_S,
     )
+
+
+def open_log(config: Config, run_dir: Path) -> RunLog | None:
+    """Begin the run's log if the Config asks for it."""
+    return open_run_log(run_dir, config.log_format) if config.initialize_logging else None
+
+
+def tell_start(pump: EventPump, info: RunInfo, executors: Iterable[str]) -> None:
+    """Post the event of a run's begin, if a sink wants it."""
+    if EventKind.RUN not in pump.wants:
+        return
+    pump.post(
+        RunStarted(
+            time_ns=info.started_ns,
+            run_id=info.run_id,
+            epoch=info.epoch,
+            name=info.name,
+            script=sys.argv[0] if sys.argv else "",
+            version=flow_core.__version__,
+            python=sys.version.split()[0],
+            host=socket.gethostname(),
+            user=_user(),
+            run_dir=str(info.run_dir),
+            executors=tuple(executors),
+        )
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def start_executors(executors: Iterable[tuple[Executor, RunContext]]) -> None:

@@ -7,7 +7,6 @@ import logging
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -21,62 +20,31 @@ from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.files import File
 from flow_core.futures.app_future import AppFuture, TaskFiles
 from flow_core.futures.data_future import DataFuture
-from flow_core.futures.lean import settle_quietly
 from flow_core.graph.core import Core
 from flow_core.graph.failures import cancellation, halted_error
 from flow_core.graph.retry import Budgets
-from flow_core.graph.states import State
 from flow_core.graph.task import Task
 from flow_core.interfaces.memoizer import AppIdentity
 from flow_core.kernel import assembly, shutdown
 from flow_core.kernel.arguments import Arguments, are_plain
 from flow_core.kernel.launch import Launcher
+from flow_core.kernel.parts import Parts
 from flow_core.kernel.pending import Gate
 from flow_core.kernel.reactor import Reactor
 from flow_core.kernel.rundir import make_run_dir
+from flow_core.kernel.summary import Summary, summarize
 from flow_core.kernel.telling import Teller, stream_name
 from flow_core.observe.pump import EventPump
 from flow_core.staging.manager import StagingManager
 
 if TYPE_CHECKING:
     from flow_core.apps.definition import StdStream
-    from flow_core.graph.core import Failure
+    from flow_core.graph.effects import Failure
+    from flow_core.interfaces.sinks import RunInfo
 
 _BODIES = "flow-join"
 _BODY_THREADS = 500  # started only while all others are busy: bodies may wait for tasks
 _epochs = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """How far a run is, in numbers of tasks.
-
-    Attributes:
-        submitted: Calls taken.
-        unfinished: Not ended.
-        completed: Ran and ended well.
-        memoized: Ended well without being run.
-        failed: Failed themselves.
-        dep_failed: Not run since a parent failed.
-        cancelled: Cancelled.
-        dropped_outcomes: Reports of tries that nobody waited for any more.
-    """
-
-    submitted: int
-    unfinished: int
-    completed: int
-    memoized: int
-    failed: int
-    dep_failed: int
-    cancelled: int
-    dropped_outcomes: int
-
-    def __str__(self) -> str:
-        return (
-            f"{self.submitted} tasks: {self.completed} completed, {self.memoized} from memory, {self.failed} failed, "
-            f"{self.dep_failed} not run for a failed dependency, {self.cancelled} cancelled, "
-            f"{self.unfinished} unfinished"
-        )
 
 
 class DataFlowKernel:
@@ -102,40 +70,39 @@ class DataFlowKernel:
             BadCheckpoint: an earlier checkpoint cannot be used.
             ExecutorError: an executor could not be started; then nothing is left running.
         """
-        self._config = config = Config() if config is None else checked_config(config).copy()
+        config = Config() if config is None else checked_config(config).copy()
         config.validate()
         self.executors = assembly.wrapped_executors(config.executors)
         self.run_id = str(uuid.uuid4())
         self.run_dir: Path = make_run_dir(config.run_dir)
-        self._closing = shutdown.Closing(self)
-        self._refusal: str | None = None
-        self._tids = itertools.count()
-        self._info = assembly.run_info(config, self.run_id, next(_epochs), self.run_dir)
-        self._run_log = shutdown.open_log(config, self.run_dir)
         self._logger = logging.getLogger("flow.kernel")
-        with shutdown.undone_on_error(self._closing):
-            self._assemble(config)
-        self._logger.info("Run %s of %s began in %s", self.run_id, self._info.name, self.run_dir)
-
-    def _assemble(self, config: Config) -> None:
-        budgets = Budgets(config.retries, config.infrastructure_retries, config.max_worker_kills)
-        self._core = Core(
-            budgets,
-            epoch=self._info.epoch,
-            lazy_errors=config.lazy_errors,
-            asks_price=config.retry_handler is not None,
-        )
+        self._tids = itertools.count()
+        info = assembly.run_info(config, self.run_id, next(_epochs), self.run_dir)
+        self._core = _make_core(config, info.epoch)
         self._reactor = Reactor(self._core, self._logger)
-        self._reactor.on_ended = self._on_ended
-        self._gate = None if config.max_pending is None else Gate(config.max_pending, self._core.live.__len__)
-        self.staging = StagingManager(config.staging, config.data_management_max_threads)
-        self.memoizer = assembly.make_memoizer(config, self.run_dir, self._logger)
+        self._parts = Parts(config, info, self._reactor, self.executors)
+        self._closing = shutdown.Closing(self._parts)
+        try:
+            self._assemble(config, info, self._parts)
+        except BaseException:
+            self._closing.undo()
+            raise
+        self._closing.begin()
+        self._logger.info("Run %s of %s began in %s", self.run_id, info.name, self.run_dir)
+
+    def _assemble(self, config: Config, info: RunInfo, parts: Parts) -> None:
+        """Make and start the parts, in the order in which they need each other."""
+        parts.run_log = assembly.open_log(config, self.run_dir)
+        limit = config.max_pending
+        self._gate = parts.gate = None if limit is None else Gate(limit, self._core.live.__len__)
+        self.staging = parts.staging = StagingManager(config.staging)
+        self.memoizer = parts.memoizer = assembly.make_memoizer(config, self.run_dir, self._logger)
         sinks = assembly.all_sinks(config)
-        self.pump = EventPump(sinks, self._info, logging.getLogger("flow.events"))
+        self.pump = parts.pump = EventPump(sinks, info, logging.getLogger("flow.events"))
         self.pump.start()
         self._teller = Teller(self.pump, self._logger)
         self._core.verbose = self._teller.tries or self._teller.states
-        self._bodies = ThreadPoolExecutor(label=_BODIES, max_threads=_BODY_THREADS)
+        bodies = parts.bodies = ThreadPoolExecutor(label=_BODIES, max_threads=_BODY_THREADS)
         self._arguments = Arguments(config.dependency_resolver)
         self._launcher = Launcher(
             self._reactor,
@@ -144,22 +111,22 @@ class DataFlowKernel:
             self.staging,
             self.memoizer,
             self.executors,
-            self._bodies,
+            bodies,
             config.executor_chooser,
             config.retry_handler,
             self._teller,
             self._logger,
         )
         self._reactor.perform = self._launcher.perform
-        shutdown.tell_start(self, self._info)
+        self._reactor.on_ended = self._on_ended
+        assembly.tell_start(self.pump, info, self.executors)
         sampler = assembly.sampler_of(sinks)
         assembly.start_executors(
-            (executor, assembly.executor_context(config, label, self._info, self._reactor, self.pump, sampler))
-            for label, executor in {**self.executors, _BODIES: self._bodies}.items()
+            (executor, assembly.executor_context(config, label, info, self._reactor, self.pump, sampler))
+            for label, executor in {**self.executors, _BODIES: bodies}.items()
         )
-        self._usage = assembly.usage_tracker(config)
-        self._usage.start(len(self.executors))
-        self._closing.begin()
+        usage = parts.usage = assembly.usage_tracker(config)
+        usage.start(len(self.executors))
 
     # -- calls
 
@@ -176,8 +143,8 @@ class DataFlowKernel:
             HiddenFutureError: a future is hidden in an argument where it is not waited for.
             DependencyError: with ``lazy_errors=False``, that an earlier task failed.
         """
-        if self._refusal is not None:
-            raise KernelClosedError(f"app {app.name!r} was called, but {self._refusal}")
+        if self._parts.refusal is not None:
+            raise KernelClosedError(f"app {app.name!r} was called, but {self._parts.refusal}")
         if self._gate is not None:
             self._gate.enter()
         future: AppFuture[Any] = AppFuture(next(self._tids))
@@ -316,7 +283,12 @@ class DataFlowKernel:
     @property
     def config(self) -> Config:
         """The Config in use: a copy of the one that was loaded."""
-        return self._config
+        return self._parts.config
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are taken: not after ``cleanup``, nor in a forked child."""
+        return self._parts.refusal is None
 
     @property
     def task_count(self) -> int:
@@ -325,22 +297,7 @@ class DataFlowKernel:
 
     def summary(self) -> Summary:
         """Return how far the run is."""
-        return self._reactor.call(self._summarize, Summary(0, 0, 0, 0, 0, 0, 0, 0))
-
-    def _summarize(self) -> Summary:
-        core = self._core
-        counts = core.counts
-        unfinished = len(core.live)
-        return Summary(
-            unfinished + sum(counts.values()),
-            unfinished,
-            counts[State.exec_done],
-            counts[State.memo_done],
-            counts[State.failed],
-            counts[State.dep_fail],
-            counts[State.cancelled],
-            core.dropped,
-        )
+        return summarize(self._reactor)
 
     def wait_for_current_tasks(self) -> None:
         """Wait until all tasks submitted so far have ended, well or not."""
@@ -376,7 +333,7 @@ class DataFlowKernel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        mode = self._config.exit_mode if kind is None else "cleanup"
+        mode = self.config.exit_mode if kind is None else "cleanup"
         if mode == "skip":
             return
         if mode == "wait":
@@ -384,7 +341,7 @@ class DataFlowKernel:
         self.cleanup()
 
     def __repr__(self) -> str:
-        state = "closed" if self._refusal is not None else "open"
+        state = "open" if self.is_open else "closed"
         return f"<DataFlowKernel {state} run_dir={str(self.run_dir)!r}>"
 
     # -- what the reactor asks
@@ -394,29 +351,17 @@ class DataFlowKernel:
             self._gate.ended()
         teller = self._teller
         for task in tasks:
-            if teller.tasks or task.error is not None:
+            if teller.tasks or task.error is not None or teller.debug:
                 teller.ended(task)
-
-    def _abandon(self) -> list[Task]:
-        """End all unfinished tasks as cancelled; return them."""
-        left = self._unfinished()
-        self._reactor.post(self._core.abandon, None)
-        return left
 
     def _unfinished(self) -> list[Task]:
         nobody: list[Task] = []
         return self._reactor.call(lambda: list(self._core.live.values()), nobody)
 
-    def _disable_after_fork(self) -> None:
-        """In a forked child: refuse calls, and let nobody wait for what only the parent can finish."""
-        self._refusal = "this process was forked from the one that loaded the Config: load one here, or call it there"
-        self._reactor.renew_after_fork()
-        self._core.live, live = {}, self._core.live
-        for task in live.values():
-            future = task.future
-            future._watch = None  # its lock may be held by a thread that does not exist here
-            error = KernelClosedError(f"{task} belongs to the process this one was forked from")
-            settle_quietly([(future, None, error)])
+
+def _make_core(config: Config, epoch: int) -> Core:
+    budgets = Budgets(config.retries, config.infrastructure_retries, config.max_worker_kills)
+    return Core(budgets, epoch=epoch, lazy_errors=config.lazy_errors, asks_price=config.retry_handler is not None)
 
 
 _ALL_TAKEN = frozenset(("inputs", "outputs", "stdout", "stderr"))

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from flow_core.apps.definition import AppKind
 from flow_core.errors import ConfigurationError, ExecutorError
-from flow_core.graph.core import Core, Effect, Effects, Failure
+from flow_core.graph.core import Core
+from flow_core.graph.effects import Effect, Effects, Failure
 from flow_core.graph.states import State
 from flow_core.interfaces.memoizer import MemoEntry
 from flow_core.kernel.arguments import Arguments, need_staging

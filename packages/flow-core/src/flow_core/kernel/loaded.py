@@ -41,7 +41,7 @@ def load(config: Config | None = None) -> DataFlowKernel:
     """
     with _lock:
         active = active_or_none()
-        if isinstance(active, DataFlowKernel) and active._refusal is None:
+        if isinstance(active, DataFlowKernel) and active.is_open:
             raise ConfigurationError(
                 f"a Config is loaded already (run directory {active.run_dir}): call flow.clear() first to load another"
             )

@@ -12,7 +12,8 @@ from flow_core.futures.lean import CANCELLATION, Future, Settlement, run_callbac
 from flow_core.graph.states import State
 
 if TYPE_CHECKING:
-    from flow_core.graph.core import Core, Effects, Event
+    from flow_core.graph.core import Core
+    from flow_core.graph.effects import Effects, Event
     from flow_core.graph.task import Task
     from flow_core.interfaces.call import TryKey
     from flow_core.interfaces.outcome import Outcome, Place

@@ -3,73 +3,70 @@
 from __future__ import annotations
 
 import atexit
-import getpass
 import logging
 import os
-import socket
 import sys
 import threading
 import time
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import flow_core
-from flow_core.interfaces.events import EventKind, RunEnded, RunStarted
+from flow_core.errors import KernelClosedError
+from flow_core.futures.lean import settle_quietly
+from flow_core.interfaces.events import EventKind, RunEnded
+from flow_core.kernel.summary import summarize
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from flow_core.config import Config
     from flow_core.interfaces.executor import Executor
-    from flow_core.interfaces.sinks import RunInfo
-    from flow_core.kernel.kernel import DataFlowKernel
-    from flow_core.observe.logging import RunLog
+    from flow_core.interfaces.memoizer import Memoizer
+    from flow_core.kernel.parts import Parts
+    from flow_core.staging.manager import StagingManager
 
 _EXIT_S = 30.0
 _logger = logging.getLogger("flow.kernel")
-_open: weakref.WeakSet[DataFlowKernel] = weakref.WeakSet()
+_open: set[Closing] = set()
 
 
 class Closing:
     """Cleans one kernel up, once: whoever comes second waits for the first."""
 
-    def __init__(self, kernel: DataFlowKernel) -> None:
-        self._kernel = weakref.ref(kernel)
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
         self._lock = threading.Lock()
         self._begun = False
         self._done = threading.Event()
 
     def begin(self) -> None:
         """The kernel is whole: from now on the end of the process cleans it up."""
-        kernel = self._kernel()
-        if kernel is not None:
-            _open.add(kernel)
-            atexit.register(self._at_exit)
+        _open.add(self)
+        atexit.register(self._at_exit)
+
+    def undo(self) -> None:
+        """The kernel could not be put together: end what was begun."""
+        parts = self.parts
+        parts.refusal = "it could not be started"
+        for part in (parts.memoizer, parts.staging, parts.pump, parts.run_log):
+            if part is not None:
+                part.close()
 
     def cleanup(self, timeout_s: float) -> None:
         """Clean up, or wait for the one who does."""
         with self._lock:
             first, self._begun = not self._begun, True
-        kernel = self._kernel()
-        if kernel is None:
-            return
         if not first:
             self._done.wait(timeout_s)
             return
         try:
-            _clean_up(kernel, time.monotonic() + timeout_s)
+            _clean_up(self.parts, time.monotonic() + timeout_s)
         finally:
-            _open.discard(kernel)
+            _open.discard(self)
             atexit.unregister(self._at_exit)
             self._done.set()
 
     def _at_exit(self) -> None:
-        kernel = self._kernel()
-        if kernel is None or self._begun or kernel._refusal is not None:
+        if self._begun or self.parts.refusal is not None:
             return
-        unfinished = kernel.summary().unfinished
+        unfinished = summarize(self.parts.reactor).unfinished
         if unfinished:
             were = "tasks were" if unfinished > 1 else "task was"
             _say(
@@ -78,59 +75,78 @@ class Closing:
             )
         self.cleanup(_EXIT_S)
 
+    def disable_after_fork(self) -> None:
+        """In a forked child: refuse calls, and let nobody wait for what only the parent can finish."""
+        parts = self.parts
+        parts.refusal = "this process was forked from the one that loaded the Config: load one here, or call it there"
+        core = parts.reactor.core
+        parts.reactor.renew_after_fork()
+        live, core.live = core.live, {}
+        for task in live.values():
+            task.future._watch = None  # its lock may be held by a thread that does not exist here
+            error = KernelClosedError(f"{task} belongs to the process this one was forked from")
+            settle_quietly([(task.future, None, error)])
+
 
 def _say(line: str) -> None:
     _logger.warning("%s", line)
     try:
-        print(line, file=sys.stderr, flush=True)  # noqa: T201  (the one line DECISIONS asks for)
+        print(line, file=sys.stderr, flush=True)  # noqa: T201  (whoever leaves tasks behind must hear of it)
     except (OSError, ValueError):
         return
 
 
-def _clean_up(kernel: DataFlowKernel, deadline: float) -> None:
+def _clean_up(parts: Parts, deadline: float) -> None:
     """Each step is tried whatever became of those before it."""
-    kernel._refusal = kernel._refusal or "its Config was cleaned up: load one again with flow.load()"
-    if kernel._gate is not None:
-        kernel._gate.open()
+    parts.refusal = parts.refusal or "its Config was cleaned up: load one again with flow.load()"
+    reactor = parts.reactor
     steps: list[tuple[str, Callable[[], object]]] = [
-        ("cancel unfinished tasks", lambda: _cancel_all(kernel)),
-        ("write the checkpoint", lambda: _checkpoint(kernel)),
-        ("shut executors down", lambda: _shut_down_executors(kernel, deadline)),
-        ("end what is left", kernel._abandon),
-        ("close the memoizer", lambda: kernel.memoizer.close() if kernel.memoizer is not None else None),
-        ("close staging", kernel.staging.close),
-        ("tell the end", lambda: _tell_end(kernel)),
-        ("close the sinks", lambda: _close_sinks(kernel, deadline)),
-        ("tell the usage", lambda: _tell_usage(kernel)),
+        ("cancel unfinished tasks", lambda: _cancel_all(parts)),
+        ("write the checkpoint", lambda: _checkpoint(parts)),
+        ("shut executors down", lambda: _shut_down_executors(parts, deadline)),
+        ("end what is left", lambda: reactor.post(reactor.core.abandon, None)),
+        ("close the memoizer", lambda: _close(parts.memoizer)),
+        ("close staging", lambda: _close(parts.staging)),
+        ("close the sinks", lambda: _close_sinks(parts, deadline)),
+        ("tell the usage", lambda: _tell_usage(parts)),
     ]
     for what, step in steps:
         try:
             step()
         except Exception:
             _logger.exception("Cleaning up: could not %s", what)
-    _logger.info("Run %s ended: %s", kernel.run_id, kernel.summary())
-    if kernel._run_log is not None:
-        kernel._run_log.close()
+    _logger.info("Run %s ended: %s", parts.info.run_id, summarize(reactor))
+    if parts.run_log is not None:
+        parts.run_log.close()
 
 
-def _cancel_all(kernel: DataFlowKernel) -> None:
-    unfinished = kernel.summary().unfinished
-    kernel._reactor.post(kernel._core.close, None)
+def _cancel_all(parts: Parts) -> None:
+    if parts.gate is not None:
+        parts.gate.open()
+    unfinished = summarize(parts.reactor).unfinished
+    parts.reactor.post(parts.reactor.core.close, None)
     if unfinished:
         _logger.info("%d unfinished tasks are cancelled", unfinished)
 
 
-def _checkpoint(kernel: DataFlowKernel) -> None:
-    mode = kernel.config.checkpoint_mode
-    if kernel.memoizer is not None and mode in ("dfk_exit", "periodic", "task_exit"):
-        kernel.memoizer.checkpoint()
+def _close(part: Memoizer | StagingManager | None) -> None:
+    if part is not None:
+        part.close()
 
 
-def _shut_down_executors(kernel: DataFlowKernel, deadline: float) -> None:
+def _checkpoint(parts: Parts) -> None:
+    if parts.memoizer is not None and parts.config.checkpoint_mode in ("dfk_exit", "periodic", "task_exit"):
+        parts.memoizer.checkpoint()
+
+
+def _shut_down_executors(parts: Parts, deadline: float) -> None:
     """Shut managed executors down, all at once, each in a thread of its own so that one that hangs costs no other."""
+    executors = [*parts.executors.values(), *([] if parts.bodies is None else [parts.bodies])]
     threads = [
-        threading.Thread(target=_shut_down, args=(executor, deadline), name=f"flow-shutdown-{label}", daemon=True)
-        for label, executor in [*kernel.executors.items(), ("flow-join", kernel._bodies)]
+        threading.Thread(
+            target=_shut_down, args=(executor, deadline), name=f"flow-shutdown-{executor.label}", daemon=True
+        )
+        for executor in executors
         if executor.managed
     ]
     for thread in threads:
@@ -151,83 +167,28 @@ def _shut_down(executor: Executor, deadline: float) -> None:
         _logger.warning("Executor %r was forced to end: %s", executor.label, forced)
 
 
-def _close_sinks(kernel: DataFlowKernel, deadline: float) -> None:
-    lost = kernel.pump.close(max(1.0, deadline - time.monotonic()))
+def _close_sinks(parts: Parts, deadline: float) -> None:
+    pump = parts.pump
+    if pump is None:
+        return
+    if EventKind.RUN in pump.wants:
+        s = summarize(parts.reactor)
+        failed = s.failed + s.dep_failed
+        pump.post(RunEnded(time.time_ns(), parts.info.run_id, s.completed, failed, s.memoized, s.cancelled))
+    lost = pump.close(max(1.0, deadline - time.monotonic()))
     if lost:
         _logger.warning("%d events of this run were not recorded", lost)
 
 
-def _tell_end(kernel: DataFlowKernel) -> None:
-    if EventKind.RUN in kernel.pump.wants:
-        s = kernel.summary()
-        kernel.pump.post(
-            RunEnded(time.time_ns(), kernel.run_id, s.completed, s.failed + s.dep_failed, s.memoized, s.cancelled)
-        )
-
-
-def _tell_usage(kernel: DataFlowKernel) -> None:
-    s = kernel.summary()
-    kernel._usage.end(len(kernel.executors), s.submitted, s.failed + s.dep_failed)
-
-
-def tell_start(kernel: DataFlowKernel, info: RunInfo) -> None:
-    """Post the event of a run's begin, if a sink wants it."""
-    if EventKind.RUN not in kernel.pump.wants:
-        return
-    kernel.pump.post(
-        RunStarted(
-            time_ns=info.started_ns,
-            run_id=info.run_id,
-            epoch=info.epoch,
-            name=info.name,
-            script=sys.argv[0] if sys.argv else "",
-            version=flow_core.__version__,
-            python=sys.version.split()[0],
-            host=socket.gethostname(),
-            user=_user(),
-            run_dir=str(info.run_dir),
-            executors=tuple(kernel.executors),
-        )
-    )
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
-
-
-def open_log(config: Config, run_dir: Path) -> RunLog | None:
-    """Begin the run's log if the Config asks for it."""
-    if not config.initialize_logging:
-        return None
-    from flow_core.observe.logging import open_run_log
-
-    return open_run_log(run_dir, config.log_format)
-
-
-@contextmanager
-def undone_on_error(closing: Closing) -> Iterator[None]:
-    """If a kernel cannot be put together, end what was begun."""
-    try:
-        yield
-    except BaseException:
-        kernel: Any = closing._kernel()
-        for name in ("memoizer", "staging"):
-            part = getattr(kernel, name, None)
-            if part is not None:
-                part.close()
-        if hasattr(kernel, "pump"):
-            kernel.pump.close(5.0)
-        if kernel._run_log is not None:
-            kernel._run_log.close()
-        raise
+def _tell_usage(parts: Parts) -> None:
+    if parts.usage is not None:
+        s = summarize(parts.reactor)
+        parts.usage.end(len(parts.executors), s.submitted, s.failed + s.dep_failed)
 
 
 def _after_fork_in_child() -> None:
-    for kernel in list(_open):
-        kernel._disable_after_fork()
+    for closing in list(_open):
+        closing.disable_after_fork()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -45,6 +45,7 @@ class Teller:
         tasks: Whether submissions and ends of tasks are wanted.
         tries: Whether launches, starts and ends of tries are wanted.
         states: Whether other changes of state are wanted.
+        debug: Whether the log takes a line a task; looked at once a run.
     """
 
     def __init__(self, pump: Pump, logger: logging.Logger) -> None:
@@ -52,6 +53,7 @@ class Teller:
         self.tasks = EventKind.TASK in pump.wants
         self.tries = EventKind.TRY in pump.wants
         self.states = EventKind.STATE in pump.wants
+        self.debug = logger.isEnabledFor(logging.DEBUG)
         self._append = pump.append
         self._logger = logger
 
@@ -127,8 +129,10 @@ class Teller:
 
     def ended(self, task: Task) -> None:
         """A task ended."""
-        if task.error is not None and task.state is not State.cancelled:
-            self._logger.info("%s ended as %s: %s", task, task.state.name, one_line(task.error))
+        if task.state is State.failed and task.error is not None:
+            self._logger.info("%s failed: %s", task, one_line(task.error))
+        elif self.debug:
+            self._logger.debug("%s ended as %s", task, task.state.name)
         if self.tasks:
             self._append(self._end_record(task))
 

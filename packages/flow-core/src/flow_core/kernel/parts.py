@@ -1,0 +1,40 @@
+"""What a kernel is made of, for those who begin and end it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flow_core.config import Config
+    from flow_core.interfaces.executor import Executor
+    from flow_core.interfaces.memoizer import Memoizer
+    from flow_core.interfaces.sinks import RunInfo
+    from flow_core.kernel.pending import Gate
+    from flow_core.kernel.reactor import Reactor
+    from flow_core.observe.logging import RunLog
+    from flow_core.observe.pump import EventPump
+    from flow_core.observe.usage import UsageTracker
+    from flow_core.staging.manager import StagingManager
+
+
+@dataclass(slots=True, eq=False)
+class Parts:
+    """The parts of one kernel, in the order in which they are made; what is not made yet is None.
+
+    Attributes:
+        refusal: Why no calls are taken any more; None while they are.
+    """
+
+    config: Config
+    info: RunInfo
+    reactor: Reactor
+    executors: dict[str, Executor] = field(default_factory=dict)
+    run_log: RunLog | None = None
+    gate: Gate | None = None
+    staging: StagingManager | None = None
+    memoizer: Memoizer | None = None
+    pump: EventPump | None = None
+    bodies: Executor | None = None
+    usage: UsageTracker | None = None
+    refusal: str | None = None

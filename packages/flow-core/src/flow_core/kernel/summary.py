@@ -1,0 +1,63 @@
+"""How far a run is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flow_core.graph.states import State
+
+if TYPE_CHECKING:
+    from flow_core.graph.core import Core
+    from flow_core.kernel.reactor import Reactor
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How far a run is, in numbers of tasks.
+
+    Attributes:
+        submitted: Calls taken.
+        unfinished: Not ended.
+        completed: Ran and ended well.
+        memoized: Ended well without being run.
+        failed: Failed themselves.
+        dep_failed: Not run since a parent failed.
+        cancelled: Cancelled.
+        dropped_outcomes: Reports of tries that nobody waited for any more.
+    """
+
+    submitted: int = 0
+    unfinished: int = 0
+    completed: int = 0
+    memoized: int = 0
+    failed: int = 0
+    dep_failed: int = 0
+    cancelled: int = 0
+    dropped_outcomes: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.submitted} tasks: {self.completed} completed, {self.memoized} from memory, {self.failed} failed, "
+            f"{self.dep_failed} not run for a failed dependency, {self.cancelled} cancelled, "
+            f"{self.unfinished} unfinished"
+        )
+
+
+def summarize(reactor: Reactor) -> Summary:
+    """Return how far a run is now."""
+    return reactor.call(lambda: _of(reactor.core), Summary())
+
+
+def _of(core: Core) -> Summary:
+    counts, unfinished = core.counts, len(core.live)
+    return Summary(
+        submitted=unfinished + sum(counts.values()),
+        unfinished=unfinished,
+        completed=counts[State.exec_done],
+        memoized=counts[State.memo_done],
+        failed=counts[State.failed],
+        dep_failed=counts[State.dep_fail],
+        cancelled=counts[State.cancelled],
+        dropped_outcomes=core.dropped,
+    )

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import flow_core as flow
+from flow_core.graph.core import Core
+from flow_core.graph.effects import Effect
+from flow_core.graph.retry import Budgets
+from flow_core.interfaces.events import (
+    Event,
+    EventKind,
+    RunEnded,
+    RunStarted,
+    TaskChanged,
+    TaskEnded,
+    TaskSubmitted,
+    TryEnded,
+    TryLaunched,
+    TryStarted,
+)
+from flow_core.interfaces.sampler import SamplerSpec
+from flow_core.interfaces.sinks import RunInfo
+from flow_core.kernel.reactor import Reactor
+from flow_core.testing import MemoryExecutor
+
+
+class Sink:
+    def __init__(self, wants: EventKind = EventKind.ALL) -> None:
+        self.wants = wants
+        self.events: list[Event] = []
+        self.run: RunInfo | None = None
+
+    def start(self, run: RunInfo) -> None:
+        self.run = run
+
+    def emit(self, events: Sequence[Event]) -> None:
+        self.events.extend(events)
+
+    def close(self, timeout_s: float) -> int:
+        return 0
+
+    def of(self, kind: type) -> list[Any]:
+        return [event for event in self.events if type(event) is kind]
+
+
+@flow.python_app
+def add(x: int, y: int = 1) -> int:
+    return x + y
+
+
+@flow.join_app
+def body() -> Any:
+    return add(1)
+
+
+def test_a_sink_is_told_the_whole_life_of_tasks(tmp_path: Path) -> None:
+    sink = Sink()
+    executor = MemoryExecutor("memory")
+    with flow.load(flow.Config([executor], sinks=[sink], retries=1, run_dir=tmp_path, name="life")):
+        parent = add(1)
+        child = add(parent)
+        executor.fail(executor.waiting[0], ValueError("first"))
+        executor.run_all()
+        assert child.result(10) == 3
+    assert sink.run is not None
+    assert sink.run.name == "life"
+    assert [type(e) for e in sink.events[:1] + sink.events[-1:]] == [RunStarted, RunEnded]
+    assert [(e.task_id, e.app, e.depends) for e in sink.of(TaskSubmitted)] == [(0, "add", ()), (1, "add", (0,))]
+    assert [(e.task_id, e.try_id, e.verdict) for e in sink.of(TryEnded)] == [
+        (0, 0, "APP_ERROR"),
+        (0, 1, "OK"),
+        (1, 0, "OK"),
+    ]
+    assert [(e.task_id, e.try_id) for e in sink.of(TryLaunched)] == [(0, 0), (0, 1), (1, 0)]
+    assert [e.task_id for e in sink.of(TryStarted)] == [0, 1]
+    assert [(e.task_id, e.state) for e in sink.of(TaskChanged)] == [(1, "pending"), (0, "fail_retryable")]
+    ended = sink.of(TaskEnded)
+    assert [(e.task_id, e.state, e.tries, e.fail_count) for e in ended] == [
+        (0, "exec_done", 2, 1),
+        (1, "exec_done", 1, 0),
+    ]
+    assert sink.of(RunEnded)[0].completed == 2
+
+
+def test_tasks_of_a_join_body_name_their_parent(tmp_path: Path) -> None:
+    sink = Sink(EventKind.TASK)
+    with flow.load(flow.Config(sinks=[sink], run_dir=tmp_path)):
+        assert body().result(10) == 2
+    assert [(e.app, e.app_kind, e.parent) for e in sink.of(TaskSubmitted)] == [
+        ("body", "join", None),
+        ("add", "python", 0),
+    ]
+
+
+def test_a_failed_task_tells_its_root_cause(tmp_path: Path) -> None:
+    sink = Sink(EventKind.TASK)
+    with flow.load(flow.Config(sinks=[sink], run_dir=tmp_path)):
+        add(add("x")).exception(10)  # type: ignore[arg-type]  # the point of the test
+    states = {e.task_id: (e.state, e.error.split(":")[0], bool(e.traceback)) for e in sink.of(TaskEnded)}
+    assert states == {0: ("failed", "TypeError", True), 1: ("dep_fail", "TypeError", False)}
+
+
+def test_monitoring_is_a_sink_whose_sampler_reaches_executors(tmp_path: Path) -> None:
+    spec = SamplerSpec("somewhere:make", 3.0)
+
+    class Hub(Sink):
+        def sampler(self) -> SamplerSpec:
+            return spec
+
+    seen: list[Any] = []
+
+    class Curious(MemoryExecutor):
+        def start(self, context: Any) -> None:
+            seen.append(context)
+            super().start(context)
+
+    with flow.load(flow.Config([Curious("memory")], monitoring=Hub(), run_dir=tmp_path)) as kernel:
+        assert seen[0].sampler == spec
+        assert seen[0].run_id == kernel.run_id
+        assert seen[0].executor_dir == kernel.run_dir / "memory"
+
+
+def test_nobody_who_wants_nothing_costs_anything(tmp_path: Path) -> None:
+    with flow.load(flow.Config(run_dir=tmp_path)) as kernel:
+        add(1).result(10)
+        assert not kernel._core.verbose
+        assert kernel.pump.backlog() == 0
+
+
+# -- the reactor by itself
+
+
+def make_reactor() -> Reactor:
+    reactor = Reactor(Core(Budgets()), logging.getLogger("flow.kernel"))
+    reactor.on_ended = lambda tasks: None
+    return reactor
+
+
+def test_an_interrupt_while_effects_are_carried_out_loses_none() -> None:
+    reactor = make_reactor()
+    done: list[Effect] = []
+
+    def perform(effects: list[Any]) -> None:
+        while effects:
+            if len(done) == 1 and not interrupted:
+                interrupted.append(True)
+                raise KeyboardInterrupt
+            done.append(effects.pop(0)[0])
+
+    interrupted: list[bool] = []
+    reactor.perform = perform
+    wanted = [Effect.LAUNCH, Effect.PLACE, Effect.JOIN]
+
+    def three(_given: object) -> None:
+        reactor.core.effects += [(effect, None, None) for effect in wanted]  # type: ignore[misc]  # no task needed
+
+    with pytest.raises(KeyboardInterrupt):
+        reactor.post(three, None)
+    reactor.post(lambda _given: None, None)
+    assert done == wanted
+
+
+def test_an_event_in_the_midst_of_another_does_not_deadlock() -> None:
+    reactor = make_reactor()
+    reactor.perform = lambda effects: None
+    order: list[str] = []
+
+    def outer(_given: object) -> None:
+        reactor.post(lambda _g: order.append("inner"), None)  # as a finalizer or a signal handler may
+        assert reactor.call(lambda: "no", "refused") == "refused"
+        order.append("outer")
+
+    reactor.post(outer, None)
+    assert order == ["outer", "inner"]
+
+
+def test_an_event_that_cannot_be_handled_is_counted_and_the_next_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    reactor = make_reactor()
+    reactor.perform = lambda effects: None
+    seen = threading.Event()
+    reactor.post(lambda _given: 1 / 0, None)
+    reactor.post(lambda _given: seen.set(), None)
+    assert seen.is_set()
+    assert reactor.bugs == 1
+    assert "bug of Flow" in caplog.text
