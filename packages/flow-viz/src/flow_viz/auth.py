@@ -57,7 +57,7 @@ def _without_token_in_address(asked: Request, token: str) -> BaseResponse | None
     if "token" not in asked.args or asked.path.startswith("/api/") or asked.endpoint in _OPEN:
         return None
     rest = [(name, value) for name, value in asked.args.items(multi=True) if name != "token"]
-    answer = redirect(asked.path.replace("//", "/") + (f"?{urlencode(rest)}" if rest else ""))
+    answer = redirect(f"/{asked.path.lstrip('/')}" + (f"?{urlencode(rest)}" if rest else ""))
     _set_cookie(answer, token)
     return answer
 

@@ -63,17 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     token = None if is_loopback(options.listen) else os.environ.get("FLOW_VIZ_TOKEN") or new_token()
     app = create_app(database, token)
     try:
-        server = waitress.create_server(
-            app,
-            host=options.listen,
-            port=options.port,
-            threads=6,
-            ident="flow-visualize",
-            clear_untrusted_proxy_headers=True,
-        )
-    except (OSError, ValueError) as error:
+        listening = _listen(options.listen, options.port)
+    except OSError as error:
+        database.close()
         return _fail(f"cannot listen on {options.listen} port {options.port}: {error}; choose another with --port")
-    port = getattr(server, "effective_port", options.port)
+    server = waitress.create_server(
+        app, sockets=[listening], threads=6, ident="flow-visualize", clear_untrusted_proxy_headers=True
+    )
+    port = listening.getsockname()[1]
     _announce(database.name, options.listen, int(port), token)
     try:
         server.run()
@@ -83,6 +80,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         server.close()
         database.close()
     return 0
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises OSError."""
+    family, _, _, _, where = socket.getaddrinfo(address.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+    return socket.create_server(where[:2], family=family, backlog=128)
 
 
 def _announce(database: str, listen: str, port: int, token: str | None) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from sqlalchemy import create_engine, event
-from sqlalchemy.engine import URL, Connection, Engine
+from sqlalchemy.engine import URL, Connection as Connection, Engine
 from sqlalchemy.exc import DatabaseError as SqlDatabaseError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import QueuePool
 

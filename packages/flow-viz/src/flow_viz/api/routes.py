@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
-from sqlalchemy.engine import Connection
 
 from flow_monitor.queries import blocks, graph, resources, tasks, timeline, workflows
+from flow_monitor.queries.database import Connection
 from flow_monitor.queries.workflows import WorkflowOrder
 from flow_viz.api.encode import plain
 from flow_viz.api.openapi import description

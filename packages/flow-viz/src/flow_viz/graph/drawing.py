@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy.engine import Connection
-
 from flow_monitor.queries import graph as queries, workflows
+from flow_monitor.queries.database import Connection
 from flow_monitor.queries.records import GraphTask
 from flow_viz.graph import collapse
 from flow_viz.graph.collapse import BundleGraph, Level

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from flask import abort, render_template, request, url_for
-from sqlalchemy.engine import Connection
 
 from flow_monitor.queries import workflows
+from flow_monitor.queries.database import Connection
 from flow_monitor.queries.records import RunState, Workflow
 
 TABS = (

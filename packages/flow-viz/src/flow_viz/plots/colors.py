@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
-
-from sqlalchemy.engine import Connection
+from zlib import crc32
 
 from flow_monitor.queries import workflows
+from flow_monitor.queries.database import Connection
 
 _STATES = {
     "unsched": "#94a3b8",
@@ -37,12 +36,11 @@ def state_color(name: str) -> str:
 def app_colors(names: Iterable[str]) -> dict[str, str]:
     """Return a colour for each app: in the order of their names while they last, then by name alone."""
     ordered = sorted(set(names))
-    return {
-        name: _APPS[at]
-        if at < len(_APPS)
-        else f"hsl({hashlib.md5(name.encode('utf-8', 'replace')).digest()[0] * 360 // 256},50%,55%)"
-        for at, name in enumerate(ordered)
-    }
+    return {name: _APPS[at] if at < len(_APPS) else _by_name(name) for at, name in enumerate(ordered)}
+
+
+def _by_name(name: str) -> str:
+    return f"hsl({crc32(name.encode('utf-8', 'replace')) % 360},50%,55%)"
 
 
 def run_colors(connection: Connection, run_id: str) -> dict[str, str]:

@@ -1,0 +1,69 @@
+"""The command line of flow-visualize."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from flow_viz import auth, shown
+from flow_viz.cli import default_endpoint, main
+
+
+def test_help_tells_of_the_tunnel(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert "ssh -L" in out
+    assert "8080" in out
+
+
+@pytest.mark.parametrize("arguments", [["mysql://x/y"], ["--listen", "203.0.113.1", "--port", "1"]])
+def test_what_cannot_be_served_is_said_in_a_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 1
+    assert capsys.readouterr().err.startswith("flow-visualize: ")
+
+
+def test_a_port_in_use_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert main(["--port", str(taken.getsockname()[1])]) == 1
+    assert "--port" in capsys.readouterr().err
+
+
+def test_a_bad_port_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--port", "70000"])
+    assert "70000" in capsys.readouterr().err
+
+
+def test_the_default_database_is_of_runinfo_then_of_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert default_endpoint() == "sqlite:///runinfo/monitoring.db"
+    (tmp_path / "monitoring.db").touch()
+    assert default_endpoint() == "sqlite:///monitoring.db"
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [("127.0.0.1", True), ("::1", True), ("localhost", True), ("127.8.8.8", True), ("0.0.0.0", False), ("host", False)],
+)
+def test_loopback_is_told_from_the_rest(address: str, loopback: bool) -> None:
+    assert auth.is_loopback(address) is loopback
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0 s"), (0.25, "250 ms"), (5.04, "5.0 s"), (90, "1 min 30 s"), (7260, "2 h 01 min"), (1e6, "11 d 13 h")],
+)
+def test_durations_read_well(value: float, text: str) -> None:
+    assert shown.seconds(value) == text
+
+
+def test_absurd_times_are_shown_as_unknown() -> None:
+    assert shown.moment(1 << 62) != ""
+    assert shown.moment(None) == shown.moment(0) == shown.moment(-(1 << 90))

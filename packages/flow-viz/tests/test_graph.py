@@ -1,0 +1,99 @@
+"""Layout, collapsing and the critical path."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+
+from hypothesis import given, settings, strategies as st
+
+from flow_monitor.queries.records import AppGraph, AppSummary, GraphTask
+from flow_viz.graph import collapse
+from flow_viz.graph.collapse import Level, best_level
+from flow_viz.graph.critical import critical_path
+from flow_viz.graph.layers import layout
+from flow_viz.plots.colors import app_colors
+
+edges_of = st.lists(st.tuples(st.integers(0, 25), st.integers(0, 25)), max_size=80)
+
+
+@settings(max_examples=150, deadline=None)
+@given(edges=edges_of)
+def test_any_graph_is_laid_out_without_nodes_on_each_other(edges: list[tuple[int, int]]) -> None:
+    made = layout(range(20), edges)
+    assert len(made.nodes) == 20
+    layers = defaultdict(list)
+    for x, y in made.nodes.values():
+        layers[x].append(y)
+    for ys in layers.values():
+        ys.sort()
+        assert all(b - a > 0.999 for a, b in itertools.pairwise(ys))
+    for (a, b), points in zip(edges, made.edges, strict=True):
+        if a < 20 and b < 20 and a != b:
+            assert points[0] == made.nodes[a]
+            assert points[-1] == made.nodes[b]
+        else:
+            assert points == ()
+
+
+@settings(max_examples=100, deadline=None)
+@given(edges=edges_of)
+def test_edges_of_a_graph_without_cycles_lead_to_the_right(edges: list[tuple[int, int]]) -> None:
+    forward = [(min(a, b), max(a, b)) for a, b in edges if a != b]
+    made = layout(range(26), forward)
+    assert all(made.nodes[a][0] < made.nodes[b][0] for a, b in forward)
+
+
+def test_a_long_chain_needs_no_recursion() -> None:
+    made = layout(range(5000), [(i, i + 1) for i in range(4999)])
+    assert made.nodes[4999] == (4999.0, 0.0)
+
+
+def test_an_empty_graph_has_a_layout() -> None:
+    assert layout([], []).nodes == {}
+
+
+def task(
+    task_id: int, app: str, depends: tuple[int, ...], depth: int, seconds: float, status: str = "exec_done"
+) -> GraphTask:
+    return GraphTask(task_id, app, status, depends, depth, seconds)
+
+
+DIAMOND = (
+    task(0, "split", (), 0, 1.0),
+    task(1, "work", (0,), 1, 2.0),
+    task(2, "work", (0,), 1, 5.0, "failed"),
+    task(3, "merge", (1, 2), 2, 1.0),
+)
+
+
+def test_the_critical_path_is_the_chain_that_took_longest() -> None:
+    path = critical_path(DIAMOND)
+    assert path.tasks == (0, 2, 3)
+    assert path.seconds == 7.0
+    assert critical_path(()).tasks == ()
+
+
+def test_stages_hold_the_tasks_of_one_app_at_one_depth() -> None:
+    graph = collapse.stages(DIAMOND, frozenset({2}))
+    work = next(bundle for bundle in graph.bundles if bundle.app == "work")
+    assert (work.tasks, work.states, work.critical) == (2, {"exec_done": 1, "failed": 1}, True)
+    assert sorted(n for _, _, n in graph.edges) == [2, 2]
+    assert collapse.count_stages(DIAMOND) == 3
+
+
+def test_apps_are_one_node_each() -> None:
+    summary = AppSummary("work", "python", {"exec_done": 3}, 3, 1.0, 1.0, 1.0, 1)
+    graph = collapse.apps(AppGraph((summary,), (("work", "work", 2),)))
+    assert graph.bundles[0].tasks == 3
+
+
+def test_large_graphs_are_collapsed() -> None:
+    assert best_level(100, 90) is Level.TASKS
+    assert best_level(10_000, 40) is Level.STAGES
+    assert best_level(10_000, 10_000) is Level.APPS
+
+
+def test_apps_keep_different_colours() -> None:
+    assert len(set(app_colors([f"app{i}" for i in range(15)]).values())) == 15
+    assert len(app_colors([f"app{i}" for i in range(100)])) == 100

@@ -1,0 +1,244 @@
+"""Every page, asked for without a browser."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import url_for
+from flask.testing import FlaskClient
+
+from flow_monitor.project.rebuild import upgrade
+from flow_monitor.queries.database import open_database
+from flow_monitor.testing.made import make_database
+from flow_monitor.testing.synthetic import SyntheticRun
+from flow_viz import create_app
+
+HOSTILE_ID = "../..//<script>alert('id')</script>?a=b&c#d%2e ü ☃"
+HOSTILE = "<script>alert(1)</script>"
+PAGES = ("", "graph", "tasks", "task/3", "timeline", "resources", "blocks")
+FIGURES = (
+    "graph.json",
+    "graph.json?color=state",
+    "graph.json?level=stages",
+    "graph.json?level=apps",
+    "timeline.json",
+    "running.json",
+    "resources/cpu.json",
+    "resources/memory.json?by=node",
+    "resources/node_cpu.json",
+    "resources/node_memory.json",
+    "resources/app_cpu.json",
+    "task/3/resources.json",
+)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the directory of a database with a run that ended, one that was killed, and a hostile one."""
+    made = tmp_path_factory.mktemp("runinfo")
+    make_database(
+        made,
+        SyntheticRun(run_id="good", tasks=40, samples=8, fail_rate=0.4),
+        SyntheticRun(run_id="dead", tasks=30, ended=False, samples=2, seed=2),
+        SyntheticRun(run_id=HOSTILE_ID, tasks=30, samples=4, seed=3, name=HOSTILE, app_prefix=HOSTILE),
+    )
+    return made
+
+
+def client_of(path: Path, token: str | None = None) -> FlaskClient:
+    return create_app(open_database(str(path)), token).test_client()
+
+
+@pytest.fixture
+def client(directory: Path) -> Iterator[FlaskClient]:
+    with client_of(directory / "monitoring.db") as client:
+        yield client
+
+
+def address(client: FlaskClient, endpoint: str, **values: object) -> str:
+    with client.application.test_request_context():
+        return url_for(endpoint, **values)  # type: ignore[arg-type] # values of any page
+
+
+@pytest.mark.parametrize("run", ["good", "dead"])
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_shows_its_run(client: FlaskClient, run: str, page: str) -> None:
+    answer = client.get(f"/workflow/{run}/{page}")
+    assert answer.status_code == 200
+    assert f"{run}</span>" in answer.text
+    assert 'aria-current="page"' in answer.text
+
+
+@pytest.mark.parametrize("run", ["good", "dead"])
+@pytest.mark.parametrize("figure", FIGURES)
+def test_a_figure_has_something_to_draw(client: FlaskClient, run: str, figure: str) -> None:
+    answer = client.get(f"/workflow/{run}/{figure}")
+    assert answer.status_code == 200
+    assert answer.json is not None
+    assert "layout" in answer.json
+    if run == "good":
+        assert any(trace["x"] for trace in answer.json["data"])
+
+
+@pytest.mark.parametrize("page", [*PAGES, *FIGURES])
+def test_hostile_names_are_text_everywhere(client: FlaskClient, page: str) -> None:
+    base = address(client, "summary.page", run_id=HOSTILE_ID)
+    assert re.fullmatch(r"/workflow/[A-Za-z0-9._~-]+/", base)
+    answer = client.get(base + page)
+    assert answer.status_code == 200
+    assert "<script>alert" not in answer.text
+
+
+def test_the_list_shows_all_runs_newest_first_and_links_to_them(client: FlaskClient) -> None:
+    text = client.get("/").text
+    links = set(re.findall(r'href="(/workflow/[^"]+)"', text))
+    assert len(links) == 3
+    assert all(client.get(link).status_code == 200 for link in links)
+    assert "killed" in text
+    assert "<script>alert" not in text
+
+
+@pytest.mark.parametrize(
+    "query", ["?q=good", "?sort=tasks&dir=asc", "?sort=nonsense&dir=x", "?offset=500", "?q=%3Cb%3E"]
+)
+def test_the_list_is_searched_and_sorted(client: FlaskClient, query: str) -> None:
+    answer = client.get("/" + query)
+    assert answer.status_code == 200
+    assert "<b>" not in answer.text
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["?state=failed", "?app=simulate&state=exec_done", "?q=7", "?q=converge", "?sort=run_time&dir=desc", "?offset=30"],
+)
+def test_tasks_are_filtered(client: FlaskClient, query: str) -> None:
+    assert client.get("/workflow/good/tasks" + query).status_code == 200
+
+
+def test_tasks_with_a_bad_offset_are_refused_clearly(client: FlaskClient) -> None:
+    answer = client.get("/workflow/good/tasks?offset=abc")
+    assert answer.status_code == 400
+    assert "offset=abc is no number" in answer.text
+
+
+def test_a_killed_run_says_so(client: FlaskClient) -> None:
+    assert "This run was killed" in client.get("/workflow/dead/").text
+
+
+@pytest.mark.parametrize(
+    "path", ["/workflow/none/", "/workflow/none/graph", "/workflow/good/task/9999", "/nowhere", "/api/x"]
+)
+def test_what_is_not_there_is_a_clear_404(client: FlaskClient, path: str) -> None:
+    answer = client.get(path)
+    assert answer.status_code == 404
+    assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize("run_id", ["%00", "%2e%2e%2f", "a%27%20OR%201=1--", "~", "~ZZ", "%ff%fe", "x" * 5000])
+def test_odd_run_ids_are_a_clear_404(client: FlaskClient, run_id: str) -> None:
+    answer = client.get(f"/workflow/{run_id}/", follow_redirects=True)
+    assert answer.status_code == 404
+    assert "Traceback" not in answer.text
+
+
+def test_the_output_of_a_task_is_shown_from_the_run_directory_only(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("not for the web")
+    path = make_database(tmp_path, SyntheticRun(run_id="r", tasks=8))
+    run_dir = next(tmp_path.glob("run-*"))
+    (run_dir / "out.txt").write_text("hello <b>from</b> the task")
+    (run_dir / "link").symlink_to(tmp_path / "secret.txt")
+    for name, shown in ((f"{run_dir}/out.txt", True), ("out.txt", True), ("../secret.txt", False), ("link", False)):
+        connection = sqlite3.connect(path)
+        connection.execute("UPDATE task SET task_stdout=? WHERE task_id=3", (name,))
+        connection.commit()
+        connection.close()
+        text = client_of(path).get("/workflow/r/task/3").text
+        assert ("hello &lt;b&gt;from" in text) is shown
+        assert "not for the web" not in text
+
+
+@pytest.mark.parametrize("content", [None, b"", b"some text", b"SQLite format 3\x00" + b"\xff" * 3000])
+def test_what_is_no_database_gets_a_clear_page(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "m.db"
+    if content is not None:
+        path.write_bytes(content)
+    client = client_of(path)
+    for address_ in ("/", "/workflow/x/", "/api/workflows"):
+        answer = client.get(address_)
+        assert answer.status_code == 503
+        assert "m.db" in answer.text
+        assert "Traceback" not in answer.text
+    assert path.exists() is (content is not None)
+
+
+def test_an_empty_database_says_how_to_fill_it(tmp_path: Path) -> None:
+    upgrade(f"sqlite:///{tmp_path / 'm.db'}")
+    assert "MonitoringHub()" in client_of(tmp_path / "m.db").get("/").text
+
+
+def test_a_locked_database_is_said_to_be_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flow_monitor.queries.database._LOCK_WAIT_S", 0.05)
+    path = make_database(tmp_path, SyntheticRun(run_id="r", tasks=8, samples=0))
+    lock = sqlite3.connect(path, isolation_level=None)
+    lock.execute("PRAGMA journal_mode=DELETE")
+    lock.execute("BEGIN EXCLUSIVE")
+    answer = client_of(path).get("/")
+    lock.execute("ROLLBACK")
+    lock.close()
+    assert answer.status_code == 503
+    assert "locked" in answer.text
+
+
+def test_everything_comes_from_the_package(client: FlaskClient) -> None:
+    for page in ("/", *(f"/workflow/good/{page}" for page in PAGES)):
+        text = client.get(page).text
+        for link in re.findall(r'(?:src|href)="([^"]+)"', text):
+            assert link.startswith(("/", "?", "#")), link
+        for source in re.findall(r'<script src="([^"]+)"|<link rel="[a-z]+" href="([^"]+)"', text):
+            with client.get("".join(source)) as answer:
+                assert answer.status_code == 200
+        assert not re.search(r"<script(?! src=)", text)
+        assert " onclick" not in text
+
+
+def test_pages_forbid_foreign_code(client: FlaskClient) -> None:
+    headers = client.get("/").headers
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
+    assert "unsafe-eval" not in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_foreign_name_for_this_machine_is_refused(client: FlaskClient) -> None:
+    assert client.get("/", headers={"Host": "evil.example"}).status_code == 403
+    for host in ("127.0.0.1:8080", "localhost:50000", "[::1]:8080"):
+        assert client.get("/", headers={"Host": host}).status_code == 200
+
+
+def test_with_a_token_only_those_who_know_it_look(directory: Path) -> None:
+    client = client_of(directory / "monitoring.db", "t0ken")
+    assert client.get("/").status_code == 401
+    assert client.get("/api/workflows").status_code == 401
+    assert client.get("/api/workflows", headers={"Authorization": "Bearer wrong"}).status_code == 401
+    assert client.get("/api/workflows", headers={"Authorization": "Bearer t0ken"}).status_code == 200
+    assert client.post("/token", data={"token": "wrong"}).status_code == 401
+    answer = client.get("/workflow/good/?token=t0ken&x=1", headers={"Host": "node.example"})
+    assert answer.status_code == 302
+    assert answer.headers["Location"] == "/workflow/good/?x=1"
+    assert "HttpOnly" in answer.headers["Set-Cookie"]
+    assert client.get("/workflow/good/", headers={"Host": "node.example"}).status_code == 200
+
+
+def test_the_redirect_without_the_token_stays_on_this_server(directory: Path) -> None:
+    client = client_of(directory / "monitoring.db", "t0ken")
+    location = client.get("////evil.example/?token=t0ken").headers["Location"]
+    assert "//evil" not in location.removeprefix("http://localhost")
+
+
+def test_the_token_can_be_typed_in(directory: Path) -> None:
+    client = client_of(directory / "monitoring.db", "t0ken")
+    assert client.post("/token", data={"token": "t0ken"}).status_code == 302
+    assert client.get("/").status_code == 200

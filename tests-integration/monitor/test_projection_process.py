@@ -1,0 +1,197 @@
+"""The hub with its real projection process: killed, locked out, left alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flow_core.interfaces.events import Event
+from flow_core.interfaces.sinks import RunInfo
+from flow_monitor import MonitoringHub, open_database
+from flow_monitor.queries import tasks, workflows
+from flow_monitor.queries.records import RunState, Workflow
+from flow_monitor.testing.synthetic import SyntheticRun
+
+RUN = SyntheticRun(tasks=300, run_id="it", samples=5, seed=2)
+EVENTS = list(RUN.events())
+PATIENCE_S = 40.0
+
+
+def run_info(tmp_path: Path, run_id: str = "it") -> RunInfo:
+    run_dir = tmp_path / "runinfo" / "000"
+    run_dir.mkdir(parents=True, exist_ok=True)
+    return RunInfo(run_id, 1, run_dir, "x", 1)
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not what():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def emit(hub: MonitoringHub, events: list[Event]) -> None:
+    for start in range(0, len(events), 50):
+        hub.emit(events[start : start + 50])
+
+
+def found(path: Path, run_id: str = "it") -> Workflow:
+    with open_database(str(path)) as database, database.connect() as connection:
+        return workflows.one(connection, run_id)
+
+
+def projector_of(run_id: str) -> int | None:
+    for process in psutil.process_iter(["cmdline", "ppid"]):
+        line = process.info["cmdline"] or []
+        if "flow_monitor.project" in line and line[-1] == run_id and process.status() != psutil.STATUS_ZOMBIE:
+            return int(process.pid)
+    return None
+
+
+def test_all_events_are_in_the_database_when_the_hub_is_closed(tmp_path: Path) -> None:
+    hub = MonitoringHub(workflow_name="mine")
+    hub.start(run_info(tmp_path))
+    emit(hub, EVENTS)
+    assert hub.close(PATIENCE_S) == 0
+    assert hub.close(PATIENCE_S) == 0
+    run = found(tmp_path / "runinfo" / "monitoring.db")
+    assert (run.name, run.submitted, run.unfinished) == ("mine", 300, 0)
+    assert projector_of("it") is None
+
+
+def test_the_database_follows_while_the_run_goes_on(tmp_path: Path) -> None:
+    hub = MonitoringHub()
+    hub.start(run_info(tmp_path))
+    path = tmp_path / "runinfo" / "monitoring.db"
+    try:
+        emit(hub, EVENTS[:100])
+        wait_for(lambda: path.exists() and bool(_submitted(path)))
+        assert projector_of("it") is not None
+    finally:
+        hub.close(PATIENCE_S)
+
+
+def _submitted(path: Path) -> int:
+    try:
+        return found(path).submitted
+    except Exception:
+        return 0
+
+
+@pytest.mark.parametrize("at", [0, 1, 5, 20])
+def test_killing_the_projection_loses_nothing(tmp_path: Path, at: int) -> None:
+    hub = MonitoringHub()
+    hub.start(run_info(tmp_path))
+    killed: set[int] = set()
+    batches = [EVENTS[start : start + 50] for start in range(0, len(EVENTS), 50)]
+    for number, batch in enumerate(batches):
+        hub.emit(batch)
+        if number in (at, at + 8):
+            killed.add(_kill_another(hub, killed))
+    assert hub.close(PATIENCE_S) == 0
+    assert len(killed) == 2
+    run = found(tmp_path / "runinfo" / "monitoring.db")
+    assert (run.submitted, run.unfinished) == (300, 0)
+
+
+def _kill_another(hub: MonitoringHub, killed: set[int]) -> int:
+    """Kill the projection, a new one each time; return its pid."""
+    supervisor = hub._supervisor
+    assert supervisor is not None
+    wait_for(lambda: supervisor.pid is not None and supervisor.pid not in killed)
+    pid = supervisor.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def test_a_locked_database_only_delays(tmp_path: Path) -> None:
+    hub = MonitoringHub()
+    hub.start(run_info(tmp_path))
+    path = tmp_path / "runinfo" / "monitoring.db"
+    emit(hub, EVENTS[:100])
+    wait_for(lambda: path.exists() and _submitted(path) > 0)
+    lock = sqlite3.connect(path, isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    emit(hub, EVENTS[100:])
+    assert hub.close(0.2) == 0
+    pid = projector_of("it")
+    assert pid is not None
+    lock.execute("ROLLBACK")
+    lock.close()
+    wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    assert found(path).unfinished == 0
+
+
+def test_two_runs_share_a_database_at_once(tmp_path: Path) -> None:
+    endpoint = f"sqlite:///{tmp_path / 'shared.db'}"
+    hubs = []
+    for number in range(2):
+        hub = MonitoringHub(logging_endpoint=endpoint)
+        hub.start(run_info(tmp_path / str(number), f"run{number}"))
+        hubs.append(hub)
+    for start in range(0, len(EVENTS), 50):
+        for hub in hubs:
+            hub.emit(EVENTS[start : start + 50])
+    for hub in hubs:
+        assert hub.close(PATIENCE_S) == 0
+    assert [found(tmp_path / "shared.db", f"run{n}").submitted for n in range(2)] == [300, 300]
+
+
+DRIVER = """
+import sys, time
+from pathlib import Path
+from flow_core.interfaces.sinks import RunInfo
+from flow_monitor import MonitoringHub
+from flow_monitor.testing.synthetic import SyntheticRun
+if __name__ == "__main__":
+    hub = MonitoringHub()
+    hub.start(RunInfo("killed", 1, Path(sys.argv[1]), "x", 1))
+    hub.emit(list(SyntheticRun(tasks=100, run_id="killed", ended=False).events()))
+    print("up", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_killed_driver_leaves_a_whole_database_and_no_process(tmp_path: Path) -> None:
+    run = run_info(tmp_path, "killed")
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(run.run_dir)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == b"up\n"
+        driver.kill()
+        driver.wait(20)
+    wait_for(lambda: projector_of("killed") is None)
+    path = tmp_path / "runinfo" / "monitoring.db"
+    assert found(path, "killed").submitted == 100
+    assert found(path, "killed").state is RunState.DIED
+    with open_database(str(path)) as database, database.connect() as connection:
+        assert tasks.page(connection, "killed").total == 100
+
+
+def test_no_secret_is_on_the_projections_command_line(tmp_path: Path) -> None:
+    hub = MonitoringHub(
+        logging_endpoint="postgresql://me:hushhush@127.0.0.1:9/none", drain_patience_s=0.1, monitoring_debug=True
+    )
+    hub.start(run_info(tmp_path, "secret"))
+    assert hub._supervisor is not None
+    pid = hub._supervisor.pid
+    assert pid is not None
+    process = psutil.Process(pid)
+    line = " ".join(process.cmdline())
+    assert "--role projector --run-id secret" in line
+    assert "hushhush" not in line
+    assert "hushhush" not in str(process.environ())
+    wait_for(lambda: process.nice() >= 10)
+    assert hub.close(PATIENCE_S) == 0
+    assert "hushhush" not in (tmp_path / "runinfo" / "000" / "monitoring" / "projector.log").read_text()
