@@ -22,8 +22,9 @@ from flow_core.errors import (
 )
 from flow_core.interfaces.call import DEFAULT_SPEC, NodeContext, TaskSpec
 from flow_core.remote.outputs import CheckOutputs, MakeDirectories
+from flow_core.remote.parcel import TaskResult
 from flow_core.remote.run import execute
-from flow_core.remote.task_file import TaskResult, read_result, run_file, write_task
+from flow_core.remote.task_file import read_result, run_file, write_task
 
 HERE = NodeContext(executor="here", node="node1")
 PROCESS = NodeContext(executor="here", main_thread=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 import time
@@ -16,7 +17,7 @@ from flow_core.remote.refs import reference, resolve
 
 
 @dataclass(slots=True)
-class ParcelResult:
+class TaskResult:
     """What came of a task: its value or its error, its times in ns UTC, and the process it ran in."""
 
     value: object
@@ -41,28 +42,39 @@ def pack_task(
     """
     parts = (
         reference(func) or _dumps(func, f"the function {getattr(func, '__qualname__', func)!r}"),
-        _dumps((tuple(args), dict(kwargs or {})), "an argument"),
-        _dumps((spec, tuple(steps), where or NodeContext()), "a step"),
+        _dumps((tuple(args), dict(kwargs or {})), "its arguments"),
+        _dumps((spec, tuple(steps), where or NodeContext()), "its steps"),
     )
     return pickle.dumps(parts, protocol=5)
 
 
 def run_parcel(data: bytes) -> bytes:
     """Run the task of ``pack_task`` here and return its result for ``unpack_result``. Never raises."""
-    import os
-
     started_ns = time.time_ns()
-    value, error = b"", None
     try:
         value = _dumps(_run(data), "the result")
-    except BaseException as raised:
-        error = pack(raised)
-    return pickle.dumps((value, error, started_ns, time.time_ns(), os.getpid()), protocol=5)
+    except BaseException as error:
+        return failed_parcel(error, started_ns)
+    return pickle.dumps((value, None, started_ns, time.time_ns(), os.getpid()), protocol=5)
 
 
-def unpack_result(data: bytes) -> ParcelResult:
-    """Return what came of a task. A value that cannot be unpickled here is a DeserializationError in ``error``."""
-    packed, packed_error, started_ns, ended_ns, pid = pickle.loads(data)
+def failed_parcel(error: BaseException, started_ns: int = 0) -> bytes:
+    """Return the result of a task that failed, for ``unpack_result``; ``started_ns`` is in ns UTC."""
+    return pickle.dumps((b"", pack(error), started_ns, time.time_ns(), os.getpid()), protocol=5)
+
+
+def is_failed(result: bytes) -> bool:
+    """Tell whether a packed result is that of a task that failed, without unpacking it."""
+    return pickle.loads(result)[1] is not None
+
+
+def unpack_result(data: bytes) -> TaskResult:
+    """Return what came of a task. A value that cannot be unpickled here is a DeserializationError in ``error``.
+
+    Raises:
+        DeserializationError: the bytes are no whole result.
+    """
+    packed, packed_error, started_ns, ended_ns, pid = _loads(data, "the result")
     value: object = None
     error = None if packed_error is None else unpack(packed_error)
     if error is None:
@@ -70,16 +82,16 @@ def unpack_result(data: bytes) -> ParcelResult:
             value = _loads(packed, "the result")
         except DeserializationError as failure:
             error = failure
-    return ParcelResult(value, error, started_ns, ended_ns, pid)
+    return TaskResult(value, error, started_ns, ended_ns, pid)
 
 
 def _run(data: bytes) -> object:
     from flow_core.remote.run import execute
 
-    func, arguments, around = pickle.loads(data)
+    func, arguments, around = _loads(data, "the frame")
     function = resolve(func) if isinstance(func, str) else _loads(func, "the function")
-    args, kwargs = _loads(arguments, "an argument")
-    spec, steps, where = _loads(around, "a step")
+    args, kwargs = _loads(arguments, "the arguments")
+    spec, steps, where = _loads(around, "the steps")
     on_main = threading.current_thread() is threading.main_thread()
     return execute(function, args, kwargs, spec, steps, replace(where, main_thread=on_main))
 

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
 
-from flow_core.errors import DeserializationError, SerializationError
+from flow_core.errors import DeserializationError
 from flow_core.interfaces.call import DEFAULT_SPEC, NodeContext, TaskSpec, TaskStep
-from flow_core.remote.errors import pack, unpack
-from flow_core.remote.refs import reference, resolve
+from flow_core.remote.parcel import TaskResult, failed_parcel, is_failed, pack_task, run_parcel, unpack_result
 
 _TASK = b"FLOWTASK1\n"
 _RESULT = b"FLOWRSLT1\n"
-
-
-@dataclass(slots=True)
-class TaskResult:
-    """What came of a task: its value or its error, and its times in ns UTC."""
-
-    value: object
-    error: BaseException | None
-    started_ns: int
-    ended_ns: int
 
 
 def write_task(
@@ -42,29 +28,17 @@ def write_task(
         SerializationError: something cannot be pickled; the message names it.
         OSError: the file cannot be written.
     """
-    ref = reference(func)
-    parts = {
-        "func": ref if ref is not None else _dumps(func, f"the function {getattr(func, '__qualname__', func)!r}"),
-        "args": _dumps(tuple(args), "its arguments"),
-        "kwargs": _dumps(dict(kwargs or {}), "its keyword arguments"),
-        "around": _dumps((spec, tuple(steps), where or NodeContext()), "its steps"),
-    }
-    _write(path, _TASK + pickle.dumps(parts, protocol=5))
+    _write(path, _TASK + pack_task(func, args, kwargs, spec, steps, where))
 
 
 def read_result(path: str) -> TaskResult:
-    """Read what ``run_file`` wrote.
+    """Read what ``run_file`` wrote. A value that cannot be unpickled here is a DeserializationError in ``error``.
 
     Raises:
         OSError: there is no such file (yet).
-        DeserializationError: it is not a result, or its value cannot be unpickled here.
+        DeserializationError: it is not a whole result.
     """
-    with open(path, "rb") as stream:
-        data = stream.read()
-    parts = _loads(data, _RESULT, path)
-    error = parts["error"]
-    value = None if error is not None else _unpickled(parts["value"], "the result")
-    return TaskResult(value, None if error is None else unpack(error), parts["started_ns"], parts["ended_ns"])
+    return unpack_result(_read(path, _RESULT))
 
 
 def run_file(task_path: str, result_path: str) -> bool:
@@ -76,64 +50,22 @@ def run_file(task_path: str, result_path: str) -> bool:
         Whether the task ended without an exception.
 
     Raises:
-        OSError: a file cannot be read or written.
+        OSError: the result cannot be written.
     """
-    import time
-
-    started_ns = time.time_ns()
-    value, error = b"", None
     try:
-        value = _dumps(_run(task_path), "the result")
-    except BaseException as raised:
-        error = pack(raised)
-    parts = {"value": value, "error": error, "started_ns": started_ns, "ended_ns": time.time_ns()}
-    _write(result_path, _RESULT + pickle.dumps(parts, protocol=5))
-    return error is None
+        result = run_parcel(_read(task_path, _TASK))
+    except (OSError, DeserializationError) as error:
+        result = failed_parcel(error)
+    _write(result_path, _RESULT + result)
+    return not is_failed(result)
 
 
-def _run(task_path: str) -> object:
-    from flow_core.remote.run import execute
-
-    with open(task_path, "rb") as stream:
-        parts = _loads(stream.read(), _TASK, task_path)
-    func = parts["func"]
-    function = resolve(func) if isinstance(func, str) else _unpickled(func, "the function")
-    args, kwargs = _unpickled(parts["args"], "the arguments"), _unpickled(parts["kwargs"], "the keyword arguments")
-    spec, steps, where = _unpickled(parts["around"], "the steps")
-    return execute(function, args, kwargs, spec, steps, replace(where, main_thread=True))
-
-
-def _dumps(value: object, what: str) -> bytes:
-    try:
-        data = pickle.dumps(value, protocol=5)
-        if b"__main__" not in data:
-            return data
-    except Exception:
-        pass
-    import cloudpickle
-
-    try:
-        by_value: bytes = cloudpickle.dumps(value, protocol=5)
-    except Exception as error:
-        raise SerializationError(f"{what} cannot be pickled: {error}") from error
-    return by_value
-
-
-def _unpickled(data: bytes, what: str) -> Any:
-    try:
-        return pickle.loads(data)
-    except Exception as error:
-        raise DeserializationError(
-            f"{what} of the task cannot be unpickled here ({type(error).__name__}: {error}): are all its modules "
-            "installed on this machine, in the same versions?"
-        ) from error
-
-
-def _loads(data: bytes, magic: bytes, path: str) -> dict[str, Any]:
+def _read(path: str, magic: bytes) -> bytes:
+    with open(path, "rb") as stream:
+        data = stream.read()
     if not data.startswith(magic):
         raise DeserializationError(f"{path} was not written by this version of Flow")
-    parts: dict[str, Any] = _unpickled(data[len(magic) :], "the frame")
-    return parts
+    return data[len(magic) :]
 
 
 def _write(path: str, data: bytes) -> None:
