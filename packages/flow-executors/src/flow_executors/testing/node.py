@@ -44,12 +44,13 @@ class Node:
             heartbeat_period=0.2, heartbeat_threshold=5.0, logdir=str(directory / "logs"),
         )  # fmt: skip
         self.options = replace(plain, **(options or {}))  # type: ignore[arg-type]  # names are checked by replace
-        self.process = subprocess.Popen(
-            ["bash", "-c", "exec " + self.options.command()],
-            env={**os.environ, **(environment or {}), secret_variable(SECRET_NAME): str(secret)},
-            stderr=(directory / "stderr").open("wb"),
-            process_group=0,
-        )
+        with (directory / "stderr").open("wb") as stderr:
+            self.process = subprocess.Popen(
+                ["bash", "-c", "exec " + self.options.command()],
+                env={**os.environ, **(environment or {}), secret_variable(SECRET_NAME): str(secret)},
+                stderr=stderr,
+                process_group=0,
+            )
         self.offer: Registration | None = None
         self.held: tuple[int, ...] = ()
         if register:
@@ -72,6 +73,10 @@ class Node:
     def below(self) -> list[int]:
         """Return the process ids of the manager's descendants."""
         return descendants(self.process.pid)
+
+    def asleep(self) -> int:
+        """Return how many workers are in ``time.sleep``: a sleeping task has begun."""
+        return sum(name_of(pid).startswith("flow-w") and "nanosleep" in _read(pid, "wchan") for pid in self.below())
 
     def end(self) -> int:
         """Send the manager home and return its exit status."""
@@ -102,6 +107,18 @@ def alive(pid: int) -> bool:
     except OSError:
         return False
     return line[line.rindex(b")") + 2 : line.rindex(b")") + 3] not in (b"Z", b"X")
+
+
+def name_of(pid: int) -> str:
+    """Return the name of a process, empty if it is gone."""
+    return _read(pid, "comm").strip()
+
+
+def _read(pid: int, name: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text()
+    except OSError:
+        return ""
 
 
 def descendants(pid: int) -> list[int]:

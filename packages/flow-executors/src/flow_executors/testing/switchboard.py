@@ -48,8 +48,9 @@ class Switchboard:
         block: str = "0",
         server: KeyPair | None = None,
         block_pair: KeyPair | None = None,
+        admits: KeyPair | None = None,
         port: int = 0,
-        heartbeat: tuple[float, float] = (0.2, 1.0),
+        heartbeat: tuple[float, float] = (0.2, 30.0),
         listener: socket.socket | None = None,
     ) -> None:
         self.run_id = run_id
@@ -57,6 +58,7 @@ class Switchboard:
         self.heartbeat = heartbeat
         self.server = server or make_pair()
         self.block_pair = block_pair or make_pair()
+        self._admits = admits or self.block_pair
         self.messages: list[bytes] = []
         """All that came and was not taken by a wait, oldest first; heartbeats are dropped."""
         self.beats: list[bytes] = []
@@ -148,7 +150,7 @@ class Switchboard:
         (self.beats if kind_of(message) == Kind.HEARTBEAT else self.messages).append(message)
 
     def _serve_zap(self) -> None:
-        admitted = {z85.decode(self.block_pair.public): self.block}
+        admitted = {z85.decode(self._admits.public): self.block}
         try:
             while True:
                 reply = zap.answer(self._zap.recv_multipart(), admitted)

@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 
+from flow_core.remote.faults import point
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,6 +70,7 @@ def be_born(pool: Pool, cot: Cot, nursery_pid: int) -> NoReturn:
     status = _CRASHED
     try:
         _settle(pool, cot, nursery_pid)
+        point("worker.born")
         from flow_executors.worker.loop import Settings, Worker
 
         settings = Settings(rank=cot.rank, **pool.settings)  # type: ignore[arg-type]  # checked by Nursery.configure

@@ -139,7 +139,10 @@ class Unpacker:
             fd = os.open(hint, os.O_RDONLY | os.O_CLOEXEC) if hint else -1
         except OSError:
             fd = -1
-        if fd < 0 or os.fstat(fd).st_size < offset + length:
+        if fd >= 0 and not _is_meant(fd, digest, offset + length):
+            os.close(fd)
+            fd = -1
+        if fd < 0:
             fd = os.open(f"{self._files}{self._find(digest)}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             return _mapped(fd, offset, length)
@@ -172,6 +175,11 @@ class Unpacker:
     def _read_file(self, number: int) -> bytes:
         with open(f"{self._files}{number}", "rb", buffering=0) as file:
             return file.readall()
+
+
+def _is_meant(fd: int, digest: bytes, size: int) -> bool:
+    """Whether an opened hint is the sender's file, not one that has the same path on this other machine."""
+    return digest.hex() in os.readlink(f"/proc/self/fd/{fd}") and os.fstat(fd).st_size >= size
 
 
 def _mapped(fd: int, offset: int, length: int) -> memoryview:

@@ -1,0 +1,242 @@
+"""A real manager: what becomes of tasks and processes when something dies. Fault points say when; nothing sleeps."""
+
+import os
+import pickle
+import signal
+
+import pytest
+
+from flow_core.interfaces.outcome import LossKind, Verdict
+from flow_executors.testing.node import Node, alive, name_of, until
+from flow_executors.testing.switchboard import Switchboard
+from flow_executors.wire.frames import Kind, pack_again, unpack_loss, unpack_results
+from flow_executors.wire.keys import make_pair
+
+SLEEP = b"Rtime:sleep"
+EXEC = b"Rbuiltins:exec"
+PID = b"Ros:getpid"
+
+
+def payload(*args):
+    return pickle.dumps((args, {}, ()), 5)
+
+
+def loss_of(result):
+    status, data = result
+    assert status == Verdict.LOST
+    return unpack_loss(data, None)
+
+
+@pytest.fixture
+def node(tmp_path):
+    with Node(tmp_path) as made:
+        yield made
+
+
+# -- workers
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "signum"),
+    [
+        ("os._exit(9)", 9, None),
+        ("os.kill(os.getpid(), 9)", None, signal.SIGKILL),
+        ("__import__('ctypes').string_at(0)", None, signal.SIGSEGV),
+    ],
+)
+def test_a_task_whose_worker_dies_is_lost_with_how_where_and_its_last_words(node, code, exit_code, signum):
+    node.board.run([1], EXEC, payload(f"import os, sys\nprint('so far', file=sys.stderr)\n{code}"))
+    loss = loss_of(node.board.results(1)[1])
+    assert (loss.kind, loss.exit_code, loss.signal) == (LossKind.WORKER, exit_code, signum)
+    assert "so far" in loss.stderr_tail
+    assert f"on node {node.offer.node}, block 0" in loss.reason
+    node.board.run([2], PID)
+    assert node.board.results(1)[2][0] == Verdict.OK
+
+
+@pytest.mark.parametrize("point", ["worker.before_run", "worker.after_run"])
+def test_of_many_tasks_in_the_pipe_only_the_one_that_ran_is_lost(tmp_path, point):
+    fault = f"{point}:40:kill:file={tmp_path / 'fired'}"
+    with Node(tmp_path, environment={"FLOW_FAULT": fault}) as node:
+        node.board.run(range(1, 301), PID)
+        results = node.board.results(300)
+        lost = [key for key, (status, _) in results.items() if status == Verdict.LOST]
+        assert len(lost) == 1
+        assert all(status == Verdict.OK for key, (status, _) in results.items() if key not in lost)
+
+
+def test_a_worker_that_dies_with_its_result_in_the_pipe_loses_nothing(tmp_path):
+    fault = f"worker.result_written:40:kill:file={tmp_path / 'fired'}"
+    with Node(tmp_path, environment={"FLOW_FAULT": fault}) as node:
+        node.board.run(range(1, 301), PID)
+        results = node.board.results(300)
+        assert all(status == Verdict.OK for status, _ in results.values())
+        assert (tmp_path / "fired").exists()
+
+
+def test_workers_that_die_as_they_start_make_the_manager_leave_with_the_reason(tmp_path):
+    with Node(tmp_path, environment={"FLOW_FAULT": "worker.born:1+:exit=5"}, register=False) as node:
+        assert node.process.wait(20) == 1
+        assert "exited with code 5" in node.stderr
+
+
+def test_a_worker_killed_in_idleness_is_replaced(node):
+    os.kill(node.worker_pids[0], signal.SIGKILL)
+    until(lambda: len(node.below()) >= 3 and node.worker_pids[0] not in node.below(), "there is a new worker")
+    node.board.run(range(1, 5), SLEEP, payload(0.01))
+    assert len(node.board.results(4)) == 4
+
+
+# -- the nursery
+
+
+def test_when_the_nursery_dies_the_manager_says_what_is_lost_and_leaves(node):
+    node.board.run([1, 2, 3], SLEEP, payload(600))
+    until(lambda: node.asleep() == 2, "two tasks run")
+    below = node.below()
+    (nursery,) = [pid for pid in below if name_of(pid) == "flow-nursery"]
+    os.kill(nursery, signal.SIGKILL)
+    results = node.board.results(2)
+    assert {loss_of(result).kind for result in results.values()} == {LossKind.WORKER}
+    assert node.board.returned().keys == (3,)
+    node.board.next(Kind.EXIT)
+    assert node.process.wait(20) == 1
+    until(lambda: not any(alive(pid) for pid in below), "nothing is left")
+
+
+@pytest.mark.parametrize("action", ["kill", "exit"])
+def test_a_nursery_that_dies_as_it_spawns_ends_the_manager(tmp_path, action):
+    with Node(tmp_path, environment={"FLOW_FAULT": f"nursery.spawn:2:{action}"}, register=False) as node:
+        assert node.process.wait(20) == 1
+
+
+# -- the manager
+
+
+@pytest.mark.parametrize("point", ["manager.after_recv:3", "manager.worker_frames:4", "manager.before_send:1"])
+def test_when_the_manager_is_killed_everything_below_it_ends(tmp_path, point):
+    fired = tmp_path / "fired"
+    with Node(tmp_path, environment={"FLOW_FAULT": f"{point}:kill:file={fired}"}) as node:
+        below = node.below()
+        node.board.run(range(1, 20), b"Ros:system", payload("exec sleep 0.05"))
+        assert node.process.wait(20) == -signal.SIGKILL
+        assert fired.exists()
+        until(lambda: not any(alive(pid) for pid in below), "nursery and workers are gone", 5.0)
+
+
+def test_what_tasks_had_started_ends_with_a_killed_manager(node):
+    node.board.run([1], b"Ros:system", payload("sleep 600 & setsid sleep 600"))
+    until(lambda: len(node.below()) >= 6, "both sleeps run")
+    below = node.below()
+    os.kill(node.process.pid, signal.SIGKILL)
+    until(lambda: not any(alive(pid) for pid in below), "everything is gone", 5.0)
+
+
+def test_a_frozen_manager_leaves_when_it_comes_back_too_late(tmp_path):
+    with Node(tmp_path, switchboard=Switchboard(heartbeat=(0.1, 0.5))) as node:
+        below = node.below()
+        os.kill(node.process.pid, signal.SIGSTOP)
+        node.board.close()
+        os.kill(node.process.pid, signal.SIGCONT)
+        assert node.process.wait(20) == 1
+        until(lambda: not any(alive(pid) for pid in below), "nothing is left")
+
+
+def test_told_to_end_by_the_scheduler_it_returns_what_waits_and_reports_what_runs(node):
+    node.board.run([1, 2, 3, 4], SLEEP, payload(600))
+    until(lambda: node.asleep() == 2, "two tasks run")
+    os.kill(node.process.pid, signal.SIGTERM)
+    assert set(node.board.returned().keys) == {3, 4}
+    results = node.board.results(2)
+    assert {loss_of(result).kind for result in results.values()} == {LossKind.BLOCK}
+    assert node.process.wait(20) == 0
+
+
+def test_a_block_that_is_ended_late_was_ended_by_its_walltime(tmp_path):
+    with Node(tmp_path, {"walltime": 0.001}) as node:
+        node.board.run([1], SLEEP, payload(600))
+        until(lambda: node.asleep() == 1, "the task runs")
+        os.kill(node.process.pid, signal.SIGTERM)
+        assert loss_of(node.board.results(1)[1]).kind == LossKind.WALLTIME
+
+
+# -- the interchange
+
+
+def test_when_nobody_listens_any_more_the_manager_ends_within_five_seconds(node):
+    below = node.below()
+    node.board.close()
+    assert node.process.wait(5 + 10) == 1  # 5 s promised, and room for a busy machine
+    assert "is gone" in node.stderr
+    until(lambda: not any(alive(pid) for pid in below), "nothing is left")
+
+
+def test_an_interchange_that_is_silent_is_given_up_after_the_threshold(tmp_path):
+    with Node(tmp_path, switchboard=Switchboard(heartbeat=(0.1, 0.6))) as node:
+        assert node.process.wait(20) == 1
+        assert "silent" in node.stderr
+
+
+def test_a_new_interchange_on_the_same_socket_gets_the_keys_held_and_the_results_it_never_saw(tmp_path):
+    with Node(tmp_path, switchboard=Switchboard(heartbeat=(0.2, 30.0))) as node:
+        old = node.board
+        old.run([1, 2, 3], SLEEP, [payload(0), payload(600), payload(600)])
+        done = unpack_results(old.next(Kind.RESULTS))
+        assert done.keys == (1,)
+        old.close()
+        node.board = Switchboard(server=old.server, block_pair=old.block_pair, port=old.port, heartbeat=(0.2, 30.0))
+        number, _, held = node.board.welcome()
+        assert number == 1
+        assert set(held) == {1, 2, 3}
+        assert unpack_results(node.board.next(Kind.RESULTS)).keys == (1,)
+        node.board.run([4], PID)
+        assert all(alive(pid) for pid in node.worker_pids)
+
+
+def test_told_that_it_is_not_known_it_introduces_itself_again(node):
+    node.board.send(pack_again())
+    number, _, held = node.board.welcome()
+    assert (number, held) == (1, ())
+
+
+def test_a_key_that_is_not_admitted_is_a_clear_error(tmp_path):
+    with Node(tmp_path, register=False, switchboard=Switchboard(admits=make_pair())) as node:
+        assert node.process.wait(20) == 1
+        assert "does not accept this block's key" in node.stderr
+
+
+def test_an_interchange_nowhere_to_be_found_is_a_clear_error_with_all_addresses(tmp_path):
+    options = {"addresses": ("127.0.0.9", "127.0.0.8"), "heartbeat_threshold": 1.0}
+    with Node(tmp_path, options, register=False) as node:
+        assert node.process.wait(20) == 1
+        assert "127.0.0.9 (refused), 127.0.0.8 (refused)" in node.stderr
+
+
+def test_a_node_without_room_says_so(tmp_path):
+    with Node(tmp_path, {"mem_per_worker": 1e6}, register=False) as node:
+        assert node.process.wait(20) == 1
+        assert "mem_per_worker" in node.stderr
+
+
+def test_a_log_directory_that_cannot_be_written_is_told_and_tasks_run_all_the_same(tmp_path):
+    (tmp_path / "file").write_text("")
+    with Node(tmp_path, {"logdir": str(tmp_path / "file" / "logs")}) as node:
+        node.board.run([1], PID)
+        assert node.board.results(1)[1][0] == Verdict.OK
+        assert "no logs of this manager" in node.stderr
+
+
+def test_without_its_key_file_a_manager_says_where_keys_come_from(tmp_path):
+    with Node(tmp_path, environment={"FLOW_FAULT": ""}, register=False) as node:
+        os.kill(node.process.pid, signal.SIGKILL)
+    import subprocess
+
+    done = subprocess.run(
+        ["bash", "-c", node.options.command()],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env={key: text for key, text in os.environ.items() if not key.startswith("FLOW_SECRET")},
+    )
+    assert done.returncode == 1
+    assert "FLOW_SECRET_FLOW_BLOCK_KEY" in done.stderr
