@@ -19,6 +19,7 @@ from flow_executors.client.incarnation import Incarnation, Site
 from flow_executors.client.queue import TaskQueues
 from flow_executors.client.receiver import Hooks, Receiver
 from flow_executors.serialize.arguments import pack_arguments
+from flow_executors.serialize.buffers import BufferStore, Large
 from flow_executors.serialize.functions import Functions
 from flow_executors.wire.frames import (
     Command,
@@ -50,6 +51,7 @@ class Client:
     ) -> None:
         self.functions = Functions()
         self.queues = TaskQueues()
+        self.buffers = BufferStore()
         self.directory = Directory(site.label)
         self._site = site
         self._listener = listener
@@ -69,7 +71,8 @@ class Client:
             site.heartbeat_threshold_s,
             site.patience_s,
             logger,
-            self.functions.blob,
+            self._blob,
+            self.buffers,
         )
 
     # -- start and end
@@ -124,6 +127,7 @@ class Client:
             forced.append(f"the receiver thread of {label} did not end")
         self._report_rest()
         self._handoff.close()
+        self.buffers.clear()
         return forced
 
     def _withdraw_all(self) -> None:
@@ -185,7 +189,7 @@ class Client:
             with self._handoff.lock:
                 class_id = queues.new_class(call.spec)
         try:
-            record = pack_record(self.functions.digest(call.func), key, class_id, pack_arguments(call))
+            record = self._record(key, class_id, call)
         except SerializationError as error:
             self._post([Outcome(key, Verdict.REFUSED, None, error)])
             return
@@ -193,6 +197,21 @@ class Client:
         if self._error is not None:
             self._too_late(key)
         self._handoff.submitted(class_id, waiting)
+
+    def _record(self, key: TryKey, class_id: int, call: Call) -> bytes:
+        digest, large = self.functions.digest(call.func), Large()
+        if self.buffers.full:
+            return pack_record(digest, key, class_id, pack_arguments(call))
+        payload = pack_arguments(call, large)
+        if not large.buffers:
+            return pack_record(digest, key, class_id, payload)
+        try:
+            return pack_record(digest, key, class_id, payload, self.buffers.keep(key, large.buffers))
+        except OSError:  # no memory file to be had: in band
+            return pack_record(digest, key, class_id, pack_arguments(call))
+
+    def _blob(self, digest: bytes) -> bytes | None:
+        return self.functions.blob(digest) or self.buffers.blob(digest)
 
     def _check(self) -> None:
         if self._error is not None:
@@ -213,6 +232,8 @@ class Client:
         """Ask to cancel tries; what was not sent is cancelled at once."""
         with self._handoff.lock:
             withdrawn = self.queues.withdraw(keys)
+            for key in withdrawn:
+                self.buffers.release(key)
             sent = [key for key in keys if key in self.queues.records]
             self._receiver.cancelled.update(dict.fromkeys(sent, kill))
         self._post([Outcome(TryKey(key), Verdict.CANCELLED) for key in withdrawn])

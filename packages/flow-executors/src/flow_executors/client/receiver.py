@@ -19,6 +19,7 @@ from flow_executors.client.incarnation import Incarnation
 from flow_executors.client.outcomes import outcomes_of
 from flow_executors.client.reclaim import Fate, Reclaim
 from flow_executors.errors import BadMessage
+from flow_executors.serialize.buffers import BufferStore
 from flow_executors.wire.frames import (
     Credit,
     Departure,
@@ -73,6 +74,7 @@ class Receiver:
         patience_s: float,
         logger: logging.Logger,
         blob: Callable[[bytes], bytes | None],
+        buffers: BufferStore,
     ) -> None:
         self.ready = threading.Event()
         """Set when an interchange has introduced itself."""
@@ -97,6 +99,7 @@ class Receiver:
         self._patience_s = patience_s
         self._logger = logger
         self._blob = blob
+        self._buffers = buffers
         self._reclaim: Reclaim | None = None
         self._heard = 0.0
         self._deaths: deque[float] = deque(maxlen=_RESTARTS)
@@ -230,9 +233,7 @@ class Receiver:
             self._queues.finish(keys)
         if self._reclaim is not None:
             self._reclaim.finished(keys)
-        if self.cancelled:
-            for key in keys:
-                self.cancelled.pop(key, None)
+        self._forget(keys)
         self._listener.finished(outcomes)
         self._handoff.forget_blobs()
 
@@ -363,9 +364,14 @@ class Receiver:
             keys = [outcome.key for outcome in outcomes]
             with self._handoff.lock:
                 self._queues.finish(keys)
-            for key in keys:
-                self.cancelled.pop(key, None)
+            self._forget(keys)
             self._listener.finished(outcomes)
+
+    def _forget(self, keys: Sequence[TryKey]) -> None:
+        for key in keys if self.cancelled else ():
+            self.cancelled.pop(key, None)
+        for key in keys if self._buffers else ():
+            self._buffers.release(key)
 
 
 def _manner(code: int | None) -> str:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import cloudpickle
 
 from flow_core.errors import SerializationError
 from flow_core.interfaces.call import Call
+from flow_executors.serialize.buffers import Large
 from flow_executors.serialize.functions import by_value_names
 
-BufferCallback = Callable[[pickle.PickleBuffer], object]
 
-
-def pack_arguments(call: Call, on_buffer: BufferCallback | None = None) -> bytes:
+def pack_arguments(call: Call, large: Large | None = None) -> bytes:
     """Return the payload of a call's record: a pickle of ``(args, kwargs, steps)``, empty when all three are.
 
-    ``on_buffer`` is asked for each large buffer (pickle 5) whether it stays in the payload: a true answer keeps it.
+    ``large`` collects the buffers (pickle 5) that are to travel out of band; without it all stay in the payload.
 
     Raises:
         SerializationError: an argument cannot be pickled; the message names it.
@@ -25,6 +24,7 @@ def pack_arguments(call: Call, on_buffer: BufferCallback | None = None) -> bytes
     if not (call.args or call.kwargs or call.steps):
         return b""
     value = (call.args, call.kwargs, call.steps)
+    on_buffer = None if large is None else large.keep_in_band
     try:
         data = pickle.dumps(value, 5, buffer_callback=on_buffer)
         for name in by_value_names():
@@ -34,10 +34,13 @@ def pack_arguments(call: Call, on_buffer: BufferCallback | None = None) -> bytes
             return data
     except Exception:
         pass
-    return _by_value(value, call, on_buffer)
+    if large is not None:
+        large.buffers.clear()
+    return _by_value(value, call, large)
 
 
-def _by_value(value: object, call: Call, on_buffer: BufferCallback | None) -> bytes:
+def _by_value(value: object, call: Call, large: Large | None) -> bytes:
+    on_buffer = None if large is None else large.keep_in_band
     try:
         data: bytes = cloudpickle.dumps(value, protocol=5, buffer_callback=on_buffer)
     except Exception as error:

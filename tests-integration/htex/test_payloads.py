@@ -1,0 +1,69 @@
+"""What travels: large buffers out of band, functions by value and by name, classes of the script."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+from flow_core.interfaces.outcome import Verdict
+from flow_core.testing import calls
+from flow_core.testing.driver import Driver
+
+Drive = Callable[..., Driver]
+
+
+class Block:
+    """A buffer that pickles out of band, as arrays do."""
+
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        self.data = data
+
+    def __reduce_ex__(self, protocol: object) -> tuple[object, ...]:
+        return Block, (pickle.PickleBuffer(self.data),)
+
+
+def weigh(block: Block, factor: int = 1) -> tuple[int, int]:
+    view = memoryview(block.data)
+    return len(view) * factor, view[-1]
+
+
+def test_a_large_buffer_arrives_and_its_memory_is_given_back(drive: Drive) -> None:
+    driver = drive()
+    data = bytes(8_000_000) + b"\x07"
+    outcomes = driver.outcomes([driver.submit(weigh, Block(data)) for _ in range(5)])
+    assert [outcome.value for outcome in outcomes] == [(8_000_001, 7)] * 5
+    open_files = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    assert not [name for name in open_files if "memfd:flow-" in name]
+
+
+def test_functions_of_this_test_and_closures_travel_by_value(drive: Drive) -> None:
+    driver = drive()
+    factor = 3
+
+    def closure(value: int) -> int:
+        return value * factor
+
+    assert driver.outcome(driver.submit(closure, 5)).value == 15
+    assert driver.outcome(driver.submit(lambda: factor)).value == 3
+    assert driver.outcome(driver.submit(weigh, Block(b"ab"), factor=2)).value == (4, 98)
+
+
+def test_a_generator_is_refused_by_name(drive: Drive) -> None:
+    driver = drive()
+    outcome = driver.outcome(driver.submit(calls.double, (number for number in range(3))))
+    assert outcome.verdict is Verdict.REFUSED
+    assert "argument 1 (generator) of double" in str(outcome.error)
+
+
+def test_ten_thousand_tasks_keep_their_results_apart(drive: Drive) -> None:
+    driver = drive()
+    keys = [driver.submit(calls.double, number) for number in range(10_000)]
+    assert [outcome.value for outcome in driver.outcomes(keys)] == [2 * number for number in range(10_000)]
+
+
+def test_a_function_for_each_of_many_tasks(drive: Drive) -> None:
+    driver = drive()
+    keys = [driver.submit(lambda number=number: number) for number in range(600)]
+    assert [outcome.value for outcome in driver.outcomes(keys)] == list(range(600))
