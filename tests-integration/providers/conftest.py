@@ -63,3 +63,11 @@ def torque() -> Iterator[dict[str, str]]:
     """Commands of the Torque kind over a Slurm of four nodes."""
     with service("torque", "slurmctld") as variables:
         yield variables
+
+
+@pytest.fixture(scope="module")
+def ssh_server() -> Iterator[dict[str, str]]:
+    """An OpenSSH server that takes keys, and for root one that takes a password and a one-time code."""
+    pytest.importorskip("paramiko")
+    with service("ssh", "sshd") as variables:
+        yield variables

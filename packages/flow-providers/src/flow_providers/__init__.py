@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from flow_providers.adhoc.provider import AdHocProvider as AdHocProvider
     from flow_providers.cluster.gridengine.provider import GridEngineProvider as GridEngineProvider
     from flow_providers.cluster.pbspro.provider import PBSProProvider as PBSProProvider
     from flow_providers.cluster.slurm.provider import SlurmProvider as SlurmProvider
@@ -32,6 +33,7 @@ _HOMES = {
     "JobStatus": "flow_providers.interfaces.job_status",
     "Launcher": "flow_providers.interfaces.launcher",
     "ExecutionProvider": "flow_providers.interfaces.provider",
+    "AdHocProvider": "flow_providers.adhoc.provider",
     "LocalProvider": "flow_providers.local.provider",
     "GridEngineProvider": "flow_providers.cluster.gridengine.provider",
     "PBSProProvider": "flow_providers.cluster.pbspro.provider",

@@ -88,7 +88,7 @@ def write_job(channel: Channel, files: JobFiles, extras: JobExtras, script: Call
 
 def script_dir_of(channel: Channel) -> str:
     """Return the directory for job files: the channel's, or ``flow_scripts`` in its home."""
-    return channel.script_dir or channel.abspath("flow_scripts")
+    return channel.abspath(channel.script_dir or "flow_scripts")
 
 
 def tail_of(channel: Channel, path: str, max_bytes: int, timeout_s: float) -> str:

@@ -139,7 +139,7 @@ class LocalProvider(ExecutionProvider):
 
     def find(self, tag_prefix: str) -> list[str]:  # noqa: D102
         folder = script_dir_of(self.channel)
-        if not self.channel.isdir(folder):
+        if not self._has(folder):
             return []
         return self._command(folder, "find", tag_prefix).stdout.split()
 
@@ -188,7 +188,7 @@ class LocalProvider(ExecutionProvider):
             raise SubmitException(f"job {stem} was not started: {result.stderr.strip() or result.stdout.strip()}")
 
     def _ask(self, folder: str, verb: str, stems: Sequence[str], *before: str, extra_s: float = 0) -> str:
-        if not self.channel.isdir(folder):  # whoever looks for jobs must not make directories
+        if not self._has(folder):
             return "".join(f"{stem} yes\n" for stem in stems) if verb == "cancel" else ""
         answers = []
         for i in range(0, len(stems), _BATCH):
@@ -197,6 +197,16 @@ class LocalProvider(ExecutionProvider):
                 raise SchedulerUnavailable(f"cannot ask for jobs in {folder}: {result.stderr.strip()}")
             answers.append(result.stdout)
         return "".join(answers)
+
+    def _has(self, folder: str) -> bool:
+        """Return whether a directory of jobs exists: whoever looks for jobs must not make it."""
+        with self._lock:
+            if folder in self._pushed:
+                return True
+        try:
+            return self.channel.isdir(folder)
+        except ChannelError as error:
+            raise SchedulerUnavailable(f"no answer about jobs in {folder}: {error}") from error
 
     def _command(self, folder: str, verb: str, *arguments: str, extra_s: float = 0) -> CommandResult:
         """Run ``jobs.sh`` on the host. SchedulerUnavailable: no answer."""
