@@ -63,7 +63,7 @@ class Fold:
         self.run_id = run_id
         self.tally = Tally() if tally is None else tally
         self.last_event_ns = 0
-        self._rows = Rows()
+        self._begin()
         self._counts: set[tuple[str, str]] = set()
         self._edges: set[tuple[str, str]] = set()
         self._sums: set[str] = set()
@@ -98,6 +98,8 @@ class Fold:
     def take(self) -> Rows:
         """Return the rows since the last call, with the sums that changed."""
         rows, tally = self._rows, self.tally
+        rows.keyed["task"] = {(task_id,): row for task_id, row in self._tasks.items()}
+        rows.keyed["status"] = self._statuses
         for app, state in self._counts:
             rows.put(
                 "app_status",
@@ -113,8 +115,15 @@ class Fold:
         rows.workflow["events_lost_count"] = tally.lost
         if self.last_event_ns:
             rows.workflow["time_last_event"] = self.last_event_ns
-        self._rows, self._counts, self._edges, self._sums = Rows(), set(), set(), set()
+        self._counts, self._edges, self._sums = set(), set(), set()
+        self._begin()
         return rows
+
+    def _begin(self) -> None:
+        """Begin a batch."""
+        self._rows = Rows()
+        self._tasks: dict[int, Row] = {}
+        self._statuses: dict[Key, Row] = {}
 
     # -- the run
 
@@ -151,27 +160,29 @@ class Fold:
 
     # -- tasks
 
-    def _task(self, task_id: int, row: Row) -> Row:
-        row["task_id"] = task_id
-        return self._rows.put("task", (task_id,), row)
+    def _task(self, task_id: int) -> Row:
+        """Return the row of a task in this batch."""
+        row = self._tasks.get(task_id)
+        if row is None:
+            row = self._tasks[task_id] = {"task_id": task_id}
+        return row
 
     def _enter(self, task_id: int, state: str, time_ns: int, try_id: int | None = None) -> bool:
         """Move a task to a state; return whether it moved. A final state is only left for another final one."""
-        tally = self.tally
-        before = tally.state(task_id)
-        if before in FINAL and state not in FINAL:
+        before = self.tally.state(task_id)
+        if (before in FINAL and state not in FINAL) or (before == state and try_id is None):
             return False
-        app = tally.app(task_id)
-        tally.count(app, before, -1)
-        tally.count(app, state, 1)
-        tally.put(task_id, app, state, tally.depth(task_id))
-        self._counts.update(((app, before), (app, state)) if before else ((app, state),))
-        self._task(task_id, {"task_status": state})
-        self._rows.put(
-            "status",
-            (task_id, time_ns, state),
-            {"task_id": task_id, "timestamp": time_ns, "task_status_name": state, "try_id": try_id},
-        )
+        app, before = self.tally.move(task_id, state)
+        self._counts.add((app, state))
+        if before:
+            self._counts.add((app, before))
+        self._task(task_id)["task_status"] = state
+        self._statuses[task_id, time_ns, state] = {
+            "task_id": task_id,
+            "timestamp": time_ns,
+            "task_status_name": state,
+            "try_id": try_id,
+        }
         return True
 
     def _task_submitted(self, e: TaskSubmitted) -> None:
@@ -182,7 +193,7 @@ class Fold:
             tally.count(e.app, before, 1)
             self._counts.update(((tally.app(task_id), before), (e.app, before)))
         tally.put(task_id, e.app, before, depth)
-        self._task(task_id, {
+        self._task(task_id).update({
             "task_func_name": e.app,
             "task_kind": e.app_kind,
             "task_label": e.label or None,
@@ -218,7 +229,7 @@ class Fold:
 
     def _task_ended(self, e: TaskEnded) -> None:
         self._enter(e.task_id, e.state.lower(), e.time_ns)
-        self._task(e.task_id, {
+        self._task(e.task_id).update({
             "task_hashsum": e.hashsum or None,
             "task_from_memo": int(e.memoized),
             "task_tries": e.tries,
@@ -244,7 +255,7 @@ class Fold:
             )
         self._rows.put("try", (task_id, try_id), row)
         if not self.tally.state(task_id):
-            self._task(task_id, {})  # a row for the foreign key, where its submission is in a gap
+            self._task(task_id)  # a row for the foreign key, where its submission is in a gap
 
     def _try_launched(self, e: TryLaunched) -> None:
         self.tally.remember_key(e.key, e.task_id, e.try_id)
@@ -260,7 +271,7 @@ class Fold:
 
     def _running(self, task_id: int, try_id: int, time_ns: int) -> None:
         if self.tally.state(task_id) != "running" and self._enter(task_id, "running", time_ns, try_id):
-            self._task(task_id, {}).setdefault("task_time_running", time_ns)
+            self._task(task_id).setdefault("task_time_running", time_ns)
 
     def _try_ended(self, e: TryEnded) -> None:
         row: Row = {
@@ -353,7 +364,7 @@ class Fold:
         if e.digest:
             row["digest"] = e.digest
         if not self.tally.state(e.task_id):
-            self._task(e.task_id, {})
+            self._task(e.task_id)
 
 
 def _sums_row(app: str, sums: AppSums) -> Row:

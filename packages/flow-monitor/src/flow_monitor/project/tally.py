@@ -79,6 +79,19 @@ class Tally:
         self._state[task_id] = self.state_names.number(state)
         self._depth[task_id] = depth
 
+    def move(self, task_id: int, state: str) -> tuple[str, str]:
+        """Move a task to a state and count it there; return its app and the state before, empty where not known."""
+        if task_id >= len(self._state):
+            self.put(task_id, "", "", 0)
+        app = self.app_names.names[self._app[task_id]]
+        before = self.state_names.names[self._state[task_id]]
+        self._state[task_id] = self.state_names.number(state)
+        counts = self.counts
+        if before:
+            counts[app, before] -= 1
+        counts[app, state] = counts.get((app, state), 0) + 1
+        return app, before
+
     def count(self, app: str, state: str, more: int) -> None:
         """Change the number of tasks of an app that are in a state."""
         if state:
