@@ -2,7 +2,7 @@
 
 project = "Flow"
 author = "The developers of Flow"
-copyright = "The developers of Flow, Apache 2.0"  # noqa: A001 - the name sphinx asks for
+copyright = "The developers of Flow, Apache 2.0"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
