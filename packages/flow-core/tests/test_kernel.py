@@ -765,6 +765,51 @@ with flow.load():
     assert done.returncode != 0
 
 
+def test_ctrl_c_while_apps_are_called_loses_no_task(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        """
+import os, random, signal, threading, time
+import flow_core as flow
+
+@flow.python_app
+def add(x):
+    return x + 1
+
+random.seed(7)
+armed = threading.Event()
+
+def interrupt():
+    while armed.wait(60):
+        armed.clear()
+        time.sleep(random.uniform(0.0005, 0.01))
+        os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt, daemon=True).start()
+before = signal.getsignal(signal.SIGINT)
+kernel = flow.load()
+interrupts = 0
+for _ in range(30):
+    futures = []
+    try:
+        armed.set()
+        future = add(0)
+        while True:
+            future = add(future) if len(futures) % 3 else add(0)
+            futures.append(future)
+    except KeyboardInterrupt:
+        interrupts += 1
+    for future in futures:
+        future.result(timeout=20)
+kernel.wait_for_current_tasks()
+print(interrupts, kernel.summary().failed, kernel.summary().unfinished, kernel._reactor.bugs)
+kernel.cleanup()
+print(signal.getsignal(signal.SIGINT) is before)
+""",
+    )
+    assert done.stdout == "30 0 0 0\nTrue\n", done.stderr
+
+
 def test_a_forked_child_has_no_kernel_and_hangs_on_nothing(tmp_path: Path) -> None:
     done = run_script(
         tmp_path,

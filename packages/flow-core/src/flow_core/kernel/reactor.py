@@ -24,9 +24,10 @@ _ROUND = 512  # effects gathered at most before they are carried out
 
 
 class _Here(threading.local):
-    """Whether this thread is carrying out effects: its events then wait for it, so that nothing recurses."""
+    """Whether this thread is at work here: its events then wait for it, so that nothing recurses."""
 
-    performing = False
+    busy = False
+    interrupted = False
 
 
 class Reactor:
@@ -78,30 +79,58 @@ class Reactor:
         """
         if self._owner == threading.get_ident():
             return otherwise
+        here = self._here
+        outer, here.busy = here.busy, True
         ended: list[Task] = []
         callbacks: list[Future[Any]] = []
-        with self._lock:
-            try:
-                self._drain()
-                answer = handler()
-                effects = self._take(ended, callbacks)
-            finally:
-                self._owner = 0
-        self._carry_out(effects, ended, callbacks)
-        self.pump()
+        try:
+            with self._lock:
+                try:
+                    self._drain()
+                    answer = handler()
+                    effects = self._take(ended, callbacks)
+                finally:
+                    self._owner = 0
+            self._carry_out(effects, ended, callbacks)
+        finally:
+            here.busy = outer
         run_callbacks(callbacks)
+        self.pump()
         return answer
 
     def pump(self) -> None:
         """Handle what is in the inbox, unless another thread is at it or this one will come back to it."""
-        if self._here.performing:
+        here = self._here
+        if here.busy:
             return
+        here.busy = True
+        callbacks: list[Future[Any]] = []
+        try:
+            self._work(callbacks)
+        finally:
+            here.busy = False
+        if callbacks:
+            run_callbacks(callbacks)
+        if here.interrupted:
+            here.interrupted = False
+            raise KeyboardInterrupt
+
+    def defer_interrupt(self) -> bool:
+        """On the main thread, in a signal handler: keep a Ctrl-C for the end of the work here, but not a second one."""
+        here = self._here
+        if not here.busy or here.interrupted:
+            return False
+        here.interrupted = True
+        return True
+
+    # -- how
+
+    def _work(self, callbacks: list[Future[Any]]) -> None:
         inbox, lock = self._inbox, self._lock
         effects: Effects = []
         ended: list[Task] = []
-        callbacks: list[Future[Any]] = []
         while True:
-            # Not acquire(False): an interrupt (Ctrl-C) right after it would leave the lock taken for ever.
+            # Not acquire(False): an interrupt right after it would leave the lock taken for ever.
             while inbox and len(effects) < _ROUND and not lock.locked():
                 with lock:
                     try:
@@ -110,13 +139,9 @@ class Reactor:
                     finally:
                         self._owner = 0
             if not effects and not ended:
-                break
+                return
             self._carry_out(effects, ended, callbacks)
             effects, ended = [], []
-        if callbacks:
-            run_callbacks(callbacks)
-
-    # -- how
 
     def _drain(self) -> None:
         """Handle the inbox; the lock is held."""
@@ -159,8 +184,6 @@ class Reactor:
 
     def _carry_out(self, effects: Effects, ended: list[Task], callbacks: list[Future[Any]]) -> None:
         """Do what the graph asks for. If Ctrl-C interrupts it, what is left is done with the next event."""
-        here = self._here
-        before, here.performing = here.performing, True
         try:
             if effects:
                 self.perform(effects)
@@ -169,8 +192,6 @@ class Reactor:
         except BaseException:
             self._inbox.append((self._put_back, (effects, callbacks)))
             raise
-        finally:
-            here.performing = before
 
     def _put_back(self, left: tuple[Effects, list[Future[Any]]]) -> None:
         """Take over from a thread that was interrupted; the lock is held."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from flow_core.errors import KernelClosedError
 from flow_core.futures.lean import settle_quietly
 from flow_core.interfaces.events import EventKind, RunEnded
+from flow_core.kernel.interrupts import guard, unguard
 from flow_core.kernel.summary import summarize
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Closing:
     def begin(self) -> None:
         """The kernel is whole: from now on the end of the process cleans it up."""
         _open.add(self)
+        guard(self.parts.reactor)
         atexit.register(self._at_exit)
 
     def undo(self) -> None:
@@ -60,6 +62,7 @@ class Closing:
             _clean_up(self.parts, time.monotonic() + timeout_s)
         finally:
             _open.discard(self)
+            unguard(self.parts.reactor)
             atexit.unregister(self._at_exit)
             self._done.set()
 

@@ -93,8 +93,8 @@ def hold(directory: str, name: str, limit_s: float = 120.0) -> str:
     Raises:
         TimeoutError: nothing let it go within ``limit_s``: no test leaves a task behind for ever.
     """
-    with open(os.path.join(directory, f"{name}.started"), "w"):
-        pass
+    # A directory, not a file: a task that is killed at this very moment must not leave an open file behind.
+    os.makedirs(os.path.join(directory, f"{name}.started"), exist_ok=True)
     gates = (os.path.join(directory, f"{name}.go"), os.path.join(directory, "all.go"))
     deadline = time.monotonic() + limit_s
     while os.path.isdir(directory) and not any(os.path.exists(gate) for gate in gates):
