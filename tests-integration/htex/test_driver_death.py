@@ -6,8 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+from flow_core.errors import ExecutorClosed
+from flow_core.interfaces.call import Call, TryKey
+from flow_core.testing import calls
+from flow_core.testing.driver import Driver
 from flow_executors.testing.local_run import processes_of, wait_gone, wait_until
 
 _SCRIPT = """
@@ -35,3 +40,17 @@ def test_all_processes_end_with_a_script_killed_by_sigkill(tmp_path: Path) -> No
         script.send_signal(signal.SIGKILL)
     wait_until(lambda: not os.path.exists(f"/proc/{script.pid}"), "the script lives")
     wait_gone(run_id)
+
+
+def test_a_forked_child_neither_disturbs_the_executor_nor_keeps_it_alive(drive: Callable[..., Driver]) -> None:
+    driver = drive()
+    driver.outcome(driver.submit(calls.nothing))
+    child = os.fork()
+    if child == 0:
+        try:
+            driver.executor.submit(TryKey(99), Call(calls.nothing))
+        except ExecutorClosed:
+            os._exit(7)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert driver.outcome(driver.submit(calls.double, 4)).value == 8

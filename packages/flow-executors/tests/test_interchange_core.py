@@ -155,6 +155,16 @@ def test_idle_slots_come_before_prefetching() -> None:
     assert (len(first.tasks), len(second.tasks)) == (2, 2)
 
 
+def test_nodes_are_filled_one_after_the_other_where_asked_for() -> None:
+    world = World(packed=True)
+    first, second = world.join(node("a")), world.join(node("b"))
+    world.submit(1)
+    world.submit(2)
+    assert (len(first.tasks), len(second.tasks)) == (2, 0)
+    world.submit(3)
+    assert len(second.tasks) == 1
+
+
 def test_a_manager_never_gets_more_than_its_room() -> None:
     world = World()
     manager = world.join(node())
@@ -467,7 +477,7 @@ class InterchangeMachine(RuleBasedStateMachine):
             self.next_node += 1
             chosen.peer = f"again{self.next_node}".encode()
             kept = [key for key in chosen.tasks if data.draw(st.booleans())]
-            chosen.tasks = {key: 0 for key in kept}
+            chosen.tasks = dict.fromkeys(kept, 0)
             world.join(chosen, tuple(kept), chosen.number)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 4.0, 6.0]))

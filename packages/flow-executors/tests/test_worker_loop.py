@@ -228,7 +228,7 @@ def test_a_blob_that_is_missing_is_asked_for_and_waited_for(bench):
 
 def test_buffers_out_of_band_are_mapped_from_a_file_or_from_a_blob(bench, tmp_path):
     content = os.urandom(300_000)
-    file = tmp_path / "buffer"
+    file = tmp_path / (b"?" * 16).hex()
     file.write_bytes(b"head" + content)
     buffers = []
     pickled = pickle.dumps(((pickle.PickleBuffer(content),), {}, ()), 5, buffer_callback=buffers.append)

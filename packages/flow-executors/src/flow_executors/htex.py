@@ -199,6 +199,7 @@ class HighThroughputExecutor(BlockExecutor):
                 heartbeat_period_s=self.heartbeat_period,
                 heartbeat_threshold_s=self.heartbeat_threshold,
                 debug=self.worker_debug,
+                packed=self.manager_selector == "block",
                 provider=self.provider,
                 block_error_handler=self.block_error_handler,
                 command=self._command,

@@ -43,6 +43,7 @@ class Plan:
         heartbeat_period_s: How often managers are to be heard.
         heartbeat_threshold_s: After which silence they count as lost.
         debug: Whether logs are detailed.
+        packed: Whether the first node is filled before the next.
         provider: Where blocks come from; None: they come by themselves.
         block_error_handler: What decides whether failed blocks end the executor.
         command: Makes the command of a manager from block, port and context.
@@ -57,6 +58,7 @@ class Plan:
     heartbeat_period_s: float
     heartbeat_threshold_s: float
     debug: bool
+    packed: bool
     provider: ExecutionProvider | None
     block_error_handler: bool | BlockErrorHandler | None
     command: Callable[[str, int, RunContext], str]
@@ -88,6 +90,7 @@ class Pilot:
             plan.heartbeat_period_s,
             plan.heartbeat_threshold_s,
             plan.debug,
+            plan.packed,
         )
         hooks = Hooks(self._joined, self._left, self._sampled, self._broken)
         self.client = Client(site, context.listener, hooks, context.logger, plan.software)

@@ -8,6 +8,7 @@ import os
 import platform
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 
 from flow_core.errors import ExecutorBroken, ExecutorClosed, ExecutorError, SerializationError
@@ -36,6 +37,7 @@ from flow_executors.wire.frames import (
 )
 
 _COMMAND_TIMEOUT_S = 10.0
+_clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
 class Client:
@@ -59,7 +61,6 @@ class Client:
         self._handoff = Handoff(self.queues, self.functions)
         self._numbers = itertools.count(1)
         self._error: ExecutorError | None = ExecutorClosed(f"the executor {site.label} is not started")
-        self._pid = os.getpid()
         self._owner = hooks
         self._receiver = Receiver(
             self._handoff,
@@ -80,6 +81,7 @@ class Client:
     def start(self) -> None:
         """Start the interchange and the receiver thread. Raises ExecutorError."""
         self._error = None
+        _clients.add(self)
         try:
             self._receiver.begin()
         except ExecutorError as error:
@@ -145,6 +147,16 @@ class Client:
         outcomes += [Outcome(TryKey(key), Verdict.CANCELLED) for key in sent]
         if outcomes:
             self._listener.finished(outcomes)
+
+    def forsake(self) -> None:
+        """This is a forked child of the script: let go of what is the parent's, without a word to anybody."""
+        self._error = ExecutorClosed(
+            f"the executor {self._site.label} belongs to the process that this one was forked of"
+        )
+        incarnation = self._receiver.incarnation
+        if incarnation is not None:
+            incarnation.close()
+        self._site.listener.close()
 
     # -- failure
 
@@ -309,3 +321,11 @@ class Client:
     def error(self) -> ExecutorError | None:
         """Why nothing can be submitted; None while all is well."""
         return self._error
+
+
+def _forked() -> None:
+    for client in list(_clients):
+        client.forsake()
+
+
+os.register_at_fork(after_in_child=_forked)

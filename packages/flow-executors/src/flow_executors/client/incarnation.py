@@ -32,6 +32,7 @@ class Site:
     heartbeat_period_s: float
     heartbeat_threshold_s: float
     debug: bool = False
+    packed: bool = False
 
     @property
     def patience_s(self) -> float:
@@ -59,6 +60,7 @@ class Site:
             admitted=tuple(admitted),
             heartbeat_period_s=self.heartbeat_period_s,
             heartbeat_threshold_s=self.heartbeat_threshold_s,
+            packed=self.packed,
             log=str(self.directory / "interchange.log"),
             debug=self.debug,
         )

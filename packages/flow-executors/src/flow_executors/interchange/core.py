@@ -73,6 +73,7 @@ class Settings:
         incarnation: Counts restarts from 0; numbers given to managers start beyond those of earlier ones.
         heartbeat_period_s: How often managers are to be heard.
         heartbeat_threshold_s: After which silence they count as lost.
+        packed: Fill the manager that came first before the next, rather than spread tasks.
     """
 
     run_id: str
@@ -80,6 +81,7 @@ class Settings:
     incarnation: int = 0
     heartbeat_period_s: float = 30.0
     heartbeat_threshold_s: float = 120.0
+    packed: bool = False
 
 
 class Core:
@@ -99,7 +101,7 @@ class Core:
         self.revoked: set[str] = set()
         self._who = who
         self._liveness = Liveness(settings.heartbeat_threshold_s)
-        self._dispatcher = Dispatcher(desk)
+        self._dispatcher = Dispatcher(desk, settings.packed)
         self._drains = Drains(desk)
         self._greeted: dict[bytes, str] = {}  # peer -> block of its key
         self._gone: dict[str, str] = {}  # manager id -> why it was given up

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from flow_core.interfaces.outcome import Verdict
 from flow_executors.interchange.classes import ClassQueue, Slice
 from flow_executors.interchange.desk import Desk
@@ -18,11 +20,12 @@ _ENDING_S = 1.0
 class Dispatcher:
     """Moves tasks from the queues to managers with room."""
 
-    __slots__ = ("_desk", "_next_recall")
+    __slots__ = ("_desk", "_next_recall", "_packed")
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, packed: bool) -> None:
         self._desk = desk
         self._next_recall = 0.0
+        self._packed = packed
 
     def dispatch(self, now: float) -> None:
         """Hand out what can be handed out."""
@@ -51,13 +54,17 @@ class Dispatcher:
     def _default(self, queue: ClassQueue, now: float) -> None:
         pool = self._desk.pool
         while queue.count and pool.idle:
-            manager = next(iter(pool.idle.values()))
+            manager = self._first(pool.idle)
             plenty = queue.count > pool.total_slots
             self._give(manager, queue, manager.room if plenty else manager.free_slots, now)
         while queue.count and pool.prefetching:
-            manager = next(iter(pool.prefetching.values()))
+            manager = self._first(pool.prefetching)
             share = -(-queue.count // len(pool.prefetching))
             self._give(manager, queue, min(manager.room, max(share, 1)), now)
+
+    def _first(self, index: OrderedDict[int, Manager]) -> Manager:
+        """Return the next in turn, or the one that came first where blocks are to be filled one after the other."""
+        return index[min(index)] if self._packed else next(iter(index.values()))
 
     def _give(self, manager: Manager, queue: ClassQueue, count: int, now: float) -> None:
         taken = queue.take(min(count, _BATCH))

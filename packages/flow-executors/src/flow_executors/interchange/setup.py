@@ -22,6 +22,7 @@ class Setup:
         admitted: Public keys of blocks, with the blocks.
         heartbeat_period_s: How often managers are to be heard.
         heartbeat_threshold_s: After which silence they count as lost.
+        packed: Whether the first manager is filled before the next.
         log: Path of the log.
         debug: Whether to log every message.
     """
@@ -38,6 +39,7 @@ class Setup:
     admitted: tuple[tuple[str, str], ...] = ()
     heartbeat_period_s: float = 30.0
     heartbeat_threshold_s: float = 120.0
+    packed: bool = False
     log: str = ""
     debug: bool = False
 

@@ -40,7 +40,12 @@ class Shell:
         self._writer = LinkWriter(self._link)
         self._doors = Doors(setup)
         settings = Settings(
-            setup.run_id, setup.python, setup.incarnation, setup.heartbeat_period_s, setup.heartbeat_threshold_s
+            setup.run_id,
+            setup.python,
+            setup.incarnation,
+            setup.heartbeat_period_s,
+            setup.heartbeat_threshold_s,
+            setup.packed,
         )
         self._core = Core(settings, who, time.time_ns)
         self._spin = Spin(os.cpu_count() or 1)

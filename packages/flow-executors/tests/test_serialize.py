@@ -1,0 +1,139 @@
+"""Functions and arguments as bytes."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import threading
+import types
+from collections.abc import Iterator
+
+import pytest
+
+from flow_core.errors import SerializationError
+from flow_core.interfaces.call import Call
+from flow_core.testing import calls
+from flow_executors.serialize.arguments import pack_arguments
+from flow_executors.serialize.buffers import LARGE, BufferStore, Large, load_with_buffers
+from flow_executors.serialize.functions import BY_VALUE, REFERENCE, Functions, importable, pack_function
+from flow_executors.wire import frames
+
+
+class Raw:
+    def __init__(self, data: bytes | bytearray | memoryview) -> None:
+        self.data = bytes(data)
+
+    def __reduce_ex__(self, protocol: object) -> tuple[object, ...]:
+        return Raw, (pickle.PickleBuffer(self.data),)
+
+
+def test_importable_functions_travel_by_name() -> None:
+    assert pack_function(calls.double) == REFERENCE + b"flow_core.testing.calls:double"
+    assert pack_function(len) == REFERENCE + b"builtins:len"
+
+
+@pytest.fixture
+def hidden() -> Iterator[types.ModuleType]:
+    """Give a module that is loaded here and that no other process can import."""
+    module = types.ModuleType("hidden_module")
+    sys.modules[module.__name__] = module
+    exec("class Here: pass\ndef here(value): return value + 1", module.__dict__)
+    yield module
+    del sys.modules[module.__name__]
+
+
+def test_other_functions_travel_by_value(hidden: types.ModuleType) -> None:
+    for func in (hidden.here, lambda: 1):
+        blob = pack_function(func)
+        assert blob.startswith(BY_VALUE)
+        code = "import sys, pickle; pickle.loads(sys.stdin.buffer.read())"
+        subprocess.run([sys.executable, "-c", code], input=blob[1:], check=True, timeout=30)
+
+
+def test_a_function_that_cannot_travel_is_named() -> None:
+    lock = threading.Lock()
+
+    def holder() -> object:
+        return lock
+
+    with pytest.raises(SerializationError, match="holder cannot be sent"):
+        pack_function(holder)
+
+
+def test_modules_on_the_path_are_importable_and_made_up_ones_are_not() -> None:
+    assert importable("json.decoder")
+    assert importable("os.path")
+    assert importable("flow_core.errors")
+    sys.modules["made_up_module"] = types.ModuleType("made_up_module")
+    try:
+        assert not importable("made_up_module")
+    finally:
+        del sys.modules["made_up_module"]
+
+
+def test_a_function_is_packed_once_and_forgotten_when_unused_twice() -> None:
+    functions = Functions()
+    digest = functions.digest(calls.double)
+    assert functions.digest(calls.double) == digest
+    assert functions.forget_others([digest]) == set()
+    assert functions.forget_others([]) == set()
+    assert functions.blob(digest) is not None
+    assert functions.forget_others([]) == {digest}
+    assert functions.blob(digest) is None
+    assert functions.digest(calls.double) == digest
+    assert functions.blob(digest) is not None
+
+
+def test_no_arguments_are_no_bytes() -> None:
+    assert pack_arguments(Call(calls.nothing)) == b""
+
+
+def test_arguments_come_back() -> None:
+    call = Call(calls.echo, (1, "a"), {"func": 2}, steps=(calls.Bracket("x"),))
+    args, kwargs, steps = pickle.loads(pack_arguments(call))
+    assert (args, kwargs, len(steps)) == ((1, "a"), {"func": 2}, 1)
+
+
+def test_classes_that_nobody_can_import_travel_by_value(hidden: types.ModuleType) -> None:
+    assert not importable("hidden_module")
+    payload = pack_arguments(Call(calls.echo, (hidden.Here(),)))
+    code = "import sys, pickle; pickle.loads(sys.stdin.buffer.read())"
+    subprocess.run([sys.executable, "-c", code], input=payload, check=True, timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (Call(calls.echo, (1, threading.Lock())), r"argument 2 \(lock\) of echo"),
+        (Call(calls.echo, (), {"handle": threading.Lock()}), r"argument 'handle' \(lock\) of echo"),
+    ],
+)
+def test_an_argument_that_cannot_travel_is_named(call: Call, named: str) -> None:
+    with pytest.raises(SerializationError, match=named):
+        pack_arguments(call)
+
+
+def test_large_buffers_travel_out_of_band_and_small_ones_do_not() -> None:
+    store, large = BufferStore(), Large()
+    payload = pack_arguments(Call(calls.echo, (Raw(b"s" * 10), Raw(b"x" * LARGE))), large)
+    assert [buffer.nbytes for buffer in large.buffers] == [LARGE]
+    assert len(payload) < LARGE
+    refs = store.keep(1, large.buffers)
+    loaded = load_with_buffers(memoryview(frames.pack_buffers(refs) + payload), True)
+    assert isinstance(loaded, tuple)
+    assert loaded[0][1].data == b"x" * LARGE
+    assert store.blob(refs[0].blob) == b"x" * LARGE
+    store.release(1)
+    assert not store
+    with pytest.raises(OSError, match=r"No such file|another machine"):
+        load_with_buffers(memoryview(frames.pack_buffers(refs) + payload), True)
+
+
+def test_a_buffer_of_another_machine_is_not_taken_for_the_one_meant() -> None:
+    store = BufferStore()
+    (ref,) = store.keep(1, [memoryview(b"x" * 10)])
+    other = frames.BufferRef(b"o" * 16, 0, 10, ref.hint)
+    with pytest.raises(FileNotFoundError, match="another machine"):
+        load_with_buffers(memoryview(frames.pack_buffers([other]) + pickle.dumps(1)), True)
+    store.clear()
