@@ -8,6 +8,7 @@ import secrets
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -172,7 +173,6 @@ def _scopes(collections: Sequence[str]) -> str:
 def sdk_module() -> ModuleType:
     """Return globus-sdk; raises Refused where it is not installed."""
     try:
-        import globus_sdk
+        return import_module("globus_sdk")
     except ImportError as error:
         raise Refused("globus-sdk is not installed here: install flow-staging[globus]") from error
-    return globus_sdk
