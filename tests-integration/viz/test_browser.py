@@ -20,7 +20,7 @@ from flow_monitor.testing.made import make_database
 from flow_monitor.testing.synthetic import SyntheticRun
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(180)]
-SCRIPT = "tests-integration/services/chromium.sh"
+SCRIPT = "tests-integration/services/chromium.sh install"
 HOSTILE = "<script>alert(1)</script> \u00fcn\u00efc\u00f6d\u00e9 \u2603"
 HOSTILE_ID = "a/../b?<script>alert('id')</script>#\u2603"
 FLAGS = (
