@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flow_providers.adhoc.provider import AdHocProvider as AdHocProvider
     from flow_providers.cluster.gridengine.provider import GridEngineProvider as GridEngineProvider
+    from flow_providers.cluster.lsf.provider import LSFProvider as LSFProvider
     from flow_providers.cluster.pbspro.provider import PBSProProvider as PBSProProvider
     from flow_providers.cluster.slurm.provider import SlurmProvider as SlurmProvider
     from flow_providers.cluster.torque.provider import TorqueProvider as TorqueProvider
@@ -36,6 +37,7 @@ _HOMES = {
     "AdHocProvider": "flow_providers.adhoc.provider",
     "LocalProvider": "flow_providers.local.provider",
     "GridEngineProvider": "flow_providers.cluster.gridengine.provider",
+    "LSFProvider": "flow_providers.cluster.lsf.provider",
     "PBSProProvider": "flow_providers.cluster.pbspro.provider",
     "TorqueProvider": "flow_providers.cluster.torque.provider",
     "SlurmProvider": "flow_providers.cluster.slurm.provider",

@@ -65,7 +65,9 @@ def amount(option: str, quantity: str) -> float:
     """Return the number of a quantity such as ``500Mi``. BadOption: it is none."""
     match = _QUANTITY.fullmatch(quantity)
     if match is None:
-        raise BadOption(f"{option}={quantity!r} is no quantity of Kubernetes: write a number and a unit, such as '500Mi'")
+        raise BadOption(
+            f"{option}={quantity!r} is no quantity of Kubernetes: write a number and a unit, such as '500Mi'"
+        )
     return float(match[1]) * _UNITS[match[2] or ""]
 
 

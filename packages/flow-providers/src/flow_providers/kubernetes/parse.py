@@ -35,7 +35,14 @@ def job_status(pods: Sequence[JobStatus]) -> JobStatus:
     by_state: dict[JobState, JobStatus] = {}
     for pod in pods:
         by_state.setdefault(pod.state, pod)
-    order = [JobState.UNKNOWN, JobState.RUNNING, JobState.PENDING, JobState.CANCELLED, JobState.TIMEOUT, JobState.FAILED]
+    order = [
+        JobState.UNKNOWN,
+        JobState.RUNNING,
+        JobState.PENDING,
+        JobState.CANCELLED,
+        JobState.TIMEOUT,
+        JobState.FAILED,
+    ]
     chosen = next((by_state[state] for state in order if state in by_state), pods[0])
     if len(pods) == 1:
         return chosen

@@ -1,0 +1,244 @@
+"""Jobs as pods of a Kubernetes cluster."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+from flow_providers.errors import BadOption, ProviderError, SubmitException, SubmitUnknown
+from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
+from flow_providers.interfaces.job_status import JobStatus
+from flow_providers.jobs.tag import check_tag, check_variable, new_tag
+from flow_providers.jobs.tracked import TrackedProvider
+from flow_providers.kubernetes.api import KubernetesApi
+from flow_providers.kubernetes.manifest import PodJob, PodOptions, pod, script_of, secret
+from flow_providers.kubernetes.names import JOB, TAG, amount, base_name, check_name, job_id, pod_name, selector
+from flow_providers.kubernetes.parse import Object, at, jobs_of, text
+from flow_providers.launchers.base import check_launcher, launch
+from flow_providers.launchers.single_node import SingleNodeLauncher
+from flow_providers.options import checked
+from flow_providers.walltime import walltime_seconds
+
+_MISSING_AFTER_S = 10.0
+_GRACE_S = 10
+
+
+class KubernetesProvider(TrackedProvider):
+    """Runs each job as a pod, or as ``nodes_per_block`` pods, of an image that has bash.
+
+    Pods carry the job's tag as the label ``flow-tag``; nothing without it is ever listed or deleted. Ended pods stay,
+    so that their output can be read, until their job is cancelled or the provider is closed.
+
+    Args:
+        image: Image of the container.
+        namespace: Namespace of the pods.
+        nodes_per_block: Pods of a job; each runs the command.
+        init_blocks: Jobs at the start.
+        min_blocks: Fewest jobs.
+        max_blocks: Most jobs.
+        max_cpu: Limit of CPUs of a pod; its whole part is told to the command as FLOW_CORES.
+        max_mem: Limit of memory of a pod, such as ``'500Mi'``; told to the command as FLOW_MEMORY_GB.
+        init_cpu: CPUs requested for a pod.
+        init_mem: Memory requested for a pod.
+        parallelism: Wanted slots per active task.
+        worker_init: Bash code run before the command.
+        pod_name: Beginning of the names of pods, by the naming rules of Kubernetes; a time stamp is appended. None: the
+            job's name.
+        user_id: User id the containers run as; None: the image's.
+        group_id: Group id the containers run as, also the group of mounted volumes; None: the image's.
+        run_as_non_root: Whether Kubernetes must refuse containers of root.
+        secret: Name of the Kubernetes secret to pull the image with.
+        persistent_volumes: Pairs of the name of a persistent volume claim and the directory to mount it on.
+        walltime: ``HH:MM:SS`` after which Kubernetes ends a pod; None: never.
+        config_file: Kube config; None: ``$KUBECONFIG`` or ``~/.kube/config``, else the account of the pod we are in.
+        context: Context of the kube config; None: its current one.
+        image_pull_policy: ``'Always'``, ``'IfNotPresent'`` or ``'Never'``; None: by the image's tag.
+        service_account_name: Account of the pods; None: no token is given to them.
+        node_selector: Labels of the nodes to run on.
+        launcher: Multiplies the command in a pod; None: ``SingleNodeLauncher()``.
+        cmd_timeout: Seconds a call to the API server may take.
+    """
+
+    label = "kubernetes"
+
+    @checked
+    def __init__(
+        self,
+        image: str,
+        namespace: str = "default",
+        nodes_per_block: int = 1,
+        init_blocks: int = 1,
+        min_blocks: int = 0,
+        max_blocks: int = 10,
+        max_cpu: float = 2,
+        max_mem: str = "500Mi",
+        init_cpu: float = 1,
+        init_mem: str = "250Mi",
+        parallelism: float = 1,
+        worker_init: str = "",
+        pod_name: str | None = None,
+        user_id: str | int | None = None,
+        group_id: str | int | None = None,
+        run_as_non_root: bool = False,
+        secret: str | None = None,
+        persistent_volumes: Sequence[Sequence[str]] = (),
+        walltime: str | None = None,
+        config_file: str | None = None,
+        context: str | None = None,
+        image_pull_policy: str | None = None,
+        service_account_name: str | None = None,
+        node_selector: dict[str, str] | None = None,
+        launcher: object = None,
+        cmd_timeout: float = 30,
+    ) -> None:
+        super().__init__(_MISSING_AFTER_S)
+        self.image = image
+        self.namespace = namespace
+        self.nodes_per_block = nodes_per_block
+        self.init_blocks = init_blocks
+        self.min_blocks = min_blocks
+        self.max_blocks = max_blocks
+        self.max_cpu = max_cpu
+        self.max_mem = max_mem
+        self.parallelism = parallelism
+        self.worker_init = worker_init
+        self.pod_name = None if pod_name is None else check_name("pod_name", pod_name.lower())
+        self.launcher = SingleNodeLauncher() if launcher is None else check_launcher(launcher)
+        self.cmd_timeout = cmd_timeout
+        self.walltime_s = None if walltime is None else float(walltime_seconds(walltime))
+        self.cores_per_node = max(int(max_cpu), 1)
+        self.mem_per_node = round(amount("max_mem", max_mem) / 2**30, 3)
+        if amount("init_mem", init_mem) > amount("max_mem", max_mem) or init_cpu > max_cpu:
+            raise BadOption("KubernetesProvider: init_cpu and init_mem must not be more than max_cpu and max_mem")
+        self._pods = PodOptions(
+            image=image,
+            limits={"cpu": f"{max_cpu:g}", "memory": max_mem},
+            requests={"cpu": f"{init_cpu:g}", "memory": init_mem},
+            grace_s=_GRACE_S,
+            walltime_s=None if walltime is None else walltime_seconds(walltime),
+            image_pull_policy=image_pull_policy,
+            pull_secret=secret,
+            user_id=_id("user_id", user_id),
+            group_id=_id("group_id", group_id),
+            run_as_non_root=run_as_non_root,
+            volumes=_volumes(persistent_volumes),
+            service_account_name=service_account_name,
+            node_selector=dict(node_selector or {}),
+        )
+        self._api = KubernetesApi(namespace, config_file, context, cmd_timeout)
+        self._with_secrets: set[str] = set()
+        self._ended: set[str] = set()
+
+    def submit(  # noqa: D102
+        self, command: str, tasks_per_node: int, job_name: str = "flow.auto", *, extras: JobExtras = NO_EXTRAS
+    ) -> str:
+        if tasks_per_node < 1:
+            raise SubmitException(f"tasks_per_node={tasks_per_node} must be at least 1")
+        job = self._job(command, tasks_per_node, job_name, extras)
+        pods = [pod_name(job.job_id, node, self.nodes_per_block) for node in range(self.nodes_per_block)]
+        try:
+            if extras.secrets:
+                with self._lock:
+                    self._with_secrets.add(job.job_id)
+                self._api.create("secret", secret(job, extras.secrets))
+            for name in pods:
+                self._api.create("pod", pod(name, job, self._pods))
+        except SubmitUnknown:
+            raise
+        except ProviderError:
+            self._take_back(job, pods)
+            raise
+        return self.note_submitted(job.job_id)
+
+    def query(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:  # noqa: D102
+        return jobs_of(self._api.pods(selector(list(job_ids))), self.walltime_s)
+
+    def jobs_ended(self, job_ids: Sequence[str]) -> None:  # noqa: D102
+        with self._lock:
+            self._ended.update(job_ids)
+            theirs = self._with_secrets.intersection(job_ids)
+            self._with_secrets -= theirs
+        for job in theirs:
+            with suppress(ProviderError):
+                self._api.delete("secret", job)
+
+    def cancel(self, job_ids: Sequence[str]) -> list[bool]:  # noqa: D102
+        wanted = dict.fromkeys(job_ids, True)
+        if not wanted:
+            return []
+        labels = selector(list(wanted))
+        for found in self._api.pods(labels):
+            job, uid = text(at(found, "metadata", "labels"), JOB), text(at(found, "metadata"), "uid")
+            if job in wanted and not self._api.delete("pod", _name(found), uid):
+                wanted[job] = False
+        for name in self._api.secrets(labels):
+            if name in wanted and not self._api.delete("secret", name):
+                wanted[name] = False
+        self.note_cancelled([job for job, gone in wanted.items() if gone])
+        return [wanted[job] for job in job_ids]
+
+    def find(self, tag_prefix: str) -> list[str]:  # noqa: D102
+        labels = [at(found, "metadata", "labels") for found in self._api.pods(TAG)]
+        jobs = [text(label, JOB) for label in labels if text(label, TAG).startswith(tag_prefix)]
+        return list(dict.fromkeys(job for job in jobs if job))
+
+    def tail(self, job_id: str, max_bytes: int = 4096) -> tuple[str, str]:
+        """Return the end of the job's output, twice: Kubernetes keeps standard output and error in one log."""
+        with suppress(ProviderError):
+            logs = [self._api.log(_name(found), max_bytes) for found in self._api.pods(selector([job_id]))]
+            merged = "".join(logs)[-max_bytes:]
+            return merged, merged
+        return "", ""
+
+    def close(self) -> None:
+        """Delete the pods of jobs that were seen to end, and close connections. Idempotent; other jobs go on."""
+        with self._lock:
+            ended, self._ended = sorted(self._ended), set()
+        with suppress(ProviderError):
+            self.cancel(ended)
+        self._api.close()
+
+    def _job(self, command: str, tasks_per_node: int, job_name: str, extras: JobExtras) -> PodJob:
+        base = base_name(self.pod_name or job_name)
+        job = job_id(base, time.time_ns() // 1_000_000, secrets.token_hex(2))
+        names = tuple(name for name, _ in extras.secrets)
+        told = (("FLOW_CORES", str(self.cores_per_node)), ("FLOW_MEMORY_GB", f"{self.mem_per_node:g}"))
+        return PodJob(
+            job_id=job,
+            tag=check_tag(extras.tag or new_tag()),
+            script=script_of(job, launch(self.launcher, command, tasks_per_node, 1), self.worker_init, names),
+            environment=(*told, *((check_variable(name), value) for name, value in extras.environment)),
+            secret_names=names,
+        )
+
+    def _take_back(self, job: PodJob, pods: Sequence[str]) -> None:
+        """Delete what was made of a job that was refused."""
+        with suppress(ProviderError):
+            for name in pods[:-1]:
+                self._api.delete("pod", name)
+        self.jobs_ended([job.job_id])
+
+
+def _name(found: Object) -> str:
+    return text(at(found, "metadata"), "name")
+
+
+def _id(option: str, value: str | int | None) -> int | None:
+    if value is None:
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        raise BadOption(f"KubernetesProvider: option {option}={value!r} must be a number") from None
+
+
+def _volumes(pairs: Sequence[Sequence[str]]) -> tuple[tuple[str, str], ...]:
+    for pair in pairs:
+        if isinstance(pair, str) or len(pair) != 2 or not pair[1].startswith("/"):
+            raise BadOption(
+                f"KubernetesProvider: persistent_volumes has {pair!r}: write pairs of a claim's name and an absolute "
+                "directory, such as ('data', '/mnt/data')"
+            )
+    return tuple((pair[0], pair[1]) for pair in pairs)
