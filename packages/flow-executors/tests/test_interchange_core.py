@@ -197,6 +197,21 @@ def test_a_broken_connection_loses_tasks_only_after_a_second() -> None:
     assert world.departures[-1].lost
 
 
+def test_tasks_lost_at_the_end_of_their_block_are_lost_to_walltime() -> None:
+    world = World()
+    short = node()
+    short.offer = replace(short.offer, ends_at_ns=int((world.now + 60) * 1e9))
+    world.join(short)
+    world.submit(1)
+    world.now += 57
+    world.core.disconnected(short.peer, world.now)
+    world.now += 1.5
+    world.core.tick(world.now)
+    losses = [message for message in world.core.up if message[0] == Kind.RESULTS]
+    assert b"WALLTIME" in bytes(losses[0])
+    world.turn()
+
+
 def test_a_manager_that_comes_back_keeps_its_tasks_and_those_that_never_arrived_are_returned() -> None:
     world = World()
     manager = world.join(node())

@@ -61,6 +61,7 @@ _RECONNECT_S = 1.0
 """How long a manager whose connection is gone may take to come back over another one."""
 _ACK_EVERY = 32
 _REMEMBERED = 4096
+_END_OF_BLOCK_NS = 5_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,8 @@ class Core:
         self.pool, self.blobs, self.specs = desk.pool, desk.blobs, desk.specs
         self.exiting = False
         """The client said EXIT, or is gone."""
+        self.story: list[str] = []
+        """What is worth a line in the log."""
         self.ignored = 0
         """Messages that could not be understood, or came from nobody known."""
         self.late = 0
@@ -296,6 +299,7 @@ class Core:
 
     def _turn_away(self, peer: bytes, code: ExitCode, reason: str, block: str = "") -> None:
         self.down.append((peer, pack_exit(code, reason)))
+        self.story.append(f"a manager of block {block or '?'} was turned away: {reason}")
         if code is ExitCode.REFUSED:
             self.up.append(pack_left(Departure(0, "", block, "", reason, True)))
 
@@ -319,6 +323,10 @@ class Core:
         )
         self.down.append((peer, pack_welcome(welcome)))
         self.up.append(pack_register(manager.number, offer, held))
+        self.story.append(
+            f"manager {manager.number} ({offer.manager_id}) of block {offer.block} on {offer.node} registered: "
+            f"{offer.workers} workers, {len(held)} tasks held"
+        )
         if manager.draining or manager.held:
             mode = DrainMode.DRAIN if manager.draining else DrainMode.HOLD
             self.down.append((peer, pack_drain(mode)))
@@ -419,11 +427,18 @@ class Core:
         offer = manager.offer
         text = f"the manager {offer.manager_id} of block {offer.block} on {offer.node} is lost: {reason}"
         if keys:
-            self.desk.report(keys, Verdict.LOST, pack_loss(Loss(LossKind.MANAGER, reason=text)), manager.number)
+            loss = Loss(self._kind_of_loss(manager), reason=text)
+            self.desk.report(keys, Verdict.LOST, pack_loss(loss), manager.number)
         self._gone[offer.manager_id] = reason
         while len(self._gone) > _REMEMBERED:
             del self._gone[next(iter(self._gone))]
         self._depart(manager, reason, lost=True)
+
+    def _kind_of_loss(self, manager: Manager) -> LossKind:
+        """Tell the end of a block's time from the death of a manager before it."""
+        ends = manager.offer.ends_at_ns
+        late = ends and self.desk.time_ns() >= ends - _END_OF_BLOCK_NS
+        return LossKind.WALLTIME if late else LossKind.MANAGER
 
     def _depart(self, manager: Manager, reason: str, lost: bool) -> None:
         self.pool.remove(manager)
@@ -433,6 +448,7 @@ class Core:
         self._greeted.pop(manager.peer, None)
         self.blobs.forget_peer(manager.peer)
         offer = manager.offer
+        self.story.append(f"manager {manager.number} ({offer.manager_id}) {'is lost' if lost else 'left'}: {reason}")
         self.up.append(pack_left(Departure(manager.number, offer.manager_id, offer.block, offer.node, reason, lost)))
 
     def _tell_credit(self) -> None:

@@ -173,6 +173,9 @@ class Shell:
             core.down.clear()
             if dispatched:
                 point("interchange.after_dispatch")
+        for line in core.story:
+            self._logger.info(line)
+        core.story.clear()
         if done and core.owes_acks:
             self._acknowledge()
 
