@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flow_providers.channels.local import LocalChannel
+from flow_providers.cluster.condor.provider import CondorProvider
 from flow_providers.cluster.lsf.provider import LSFProvider
 from flow_providers.cluster.pbspro.provider import PBSProProvider
 from flow_providers.errors import SubmitException
@@ -20,7 +21,13 @@ from flow_providers.testing.fakes.scheduler import FakeScheduler, Quirks
 
 pytestmark = pytest.mark.timeout(120)
 
-HOLD = {"pbspro": "#PBS -h", "lsf": "#BSUB -H"}
+HOLD = {"pbspro": "#PBS -h", "lsf": "#BSUB -H", "condor": "hold = true"}
+
+NOWHERE = {
+    "pbspro": {"queue": "nowhere"},
+    "lsf": {"queue": "nowhere"},
+    "condor": {"scheduler_options": '+Queue = "nowhere"'},
+}
 
 
 def play(face: str, tmp_path: Path, quirks: Quirks, **options: object) -> ExecutionProvider:
@@ -32,7 +39,7 @@ def play(face: str, tmp_path: Path, quirks: Quirks, **options: object) -> Execut
         envs={"PATH": f"{programs}:{os.environ['PATH']}"},
         script_dir=str(tmp_path / "scripts"),
     )
-    kind = {"pbspro": PBSProProvider, "lsf": LSFProvider}[face]
+    kind = {"pbspro": PBSProProvider, "lsf": LSFProvider, "condor": CondorProvider}[face]
     return kind(channel=channel, cmd_timeout=30, **options)  # type: ignore[arg-type]  # checked by the constructor
 
 
@@ -55,7 +62,7 @@ class PlayedContract(ProviderContract):
 
     def test_a_wrong_queue_is_refused_in_the_schedulers_words(self, tmp_path: Path) -> None:
         with pytest.raises(SubmitException, match=r"Unknown queue|No such queue"):
-            play(self.face, tmp_path, Quirks(), queue="nowhere").submit("true", 1)
+            play(self.face, tmp_path, Quirks(), **NOWHERE[self.face]).submit("true", 1)
 
 
 class TestPBSProThatChats(PlayedContract):
@@ -68,7 +75,12 @@ class TestLSFThatForgetsAndStartsLate(PlayedContract):
     quirks = Quirks(forgets=True, starts_late_s=0.3)
 
 
-@pytest.mark.parametrize("face", ["pbspro", "lsf"])
+class TestCondorThatForgetsAndChats(PlayedContract):
+    face = "condor"
+    quirks = Quirks(forgets=True, chatty=True)
+
+
+@pytest.mark.parametrize("face", ["pbspro", "lsf", "condor"])
 def test_a_scheduler_that_is_often_away_loses_no_job(face: str, tmp_path: Path) -> None:
     contract = ProviderContract()
     provider = play(face, tmp_path, Quirks(away_every=3))

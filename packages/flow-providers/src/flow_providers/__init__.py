@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flow_providers.adhoc.provider import AdHocProvider as AdHocProvider
+    from flow_providers.cluster.condor.provider import CondorProvider as CondorProvider
     from flow_providers.cluster.gridengine.provider import GridEngineProvider as GridEngineProvider
     from flow_providers.cluster.lsf.provider import LSFProvider as LSFProvider
     from flow_providers.cluster.pbspro.provider import PBSProProvider as PBSProProvider
@@ -36,6 +37,7 @@ _HOMES = {
     "ExecutionProvider": "flow_providers.interfaces.provider",
     "AdHocProvider": "flow_providers.adhoc.provider",
     "LocalProvider": "flow_providers.local.provider",
+    "CondorProvider": "flow_providers.cluster.condor.provider",
     "GridEngineProvider": "flow_providers.cluster.gridengine.provider",
     "LSFProvider": "flow_providers.cluster.lsf.provider",
     "PBSProProvider": "flow_providers.cluster.pbspro.provider",

@@ -42,7 +42,9 @@ class KubernetesApi:
     def secrets(self, label_selector: str) -> list[str]:
         """Return the labels' secrets by name; none where listing them is forbidden. SchedulerUnavailable."""
         try:
-            return [text(at(found, "metadata"), "name") for found in self._pages("list_namespaced_secret", label_selector)]
+            return [
+                text(at(found, "metadata"), "name") for found in self._pages("list_namespaced_secret", label_selector)
+            ]
         except _Refused as refused:
             if refused.code == _FORBIDDEN:
                 return []

@@ -1,4 +1,4 @@
-"""Programs that play the commands of PBS Pro and LSF in front of a FakeScheduler.
+"""Programs that play the commands of PBS Pro, LSF and HTCondor in front of a FakeScheduler.
 
 ``install_commands`` puts them into a directory for the PATH; they are ``python -m flow_providers.testing.fakes.faces``.
 What they print has the shape of what OpenPBS 23.06 and LSF 10.1 print.
@@ -19,14 +19,18 @@ from shlex import quote
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.testing.fakes.scheduler import FakeScheduler, Quirks, Row
 
-_COMMANDS = {"pbspro": ("qsub", "qstat", "qdel", "qselect"), "lsf": ("bsub", "bjobs", "bkill")}
+_COMMANDS = {
+    "condor": ("condor_submit", "condor_q", "condor_history", "condor_rm"),
+    "lsf": ("bsub", "bjobs", "bkill"),
+    "pbspro": ("qsub", "qstat", "qdel", "qselect"),
+}
 
 
 def install_commands(face: str, folder: Path, quirks: Quirks = Quirks()) -> Path:  # noqa: B008  # frozen
     """Make the commands of a scheduler, and return their directory.
 
     Args:
-        face: ``pbspro`` or ``lsf``.
+        face: ``pbspro``, ``lsf`` or ``condor``.
         folder: An empty directory for the commands and the scheduler's state.
         quirks: How it misbehaves.
     """
@@ -47,7 +51,7 @@ def main(arguments: Sequence[str]) -> int:
     """Play one command."""
     face, folder, profile, command, *rest = arguments
     scheduler = FakeScheduler(folder, Quirks(**json.loads(profile)))
-    play: Callable[[FakeScheduler, str, list[str]], int] = {"pbspro": _pbspro, "lsf": _lsf}[face]
+    play: Callable[[FakeScheduler, str, list[str]], int] = {"condor": _condor, "lsf": _lsf, "pbspro": _pbspro}[face]
     return play(scheduler, command, rest)
 
 
@@ -200,6 +204,68 @@ def _bkill(scheduler: FakeScheduler, ids: list[str]) -> int:
         else:
             _say(f"Job <{job_id}>: Job has already finished", error=True)
             code = 255
+    return code
+
+
+# -- HTCondor
+
+
+def _condor(scheduler: FakeScheduler, command: str, rest: list[str]) -> int:
+    if scheduler.is_away():
+        _say("-- Failed to fetch ads from: <127.0.0.1:9618> : SECMAN:2007:Failed to connect", error=True)
+        return 1
+    if scheduler.quirks.chatty:
+        _say("WARNING: maintenance on Tuesday", error=True)
+    if command == "condor_submit":
+        return _condor_submit(scheduler, rest)
+    ids = [int(word) for word in rest[: rest.index("-json")] if word.isdecimal()] if "-json" in rest else []
+    if command == "condor_rm":
+        return _condor_rm(scheduler, [int(word) for word in rest])
+    everybody = scheduler.rows(ids or None, forgotten=command == "condor_history")
+    rows = [row for row in everybody if command == "condor_q" or row.state.terminal]
+    if rows:  # an empty queue prints nothing at all
+        _say(json.dumps([_advertisement(row) for row in rows], indent=1))
+    return 0
+
+
+def _condor_submit(scheduler: FakeScheduler, rest: list[str]) -> int:
+    text = Path(rest[-1]).read_text()
+    given = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in text.splitlines())}
+    if given.get("+Queue") == '"nowhere"':
+        _say("ERROR: Unknown queue", error=True)
+        return 1
+    script = Path(given["executable"]).read_text()
+    held = given.get("hold") == "true"
+    row = scheduler.submit(script, given["batch_name"], given["output"], given["error"], held)
+    _say(f"Submitting job(s).\n1 job(s) submitted to cluster {row.number}.")
+    return 0
+
+
+def _advertisement(row: Row) -> dict[str, object]:
+    numbers = {JobState.PENDING: 1, JobState.RUNNING: 2, JobState.HELD: 5}
+    ad: dict[str, object] = {
+        "ClusterId": row.number,
+        "ProcId": 0,
+        "JobStatus": 3 if row.cancelled else numbers.get(row.state, 4),
+        "JobBatchName": row.name,
+    }
+    if row.state is JobState.HELD:
+        ad["HoldReason"] = "submitted on hold at user's request"
+    if row.state.terminal and not row.cancelled:
+        ad.update(ExitCode=row.exit_code, ExitBySignal=False)
+    if row.state is JobState.RUNNING:
+        ad.update(RemoteHost=f"slot1@{socket.gethostname()}", JobCurrentStartDate=int(row.started_at or 0))
+    return ad
+
+
+def _condor_rm(scheduler: FakeScheduler, numbers: list[int]) -> int:
+    code = 0
+    for number in numbers:
+        if scheduler.cancel(number):
+            _say(f"All jobs in cluster {number} have been marked for removal")
+        else:
+            _say(f"Couldn't find/remove all jobs in cluster {number}", error=True)
+            code = 1
     return code
 
 

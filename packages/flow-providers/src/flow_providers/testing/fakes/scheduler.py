@@ -88,14 +88,14 @@ class FakeScheduler:
         self.rows()
         return row
 
-    def rows(self, numbers: list[int] | None = None) -> list[Row]:
-        """Return the jobs that are known, of those asked for."""
+    def rows(self, numbers: list[int] | None = None, *, forgotten: bool = False) -> list[Row]:
+        """Return the jobs that are known, of those asked for; on request also those the queue has forgotten."""
         with self._state() as state:
             rows = [_unpacked(packed) for packed in state.get("rows", {}).values()]
             for row in rows:
                 self._step(row)
                 state["rows"][str(row.number)] = _packed(row)
-        known = [row for row in rows if not (self.quirks.forgets and row.state.terminal)]
+        known = [row for row in rows if forgotten or not (self.quirks.forgets and row.state.terminal)]
         return [row for row in known if numbers is None or row.number in numbers]
 
     def cancel(self, number: int) -> bool:
