@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -71,3 +71,14 @@ def ssh_server() -> Iterator[dict[str, str]]:
     pytest.importorskip("paramiko")
     with service("ssh", "sshd") as variables:
         yield variables
+
+
+@pytest.fixture
+def need_program() -> Callable[[str, str], None]:
+    """Return a function that skips, or fails, without a program, naming the script that installs it."""
+
+    def need(program: str, script: str) -> None:
+        if shutil.which(program) is None:
+            missing(f"{program} is not installed; get it by tests-integration/services/{script}.sh install")
+
+    return need
