@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flow_core.executors.threads import ThreadPoolExecutor as ThreadPoolExecutor
     from flow_executors.htex import HighThroughputExecutor as HighThroughputExecutor
+    from flow_executors.llex import LowLatencyExecutor as LowLatencyExecutor
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "HighThroughputExecutor": "flow_executors.htex",
+    "LowLatencyExecutor": "flow_executors.llex",
     "ThreadPoolExecutor": "flow_core.executors.threads",
 }
 

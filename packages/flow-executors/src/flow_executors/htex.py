@@ -190,7 +190,7 @@ class HighThroughputExecutor(BlockExecutor):
                 context.logger.info("option %s of %s has no effect here", name, self.label)
         from flow_executors import __version__
 
-        self._pilot = Pilot(
+        self._pilot = self._make_pilot(
             Plan(
                 label=self.label,
                 addresses=self._addresses(),
@@ -233,13 +233,13 @@ class HighThroughputExecutor(BlockExecutor):
     def why_waiting(self, key: TryKey, /) -> WaitReason | None:
         """Say why a try does not run yet."""
         pilot = self._pilot
-        if pilot is None or key not in pilot.client.queues.records:
+        if pilot is None or not pilot.client.knows(key):
             return None
         credit = pilot.client.credit
         if not credit.managers:
             blocks = ", ".join(f"{number} {state.lower()}" for state, number in pilot.load().blocks) or "none"
             return WaitReason(f"no node of {self.label} is connected yet; blocks: {blocks}")
-        if key in pilot.client.queues.unsent:
+        if pilot.client.waits(key):
             return WaitReason(f"{pilot.client.outstanding} tasks of {self.label} share {credit.slots} slots")
         return None
 
@@ -302,6 +302,9 @@ class HighThroughputExecutor(BlockExecutor):
         return dict(scaler.blocks()) if scaler is not None else {}
 
     # -- how
+
+    def _make_pilot(self, plan: Plan, context: RunContext) -> Pilot:
+        return Pilot(plan, context)
 
     def _started(self) -> Pilot:
         if self._pilot is None:
@@ -374,8 +377,8 @@ class HighThroughputExecutor(BlockExecutor):
     def _check(self) -> None:
         check_options(self, HighThroughputExecutor.__init__, _OPTIONS)
         if not isinstance(self.provider, ExecutionProvider):
-            raise ConfigurationError(f"HighThroughputExecutor: option provider={self.provider!r} is no provider")
-        name = f"HighThroughputExecutor {self.label!r}"
+            raise ConfigurationError(f"{type(self).__name__}: option provider={self.provider!r} is no provider")
+        name = f"{type(self).__name__} {self.label!r}"
         if not self.label or os.sep in self.label or self.label in (".", ".."):
             raise ConfigurationError(f"{name}: label must be a name that can be a directory")
         if self.cores_per_worker <= 0:

@@ -16,6 +16,7 @@ from flow_core.interfaces.events import EventKind, EventsLost, NodeJoined, NodeL
 from flow_core.interfaces.executor import ShutdownReport
 from flow_core.interfaces.scaling import Load
 from flow_executors.client.client import Client
+from flow_executors.client.face import ClientFace
 from flow_executors.client.incarnation import Site
 from flow_executors.client.listen import bind_host, listen
 from flow_executors.client.receiver import Hooks
@@ -93,10 +94,13 @@ class Pilot:
             plan.packed,
         )
         hooks = Hooks(self._joined, self._left, self._sampled, self._broken)
-        self.client = Client(site, context.listener, hooks, context.logger, plan.software)
+        self.client = self._make_client(site, hooks)
         self.port = site.port
         self.scaler = self._make_scaler()
         self._begin()
+
+    def _make_client(self, site: Site, hooks: Hooks) -> ClientFace:
+        return Client(site, self._context.listener, hooks, self._context.logger, self.plan.software)
 
     def _make_scaler(self) -> Scaler | None:
         plan = self.plan

@@ -312,6 +312,14 @@ class Client:
         """Tasks of these that were not sent."""
         return len(self.queues.unsent)
 
+    def knows(self, key: TryKey) -> bool:
+        """Whether a task has no outcome yet."""
+        return key in self.queues.records
+
+    def waits(self, key: TryKey) -> bool:
+        """Whether a task was not sent."""
+        return key in self.queues.unsent
+
     @property
     def incarnation(self) -> Incarnation | None:
         """The interchange that runs now."""

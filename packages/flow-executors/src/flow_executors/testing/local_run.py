@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flow_core.testing.driver import Driver
+from flow_executors.client.client import Client
 from flow_executors.htex import HighThroughputExecutor
 from flow_providers.local.provider import LocalProvider
 
@@ -80,5 +81,6 @@ def interchange_pid(driver: Driver) -> int:
     assert isinstance(executor, HighThroughputExecutor)
     pilot = executor._pilot
     assert pilot is not None
+    assert isinstance(pilot.client, Client)
     assert pilot.client.incarnation is not None
     return pilot.client.incarnation.process.pid

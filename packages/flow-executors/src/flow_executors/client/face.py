@@ -1,0 +1,88 @@
+"""What a pilot-job executor needs of its client, whichever way that one reaches the managers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from flow_core.errors import ExecutorBroken
+from flow_core.interfaces.call import Call, TryKey
+from flow_executors.client.directory import Directory
+from flow_executors.wire.frames import Credit, Reply
+
+
+class ClientFace(Protocol):
+    """A client: takes calls, gets them to managers, reports their outcomes. Any thread."""
+
+    directory: Directory
+
+    def start(self) -> None:
+        """Start. Raises ExecutorError; then nothing is left running."""
+        ...
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Wait until tasks can be sent. Raises ExecutorError: they cannot within the time."""
+        ...
+
+    def close(self, timeout_s: float) -> list[str]:
+        """End; report everything that is left; say what was forced. Idempotent."""
+        ...
+
+    def fail(self, error: ExecutorBroken) -> None:
+        """Give up: nothing can run here any more."""
+        ...
+
+    def submit(self, key: TryKey, call: Call) -> None:
+        """Take one try. Raises ExecutorClosed, ExecutorBroken."""
+        ...
+
+    def flush(self) -> None:
+        """Send what is buffered."""
+        ...
+
+    def cancel(self, keys: Sequence[TryKey], kill: bool) -> None:
+        """Ask to cancel tries."""
+        ...
+
+    def admit(self, public_key: bytes, block: str) -> None:
+        """Let the managers of a block in."""
+        ...
+
+    def revoke(self, block: str) -> None:
+        """Keep the managers of a block out from now on."""
+        ...
+
+    def command(
+        self,
+        name: str,
+        *,
+        blocks: Sequence[str] = (),
+        managers: Sequence[str] = (),
+        idle_for_s: float | None = None,
+        timeout_s: float = 10.0,
+    ) -> Reply:
+        """Give an order about managers and return its answer. Raises ExecutorError."""
+        ...
+
+    @property
+    def credit(self) -> Credit:
+        """Slots and managers that are connected."""
+        ...
+
+    @property
+    def outstanding(self) -> int:
+        """Tasks without outcome."""
+        ...
+
+    @property
+    def unsent(self) -> int:
+        """Tasks of these that wait here."""
+        ...
+
+    def knows(self, key: TryKey) -> bool:
+        """Whether a task has no outcome yet."""
+        ...
+
+    def waits(self, key: TryKey) -> bool:
+        """Whether a task waits here."""
+        ...

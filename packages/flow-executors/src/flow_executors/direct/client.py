@@ -1,0 +1,264 @@
+"""The client of a started LowLatencyExecutor: takes calls, hands each to a manager at once, reports outcomes."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import platform
+import threading
+import weakref
+from collections.abc import Sequence
+
+from flow_core.errors import ExecutorBroken, ExecutorClosed, ExecutorError, SerializationError
+from flow_core.interfaces.call import DEFAULT_SPEC, Call, TaskSpec, TryKey
+from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, TryListener, Verdict
+from flow_executors.client.directory import Directory
+from flow_executors.client.incarnation import Site
+from flow_executors.client.receiver import Hooks
+from flow_executors.direct.exchange import Exchange
+from flow_executors.direct.receiver import DirectReceiver
+from flow_executors.serialize.arguments import pack_arguments
+from flow_executors.serialize.buffers import BufferStore, Large
+from flow_executors.serialize.functions import Functions
+from flow_executors.wire.frames import (
+    DEFAULT_CLASS,
+    Command,
+    Credit,
+    Introduction,
+    KeyChange,
+    Reply,
+    TaskBatch,
+    pack_cancel,
+    pack_record,
+    pack_spec,
+)
+
+_COMMAND_TIMEOUT_S = 10.0
+_clients: weakref.WeakSet[DirectClient] = weakref.WeakSet()
+
+
+class DirectClient:
+    """The counterpart of all managers of one executor. Any thread."""
+
+    def __init__(self, site: Site, listener: TryListener, hooks: Hooks, logger: logging.Logger, software: str) -> None:
+        self.directory = Directory(site.label)
+        self._label = site.label
+        self._listener = listener
+        self._hooks = hooks
+        self._functions = Functions()
+        self._buffers = BufferStore()
+        self._keys: dict[int, bytes] = {}  # of every task without outcome, the digest of its function
+        self._classes: dict[TaskSpec, int] = {DEFAULT_SPEC: DEFAULT_CLASS}
+        self._new_class = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._error: ExecutorError | None = ExecutorClosed(f"the executor {site.label} is not started")
+        who = Introduction("client", site.run_id, platform.python_version(), software, os.getpid())
+        self._site = site
+        self._exchange = Exchange(site, who)
+        self._receiver = DirectReceiver(
+            self._exchange,
+            self._keys,
+            self.directory,
+            listener,
+            Hooks(hooks.joined, hooks.left, hooks.events, self._broke),
+            logger,
+            lambda digest: self._functions.blob(digest) or self._buffers.blob(digest),
+            self._ended,
+        )
+
+    # -- start and end
+
+    def start(self) -> None:
+        """Start the receiver thread."""
+        self._error = None
+        _clients.add(self)
+        self._receiver.begin()
+
+    def wait_ready(self, timeout_s: float) -> None:
+        """Return at once: there is nothing between this process and its managers."""
+
+    def close(self, timeout_s: float) -> list[str]:
+        """Send the managers home; report everything that is left; say what was forced. Idempotent."""
+        first = not isinstance(self._error, ExecutorClosed)
+        self._error = ExecutorClosed(f"the executor {self._label} was shut down")
+        _clients.discard(self)
+        if not first:
+            return []
+        self._post(Verdict.RETURNED, self._exchange.withdraw(list(self._keys)))
+        self._exchange.dismiss("the run is over")
+        stopped = self._receiver.stop(timeout_s)
+        self._report_rest()
+        self._buffers.clear()
+        if not stopped:
+            return [f"the receiver thread of {self._label} did not end"]
+        self._exchange.close()
+        return []
+
+    def _report_rest(self) -> None:
+        outcomes = [*self._receiver.inbox]
+        self._receiver.inbox.clear()
+        outcomes += [Outcome(TryKey(key), Verdict.CANCELLED) for key in list(self._keys) if self._mine(key)]
+        if outcomes:
+            self._listener.finished(outcomes)
+
+    def forsake(self) -> None:
+        """This is a forked child of the script: let go of what is the parent's, without a word to anybody."""
+        self._error = ExecutorClosed(f"the executor {self._label} belongs to the process that this one was forked of")
+        self._exchange.forsake()
+
+    # -- failure
+
+    def _broke(self, error: ExecutorBroken) -> None:
+        self._fail(error, LossKind.EXECUTOR)
+        self._hooks.broken(error)
+
+    def fail(self, error: ExecutorBroken) -> None:
+        """Give up: nothing can run here any more. What is out is lost, what waits is refused with the error."""
+        if self._error is None:
+            self._fail(error, LossKind.BLOCK)
+
+    def _fail(self, error: ExecutorBroken, kind: LossKind) -> None:
+        self._error = error
+        self._post(Verdict.REFUSED, self._exchange.withdraw(list(self._keys)), error)
+        loss = Loss(kind, Place(self._label), reason=str(error))
+        self._post(Verdict.LOST, list(self._keys), None, loss)
+
+    def _post(
+        self, verdict: Verdict, keys: Sequence[int], error: BaseException | None = None, loss: Loss | None = None
+    ) -> None:
+        """Let the receiver thread report those of the keys that nobody else reports."""
+        place = loss.place if loss is not None else None
+        mine = [Outcome(TryKey(key), verdict, None, error, loss, place) for key in keys if self._mine(key)]
+        if mine:
+            self._receiver.inbox.extend(mine)
+            self._exchange.wake()
+
+    def _mine(self, key: int) -> bool:
+        """Take a key out: whoever gets it reports it, nobody else."""
+        if self._keys.pop(key, None) is None:
+            return False
+        self._ended(TryKey(key))
+        return True
+
+    def _ended(self, key: TryKey) -> None:
+        self._receiver.cancelled.pop(key, None)
+        self._buffers.release(key)
+        if self._functions.full:
+            self._functions.forget_others(set(self._keys.values()))
+
+    # -- tasks
+
+    def submit(self, key: TryKey, call: Call) -> None:
+        """Take one try, and send it if a worker is free. Raises ExecutorClosed, ExecutorBroken."""
+        self._check()
+        class_id = self._class_of(call.spec)
+        try:
+            digest, record = self._record(key, class_id, call)
+        except SerializationError as error:
+            self._keys[key] = b""
+            self._post(Verdict.REFUSED, [key], error)
+            return
+        self._keys[key] = digest
+        self._exchange.submit(TaskBatch(class_id, (digest,), (key,), (len(record),), memoryview(record)))
+        if self._error is not None and self._exchange.withdraw([key]) and self._mine(key):
+            raise self._error  # it ended meanwhile, and whoever ended it did not see this task
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _class_of(self, spec: TaskSpec) -> int:
+        if spec is DEFAULT_SPEC:
+            return DEFAULT_CLASS
+        known = self._classes.get(spec)
+        if known is not None:
+            return known
+        with self._new_class:
+            class_id = self._classes.get(spec, len(self._classes))
+            if spec not in self._classes:
+                self._exchange.tell([pack_spec(class_id, spec)])
+                self._classes[spec] = class_id
+        return class_id
+
+    def _record(self, key: TryKey, class_id: int, call: Call) -> tuple[bytes, bytes]:
+        digest, large = self._functions.digest(call.func), Large()
+        if self._buffers.full:
+            return digest, pack_record(digest, key, class_id, pack_arguments(call))
+        payload = pack_arguments(call, large)
+        if not large.buffers:
+            return digest, pack_record(digest, key, class_id, payload)
+        try:
+            return digest, pack_record(digest, key, class_id, payload, self._buffers.keep(key, large.buffers))
+        except OSError:  # no memory file to be had: in band
+            return digest, pack_record(digest, key, class_id, pack_arguments(call))
+
+    def flush(self) -> None:
+        """Nothing is ever kept back."""
+
+    def cancel(self, keys: Sequence[TryKey], kill: bool) -> None:
+        """Ask to cancel tries."""
+        wanted = [key for key in keys if key in self._keys]
+        if wanted:
+            self._receiver.cancelled.update(dict.fromkeys(wanted, kill))
+            self._exchange.tell([pack_cancel(wanted, kill)])
+
+    # -- managers and blocks
+
+    def admit(self, public_key: bytes, block: str) -> None:
+        """Let the managers of a block in."""
+        self._exchange.change_keys(KeyChange(admit=((public_key.decode(), block),)))
+
+    def revoke(self, block: str) -> None:
+        """Keep the managers of a block out from now on."""
+        self._exchange.change_keys(KeyChange(revoke=(block,)))
+
+    def command(
+        self,
+        name: str,
+        *,
+        blocks: Sequence[str] = (),
+        managers: Sequence[str] = (),
+        idle_for_s: float | None = None,
+        timeout_s: float = _COMMAND_TIMEOUT_S,
+    ) -> Reply:
+        """Carry out an order about managers. Raises ExecutorError: it cannot be carried out."""
+        if isinstance(self._error, ExecutorClosed):
+            raise self._error
+        reply = self._exchange.command(Command(next(self._numbers), name, tuple(blocks), tuple(managers), idle_for_s))
+        if reply.error:
+            raise ExecutorError(reply.error)
+        return reply
+
+    # -- what there is
+
+    @property
+    def credit(self) -> Credit:
+        """Slots and managers that are connected."""
+        return self._receiver.credit
+
+    @property
+    def outstanding(self) -> int:
+        """Tasks without outcome."""
+        return len(self._keys)
+
+    @property
+    def unsent(self) -> int:
+        """Tasks of these that no manager has."""
+        return self._exchange.waiting
+
+    def knows(self, key: TryKey) -> bool:
+        """Whether a task has no outcome yet."""
+        return key in self._keys
+
+    def waits(self, key: TryKey) -> bool:
+        """Whether a task is at no manager."""
+        return self._exchange.waits(key)
+
+
+def _forked() -> None:
+    for client in list(_clients):
+        client.forsake()
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,238 @@
+"""What an interchange does, done in the script's own process: its core and its doors, shared by threads under one lock.
+
+A task goes from the submitting thread straight to the socket of a manager: no other process, no other thread. Sockets
+of ZeroMQ may be used by several threads one after the other; the lock sees to that. Nobody sleeps with it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import zmq
+
+from flow_executors.client.incarnation import Site
+from flow_executors.interchange.core import Core, Settings
+from flow_executors.interchange.doors import Doors
+from flow_executors.wire.frames import Command, Introduction, KeyChange, Reply, TaskBatch, pack_command, unpack_reply
+from flow_executors.wire.kinds import Buffer
+
+_MESSAGES = 64
+_ACK_DELAY_S = 0.25
+_SLEPT_S = 2.0
+_LINGER_MS = 1000
+_LONGEST_S = 3600.0
+
+
+class Exchange:
+    """Core and doors. Any thread, but for ``turn`` and ``delivered``, which are the receiver's."""
+
+    def __init__(self, site: Site, who: Introduction) -> None:
+        """Open the doors on the site's listening socket."""
+        self._lock = threading.Lock()
+        self._port = site.port
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._listen_fd = os.dup(site.listener.fileno())  # ZeroMQ closes what it is given
+        self._doors = Doors(replace(site.setup(0, (), -1), listen_fd=self._listen_fd))
+        settings = Settings(
+            run_id=site.run_id,
+            python=who.python,
+            heartbeat_period_s=site.heartbeat_period_s,
+            heartbeat_threshold_s=site.heartbeat_threshold_s,
+            packed=site.packed,
+        )
+        self._core = Core(settings, who, time.time_ns)
+        self._ack_at = 0.0
+        self._more = True  # what came before the first look has signalled nobody
+        self._poll = select.poll()
+        self._router = self._doors.router
+        for descriptor in (self._wake_fd, *(door.fileno() for door in self._sockets())):
+            self._poll.register(descriptor, select.POLLIN)
+
+    def _sockets(self) -> tuple[zmq.Socket[bytes], ...]:
+        return self._doors.router, self._doors.zap, self._doors.monitor
+
+    # -- the client's side
+
+    def submit(self, batch: TaskBatch) -> None:
+        """Take tasks of a class that was described."""
+        now = time.monotonic()
+        with self._lock:
+            queue = self._core.waiting.queue(batch.class_id)
+            assert queue is not None
+            queue.append(batch, now)
+            self._settle(now)
+
+    def tell(self, messages: Iterable[Buffer]) -> None:
+        """Take what a client tells an interchange: SPEC, BLOB, CANCEL."""
+        now = time.monotonic()
+        with self._lock:
+            for message in messages:
+                self._core.from_client(message, now)
+            self._settle(now)
+
+    def command(self, command: Command) -> Reply:
+        """Carry out an order about managers."""
+        now = time.monotonic()
+        with self._lock:
+            self._core.from_client(pack_command(command), now)
+            reply = unpack_reply(self._core.up.pop())
+            self._settle(now)
+        return reply
+
+    def change_keys(self, change: KeyChange) -> None:
+        """Admit and revoke the keys of blocks."""
+        with self._lock:
+            self._doors.change_keys(change)
+            self._core.revoked.update(change.revoke)
+
+    def withdraw(self, keys: Sequence[int]) -> list[int]:
+        """Take back tasks that no manager has; return those."""
+        with self._lock:
+            return self._core.waiting.remove(keys)
+
+    def waits(self, key: int) -> bool:
+        """Whether a task is at no manager."""
+        with self._lock:
+            return not any(key in one.out or key in one.special for one in self._core.pool.by_number.values())
+
+    @property
+    def waiting(self) -> int:
+        """Number of tasks that are at no manager."""
+        with self._lock:
+            return self._core.waiting.count
+
+    def dismiss(self, reason: str) -> None:
+        """Send all managers home."""
+        with self._lock:
+            self._core.leave(reason)
+            self._send()
+
+    def _settle(self, now: float) -> None:
+        """Hand out what can be; leave to the receiver what is for it. Sending may have swallowed its signal."""
+        core = self._core
+        core.turn(now)
+        if core.down:
+            self._send()
+        if core.up or self._readable():
+            self.wake()
+
+    def _readable(self) -> bool:
+        events = self._router.get(zmq.EVENTS)
+        return isinstance(events, int) and bool(events & zmq.POLLIN)
+
+    def wake(self) -> None:
+        """Let the receiver look."""
+        try:
+            os.eventfd_write(self._wake_fd, 1)
+        except OSError:
+            pass
+
+    # -- the receiver's side
+
+    def turn(self) -> list[Buffer]:
+        """Wait for something, take it in, answer managers; return the messages that are for the client."""
+        began, patience_s = time.monotonic(), self._patience_s()
+        for descriptor, _ in self._poll.poll(int(patience_s * 1000 + 0.999)):
+            if descriptor == self._wake_fd:
+                self._hush()
+        with self._lock:
+            now = time.monotonic()
+            core = self._core
+            if now - began > patience_s + _SLEPT_S:
+                core.slept(now)
+            self._take_in(now)
+            core.turn(now)
+            deadline = core.next_deadline(now)
+            if deadline is not None and deadline <= now:
+                core.tick(now)
+            self._send()
+            self._more = self._readable()
+            up = core.up[:]
+            core.up.clear()
+        return up
+
+    def _patience_s(self) -> float:
+        if self._more:
+            return 0.0
+        now = time.monotonic()
+        with self._lock:
+            deadline = self._core.next_deadline(now)
+            if self._core.owes_acks:
+                deadline = self._ack_at if deadline is None else min(deadline, self._ack_at)
+        return _LONGEST_S if deadline is None else max(0.0, deadline - now)
+
+    def _hush(self) -> None:
+        try:
+            os.eventfd_read(self._wake_fd)
+        except BlockingIOError:
+            pass
+
+    def _take_in(self, now: float) -> None:
+        """Read all three sockets until they are empty: else their descriptors would stay silent."""
+        core, doors = self._core, self._doors
+        doors.authenticate()
+        self._breaks(now)
+        for peer, block, message in doors.receive(_MESSAGES):
+            if block:
+                self._breaks(now)
+                doors.bind_connection()
+            core.from_peer(peer, block, message, now)
+
+    def _breaks(self, now: float) -> None:
+        for peer in self._doors.disconnected():
+            self._core.disconnected(peer, now)
+
+    def _send(self) -> None:
+        down = self._core.down
+        for peer, message in down:
+            self._doors.send(peer, message)
+        down.clear()
+
+    def delivered(self) -> None:
+        """All that ``turn`` returned is delivered: acknowledge results to managers, few of them a little later."""
+        core = self._core
+        if not core.owes_acks:
+            return
+        now = time.monotonic()
+        if not self._ack_at:
+            self._ack_at = now + _ACK_DELAY_S
+        due = now >= self._ack_at
+        with self._lock:
+            core.delivered(due)
+            if due or not core.owes_acks:
+                self._ack_at = 0.0
+            self._send()
+
+    # -- the end
+
+    def close(self) -> None:
+        """Close the doors after what was sent has left. When no other thread uses this any more."""
+        with self._lock:
+            self._doors.close(_LINGER_MS)
+            os.close(self._wake_fd)
+            self._wake_fd = -1
+
+    def forsake(self) -> None:
+        """In a forked child: let go of the parent's connections, lest they outlive it."""
+        for name in os.listdir("/proc/self/fd"):
+            if _is_local(int(name), self._port):
+                os.close(int(name))
+
+
+def _is_local(descriptor: int, port: int) -> bool:
+    """Whether a descriptor is a TCP socket of that port here."""
+    try:
+        copy = socket.socket(fileno=os.dup(descriptor))
+    except OSError:
+        return False
+    with copy:
+        try:
+            return copy.family in (socket.AF_INET, socket.AF_INET6) and copy.getsockname()[1] == port
+        except OSError:
+            return False

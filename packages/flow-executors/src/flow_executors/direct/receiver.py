@@ -1,0 +1,165 @@
+"""The thread that takes what managers send, and reports it to the listener and to the owner."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, MutableMapping
+
+from flow_core.errors import ExecutorBroken
+from flow_core.interfaces.call import TryKey
+from flow_core.interfaces.outcome import Outcome, TryListener
+from flow_executors.client.directory import Directory
+from flow_executors.client.outcomes import outcomes_of
+from flow_executors.client.receiver import Hooks
+from flow_executors.direct.exchange import Exchange
+from flow_executors.errors import BadMessage
+from flow_executors.wire.frames import (
+    Credit,
+    Kind,
+    kind_of,
+    pack_blob,
+    pack_cancel,
+    unpack_beat,
+    unpack_credit,
+    unpack_left,
+    unpack_need,
+    unpack_register,
+    unpack_results,
+)
+from flow_executors.wire.kinds import Buffer
+
+
+class DirectReceiver:
+    """Serves one exchange on a thread of its own. ``keys`` is shared: whoever takes a key out reports it."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        keys: MutableMapping[int, bytes],
+        directory: Directory,
+        listener: TryListener,
+        hooks: Hooks,
+        logger: logging.Logger,
+        blob: Callable[[bytes], bytes | None],
+        ended: Callable[[TryKey], None],
+    ) -> None:
+        self.credit = Credit(0, 0, 0, 0)
+        self.inbox: deque[Outcome] = deque()
+        """Outcomes made by other threads, to be reported by this one."""
+        self.cancelled: dict[int, bool] = {}
+        """Keys that are to be cancelled, and whether to kill; told again to a manager that comes back."""
+        self.dropped = 0
+        """Results for keys that are not known (any more)."""
+        self._exchange = exchange
+        self._keys = keys
+        self._directory = directory
+        self._listener = listener
+        self._hooks = hooks
+        self._logger = logger
+        self._blob = blob
+        self._ended = ended
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=f"flow-{directory.label}-receiver", daemon=True)
+        self._handlers: dict[int, Callable[[Buffer], None]] = {
+            Kind.RESULTS: self._results,
+            Kind.STARTED: self._started,
+            Kind.CREDIT: self._credited,
+            Kind.REGISTER: self._registered,
+            Kind.LEFT: self._left,
+            Kind.NEED: self._need,
+            Kind.EVENTS: hooks.events,
+        }
+
+    def begin(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """End the thread; True if it ended within the time, or is the caller's own."""
+        self._stopping = True
+        self._exchange.wake()
+        if threading.current_thread() is self._thread:
+            return True
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        exchange = self._exchange
+        try:
+            while not self._stopping:
+                for message in exchange.turn():
+                    self._take(message)
+                self._report_inbox()
+                if not self._stopping:
+                    exchange.delivered()
+        except Exception as error:
+            self._logger.exception("the receiver thread failed")
+            self._hooks.broken(ExecutorBroken(f"an internal error of the executor: {error!r}"))
+            self._report_inbox()
+
+    def _take(self, message: Buffer) -> None:
+        handler = self._handlers.get(kind_of(message))
+        try:
+            if handler is not None:
+                handler(message)
+        except BadMessage as error:
+            self._logger.warning("a message of a manager was dropped: %s", error)
+
+    def _report_inbox(self) -> None:
+        outcomes = []
+        while self.inbox:
+            outcomes.append(self.inbox.popleft())
+        if outcomes:
+            self._listener.finished(outcomes)
+
+    # -- messages
+
+    def _results(self, message: Buffer) -> None:
+        batch, keys = unpack_results(message), self._keys
+        outcomes = outcomes_of(batch, keys, self._directory)
+        mine = [outcome for outcome in outcomes if keys.pop(outcome.key, None) is not None]
+        self.dropped += len(batch.keys) - len(mine)
+        for outcome in mine:
+            self._ended(outcome.key)
+        if mine:
+            self._listener.finished(mine)
+
+    def _started(self, message: Buffer) -> None:
+        beat, place = unpack_beat(message), self._directory.place
+        rows = zip(beat.keys, beat.starts, beat.workers, strict=True)
+        tries = [
+            (TryKey(key), start + beat.offset_ns, place(beat.manager, worker))
+            for key, start, worker in rows
+            if key in self._keys
+        ]
+        if tries:
+            self._listener.started(tries)
+
+    def _credited(self, message: Buffer) -> None:
+        self.credit = unpack_credit(message)
+
+    def _registered(self, message: Buffer) -> None:
+        number, offer, held = unpack_register(message)
+        fresh = self._directory.add(number, offer)
+        unknown = [key for key in held if key not in self._keys]
+        if unknown:
+            self._exchange.tell([pack_cancel(unknown, True)])
+        again = [key for key in held if key in self.cancelled]
+        if again:
+            self._exchange.tell([pack_cancel(again, any(self.cancelled[key] for key in again))])
+        self._hooks.joined(number, offer, fresh)
+
+    def _left(self, message: Buffer) -> None:
+        departure = unpack_left(message)
+        if departure.manager:
+            self._directory.remove(departure.manager)
+        self._hooks.left(departure)
+
+    def _need(self, message: Buffer) -> None:
+        for digest in unpack_need(message):
+            blob = self._blob(digest)
+            if blob is not None:
+                self._exchange.tell(pack_blob(digest, blob))
