@@ -132,8 +132,12 @@ def test_silence_beyond_the_threshold_ends_even_an_open_connection():
     assert one.verdict({HOME: Reach.OPEN}, HOME, 10.7) == ""
 
 
-def test_a_key_that_is_not_accepted_ends_the_search_at_once():
-    assert "key" in contact().verdict({HOME: Reach.DENIED}, "", 0.1)
+def test_a_key_that_is_not_accepted_for_a_while_ends_the_search():
+    one = contact()
+    assert one.verdict({HOME: Reach.DENIED}, "", 0.1) == ""
+    assert one.seek_again(0.7)
+    assert one.verdict({HOME: Reach.UNKNOWN}, "", 0.8) == ""
+    assert "key" in one.verdict({HOME: Reach.DENIED}, "", 3.2)
 
 
 def test_heartbeats_are_due_once_a_period_while_registered():

@@ -1,19 +1,22 @@
 """Functions and buffers that came to this node: files in memory that belong to the manager and vanish with it.
 
-Workers find them through an index, a file in memory of rows (digest, descriptor, size), and open them as
+Small blobs share a file, large ones have one each. Workers find them through an index, a file that only grows within
+one generation: u64 generation, then rows (digest, descriptor, offset, size). They open
 ``/proc/<manager>/fd/<descriptor>``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from flow_executors.wire.control import BlobPiece
-from flow_executors.worker.unpack import INDEX_ROW
+from flow_executors.worker.unpack import GENERATION, INDEX_ROW
 
 MAX_BYTES = 4 << 30
-MAX_COUNT = 512
+_SHARED = 1 << 20
+"""Blobs up to this size share a file."""
+_FILE_BYTES = 64 << 20
 
 
 def memory_file(name: str, data: bytes | memoryview = b"") -> int:
@@ -34,73 +37,119 @@ def memory_file(name: str, data: bytes | memoryview = b"") -> int:
     return fd
 
 
-class _Blob:
-    __slots__ = ("fd", "missing", "offsets", "size")
+class _File:
+    """A file of blobs: digest -> (offset, size)."""
 
-    def __init__(self, fd: int, size: int) -> None:
-        self.fd = fd
-        self.size = size
-        self.missing = size
+    __slots__ = ("blobs", "fd", "size")
+
+    def __init__(self) -> None:
+        self.fd = memory_file("flow-blobs")
+        self.size = 0
+        self.blobs: dict[bytes, tuple[int, int]] = {}
+
+
+class _Partial:
+    """A blob of which pieces are missing."""
+
+    __slots__ = ("file", "missing", "offsets", "total")
+
+    def __init__(self, total: int) -> None:
+        self.file = _File()
+        self.total = total
+        self.missing = total
         self.offsets: set[int] = set()
 
 
 class Blobs:
-    """The blobs of one manager, the oldest dropped when there are too many. One thread."""
+    """The blobs of one manager; the oldest files are dropped when there is too much. One thread."""
 
-    def __init__(self, max_bytes: int = MAX_BYTES, max_count: int = MAX_COUNT) -> None:
+    def __init__(self, max_bytes: int = MAX_BYTES, file_bytes: int = _FILE_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._max_count = max_count
-        self._whole: dict[bytes, _Blob] = {}
-        self._partial: dict[bytes, _Blob] = {}
+        self._file_bytes = file_bytes
+        self._files: list[_File] = []  # oldest first
+        self._shared: _File | None = None
+        self._where: dict[bytes, _File] = {}
+        self._partial: dict[bytes, _Partial] = {}
+        self._generation = 1
+        self._index_size = 0
         self.index_fd = memory_file("flow-index")
+        self._write_index()
 
     def add(self, piece: BlobPiece) -> bool:
         """Take a piece; True when its blob is whole by now."""
-        if piece.digest in self._whole:
+        digest = piece.digest
+        if digest in self._where:
             return True
-        blob = self._partial.get(piece.digest)
-        if blob is None or blob.size != piece.total:
-            blob = self._partial[piece.digest] = _Blob(memory_file("flow-blob"), piece.total)
-        if piece.offset not in blob.offsets:
-            os.pwrite(blob.fd, piece.piece, piece.offset)
-            blob.offsets.add(piece.offset)
-            blob.missing -= len(piece.piece)
-        if blob.missing > 0:
+        if len(piece.piece) == piece.total <= _SHARED:
+            self._partial.pop(digest, None)
+            self._keep(self._shared_file(piece.total), digest, piece.piece)
+            return True
+        partial = self._partial.get(digest)
+        if partial is None or partial.total != piece.total:
+            partial = self._partial[digest] = _Partial(piece.total)
+        if piece.offset not in partial.offsets:
+            os.pwrite(partial.file.fd, piece.piece, piece.offset)
+            partial.offsets.add(piece.offset)
+            partial.missing -= len(piece.piece)
+        if partial.missing > 0:
             return False
-        self._whole[piece.digest] = self._partial.pop(piece.digest)
-        evicted = self._evict()
-        self._write_index()
-        for old in evicted:  # only now: a number in the index must not come to name another file
-            os.close(old.fd)
+        del self._partial[digest]
+        self._files.append(partial.file)
+        partial.file.size = piece.total
+        self._note(partial.file, digest, 0, piece.total)
+        self._drop_oldest()
         return True
 
-    def missing(self, digests: Sequence[bytes]) -> list[bytes]:
-        """Return those that are not here, and count the others as used just now."""
-        absent = []
-        for digest in digests:
-            blob = self._whole.pop(digest, None)
-            if blob is None:
-                absent.append(digest)
-            else:
-                self._whole[digest] = blob
-        return absent
+    def _shared_file(self, size: int) -> _File:
+        if self._shared is None or self._shared.size + size > self._file_bytes:
+            self._shared = _File()
+            self._files.append(self._shared)
+            self._drop_oldest()
+        return self._shared
 
-    def _evict(self) -> list[_Blob]:
-        evicted = []
-        total = sum(blob.size for blob in self._whole.values())
-        while len(self._whole) > 1 and (total > self._max_bytes or len(self._whole) > self._max_count):
-            blob = self._whole.pop(next(iter(self._whole)))
-            total -= blob.size
-            evicted.append(blob)
-        return evicted
+    def _keep(self, file: _File, digest: bytes, content: memoryview) -> None:
+        offset = file.size
+        os.pwrite(file.fd, content, offset)
+        file.size += len(content)
+        self._note(file, digest, offset, len(content))
+
+    def _note(self, file: _File, digest: bytes, offset: int, size: int) -> None:
+        file.blobs[digest] = offset, size
+        self._where[digest] = file
+        row = INDEX_ROW.pack(digest, file.fd, offset, size)
+        os.pwrite(self.index_fd, row, self._index_size)
+        self._index_size += len(row)
+
+    def missing(self, digests: Iterable[bytes]) -> list[bytes]:
+        """Return those that are not here."""
+        return [digest for digest in digests if digest not in self._where]
+
+    def _drop_oldest(self) -> None:
+        dropped = []
+        while len(self._files) > 1 and sum(file.size for file in self._files) > self._max_bytes:
+            file = self._files.pop(0)
+            for digest in file.blobs:
+                del self._where[digest]
+            if file is self._shared:
+                self._shared = None
+            dropped.append(file)
+        if dropped:
+            self._generation += 1
+            self._write_index()
+            for file in dropped:  # only now: a number in the index must not come to name another file
+                os.close(file.fd)
 
     def _write_index(self) -> None:
-        rows = b"".join(INDEX_ROW.pack(digest, blob.fd, blob.size) for digest, blob in self._whole.items())
-        os.pwrite(self.index_fd, rows, 0)
-        os.ftruncate(self.index_fd, len(rows))
+        rows = [GENERATION.pack(self._generation)]
+        for file in self._files:
+            rows += [INDEX_ROW.pack(digest, file.fd, *place) for digest, place in file.blobs.items()]
+        content = b"".join(rows)
+        os.ftruncate(self.index_fd, 0)
+        os.pwrite(self.index_fd, content, 0)
+        self._index_size = len(content)
 
     def close(self) -> None:
         """Close all files."""
-        for blob in (*self._whole.values(), *self._partial.values()):
-            os.close(blob.fd)
+        for file in (*self._files, *(partial.file for partial in self._partial.values())):
+            os.close(file.fd)
         os.close(self.index_fd)

@@ -7,7 +7,10 @@ from enum import Enum
 
 GONE_AFTER_S = 2.0
 """How long nobody may listen at an address where the interchange was, before it counts as gone for good."""
+DENIED_FOR_S = 3.0
+"""How long a key may be refused: an interchange that was just restarted is told the keys a moment later."""
 _SEEK_AGAIN_S = 5.0
+_KNOCK_AGAIN_S = 0.5
 
 
 class Reach(Enum):
@@ -46,6 +49,7 @@ class Contact:
         self.ever_registered = False
         self._heard = now
         self._refused_since: float | None = None
+        self._denied_since: float | None = None
         self._beat = now
         self._sought = now
 
@@ -58,7 +62,7 @@ class Contact:
     def heard(self, now: float) -> None:
         """A message came."""
         self._heard = now
-        self._refused_since = None
+        self._refused_since = self._denied_since = None
 
     def registered(self, period_s: float, threshold_s: float, now: float) -> None:
         """The registration was accepted; the interchange says how often it wants to be told."""
@@ -75,7 +79,8 @@ class Contact:
 
     def seek_again(self, now: float) -> bool:
         """Say, once in a while, that the search should begin anew (a proxy may hold dead connections open)."""
-        if self.phase is Phase.REGISTERED or now - self._sought < max(_SEEK_AGAIN_S, self.threshold_s / 4):
+        pause = _KNOCK_AGAIN_S if self._denied_since is not None else max(_SEEK_AGAIN_S, self.threshold_s / 4)
+        if self.phase is Phase.REGISTERED or now - self._sought < pause:
             return False
         self._sought = now
         return True
@@ -83,7 +88,10 @@ class Contact:
     def verdict(self, reach: Mapping[str, Reach], home: str, now: float) -> str:
         """Return why to give up, or an empty string. ``home`` is the address that answered last, if any did."""
         if any(state is Reach.DENIED for state in reach.values()):
-            return "the interchange does not accept this block's key: the block was given up"
+            if self._denied_since is None:
+                self._denied_since = now
+            elif now - self._denied_since > DENIED_FOR_S:
+                return "the interchange does not accept this block's key: the block was given up"
         if self.phase is Phase.SEEKING and home and reach.get(home) in (Reach.REFUSED, Reach.BROKEN):
             if self._refused_since is None:
                 self._refused_since = now

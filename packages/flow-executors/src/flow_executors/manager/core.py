@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from typing import NamedTuple
 
 from flow_executors.manager.demand import Capacity, Demand, Ledger
 from flow_executors.manager.pace import Pace
@@ -63,9 +64,8 @@ class Worker:
     reported: int = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Handout:
-    """Give a record to a worker. ``demand`` is None for the default class."""
+class Handout(NamedTuple):
+    """Give a record to a worker. A tuple, since there is one a task."""
 
     rank: int
     key: int
@@ -284,6 +284,7 @@ class ManagerCore:
         worker = self.workers.get(handout.rank)
         if worker is not None:
             self._took(worker, [(handout.key, handout.record)])
+            self._index(worker)
 
     # -- reading back
 
@@ -468,9 +469,14 @@ class ManagerCore:
         return {worker.pid: next(iter(worker.held)) for worker in self.workers.values() if worker.held}
 
     @property
+    def busy(self) -> bool:
+        """Whether some worker has something to do."""
+        return len(self._idle) < len(self.workers)
+
+    @property
     def quiet(self) -> bool:
         """Whether nothing is here."""
-        return not self._pending and not self._special and not any(w.held for w in self.workers.values())
+        return not self._pending and not self._special and not self.busy
 
     @property
     def waiting(self) -> int:

@@ -6,6 +6,7 @@ with the number of workers.
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from flow_executors.manager.core import Handout
 from flow_executors.manager.letters import Letters
 from flow_executors.manager.nursery import Died, NotSpawned, Nursery, NurseryGone, Spawned
 from flow_executors.manager.pipes import Frame, Pipes
-from flow_executors.worker.frames import NEED, READY
+from flow_executors.worker.frames import NEED, PACKET, READY
 
 Outfit = Callable[[int], tuple[dict[str, str], Sequence[int]]]
 """rank -> (environment, CPUs)"""
@@ -63,16 +64,19 @@ class Crew:
         """Ask to end a worker with all that it started."""
         self._nursery.kill(rank)
 
-    def hand_out(self, handout: Handout) -> bool:
-        """Write one task; False if its pipe is full or gone, or there is no room for its file."""
-        pipes = self._pipes.get(handout.rank)
-        if pipes is None:
-            return False
-        try:
-            return pipes.put(self.letters.packet(handout))
-        except OSError:
-            self.letters.done([handout.key])
-            return False
+    def hand_out(self, handouts: Sequence[Handout]) -> list[Handout]:
+        """Write tasks into pipes; return those whose pipe is full or gone, or for whose file there is no room."""
+        pipes, write, not_written = self._pipes, os.write, []
+        for handout in handouts:
+            rank, _, record, class_id, _ = handout
+            try:
+                if class_id or len(record) > PACKET:
+                    record = self.letters.packet(handout)
+                write(pipes[rank].task_in, record)
+            except (OSError, KeyError):
+                self.letters.done((handout.key,))
+                not_written.append(handout)
+        return not_written
 
     def take_back(self, rank: int, count: int) -> list[tuple[int, bytes | memoryview]]:
         """Read tasks back that a worker has not started."""

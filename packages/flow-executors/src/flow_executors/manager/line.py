@@ -13,19 +13,7 @@ from zmq.utils.monitor import recv_monitor_message
 from flow_executors.manager.contact import Reach
 from flow_executors.wire.keys import BlockSecret
 
-_EVENTS = (
-    zmq.EVENT_CONNECTED
-    | zmq.EVENT_CONNECT_RETRIED
-    | zmq.EVENT_DISCONNECTED
-    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-)
-_FAILED = (
-    zmq.EVENT_HANDSHAKE_FAILED_AUTH,
-    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL,
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL,
-)
+_EVENTS = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 _RECONNECT_MS = 100
 _AT_ONCE = 256
 
@@ -57,7 +45,7 @@ class _Try:
                 self.reach = Reach.OPEN
             elif event == zmq.EVENT_CONNECT_RETRIED and self.reach is Reach.UNKNOWN:
                 self.reach = Reach.REFUSED
-            elif event in _FAILED:
+            elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 self.reach = Reach.DENIED
             elif event == zmq.EVENT_DISCONNECTED and self.reach is not Reach.DENIED:
                 self.reach = Reach.BROKEN

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,9 +11,7 @@ from typing import Protocol
 
 import zmq
 
-from flow_core.errors import AppTimeout
-from flow_core.interfaces.outcome import Loss, LossKind, Verdict
-from flow_core.remote.errors import pack
+from flow_core.interfaces.outcome import LossKind, Verdict
 from flow_core.remote.faults import point
 from flow_executors.errors import BadMessage
 from flow_executors.manager.blobs import Blobs
@@ -27,6 +24,7 @@ from flow_executors.manager.nursery import Died
 from flow_executors.manager.outbox import Outbox
 from flow_executors.manager.parking import Parking
 from flow_executors.manager.pipes import Pipes
+from flow_executors.manager.reports import fallen_outcome, how, interrupted_outcome, pack_returned
 from flow_executors.manager.respawn import Respawn
 from flow_executors.manager.sampling import Sampling
 from flow_executors.wire.frames import (
@@ -43,11 +41,9 @@ from flow_executors.wire.frames import (
     pack_credit,
     pack_exit,
     pack_hello,
-    pack_loss,
     pack_need,
     pack_register,
     pack_samples,
-    pack_tasks,
     unpack_blob,
     unpack_cancel,
     unpack_count,
@@ -168,8 +164,7 @@ class Manager:
         self._drain()
         self._hand_out(time.monotonic())
         for key in self._core.held():
-            loss = Loss(kind, reason=f"the task was running when {reason}")
-            self._outbox.add(key, Verdict.LOST, pack_loss(loss))
+            self._outbox.add(key, *interrupted_outcome(kind, reason))
         self.leave(Leaving(ExitCode.DONE, reason))
 
     # -- one turn
@@ -208,7 +203,7 @@ class Manager:
                 self._drain_at,
                 self._drain_deadline,
                 self._sampling.due if self._sampling is not None else None,
-                self._next_starts if self._core.running() else None,
+                self._next_starts if self._core.busy else None,
             )
             if when is not None
         ]
@@ -284,6 +279,7 @@ class Manager:
         missing = self._blobs.missing(batch.digests)
         if missing:
             self._parking.park(missing, (batch.class_id, tasks))
+            self._line.send(pack_need(missing))
         else:
             self._core.accept(batch.class_id, tasks)
 
@@ -362,26 +358,12 @@ class Manager:
         fallen = self._core.worker_down(report.rank, unstarted)
         self._crew.letters.done(fallen.keys)
         for key in fallen.keys:
-            self._report_lost(key, fallen.doom, report, now)
+            verdict, payload = fallen_outcome(report, fallen.doom, self._offer.node, self._offer.block)
+            self._outbox.add(key, verdict, payload, report.rank)
         if not fallen.doom:
-            log.warning("worker %d (pid %d) %s", report.rank, report.pid, _how(report))
+            log.warning("worker %d (pid %d) %s", report.rank, report.pid, how(report))
         if not self._respawn.died(report.rank, report.rank in self._ready, now):
-            self._give_up(f"workers die as they start: the last one {_how(report)}: {report.stderr_tail}")
-
-    def _report_lost(self, key: int, doom: str, report: Died, now: float) -> None:
-        add, rank = self._outbox.add, report.rank
-        if doom == "cancel":
-            add(key, Verdict.CANCELLED, b"killed while it was running", rank)
-        elif doom == "walltime":
-            error = AppTimeout("the app ran beyond its walltime and could not be interrupted: its worker was killed")
-            add(key, Verdict.APP_ERROR, pack(error), rank)
-        else:
-            text = (
-                f"worker {rank} (pid {report.pid}) on node {self._offer.node}, block {self._offer.block}, "
-                f"{_how(report)} while it was running the task"
-            )
-            loss = Loss(LossKind.WORKER, None, report.exit_code, report.signal, text, report.stderr_tail)
-            add(key, Verdict.LOST, pack_loss(loss), rank)
+            self._give_up(f"workers die as they start: the last one {how(report)}: {report.stderr_tail}")
 
     def _after_nursery(self, now: float) -> None:
         self._core.drain()
@@ -437,8 +419,9 @@ class Manager:
         core, crew = self._core, self._crew
         for rank, count in core.readbacks(now):
             core.took_back(rank, crew.take_back(rank, count))
-        for handout in core.assign(now):
-            if not crew.hand_out(handout):
+        handouts = core.assign(now)
+        if handouts:
+            for handout in crew.hand_out(handouts):
                 core.not_written(handout)
         effects = core.take_effects()
         for rank in effects.kill:
@@ -456,10 +439,10 @@ class Manager:
             classes.setdefault(class_id, []).append((key, record))
         default = classes.pop(DEFAULT_CLASS, [])
         for class_id, tasks in classes.items():
-            self._line.send(_returned(class_id, tasks, last=False))
+            self._line.send(pack_returned(class_id, tasks, last=False))
         last = self._recall_open and not self._core.recalling()
         if default or last:
-            self._line.send(_returned(DEFAULT_CLASS, default, last))
+            self._line.send(pack_returned(DEFAULT_CLASS, default, last))
         if last:
             self._recall_open = False
 
@@ -509,35 +492,3 @@ class Manager:
                 self._line.send(self._outbox.pack())
             self._line.send(pack_exit(leaving.code, leaving.reason))
         log.info("leaving: %s", leaving.reason)
-
-
-def _returned(class_id: int, tasks: list[tuple[int, bytes | memoryview]], last: bool) -> bytes:
-    keys = [key for key, _ in tasks]
-    records = [record for _, record in tasks]
-    return pack_tasks(
-        class_id, (), keys, [len(record) for record in records], b"".join(records), kind=Kind.RETURNED, last=last
-    )
-
-
-def _how(report: Died) -> str:
-    if report.signal is not None:
-        import signal
-
-        try:
-            name = signal.Signals(report.signal).name
-        except ValueError:
-            name = f"signal {report.signal}"
-        hint = " (often: the node ran out of memory)" if name == "SIGKILL" else ""
-        return f"was killed by {name}{hint}"
-    return f"exited with code {report.exit_code}"
-
-
-def versions() -> tuple[str, str]:
-    """Return the versions of Python and of this package, as they are told to others."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        software = version("flow-executors")
-    except PackageNotFoundError:
-        software = "unknown"
-    return platform.python_version(), software

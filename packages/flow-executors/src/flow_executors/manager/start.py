@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import socket
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from flow_core.errors import FlowError
+from flow_executors import __version__
 from flow_executors.manager import pinning, resources
 from flow_executors.manager.blobs import Blobs
 from flow_executors.manager.contact import Contact
@@ -21,7 +23,7 @@ from flow_executors.manager.line import Line
 from flow_executors.manager.nursery import Nursery
 from flow_executors.manager.options import ManagerOptions, from_arguments
 from flow_executors.manager.sampling import Sampling, spec_from_text
-from flow_executors.manager.shell import Manager, versions
+from flow_executors.manager.shell import Manager
 from flow_executors.manager.signals import SignalPipe
 from flow_executors.wire.frames import ExitCode, Registration
 from flow_executors.wire.keys import SECRET_NAME, BlockSecret, read_secret
@@ -169,7 +171,6 @@ def _outfit(options: ManagerOptions, workers: int, entries: tuple[str, ...]) -> 
 
 
 def _offer(options: ManagerOptions, node: resources.Node, capacity: Capacity, manager_id: str) -> Registration:
-    python, software = versions()
     return Registration(
         manager_id=manager_id,
         block=options.block,
@@ -181,8 +182,8 @@ def _offer(options: ManagerOptions, node: resources.Node, capacity: Capacity, ma
         gpus=float(len(capacity.devices)),
         cpu_count=node.cpu_count,
         memory_bytes=node.memory_total,
-        python=python,
-        software=software,
+        python=platform.python_version(),
+        software=__version__,
         host_id=_host_id(),
         ends_at_ns=time.time_ns() + int(options.walltime * 1e9) if options.walltime else 0,
     )

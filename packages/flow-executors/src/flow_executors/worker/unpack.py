@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flow_core.interfaces.call import TaskSpec, TaskStep
 
     Function = Callable[..., object]
+    Where = tuple[int, int, int]  # descriptor, offset, size
     Payload = tuple[tuple[object, ...], dict[str, object], tuple[TaskStep, ...]]
 
 _RECORD = struct.Struct("<16sQIB3x")
@@ -28,7 +29,8 @@ _NOTHING: Payload = ((), {}, ())
 _FUNCTIONS_KEPT = 1024
 _LOOKS = 8
 _BLOB_PATIENCE_S = 60.0
-INDEX_ROW = struct.Struct("<16sIQ")
+GENERATION = struct.Struct("<Q")
+INDEX_ROW = struct.Struct("<16sIQQ")
 
 
 class Parcel:
@@ -58,6 +60,10 @@ class Unpacker:
         self._index_fd = index_fd
         self._need = need
         self._functions: dict[bytes, Function] = {}
+        self._index = -1
+        self._generation = b""
+        self._read_to = 0
+        self._known: dict[bytes, Where] = {}
 
     def unpack(self, packet: bytes) -> Parcel:
         """Return the task in a packet.
@@ -125,12 +131,19 @@ class Unpacker:
     def _blob(self, digest: bytes) -> bytes:
         """Return a function's blob, checked: the manager may have dropped it while this worker looked it up."""
         for _ in range(_LOOKS):
+            number, offset, size = self._find(digest)
             try:
-                blob = self._read_file(self._find(digest))
+                fd = os.open(f"{self._files}{number}", os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
+                self._forget_index()
                 continue
+            try:
+                blob = os.pread(fd, size, offset)
+            finally:
+                os.close(fd)
             if blake2b(blob, digest_size=len(digest)).digest() == digest:
                 return blob
+            self._forget_index()
         raise DeserializationError(f"the code of the task (blob {digest.hex()}) was dropped here while it was read")
 
     def _map(self, digest: bytes, offset: int, length: int, hint: str) -> memoryview:
@@ -139,20 +152,22 @@ class Unpacker:
             fd = os.open(hint, os.O_RDONLY | os.O_CLOEXEC) if hint else -1
         except OSError:
             fd = -1
-        if fd >= 0 and not _is_meant(fd, digest, offset + length):
+        if fd >= 0 and os.fstat(fd).st_size < offset + length:
             os.close(fd)
             fd = -1
         if fd < 0:
-            fd = os.open(f"{self._files}{self._find(digest)}", os.O_RDONLY | os.O_CLOEXEC)
+            number, start, _ = self._find(digest)
+            offset += start
+            fd = os.open(f"{self._files}{number}", os.O_RDONLY | os.O_CLOEXEC)
         try:
             return _mapped(fd, offset, length)
         finally:
             os.close(fd)
 
-    def _find(self, digest: bytes) -> int:
-        """Return the manager's descriptor of a blob, asking for it if it is missing."""
+    def _find(self, digest: bytes) -> Where:
+        """Return where the manager has a blob, asking for it if it is missing."""
         deadline, pause = 0.0, 0.001
-        while (found := self._lookup(digest)) is None:
+        while (found := self._known.get(digest) or self._look_up(digest)) is None:
             if not deadline:
                 self._need(digest)
                 deadline = time.monotonic() + _BLOB_PATIENCE_S
@@ -164,13 +179,27 @@ class Unpacker:
             pause = min(0.05, pause * 2)
         return found
 
-    def _lookup(self, digest: bytes) -> int | None:
-        index = self._read_file(self._index_fd)
-        for at in range(len(index) - INDEX_ROW.size, -1, -INDEX_ROW.size):
-            name, fd, _ = INDEX_ROW.unpack_from(index, at)
-            if name == digest:
-                return int(fd)
-        return None
+    def _forget_index(self) -> None:
+        """Have the index read again from its beginning."""
+        self._generation = b""
+        self._known.clear()
+
+    def _look_up(self, digest: bytes) -> Where | None:
+        """Read what the index has more than last time; all of it when its generation is another."""
+        if self._index < 0:
+            self._index = os.open(f"{self._files}{self._index_fd}", os.O_RDONLY | os.O_CLOEXEC)
+        head = os.pread(self._index, GENERATION.size, 0)
+        if len(head) < GENERATION.size:
+            return None  # it is being rewritten just now
+        if head != self._generation:
+            self._generation, self._read_to = head, GENERATION.size
+            self._known.clear()
+        rows = os.pread(self._index, max(0, os.fstat(self._index).st_size - self._read_to), self._read_to)
+        whole = len(rows) - len(rows) % INDEX_ROW.size
+        for name, number, offset, size in INDEX_ROW.iter_unpack(rows[:whole]):
+            self._known[name] = number, offset, size
+        self._read_to += whole
+        return self._known.get(digest)
 
     def _read_file(self, number: int) -> bytes:
         with open(f"{self._files}{number}", "rb", buffering=0) as file:
