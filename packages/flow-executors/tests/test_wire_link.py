@@ -156,21 +156,37 @@ def test_only_peers_silent_for_longer_than_the_threshold_are_found() -> None:
     assert liveness.silent(9.0) == []
 
 
-def test_spinning_needs_two_cpus_recent_events_and_budget() -> None:
-    assert not Spin(1).wanted(10.0)
-    spin = Spin(2)
-    spin.after(10.0, True, True)
-    assert spin.wanted(10.0001)
-    assert not spin.wanted(10.01)
-    now = 10.0
+def spin_for(spin: Spin, now: float, looks: int) -> int:
+    """Let events come every 400 us; return how often the next look was not to sleep."""
     spent = 0
-    for _ in range(2000):
+    for _ in range(looks):
         spin.after(now, True, True)
         if spin.wanted(now + 0.0001):
             spent += 1
             spin.after(now + 0.0003, False, True)
         now += 0.0004
-    assert 100 < spent < 1200
+    return spent
+
+
+def test_spinning_needs_two_cpus_and_recent_events() -> None:
+    alone, spin = Spin(1, lambda: 0), Spin(2, lambda: 0)
+    for one in (alone, spin):
+        one.after(10.0, True, True)
+    assert not alone.wanted(10.0001)
+    assert spin.wanted(10.0001)
+    assert not spin.wanted(10.01)
+
+
+def test_spinning_takes_no_more_than_a_tenth_of_the_time() -> None:
+    assert 100 < spin_for(Spin(2, lambda: 0), 10.0, 2000) < 1200
+
+
+def test_spinning_stops_where_the_cpu_is_wanted_by_others() -> None:
+    taken = iter(range(0, 10**6, 100))
+    spin = Spin(2, lambda: next(taken))
+    assert spin_for(spin, 10.0, 2000) < 250
+    assert spin_for(spin, 15.0, 100) == 0
+    assert spin_for(spin, 25.0, 100) > 0
 
 
 def test_where_to_listen_follows_from_the_addresses() -> None:

@@ -174,6 +174,7 @@ class Client:
         self._error = error
         with self._handoff.lock:
             unsent, sent = self.queues.clear()
+        self.buffers.clear()
         loss = Loss(kind, Place(self._site.label), reason=str(error))
         never = sent if not self.directory.managers and kind is LossKind.BLOCK else []
         outcomes = [Outcome(TryKey(key), Verdict.REFUSED, None, error) for key in [*unsent, *never]]

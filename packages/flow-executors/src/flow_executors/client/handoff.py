@@ -156,5 +156,5 @@ class Handoff:
         """Release the descriptor. After the receiver has ended."""
         with self.lock:
             self._writer = None
-            os.close(self.wake_fd)
-            self.wake_fd = -1
+            descriptor, self.wake_fd = self.wake_fd, -1
+            os.close(descriptor)

@@ -21,7 +21,8 @@ _OK = Verdict.OK
 def outcomes_of(batch: ResultBatch, known: Container[int], directory: Directory) -> list[Outcome]:
     """Return the outcomes of the keys that are known, each once."""
     found: list[Outcome] = []
-    offset, number = batch.offset_ns, batch.manager
+    number = batch.manager
+    offset = directory.offset_ns(number, batch.offset_ns)
     place_of, loads = directory.place, pickle.loads
     seen: set[int] = set()
     for key, start, end, worker, status, payload in zip(

@@ -240,11 +240,10 @@ class Receiver:
     def _started(self, message: Buffer) -> None:
         beat = unpack_beat(message)
         records, place = self._queues.records, self._directory.place
+        offset = self._directory.offset_ns(beat.manager, beat.offset_ns)
         rows = zip(beat.keys, beat.starts, beat.workers, strict=True)
         tries = [
-            (TryKey(key), start + beat.offset_ns, place(beat.manager, worker))
-            for key, start, worker in rows
-            if key in records
+            (TryKey(key), start + offset, place(beat.manager, worker)) for key, start, worker in rows if key in records
         ]
         if tries:
             self._listener.started(tries)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import socket
 import time
 
@@ -48,7 +49,7 @@ class Shell:
             setup.packed,
         )
         self._core = Core(settings, who, time.time_ns)
-        self._spin = Spin(os.cpu_count() or 1)
+        self._spin = Spin(len(os.sched_getaffinity(0)), _preemptions)
         self._poller = zmq.Poller()
         self._next_beat = 0.0
         self._ack_at = 0.0
@@ -202,6 +203,10 @@ class Shell:
         self._core.down.clear()
         self._link.close()
         self._doors.close(_LINGER_MS)
+
+
+def _preemptions() -> int:
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
 
 
 def introduction(setup: Setup, software: str) -> Introduction:

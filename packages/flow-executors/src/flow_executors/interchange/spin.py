@@ -1,34 +1,77 @@
-"""When to look without sleeping: only while tasks are out and events come fast, and never for much of the time."""
+"""When to look without sleeping: while tasks are out and events come fast, not where it takes CPU from others.
+
+On a machine whose CPUs are all wanted a process that spins delays those that it waits for. The scheduler tells: it then
+takes the CPU away from this one again and again.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 _AFTER_S = 0.0003
 _SHARE = 0.1
 _WINDOW_S = 1.0
+_TRIAL_S = 0.05
+_PENALTY_S = 10.0
+_PREEMPTED = 0.05
 
 
 class Spin:
-    """A budget of spinning: up to 300 us after an event, at most a tenth of each second, never with one CPU."""
+    """A budget of spinning: up to 300 us after an event, at most a tenth of each second, never with one CPU.
 
-    __slots__ = ("_busy", "_cpus", "_last_event", "_spent", "_started", "_window")
+    Args:
+        cpus: CPUs of the machine.
+        preemptions: Returns how often the scheduler has taken the CPU from this process so far.
+    """
 
-    def __init__(self, cpus: int) -> None:
+    __slots__ = (
+        "_busy",
+        "_cpus",
+        "_judged",
+        "_last_event",
+        "_preemptions",
+        "_seen",
+        "_spent",
+        "_spins",
+        "_started",
+        "_until",
+        "_window",
+    )
+
+    def __init__(self, cpus: int, preemptions: Callable[[], int]) -> None:
         self._cpus = cpus
+        self._preemptions = preemptions
+        self._seen = preemptions()
         self._last_event = 0.0
         self._busy = False
         self._window = 0.0
+        self._judged = 0.0
         self._spent = 0.0
+        self._spins = 0
         self._started = 0.0
+        self._until = 0.0
 
     def wanted(self, now: float) -> bool:
         """Whether the next look should not sleep."""
-        if self._cpus < 2 or not self._busy:
+        if self._cpus < 2 or not self._busy or now < self._until or now - self._last_event > _AFTER_S:
             return False
         if now - self._window > _WINDOW_S:
             self._window, self._spent = now, 0.0
-        if now - self._last_event > _AFTER_S or self._spent > _SHARE * _WINDOW_S:
+        if now - self._judged > _TRIAL_S and not self._pays(now):
+            return False
+        if self._spent > _SHARE * _WINDOW_S:
             return False
         self._started = now
+        return True
+
+    def _pays(self, now: float) -> bool:
+        """Judge the last spins by how often the CPU was taken away; stop for a while if that was often."""
+        self._judged = now
+        before, self._seen = self._seen, self._preemptions()
+        spins, self._spins = self._spins, 0
+        if spins > 10 and self._seen - before > max(2, _PREEMPTED * spins):
+            self._until = now + _PENALTY_S
+            return False
         return True
 
     def after(self, now: float, event: bool, busy: bool) -> None:
@@ -36,6 +79,7 @@ class Spin:
         if self._started:
             self._spent += max(0.0, now - self._started)
             self._started = 0.0
+            self._spins += 1
         if event:
             self._last_event = now
         self._busy = busy
