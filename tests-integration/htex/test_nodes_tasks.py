@@ -133,6 +133,7 @@ def test_waiting_tasks_are_cancelled_and_running_ones_killed_on_demand(node):
     node.board.run([1, 2, 3], SLEEP, payload(60))
     node.board.send(pack_cancel([3], False))
     assert node.board.results(1)[3][0] == Verdict.CANCELLED
+    until(lambda: node.asleep() == 2, "two tasks run")
     node.board.send(pack_cancel([1], True))
     assert node.board.results(1)[1][0] == Verdict.CANCELLED
     node.board.run([4], b"Ros:getpid")
