@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flow_providers.interfaces.job_status import JobStatus as JobStatus
     from flow_providers.interfaces.launcher import Launcher as Launcher
     from flow_providers.interfaces.provider import ExecutionProvider as ExecutionProvider
+    from flow_providers.kubernetes.provider import KubernetesProvider as KubernetesProvider
     from flow_providers.local.provider import LocalProvider as LocalProvider
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ _HOMES = {
     "Launcher": "flow_providers.interfaces.launcher",
     "ExecutionProvider": "flow_providers.interfaces.provider",
     "AdHocProvider": "flow_providers.adhoc.provider",
+    "KubernetesProvider": "flow_providers.kubernetes.provider",
     "LocalProvider": "flow_providers.local.provider",
     "CondorProvider": "flow_providers.cluster.condor.provider",
     "GridEngineProvider": "flow_providers.cluster.gridengine.provider",
