@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flow_providers.channels.local import LocalChannel
@@ -41,6 +42,16 @@ class TestGridEngineProvider(ProviderContract):
         with self.surely_ended(provider, [job]):
             status = self.until(provider, job, lambda status: bool(status.reason))
             assert (status.state, status.reason) == (JobState.PENDING, "qw")
+
+    def test_what_a_cancelled_job_had_started_is_gone(self, provider: GridEngineProvider, tmp_path: Path) -> None:
+        job = provider.submit("sleep 987 & echo $! > child; sleep 987", 2)
+        with self.surely_ended(provider, [job]):
+            child = tmp_path / "child"
+            self.until(provider, job, lambda status: child.exists() and child.read_text() != "")
+        self.until_ended(provider, job)
+        started = int(child.read_text())
+        self.patiently(lambda: [] if psutil.pid_exists(started) else [1])
+        assert not psutil.pid_exists(started) or psutil.Process(started).status() == psutil.STATUS_ZOMBIE
 
     def test_a_held_job_is_held(self, channel: LocalChannel) -> None:
         provider = GridEngineProvider(channel=channel, scheduler_options="#$ -h")

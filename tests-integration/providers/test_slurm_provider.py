@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flow_providers.channels.local import LocalChannel
@@ -46,6 +47,16 @@ class TestSlurmProvider(ProviderContract):
             status = self.until(provider, job, lambda status: bool(status.reason))
             assert status.state is JobState.PENDING
             assert status.reason.startswith("Partition")
+
+    def test_what_a_cancelled_job_had_started_is_gone(self, provider: SlurmProvider, tmp_path: Path) -> None:
+        job = provider.submit("sleep 987 & echo $! > child; sleep 987", 2)
+        with self.surely_ended(provider, [job]):
+            child = tmp_path / "child"
+            self.until(provider, job, lambda status: child.exists() and child.read_text() != "")
+        self.until_ended(provider, job)
+        started = int(child.read_text())
+        self.patiently(lambda: [] if psutil.pid_exists(started) else [1])
+        assert not psutil.pid_exists(started) or psutil.Process(started).status() == psutil.STATUS_ZOMBIE
 
     def test_a_held_job_is_held(self, channel: LocalChannel) -> None:
         provider = SlurmProvider("debug", channel=channel, scheduler_options="#SBATCH --hold")
