@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from flow_core.testing.driver import Driver
 from flow_executors import HighThroughputExecutor
 from flow_executors.testing.local_run import interchange_pid, make_executor
 from flow_executors.wire import frames
+from flow_executors.wire.keys import BlockSecret
 
 Drive = Callable[..., Driver]
 
@@ -96,3 +98,34 @@ def test_a_wrong_option_is_named() -> None:
         make_executor(max_workers="two")
     with pytest.raises(ConfigurationError, match="heartbeat_threshold"):
         make_executor(heartbeat_period=10, heartbeat_threshold=5)
+
+
+def test_a_hundred_thousand_malformed_messages_of_a_manager_change_nothing(drive: Drive) -> None:
+    driver = drive(heartbeat_period=1, heartbeat_threshold=30)
+    driver.outcome(driver.submit(calls.nothing))
+    executor = driver.executor
+    assert isinstance(executor, HighThroughputExecutor)
+    assert executor._pilot is not None
+    secret = BlockSecret.from_bytes(executor._pilot.order("mad").secrets[0][1])
+    chance = random.Random(5)
+    before = _resident(interchange_pid(driver))
+    context = zmq.Context()
+    try:
+        mad = context.socket(zmq.DEALER)
+        mad.linger = 0
+        mad.curve_publickey, mad.curve_secretkey = secret.pair.public, secret.pair.secret
+        mad.curve_serverkey = secret.server_public
+        mad.connect(f"tcp://127.0.0.1:{_port(driver)}")
+        hello = frames.pack_hello(frames.Introduction("manager", executor._pilot._context.run_id, "3.11.2"))
+        kinds = bytes(frames.KNOWN_KINDS)
+        for number in range(100_000):
+            noise = bytes((chance.choice(kinds),)) + chance.randbytes(chance.randrange(60))
+            mad.send(noise if number % 100 else hello[: chance.randrange(1, len(hello))])
+            while mad.poll(0):
+                mad.recv()
+        mad.send(hello)
+        assert mad.poll(20_000)
+    finally:
+        context.destroy(0)
+    assert driver.outcome(driver.submit(calls.double, 2)).value == 4
+    assert _resident(interchange_pid(driver)) - before < 5_000

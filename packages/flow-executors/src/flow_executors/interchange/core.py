@@ -61,6 +61,7 @@ _RECONNECT_S = 1.0
 """How long a manager whose connection is gone may take to come back over another one."""
 _ACK_EVERY = 32
 _REMEMBERED = 4096
+_ASK_EVERY_S = 1.0
 _END_OF_BLOCK_NS = 5_000_000_000
 
 
@@ -107,6 +108,7 @@ class Core:
         self._dispatcher = Dispatcher(desk, settings.packed)
         self._drains = Drains(desk)
         self._greeted: dict[bytes, str] = {}  # peer -> block of its key
+        self._asked: dict[bytes, float] = {}  # strangers, and when they were asked to introduce themselves
         self._gone: dict[str, str] = {}  # manager id -> why it was given up
         self._cut_off: dict[int, Manager] = {}
         self._unacked: dict[int, Manager] = {}
@@ -153,6 +155,7 @@ class Core:
     def disconnected(self, peer: bytes, now: float) -> None:
         """The connection of a manager is gone; it may come back over another within a second."""
         self._greeted.pop(peer, None)
+        self._asked.pop(peer, None)
         self._liveness.forget(peer)
         self.blobs.forget_peer(peer)
         manager = self.pool.by_peer.get(peer)
@@ -272,7 +275,7 @@ class Core:
         elif manager is None:
             self.ignored += 1
             if peer not in self._greeted and kind != Kind.EXIT:
-                self.down.append((peer, pack_again()))
+                self._ask_again(peer, now)
         else:
             self._liveness.heard(peer, now)
             handler = self._from_manager.get(kind)
@@ -280,6 +283,14 @@ class Core:
                 self.ignored += 1
             else:
                 handler(manager, message, now)
+
+    def _ask_again(self, peer: bytes, now: float) -> None:
+        """Ask a stranger to introduce itself, once a second however much it says."""
+        if now - self._asked.get(peer, -_ASK_EVERY_S) >= _ASK_EVERY_S:
+            if len(self._asked) >= _REMEMBERED:
+                self._asked.clear()
+            self._asked[peer] = now
+            self.down.append((peer, pack_again()))
 
     def _hello(self, peer: bytes, block: str, message: Buffer, now: float) -> None:
         hello = unpack_hello(message)
@@ -306,7 +317,7 @@ class Core:
     def _register(self, peer: bytes, block: str, message: Buffer, now: float) -> None:
         number, offer, held = unpack_register(message)
         if peer not in self._greeted:
-            self.down.append((peer, pack_again()))
+            self._ask_again(peer, now)
             return
         if offer.block != block:
             self._turn_away(peer, ExitCode.REFUSED, f"its key is that of block {block}, not {offer.block}", block)

@@ -43,7 +43,8 @@ class Doors:
         router.curve_secretkey = setup.server_secret.encode()
         router.zap_domain = zap.DOMAIN
         router.router_mandatory = 1
-        router.sndhwm = router.rcvhwm = 0  # bounded by credit
+        router.sndhwm = 0  # bounded by credit
+        router.rcvhwm = 1000  # a peer that says more than can be read is not read for a while
         router.tcp_keepalive = 1
         router.tcp_keepalive_idle = 10
         router.tcp_keepalive_intvl = 5
