@@ -32,7 +32,7 @@ def describe(label: str, failed: Mapping[str, JobStatus], jobs: Mapping[str, str
         name, text = told[-1]
         lines.append(f"last lines of standard error of block {name}:")
         lines += [f"  | {line}" for line in text.splitlines()[-_TAIL_LINES:]]
-    else:
+    elif any(jobs.values()):
         lines.append(
             "Their jobs wrote nothing to standard error. Look at worker_init and at the executor's address: can the "
             "nodes reach it?"
