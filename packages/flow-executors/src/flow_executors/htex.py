@@ -343,8 +343,13 @@ class HighThroughputExecutor(BlockExecutor):
         return tuple(map(str, range(given))) if isinstance(given, int) else tuple(given)
 
     def _command(self, block: str, port: int, context: RunContext) -> str:
+        nodes = self.provider.nodes_per_block if self.provider is not None else 1
+        options = self._manager_options(block, port, context)
+        return options.command(self.launch_cmd, extra={"nodes_per_block": nodes})
+
+    def _manager_options(self, block: str, port: int, context: RunContext) -> ManagerOptions:
         provider = self.provider
-        options = ManagerOptions(
+        return ManagerOptions(
             executor=self.label,
             run_id=context.run_id,
             block=block,
@@ -366,8 +371,6 @@ class HighThroughputExecutor(BlockExecutor):
             walltime=float((provider.walltime_s if provider is not None else None) or 0.0),
             debug=self.worker_debug,
         )
-        nodes = provider.nodes_per_block if provider is not None else 1
-        return options.command(self.launch_cmd, extra={"nodes_per_block": nodes})
 
     def _logdir(self, context: RunContext) -> str:
         if self.worker_logdir_root is None:

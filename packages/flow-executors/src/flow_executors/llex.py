@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from flow_core.interfaces.context import RunContext
@@ -11,6 +12,7 @@ from flow_core.interfaces.staging import Staging
 from flow_core.representation import expression
 from flow_executors.direct.pilot import DirectPilot
 from flow_executors.htex import HighThroughputExecutor
+from flow_executors.manager.options import ManagerOptions
 from flow_executors.pilot import Pilot, Plan
 from flow_executors.scaling.failures import BlockErrorHandler
 from flow_providers.interfaces.provider import ExecutionProvider
@@ -135,6 +137,9 @@ class LowLatencyExecutor(HighThroughputExecutor):
 
     def __repr__(self) -> str:
         return expression(self, _OPTIONS)
+
+    def _manager_options(self, block: str, port: int, context: RunContext) -> ManagerOptions:
+        return replace(super()._manager_options(block, port, context), direct=1)
 
     def _make_pilot(self, plan: Plan, context: RunContext) -> Pilot:
         return DirectPilot(plan, context)

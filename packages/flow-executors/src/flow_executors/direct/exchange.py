@@ -14,11 +14,9 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-import zmq
-
 from flow_executors.client.incarnation import Site
+from flow_executors.direct.doors import DirectDoors
 from flow_executors.interchange.core import Core, Settings
-from flow_executors.interchange.doors import Doors
 from flow_executors.wire.frames import Command, Introduction, KeyChange, Reply, TaskBatch, pack_command, unpack_reply
 from flow_executors.wire.kinds import Buffer
 
@@ -38,7 +36,7 @@ class Exchange:
         self._port = site.port
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._listen_fd = os.dup(site.listener.fileno())  # ZeroMQ closes what it is given
-        self._doors = Doors(replace(site.setup(0, (), -1), listen_fd=self._listen_fd))
+        self._doors = DirectDoors(replace(site.setup(0, (), -1), listen_fd=self._listen_fd))
         settings = Settings(
             run_id=site.run_id,
             python=who.python,
@@ -50,12 +48,9 @@ class Exchange:
         self._ack_at = 0.0
         self._more = True  # what came before the first look has signalled nobody
         self._poll = select.poll()
-        self._router = self._doors.router
-        for descriptor in (self._wake_fd, *(door.fileno() for door in self._sockets())):
+        self._side = {door.fileno() for door in (self._doors.zap, self._doors.monitor)}
+        for descriptor in (self._wake_fd, self._doors.router.fileno(), *self._side):
             self._poll.register(descriptor, select.POLLIN)
-
-    def _sockets(self) -> tuple[zmq.Socket[bytes], ...]:
-        return self._doors.router, self._doors.zap, self._doors.monitor
 
     # -- the client's side
 
@@ -119,12 +114,8 @@ class Exchange:
         core.turn(now)
         if core.down:
             self._send()
-        if core.up or self._readable():
+        if core.up or self._doors.readable:
             self.wake()
-
-    def _readable(self) -> bool:
-        events = self._router.get(zmq.EVENTS)
-        return isinstance(events, int) and bool(events & zmq.POLLIN)
 
     def wake(self) -> None:
         """Let the receiver look."""
@@ -138,23 +129,17 @@ class Exchange:
     def turn(self) -> list[Buffer]:
         """Wait for something, take it in, answer managers; return the messages that are for the client."""
         began, patience_s = time.monotonic(), self._patience_s()
-        for descriptor, _ in self._poll.poll(int(patience_s * 1000 + 0.999)):
-            if descriptor == self._wake_fd:
-                self._hush()
+        ready = {descriptor for descriptor, _ in self._poll.poll(int(patience_s * 1000 + 0.999))}
+        if self._wake_fd in ready:
+            self._hush()
         with self._lock:
             now = time.monotonic()
-            core = self._core
             if now - began > patience_s + _SLEPT_S:
-                core.slept(now)
-            self._take_in(now)
-            core.turn(now)
-            deadline = core.next_deadline(now)
-            if deadline is not None and deadline <= now:
-                core.tick(now)
-            self._send()
-            self._more = self._readable()
-            up = core.up[:]
-            core.up.clear()
+                self._core.slept(now)
+            self._take_in(now, self._more or not self._side.isdisjoint(ready))
+            self._answer(now)
+            up = self._core.up[:]
+            self._core.up.clear()
         return up
 
     def _patience_s(self) -> float:
@@ -173,16 +158,27 @@ class Exchange:
         except BlockingIOError:
             pass
 
-    def _take_in(self, now: float) -> None:
-        """Read all three sockets until they are empty: else their descriptors would stay silent."""
+    def _take_in(self, now: float, side: bool) -> None:
+        """Read the sockets that have something until they are empty: else their descriptors would stay silent."""
         core, doors = self._core, self._doors
-        doors.authenticate()
-        self._breaks(now)
+        if side:
+            doors.authenticate()
+            self._breaks(now)
         for peer, block, message in doors.receive(_MESSAGES):
             if block:
                 self._breaks(now)
                 doors.bind_connection()
             core.from_peer(peer, block, message, now)
+
+    def _answer(self, now: float) -> None:
+        core = self._core
+        core.turn(now)
+        deadline = core.next_deadline(now)
+        if deadline is not None and deadline <= now:
+            core.tick(now)
+        if core.down:
+            self._send()
+        self._more = self._doors.readable
 
     def _breaks(self, now: float) -> None:
         for peer in self._doors.disconnected():
@@ -207,7 +203,9 @@ class Exchange:
             core.delivered(due)
             if due or not core.owes_acks:
                 self._ack_at = 0.0
-            self._send()
+            if core.down:
+                self._send()
+                self._more = self._doors.readable
 
     # -- the end
 

@@ -17,11 +17,12 @@ _PREEMPTED = 0.05
 
 
 class Spin:
-    """A budget of spinning: up to 300 us after an event, at most a tenth of each second, never with one CPU.
+    """A budget of spinning: up to 300 us after an event, at most a share of each second, never with one CPU.
 
     Args:
         cpus: CPUs of the machine.
         preemptions: Returns how often the scheduler has taken the CPU from this process so far.
+        share: Most of each second that may be spent so.
     """
 
     __slots__ = (
@@ -31,6 +32,7 @@ class Spin:
         "_last_event",
         "_preemptions",
         "_seen",
+        "_share",
         "_spent",
         "_spins",
         "_started",
@@ -38,8 +40,9 @@ class Spin:
         "_window",
     )
 
-    def __init__(self, cpus: int, preemptions: Callable[[], int]) -> None:
+    def __init__(self, cpus: int, preemptions: Callable[[], int], share: float = _SHARE) -> None:
         self._cpus = cpus
+        self._share = share
         self._preemptions = preemptions
         self._seen = preemptions()
         self._last_event = 0.0
@@ -59,7 +62,7 @@ class Spin:
             self._window, self._spent = now, 0.0
         if now - self._judged > _TRIAL_S and not self._pays(now):
             return False
-        if self._spent > _SHARE * _WINDOW_S:
+        if self._spent > self._share * _WINDOW_S:
             return False
         self._started = now
         return True

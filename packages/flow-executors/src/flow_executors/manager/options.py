@@ -38,6 +38,7 @@ _HELP = {
     "max_result_bytes": "largest result",
     "sampler": "resource sampler to run on this node, as JSON",
     "walltime": "seconds that the block lasts; 0 where not known",
+    "direct": "1: the script itself is at the other end: send each result at once",
     "debug": "write more to the log",
 }
 
@@ -65,6 +66,7 @@ class ManagerOptions:
     max_result_bytes: int = 16 << 30
     sampler: str = ""
     walltime: float = 0.0
+    direct: int = 0
     debug: bool = False
 
     def arguments(self) -> list[str]:

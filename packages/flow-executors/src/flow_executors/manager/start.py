@@ -89,7 +89,7 @@ def _run(options: ManagerOptions, nursery: Nursery) -> int:
     line = Line(options.addresses, options.port, secret)
     now = time.monotonic()
     sampling = Sampling(spec_from_text(options.sampler), now) if options.sampler else None
-    manager = Manager(
+    manager = _kind(options)(
         line=line,
         crew=crew,
         core=ManagerCore(capacity, None if options.prefetch_capacity < 0 else options.prefetch_capacity),
@@ -111,6 +111,14 @@ def _run(options: ManagerOptions, nursery: Nursery) -> int:
     if leaving.status:
         print(f"flow manager {manager_id} left: {leaving.reason}", file=sys.stderr)  # noqa: T201 - the job's own stderr
     return leaving.status
+
+
+def _kind(options: ManagerOptions) -> type[Manager]:
+    if not options.direct:
+        return Manager
+    from flow_executors.direct.manager import DirectManager
+
+    return DirectManager
 
 
 def _secret() -> BlockSecret:

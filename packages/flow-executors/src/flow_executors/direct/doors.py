@@ -1,0 +1,46 @@
+"""The doors of an exchange: those of an interchange, read in as few steps as can be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import zmq
+
+from flow_executors.interchange.doors import Doors
+from flow_executors.wire.kinds import Buffer, Kind
+
+_COPIED = 64 << 10
+_GREETINGS = (Kind.HELLO, Kind.REGISTER)
+
+
+class DirectDoors(Doors):
+    """Doors that say whether something waits, and are asked that instead of being read in vain."""
+
+    @property
+    def readable(self) -> bool:
+        """Whether a manager's message waits; asked after anything was done to the socket, which may hide its signal."""
+        events = self.router.get(zmq.EVENTS)
+        return isinstance(events, int) and bool(events & zmq.POLLIN)
+
+    def receive(self, limit: int) -> Iterator[tuple[bytes, str, Buffer]]:
+        """Yield up to so many messages with their peer and, for greetings, the block of the peer's key."""
+        router = self.router
+        for _ in range(limit):
+            if not self.readable:
+                return
+            peer, body = router.recv(zmq.NOBLOCK), router.recv(zmq.NOBLOCK, copy=False)
+            while body.more:
+                body = router.recv(zmq.NOBLOCK, copy=False)
+            message: Buffer = body.bytes if len(body) < _COPIED else body.buffer
+            yield peer, self._greeted(peer, body) if len(message) and message[0] in _GREETINGS else "", message
+
+    def send(self, peer: bytes, message: Buffer) -> bool:
+        """Send to a manager; False when it is not connected."""
+        try:
+            self.router.send(peer, zmq.NOBLOCK | zmq.SNDMORE)
+            self.router.send(message, zmq.NOBLOCK, copy=len(message) < _COPIED)
+        except zmq.ZMQError as error:
+            if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                return False
+            raise
+        return True
