@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import flow_core as flow
@@ -22,6 +24,8 @@ def main(directory: Path, how: str) -> None:
     config = flow.Config(
         executors=[ThreadPoolExecutor(max_threads=2)], run_dir=str(directory / "runinfo"), checkpoint_mode="dfk_exit"
     )
+    if how == "own handler":
+        signal.signal(signal.SIGTERM, lambda *_: print("mine", flush=True))
     flow.load(config)
     assert [double(number).result() for number in range(10)] == list(range(0, 20, 2))
     if how == "exception":
@@ -31,6 +35,14 @@ def main(directory: Path, how: str) -> None:
     if how in ("SIGINT", "SIGTERM"):
         os.kill(os.getpid(), getattr(signal, how))
         signal.pause()
+    if how == "own handler":
+        os.kill(os.getpid(), signal.SIGTERM)
+    if how == "loop":  # killed while it calls apps, from outside the main thread
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        numbers = itertools.count(10)
+        while True:
+            for future in [double(next(numbers)) for _ in range(100)]:
+                future.result()
 
 
 if __name__ == "__main__":

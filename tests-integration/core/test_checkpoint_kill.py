@@ -116,9 +116,23 @@ def test_a_second_run_runs_nothing_also_from_a_compacted_checkpoint(tmp_path: Pa
     assert _executions(tmp_path) == before
 
 
-@pytest.mark.parametrize("how", ["plain", "exception", "exit", "SIGINT"])
-def test_mode_dfk_exit_writes_however_the_script_ends(tmp_path: Path, how: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "code"), [("plain", 0), ("exception", 1), ("exit", 3), ("SIGINT", -2), ("SIGTERM", -15), ("loop", -15)]
+)
+def test_mode_dfk_exit_writes_however_the_script_ends(tmp_path: Path, how: str, code: int) -> None:
     script = _SCRIPT.with_name("ended_run.py")
-    subprocess.run([sys.executable, str(script), str(tmp_path), how], capture_output=True, timeout=50, check=False)
+    command = [sys.executable, str(script), str(tmp_path), how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == code, done.stderr
     (place,) = get_all_checkpoints(tmp_path / "runinfo")
-    assert verify(place).keys == 10
+    assert verify(place).keys >= 10
+    assert "Traceback" not in done.stderr or how in ("exception", "SIGINT")
+    log = (tmp_path / "runinfo" / "000" / "flow.log").read_text()
+    assert "ended: " in log.splitlines()[-1]
+
+
+def test_a_handler_of_the_users_own_stays(tmp_path: Path) -> None:
+    script = _SCRIPT.with_name("ended_run.py")
+    command = [sys.executable, str(script), str(tmp_path), "own handler"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stdout) == (0, "mine\n"), done.stderr

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from flow_core.config import Config, checked_config, parse_period
+from flow_core.checkpoint.period import period_seconds
+from flow_core.config import Config, checked_config
 from flow_core.errors import ConfigurationError
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.interfaces.scaling import ScalingView
@@ -170,10 +171,10 @@ def test_what_is_no_config_is_refused_with_advice(given: object, says: str) -> N
 
 @pytest.mark.parametrize(("period", "seconds"), [("01:00:00", 3600), ("100:00:01", 360001), (1.5, 1.5), ("0:0:9", 9)])
 def test_periods_are_times_or_seconds(period: str | float, seconds: float) -> None:
-    assert parse_period(period) == seconds
+    assert period_seconds(period) == seconds
 
 
 @pytest.mark.parametrize("period", ["", "10", "1:00", "00:60:00", "00:00:61", "-1:00:00", "00:00:00", 0, True, "1:a:2"])
 def test_other_periods_are_refused(period: Any) -> None:
     with pytest.raises(ConfigurationError, match="checkpoint_period"):
-        parse_period(period)
+        period_seconds(period)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import flow_core as flow
+from flow_core.errors import KernelClosedError
 from flow_core.graph.core import Core
 from flow_core.graph.effects import Effect
 from flow_core.graph.retry import Budgets
@@ -26,6 +27,7 @@ from flow_core.interfaces.events import (
 )
 from flow_core.interfaces.sampler import SamplerSpec
 from flow_core.interfaces.sinks import RunInfo
+from flow_core.kernel.kernel import DataFlowKernel
 from flow_core.kernel.reactor import Reactor
 from flow_core.testing import MemoryExecutor
 
@@ -189,3 +191,55 @@ def test_an_event_that_cannot_be_handled_is_counted_and_the_next_goes_on(caplog:
     assert seen.is_set()
     assert reactor.bugs == 1
     assert "bug of Flow" in caplog.text
+
+
+def test_calls_are_held_back_while_a_sink_is_far_behind(tmp_path: Path) -> None:
+    kernel = DataFlowKernel(flow.Config(run_dir=tmp_path / "runinfo"))
+    kernel.pump._room.clear()
+    kernel.pump.congested = True
+    submitted = threading.Event()
+
+    def call() -> None:
+        kernel.submit(int).result(10)
+        submitted.set()
+
+    caller = threading.Thread(target=call, daemon=True)
+    caller.start()
+    assert not submitted.wait(0.2)
+    assert kernel.summary().submitted == 0
+    kernel.pump.congested = False
+    kernel.pump._room.set()
+    assert submitted.wait(10)
+    caller.join(10)
+    kernel.cleanup()
+
+
+def test_callbacks_and_workers_are_never_held_back(tmp_path: Path) -> None:
+    kernel = DataFlowKernel(flow.Config(run_dir=tmp_path / "runinfo"))
+    inner: list[Any] = []
+    gate = threading.Event()
+    future = kernel.submit(lambda: gate.wait(10))
+    future.add_done_callback(lambda _done: inner.append(kernel.submit(int)))
+    kernel.pump._room.clear()
+    kernel.pump.congested = True
+    gate.set()
+    assert future.result(10)
+    kernel.wait_for_current_tasks()
+    kernel.cleanup()
+    assert inner[0].done()
+
+
+def test_cleanup_ends_the_wait_for_a_sink(tmp_path: Path) -> None:
+    kernel = DataFlowKernel(flow.Config(run_dir=tmp_path / "runinfo"))
+    kernel.pump._room.clear()
+    kernel.pump.congested = True
+    refused = threading.Event()
+
+    def call() -> None:
+        with pytest.raises(KernelClosedError):
+            kernel.submit(int)
+        refused.set()
+
+    threading.Thread(target=call, daemon=True).start()
+    kernel.cleanup()
+    assert refused.wait(10)

@@ -16,7 +16,7 @@ from flow_core.errors import BadCheckpoint, ConfigurationError
 from flow_core.interfaces.memoizer import MemoEntry, MemoKey
 from flow_core.memo.explain import why
 from flow_core.memo.key import SOURCE
-from flow_core.memo.memoizer import BasicMemoizer, period_seconds
+from flow_core.memo.memoizer import BasicMemoizer
 
 
 def key(number: int, app: str = "app", code: bytes = b"codecode", source: bytes | None = None) -> MemoKey:
@@ -289,16 +289,6 @@ def _two_runs(directory: Path) -> None:
 
 
 # -- options
-
-
-def test_a_period_is_hours_minutes_seconds_or_a_number() -> None:
-    assert [period_seconds(period) for period in ("01:00:00", "00:00:30", 5, 0.5, None)] == [3600, 30, 5, 0.5, 1800]
-
-
-@pytest.mark.parametrize("period", ["1:00", "aa:bb:cc", "00:00:00", "00:61:00", 0, -1, True, "5"])
-def test_another_period_is_refused_by_name(period: str | float) -> None:
-    with pytest.raises(ConfigurationError, match="checkpoint_period"):
-        period_seconds(period)
 
 
 def test_an_unknown_mode_is_refused_by_name(tmp_path: Path) -> None:

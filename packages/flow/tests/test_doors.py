@@ -7,6 +7,8 @@ from importlib import import_module
 import pytest
 
 DOORS = [
+    ("flow", "App", "flow_core"),
+    ("flow", "map", "flow_core"),
     ("flow.config", "Config", "flow_core"),
     ("flow.executors", "HighThroughputExecutor", "flow_executors"),
     ("flow.executors", "ThreadPoolExecutor", "flow_core.executors.threads"),
@@ -40,6 +42,13 @@ def test_a_door_leads_home(door: str, name: str, home: str) -> None:
 def test_an_unknown_name_is_an_attribute_error(module: str) -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = import_module(module).no_such_name
+
+
+def test_a_star_import_does_not_hide_the_builtin_map() -> None:
+    names: dict[str, object] = {}
+    exec("from flow import *", names)
+    assert "map" not in names
+    assert {"python_app", "bash_app", "App", "Config", "load"} <= names.keys()
 
 
 @pytest.mark.parametrize("name", ["local_threads", "local_htex"])

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flow_core.apps.decorators import bash_app as bash_app, join_app as join_app, python_app as python_app
+    from flow_core.apps.decorators import (
+        App as App,
+        bash_app as bash_app,
+        join_app as join_app,
+        python_app as python_app,
+    )
     from flow_core.apps.special import AUTO_LOGNAME as AUTO_LOGNAME
     from flow_core.config import Config as Config
     from flow_core.files import File as File
@@ -13,6 +18,7 @@ if TYPE_CHECKING:
     from flow_core.futures.data_future import DataFuture as DataFuture
     from flow_core.kernel.kernel import DataFlowKernel as DataFlowKernel
     from flow_core.kernel.loaded import clear as clear, dfk as dfk, load as load
+    from flow_core.kernel.mapping import map as map
     from flow_core.observe.logging import (
         set_file_logger as set_file_logger,
         set_stream_logger as set_stream_logger,
@@ -24,6 +30,7 @@ _HOMES = {
     "python_app": "flow_core.apps.decorators",
     "bash_app": "flow_core.apps.decorators",
     "join_app": "flow_core.apps.decorators",
+    "App": "flow_core.apps.decorators",
     "AUTO_LOGNAME": "flow_core.apps.special",
     "Config": "flow_core.config",
     "File": "flow_core.files",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, Self, get_args
 
 from flow_core.apps.special import did_you_mean
+from flow_core.checkpoint.period import period_seconds
 from flow_core.errors import ConfigurationError
 from flow_core.interfaces.executor import Executor
 from flow_core.representation import expression
@@ -231,25 +232,6 @@ def checked_config(config: object) -> Config:
     )
 
 
-def parse_period(period: str | float) -> float:
-    """Return the seconds of a ``checkpoint_period``: ``"HH:MM:SS"``, or a number of seconds above 0.
-
-    Raises:
-        ConfigurationError: it is neither.
-    """
-    if isinstance(period, (int, float)) and not isinstance(period, bool) and 0 < period < math.inf:
-        return float(period)
-    if isinstance(period, str):
-        parts = period.split(":")
-        if len(parts) == 3 and all(part.isdecimal() for part in parts) and int(parts[1]) < 60 and int(parts[2]) < 60:
-            seconds = int(parts[0]) * 3600 + int(parts[1]) * 60 + int(parts[2])
-            if seconds > 0:
-                return float(seconds)
-    raise ConfigurationError(
-        f"checkpoint_period must be a time above 0 as 'HH:MM:SS' (an hour is '01:00:00') or in seconds, not {period!r}"
-    )
-
-
 # -- the checks
 
 
@@ -331,7 +313,7 @@ def _check_choice(option: str, value: object, choices: tuple[str | None, ...]) -
 
 def _check_period(value: str | float | None) -> None:
     if value is not None:
-        parse_period(value)
+        period_seconds(value)
 
 
 def _check_checkpoint_files(value: object) -> None:

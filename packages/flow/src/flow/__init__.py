@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flow_core import (
         AUTO_LOGNAME as AUTO_LOGNAME,
+        App as App,
         AppFuture as AppFuture,
         Config as Config,
         DataFlowKernel as DataFlowKernel,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         dfk as dfk,
         join_app as join_app,
         load as load,
+        map as map,
         python_app as python_app,
         set_file_logger as set_file_logger,
         set_stream_logger as set_stream_logger,
@@ -33,6 +35,7 @@ _HOMES = {
     "python_app": "flow_core",
     "bash_app": "flow_core",
     "join_app": "flow_core",
+    "App": "flow_core",
     "AUTO_LOGNAME": "flow_core",
     "Config": "flow_core",
     "File": "flow_core",
@@ -42,6 +45,7 @@ _HOMES = {
     "load": "flow_core",
     "clear": "flow_core",
     "dfk": "flow_core",
+    "map": "flow_core",
     "set_stream_logger": "flow_core",
     "set_file_logger": "flow_core",
     "ThreadPoolExecutor": "flow_executors",
@@ -49,7 +53,7 @@ _HOMES = {
     "MonitoringHub": "flow_monitor",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [*(name for name in _HOMES if name != "map"), "__version__"]  # a star must not hide the builtin map
 
 
 def __getattr__(name: str) -> object:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import update_wrapper
 from inspect import iscoroutinefunction
 from types import MethodType
@@ -11,13 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Self, TypeV
 
 from flow_core.active import get_active
 from flow_core.apps.definition import NO_OPTIONS, AppDefinition, AppKind, CallOptions, StdStream
-from flow_core.apps.parameters import Parameters
+from flow_core.apps.parameters import Parameters, checked_outputs
 from flow_core.apps.special import checked_stream, task_spec
 from flow_core.errors import ConfigurationError, InvalidAppTypeError
 from flow_core.interfaces.memoizer import AppIdentity
 
 if TYPE_CHECKING:
     from flow_core.active import Submitter
+    from flow_core.files import File
     from flow_core.futures.app_future import AppFuture
 
 P = ParamSpec("P")
@@ -131,6 +133,7 @@ class AppBase(Generic[P, R]):
         priority: int | None = None,
         stdout: StdStream | None = None,
         stderr: StdStream | None = None,
+        outputs: Sequence[str | os.PathLike[str] | File] | None = None,
     ) -> Self:
         """Return the same app with other settings for its calls; None leaves a setting as it is.
 
@@ -150,12 +153,14 @@ class AppBase(Generic[P, R]):
         twin._resources = resources
         twin._options = CallOptions(
             spec=task_spec(name, twin._walltime, resources),
+            outputs=before.outputs if outputs is None else checked_outputs(outputs, name),
             stdout=before.stdout if stdout is None else checked_stream(stdout, "stdout", name),
             stderr=before.stderr if stderr is None else checked_stream(stderr, "stderr", name),
             label=before.label if label is None else label,
             executors=before.executors if executors is None else _labels(executors, name) or ("all",),
         )
-        twin._plain = self._plain and twin._options.stdout is None and twin._options.stderr is None
+        files = (twin._options.stdout, twin._options.stderr, *twin._options.outputs)
+        twin._plain = self._plain and files == (None, None)
         return twin
 
     def _twin(self) -> Self:

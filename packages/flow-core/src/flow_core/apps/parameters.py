@@ -74,7 +74,7 @@ class Parameters:
             spec = task_spec(self._name, walltime, {**resources, **given} if isinstance(given, dict) else given)
         if "label" in self.watched and "label" in kwargs:
             label = _checked_label(kwargs.pop("label"), self._name)
-        outputs = self._outputs(kwargs) or base.outputs
+        outputs = self._outputs(kwargs, base.outputs)
         self._inputs(kwargs)
         stdout = self._stream("stdout", kwargs, base.stdout)
         stderr = self._stream("stderr", kwargs, base.stderr)
@@ -110,15 +110,11 @@ class Parameters:
             )
         kwargs["inputs"] = list(inputs)
 
-    def _outputs(self, kwargs: _Kwargs) -> tuple[File, ...]:
-        outputs = kwargs.get("outputs")
-        if not outputs:
-            return ()
-        if not isinstance(outputs, (list, tuple)):
-            raise ConfigurationError(f"app {self._name!r}: outputs must be a list of files, not {outputs!r}")
-        files = [_output_file(item, self._name) for item in outputs]
-        kwargs["outputs"] = files
-        return tuple(files)
+    def _outputs(self, kwargs: _Kwargs, base: tuple[File, ...]) -> tuple[File, ...]:
+        files = checked_outputs(kwargs.get("outputs") or (), self._name) or base
+        if files:
+            kwargs["outputs"] = list(files)
+        return files
 
     def _stream(self, keyword: str, kwargs: _Kwargs, base: StdStream | None) -> StdStream | None:
         given = kwargs.get(keyword)
@@ -174,6 +170,17 @@ def _positions(declared: dict[str, inspect.Parameter]) -> dict[str, int]:
 
 def _holds_position(position: int | None, args: _Args) -> bool:
     return position is not None and position < len(args)
+
+
+def checked_outputs(outputs: object, app: str) -> tuple[File, ...]:
+    """Return what was given as ``outputs=`` as Files.
+
+    Raises:
+        ConfigurationError: it is no list of files; the message names the app.
+    """
+    if not isinstance(outputs, (list, tuple)):
+        raise ConfigurationError(f"app {app!r}: outputs must be a list of files, not {outputs!r}")
+    return tuple(_output_file(item, app) for item in outputs)
 
 
 def _output_file(item: object, app: str) -> File:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from flow_core.errors import ConfigurationError
 from flow_core.interfaces.call import Call
 
 if TYPE_CHECKING:  # pathlib costs a node that loads a module with apps several milliseconds
+    from os import PathLike
     from pathlib import Path
 
 
@@ -85,6 +87,15 @@ class Memoizer(ABC):
     @abstractmethod
     def checkpoint(self, tasks: Sequence[int] | None = None) -> Path | None:
         """Write entries not yet written (of the given tasks, or all); return the checkpoint's directory."""
+
+    def load(self, checkpoints: Sequence[str | PathLike[str]]) -> Mapping[bytes, Stored]:
+        """Read more checkpoints; return what was found in them, by digest.
+
+        Raises:
+            BadCheckpoint: one is not there or is none.
+            ConfigurationError: this memoizer reads no checkpoints.
+        """
+        raise ConfigurationError(f"a {type(self).__name__} reads no checkpoints")
 
     @abstractmethod
     def explain(self, key: MemoKey) -> MissReason:

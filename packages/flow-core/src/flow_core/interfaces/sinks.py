@@ -50,6 +50,18 @@ class SamplingSink(Protocol):
         ...
 
 
+@runtime_checkable
+class RecordSink(Protocol):
+    """A sink that takes events as the kernel makes them, which spares building objects for it."""
+
+    def emit_records(self, records: Sequence[tuple[object, ...] | Event]) -> None:
+        """Take records, each ``(EventClass, *fields)`` or an event, in order; called instead of ``emit``, as that is.
+
+        What is handed over may be of any kind: the sink passes over what it does not want.
+        """
+        ...
+
+
 class EventPort(Protocol):
     """The way in for events: given to executors in their context. Any thread; never blocks; never raises."""
 

@@ -23,6 +23,7 @@ from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.scaling import ScalingSettings
 from flow_core.interfaces.sinks import RunInfo, SamplingSink
 from flow_core.observe.logging import open_run_log
+from flow_core.observe.run_logger import RunLogger
 from flow_core.observe.usage import UsageTracker
 
 if TYPE_CHECKING:
@@ -141,15 +142,15 @@ def executor_context(
         ),
         lifetime=WithDriver(),
         sampler=sampler,
-        logger=logging.getLogger(f"flow.executors.{label}"),
+        logger=RunLogger(f"flow.executors.{label}", info.run_id),
         clock=SystemClock(),
         start_timeout_s=_START_TIMEOUT_S,
     )
 
 
-def open_log(config: Config, run_dir: Path) -> RunLog | None:
+def open_log(config: Config, info: RunInfo) -> RunLog | None:
     """Begin the run's log if the Config asks for it."""
-    return open_run_log(run_dir, config.log_format) if config.initialize_logging else None
+    return open_run_log(info.run_dir, config.log_format, run_id=info.run_id) if config.initialize_logging else None
 
 
 def tell_start(pump: EventPump, info: RunInfo, executors: Iterable[str]) -> None:

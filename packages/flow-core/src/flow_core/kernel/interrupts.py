@@ -1,50 +1,114 @@
-"""Ctrl-C while the kernel works on the main thread: it is raised when the kernel is done, not in its midst.
+"""Ctrl-C and SIGTERM while kernels are open, where the user has no handlers of their own.
 
-A KeyboardInterrupt may come between any two steps of Python code; in the midst of the graph's own steps it would lose
-a task or leave a waiter asleep. While a kernel is open, and only if nobody else handles SIGINT, ours looks whether the
-main thread is inside a reactor. If so the interrupt is raised as it leaves (a few microseconds later); a second one is
-raised at once.
+Ctrl-C: a KeyboardInterrupt may come between any two steps of Python code; in the midst of the graph's own steps it
+would lose a task or leave a waiter asleep. Ours looks whether the main thread is inside a reactor. If so the interrupt
+is raised as it leaves (a few microseconds later); a second one is raised at once.
+
+SIGTERM: its default action ends the process on the spot, without a checkpoint. Ours raises SystemExit in the main
+thread in the same careful way, and at the same time cleans all kernels up on a thread of its own, within a bound; then
+the process dies by the signal, whatever the main thread does. A second SIGTERM ends it on the spot.
 """
 
 from __future__ import annotations
 
+import atexit
+import logging
+import os
 import signal
 import threading
 from types import FrameType
 from typing import Protocol
 
+TERMINATION_S = 30.0
 
-class Deferring(Protocol):
-    """What may ask an interrupt to wait."""
+_logger = logging.getLogger("flow.kernel")
 
-    def defer_interrupt(self) -> bool:
-        """Called on the main thread: take the interrupt for later, or return False."""
+
+class Guarded(Protocol):
+    """What is open while signals are ours."""
+
+    def defer(self, error: BaseException) -> bool:
+        """Called on the main thread: take an exception for later, or return False."""
+        ...
+
+    def end(self, timeout_s: float) -> None:
+        """Clean up; called on a thread of its own."""
         ...
 
 
-_guarded: list[Deferring] = []
+_guarded: list[Guarded] = []
+_terminating = threading.Event()
 
 
-def guard(one: Deferring) -> None:
-    """Begin to protect; does nothing outside the main thread, or where SIGINT has a handler of the user's own."""
+def guard(one: Guarded) -> None:
+    """Begin to protect; does nothing outside the main thread, or where a signal has a handler of the user's own."""
     if threading.current_thread() is not threading.main_thread():
         return
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _on_interrupt)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _on_terminate)
     _guarded.append(one)
 
 
-def unguard(one: Deferring) -> None:
-    """End to protect; the last one gives the signal back, if it is called on the main thread."""
+def unguard(one: Guarded) -> None:
+    """End to protect; the last one gives the signals back, if it is called on the main thread."""
     if one in _guarded:
         _guarded.remove(one)
-    on_main = threading.current_thread() is threading.main_thread()
-    if on_main and not _guarded and signal.getsignal(signal.SIGINT) is _on_interrupt:
+    if threading.current_thread() is threading.main_thread() and not _guarded:
+        _give_back()
+
+
+def _give_back() -> None:
+    if signal.getsignal(signal.SIGINT) is _on_interrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGTERM) is _on_terminate:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _on_interrupt(number: int, frame: FrameType | None) -> None:
-    for one in _guarded:
-        if one.defer_interrupt():
-            return
-    signal.default_int_handler(number, frame)
+    if not _defer(KeyboardInterrupt()):
+        signal.default_int_handler(number, frame)
+
+
+def _on_terminate(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    _terminating.set()
+    threading.Thread(target=_terminate, args=(list(_guarded),), name="flow-terminate", daemon=True).start()
+    error = SystemExit(128 + number)
+    if not _defer(error):
+        raise error
+
+
+@atexit.register
+def _await_death() -> None:
+    """Let the signal be what ends the process, not the end of the main thread."""
+    if _terminating.is_set():
+        threading.Event().wait(TERMINATION_S + 2.0)
+
+
+def _defer(error: BaseException) -> bool:
+    return any(one.defer(error) for one in _guarded)
+
+
+def _terminate(kernels: list[Guarded]) -> None:
+    """Clean up and die by the signal, also if the clean-up itself should hang."""
+    _logger.warning("SIGTERM: cleaning up")
+    threads = [
+        threading.Thread(target=one.end, args=(TERMINATION_S,), name="flow-terminate-one", daemon=True)
+        for one in kernels
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TERMINATION_S + 1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _after_fork_in_child() -> None:
+    """A child has no kernel: it is to be ended by signals like any other process."""
+    _guarded.clear()
+    _give_back()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

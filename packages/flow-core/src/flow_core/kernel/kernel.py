@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,10 +16,11 @@ from flow_core.apps.definition import NO_OPTIONS, AppDefinition, AppKind, CallOp
 from flow_core.apps.special import resolve_streams
 from flow_core.config import Config, checked_config
 from flow_core.errors import KernelClosedError
-from flow_core.executors.threads import ThreadPoolExecutor
+from flow_core.executors.threads import ThreadPoolExecutor, in_worker
 from flow_core.files import File
 from flow_core.futures.app_future import AppFuture, TaskFiles
 from flow_core.futures.data_future import DataFuture
+from flow_core.futures.lean import in_callback
 from flow_core.graph.core import Core
 from flow_core.graph.failures import cancellation, halted_error
 from flow_core.graph.retry import Budgets
@@ -31,10 +32,12 @@ from flow_core.kernel.launch import Launcher
 from flow_core.kernel.parts import Parts
 from flow_core.kernel.pending import Gate
 from flow_core.kernel.reactor import Reactor
+from flow_core.kernel.remembered import Remembered
 from flow_core.kernel.rundir import make_run_dir
 from flow_core.kernel.summary import Summary, summarize
 from flow_core.kernel.telling import Teller, stream_name
 from flow_core.observe.pump import EventPump
+from flow_core.observe.run_logger import RunLogger, lines_of
 from flow_core.staging.manager import StagingManager
 
 if TYPE_CHECKING:
@@ -75,15 +78,16 @@ class DataFlowKernel:
         self.executors = assembly.wrapped_executors(config.executors)
         self.run_id = str(uuid.uuid4())
         self.run_dir: Path = make_run_dir(config.run_dir)
-        self._logger = logging.getLogger("flow.kernel")
+        self._logger = RunLogger("flow.kernel", self.run_id)
         self._tids = itertools.count()
         info = assembly.run_info(config, self.run_id, next(_epochs), self.run_dir)
         self._core = _make_core(config, info.epoch)
         self._reactor = Reactor(self._core, self._logger)
-        self._parts = Parts(config, info, self._reactor, self.executors)
+        self._parts = Parts(config, info, self._reactor, self._logger, self.executors)
         self._closing = shutdown.Closing(self._parts)
         try:
-            self._assemble(config, info, self._parts)
+            with lines_of(self.run_id):
+                self._assemble(config, info, self._parts)
         except BaseException:
             self._closing.undo()
             raise
@@ -92,13 +96,13 @@ class DataFlowKernel:
 
     def _assemble(self, config: Config, info: RunInfo, parts: Parts) -> None:
         """Make and start the parts, in the order in which they need each other."""
-        parts.run_log = assembly.open_log(config, self.run_dir)
+        parts.run_log = assembly.open_log(config, info)
         limit = config.max_pending
         self._gate = parts.gate = None if limit is None else Gate(limit, self._core.live.__len__)
-        self.staging = parts.staging = StagingManager(config.staging)
+        self.staging = parts.staging = StagingManager(config.staging, config.data_management_max_threads)
         self.memoizer = parts.memoizer = assembly.make_memoizer(config, self.run_dir, self._logger)
         sinks = assembly.all_sinks(config)
-        self.pump = parts.pump = EventPump(sinks, info, logging.getLogger("flow.events"))
+        self.pump = parts.pump = EventPump(sinks, info, RunLogger("flow.events", self.run_id))
         self.pump.start()
         self._teller = Teller(self.pump, self._logger)
         self._core.verbose = self._teller.tries or self._teller.states
@@ -135,7 +139,8 @@ class DataFlowKernel:
     ) -> AppFuture[Any]:
         """Take one call of an app; return its future at once.
 
-        Waits only with ``Config(max_pending=...)``, while too many tasks are unfinished.
+        Waits only with ``Config(max_pending=...)``, while too many tasks are unfinished, and while a sink of events is
+        more than 100,000 events behind.
 
         Raises:
             KernelClosedError: the kernel was cleaned up.
@@ -143,10 +148,12 @@ class DataFlowKernel:
             HiddenFutureError: a future is hidden in an argument where it is not waited for.
             DependencyError: with ``lazy_errors=False``, that an earlier task failed.
         """
-        if self._parts.refusal is not None:
-            raise KernelClosedError(f"app {app.name!r} was called, but {self._parts.refusal}")
         if self._gate is not None:
             self._gate.enter()
+        if self.pump.congested:
+            self._wait_for_sinks()
+        if self._parts.refusal is not None:
+            raise KernelClosedError(f"app {app.name!r} was called, but {self._parts.refusal}")
         future: AppFuture[Any] = AppFuture(next(self._tids))
         task = Task(future.tid, app, args, kwargs, options, future, self)
         future._handle = task
@@ -191,6 +198,13 @@ class DataFlowKernel:
             func, name, AppKind.PYTHON, labels, cache, AppIdentity(name, func, "python:1"), takes=_ALL_TAKEN
         )
         return self.submit_call(definition, args, kwargs)
+
+    def _wait_for_sinks(self) -> None:
+        """Hold a call back until the sinks have caught up; threads that tasks wait for are never held."""
+        if in_worker() or in_callback():
+            return
+        while self._parts.refusal is None and not self.pump.wait_for_room():
+            pass
 
     def _submit_any(self, task: Task) -> None:
         """Submit a task that may have dependencies, files or a memoized result."""
@@ -319,6 +333,20 @@ class DataFlowKernel:
         ids = None if tasks is None else [_id_of(task) for task in tasks]
         return self.memoizer.checkpoint(ids)
 
+    def load_checkpoints(self, checkpoints: Sequence[str | PathLike[str]]) -> Mapping[str, Future[object]]:
+        """Read more checkpoints: calls made from now on find what is in them.
+
+        Args:
+            checkpoints: Directories of checkpoints or of runs, as for ``Config(checkpoint_files=...)``.
+
+        Returns:
+            What was found: futures that are done, by the digest of their calls; none where memoization is off.
+
+        Raises:
+            BadCheckpoint: one is not there or is none.
+        """
+        return Remembered({} if self.memoizer is None else self.memoizer.load(checkpoints))
+
     def cleanup(self, timeout_s: float = 30.0) -> None:
         """End the run: cancel what is unfinished, write the checkpoint, shut down managed executors.
 
@@ -350,8 +378,9 @@ class DataFlowKernel:
         if self._gate is not None:
             self._gate.ended()
         teller = self._teller
+        every = teller.tasks or teller.debug
         for task in tasks:
-            if teller.tasks or task.error is not None or teller.debug:
+            if every or task.error is not None:
                 teller.ended(task)
 
     def _unfinished(self) -> list[Task]:

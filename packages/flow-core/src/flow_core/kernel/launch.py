@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -90,15 +91,21 @@ class Launcher:
         If an interrupt comes, the list is left with what was not carried out.
         """
         done = 0
+        results: list[tuple[Task, object]] = []
         try:
             for effect, task, given in effects:
                 try:
-                    self._ways[effect](task, given)
+                    if effect is Effect.PUBLISH and task.more().stage_out is None:
+                        results.append((task, given))
+                    else:
+                        self._ways[effect](task, given)
                 except Exception as error:
                     self._reactor.post(self._core.failed, (task, error))
                 done += 1
+            self._store(results)
+            results = []
         finally:
-            del effects[:done]
+            effects[:done] = [(Effect.PUBLISH, task, value) for task, value in results]
 
     # -- before the first try
 
@@ -145,16 +152,24 @@ class Launcher:
         assert memoizer is not None
         assert key is not None
         stored = memoizer.lookup(key)
-        if stored is not None:
+        if stored is not None and self._outputs_are_there(task):
             try:
                 value = stored.result()
             except Exception as error:
                 self._logger.warning("A remembered result of %s cannot be used, so it is run again: %s", task, error)
             else:
-                self._logger.info("%s was not run: its result is remembered", task)
+                self._teller.once("Remembered results are used and calls not run again, such as that of %s", task)
                 self._reactor.post(self._core.remembered, (task, value))
                 return
         self._place(task, None)
+
+    def _outputs_are_there(self, task: Task) -> bool:
+        """Tell whether the local files that a remembered call made are still where it made them; others are trusted."""
+        for file in task.options.outputs:
+            if file.scheme == "file" and not os.path.exists(file.filepath):
+                self._teller.once("Calls are run again whose outputs are gone, such as %s of %s", file.filepath, task)
+                return False
+        return True
 
     # -- a try
 
@@ -269,27 +284,29 @@ class Launcher:
 
     def _publish(self, task: Task, value: object) -> None:
         stage_out: Any = task.more().stage_out
-        if stage_out is None:
-            self._store(task, value)
-            return
         self._reactor.post(self._core.publishing, task)
         stage_out().add_done_callback(lambda moved: self._moved_out(task, value, _error_of(moved)))
 
     def _moved_out(self, task: Task, value: object, error: BaseException | None) -> None:
         if error is None:
-            self._store(task, value)
+            self._store([(task, value)])
         else:
             self._reactor.post(self._core.published, (task, value, error))
 
-    def _store(self, task: Task, value: object) -> None:
-        rare = task.more()
-        if rare.memo_key is not None and self._memoizer is not None:
-            entry = MemoEntry(rare.memo_key, task.tid, value, rare.started_ns, rare.ended_ns)
+    def _store(self, results: Sequence[tuple[Task, object]]) -> None:
+        """Remember results, all of a batch in one write, and let their tasks end."""
+        entries = [
+            MemoEntry(rare.memo_key, task.tid, value, rare.started_ns, rare.ended_ns)
+            for task, value in results
+            if (rare := task.more()).memo_key is not None
+        ]
+        if entries and self._memoizer is not None:
             try:
-                self._memoizer.store([entry])
+                self._memoizer.store(entries)
             except Exception:
-                self._logger.exception("The result of %s could not be remembered", task)
-        self._reactor.post(self._core.published, (task, value, None))
+                self._logger.exception("The results of %d tasks could not be remembered", len(entries))
+        for task, value in results:
+            self._reactor.post(self._core.published, (task, value, None))
 
     def _changed(self, task: Task, error: object) -> None:
         self._teller.changed(task, task.state, error)

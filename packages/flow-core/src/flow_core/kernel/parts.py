@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flow_core.kernel.reactor import Reactor
     from flow_core.observe.logging import RunLog
     from flow_core.observe.pump import EventPump
+    from flow_core.observe.run_logger import RunLogger
     from flow_core.observe.usage import UsageTracker
     from flow_core.staging.manager import StagingManager
 
@@ -29,6 +30,7 @@ class Parts:
     config: Config
     info: RunInfo
     reactor: Reactor
+    logger: RunLogger
     executors: dict[str, Executor] = field(default_factory=dict)
     run_log: RunLog | None = None
     gate: Gate | None = None

@@ -27,7 +27,7 @@ class _Here(threading.local):
     """Whether this thread is at work here: its events then wait for it, so that nothing recurses."""
 
     busy = False
-    interrupted = False
+    interrupted: BaseException | None = None
 
 
 class Reactor:
@@ -111,16 +111,17 @@ class Reactor:
             here.busy = False
         if callbacks:
             run_callbacks(callbacks)
-        if here.interrupted:
-            here.interrupted = False
-            raise KeyboardInterrupt
+        error = here.interrupted
+        if error is not None:
+            here.interrupted = None
+            raise error
 
-    def defer_interrupt(self) -> bool:
-        """On the main thread, in a signal handler: keep a Ctrl-C for the end of the work here, but not a second one."""
+    def defer(self, error: BaseException) -> bool:
+        """In a signal handler: keep its exception for the end of this thread's work here, but not a second one."""
         here = self._here
-        if not here.busy or here.interrupted:
+        if not here.busy or here.interrupted is not None:
             return False
-        here.interrupted = True
+        here.interrupted = error
         return True
 
     # -- how

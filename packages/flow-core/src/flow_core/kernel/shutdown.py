@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from flow_core.futures.lean import settle_quietly
 from flow_core.interfaces.events import EventKind, RunEnded
 from flow_core.kernel.interrupts import guard, unguard
 from flow_core.kernel.summary import summarize
+from flow_core.observe.run_logger import lines_of
 
 if TYPE_CHECKING:
     from flow_core.interfaces.executor import Executor
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from flow_core.staging.manager import StagingManager
 
 _EXIT_S = 30.0
-_logger = logging.getLogger("flow.kernel")
 _open: set[Closing] = set()
 
 
@@ -35,12 +36,13 @@ class Closing:
         self.parts = parts
         self._lock = threading.Lock()
         self._begun = False
+        self._exit_code = 0
         self._done = threading.Event()
 
     def begin(self) -> None:
         """The kernel is whole: from now on the end of the process cleans it up."""
         _open.add(self)
-        guard(self.parts.reactor)
+        guard(self)
         atexit.register(self._at_exit)
 
     def undo(self) -> None:
@@ -51,6 +53,15 @@ class Closing:
             if part is not None:
                 part.close()
 
+    def defer(self, error: BaseException) -> bool:
+        """In a signal handler: keep its exception while this thread is in the midst of the graph's own steps."""
+        return self.parts.reactor.defer(error)
+
+    def end(self, timeout_s: float) -> None:
+        """Clean up since the process ends by a signal."""
+        self._exit_code = 128 + signal.SIGTERM
+        self.cleanup(timeout_s)
+
     def cleanup(self, timeout_s: float) -> None:
         """Clean up, or wait for the one who does."""
         with self._lock:
@@ -59,27 +70,35 @@ class Closing:
             self._done.wait(timeout_s)
             return
         try:
-            _clean_up(self.parts, time.monotonic() + timeout_s)
+            with lines_of(self.parts.info.run_id):
+                _clean_up(self.parts, time.monotonic() + timeout_s, self._exit_code)
         finally:
             _open.discard(self)
-            unguard(self.parts.reactor)
+            unguard(self)
             atexit.unregister(self._at_exit)
             self._done.set()
 
     def _at_exit(self) -> None:
-        if self._begun or self.parts.refusal is not None:
+        if self._begun:
+            self._done.wait(_EXIT_S)  # another thread is at it
             return
+        if self.parts.refusal is not None:
+            return
+        if hasattr(sys, "last_value"):  # the script ended by an exception
+            self._exit_code = 1
         unfinished = summarize(self.parts.reactor).unfinished
         if unfinished:
             were = "tasks were" if unfinished > 1 else "task was"
             _say(
+                self.parts.logger,
                 f"flow: {unfinished} unfinished {were} cancelled at exit; wait for results, or for all tasks with "
-                "dfk().wait_for_current_tasks()"
+                "dfk().wait_for_current_tasks()",
             )
         self.cleanup(_EXIT_S)
 
     def disable_after_fork(self) -> None:
         """In a forked child: refuse calls, and let nobody wait for what only the parent can finish."""
+        self._begun = False
         parts = self.parts
         parts.refusal = "this process was forked from the one that loaded the Config: load one here, or call it there"
         core = parts.reactor.core
@@ -91,15 +110,15 @@ class Closing:
             settle_quietly([(task.future, None, error)])
 
 
-def _say(line: str) -> None:
-    _logger.warning("%s", line)
+def _say(logger: logging.Logger, line: str) -> None:
+    logger.warning("%s", line)
     try:
         print(line, file=sys.stderr, flush=True)  # noqa: T201  (whoever leaves tasks behind must hear of it)
     except (OSError, ValueError):
         return
 
 
-def _clean_up(parts: Parts, deadline: float) -> None:
+def _clean_up(parts: Parts, deadline: float, exit_code: int) -> None:
     """Each step is tried whatever became of those before it."""
     parts.refusal = parts.refusal or "its Config was cleaned up: load one again with flow.load()"
     reactor = parts.reactor
@@ -111,14 +130,14 @@ def _clean_up(parts: Parts, deadline: float) -> None:
         ("close the memoizer", lambda: _close(parts.memoizer)),
         ("close staging", lambda: _close(parts.staging)),
         ("close the sinks", lambda: _close_sinks(parts, deadline)),
-        ("tell the usage", lambda: _tell_usage(parts)),
+        ("tell the usage", lambda: _tell_usage(parts, exit_code)),
     ]
     for what, step in steps:
         try:
             step()
         except Exception:
-            _logger.exception("Cleaning up: could not %s", what)
-    _logger.info("Run %s ended: %s", parts.info.run_id, summarize(reactor))
+            parts.logger.exception("Cleaning up: could not %s", what)
+    parts.logger.info("Run %s ended: %s", parts.info.run_id, summarize(reactor))
     if parts.run_log is not None:
         parts.run_log.close()
 
@@ -129,7 +148,7 @@ def _cancel_all(parts: Parts) -> None:
     unfinished = summarize(parts.reactor).unfinished
     parts.reactor.post(parts.reactor.core.close, None)
     if unfinished:
-        _logger.info("%d unfinished tasks are cancelled", unfinished)
+        parts.logger.info("%d unfinished tasks are cancelled", unfinished)
 
 
 def _close(part: Memoizer | StagingManager | None) -> None:
@@ -147,7 +166,10 @@ def _shut_down_executors(parts: Parts, deadline: float) -> None:
     executors = [*parts.executors.values(), *([] if parts.bodies is None else [parts.bodies])]
     threads = [
         threading.Thread(
-            target=_shut_down, args=(executor, deadline), name=f"flow-shutdown-{executor.label}", daemon=True
+            target=_shut_down,
+            args=(parts.logger, executor, deadline),
+            name=f"flow-shutdown-{executor.label}",
+            daemon=True,
         )
         for executor in executors
         if executor.managed
@@ -157,17 +179,17 @@ def _shut_down_executors(parts: Parts, deadline: float) -> None:
     for thread in threads:
         thread.join(max(0.1, deadline - time.monotonic()))
         if thread.is_alive():
-            _logger.warning("An executor did not shut down in time and was left behind (%s)", thread.name)
+            parts.logger.warning("An executor did not shut down in time and was left behind (%s)", thread.name)
 
 
-def _shut_down(executor: Executor, deadline: float) -> None:
+def _shut_down(logger: logging.Logger, executor: Executor, deadline: float) -> None:
     try:
         report = executor.shutdown(max(0.1, (deadline - time.monotonic()) * 0.8))
     except Exception:
-        _logger.exception("Executor %r could not be shut down", executor.label)
+        logger.exception("Executor %r could not be shut down", executor.label)
         return
     for forced in report.forced:
-        _logger.warning("Executor %r was forced to end: %s", executor.label, forced)
+        logger.warning("Executor %r was forced to end: %s", executor.label, forced)
 
 
 def _close_sinks(parts: Parts, deadline: float) -> None:
@@ -180,13 +202,13 @@ def _close_sinks(parts: Parts, deadline: float) -> None:
         pump.post(RunEnded(time.time_ns(), parts.info.run_id, s.completed, failed, s.memoized, s.cancelled))
     lost = pump.close(max(1.0, deadline - time.monotonic()))
     if lost:
-        _logger.warning("%d events of this run were not recorded", lost)
+        parts.logger.warning("%d events of this run were not recorded", lost)
 
 
-def _tell_usage(parts: Parts) -> None:
+def _tell_usage(parts: Parts, exit_code: int) -> None:
     if parts.usage is not None:
         s = summarize(parts.reactor)
-        parts.usage.end(len(parts.executors), s.submitted, s.failed + s.dep_failed)
+        parts.usage.end(len(parts.executors), s.submitted, s.failed + s.dep_failed, exit_code)
 
 
 def _after_fork_in_child() -> None:

@@ -45,7 +45,6 @@ class Teller:
         tasks: Whether submissions and ends of tasks are wanted.
         tries: Whether launches, starts and ends of tries are wanted.
         states: Whether other changes of state are wanted.
-        debug: Whether the log takes a line a task; looked at once a run.
     """
 
     def __init__(self, pump: Pump, logger: logging.Logger) -> None:
@@ -53,9 +52,20 @@ class Teller:
         self.tasks = EventKind.TASK in pump.wants
         self.tries = EventKind.TRY in pump.wants
         self.states = EventKind.STATE in pump.wants
-        self.debug = logger.isEnabledFor(logging.DEBUG)
         self._append = pump.append
         self._logger = logger
+        self._told: set[str] = set()
+
+    @property
+    def debug(self) -> bool:
+        """Whether a log takes a line a task now; asked once a batch."""
+        return self._logger.isEnabledFor(logging.DEBUG)
+
+    def once(self, message: str, *args: object) -> None:
+        """Log something that may happen to very many tasks: the first of a run at INFO, the others at DEBUG."""
+        level = logging.DEBUG if message in self._told else logging.INFO
+        self._told.add(message)
+        self._logger.log(level, message, *args)
 
     def submitted(self, task: Task, depends: Sequence[int], executors: Sequence[str], parent: int | None) -> None:
         """An app was called."""
@@ -131,7 +141,7 @@ class Teller:
         """A task ended."""
         if task.state is State.failed and task.error is not None:
             self._logger.info("%s failed: %s", task, one_line(task.error))
-        elif self.debug:
+        else:
             self._logger.debug("%s ended as %s", task, task.state.name)
         if self.tasks:
             self._append(self._end_record(task))

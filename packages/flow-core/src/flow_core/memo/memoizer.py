@@ -17,10 +17,11 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flow_core.checkpoint.log import CheckpointLog
+from flow_core.checkpoint.period import period_seconds
 from flow_core.checkpoint.reader import CheckpointReader, Record, checkpoint_file
 from flow_core.checkpoint.record import PYTHON, Meta, pack
 from flow_core.errors import BadCheckpoint, ConfigurationError
@@ -79,7 +80,7 @@ class BasicMemoizer(Memoizer):
         self.enabled = enabled
         self.loaded = 0
         self._mode = checkpoint_mode
-        self._period_s = period_seconds(checkpoint_period)
+        self._period_s = _DEFAULT_PERIOD_S if checkpoint_period is None else period_seconds(checkpoint_period)
         self._logger = logger if logger is not None else logging.getLogger("flow.memo")
         self._log = CheckpointLog(Path(checkpoint_dir).absolute())
         self._table: dict[bytes, Kept | Filed] = {}
@@ -94,8 +95,7 @@ class BasicMemoizer(Memoizer):
         self._closed = False
         self._complained: set[str] = set()
         if enabled:
-            for place in checkpoint_files:
-                self._load(checkpoint_file(place).absolute())
+            self.load(checkpoint_files)
 
     # -- the interface
 
@@ -145,6 +145,15 @@ class BasicMemoizer(Memoizer):
         except OSError as error:
             raise BadCheckpoint(f"the checkpoint {self._log.directory} could not be written: {error}") from error
         return self._log.directory
+
+    def load(self, checkpoints: Sequence[str | os.PathLike[str]]) -> Mapping[bytes, Stored]:
+        """Read more checkpoints; return what was found in them, by digest. Raises BadCheckpoint."""
+        found: set[bytes] = set()
+        if self.enabled:
+            for place in checkpoints:
+                found |= self._load(checkpoint_file(place).absolute())
+        with self._lock:
+            return {digest: self._table[digest] for digest in found}
 
     def explain(self, key: MemoKey) -> MissReason:
         """Say in which part a key differs from the nearest of the last 1000 entries of the same app."""
@@ -251,16 +260,20 @@ class BasicMemoizer(Memoizer):
 
     # -- reading earlier checkpoints
 
-    def _load(self, path: Path) -> None:
+    def _load(self, path: Path) -> set[bytes]:
         reader = CheckpointReader(path)
         count = 0
+        found = set()
         for record in reader:
-            self._take(path, record)
+            with self._lock:
+                self._take(path, record)
+            found.add(record.meta.digest)
             count += 1
         for damage in reader.damages:
             self._logger.warning("Checkpoint %s; what is before is used", damage)
         self.loaded += count
         self._logger.info("Loaded %d results from checkpoint %s", count, path.parent)
+        return found
 
     def _take(self, path: Path, record: Record) -> None:
         meta = record.meta
@@ -279,25 +292,6 @@ class BasicMemoizer(Memoizer):
         if known is None:
             known = self._candidates[app] = deque(maxlen=_CANDIDATES)
         known.append(candidate)
-
-
-def period_seconds(period: str | float | None) -> float:
-    """Return a checkpoint period in seconds; 30 minutes for None.
-
-    Raises:
-        ConfigurationError: it is neither ``HH:MM:SS`` nor a positive number of seconds.
-    """
-    if period is None:
-        return _DEFAULT_PERIOD_S
-    if isinstance(period, str):
-        fields = period.split(":")
-        if len(fields) == 3 and all(field.isdecimal() for field in fields):
-            hours, minutes, seconds = (int(field) for field in fields)
-            if minutes < 60 and seconds < 60 and hours + minutes + seconds > 0:
-                return float(3600 * hours + 60 * minutes + seconds)
-    elif isinstance(period, (int, float)) and not isinstance(period, bool) and period > 0:
-        return float(period)
-    raise ConfigurationError(f"checkpoint_period={period!r} is neither 'HH:MM:SS' nor a positive number of seconds")
 
 
 def _meta(entry: MemoEntry, now: int) -> Meta:

@@ -7,9 +7,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from flow_core.interfaces.events import Event, EventKind, EventsLost
-from flow_core.interfaces.sinks import EventSink
+from flow_core.interfaces.sinks import EventSink, RecordSink
+from flow_core.observe.run_logger import lines_of
 
 _BATCH = 2000
 _WAIT_S = 60.0
@@ -23,23 +25,32 @@ class Lane:
         name: The sink's type name, for messages.
         wants: The kinds it takes; NONE once it is disabled.
         lost: Events that did not reach the sink.
+        takes_records: Whether it is fed records of all kinds as they are, not events of those it wants.
     """
 
     def __init__(
-        self, sink: EventSink, logger: logging.Logger, limit: int, on_disabled: Callable[[Lane, int, str], None]
+        self,
+        sink: EventSink,
+        logger: logging.Logger,
+        limit: int,
+        on_disabled: Callable[[Lane, int, str], None],
+        run_id: str = "",
     ) -> None:
-        """Take a started sink, and how many events may wait for it.
+        """Take a started sink, and how many events may wait for it. What the sink logs is the run's of this id.
 
         ``on_disabled`` is called once, on the lane's thread, with the number of events lost and the reason.
         """
         self.name = type(sink).__name__
         self.wants = EventKind(sink.wants)
         self.lost = 0
+        self.takes_records = isinstance(sink, RecordSink)
         self._sink = sink
+        self._hand_over: Callable[[Any], None] = sink.emit_records if isinstance(sink, RecordSink) else sink.emit
         self._logger = logger
         self._limit = limit
+        self._run_id = run_id
         self._on_disabled = on_disabled
-        self._queue: deque[Event] = deque()
+        self._queue: deque[tuple[object, ...] | Event] = deque()
         self._changed = threading.Condition()
         self._gap = 0
         self._in_hand = 0
@@ -52,7 +63,7 @@ class Lane:
         """Start the thread."""
         self._thread.start()
 
-    def put(self, events: Sequence[Event]) -> None:
+    def put(self, events: Sequence[tuple[object, ...] | Event]) -> None:
         """Queue events for the sink; those beyond the limit are dropped and counted. Never blocks on the sink."""
         with self._changed:
             if not self.wants:
@@ -96,12 +107,13 @@ class Lane:
             return self.lost + self._left
 
     def _run(self) -> None:
-        while (batch := self._take()) is not None:
-            if batch:
-                self._emit(batch)
-        self._close()
+        with lines_of(self._run_id):
+            while (batch := self._take()) is not None:
+                if batch:
+                    self._emit(batch)
+            self._close()
 
-    def _take(self) -> list[Event] | None:
+    def _take(self) -> list[tuple[object, ...] | Event] | None:
         """Return the next events, an empty list after a long wait, None at the end."""
         with self._changed:
             if not self._queue and self._deadline is None:
@@ -114,16 +126,16 @@ class Lane:
             self._in_hand = len(batch)
             return batch
 
-    def _last_gap(self) -> list[Event] | None:
+    def _last_gap(self) -> list[tuple[object, ...] | Event] | None:
         gap, self._gap = self._gap, 0
         if not gap or EventKind.LOG not in self.wants:
             return None
         return [EventsLost(time.time_ns(), gap, f"sink {self.name} was too slow")]
 
-    def _emit(self, batch: list[Event]) -> None:
+    def _emit(self, batch: list[tuple[object, ...] | Event]) -> None:
         self._emitting_since = time.monotonic()
         try:
-            self._sink.emit(batch)
+            self._hand_over(batch)
         except Exception as error:
             self._disable(len(batch), error)
         finally:

@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
+from flow_core.observe.run_logger import OnlyRun
+
 ROOT = "flow"
 FORMAT = "%(asctime)s.%(msecs)03d %(name)s:%(lineno)d [%(levelname)s] %(message)s"
 DATE_FORMAT = "%Y-%m-%d %H:%M:%S"
@@ -78,13 +80,16 @@ class RunLog:
         _remove(ROOT, self._handler)
 
 
-def open_run_log(run_dir: str | os.PathLike[str], fmt: str = "text", level: int = logging.INFO) -> RunLog:
+def open_run_log(
+    run_dir: str | os.PathLike[str], fmt: str = "text", level: int = logging.INFO, run_id: str | None = None
+) -> RunLog:
     """Begin ``flow.log`` in a run's directory, which must exist.
 
     Args:
         run_dir: The run's directory.
         fmt: ``text``, or ``json`` for one object a line.
         level: The least level that is written.
+        run_id: Leave out lines that are marked as another run's (``run_logger``); None writes all.
 
     Raises:
         ValueError: the format is unknown.
@@ -96,6 +101,8 @@ def open_run_log(run_dir: str | os.PathLike[str], fmt: str = "text", level: int 
     handler = _prepared(logging.FileHandler(path, encoding="utf-8", errors="backslashreplace"), level, None)
     if fmt == "json":
         handler.setFormatter(JsonFormatter())
+    if run_id is not None:
+        handler.addFilter(OnlyRun(run_id))
     _add(ROOT, handler)
     return RunLog(path, handler)
 

@@ -56,6 +56,8 @@ class EventPump:
         self._soft_limit = soft_limit
         self._hard_limit = hard_limit
         self._lanes: list[Lane] = []
+        self._whole: list[Lane] = []
+        self._choosy: list[Lane] = []
         self._routes: dict[object, list[Lane]] = {}
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -75,7 +77,10 @@ class EventPump:
             for sink in started:
                 sink.close(1.0)
             raise
-        self._lanes = [Lane(sink, self._logger, self._hard_limit, self._disabled) for sink in self._sinks]
+        run_id = self._run_info.run_id
+        self._lanes = [Lane(sink, self._logger, self._hard_limit, self._disabled, run_id) for sink in self._sinks]
+        self._whole = [lane for lane in self._lanes if lane.takes_records]
+        self._choosy = [lane for lane in self._lanes if not lane.takes_records]
         self._update_wants()
         if not self._lanes:
             return
@@ -160,7 +165,11 @@ class EventPump:
         return [self._queue.popleft() for _ in range(min(_CHUNK, len(self._queue)))]
 
     def _hand_over(self, chunk: Sequence[tuple[object, ...] | Event]) -> None:
-        batches: dict[Lane, list[Event]] = {lane: [] for lane in self._lanes}
+        for lane in self._whole:
+            lane.put(chunk)
+        if not self._choosy:
+            return
+        batches: dict[Lane, list[Event]] = {lane: [] for lane in self._choosy}
         routes = self._routes
         for item in chunk:
             cls = item[0] if isinstance(item, tuple) else type(item)
@@ -179,7 +188,7 @@ class EventPump:
 
     def _route(self, cls: object) -> list[Lane]:
         kind = getattr(cls, "kind", None)
-        route = [lane for lane in self._lanes if isinstance(kind, EventKind) and kind in lane.wants]
+        route = [lane for lane in self._choosy if isinstance(kind, EventKind) and kind in lane.wants]
         if not isinstance(kind, EventKind):
             self._logger.error("Not an event: %r; it is dropped", cls)
         self._routes[cls] = route
