@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flow_staging.transfer.failures import Refused
-from flow_staging.transfer.publish import Partial, place
+from flow_staging.transfer.publish import Partial, duplicate
 
 
 def names(directory: Path) -> list[str]:
@@ -136,21 +137,33 @@ def test_a_file_where_a_directory_should_be_is_an_error(tmp_path):
         pass
 
 
-def test_placing_links_and_replaces(tmp_path):
-    (tmp_path / "source").write_bytes(b"1")
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_copy_is_a_file_of_its_own(tmp_path, monkeypatch, quick):
+    def refuse(*_args: object) -> int:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    if not quick:
+        monkeypatch.setattr(os, "copy_file_range", refuse)
+    (tmp_path / "source").write_bytes(b"1" * 3_000_000)
     (tmp_path / "final").write_bytes(b"old")
-    place(tmp_path / "source", tmp_path / "final")
-    place(tmp_path / "source", tmp_path / "final")
-    assert (tmp_path / "final").stat().st_ino == (tmp_path / "source").stat().st_ino
+    with (tmp_path / "source").open("rb") as source, Partial(tmp_path / "final") as part:
+        duplicate(source, part)
+        part.publish()
+    assert (tmp_path / "final").read_bytes() == b"1" * 3_000_000
+    assert (tmp_path / "final").stat().st_ino != (tmp_path / "source").stat().st_ino
     assert names(tmp_path) == ["final", "source"]
 
 
-def test_placing_copies_where_links_are_not_possible(tmp_path, monkeypatch):
-    def refuse(*_args: object) -> None:
-        raise PermissionError(1, "Operation not permitted")
+def test_a_copy_onto_a_full_disk_says_so(tmp_path, monkeypatch):
+    def full(*_args: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "copy_file_range", full)
     (tmp_path / "source").write_bytes(b"1")
-    place(tmp_path / "source", tmp_path / "final")
-    assert (tmp_path / "final").read_bytes() == b"1"
-    assert names(tmp_path) == ["final", "source"]
+    with (
+        (tmp_path / "source").open("rb") as source,
+        pytest.raises(Refused, match="the disk is full"),
+        Partial(tmp_path / "final") as part,
+    ):
+        duplicate(source, part)
+    assert names(tmp_path) == ["source"]

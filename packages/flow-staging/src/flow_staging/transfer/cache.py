@@ -7,26 +7,28 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flow_core.errors import ConfigurationError
 from flow_staging.transfer.failures import Refused
-from flow_staging.transfer.publish import place
+from flow_staging.transfer.publish import Partial, duplicate
 from flow_staging.transfer.retry import Control
 
 DIRECTORY = ".flow-cache"
 _POLL_FIRST_S, _POLL_LAST_S = 0.005, 0.25
+_PAST_NS = 3_000_000_000  # longer than the coarsest clock of a file system ticks
 
 
 @dataclass(frozen=True, slots=True)
 class CachePolicy:
     """How much is kept.
 
-    Contents are shared with the staged files by hard links and cost no space while these exist. An app that writes
-    into its own input in place changes the content for those who have the same file; the cache notices that and
-    fetches anew. Where apps do so while others read, give the method ``cache=None``.
+    A content is one file on disk with the first staged file that holds it, and costs no space while that exists.
+    Any other path gets a copy of its own (sharing blocks where the file system can), so an app that writes into its
+    own input never changes that of another path; the cache notices it and fetches anew.
 
     Attributes:
         max_bytes: Sum of the sizes kept in one working directory; the longest unused go first.
@@ -83,6 +85,30 @@ class ContentCache:
             os.close(fd)
 
 
+@dataclass(frozen=True, slots=True)
+class _Signature:
+    """What the file system says of a content that nobody has written to since.
+
+    The time of change is set into the past when a content is kept, so that a write shows however soon it comes. Tools
+    that put it back afterwards are found by the time of the last change of the inode, unless names of the file came
+    or went meanwhile, which change that too.
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    links: int
+
+    @classmethod
+    def of(cls, fd: int) -> _Signature:
+        state = os.fstat(fd)  # of an open file: what network file systems know of one that is not may be old
+        return cls(state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_nlink)
+
+    def fits(self, now: _Signature) -> bool:
+        same = (self.size, self.mtime_ns) == (now.size, now.mtime_ns)
+        return same and (self.ctime_ns == now.ctime_ns or self.links != now.links)
+
+
 class Entry:
     """One content of a cache, held by one user.
 
@@ -99,22 +125,51 @@ class Entry:
         self.validator = self._valid()
 
     def place(self, path: Path) -> bool:
-        """Put the content at a path; False if it is not here any more. Raises Refused."""
+        """Put the content at a path; False if it is not here any more, unchanged. Raises Refused."""
         try:
-            if not self._valid():
+            if not self._valid() or not self._placed(path):
                 self.validator = ""
                 return False
-            place(self._data, path)
             os.utime(self._record)  # the time of the last use
         except FileNotFoundError:
             self.validator = ""
             return False
         return True
 
+    def _placed(self, path: Path) -> bool:
+        """Leave a path that has the content; else give it the content's own file if no path has it, or a copy."""
+        with self._data.open("rb") as source:
+            state = os.fstat(source.fileno())
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(state, path.lstat()):
+                    return True
+            with Partial(path) as part:
+                if state.st_nlink == 1 and self._linked(part):
+                    return True
+                duplicate(source, part)
+                if not self._valid():  # written to while it was copied
+                    return False
+                part.publish()
+        return True
+
+    def _linked(self, part: Partial) -> bool:
+        """Put the content's own file at a path; False where there are no links."""
+        link = part.path.with_suffix(".link")
+        try:
+            os.link(self._data, link)
+            os.replace(link, part.final)
+            self.published()
+        except OSError:
+            return False
+        finally:
+            link.unlink(missing_ok=True)
+        return True
+
     def keep(self, path: Path, validator: str) -> None:
         """Keep the content of a file of the same file system, and throw out what no longer fits.
 
-        Never fails a transfer: what cannot be kept is not kept.
+        Never fails a transfer: what cannot be kept is not kept. To be called before the file is published, and
+        ``published`` after it.
         """
         try:
             size = path.stat().st_size
@@ -124,22 +179,40 @@ class Entry:
         except OSError:
             _remove(self._root, self._key)
 
+    def published(self) -> None:
+        """Note that the content's file got another name, unless it was written to at once."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            validator, signature = self._noted()
+            now = self._now()
+            if (now.size, now.mtime_ns) == (signature.size, signature.mtime_ns):
+                self._note(validator, now)
+
     def _store(self, path: Path, validator: str) -> None:
         _remove(self._root, self._key)
+        past = time.time_ns() - _PAST_NS
+        os.utime(path, ns=(past, past))
         os.link(path, self._data)
-        state = self._data.stat()
-        record = {"validator": validator, "size": state.st_size, "mtime_ns": state.st_mtime_ns}
+        self._note(validator, self._now())
+
+    def _now(self) -> _Signature:
+        with self._data.open("rb") as data:
+            return _Signature.of(data.fileno())
+
+    def _noted(self) -> tuple[str, _Signature]:
+        record = json.loads(self._record.read_text())
+        return str(record.pop("validator")), _Signature(**record)
+
+    def _note(self, validator: str, signature: _Signature) -> None:
         temporary = self._record.with_suffix(".new")
-        temporary.write_text(json.dumps(record))
+        temporary.write_text(json.dumps({"validator": validator, **asdict(signature)}))
         os.replace(temporary, self._record)
 
     def _valid(self) -> str:
         try:
-            record = json.loads(self._record.read_text())
-            state = self._data.stat()
-            if (state.st_size, state.st_mtime_ns) == (record["size"], record["mtime_ns"]):
-                return str(record["validator"])
-        except (OSError, ValueError, KeyError, TypeError):
+            validator, signature = self._noted()
+            if signature.fits(self._now()):
+                return validator
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass
         _remove(self._root, self._key)
         return ""

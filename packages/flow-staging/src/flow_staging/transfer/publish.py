@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
 import secrets
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from flow_staging.transfer.failures import local_failure
 
 _SUFFIX = ".part"
 _SLOTS = 16
+_CHUNK = 1 << 20
+_AT_ONCE = 64 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Partial:
@@ -67,6 +72,12 @@ class Partial:
         except OSError as error:
             raise local_failure(error, f"cannot write {self.final}") from error
 
+    def take(self, source: BinaryIO) -> bool:
+        """Append what the system can copy at once from where a file stands; False at its end. Raises OSError."""
+        copied = os.copy_file_range(source.fileno(), self._fd, _AT_ONCE)
+        self.size += copied
+        return copied > 0
+
     def truncate(self) -> None:
         """Throw away what was written."""
         os.ftruncate(self._fd, 0)
@@ -103,33 +114,26 @@ class Partial:
             os.close(fd)
 
 
-def place(source: Path, final: Path) -> None:
-    """Make ``final`` the same content as ``source``, at once: by a hard link, else by a copy.
+def duplicate(source: BinaryIO, part: Partial) -> None:
+    """Write the content of an open file into a part, sharing blocks on disk where the file system can.
 
     Raises:
-        FileNotFoundError: ``source`` is gone.
-        Refused: the file system does not let us write ``final``.
+        Refused: the file system does not let us write.
+        OSError: ``source`` cannot be read.
     """
-    if final.exists() and os.path.samefile(source, final):
+    source.seek(0)
+    try:
+        while part.take(source):
+            pass
+    except (OSError, AttributeError) as error:  # another file system, or a system that cannot
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise local_failure(error, f"cannot write {part.final}") from error
+    if part.size == os.fstat(source.fileno()).st_size:
         return
-    with Partial(final) as part:
-        link = part.path.with_suffix(".link")
-        try:
-            os.link(source, link)
-        except FileNotFoundError:
-            raise
-        except OSError:  # another file system, or one without links
-            with source.open("rb") as stream:
-                while chunk := stream.read(1 << 20):
-                    part.write(chunk)
-            part.publish()
-            return
-        try:
-            os.replace(link, final)
-        except OSError as error:
-            raise local_failure(error, f"cannot write {final}") from error
-        finally:
-            link.unlink(missing_ok=True)  # rename keeps both names where they already were one file
+    source.seek(0)
+    part.truncate()
+    while chunk := source.read(_CHUNK):
+        part.write(chunk)
 
 
 def _prefix(final: Path) -> str:

@@ -91,6 +91,8 @@ def _receive_into(source: Source, path: Path, policy: RetryPolicy, control: Cont
             if entry is not None and remote.validator:
                 entry.keep(part.path, remote.validator)
             part.publish()
+            if entry is not None:
+                entry.published()
             return
     assert entry is not None
     if not entry.place(path):  # changed or removed by someone since we asked
