@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,16 @@ import pytest
 
 import flow_core as flow
 from flow_core.errors import KernelClosedError
+from flow_core.executors.threads import ThreadPoolExecutor
+from flow_core.files import File
 from flow_core.graph.core import Core
 from flow_core.graph.effects import Effect
 from flow_core.graph.retry import Budgets
+from flow_core.interfaces.call import NodeContext, TaskStep
 from flow_core.interfaces.events import (
     Event,
     EventKind,
+    FileStaged,
     RunEnded,
     RunStarted,
     TaskChanged,
@@ -27,8 +33,10 @@ from flow_core.interfaces.events import (
 )
 from flow_core.interfaces.sampler import SamplerSpec
 from flow_core.interfaces.sinks import RunInfo
+from flow_core.interfaces.staging import Direction, Staging, Transfer
 from flow_core.kernel.kernel import DataFlowKernel
 from flow_core.kernel.reactor import Reactor
+from flow_core.staging.noop import NoOpFileStaging
 from flow_core.testing import MemoryExecutor
 
 
@@ -191,6 +199,66 @@ def test_an_event_that_cannot_be_handled_is_counted_and_the_next_goes_on(caplog:
     assert seen.is_set()
     assert reactor.bugs == 1
     assert "bug of Flow" in caplog.text
+
+
+class Fetching(Staging):
+    """Brings ``made:`` files in on the submit side; ``made://gone`` cannot be had."""
+
+    def can_stage_in(self, file: File) -> bool:
+        return file.scheme == "made"
+
+    can_stage_out = can_stage_in
+
+    def stage(self, transfers: Sequence[Transfer]) -> Future[None] | None:
+        for transfer in transfers:
+            if transfer.file.netloc == "gone":
+                raise OSError("no such thing")
+            if transfer.direction is Direction.IN:
+                transfer.local_path.write_text("12345")
+        return None
+
+
+class OnNode(Staging):
+    """Brings ``node:`` files in on the node."""
+
+    def can_stage_in(self, file: File) -> bool:
+        return file.scheme == "node"
+
+    def step(self, transfers: Sequence[Transfer]) -> TaskStep | None:
+        return Fetched(tuple(transfers))
+
+
+@dataclass(frozen=True)
+class Fetched:
+    transfers: tuple[Transfer, ...]
+
+    def run(self, inner: Callable[[], object], where: NodeContext) -> object:
+        return inner()
+
+
+def test_files_that_were_moved_are_told_of(tmp_path: Path) -> None:
+    sink = Sink(EventKind.FILE)
+    executor = ThreadPoolExecutor(storage_access=[Fetching(), OnNode(), NoOpFileStaging()])
+    kernel = DataFlowKernel(flow.Config(executors=[executor], run_dir=tmp_path / "runinfo", sinks=[sink]))
+
+    @flow.python_app(data_flow_kernel=kernel)
+    def copy(inputs: Sequence[Any], outputs: Sequence[Any] = ()) -> None:
+        for output in outputs:
+            Path(output).write_text("123")
+
+    files = ["made://host/a", "node://host/b"]
+    copy(inputs=[File(url) for url in files], outputs=[File("made://host/c"), tmp_path / "local"]).result(10)
+    assert copy(inputs=[File("made://gone/d")]).exception(10) is not None
+    kernel.cleanup()
+    told = {event.url: event for event in sink.events if isinstance(event, FileStaged)}
+    assert {url: (event.direction, event.size, event.task_id) for url, event in told.items()} == {
+        "made://host/a": ("in", 5, 0),
+        "node://host/b": ("in", -1, 0),
+        "made://host/c": ("out", 3, 0),
+        "made://gone/d": ("in", -1, 1),
+    }
+    assert told["made://host/a"].local_path == str(kernel.run_dir / "staged" / "a")
+    assert "no such thing" in told["made://gone/d"].error
 
 
 def test_calls_are_held_back_while_a_sink_is_far_behind(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, NamedTuple
 
 import pytest
@@ -108,7 +109,9 @@ def planned(
     options: CallOptions = NO_OPTIONS,
     **kwargs: Any,
 ) -> StagingPlan:
-    return (manager or StagingManager([])).plan(7, on, app.definition, args, kwargs, options)
+    return (manager or StagingManager([], run_dir=Path(gettempdir()) / "flow-staging-tests")).plan(
+        7, on, app.definition, args, kwargs, options
+    )
 
 
 def outputs(*urls: str) -> dict[str, Any]:
@@ -160,14 +163,47 @@ def test_remote_files_come_into_the_working_directory_of_each_executor() -> None
     assert file.local_path is None
 
 
-def test_files_are_found_at_any_place_in_the_arguments() -> None:
+def test_without_a_working_directory_files_come_into_the_runs_own(tmp_path: Path) -> None:
+    manager, file = StagingManager([], run_dir=tmp_path), File("http://host/data.csv")
+    plan = planned(read, on=executor(OnSubmitSide()), manager=manager, inputs=[file], **outputs("http://host/out"))
+    assert plan.kwargs["inputs"] == [file.at(tmp_path / "staged" / "data.csv")]
+    assert plan.outputs[0].filepath == str(tmp_path / "staged" / "out")
+
+
+def test_what_a_node_moves_is_placed_below_where_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = File("node://host/a")
+    for run_dir, folder in ((tmp_path / "runinfo" / "000", "runinfo/000/staged"), (Path("/elsewhere"), "staged-")):
+        manager = StagingManager([], run_dir=run_dir)
+        plan = planned(read, on=executor(OnNode()), manager=manager, inputs=[file])
+        path = plan.on_node[0].local_path
+        assert not path.is_absolute()
+        assert str(path).startswith(folder)
+
+
+def test_directories_are_made_before_files_come_in_on_the_submit_side(tmp_path: Path) -> None:
+    class Writes(OnSubmitSide):
+        def stage(self, transfers: Sequence[Transfer]) -> Future[None] | None:
+            for transfer in transfers:
+                transfer.local_path.write_text("here")
+            return None
+
+    on = executor(Writes(), working_dir=str(tmp_path / "not" / "yet"))
+    plan = planned(read, on=on, inputs=[File("http://host/a")])
+    assert plan.stage_in is not None
+    assert plan.stage_in().result(10) is None
+    assert (tmp_path / "not" / "yet" / "a").read_text() == "here"
+
+
+def test_files_are_found_at_any_place_in_the_arguments(tmp_path: Path) -> None:
     class Pair(NamedTuple):
         a: Any
         b: Any
 
     file, web = File("http://host/f"), OnSubmitSide()
-    here = file.at("/w/f")
-    plan = planned(plain, file, [1, {"k": file}], Pair(file, 2), on=executor(web, working_dir="/w"), x=(file,))
+    here = file.at(tmp_path / "f")
+    on = executor(web, working_dir=str(tmp_path))
+    plan = planned(plain, file, [1, {"k": file}], Pair(file, 2), on=on, x=(file,))
     assert plan.args == (here, [1, {"k": here}], Pair(here, 2))
     assert plan.kwargs == {"x": (here,)}
     assert plan.stage_in is not None
@@ -280,6 +316,18 @@ def test_methods_that_were_used_are_closed_once() -> None:
     assert (used.closed, unused.closed) == (1, 0)
 
 
+def test_a_method_that_kernels_share_is_closed_by_the_last_of_them() -> None:
+    web = OnSubmitSide()
+    one, two = StagingManager([web]), StagingManager([web])
+    for manager in (one, two, one):
+        planned(read, on=executor(), manager=manager, inputs=[File("http://host/a")])
+    one.close()
+    one.close()
+    assert web.closed == 0
+    two.close()
+    assert web.closed == 1
+
+
 # -- moving on the submit side
 
 
@@ -305,8 +353,27 @@ def test_a_failed_transfer_names_files_and_method() -> None:
     assert plan.stage_in is not None
     moved = plan.stage_in()
     web.futures[0].set_exception(OSError("disk full"))
-    with pytest.raises(StagingError, match=r"OnSubmitSide, http://h/a.*disk full"):
+    with pytest.raises(
+        StagingError, match="task 7 on executor here: OnSubmitSide could not bring in http://h/a: OSError: disk full"
+    ) as caught:
         moved.result(10)
+    assert caught.value.url == "http://h/a"
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_each_file_that_was_moved_or_was_not_is_told_of(tmp_path: Path) -> None:
+    told: list[tuple[str, str]] = []
+    manager = StagingManager(
+        [], run_dir=tmp_path, moved=lambda transfer, error: told.append((transfer.file.url, type(error).__name__))
+    )
+    web = OnSubmitSide()
+    for number in range(2):
+        plan = planned(read, on=executor(web), manager=manager, inputs=[File(f"http://h/{number}")])
+        assert plan.stage_in is not None
+        plan.stage_in()
+    web.futures[0].set_result(None)
+    web.futures[1].set_exception(OSError("disk full"))
+    assert told == [("http://h/0", "NoneType"), ("http://h/1", "StagingError")]
 
 
 def test_an_error_of_the_method_itself_comes_over_as_it_is() -> None:

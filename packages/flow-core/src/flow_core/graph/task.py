@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flow_core.interfaces.call import TaskStep, TryKey
     from flow_core.interfaces.executor import Executor
     from flow_core.interfaces.memoizer import MemoKey
+    from flow_core.interfaces.staging import Transfer
 
 
 class Home(Protocol):
@@ -150,6 +151,7 @@ class Rare:
         leads: Whether identical calls in flight wait for this one.
         parent: The join task in whose body it was made.
         stage_out: What brings its outputs out, after a try that went well.
+        on_node: The transfers that the node makes, if anybody wants to know of them.
         refused: Why the last executor refused it.
         joins: Whether it is the call of a join app.
         joined: What the body of the join app returned.
@@ -165,6 +167,7 @@ class Rare:
         "killed",
         "leads",
         "memo_key",
+        "on_node",
         "original",
         "parent",
         "refused",
@@ -182,6 +185,7 @@ class Rare:
         self.leads = False
         self.parent: Task | None = None
         self.stage_out: object = None
+        self.on_node: tuple[Transfer, ...] = ()
         self.refused: BaseException | None = None
         self.joins = False
         self.joined: object = None

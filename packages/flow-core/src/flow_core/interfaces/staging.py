@@ -57,14 +57,16 @@ class Staging(ABC):
     def local_path(self, file: File, working_dir: str | None) -> Path | None:
         """Return where the task finds the file under this method, or None to let the kernel choose.
 
-        By default the kernel puts remote files under ``working_dir`` (or the current directory) by their own name.
+        By default the kernel puts remote files by their own name under ``working_dir``, or else under ``staged`` in the
+        run's directory.
         """
         return None
 
     def stage(self, transfers: Sequence[Transfer]) -> Future[None] | None:
-        """Move all given files of one task and one direction on the submit side; called once, must not block.
+        """Move all given files of one task and one direction on the submit side; called once a try, must not block.
 
-        The future ends when all of them are whole at their destination, or holds the error naming the URL.
+        The directories of files that come in are there. The future ends when all of them are whole at their
+        destination, or holds the error naming the URL.
         """
         return None
 
@@ -73,5 +75,8 @@ class Staging(ABC):
         return None
 
     def close(self) -> None:
-        """Release what the method holds. Called once, when the kernel ends; transfers still going may be cut."""
+        """Release what the method holds; transfers still going may be cut.
+
+        Called when the last kernel of this process that uses the method ends. It may be used again after that.
+        """
         return None

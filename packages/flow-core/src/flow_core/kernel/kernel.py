@@ -99,12 +99,14 @@ class DataFlowKernel:
         parts.run_log = assembly.open_log(config, info)
         limit = config.max_pending
         self._gate = parts.gate = None if limit is None else Gate(limit, self._core.live.__len__)
-        self.staging = parts.staging = StagingManager(config.staging, config.data_management_max_threads)
         self.memoizer = parts.memoizer = assembly.make_memoizer(config, self.run_dir, self._logger)
         sinks = assembly.all_sinks(config)
         self.pump = parts.pump = EventPump(sinks, info, RunLogger("flow.events", self.run_id))
         self.pump.start()
         self._teller = Teller(self.pump, self._logger)
+        self.staging = parts.staging = StagingManager(
+            config.staging, config.data_management_max_threads, self.run_dir, self._teller.moved
+        )
         self._core.verbose = self._teller.tries or self._teller.states
         bodies = parts.bodies = ThreadPoolExecutor(label=_BODIES, max_threads=_BODY_THREADS)
         self._arguments = Arguments(config.dependency_resolver)
@@ -378,7 +380,7 @@ class DataFlowKernel:
         if self._gate is not None:
             self._gate.ended()
         teller = self._teller
-        every = teller.tasks or teller.debug
+        every = teller.tasks or teller.files or teller.debug
         for task in tasks:
             if every or task.error is not None:
                 teller.ended(task)

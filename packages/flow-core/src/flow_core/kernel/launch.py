@@ -234,6 +234,8 @@ class Launcher:
         task.steps = (JoinBody(task.tid), *plan.steps) if kind is AppKind.JOIN else plan.steps
         if plan.stage_out is not None or (rare is not None and rare.stage_out is not None):
             task.more().stage_out = plan.stage_out
+        if plan.on_node and self._teller.files:
+            task.more().on_node = plan.on_node
         if plan.stage_in is None:
             return False
         self._reactor.post(self._core.staging, task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import traceback
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from flow_core.graph.failures import one_line, root_cause
 from flow_core.graph.states import State
 from flow_core.interfaces.events import (
     EventKind,
+    FileStaged,
     TaskChanged,
     TaskEnded,
     TaskSubmitted,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from flow_core.graph.task import Task
     from flow_core.interfaces.events import Event
     from flow_core.interfaces.outcome import Outcome, Place
+    from flow_core.interfaces.staging import Transfer
 
 
 class Pump(Protocol):
@@ -45,6 +48,7 @@ class Teller:
         tasks: Whether submissions and ends of tasks are wanted.
         tries: Whether launches, starts and ends of tries are wanted.
         states: Whether other changes of state are wanted.
+        files: Whether moves of files are wanted.
     """
 
     def __init__(self, pump: Pump, logger: logging.Logger) -> None:
@@ -52,6 +56,7 @@ class Teller:
         self.tasks = EventKind.TASK in pump.wants
         self.tries = EventKind.TRY in pump.wants
         self.states = EventKind.STATE in pump.wants
+        self.files = EventKind.FILE in pump.wants
         self._append = pump.append
         self._logger = logger
         self._told: set[str] = set()
@@ -137,8 +142,16 @@ class Teller:
         reason = one_line(error) if isinstance(error, BaseException) else "it was lost with what ran it"
         self._logger.info("%s is tried again (try %d failed): %s", task, task.tries, reason)
 
+    def moved(self, transfer: Transfer, error: BaseException | None) -> None:
+        """A file was moved on the submit side, or could not be."""
+        if self.files:
+            self._append(_file_record(transfer, _size(transfer) if error is None else -1, error))
+
     def ended(self, task: Task) -> None:
         """A task ended."""
+        if task.rare is not None and task.state is State.exec_done:
+            for transfer in task.rare.on_node:
+                self._append(_file_record(transfer, -1, None))
         if task.state is State.failed and task.error is not None:
             self._logger.info("%s failed: %s", task, one_line(task.error))
         else:
@@ -163,6 +176,19 @@ class Teller:
             "" if error is None else one_line(root_cause(error)),
             "" if error is None or task.state is not State.failed else traceback_text(error),
         )
+
+
+def _file_record(transfer: Transfer, size: int, error: BaseException | None) -> tuple[object, ...]:
+    told = "" if error is None else one_line(error)
+    path, way = str(transfer.local_path), transfer.direction.value
+    return (FileStaged, time.time_ns(), transfer.task_id, transfer.file.url, path, way, size, "", told)
+
+
+def _size(transfer: Transfer) -> int:
+    try:
+        return os.path.getsize(transfer.local_path)
+    except OSError:
+        return -1
 
 
 def traceback_text(error: BaseException) -> str:

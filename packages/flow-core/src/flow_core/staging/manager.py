@@ -19,7 +19,8 @@ from flow_core.interfaces.staging import Direction, Staging, Transfer
 from flow_core.remote.bash import BashStep
 from flow_core.remote.outputs import CheckOutputs, MakeDirectories
 from flow_core.staging.defaults import load_default_staging
-from flow_core.staging.moves import Moves
+from flow_core.staging.holding import hold, let_go
+from flow_core.staging.moves import Moved, Moves
 from flow_core.staging.noop import NoOpFileStaging
 from flow_core.staging.places import Places
 from flow_core.staging.replace import has_files, replaced
@@ -42,6 +43,7 @@ class StagingPlan:
         steps: All steps around the function, outermost first.
         stage_in: Moves files in on the submit side, before the task is handed to its executor; None: nothing to do.
         stage_out: Moves files out on the submit side, to be called only after the task ended well.
+        on_node: What is moved by the steps, that is by the node.
     """
 
     args: tuple[object, ...]
@@ -50,6 +52,7 @@ class StagingPlan:
     steps: tuple[TaskStep, ...] = ()
     stage_in: Mover | None = None
     stage_out: Mover | None = None
+    on_node: tuple[Transfer, ...] = ()
 
 
 class StagingManager:
@@ -59,16 +62,24 @@ class StagingManager:
         default: The methods for executors without ``storage_access``; None means the installed ones, which are not
             looked for before a file needs more than its own path.
         max_moves: How many tasks' files are moved at once on the submit side; others wait for their turn.
+        run_dir: Where remote files go for executors without ``working_dir``: into ``staged`` there.
+        moved: Called for each file that was moved on the submit side, or was not, with the error then.
     """
 
-    def __init__(self, default: Sequence[Staging] | None = None, max_moves: int = 10) -> None:
+    def __init__(
+        self,
+        default: Sequence[Staging] | None = None,
+        max_moves: int = 10,
+        run_dir: Path | None = None,
+        moved: Moved | None = None,
+    ) -> None:
         self._given = None if default is None else tuple(default)
         self._local = NoOpFileStaging()
         self._loaded: tuple[Staging, ...] | None = None
         self._lock = threading.Lock()
         self._used: dict[int, Staging] = {}
-        self.places = Places()
-        self.moves = Moves(max_moves)
+        self.places = Places(run_dir)
+        self.moves = Moves(max_moves, moved)
 
     def plan(
         self,
@@ -102,10 +113,17 @@ class StagingManager:
             return self._local
         for method in self.methods(executor):
             if method.can_stage_in(file) if direction is Direction.IN else method.can_stage_out(file):
-                with self._lock:
-                    self._used.setdefault(id(method), method)
+                self._use(method)
                 return method
         return None
+
+    def _use(self, method: Staging) -> None:
+        if id(method) in self._used:
+            return
+        with self._lock:
+            if id(method) not in self._used:
+                self._used[id(method)] = method
+                hold(method)
 
     def methods(self, executor: Executor) -> tuple[Staging, ...]:
         """Return the methods of an executor in the order in which they are asked."""
@@ -119,16 +137,17 @@ class StagingManager:
             return self._loaded
 
     def close(self) -> None:
-        """Fail what waits to be moved and close the methods that were used. Idempotent.
+        """Fail what waits to be moved and close the methods that were used, but for those that another kernel uses.
 
-        Errors of one method do not keep the others open.
+        Idempotent. Errors of one method do not keep the others open.
         """
         self.moves.close()
         with self._lock:
             used, self._used = self._used, {}
         for method in used.values():
             try:
-                method.close()
+                if let_go(method):
+                    method.close()
             except Exception:
                 continue
 
@@ -162,10 +181,10 @@ class _Planner:
         if "outputs" in new_kwargs and outputs:
             new_kwargs["outputs"] = list(outputs)
         streams = [self._stream(getattr(self.options, name), name, new_kwargs) for name in _STREAMS]
-        in_steps, stage_in = self._movers(Direction.IN)
-        out_steps, stage_out = self._movers(Direction.OUT)
-        own_steps = (*_output_steps(self.app.name, outputs), *self._bash(streams))
-        return StagingPlan(new_args, new_kwargs, outputs, (*in_steps, *out_steps, *own_steps), stage_in, stage_out)
+        in_steps, stage_in, in_node = self._movers(Direction.IN)
+        out_steps, stage_out, out_node = self._movers(Direction.OUT)
+        steps = (*in_steps, *out_steps, *_output_steps(self.app.name, outputs), *self._bash(streams))
+        return StagingPlan(new_args, new_kwargs, outputs, steps, stage_in, stage_out, (*in_node, *out_node))
 
     def _input(self, file: File) -> File:
         return self._file(file, Direction.IN)
@@ -190,7 +209,10 @@ class _Planner:
         path = method.local_path(file, self.executor.working_dir)
         if path is not None:
             return file.at(path)
-        return file if file.scheme == "file" else file.at(self.manager.places.path(file, self.executor.working_dir))
+        if file.scheme == "file":
+            return file
+        on_node = type(method).step is not Staging.step
+        return file.at(self.manager.places.path(file, self.executor.working_dir, on_node=on_node))
 
     def _nothing_moves(self, file: File, direction: Direction) -> NoStagingError:
         known = ", ".join(type(method).__name__ for method in self.manager.methods(self.executor)) or "none"
@@ -218,9 +240,10 @@ class _Planner:
         stdout, stderr = streams
         return (BashStep(self.app.name, stdout, stderr, self.options.spec.environment),)
 
-    def _movers(self, direction: Direction) -> tuple[list[TaskStep], Mover | None]:
-        """Return the steps of one direction, and what to call for the methods that work on the submit side."""
+    def _movers(self, direction: Direction) -> tuple[list[TaskStep], Mover | None, list[Transfer]]:
+        """Return one direction's steps, what to call for the methods of the submit side, and what the steps move."""
         steps: list[TaskStep] = []
+        on_node: list[Transfer] = []
         here: list[tuple[Staging, list[Transfer]]] = []
         for (way, _), (method, transfers) in self._moves.items():
             if way is direction:
@@ -229,7 +252,8 @@ class _Planner:
                     here.append((method, transfers))
                 else:
                     steps.append(step)
-        return steps, partial(self.manager.moves.start, here) if here else None
+                    on_node += transfers
+        return steps, partial(self.manager.moves.start, here) if here else None, on_node
 
 
 def _output_steps(app: str, outputs: Sequence[File]) -> tuple[TaskStep, ...]:

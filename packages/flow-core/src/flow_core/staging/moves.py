@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 
 from flow_core.errors import FlowError, StagingError
-from flow_core.interfaces.staging import Staging, Transfer
+from flow_core.interfaces.staging import Direction, Staging, Transfer
 
 Work = Sequence[tuple[Staging, Sequence[Transfer]]]
 """Methods and what each of them moves: the files of one task and one direction."""
+
+Moved = Callable[[Transfer, BaseException | None], None]
+"""Told of each file that was moved, or could not be; any thread; must not raise."""
 
 
 class Moves:
     """Starts work as long as less than ``limit`` is going on, and the rest as that ends. Any thread; never blocks."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, moved: Moved | None = None) -> None:
         self._limit = limit
+        self._moved = moved
         self._lock = threading.Lock()
         self._going = 0
         self._beginning = False
@@ -60,7 +64,7 @@ class Moves:
                     return
                 self._going += 1
                 work, future = self._waiting.popleft()
-            _Batch(work).together.add_done_callback(partial(self._finished, future))
+            _Batch(work, self._moved).together.add_done_callback(partial(self._finished, future))
 
     def _finished(self, future: Future[None], together: Future[None]) -> None:
         with self._lock:
@@ -76,8 +80,9 @@ class Moves:
 class _Batch:
     """One future over the transfers of several methods."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, moved: Moved | None) -> None:
         self.together: Future[None] = Future()
+        self._tell = moved
         self._lock = threading.Lock()
         self._left = len(work) + 1  # one for the loop itself, so that it ends after all were begun
         self._error: BaseException | None = None
@@ -87,31 +92,29 @@ class _Batch:
 
     def _begin(self, method: Staging, transfers: Sequence[Transfer]) -> None:
         try:
+            _make_folders(transfers)
             moving = method.stage(transfers)
         except Exception as error:
-            self._note(error, method, transfers)
-            moving = None
+            self._ended(method, transfers, error)
+            return
         if moving is None:
-            self._count_down()
+            self._ended(method, transfers, None)
         else:
             moving.add_done_callback(partial(self._moved, method, transfers))
 
     def _moved(self, method: Staging, transfers: Sequence[Transfer], moving: Future[None]) -> None:
-        error = StagingError("the transfer was cancelled") if moving.cancelled() else moving.exception()
-        if error is not None:
-            self._note(error, method, transfers)
-        self._count_down()
+        cancelled = moving.cancelled()
+        self._ended(method, transfers, RuntimeError("it was cancelled") if cancelled else moving.exception())
 
-    def _note(self, error: BaseException, method: Staging, transfers: Sequence[Transfer]) -> None:
-        if not isinstance(error, FlowError):
-            wrapped = StagingError(
-                f"a file could not be moved ({type(method).__name__}, {_urls(transfers)}): "
-                f"{type(error).__name__}: {error}"
-            )
-            wrapped.__cause__ = error
-            error = wrapped
-        with self._lock:
-            self._error = self._error or error
+    def _ended(self, method: Staging, transfers: Sequence[Transfer], error: BaseException | None) -> None:
+        if error is not None:
+            error = _named(error, method, transfers)
+            with self._lock:
+                self._error = self._error or error
+        for transfer in transfers if self._tell is not None else ():
+            assert self._tell is not None
+            self._tell(transfer, error)
+        self._count_down()
 
     def _count_down(self) -> None:
         with self._lock:
@@ -121,6 +124,27 @@ class _Batch:
             self.together.set_exception(error)
         elif last:
             self.together.set_result(None)
+
+
+def _named(error: BaseException, method: Staging, transfers: Sequence[Transfer]) -> BaseException:
+    """Return an error that names task and URL: the method's own if it is one of Flow's, else one around it."""
+    if isinstance(error, FlowError):
+        return error
+    way = "bring in" if transfers[0].direction is Direction.IN else "bring out"
+    named = StagingError(
+        f"task {transfers[0].task_id} on executor {transfers[0].executor}: {type(method).__name__} could not {way} "
+        f"{_urls(transfers)}: {type(error).__name__}: {error}",
+        transfers[0].file.url,
+    )
+    named.__cause__ = error
+    return named
+
+
+def _make_folders(transfers: Sequence[Transfer]) -> None:
+    """Make the directories of files that come in."""
+    for transfer in transfers:
+        if transfer.direction is Direction.IN:
+            transfer.local_path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _urls(transfers: Sequence[Transfer]) -> str:
