@@ -28,7 +28,6 @@ from flow_executors.wire.frames import (
     Introduction,
     KeyChange,
     Reply,
-    TaskBatch,
     pack_cancel,
     pack_record,
     pack_spec,
@@ -160,7 +159,7 @@ class DirectClient:
             self._post(Verdict.REFUSED, [key], error)
             return
         self._keys[key] = digest
-        self._exchange.submit(TaskBatch(class_id, (digest,), (key,), (len(record),), memoryview(record)))
+        self._exchange.submit(class_id, digest, key, record)
         if self._error is not None and self._exchange.withdraw([key]) and self._mine(key):
             raise self._error  # it ended meanwhile, and whoever ended it did not see this task
 

@@ -10,6 +10,8 @@ from flow_executors.interchange.doors import Doors
 from flow_executors.wire.kinds import Buffer, Kind
 
 _COPIED = 64 << 10
+# As plain numbers: flags of ZeroMQ are enums, with which computing takes half as long as sending.
+_NOW, _NOW_MORE, _INPUT = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.POLLIN)
 _GREETINGS = (Kind.HELLO, Kind.REGISTER)
 
 
@@ -20,7 +22,7 @@ class DirectDoors(Doors):
     def readable(self) -> bool:
         """Whether a manager's message waits; asked after anything was done to the socket, which may hide its signal."""
         events = self.router.get(zmq.EVENTS)
-        return isinstance(events, int) and bool(events & zmq.POLLIN)
+        return isinstance(events, int) and bool(events & _INPUT)
 
     def receive(self, limit: int) -> Iterator[tuple[bytes, str, Buffer]]:
         """Yield up to so many messages with their peer and, for greetings, the block of the peer's key."""
@@ -28,17 +30,17 @@ class DirectDoors(Doors):
         for _ in range(limit):
             if not self.readable:
                 return
-            peer, body = router.recv(zmq.NOBLOCK), router.recv(zmq.NOBLOCK, copy=False)
+            peer, body = router.recv(_NOW), router.recv(_NOW, copy=False)
             while body.more:
-                body = router.recv(zmq.NOBLOCK, copy=False)
+                body = router.recv(_NOW, copy=False)
             message: Buffer = body.bytes if len(body) < _COPIED else body.buffer
             yield peer, self._greeted(peer, body) if len(message) and message[0] in _GREETINGS else "", message
 
     def send(self, peer: bytes, message: Buffer) -> bool:
         """Send to a manager; False when it is not connected."""
         try:
-            self.router.send(peer, zmq.NOBLOCK | zmq.SNDMORE)
-            self.router.send(message, zmq.NOBLOCK, copy=len(message) < _COPIED)
+            self.router.send(peer, _NOW_MORE)
+            self.router.send(message, _NOW, copy=len(message) < _COPIED)
         except zmq.ZMQError as error:
             if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 return False

@@ -16,19 +16,30 @@ from dataclasses import replace
 
 from flow_executors.client.incarnation import Site
 from flow_executors.direct.doors import DirectDoors
+from flow_executors.direct.single import pack_task
 from flow_executors.interchange.core import Core, Settings
-from flow_executors.wire.frames import Command, Introduction, KeyChange, Reply, TaskBatch, pack_command, unpack_reply
+from flow_executors.wire.frames import (
+    DEFAULT_CLASS,
+    Command,
+    Introduction,
+    KeyChange,
+    Reply,
+    TaskBatch,
+    pack_command,
+    unpack_reply,
+)
 from flow_executors.wire.kinds import Buffer
 
 _MESSAGES = 64
 _ACK_DELAY_S = 0.25
+_PUT_OFF_S = 0.001
 _SLEPT_S = 2.0
 _LINGER_MS = 1000
 _LONGEST_S = 3600.0
 
 
 class Exchange:
-    """Core and doors. Any thread, but for ``turn`` and ``delivered``, which are the receiver's."""
+    """Core and doors. Any thread, but for ``take``, which is the receiver's."""
 
     def __init__(self, site: Site, who: Introduction) -> None:
         """Open the doors on the site's listening socket."""
@@ -45,7 +56,9 @@ class Exchange:
             packed=site.packed,
         )
         self._core = Core(settings, who, time.time_ns)
-        self._ack_at = 0.0
+        self._packed = site.packed
+        self._ack_at = self._settle_at = 0.0
+        self._settled = True
         self._more = True  # what came before the first look has signalled nobody
         self._poll = select.poll()
         self._side = {door.fileno() for door in (self._doors.zap, self._doors.monitor)}
@@ -54,14 +67,33 @@ class Exchange:
 
     # -- the client's side
 
-    def submit(self, batch: TaskBatch) -> None:
-        """Take tasks of a class that was described."""
+    def submit(self, class_id: int, digest: bytes, key: int, record: bytes) -> None:
+        """Take a task of a class that was described: to a manager if one has room, else into its queue."""
         now = time.monotonic()
         with self._lock:
-            queue = self._core.waiting.queue(batch.class_id)
+            if class_id == DEFAULT_CLASS and self._sent_at_once(digest, key, record):
+                return
+            queue = self._core.waiting.queue(class_id)
             assert queue is not None
-            queue.append(batch, now)
-            self._settle(now)
+            queue.append(TaskBatch(class_id, (digest,), (key,), (len(record),), memoryview(record)), now)
+            self._turn(now)
+
+    def _sent_at_once(self, digest: bytes, key: int, record: bytes) -> bool:
+        """Do what the core would do with a task while nothing waits and somebody is idle: the same in fewer steps."""
+        pool = self._core.pool
+        if not pool.idle or self._core.waiting.count:
+            return False
+        manager = pool.idle[min(pool.idle)] if self._packed else next(iter(pool.idle.values()))
+        if digest not in manager.known:
+            return False
+        manager.out.add(key)
+        manager.idle_since = None
+        self._doors.send(manager.peer, pack_task(digest, key, record))
+        pool.settle(manager)
+        pool.rotate(manager)
+        if self._doors.readable:
+            self.wake()
+        return True
 
     def tell(self, messages: Iterable[Buffer]) -> None:
         """Take what a client tells an interchange: SPEC, BLOB, CANCEL."""
@@ -69,7 +101,7 @@ class Exchange:
         with self._lock:
             for message in messages:
                 self._core.from_client(message, now)
-            self._settle(now)
+            self._turn(now)
 
     def command(self, command: Command) -> Reply:
         """Carry out an order about managers."""
@@ -77,7 +109,7 @@ class Exchange:
         with self._lock:
             self._core.from_client(pack_command(command), now)
             reply = unpack_reply(self._core.up.pop())
-            self._settle(now)
+            self._turn(now)
         return reply
 
     def change_keys(self, change: KeyChange) -> None:
@@ -108,7 +140,7 @@ class Exchange:
             self._core.leave(reason)
             self._send()
 
-    def _settle(self, now: float) -> None:
+    def _turn(self, now: float) -> None:
         """Hand out what can be; leave to the receiver what is for it. Sending may have swallowed its signal."""
         core = self._core
         core.turn(now)
@@ -126,26 +158,55 @@ class Exchange:
 
     # -- the receiver's side
 
-    def turn(self) -> list[Buffer]:
-        """Wait for something, take it in, answer managers; return the messages that are for the client."""
+    def take(self) -> list[Buffer]:
+        """Wait for something and take it in; return the messages that are for the client."""
         began, patience_s = time.monotonic(), self._patience_s()
         ready = {descriptor for descriptor, _ in self._poll.poll(int(patience_s * 1000 + 0.999))}
         if self._wake_fd in ready:
             self._hush()
+        core = self._core
         with self._lock:
             now = time.monotonic()
             if now - began > patience_s + _SLEPT_S:
-                self._core.slept(now)
+                core.slept(now)
             self._take_in(now, self._more or not self._side.isdisjoint(ready))
-            self._answer(now)
-            up = self._core.up[:]
-            self._core.up.clear()
+            if core.waiting.count or now >= self._settle_at:
+                self._settle(now)
+            else:
+                self._settled = False
+            if core.down:
+                self._send()
+                self._more = self._doors.readable
+            up = core.up[:]
+            core.up.clear()
         return up
+
+    def _settle(self, now: float) -> None:
+        """Hand out, look at the clock, acknowledge. Put off for a moment where nothing waits for it: results first."""
+        core = self._core
+        self._settled, self._settle_at = True, now + _PUT_OFF_S
+        core.turn(now)
+        deadline = core.next_deadline(now)
+        if deadline is not None and deadline <= now:
+            core.tick(now)
+        if core.owes_acks:
+            self._acknowledge(now)
+
+    def _acknowledge(self, now: float) -> None:
+        """Acknowledge results to their managers, few of them a little later."""
+        if not self._ack_at:
+            self._ack_at = now + _ACK_DELAY_S
+        due = now >= self._ack_at
+        self._core.delivered(due)
+        if due or not self._core.owes_acks:
+            self._ack_at = 0.0
 
     def _patience_s(self) -> float:
         if self._more:
             return 0.0
         now = time.monotonic()
+        if not self._settled:
+            return max(0.0, self._settle_at - now)
         with self._lock:
             deadline = self._core.next_deadline(now)
             if self._core.owes_acks:
@@ -164,21 +225,14 @@ class Exchange:
         if side:
             doors.authenticate()
             self._breaks(now)
+        count = 0
         for peer, block, message in doors.receive(_MESSAGES):
+            count += 1
             if block:
                 self._breaks(now)
                 doors.bind_connection()
             core.from_peer(peer, block, message, now)
-
-    def _answer(self, now: float) -> None:
-        core = self._core
-        core.turn(now)
-        deadline = core.next_deadline(now)
-        if deadline is not None and deadline <= now:
-            core.tick(now)
-        if core.down:
-            self._send()
-        self._more = self._doors.readable
+        self._more = count == _MESSAGES
 
     def _breaks(self, now: float) -> None:
         for peer in self._doors.disconnected():
@@ -189,23 +243,6 @@ class Exchange:
         for peer, message in down:
             self._doors.send(peer, message)
         down.clear()
-
-    def delivered(self) -> None:
-        """All that ``turn`` returned is delivered: acknowledge results to managers, few of them a little later."""
-        core = self._core
-        if not core.owes_acks:
-            return
-        now = time.monotonic()
-        if not self._ack_at:
-            self._ack_at = now + _ACK_DELAY_S
-        due = now >= self._ack_at
-        with self._lock:
-            core.delivered(due)
-            if due or not core.owes_acks:
-                self._ack_at = 0.0
-            if core.down:
-                self._send()
-                self._more = self._doors.readable
 
     # -- the end
 

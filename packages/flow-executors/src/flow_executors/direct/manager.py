@@ -7,10 +7,13 @@ import resource
 import time
 from collections.abc import Mapping
 
+from flow_executors.direct.single import one_task
 from flow_executors.interchange.spin import Spin
+from flow_executors.manager.core import DEFAULT_CLASS
 from flow_executors.manager.shell import Leaving, Manager
 
 _SHARE = 1.0
+_AWAKE_S = 0.0003
 
 
 class DirectManager(Manager):
@@ -45,15 +48,23 @@ class DirectManager(Manager):
         self._register_sockets()
         spin, poll, clock = self._spin, self._poller.poll, time.monotonic
         now = clock()
-        while spin.wanted(now):
-            ready = poll(0)
-            now = clock()
-            spin.after(now, bool(ready), True)
+        if spin.wanted(now):
+            until = now + _AWAKE_S
+            while not (ready := poll(0)) and (now := clock()) < until:
+                pass
+            spin.after(clock(), bool(ready), True)
             if ready:
                 return dict(ready)
         ready = poll(self._patience_ms())
         spin.after(clock(), bool(ready), True)
         return dict(ready)
+
+    def _take_tasks(self, message: bytes, now: float) -> None:
+        one = one_task(message)
+        if one is None or self._blobs.missing(one[:1]):
+            super()._take_tasks(message, now)
+        else:
+            self._core.accept(DEFAULT_CLASS, [one[1:]])
 
     def _coalesce(self) -> None:
         """Wait for nothing."""

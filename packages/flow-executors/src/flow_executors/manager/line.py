@@ -16,6 +16,7 @@ from flow_executors.wire.keys import BlockSecret
 _EVENTS = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 _RECONNECT_MS = 100
 _AT_ONCE = 256
+_INPUT = int(zmq.POLLIN)
 
 
 class _Try:
@@ -59,7 +60,7 @@ class _Try:
 def _readable(socket: zmq.Socket[bytes]) -> bool:
     """Ask, which costs a third of being told so by an exception."""
     events = socket.get(zmq.EVENTS)
-    return isinstance(events, int) and bool(events & zmq.POLLIN)
+    return isinstance(events, int) and bool(events & _INPUT)
 
 
 class Line:

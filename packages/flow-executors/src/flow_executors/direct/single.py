@@ -1,0 +1,39 @@
+"""Messages of one task: the layouts of ``wire.tasks`` and ``wire.results`` for a batch of one, read in one step."""
+
+from __future__ import annotations
+
+import struct
+
+from flow_core.interfaces.outcome import Verdict
+from flow_executors.wire.kinds import DIGEST_SIZE, Buffer, Kind
+
+_TASK = struct.Struct(f"<BBxxIII{DIGEST_SIZE}sQI")
+_RESULT = struct.Struct("<BxxxIIIqQqqIHB")
+
+Result = tuple[int, int, int, int, int, int, Buffer]
+"""manager number, clock offset, key, start, end, worker, payload"""
+
+
+def pack_task(digest: bytes, key: int, record: bytes) -> bytes:
+    """Pack a task of the default class."""
+    return _TASK.pack(Kind.TASKS, 0, 0, 1, 1, digest, key, len(record)) + record
+
+
+def one_task(message: bytes) -> tuple[bytes, int, bytes] | None:
+    """Return (digest, key, record) if the message is one task of the default class; else None."""
+    if len(message) < _TASK.size:
+        return None
+    kind, flags, class_id, tasks, digests, digest, key, size = _TASK.unpack_from(message)
+    if (kind, flags, class_id, tasks, digests) != (Kind.TASKS, 0, 0, 1, 1) or len(message) != _TASK.size + size:
+        return None
+    return digest, key, message[_TASK.size :]
+
+
+def one_result(message: Buffer) -> Result | None:
+    """Return the result if the message is that of one task that went well, with nothing about it; else None."""
+    if len(message) < _RESULT.size:
+        return None
+    kind, count, manager, _, offset, key, start, end, size, worker, status = _RESULT.unpack_from(message)
+    if (kind, count, status) != (Kind.RESULTS, 1, Verdict.OK) or len(message) != _RESULT.size + size:
+        return None
+    return manager, offset, key, start, end, worker, message[_RESULT.size :]
