@@ -115,7 +115,7 @@ def test_a_rebuild_gives_the_same(server: str, run_dir: Path) -> None:
 
 def test_a_reader_cannot_write(server: str, run_dir: Path) -> None:
     with open_database(server) as database, pytest.raises(DatabaseError), database.connect() as connection:
-        connection.execute(text("DELETE FROM status"))
+        connection.execute(text("DELETE FROM status_rows"))
 
 
 def test_a_server_that_is_not_there_is_said_to_be_busy() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -17,7 +18,7 @@ from flow_core.interfaces.sampler import Sample
 from flow_monitor.errors import LogError
 from flow_monitor.log.frames import pack
 from flow_monitor.log.reader import LogReader, Position
-from flow_monitor.log.records import header_json, read_header, rows_json
+from flow_monitor.log.records import event_of, header_json, read_header, records_json, row_of
 from flow_monitor.log.writer import LogWriter
 from flow_monitor.testing.synthetic import SyntheticRun
 
@@ -141,7 +142,7 @@ def test_fields_and_kinds_of_another_version_are_read_by_name() -> None:
     ]
     decode = read_header(json.dumps(head).encode()).decode
     rows = [[0, 1, "oddly"], [1, "failed", "red", 5, 6], [2, 1, 2, "app", "python", ["x"], [], [], [], "", "", None]]
-    assert decode(json.dumps(rows).encode()) == [
+    assert [event_of(row) for row in decode(json.dumps([[], rows]).encode())] == [
         TaskChanged(5, 6, "failed"),
         TaskSubmitted(1, 2, "app", "python", "", ("x",), ()),
     ]
@@ -192,10 +193,22 @@ def test_an_event_that_cannot_be_encoded_costs_only_itself(tmp_path: Path) -> No
 
 def test_a_reader_waits_for_the_rest_of_a_frame(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    head, frame = pack(header_json("r", 1)), pack(rows_json(EVENTS[:3]))
+    head, frame = pack(header_json("r", 1)), pack(records_json(EVENTS[:3]))
     path.write_bytes(head + frame[:-2])
     with LogReader(path) as reader:
         assert reader.read().events == []
         with path.open("ab") as more:
             more.write(frame[-2:])
         assert reader.read().events == EVENTS[:3]
+
+
+def test_records_of_the_kernel_are_read_as_the_events_they_stand_for(tmp_path: Path) -> None:
+    records = [(type(e), *(getattr(e, f.name) for f in dataclasses.fields(e))) for e in EVENTS]
+    writer = LogWriter(tmp_path / "log", "r", 1)
+    writer.append(records)
+    assert writer.close() == 0
+    assert read_all(tmp_path / "log") == (EVENTS, 0)
+
+
+def test_an_event_as_a_row_is_that_event() -> None:
+    assert [event_of(row_of(event)) for event in EVENTS] == EVENTS

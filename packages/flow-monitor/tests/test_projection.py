@@ -22,13 +22,16 @@ from flow_core.interfaces.events import (
 from flow_core.interfaces.outcome import Place
 from flow_monitor.errors import LogError, ProjectionConflict
 from flow_monitor.log.reader import LogReader, Position
-from flow_monitor.project.core import Fold, Rows
+from flow_monitor.project import activity as module
+from flow_monitor.project.activity import Activity
+from flow_monitor.project.core import RESOURCE_COLUMNS, STATUS_COLUMNS, TASK_COLUMNS, TRY_COLUMNS, Fold, Rows
 from flow_monitor.project.projector import Job, Outage, Projector
 from flow_monitor.project.rebuild import rebuild, upgrade
 from flow_monitor.project.store import Progress, RunStore
 from flow_monitor.queries import workflows
 from flow_monitor.queries.database import open_database
 from flow_monitor.queries.records import RunState
+from flow_monitor.schema import tables
 from flow_monitor.schema.engine import writing_engine
 from flow_monitor.testing.made import write_log
 from flow_monitor.testing.synthetic import SyntheticRun
@@ -50,6 +53,7 @@ def dump(path: Path) -> dict[str, list[tuple[object, ...]]]:
         resources = 'SELECT task_id, try_id, timestamp, hostname, psutil_process_cpu_percent FROM "resource"'
         found["resource"] = sorted((tuple(row) for row in connection.execute(text(resources))), key=repr)
     engine.dispose()
+    found["app_status"] = [row for row in found["app_status"] if row[-1]]  # a sum of 0 is as good as none
     return found
 
 
@@ -102,13 +106,13 @@ def test_any_order_and_any_gaps_give_counts_that_agree(order: list[int], missing
     fold = Fold("r")
     fold.fold([EVENTS[at] for at in order if at not in missing])
     rows = fold.take()
-    assert all(n >= 0 for n in fold.tally.counts.values())
+    assert all(n >= 0 for n in fold.tally.counted().values())
     states: dict[str, int] = {}
-    for row in rows.keyed.get("task", {}).values():
-        if state := row.get("task_status"):
+    for row in rows.tasks.values():
+        if state := row[TASK_COLUMNS.index("task_status")]:
             states[str(state)] = states.get(str(state), 0) + 1
     sums: dict[str, int] = {}
-    for (_app, state), n in fold.tally.counts.items():
+    for (_app, state), n in fold.tally.counted().items():
         sums[state] = sums.get(state, 0) + n
     assert {s: n for s, n in sums.items() if n} == states
 
@@ -136,23 +140,26 @@ def fold_of(*events: Event) -> Rows:
     return fold.take()
 
 
+def shown(rows: Rows, task_id: int = 0) -> dict[str, object]:
+    return dict(zip(TASK_COLUMNS, rows.tasks[task_id], strict=True))
+
+
 SUBMITTED = TaskSubmitted(1, 0, "app", "python", "", ("x",), ())
 
 
 def test_a_late_report_of_a_start_does_not_bring_a_finished_task_back() -> None:
     rows = fold_of(SUBMITTED, TaskEnded(5, 0, "exec_done"), TryStarted(3, 0, 0, Place("x")))
-    assert rows.keyed["task"][0,]["task_status"] == "exec_done"
+    assert shown(rows)["task_status"] == "exec_done"
 
 
 def test_a_short_task_whose_start_was_never_reported_still_ran() -> None:
     rows = fold_of(SUBMITTED, TryLaunched(2, 0, 0, 9, "x"), TryEnded(9, 0, 0, "OK", 4, 8, "x", None, None))
-    names = [row["task_status_name"] for row in rows.keyed["status"].values()]
-    assert names == ["pending", "launched", "running"]
-    assert rows.keyed["task"][0,]["task_time_running"] == 4
+    assert [state for _, _, state, _ in rows.statuses] == ["pending", "launched", "running"]
+    assert shown(rows)["task_time_running"] == 4
 
 
 def test_states_are_kept_in_small_letters() -> None:
-    assert fold_of(SUBMITTED, TaskChanged(2, 0, "FAIL_RETRYABLE")).keyed["task"][0,]["task_status"] == "fail_retryable"
+    assert shown(fold_of(SUBMITTED, TaskChanged(2, 0, "FAIL_RETRYABLE")))["task_status"] == "fail_retryable"
 
 
 def test_depth_is_the_longest_way_from_a_task_without_parents() -> None:
@@ -160,7 +167,7 @@ def test_depth_is_the_longest_way_from_a_task_without_parents() -> None:
         TaskSubmitted(1, i, "a", "python", "", (), depends) for i, depends in enumerate([(), (0,), (0, 1), (2, 0)])
     ]
     rows = fold_of(*tasks)
-    assert [rows.keyed["task"][i,]["task_depth"] for i in range(4)] == [0, 1, 2, 3]
+    assert [shown(rows, i)["task_depth"] for i in range(4)] == [0, 1, 2, 3]
 
 
 def test_two_projections_of_one_run_do_not_mix(tmp_path: Path, small_frames: Path) -> None:
@@ -194,3 +201,34 @@ def test_a_database_that_stays_away_ends_the_projection_when_its_patience_is_ove
 def test_rebuilding_from_nothing_says_so(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="cannot open the event log"):
         rebuild(tmp_path, f"sqlite:///{tmp_path / 'm.db'}")
+
+
+def test_the_columns_of_rows_are_those_of_the_tables() -> None:
+    assert [c.name for c in tables.task.columns] == ["run_key", *TASK_COLUMNS]
+    assert [c.name for c in tables.try_.columns] == ["run_key", *TRY_COLUMNS]
+    assert [c.name for c in tables.status.columns] == ["run_key", *STATUS_COLUMNS]
+    assert {c.name for c in tables.resource.columns} == {"resource_id", "run_key", *RESOURCE_COLUMNS}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 1 << 40), st.integers(1, 1 << 40)), max_size=60),
+    st.integers(1, 12),
+)
+def test_the_sums_of_activity_keep_the_time_that_tries_ran(tries: list[tuple[str, int, int]], most: int) -> None:
+    activity = Activity(width=4)
+    original, module.MOST_BINS = module.MOST_BINS, most
+    try:
+        for app, began, took in tries:
+            activity.began(app, began)
+            activity.ended(app, began + took)
+        activity.take()
+    finally:
+        module.MOST_BINS = original
+    assert len(activity.bins) <= max(most, 2)
+    for app in "ab":
+        ran = sum(
+            ended * begin + end_offsets - started * begin - start_offsets
+            for (name, begin), (started, ended, start_offsets, end_offsets) in activity.bins.items()
+            if name == app
+        )
+        assert ran == sum(took for name, _, took in tries if name == app)

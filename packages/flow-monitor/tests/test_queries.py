@@ -163,7 +163,7 @@ def test_blocks_and_nodes_tell_their_history(projected: Projected) -> None:
 
 def test_the_database_cannot_be_changed_through_a_reader(projected: Projected) -> None:
     with pytest.raises(DatabaseError), projected(RUN).connect() as connection:
-        connection.execute(text("DELETE FROM status"))
+        connection.execute(text("DELETE FROM status_rows"))
 
 
 def test_a_missing_file_is_not_made(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_the_output_of_a_task_is_shown_from_the_run_directory_only(tmp_path: Pat
     (run_dir / "link").symlink_to(tmp_path / "secret.txt")
     for name, shown in ((f"{run_dir}/out.txt", True), ("out.txt", True), ("../secret.txt", False), ("link", False)):
         connection = sqlite3.connect(path)
-        connection.execute("UPDATE task SET task_stdout=? WHERE task_id=3", (name,))
+        connection.execute("UPDATE task_rows SET task_stdout=? WHERE task_id=3", (name,))
         connection.commit()
         connection.close()
         text = client_of(path).get("/workflow/r/task/3").text

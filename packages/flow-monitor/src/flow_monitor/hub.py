@@ -14,6 +14,7 @@ from flow_core.errors import ConfigurationError
 from flow_core.interfaces.events import Event, EventKind, RunStarted
 from flow_core.interfaces.sampler import SamplerSpec
 from flow_core.interfaces.sinks import RunInfo
+from flow_monitor.log.records import Record
 from flow_monitor.log.writer import LOG_NAME, LogWriter
 from flow_monitor.project.supervisor import ProjectionSettings, Supervisor
 
@@ -110,11 +111,15 @@ class MonitoringHub:
 
     def emit(self, events: Sequence[Event]) -> None:
         """Append events to the log. Pump thread only; never raises, a failed write is counted and recorded later."""
+        self.emit_records(events)
+
+    def emit_records(self, records: Sequence[Record]) -> None:
+        """Append events to the log as the kernel made them, see ``RecordSink``. Pump thread only; never raises."""
         if self._writer is None:
             return
         if self._unnamed:
-            events = [self._named(event) for event in events]
-        self._writer.append(events)
+            records = [self._named(record) for record in records]
+        self._writer.append(records)
 
     def close(self, timeout_s: float) -> int:
         """Close the log, wait within the time for the database to have it all; return the number of events lost.
@@ -131,12 +136,12 @@ class MonitoringHub:
             logger.info("the monitoring database is behind; the projection goes on for a while in the background")
         return self._lost
 
-    def _named(self, event: Event) -> Event:
+    def _named(self, record: Record) -> Record:
         """Give the run's first event the workflow's name."""
-        if not isinstance(event, RunStarted) or self.workflow_name is None:
-            return event
+        if not isinstance(record, RunStarted) or self.workflow_name is None:
+            return record
         self._unnamed = False
-        return replace(event, name=self.workflow_name)
+        return replace(record, name=self.workflow_name)
 
     def _endpoint(self, run: RunInfo) -> str:
         """Return the database's URI with an absolute path."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from flow_core.interfaces.events import Event
 from flow_monitor.errors import LogError
 from flow_monitor.log.frames import HEAD_SIZE, MAGIC, Look, after_damage, look
-from flow_monitor.log.records import Header, read_header
+from flow_monitor.log.records import Header, Row, event_of, read_header
 
 _CHUNK = 1 << 20
 
@@ -27,14 +27,19 @@ class Portion:
     """Some events of a log.
 
     Attributes:
-        events: In the order written.
+        rows: Events as rows, in the order written.
         position: Where to go on.
         damaged: Bytes that were skipped since they are no frames.
     """
 
-    events: list[Event]
+    rows: list[Row]
     position: Position
     damaged: int
+
+    @property
+    def events(self) -> list[Event]:
+        """The events as objects."""
+        return [event_of(row) for row in self.rows]
 
 
 class LogReader:
@@ -74,15 +79,15 @@ class LogReader:
             LogError: the log has no header, or a newer Flow wrote it.
         """
         start, header_at = self._position.offset, self._position.header
-        events: list[Event] = []
+        rows: list[Row] = []
         damaged, at, data = 0, 0, b""
-        while len(events) < max_events:
+        while len(rows) < max_events:
             found = look(data, at)
             if found.look is Look.FRAME:
                 if found.payload[:1] == b"{":
                     self._header, header_at = read_header(found.payload), start + at
                 else:
-                    damaged += self._take(found.payload, events)
+                    damaged += self._take(found.payload, rows)
                 at = found.end
                 continue
             if found.look is Look.DAMAGE and found.end < len(data):
@@ -102,7 +107,7 @@ class LogReader:
             data = data[at:] + more
             start, at = start + at, 0
         self._position = Position(start + at, header_at)
-        return Portion(events, self._position, damaged)
+        return Portion(rows, self._position, damaged)
 
     def unread(self) -> int:
         """Return the number of bytes behind the position."""
@@ -121,12 +126,12 @@ class LogReader:
             os.close(self._fd)
             self._fd = -1
 
-    def _take(self, payload: bytes, events: list[Event]) -> int:
+    def _take(self, payload: bytes, rows: list[Row]) -> int:
         """Decode a batch; return the number of bytes that were not understood."""
         if self._header is None:
             raise LogError(f"{self._path} is not an event log of Flow: it does not begin with a header")
         try:
-            events.extend(self._header.decode(payload))
+            rows.extend(self._header.decode(payload))
         except (ValueError, TypeError, LookupError):
             return len(payload)
         return 0

@@ -1,6 +1,7 @@
 """Events as rows of plain JSON, and back; each log says itself which fields its rows have.
 
-A log written by another version is read by field names: fields it lacks get their defaults, fields and kinds of events
+A row is ``[code, field, field, ...]``; places, which repeat, stand once a frame, and rows hold their number in it. A
+log written by another version is read by field names: fields it lacks get their defaults, fields and kinds of events
 unknown here are skipped. So the log stays readable when the records grow.
 """
 
@@ -9,10 +10,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
-from typing import Any, TypeVar, cast, get_args
+from enum import Enum
+from operator import attrgetter, index
+from os import PathLike, fspath
+from typing import Any, Final, SupportsFloat, SupportsIndex, cast, get_args
 
-from flow_core.interfaces.events import Event, Sampled
+from flow_core.interfaces.events import Event, Sampled, TryEnded, TryStarted
 from flow_core.interfaces.outcome import Place, Usage
 from flow_core.interfaces.sampler import Sample
 from flow_monitor.errors import LogError
@@ -23,8 +26,10 @@ VERSION = 1
 EVENT_TYPES: tuple[type, ...] = get_args(Event)
 _NESTED: tuple[type, ...] = (Place, Usage, Sample)
 
-T = TypeVar("T")
-Row = list[object]
+Row = list[Any]
+"""``[code, field, ...]`` with the fields of this version in their order; places, usages and samples are sequences."""
+Record = tuple[object, ...] | Event
+"""An event, or ``(EventClass, field, ...)``: as the kernel makes them."""
 
 
 def _field_names(cls: type) -> tuple[str, ...]:
@@ -32,38 +37,102 @@ def _field_names(cls: type) -> tuple[str, ...]:
 
 
 _FIELDS = {cls: _field_names(cls) for cls in (*EVENT_TYPES, *_NESTED)}
-_CODES = {cls: code for code, cls in enumerate(EVENT_TYPES)}
+CODES: Final = {cls: code for code, cls in enumerate(EVENT_TYPES)}
+"""The first item of a row, by kind of event."""
 _GETTERS = {cls: cast("Callable[[object], tuple[object, ...]]", attrgetter(*names)) for cls, names in _FIELDS.items()}
+_PLACE_AT = {cls: _FIELDS[cls].index("place") + 1 for cls in EVENT_TYPES if "place" in _FIELDS[cls]}
 
 
 def header_json(run_id: str, epoch: int) -> bytes:
     """Return the header of a log: its version, its run, and the names of all fields."""
-    return _dump(
-        {
-            "flow_events": VERSION,
-            "run_id": run_id,
-            "epoch": epoch,
-            "events": [[cls.__name__, list(_FIELDS[cls])] for cls in EVENT_TYPES],
-            "nested": {cls.__name__: list(_FIELDS[cls]) for cls in _NESTED},
-        }
-    )
+    head = {
+        "flow_events": VERSION,
+        "run_id": run_id,
+        "epoch": epoch,
+        "events": [[cls.__name__, list(_FIELDS[cls])] for cls in EVENT_TYPES],
+        "nested": {cls.__name__: list(_FIELDS[cls]) for cls in _NESTED},
+    }
+    return _encoder(_Plain()).encode(head).encode("ascii")
 
 
-def rows_json(events: Sequence[Event]) -> bytes:
-    """Return a batch of events as JSON: a list of ``[code, field, field, ...]``. Raises TypeError or ValueError."""
-    return _dump([(_CODES[type(event)], *_GETTERS[type(event)](event)) for event in events])
+def records_json(records: Sequence[Record]) -> bytes:
+    """Return a batch as JSON: the places it names, then its rows. Raises TypeError, ValueError or LookupError."""
+    plain = _Plain()
+    rows = _encoder(plain).encode(records)
+    return f"[{_encoder(plain).encode([_GETTERS[Place](p) for p in plain.places])},{rows}]".encode("ascii")
 
 
-def _plain(value: object) -> object:
-    getter = _GETTERS.get(type(value))
-    return str(value) if getter is None else getter(value)
+class _Plain:
+    """Tells the JSON encoder what it does not know, and collects places."""
+
+    __slots__ = ("_numbers", "places")
+
+    def __init__(self) -> None:
+        self.places: list[Place] = []
+        self._numbers: dict[int, int] = {}
+
+    def __call__(self, value: object) -> object:
+        cls = type(value)
+        if cls is type:
+            return CODES[cast(type, value)]
+        if cls is Place:
+            return self._number(cast(Place, value))
+        getter = _GETTERS.get(cls)
+        if getter is None:
+            return _simple(value)
+        code = CODES.get(cls)
+        return getter(value) if code is None else (code, *getter(value))
+
+    def _number(self, place: Place) -> int:
+        number = self._numbers.get(id(place))  # by identity: hashing its fields costs more than repeating some
+        if number is None:
+            number = self._numbers[id(place)] = len(self.places)
+            self.places.append(place)
+        return number
 
 
-_encoder = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=_plain, check_circular=False)
+def _simple(value: object) -> object:
+    """Return a value that is nearly plain as a plain one. Raises TypeError."""
+    if isinstance(value, PathLike):
+        return fspath(value)
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, SupportsIndex):
+        return index(value)
+    if isinstance(value, SupportsFloat):
+        return float(value)
+    raise TypeError(f"{type(value).__name__} is nothing that an event holds")
 
 
-def _dump(value: object) -> bytes:
-    return _encoder.encode(value).encode("ascii")
+def _encoder(plain: _Plain) -> json.JSONEncoder:
+    return json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=plain, check_circular=False)
+
+
+def row_of(event: Event) -> Row:
+    """Return an event as a row."""
+    return [CODES[type(event)], *map(_sequence, _GETTERS[type(event)](event))]
+
+
+def _sequence(value: object) -> object:
+    if isinstance(value, _NESTED):
+        return _GETTERS[type(value)](value)
+    return tuple(map(_sequence, value)) if isinstance(value, tuple) else value
+
+
+def event_of(row: Row) -> Event:
+    """Return a row as an event. Raises TypeError where its fields are no such event's."""
+    cls = EVENT_TYPES[row[0]]
+    fields = [tuple(value) if isinstance(value, list) else value for value in row[1:]]
+    if cls in (TryStarted, TryEnded):
+        at = _PLACE_AT[cls] - 1
+        fields[at] = None if fields[at] is None else Place(*fields[at])
+    if cls is TryEnded:
+        at = _FIELDS[cls].index("usage")
+        fields[at] = None if fields[at] is None else Usage(*fields[at])
+    if cls is Sampled:
+        at = _FIELDS[cls].index("samples")
+        fields[at] = tuple(Sample(*sample) for sample in fields[at])
+    return cast(Event, cls(*fields))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -73,8 +142,8 @@ class Header:
     run_id: str
     epoch: int
     version: int
-    decode: Callable[[bytes], list[Event]]
-    """Turns the JSON of a batch into events; raises ValueError, TypeError or KeyError on rubbish."""
+    decode: Callable[[bytes], list[Row]]
+    """Turns the JSON of a batch into rows; raises ValueError, TypeError or LookupError on rubbish."""
 
 
 def read_header(payload: bytes) -> Header:
@@ -90,103 +159,98 @@ def read_header(payload: bytes) -> Header:
             raise LogError(
                 f"the event log has version {version}, this Flow reads up to {VERSION}: upgrade flow-monitor"
             )
-        decoder = _Decoder(head["events"], head["nested"])
-        return Header(str(head["run_id"]), int(head["epoch"]), version, decoder)
+        return Header(str(head["run_id"]), int(head["epoch"]), version, _decoder(head["events"], head["nested"]))
     except (ValueError, KeyError, TypeError) as error:
         raise LogError(f"the event log has no readable header: {error!r}") from error
 
 
-class _Decoder:
-    """Turns rows into events, by the field names of one log."""
+def _decoder(events: Sequence[tuple[str, list[str]]], nested: Mapping[str, list[str]]) -> Callable[[bytes], list[Row]]:
+    same = [(name, tuple(names)) for name, names in events] == [(c.__name__, _FIELDS[c]) for c in EVENT_TYPES]
+    if same and all(tuple(nested.get(cls.__name__, ())) == _FIELDS[cls] for cls in _NESTED):
+        return _decode_ours
+    return _OtherDecoder(events, nested)
+
+
+def _load(payload: bytes) -> tuple[list[Any], list[Row]]:
+    batch = json.loads(payload)
+    if b"\\ud" in payload or b"\\u0000" in payload:
+        batch = _clean(batch)
+    places, rows = batch
+    return places, rows
+
+
+_PLACED = [_PLACE_AT.get(cls, 0) for cls in EVENT_TYPES]
+
+
+def _decode_ours(payload: bytes) -> list[Row]:
+    places, rows = _load(payload)
+    placed = _PLACED
+    for row in rows:
+        at = placed[row[0]]
+        if at and row[at] is not None:
+            row[at] = places[row[at]]
+    return rows
+
+
+class _OtherDecoder:
+    """Turns the rows of another version into ours, by the names of their fields."""
 
     def __init__(self, events: Sequence[tuple[str, list[str]]], nested: Mapping[str, list[str]]) -> None:
-        self._places: dict[tuple[object, ...], Place] = {}
-        self._make_place = _maker(Place, nested.get("Place"))
-        self._make_usage = _maker(Usage, nested.get("Usage"))
-        self._make_sample = _maker(Sample, nested.get("Sample"))
+        self._nested = {cls: _mapping(cls, nested.get(cls.__name__, [])) for cls in _NESTED}
         known = {cls.__name__: cls for cls in EVENT_TYPES}
-        self._makers: list[Callable[[Row], Event] | None] = [
-            self._event_maker(known[name], names) if name in known else None for name, names in events
+        self._events = [
+            (known[name], _mapping(known[name], names)) if name in known else None for name, names in events
         ]
 
-    def __call__(self, payload: bytes) -> list[Event]:
-        rows: list[Row] = json.loads(payload)
-        if b"\\ud" in payload or b"\\u0000" in payload:
-            rows = cast("list[Row]", _clean(rows))
-        makers = self._makers
-        out: list[Event] = []
+    def __call__(self, payload: bytes) -> list[Row]:
+        given, rows = _load(payload)
+        places = [self._nested[Place](place) for place in given]
+        out: list[Row] = []
         for row in rows:
-            make = makers[cast(int, row[0])]
-            if make is not None:
-                out.append(make(row))
+            found = self._events[row[0]]
+            if found is None:
+                continue
+            cls, ours = found
+            made = [CODES[cls], *ours(row[1:])]
+            self._mend(cls, made, places)
+            out.append(made)
         return out
 
-    def _event_maker(self, cls: type, names: list[str]) -> Callable[[Row], Event]:
-        make = cast("Callable[[Row], Event]", _maker(cls, names))
-        fixes: list[tuple[int, Callable[[object], object]]] = [
-            (names.index(name) + 1, fix)
-            for name, fix in (("place", self._place), ("usage", self._usage))
-            if name in names
-        ]
-        if cls is Sampled and "samples" in names:
-            fixes.append((names.index("samples") + 1, self._samples))
-        lists = [
-            names.index(f.name) + 1
-            for f in dataclasses.fields(cls)
-            if f.name in names and f.name != "samples" and str(f.type).startswith("tuple")
-        ]
-
-        def event(row: Row) -> Event:
-            for at, fix in fixes:
-                row[at] = fix(row[at])
-            for at in lists:
-                row[at] = tuple(cast("list[object]", row[at]))
-            return make(row[1:])
-
-        return event
-
-    def _place(self, value: object) -> Place | None:
-        if value is None:
-            return None
-        key = tuple(cast("list[object]", value))
-        place = self._places.get(key)
-        if place is None:
-            if len(self._places) > 100_000:
-                self._places.clear()
-            place = self._places[key] = self._make_place(list(key))
-        return place
-
-    def _usage(self, value: object) -> Usage | None:
-        return None if value is None else self._make_usage(cast(Row, value))
-
-    def _samples(self, value: object) -> tuple[Sample, ...]:
-        return tuple(self._make_sample(row) for row in cast("list[Row]", value))
+    def _mend(self, cls: type, row: Row, places: Sequence[Row]) -> None:
+        at = _PLACE_AT.get(cls)
+        if at is not None and row[at] is not None:
+            row[at] = places[row[at]]
+        if cls is TryEnded:
+            at = _FIELDS[cls].index("usage") + 1
+            row[at] = None if row[at] is None else self._nested[Usage](row[at])
+        if cls is Sampled:
+            at = _FIELDS[cls].index("samples") + 1
+            row[at] = [self._nested[Sample](sample) for sample in row[at]]
 
 
-def _maker(cls: type[T], names: Sequence[str] | None) -> Callable[[Row], T]:
-    """Return a constructor from a row whose fields have the given names."""
+def _mapping(cls: type, names: Sequence[str]) -> Callable[[Sequence[object]], Row]:
+    """Return what brings the values of the given fields into the order of ours, with defaults for what is missing."""
     ours = _FIELDS[cls]
-    if names is None or tuple(names) == ours:
-        return lambda row: cls(*row)
-    places = [(at, name) for at, name in enumerate(names) if name in ours]
-    defaults = {
-        f.name: _blank(str(f.type)) for f in dataclasses.fields(cast(Any, cls)) if f.default is dataclasses.MISSING
-    }
+    at = {name: names.index(name) for name in ours if name in names}
+    defaults = {f.name: _default(f) for f in dataclasses.fields(cast(Any, cls))}
 
-    def make(row: Row) -> T:
-        return cls(**{**defaults, **{name: row[at] for at, name in places}})
+    def bring(values: Sequence[object]) -> Row:
+        return [values[at[name]] if name in at else defaults[name] for name in ours]
 
-    return make
+    return bring
 
 
-def _blank(annotation: str) -> object:
-    """Return an empty value for a field without default that a log does not have."""
+def _default(field: dataclasses.Field[object]) -> object:
+    """Return what a field that a log does not have is taken to be."""
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    annotation = str(field.type)
     if "None" in annotation:
         return None
     return {"int": 0, "float": 0.0, "bool": False, "str": ""}.get(annotation, ())
 
 
-def _clean(value: object) -> object:
+def _clean(value: object) -> Any:  # JSON of any shape
     """Replace what databases do not store: lone surrogates and NUL characters."""
     if isinstance(value, str):
         whole = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

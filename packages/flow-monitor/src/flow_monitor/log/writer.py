@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from mmap import PROT_READ, mmap
 from pathlib import Path
 
-from flow_core.interfaces.events import Event, EventsLost
+from flow_core.interfaces.events import EventsLost
 from flow_monitor.errors import LogError
 from flow_monitor.log.frames import Look, after_damage, look, pack
-from flow_monitor.log.records import header_json, rows_json
+from flow_monitor.log.records import Record, header_json, records_json
 
 LOG_NAME = "events.log"
-_FRAME_EVENTS = 512
+_FRAME_EVENTS = 1024
 
 
 class LogWriter:
@@ -55,8 +55,8 @@ class LogWriter:
             os.close(self._fd)
             raise
 
-    def append(self, events: Sequence[Event]) -> None:
-        """Append events in order; never raises."""
+    def append(self, events: Sequence[Record]) -> None:
+        """Append events, or records of them, in order; never raises."""
         for start in range(0, len(events), _FRAME_EVENTS):
             self._append_frame(events[start : start + _FRAME_EVENTS])
 
@@ -69,24 +69,25 @@ class LogWriter:
             self._fd = -1
         return self.lost
 
-    def _append_frame(self, events: Sequence[Event]) -> None:
+    def _append_frame(self, events: Sequence[Record]) -> None:
         try:
-            frame = pack(rows_json(events)) if events else b""
+            frame = pack(records_json(events)) if events else b""
         except (TypeError, ValueError, KeyError, RecursionError) as error:
             self._append_one_by_one(events, error)
             return
         if self._gap:
-            frame = pack(rows_json([EventsLost(time.time_ns(), self._gap, self._reason)])) + frame
+            frame = pack(records_json([EventsLost(time.time_ns(), self._gap, self._reason)])) + frame
         try:
             self._write(frame)
             self._gap = 0
         except OSError as error:
             self._count(len(events), f"the event log could not be written: {error.strerror or error}")
 
-    def _append_one_by_one(self, events: Sequence[Event], error: Exception) -> None:
+    def _append_one_by_one(self, events: Sequence[Record], error: Exception) -> None:
         """Find the event that cannot be written as JSON, keep the others."""
         if len(events) == 1:
-            self._count(1, f"an event {type(events[0]).__name__} could not be encoded: {error!r}"[:300])
+            name = events[0][0] if isinstance(events[0], tuple) else type(events[0])
+            self._count(1, f"an event {getattr(name, '__name__', name)} could not be encoded: {error!r}"[:300])
             return
         for event in events:
             self._append_frame([event])

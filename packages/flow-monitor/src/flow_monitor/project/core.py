@@ -1,7 +1,8 @@
 """Folds events into rows: pure, no I/O, no clock. Feed it events in order; take the rows of a batch.
 
 Rows are partial: what is not known is absent, and never erases what is in the database. Folding a batch twice gives the
-same database, and a log with gaps still gives one that can be read.
+same database, and a log with gaps still gives one that can be read. Tasks and tries, of which there are many, are lists
+in the order of their columns; the rest are mappings by column.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, Final
 
 from flow_core.interfaces.events import (
     BlockChanged,
@@ -28,22 +29,58 @@ from flow_core.interfaces.events import (
     TryLaunched,
     TryStarted,
 )
-from flow_core.interfaces.outcome import Place
+from flow_monitor.log.records import CODES, Row as LogRow, event_of, row_of
 from flow_monitor.project.tally import FINAL, AppSums, Tally
 
 Row = dict[str, object]
 Key = tuple[object, ...]
+Line = list[Any]
+"""A row as a list, in the order of its columns."""
+
+TASK_COLUMNS: Final = (
+    "task_id", "task_func_name", "task_kind", "task_label", "task_status", "task_executor", "task_depends",
+    "task_inputs", "task_outputs", "task_stdin", "task_stdout", "task_stderr", "task_hashsum", "task_memoize",
+    "task_from_memo", "task_time_invoked", "task_time_running", "task_time_returned", "task_depth", "task_tries",
+    "task_fail_count", "task_fail_cost", "task_parent", "task_error", "task_traceback",
+)  # fmt: skip
+TRY_COLUMNS: Final = (
+    "task_id", "try_id", "task_executor", "block_id", "hostname", "manager", "worker", "pid", "try_key",
+    "task_try_time_launched", "task_try_time_running", "task_try_time_returned", "task_try_verdict",
+    "task_fail_history", "cpu_user_s", "cpu_system_s", "max_rss_kb", "io_read_blocks", "io_write_blocks",
+)  # fmt: skip
+STATUS_COLUMNS: Final = ("task_id", "timestamp", "task_status_name", "try_id")
+RESOURCE_COLUMNS: Final = (
+    "task_id", "try_id", "timestamp", "executor", "block_id", "hostname", "manager", "psutil_process_pid",
+    "psutil_process_count", "psutil_process_cpu_percent", "psutil_process_time_user", "psutil_process_time_system",
+    "psutil_process_memory_resident", "psutil_process_memory_percent", "psutil_process_disk_read",
+    "psutil_process_disk_write", "psutil_process_net_sent", "psutil_process_net_received",
+)  # fmt: skip
+_STATUS = TASK_COLUMNS.index("task_status")
+_RUNNING = TASK_COLUMNS.index("task_time_running")
+_HASHSUM = TASK_COLUMNS.index("task_hashsum")
+_FROM_MEMO = TASK_COLUMNS.index("task_from_memo")
+_RETURNED = TASK_COLUMNS.index("task_time_returned")
+_TRIES = TASK_COLUMNS.index("task_tries")
+_ERROR = TASK_COLUMNS.index("task_error")
+_NO_TASK: Final[Line] = [None] * len(TASK_COLUMNS)
+_NO_TRY: Final[Line] = [None] * len(TRY_COLUMNS)
+_TRY_RUNNING = TRY_COLUMNS.index("task_try_time_running")
+_FINAL_STATES = len(FINAL)
 
 _DIRECTIONS_IN = frozenset({"in", "stage_in"})
 
 
 @dataclass(slots=True)
 class Rows:
-    """Rows of one batch by table, merged by primary key; ``resource`` has none."""
+    """Rows of one batch; those with a key are merged by it."""
 
     workflow: Row = field(default_factory=dict)
+    tasks: dict[int, Line] = field(default_factory=dict)
+    tries: dict[tuple[int, int], Line] = field(default_factory=dict)
+    statuses: list[tuple[int, int, str, int | None]] = field(default_factory=list)
+    resources: list[Line] = field(default_factory=list)
     keyed: dict[str, dict[Key, Row]] = field(default_factory=dict)
-    resource: list[Row] = field(default_factory=list)
+    activity_anew: bool = False
 
     def put(self, table: str, key: Key, row: Row) -> Row:
         """Merge a row into the batch; later values win."""
@@ -63,67 +100,88 @@ class Fold:
         self.run_id = run_id
         self.tally = Tally() if tally is None else tally
         self.last_event_ns = 0
+        self._numbers = self.tally.state_names.numbers
         self._begin()
-        self._counts: set[tuple[str, str]] = set()
+        self._apps: set[int] = set()
         self._edges: set[tuple[str, str]] = set()
         self._sums: set[str] = set()
-        self._handlers: dict[type, Callable[[object], None]] = {
-            cls: cast("Callable[[object], None]", handler)
-            for cls, handler in (
-                (RunStarted, self._run_started),
-                (RunEnded, self._run_ended),
-                (TaskSubmitted, self._task_submitted),
-                (TaskChanged, self._task_changed),
-                (TaskEnded, self._task_ended),
-                (TryLaunched, self._try_launched),
-                (TryStarted, self._try_started),
-                (TryEnded, self._try_ended),
-                (BlockChanged, self._block_changed),
-                (NodeJoined, self._node_joined),
-                (NodeLeft, self._node_left),
-                (Sampled, self._sampled),
-                (FileStaged, self._file_staged),
-                (EventsLost, self._events_lost),
-            )
-        }
+        self._managers: set[tuple[str, str]] = set()
+        self._seen_counts = {(self.tally.app_number(app), state) for app, state in self.tally.counted()}
+        often: tuple[tuple[type, Callable[[LogRow], None]], ...] = (
+            (TaskSubmitted, self._task_submitted),
+            (TaskChanged, self._task_changed),
+            (TaskEnded, self._task_ended),
+            (TryLaunched, self._try_launched),
+            (TryStarted, self._try_started),
+            (TryEnded, self._try_ended),
+        )
+        seldom: tuple[tuple[type, Callable[[Any], None]], ...] = (
+            (RunStarted, self._run_started),
+            (RunEnded, self._run_ended),
+            (BlockChanged, self._block_changed),
+            (NodeJoined, self._node_joined),
+            (NodeLeft, self._node_left),
+            (Sampled, self._sampled),
+            (FileStaged, self._file_staged),
+            (EventsLost, self._events_lost),
+        )
+        by_code: dict[int, Callable[[LogRow], None]] = {CODES[cls]: handler for cls, handler in often}
+        for cls, handler in seldom:
+            by_code[CODES[cls]] = lambda row, handler=handler: handler(event_of(row))  # type: ignore[misc] # bound early
+        self._handlers = [by_code[code] for code in range(len(by_code))]
 
     def fold(self, events: Sequence[Event]) -> None:
         """Take events, in order."""
+        self.fold_rows([row_of(event) for event in events])
+
+    def fold_rows(self, rows: Sequence[LogRow]) -> None:
+        """Take events as rows of the log, in order."""
         handlers = self._handlers
-        for event in events:
-            handlers[type(event)](event)
-        if events:
-            self.last_event_ns = max(self.last_event_ns, events[-1].time_ns)
+        for row in rows:
+            handlers[row[0]](row)
+        if rows:
+            self.last_event_ns = max(self.last_event_ns, rows[-1][1])
 
     def take(self) -> Rows:
         """Return the rows since the last call, with the sums that changed."""
         rows, tally = self._rows, self.tally
-        rows.keyed["task"] = {(task_id,): row for task_id, row in self._tasks.items()}
-        rows.keyed["status"] = self._statuses
-        for app, state in self._counts:
-            rows.put(
-                "app_status",
-                (app, state),
-                {"task_func_name": app, "task_status": state, "tasks": tally.counts[app, state]},
-            )
+        rows.statuses.sort(key=_task_of)
+        self._take_counts(rows)
         for pair in self._edges:
             rows.put("app_edge", pair, {"from_app": pair[0], "to_app": pair[1], "edges": tally.edges[pair]})
         for app in self._sums:
             rows.put("app", (app,), _sums_row(app, tally.sums[app]))
-        if self._counts:
-            rows.workflow.update(self._totals())
+        for executor, manager in self._managers:
+            tries = tally.managers[executor, manager]
+            row: Row = {"executor": executor, "manager": manager, "tries_ended": tries}
+            rows.put("node", (executor, manager), row)
+        rows.activity_anew, activity = tally.activity.take()
+        for (app, begin), sums in activity.items():
+            rows.put("app_activity", (app, begin), _activity_row(app, begin, tally.activity.width, sums))
         rows.workflow["events_lost_count"] = tally.lost
         if self.last_event_ns:
             rows.workflow["time_last_event"] = self.last_event_ns
-        self._counts, self._edges, self._sums = set(), set(), set()
+        self._apps, self._edges, self._sums, self._managers = set(), set(), set(), set()
         self._begin()
         return rows
+
+    def _take_counts(self, rows: Rows) -> None:
+        tally = self.tally
+        for number in self._apps:
+            app = tally.app_names.names[number]
+            for state, tasks in zip(tally.state_names.names, tally.counts[number], strict=False):
+                if state and (tasks or (number, state) in self._seen_counts):
+                    self._seen_counts.add((number, state))
+                    rows.put("app_status", (app, state), {"task_func_name": app, "task_status": state, "tasks": tasks})
+        if self._apps:
+            rows.workflow.update(self._totals())
 
     def _begin(self) -> None:
         """Begin a batch."""
         self._rows = Rows()
-        self._tasks: dict[int, Row] = {}
-        self._statuses: dict[Key, Row] = {}
+        self._tasks = self._rows.tasks
+        self._tries = self._rows.tries
+        self._statuses = self._rows.statuses
 
     # -- the run
 
@@ -160,151 +218,179 @@ class Fold:
 
     # -- tasks
 
-    def _task(self, task_id: int) -> Row:
+    def _task(self, task_id: int) -> Line:
         """Return the row of a task in this batch."""
         row = self._tasks.get(task_id)
         if row is None:
-            row = self._tasks[task_id] = {"task_id": task_id}
+            row = self._tasks[task_id] = _NO_TASK.copy()
+            row[0] = task_id
         return row
 
     def _enter(self, task_id: int, state: str, time_ns: int, try_id: int | None = None) -> bool:
         """Move a task to a state; return whether it moved. A final state is only left for another final one."""
-        before = self.tally.state(task_id)
-        if (before in FINAL and state not in FINAL) or (before == state and try_id is None):
+        tally = self.tally
+        states, number = tally.states, self._numbers.get(state) or tally.state_names.number(state)
+        if task_id >= len(states):
+            tally.put(task_id, "", "", 0)
+        before = states[task_id]
+        if (0 < before <= _FINAL_STATES < number) or (before == number and try_id is None):
             return False
-        app, before = self.tally.move(task_id, state)
-        self._counts.add((app, state))
+        app = tally.apps[task_id]
+        states[task_id] = number
+        counts = tally.counts[app]
         if before:
-            self._counts.add((app, before))
-        self._task(task_id)["task_status"] = state
-        self._statuses[task_id, time_ns, state] = {
-            "task_id": task_id,
-            "timestamp": time_ns,
-            "task_status_name": state,
-            "try_id": try_id,
-        }
+            counts[before] -= 1
+        counts[number] += 1
+        self._apps.add(app)
+        row = self._tasks.get(task_id)
+        if row is None:
+            row = self._task(task_id)
+        row[_STATUS] = state
+        self._statuses.append((task_id, time_ns, state, try_id))
         return True
 
-    def _task_submitted(self, e: TaskSubmitted) -> None:
-        tally, task_id = self.tally, e.task_id
-        depth = 1 + max((tally.depth(parent) for parent in e.depends), default=-1)
-        if before := tally.state(task_id):  # events of it came first: they were counted under no name
-            tally.count(tally.app(task_id), before, -1)
-            tally.count(e.app, before, 1)
-            self._counts.update(((tally.app(task_id), before), (e.app, before)))
-        tally.put(task_id, e.app, before, depth)
-        self._task(task_id).update({
-            "task_func_name": e.app,
-            "task_kind": e.app_kind,
-            "task_label": e.label or None,
-            "task_executor": ",".join(e.executors),
-            "task_depends": ",".join(map(str, e.depends)),
-            "task_inputs": json.dumps(e.inputs) if e.inputs else None,
-            "task_outputs": json.dumps(e.outputs) if e.outputs else None,
-            "task_stdout": e.stdout or None,
-            "task_stderr": e.stderr or None,
-            "task_memoize": int(e.cache),
-            "task_time_invoked": e.time_ns,
-            "task_depth": depth,
-            "task_parent": e.parent,
-        })  # fmt: skip
+    def _task_submitted(self, row: LogRow) -> None:
+        (
+            _, time_ns, task_id, app, kind, label, executors, depends, inputs, outputs, stdout, stderr, cache, parent,
+        ) = row  # fmt: skip
+        tally = self.tally
+        depth = 1 + max(map(tally.depth, depends)) if depends else 0
+        before = tally.state(task_id)
+        if before:  # events of it came first: they were counted under no name
+            self._rename(task_id, app)
+        tally.put(task_id, app, before, depth)
+        old = self._tasks.get(task_id)
+        self._tasks[task_id] = line = [
+            task_id, app, kind, label or None, before or None, ",".join(executors),
+            ",".join(map(str, depends)) if depends else "",
+            json.dumps(inputs) if inputs else None, json.dumps(outputs) if outputs else None,
+            None, stdout or None, stderr or None, None, int(cache), None, time_ns, None, None,
+            depth, None, None, None, parent, None, None,
+        ]  # fmt: skip
+        if old is not None:
+            for at, value in enumerate(old):
+                if line[at] is None:
+                    line[at] = value
         if not before:
-            self._enter(task_id, "pending", e.time_ns)
-        sums = tally.sums.setdefault(e.app, AppSums())
-        sums.kind = e.app_kind
-        self._sums.add(e.app)
-        for parent in e.depends:
-            self._edge(tally.app(parent), e.app)
-        for table, urls in (("input_file", e.inputs), ("output_file", e.outputs)):
+            self._enter(task_id, "pending", time_ns)
+        if app not in tally.sums:
+            tally.sums[app] = AppSums()
+        tally.sums[app].kind = kind
+        self._sums.add(app)
+        for above in depends:
+            self._edge(tally.app(above), app)
+        for table, urls in (("input_file", inputs), ("output_file", outputs)):
             for url in urls:
                 self._file(table, task_id, url)
+
+    def _rename(self, task_id: int, app: str) -> None:
+        """Count a task under the name of its app, not under none."""
+        tally = self.tally
+        state, old, new = tally.states[task_id], tally.apps[task_id], tally.app_number(app)
+        tally.counts[old][state] -= 1
+        tally.counts[new][state] += 1
+        self._apps.update((old, new))
 
     def _edge(self, parent: str, child: str) -> None:
         pair = (parent, child)
         self.tally.edges[pair] = self.tally.edges.get(pair, 0) + 1
         self._edges.add(pair)
 
-    def _task_changed(self, e: TaskChanged) -> None:
-        self._enter(e.task_id, e.state.lower(), e.time_ns)
+    def _task_changed(self, row: LogRow) -> None:
+        _, time_ns, task_id, state = row
+        self._enter(task_id, state.lower(), time_ns)
 
-    def _task_ended(self, e: TaskEnded) -> None:
-        self._enter(e.task_id, e.state.lower(), e.time_ns)
-        self._task(e.task_id).update({
-            "task_hashsum": e.hashsum or None,
-            "task_from_memo": int(e.memoized),
-            "task_tries": e.tries,
-            "task_fail_count": e.fail_count,
-            "task_fail_cost": e.fail_cost,
-            "task_error": e.error or None,
-            "task_traceback": e.traceback or None,
-            "task_time_returned": e.time_ns,
-        })  # fmt: skip
+    def _task_ended(self, row: LogRow) -> None:
+        _, time_ns, task_id, state, hashsum, memoized, tries, fail_count, fail_cost, error, traceback = row
+        self._enter(task_id, state.lower(), time_ns)
+        line = self._task(task_id)
+        line[_HASHSUM] = hashsum or None
+        line[_FROM_MEMO] = int(memoized)
+        line[_RETURNED] = time_ns
+        line[_TRIES : _TRIES + 3] = tries, fail_count, fail_cost
+        line[_ERROR] = error or None
+        line[_ERROR + 1] = traceback or None
 
     # -- tries
 
-    def _try(self, task_id: int, try_id: int, row: Row, place: Place | None = None) -> None:
-        row["task_id"], row["try_id"] = task_id, try_id
-        if place is not None:
-            row.update(
-                task_executor=place.executor,
-                block_id=place.block,
-                hostname=place.node,
-                manager=place.manager,
-                worker=place.worker,
-                pid=place.pid,
-            )
-        self._rows.put("try", (task_id, try_id), row)
-        if not self.tally.state(task_id):
-            self._task(task_id)  # a row for the foreign key, where its submission is in a gap
+    def _try(self, task_id: int, try_id: int) -> Line:
+        """Return the row of a try in this batch."""
+        line = self._tries.get((task_id, try_id))
+        if line is None:
+            line = self._tries[task_id, try_id] = _NO_TRY.copy()
+            line[0], line[1] = task_id, try_id
+            if not self.tally.state(task_id):
+                self._task(task_id)  # a row for the foreign key, where its submission is in a gap
+        return line
 
-    def _try_launched(self, e: TryLaunched) -> None:
-        self.tally.remember_key(e.key, e.task_id, e.try_id)
-        key = e.key if e.key < 1 << 63 else e.key - (1 << 64)
-        self._try(e.task_id, e.try_id, {
-            "task_executor": e.executor, "task_try_time_launched": e.time_ns, "try_key": key,
-        })  # fmt: skip
-        self._enter(e.task_id, "launched", e.time_ns, e.try_id)
+    def _try_launched(self, row: LogRow) -> None:
+        _, time_ns, task_id, try_id, key, executor = row
+        self.tally.remember_key(key, task_id, try_id)
+        line = self._try(task_id, try_id)
+        line[2] = executor
+        line[8:10] = key if key < 1 << 63 else key - (1 << 64), time_ns
+        self._enter(task_id, "launched", time_ns, try_id)
 
-    def _try_started(self, e: TryStarted) -> None:
-        self._try(e.task_id, e.try_id, {"task_try_time_running": e.time_ns}, e.place)
-        self._running(e.task_id, e.try_id, e.time_ns)
+    def _try_started(self, row: LogRow) -> None:
+        _, time_ns, task_id, try_id, place = row
+        line = self._try(task_id, try_id)
+        line[2:8] = place
+        line[_TRY_RUNNING] = time_ns
+        self._running(task_id, try_id, time_ns)
+        if (task_id, try_id) not in self.tally.started:
+            self.tally.started.add((task_id, try_id))
+            self.tally.activity.began(self.tally.app(task_id), time_ns)
 
     def _running(self, task_id: int, try_id: int, time_ns: int) -> None:
         if self.tally.state(task_id) != "running" and self._enter(task_id, "running", time_ns, try_id):
-            self._task(task_id).setdefault("task_time_running", time_ns)
+            line = self._task(task_id)
+            if line[_RUNNING] is None:
+                line[_RUNNING] = time_ns
 
-    def _try_ended(self, e: TryEnded) -> None:
-        row: Row = {
-            "task_executor": e.executor,
-            "task_try_time_returned": e.ended_ns or e.time_ns,
-            "task_try_verdict": e.verdict,
-            "task_fail_history": e.error or None,
-        }
-        if e.started_ns:
-            row["task_try_time_running"] = e.started_ns
-            self._running(e.task_id, e.try_id, e.started_ns)
-        if e.usage is not None:
-            row.update(
-                cpu_user_s=e.usage.cpu_user_s,
-                cpu_system_s=e.usage.cpu_system_s,
-                max_rss_kb=e.usage.max_rss_kb,
-                io_read_blocks=e.usage.io_read_blocks,
-                io_write_blocks=e.usage.io_write_blocks,
-            )
-        self._try(e.task_id, e.try_id, row, e.place)
-        self._sum(e)
-        self.tally.forget_key(e.task_id, e.try_id)
+    def _try_ended(self, row: LogRow) -> None:
+        _, time_ns, task_id, try_id, verdict, started_ns, ended_ns, executor, place, usage, error = row
+        ended_ns = ended_ns or time_ns
+        line = self._try(task_id, try_id)
+        if place is None:
+            line[2] = executor
+        else:
+            line[2:8] = place
+            if (place[0], place[3]) in self.tally.managers:
+                self.tally.managers[place[0], place[3]] += 1
+                self._managers.add((place[0], place[3]))
+        if started_ns:
+            line[_TRY_RUNNING] = started_ns
+            self._running(task_id, try_id, started_ns)
+        line[11:14] = ended_ns, verdict, error or None
+        if usage is not None:
+            line[14:19] = usage
+        self._sum(task_id, try_id, started_ns, ended_ns, usage)
+        self.tally.forget_key(task_id, try_id)
 
-    def _sum(self, e: TryEnded) -> None:
-        app = self.tally.app(e.task_id)
-        sums = self.tally.sums.setdefault(app, AppSums())
+    def _sum(self, task_id: int, try_id: int, started_ns: int, ended_ns: int, usage: Sequence[Any] | None) -> None:
+        tally = self.tally
+        app = tally.app(task_id)
+        sums = tally.sums.get(app)
+        if sums is None:
+            sums = tally.sums[app] = AppSums()
         sums.tries += 1
-        if e.started_ns and e.ended_ns >= e.started_ns:
-            sums.run_ns += e.ended_ns - e.started_ns
-            sums.run_max_ns = max(sums.run_max_ns, e.ended_ns - e.started_ns)
-        if e.usage is not None:
-            sums.cpu_s += e.usage.cpu_user_s + e.usage.cpu_system_s
-            sums.rss_kb = max(sums.rss_kb, e.usage.max_rss_kb)
+        counted = bool(tally.started) and (task_id, try_id) in tally.started
+        if started_ns and ended_ns >= started_ns:
+            took = ended_ns - started_ns
+            sums.run_ns += took
+            if took > sums.run_max_ns:
+                sums.run_max_ns = took
+            if not counted:
+                tally.activity.began(app, started_ns)
+                counted = True
+        if counted:
+            tally.activity.ended(app, ended_ns)
+            if tally.started:
+                tally.started.discard((task_id, try_id))
+        if usage is not None:
+            sums.cpu_s += usage[0] + usage[1]
+            if usage[2] > sums.rss_kb:
+                sums.rss_kb = usage[2]
         self._sums.add(app)
 
     # -- blocks, nodes, samples, files
@@ -321,6 +407,7 @@ class Fold:
         })  # fmt: skip
 
     def _node_joined(self, e: NodeJoined) -> None:
+        self.tally.managers.setdefault((e.executor, e.manager), 0)
         self._rows.put("node", (e.executor, e.manager), {
             "executor": e.executor, "manager": e.manager, "block_id": e.block, "hostname": e.node,
             "python_version": e.python, "pid": e.pid, "worker_count": e.workers, "cpu_count": e.cpu_count,
@@ -338,16 +425,12 @@ class Fold:
             owner = None if s.key is None else self.tally.owner(s.key)
             if s.key is not None and owner is None:
                 continue  # a try whose launch is in a gap: nobody to show it with
-            self._rows.resource.append({
-                "task_id": owner and owner[0], "try_id": owner and owner[1], "timestamp": s.time_ns,
-                "executor": e.executor, "block_id": e.block, "hostname": e.node, "manager": e.manager,
-                "psutil_process_pid": s.pid, "psutil_process_count": s.processes,
-                "psutil_process_cpu_percent": s.cpu_percent,
-                "psutil_process_time_user": s.cpu_user_s, "psutil_process_time_system": s.cpu_system_s,
-                "psutil_process_memory_resident": s.memory_rss, "psutil_process_memory_percent": s.memory_percent,
-                "psutil_process_disk_read": s.disk_read, "psutil_process_disk_write": s.disk_write,
-                "psutil_process_net_sent": s.net_sent, "psutil_process_net_received": s.net_received,
-            })  # fmt: skip
+            task_id, try_id = owner or (None, None)
+            self._rows.resources.append([
+                task_id, try_id, s.time_ns, e.executor, e.block, e.node, e.manager, s.pid, s.processes, s.cpu_percent,
+                s.cpu_user_s, s.cpu_system_s, s.memory_rss, s.memory_percent, s.disk_read, s.disk_write, s.net_sent,
+                s.net_received,
+            ])  # fmt: skip
 
     def _file(self, table: str, task_id: int, url: str) -> Row:
         self._rows.put("file", (url,), {"url": url})
@@ -377,3 +460,19 @@ def _sums_row(app: str, sums: AppSums) -> Row:
         "cpu_sum_s": sums.cpu_s,
         "max_rss_kb": sums.rss_kb,
     }
+
+
+def _activity_row(app: str, begin: int, width: int, sums: Sequence[int]) -> Row:
+    return {
+        "task_func_name": app,
+        "bin_begin": begin,
+        "bin_width": width,
+        "started": sums[0],
+        "ended": sums[1],
+        "start_offsets": sums[2],
+        "end_offsets": sums[3],
+    }
+
+
+def _task_of(status: tuple[int, int, str, int | None]) -> int:
+    return status[0]

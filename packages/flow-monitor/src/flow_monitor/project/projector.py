@@ -97,10 +97,10 @@ class Projector:
             last_round = not self._live
             portion = reader.read(BATCH_EVENTS, final=last_round)
             if portion.position != self._progress.position:
-                fold.fold(portion.events)
-                self._write(store, fold, portion.position, len(portion.events), portion.damaged)
+                fold.fold_rows(portion.rows)
+                self._write(store, fold, portion.position, len(portion.rows), portion.damaged)
                 quiet_since = time.monotonic()
-                if len(portion.events) < BATCH_EVENTS // 4:
+                if len(portion.rows) < BATCH_EVENTS // 4:
                     self._sleep(_BUSY_S)
                 continue
             if last_round:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, bindparam, delete, func, insert, select, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.engine import Connection, Dialect, Engine
-from sqlalchemy.sql import ClauseElement
+from sqlalchemy import Table, delete, func, insert, select, update
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 
 from flow_monitor.errors import ProjectionConflict
 from flow_monitor.log.reader import Position
-from flow_monitor.project.core import Row, Rows
+from flow_monitor.project.core import (
+    RESOURCE_COLUMNS,
+    STATUS_COLUMNS,
+    TASK_COLUMNS,
+    TRY_COLUMNS,
+    Row,
+    Rows,
+)
 from flow_monitor.project.tally import KEPT_KEYS, AppSums, Tally
 from flow_monitor.schema import tables as t
 
 _ORDER: tuple[Table, ...] = (
-    t.task,
-    t.try_,
-    t.status,
     t.block,
     t.block_status,
     t.node,
@@ -31,12 +33,13 @@ _ORDER: tuple[Table, ...] = (
     t.output_file,
     t.app,
     t.app_status,
+    t.app_activity,
     t.app_edge,
     t.gap,
 )
 """Parents before children: foreign keys are checked at once."""
 _FIRST_STAYS = frozenset({"time_requested", "task_time_running", "time_began"})
-_HISTORY = frozenset({"status", "block_status", "gap"})
+_HISTORY = frozenset({"status_rows", "block_status", "gap"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class RunStore:
         with self._engine.begin() as connection:
             found = connection.execute(select(t.projection).where(t.projection.c.run_id == self._run_id)).one_or_none()
             if found is None:
-                _execute(connection, t.workflow, [{"run_id": self._run_id}])
+                _put_rows(connection, t.workflow, [{"run_id": self._run_id}])
                 connection.execute(insert(t.projection), self._new())
                 return Progress()
             connection.execute(self._of_run(update(t.projection)).values(finished=0, log_path=self._log_path))
@@ -87,13 +90,19 @@ class RunStore:
             sqlalchemy.exc.SQLAlchemyError: the database is locked, gone, or broken: nothing was written.
         """
         with self._engine.begin() as connection:
-            _execute(connection, t.workflow, [{**rows.workflow, "run_id": self._run_id}])
+            key = self._key(connection)
+            _put_rows(connection, t.workflow, [{**rows.workflow, "run_id": self._run_id}])
+            _put_lines(connection, t.task, TASK_COLUMNS, key, list(rows.tasks.values()))
+            _put_lines(connection, t.try_, TRY_COLUMNS, key, list(rows.tries.values()))
+            _put_lines(connection, t.status, STATUS_COLUMNS, key, rows.statuses)
+            _put_lines(connection, t.resource, RESOURCE_COLUMNS, key, rows.resources)
+            if rows.activity_anew:
+                connection.execute(delete(t.app_activity).where(t.app_activity.c.run_id == self._run_id))
             for table in _ORDER:
-                keyed = rows.keyed.get(table.name)
+                keyed = rows.keyed.get(_view_name(table))
                 if keyed:
-                    _execute(connection, table, keyed.values(), self._run_id)
-            if rows.resource:
-                connection.execute(insert(t.resource), [{"run_id": self._run_id, **row} for row in rows.resource])
+                    run: Row = {"run_key": key} if "run_key" in _names(table) else {"run_id": self._run_id}
+                    _put_rows(connection, table, [{**row, **run} for row in keyed.values()])
             self._advance(connection, before, after, now_ns)
 
     def heartbeat(self, now_ns: int) -> None:
@@ -114,6 +123,11 @@ class RunStore:
         with self._engine.begin() as connection:
             for table in reversed(t.metadata.sorted_tables):
                 connection.execute(delete(table).where(table.c.run_id == self._run_id))
+
+    def _key(self, connection: Connection) -> int:
+        """Return the run's number in long tables."""
+        w = t.workflow.c
+        return int(connection.execute(select(w.run_key).where(w.run_id == self._run_id)).scalar_one())
 
     def _advance(self, connection: Connection, before: Progress, after: Progress, now_ns: int) -> None:
         moved = connection.execute(
@@ -140,57 +154,73 @@ class RunStore:
         return {"run_id": self._run_id, "log_path": self._log_path, **zero}
 
 
-def _execute(connection: Connection, table: Table, rows: Iterable[Row], run_id: str | None = None) -> None:
-    """Insert rows or complete those that are there. The driver is given plain values: that is half of the time."""
-    statement = _upsert(table, connection.dialect)
-    names = statement.names
-    if statement.positional:
-        at = None if run_id is None else names.index("run_id")
-        values = [[*map(row.get, names)] for row in rows]
-        if at is not None:
-            for one in values:
-                one[at] = run_id
-        connection.exec_driver_sql(statement.text, [tuple(one) for one in values])
-        return
-    blank: Row = dict.fromkeys(names)
-    if run_id is not None:
-        blank["run_id"] = run_id
-    connection.exec_driver_sql(statement.text, [{**blank, **row} for row in rows])
+def _put_lines(
+    connection: Connection, table: Table, names: tuple[str, ...], key: int, lines: Sequence[Sequence[object]]
+) -> None:
+    """Insert rows of a long table, as sequences, or complete those that are there."""
+    if lines:
+        _run_many(connection, _upsert(table, ("run_key", *names), (str(int(key)),), _mark(connection)), lines)
 
 
-@dataclass(frozen=True, slots=True)
-class _Statement:
-    """SQL as the driver takes it; ``names`` are the columns in the order of its places, or its parameters."""
+def _put_rows(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
+    """Insert rows or complete those that are there."""
+    names = tuple(name for name in _names(table) if table is not t.workflow or name != "run_key")
+    _run_many(connection, _upsert(table, names, (), _mark(connection)), [tuple(map(row.get, names)) for row in rows])
 
-    text: str
-    names: tuple[str, ...]
-    positional: bool
+
+def _run_many(connection: Connection, statement: str, lines: Sequence[Sequence[object]]) -> None:
+    """Give the driver plain SQL and plain values: what SQLAlchemy would do with each takes as long as the rest."""
+    cursor = connection.connection.cursor()
+    try:
+        cursor.executemany(statement, lines)
+    except connection.dialect.dbapi.Error as error:  # type: ignore[union-attr] # every engine of ours has a driver
+        raise _meant(connection, statement, error) from error
+    finally:
+        cursor.close()
+
+
+def _meant(connection: Connection, statement: str, error: Exception) -> BaseException:
+    """Return the driver's error as SQLAlchemy would raise it."""
+    driver: Any = connection.dialect.dbapi
+    gone = connection.dialect.is_disconnect(error, None, None)  # type: ignore[arg-type] # neither is looked at by ours
+    return DBAPIError.instance(
+        statement, None, error, driver.Error, connection_invalidated=gone, dialect=connection.dialect
+    )
+
+
+def _mark(connection: Connection) -> str:
+    return "?" if connection.dialect.name == "sqlite" else "%s"
+
+
+def _view_name(table: Table) -> str:
+    return table.name.removesuffix("_rows")
 
 
 @cache
-def _upsert(table: Table, dialect: Dialect) -> _Statement:
-    compiled: Any = _upsert_expression(table, dialect.name).compile(dialect=dialect)
-    positional = bool(compiled.positional)
-    names = compiled.positiontup if positional else compiled.params
-    return _Statement(str(compiled), tuple(names), positional)
+def _names(table: Table) -> tuple[str, ...]:
+    return tuple(column.name for column in table.columns)
 
 
-def _upsert_expression(table: Table, dialect: str) -> ClauseElement:
-    make: Callable[[Table], Any] = postgresql_insert if dialect == "postgresql" else sqlite_insert
-    statement = make(table).values({column.name: bindparam(column.name) for column in table.columns})
-    keys = [column.name for column in table.primary_key]
-    others = [column for column in table.columns if not column.primary_key]
+@cache
+def _upsert(table: Table, names: tuple[str, ...], fixed: tuple[str, ...], mark: str) -> str:
+    """Return SQL that both databases take: the first values are fixed, the others are given by the row."""
+    values = ", ".join([*fixed, *[mark] * (len(names) - len(fixed))])
+    columns = ", ".join(f'"{name}"' for name in names)
+    said = f'INSERT INTO "{table.name}" ({columns}) VALUES ({values})'
+    if table is t.resource:
+        return said
+    keys = ["run_id"] if table is t.workflow else [column.name for column in table.primary_key]
+    others = [name for name in names if name not in keys]
+    conflict = f"{said} ON CONFLICT ({', '.join(keys)}) DO"
     if table.name in _HISTORY or not others:
-        done: ClauseElement = statement.on_conflict_do_nothing(index_elements=keys)
-        return done
-    changes: Mapping[str, ColumnElement[object]] = {
-        column.name: func.coalesce(column, statement.excluded[column.name])
-        if column.name in _FIRST_STAYS
-        else func.coalesce(statement.excluded[column.name], column)
-        for column in others
-    }
-    merged: ClauseElement = statement.on_conflict_do_update(index_elements=keys, set_=changes)
-    return merged
+        return f"{conflict} NOTHING"
+    return f"{conflict} UPDATE SET {', '.join(_change(table.name, name) for name in others)}"
+
+
+def _change(table: str, name: str) -> str:
+    old, new = f'"{table}"."{name}"', f'excluded."{name}"'
+    first, second = (old, new) if name in _FIRST_STAYS else (new, old)
+    return f'"{name}" = coalesce({first}, {second})'
 
 
 def _load_tally(connection: Connection, run_id: str) -> Tally:
@@ -199,13 +229,20 @@ def _load_tally(connection: Connection, run_id: str) -> Tally:
     for task_id, app, state, depth in connection.execute(select(*columns).where(t.task.c.run_id == run_id)):
         tally.put(task_id, app or "", state or "", depth or 0)
     for row in connection.execute(select(t.app_status).where(t.app_status.c.run_id == run_id)):
-        tally.counts[row.task_func_name, row.task_status] = row.tasks
+        tally.count(row.task_func_name, row.task_status, row.tasks)
     for row in connection.execute(select(t.app_edge).where(t.app_edge.c.run_id == run_id)):
         tally.edges[row.from_app, row.to_app] = row.edges
     for row in connection.execute(select(t.app).where(t.app.c.run_id == run_id)):
         tally.sums[row.task_func_name] = AppSums(
             row.task_kind, row.tries_ended, row.run_time_sum_ns, row.run_time_max_ns, row.cpu_sum_s, row.max_rss_kb
         )
+    for row in connection.execute(select(t.app_activity).where(t.app_activity.c.run_id == run_id)):
+        tally.activity.width = row.bin_width
+        tally.activity.bins[row.task_func_name, row.bin_begin] = [
+            row.started, row.ended, row.start_offsets, row.end_offsets,
+        ]  # fmt: skip
+    for row in connection.execute(select(t.node).where(t.node.c.run_id == run_id)):
+        tally.managers[row.executor, row.manager] = row.tries_ended or 0
     _load_keys(connection, run_id, tally)
     lost = connection.execute(select(func.sum(t.gap.c.events)).where(t.gap.c.run_id == run_id)).scalar()
     tally.lost = int(lost or 0)
@@ -215,6 +252,11 @@ def _load_tally(connection: Connection, run_id: str) -> Tally:
 def _load_keys(connection: Connection, run_id: str, tally: Tally) -> None:
     """Load the keys of tries that have not ended, and of those that ended last: samples of them may still come."""
     y = t.try_.c
+    running = y.task_try_time_running.is_not(None) & y.task_try_time_returned.is_(None)
+    tally.started.update(
+        (row.task_id, row.try_id)
+        for row in connection.execute(select(y.task_id, y.try_id).where(y.run_id == run_id, running))
+    )
     keyed = select(y.task_id, y.try_id, y.try_key).where(y.run_id == run_id, y.try_key.is_not(None))
     ended = keyed.where(y.task_try_time_returned.is_not(None)).order_by(y.task_try_time_returned.desc())
     live = keyed.where(y.task_try_time_returned.is_(None))

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-FINAL = frozenset({"exec_done", "memo_done", "failed", "dep_fail", "cancelled"})
-"""States that a task never leaves."""
+from flow_monitor.project.activity import Activity
+
+FINAL = ("exec_done", "memo_done", "failed", "dep_fail", "cancelled")
+"""States that a task never leaves; their numbers are 1 to 5."""
+MOST_STATES = 32
+"""States that are told apart."""
 KEPT_KEYS = 50_000
 """Keys of ended tries that are remembered."""
 
@@ -27,15 +32,15 @@ class AppSums:
 class _Names:
     """Numbers for names, from 1; 0 stands for a name not known."""
 
-    def __init__(self) -> None:
-        self.names: list[str] = [""]
-        self._numbers: dict[str, int] = {"": 0}
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        self.names: list[str] = ["", *names]
+        self.numbers = {name: number for number, name in enumerate(self.names)}
 
     def number(self, name: str) -> int:
         """Return the number of a name, a new one where it has none."""
-        found = self._numbers.get(name)
+        found = self.numbers.get(name)
         if found is None:
-            found = self._numbers[name] = len(self.names)
+            found = self.numbers[name] = len(self.names)
             self.names.append(name)
         return found
 
@@ -45,13 +50,19 @@ class Tally:
     """App, state and depth of every task by its id; counts by app and state; edges between apps; keys of live tries."""
 
     app_names: _Names = field(default_factory=_Names)
-    state_names: _Names = field(default_factory=_Names)
-    _app: array[int] = field(default_factory=lambda: array("L"))
-    _state: array[int] = field(default_factory=lambda: array("B"))
-    _depth: array[int] = field(default_factory=lambda: array("L"))
-    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    state_names: _Names = field(default_factory=lambda: _Names(FINAL))
+    apps: array[int] = field(default_factory=lambda: array("L"))
+    states: array[int] = field(default_factory=lambda: array("B"))
+    depths: array[int] = field(default_factory=lambda: array("L"))
+    counts: list[list[int]] = field(default_factory=lambda: [[0] * MOST_STATES])
+    """Tasks by number of the app and number of the state."""
     edges: dict[tuple[str, str], int] = field(default_factory=dict)
     sums: dict[str, AppSums] = field(default_factory=dict)
+    activity: Activity = field(default_factory=Activity)
+    managers: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Tries that ended, by executor and manager; of managers that registered."""
+    started: set[tuple[int, int]] = field(default_factory=set)
+    """Live tries whose start is counted."""
     keys: dict[int, tuple[int, int]] = field(default_factory=dict)
     live: dict[tuple[int, int], int] = field(default_factory=dict)
     ended_keys: OrderedDict[int, tuple[int, int]] = field(default_factory=OrderedDict)
@@ -59,44 +70,46 @@ class Tally:
 
     def app(self, task_id: int) -> str:
         """Return the app of a task, empty where not known."""
-        return self.app_names.names[self._app[task_id]] if 0 <= task_id < len(self._app) else ""
+        return self.app_names.names[self.apps[task_id]] if 0 <= task_id < len(self.apps) else ""
 
     def state(self, task_id: int) -> str:
         """Return the state of a task, empty where not known."""
-        return self.state_names.names[self._state[task_id]] if 0 <= task_id < len(self._state) else ""
+        return self.state_names.names[self.states[task_id]] if 0 <= task_id < len(self.states) else ""
 
     def depth(self, task_id: int) -> int:
         """Return the longest way from a task without parents; 0 where not known."""
-        return self._depth[task_id] if 0 <= task_id < len(self._depth) else 0
+        return self.depths[task_id] if 0 <= task_id < len(self.depths) else 0
 
     def put(self, task_id: int, app: str, state: str, depth: int) -> None:
         """Remember a task, without counting it."""
-        if task_id >= len(self._app):
-            room = max(task_id + 1 - len(self._app), min(len(self._app), 1 << 20), 1024)
-            for column in (self._app, self._state, self._depth):
+        if task_id >= len(self.apps):
+            room = max(task_id + 1 - len(self.apps), min(len(self.apps), 1 << 20), 1024)
+            for column in (self.apps, self.states, self.depths):
                 column.frombytes(bytes(room * column.itemsize))
-        self._app[task_id] = self.app_names.number(app)
-        self._state[task_id] = self.state_names.number(state)
-        self._depth[task_id] = depth
+        self.apps[task_id] = self.app_number(app)
+        self.states[task_id] = self.state_names.number(state)
+        self.depths[task_id] = depth
 
-    def move(self, task_id: int, state: str) -> tuple[str, str]:
-        """Move a task to a state and count it there; return its app and the state before, empty where not known."""
-        if task_id >= len(self._state):
-            self.put(task_id, "", "", 0)
-        app = self.app_names.names[self._app[task_id]]
-        before = self.state_names.names[self._state[task_id]]
-        self._state[task_id] = self.state_names.number(state)
-        counts = self.counts
-        if before:
-            counts[app, before] -= 1
-        counts[app, state] = counts.get((app, state), 0) + 1
-        return app, before
+    def app_number(self, app: str) -> int:
+        """Return the number of an app, with room for its counts."""
+        number = self.app_names.number(app)
+        if number >= len(self.counts):
+            self.counts.append([0] * MOST_STATES)
+        return number
 
-    def count(self, app: str, state: str, more: int) -> None:
-        """Change the number of tasks of an app that are in a state."""
-        if state:
-            key = (app, state)
-            self.counts[key] = self.counts.get(key, 0) + more
+    def counted(self) -> dict[tuple[str, str], int]:
+        """Return the number of tasks by app and state, where there are any."""
+        apps, states = self.app_names.names, self.state_names.names
+        return {
+            (apps[app], states[state]): tasks
+            for app, row in enumerate(self.counts)
+            for state, tasks in enumerate(row)
+            if tasks
+        }
+
+    def count(self, app: str, state: str, tasks: int) -> None:
+        """Set the number of tasks of an app that are in a state."""
+        self.counts[self.app_number(app)][self.state_names.number(state)] = tasks
 
     def remember_key(self, key: int, task_id: int, try_id: int) -> None:
         """Remember whose a try's key is: its samples name nothing else."""
@@ -117,4 +130,7 @@ class Tally:
 
     def total(self, *states: str) -> int:
         """Return the number of tasks in the given states, of all where none is given."""
-        return sum(n for (_app, state), n in self.counts.items() if not states or state in states)
+        if not states:
+            return sum(map(sum, self.counts))
+        numbers = [self.state_names.number(state) for state in states]
+        return sum(row[number] for row in self.counts for number in numbers)

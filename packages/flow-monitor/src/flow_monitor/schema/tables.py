@@ -1,6 +1,10 @@
 """The tables, as they are at the newest version of the schema. Times are int64 nanoseconds UTC, 0 is never used.
 
 All columns but keys may be null: rows grow as events come in. The migrations make the same tables (tested).
+
+The long tables (``task_rows``, ``try_rows``, ``status_rows``, ...) name their run by a small number, ``run_key``: the
+text of a run's id in each row would be a third of the database. For each of them the database has a view with
+``run_id`` instead (``task``, ``try``, ``status``, ...), made by the migrations: that is what to query by hand.
 """
 
 from __future__ import annotations
@@ -9,7 +13,9 @@ from typing import TypeVar
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     Column,
+    ColumnElement,
     Float,
     ForeignKey,
     ForeignKeyConstraint,
@@ -19,16 +25,37 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    UniqueConstraint,
+    select,
+    type_coerce,
 )
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 T = TypeVar("T")
 
 metadata = MetaData()
 
 
-def _run_id(*, key: bool = True) -> Column[str]:
-    return Column("run_id", Text, ForeignKey("workflow.run_id", ondelete="CASCADE"), primary_key=key, nullable=False)
+def _run_id() -> Column[str]:
+    return Column("run_id", Text, ForeignKey("workflow.run_id", ondelete="CASCADE"), primary_key=True, nullable=False)
+
+
+class RunKey(TypeDecorator[str]):
+    """A run's number in long tables; compared with the run's id, which the database looks up once a statement."""
+
+    impl = Integer
+    cache_ok = True
+
+    def bind_expression(self, bindvalue: BindParameter[str]) -> ColumnElement[str]:
+        """Return the look-up of the number."""
+        same = workflow.c.run_id == type_coerce(bindvalue, Text)
+        return type_coerce(select(workflow.c.run_key).where(same).scalar_subquery(), RunKey())
+
+
+def _run_key(*, checked: bool = True, key: bool = True) -> Column[str]:
+    """Return the run's number, called run_id in statements; not ``checked`` where another foreign key does it."""
+    to = (ForeignKey("workflow.run_key", ondelete="CASCADE"),) if checked else ()
+    return Column("run_key", RunKey, *to, key="run_id", primary_key=key, nullable=False)
 
 
 def _run_id_of_parent() -> Column[str]:
@@ -41,7 +68,7 @@ def _columns(kind: TypeEngine[T], *names: str) -> list[Column[T]]:
 
 
 def _of_task() -> ForeignKeyConstraint:
-    return ForeignKeyConstraint(["run_id", "task_id"], ["task.run_id", "task.task_id"], ondelete="CASCADE")
+    return ForeignKeyConstraint(["run_id", "task_id"], ["task_rows.run_id", "task_rows.task_id"], ondelete="CASCADE")
 
 
 _TIME = BigInteger()
@@ -50,7 +77,8 @@ _COUNT = BigInteger()
 workflow = Table(
     "workflow",
     metadata,
-    Column("run_id", Text, primary_key=True),
+    Column("run_key", Integer, primary_key=True),
+    Column("run_id", Text, nullable=False),
     *_columns(Text(), "workflow_name", "flow_version", "python_version", "host", "user", "rundir", "script"),
     *_columns(Text(), "executors"),
     *_columns(Integer(), "epoch"),
@@ -58,6 +86,7 @@ workflow = Table(
     *_columns(_COUNT, "tasks_completed_count", "tasks_failed_count", "tasks_memoized_count", "tasks_cancelled_count"),
     *_columns(_COUNT, "tasks_submitted_count", "events_lost_count"),
     Column("ended_how", Text),
+    UniqueConstraint("run_id", name="uq_workflow_run_id"),
     Index("ix_workflow_time_began", "time_began"),
 )
 """A row a run. ``ended_how``: null while it goes on or nothing is known, ``ended``, or ``died``."""
@@ -74,9 +103,9 @@ projection = Table(
 """How far the event log of each run is in this database; written in the same transactions as what it led to."""
 
 task = Table(
-    "task",
+    "task_rows",
     metadata,
-    _run_id(),
+    _run_key(),
     Column("task_id", BigInteger, primary_key=True, autoincrement=False),
     *_columns(Text(), "task_func_name", "task_kind", "task_label", "task_status", "task_executor", "task_depends"),
     *_columns(Text(), "task_inputs", "task_outputs", "task_stdin", "task_stdout", "task_stderr", "task_hashsum"),
@@ -92,9 +121,9 @@ task = Table(
 )
 
 try_ = Table(
-    "try",
+    "try_rows",
     metadata,
-    _run_id_of_parent(),
+    _run_key(checked=False),
     Column("task_id", BigInteger, primary_key=True, autoincrement=False),
     Column("try_id", Integer, primary_key=True, autoincrement=False),
     *_columns(Text(), "task_executor", "block_id", "hostname", "manager"),
@@ -110,9 +139,9 @@ try_ = Table(
 )
 
 status = Table(
-    "status",
+    "status_rows",
     metadata,
-    _run_id_of_parent(),
+    _run_key(checked=False),
     Column("task_id", BigInteger, primary_key=True, autoincrement=False),
     Column("timestamp", BigInteger, primary_key=True, autoincrement=False),
     Column("task_status_name", Text, primary_key=True),
@@ -122,10 +151,10 @@ status = Table(
 )
 
 resource = Table(
-    "resource",
+    "resource_rows",
     metadata,
     Column("resource_id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
-    _run_id(key=False),
+    _run_key(key=False),
     Column("task_id", BigInteger),
     Column("try_id", Integer),
     Column("timestamp", BigInteger, nullable=False),
@@ -153,8 +182,9 @@ node = Table(
     *_columns(_TIME, "time_joined", "time_left"),
     Column("lost", SmallInteger),
     Column("reason", Text),
+    Column("tries_ended", BigInteger),
 )
-"""A row a manager; there may be several on one host."""
+"""A row a manager; there may be several on one host. ``tries_ended`` is null in rows made before version 2."""
 
 block = Table(
     "block",
@@ -183,26 +213,27 @@ block_status = Table(
 )
 
 file = Table(
-    "file",
+    "file_rows",
     metadata,
-    _run_id(),
+    _run_key(),
     Column("url", Text, primary_key=True),
     Column("size", BigInteger),
     Column("digest", Text),
+    sqlite_with_rowid=False,
 )
 
 
 def _task_file(name: str) -> Table:
     return Table(
-        name,
+        f"{name}_rows",
         metadata,
-        _run_id_of_parent(),
+        _run_key(checked=False),
         Column("task_id", BigInteger, primary_key=True, autoincrement=False),
         Column("url", Text, primary_key=True),
         *_columns(Text(), "local_path", "error"),
         *_columns(_TIME, "time_staged"),
         _of_task(),
-        ForeignKeyConstraint(["run_id", "url"], ["file.run_id", "file.url"], ondelete="CASCADE"),
+        ForeignKeyConstraint(["run_id", "url"], ["file_rows.run_id", "file_rows.url"], ondelete="CASCADE"),
         Index(f"ix_{name}_url", "run_id", "url"),
         sqlite_with_rowid=False,
     )
@@ -231,6 +262,17 @@ app_status = Table(
     Column("task_status", Text, primary_key=True),
     *_columns(_COUNT, "tasks"),
 )
+
+app_activity = Table(
+    "app_activity",
+    metadata,
+    _run_id(),
+    Column("task_func_name", Text, primary_key=True),
+    Column("bin_begin", BigInteger, primary_key=True, autoincrement=False),
+    *_columns(_COUNT, "bin_width", "started", "ended", "start_offsets", "end_offsets"),
+)
+"""Tries of an app that began and ended in a bin of time, and the sums of how far (ns) from the bin's begin. All bins of
+a run are of one width. Since version 2."""
 
 app_edge = Table(
     "app_edge",
