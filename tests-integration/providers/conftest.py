@@ -6,11 +6,14 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for htex_workflow
 
 SERVICES = Path(__file__).parents[1] / "services"
 
@@ -71,6 +74,23 @@ def ssh_server() -> Iterator[dict[str, str]]:
     pytest.importorskip("paramiko")
     with service("ssh", "sshd") as variables:
         yield variables
+
+
+@pytest.fixture(scope="module")
+def hosts() -> Iterator[dict[str, str]]:
+    """Two hosts with networks of their own, reached by ssh with a key."""
+    pytest.importorskip("paramiko")
+    if os.getuid() != 0:
+        pytest.skip("hosts with networks of their own need root")
+    with service("netns", "sshd") as variables:
+        yield variables
+
+
+@pytest.fixture
+def own_ledger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Let the test keep its jobs in a ledger of its own."""
+    monkeypatch.setenv("FLOW_JOBS_LEDGER", str(tmp_path / "jobs.ledger"))
+    return tmp_path / "jobs.ledger"
 
 
 @pytest.fixture
