@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flow_providers.adhoc.provider import AdHocProvider as AdHocProvider
     from flow_providers.cloud.aws.provider import AWSProvider as AWSProvider
+    from flow_providers.cloud.google.provider import GoogleCloudProvider as GoogleCloudProvider
     from flow_providers.cluster.condor.provider import CondorProvider as CondorProvider
     from flow_providers.cluster.gridengine.provider import GridEngineProvider as GridEngineProvider
     from flow_providers.cluster.lsf.provider import LSFProvider as LSFProvider
@@ -38,6 +39,7 @@ _HOMES = {
     "Launcher": "flow_providers.interfaces.launcher",
     "ExecutionProvider": "flow_providers.interfaces.provider",
     "AWSProvider": "flow_providers.cloud.aws.provider",
+    "GoogleCloudProvider": "flow_providers.cloud.google.provider",
     "AdHocProvider": "flow_providers.adhoc.provider",
     "KubernetesProvider": "flow_providers.kubernetes.provider",
     "LocalProvider": "flow_providers.local.provider",

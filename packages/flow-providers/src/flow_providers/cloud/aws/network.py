@@ -7,8 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from flow_providers.cloud.aws.session import Refused, translated
+from flow_providers.cloud.aws.session import translated
 from flow_providers.cloud.aws.state import Network
+from flow_providers.cloud.refused import Refused
 from flow_providers.errors import ProviderError
 
 _TAG = "flow-network"

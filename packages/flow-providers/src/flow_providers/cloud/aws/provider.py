@@ -10,10 +10,11 @@ from typing import Any
 
 from flow_providers.cloud.aws.network import find_network, make_network, make_security_group, open_route
 from flow_providers.cloud.aws.parse import machine_of
-from flow_providers.cloud.aws.session import Refused, make_ec2, make_session, translated
+from flow_providers.cloud.aws.session import make_ec2, make_session, translated
 from flow_providers.cloud.aws.state import AwsState, Network, StateFile
 from flow_providers.cloud.base import TAG, CloudProvider, MachineOrder
 from flow_providers.cloud.machine import Machine
+from flow_providers.cloud.refused import Refused
 from flow_providers.errors import (
     ExecutionProviderException,
     ScaleOutFailed,

@@ -8,24 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from flow_providers.cloud.refused import Refused
 from flow_providers.errors import BadOption, SchedulerUnavailable
 from flow_providers.optional import optional_module
 
 _TRANSIENT = frozenset(
     {"RequestLimitExceeded", "Throttling", "InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable"}
 )
-
-
-class Refused(SchedulerUnavailable):
-    """Amazon understood, and said no.
-
-    Attributes:
-        code: Amazon's error code, such as ``InsufficientInstanceCapacity``.
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 def make_session(region: str, key_file: str | None, profile: str | None) -> Any:  # boto3 has no types

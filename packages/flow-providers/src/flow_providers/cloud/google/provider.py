@@ -1,0 +1,177 @@
+"""Jobs as instances of Google's Compute Engine."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from flow_providers.cloud.base import TAG, CloudProvider, MachineOrder
+from flow_providers.cloud.google.client import ComputeClient
+from flow_providers.cloud.google.parse import body_of, job_id_of, machine_of, zone_and_name
+from flow_providers.cloud.machine import Machine
+from flow_providers.cloud.refused import Refused
+from flow_providers.errors import BadOption, ScaleOutFailed, SchedulerUnavailable, SubmitException, SubmitUnknown
+from flow_providers.options import checked
+
+_FULL_ZONE = ("ZONE_RESOURCE_POOL_EXHAUSTED", "STOCKOUT")
+_NET_S = 900  # between a command's walltime and the instance's, for booting and ending
+_GONE = "404"
+
+
+class GoogleCloudProvider(CloudProvider):
+    """Runs each job on an instance of Compute Engine, which is deleted when the job has ended.
+
+    Instances carry the job's tag as the label ``flow-tag``; nothing without it is ever listed or deleted. A job's
+    secrets travel in its instance's metadata, which whoever may describe instances of the project can read. Google
+    forgets the console of an instance that is off, so instances stay on for a minute and a half after their jobs;
+    ask for their status more often than that.
+
+    Args:
+        project_id: The project.
+        key_file: JSON key of a service account.
+        region: Where instances start: in any zone of it.
+        os_project: Project of the image, such as ``'debian-cloud'``.
+        os_family: Family of the image, such as ``'debian-12'``.
+        google_version: ``'v1'`` or ``'beta'``.
+        instance_type: Machine type.
+        init_blocks: Instances at the start.
+        min_blocks: Fewest instances.
+        max_blocks: Most instances.
+        launcher: Multiplies the command on the instance; None: ``SingleNodeLauncher()``.
+        parallelism: Wanted slots per active task.
+        worker_init: Bash code run before the command.
+        walltime: ``HH:MM:SS`` a command may run; None: no limit.
+        linger: Whether instances stay on when their jobs have ended; it is the user who deletes them then.
+        spot: Whether Google may take instances away, for less money.
+        cmd_timeout: Seconds a call to Google may take.
+        api_endpoint: Address of the API, for private ways to it; None: Google's.
+    """
+
+    label = "google"
+    user_data_limit = 262144
+    settle_s = 90
+    reads_running_consoles = True
+
+    @checked
+    def __init__(
+        self,
+        project_id: str,
+        key_file: str,
+        region: str,
+        os_project: str,
+        os_family: str,
+        google_version: str = "v1",
+        instance_type: str = "n1-standard-1",
+        init_blocks: int = 1,
+        min_blocks: int = 0,
+        max_blocks: int = 10,
+        launcher: object = None,
+        parallelism: float = 1,
+        worker_init: str = "",
+        walltime: str | None = None,
+        linger: bool = False,
+        spot: bool = False,
+        cmd_timeout: float = 60,
+        api_endpoint: str | None = None,
+    ) -> None:
+        if google_version not in ("v1", "beta"):
+            raise BadOption(f"GoogleCloudProvider: option google_version={google_version!r} must be 'v1' or 'beta'")
+        super().__init__(
+            nodes_per_block=1,
+            init_blocks=init_blocks,
+            min_blocks=min_blocks,
+            max_blocks=max_blocks,
+            parallelism=parallelism,
+            worker_init=worker_init,
+            walltime=walltime,
+            launcher=launcher,
+            linger=linger,
+            cmd_timeout=cmd_timeout,
+        )
+        self.project_id = project_id
+        self.region = region
+        self.os_project = os_project
+        self.os_family = os_family
+        self.instance_type = instance_type
+        self.spot = spot
+        self._client = ComputeClient(project_id, key_file, google_version, api_endpoint, cmd_timeout)
+
+    def start_machine(self, order: MachineOrder) -> str:  # noqa: D102
+        zones, image = self._zones_and_image(order)
+        full = []
+        for zone in zones:
+            operation = self._insert(order, zone, image)
+            wrong = [f"{error.get('code')}: {error.get('message')}" for error in _errors(operation)]
+            if not wrong:
+                return job_id_of(zone, order.name)
+            if not any(word.startswith(_FULL_ZONE) for word in wrong):
+                raise SubmitException(f"Google refused an instance for job {order.name}: {'; '.join(wrong)}")
+            full.extend(wrong)
+        raise ScaleOutFailed(f"no zone of {self.region} has an instance for job {order.name}: {'; '.join(full)}")
+
+    def list_machines(self, job_ids: Sequence[str] | None) -> list[Machine]:  # noqa: D102
+        wanted = None if job_ids is None else set(job_ids)
+        found: list[Machine] = []
+        for page in self._client.pages("instances", "aggregatedList", filter=f"labels.{TAG}:*", maxResults=500):
+            for place in (page.get("items") or {}).values():
+                found.extend(machine_of(instance) for instance in place.get("instances") or [])
+        return [m for m in found if m.tag and (wanted is None or m.job_id in wanted)]
+
+    def end_machines(self, job_ids: Sequence[str]) -> set[str]:  # noqa: D102
+        return {machine.job_id for machine in self.list_machines(job_ids) if self._delete(machine.job_id)}
+
+    def read_console(self, job_id: str) -> str:  # noqa: D102
+        zone, name = zone_and_name(job_id)
+        try:
+            answer = self._client.call("instances", "getSerialPortOutput", zone=zone, instance=name, port=1)
+        except Refused:
+            return ""
+        return str(answer.get("contents", ""))
+
+    # -- how
+
+    def _zones_and_image(self, order: MachineOrder) -> tuple[list[str], str]:
+        try:
+            listed = [zone for page in self._client.pages("zones", "list") for zone in page.get("items") or []]
+            zones = [str(zone["name"]) for zone in listed if str(zone.get("region", "")).endswith(f"/{self.region}")]
+            image = self._client.call("images", "getFromFamily", project=self.os_project, family=self.os_family)
+        except SchedulerUnavailable as error:
+            raise SubmitException(f"job {order.name} was not submitted: {error}") from error
+        if not zones:
+            raise SubmitException(f"job {order.name} was not submitted: region {self.region!r} has no zones")
+        return zones, str(image["selfLink"])
+
+    def _insert(self, order: MachineOrder, zone: str, image: str) -> dict[str, Any]:
+        limit = int(self.walltime_s) + _NET_S if self.walltime_s is not None and not self.linger else 0
+        body = body_of(order, zone, self.instance_type, image, self.spot, limit)
+        once = str(uuid.uuid4())  # asked twice, Google starts one
+        try:
+            operation = self._client.call("instances", "insert", zone=zone, body=body, requestId=once)
+            return self._waited(operation, zone)
+        except Refused as refused:
+            raise SubmitException(f"Google refused an instance for job {order.name}: {refused}") from refused
+        except SchedulerUnavailable as error:
+            raise SubmitUnknown(f"it is not known whether job {order.name} has an instance: {error}") from error
+
+    def _waited(self, operation: dict[str, Any], zone: str) -> dict[str, Any]:
+        """Return an operation when it is done, or as it is when that takes too long: it goes on."""
+        deadline = time.monotonic() + self.cmd_timeout
+        while operation.get("status") != "DONE" and time.monotonic() < deadline:
+            time.sleep(0.2)
+            operation = self._client.call("zoneOperations", "get", zone=zone, operation=operation["name"])
+        return operation
+
+    def _delete(self, job_id: str) -> bool:
+        zone, name = zone_and_name(job_id)
+        try:
+            self._client.call("instances", "delete", zone=zone, instance=name)
+        except Refused as refused:
+            return refused.code == _GONE
+        return True
+
+
+def _errors(operation: dict[str, Any]) -> list[dict[str, Any]]:
+    found = (operation.get("error") or {}).get("errors") or []
+    return [error for error in found if isinstance(error, dict)]
