@@ -1,0 +1,30 @@
+"""The executor contract over a LowLatencyExecutor: this process, a manager, workers, a local block."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from hypothesis import HealthCheck, settings
+
+from flow_core.interfaces.executor import Executor
+from flow_core.testing.contracts import ExecutorContract
+from flow_executors import LowLatencyExecutor
+from flow_providers.local.provider import LocalProvider
+
+
+class TestLowLatencyExecutor(ExecutorContract):
+    isolates_tasks = True
+    kills_started = True
+    random_order_settings: ClassVar[settings] = settings(
+        max_examples=6, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    )
+
+    def make_executor(self) -> Executor:
+        return LowLatencyExecutor(
+            label="llex",
+            max_workers=2,
+            cores_per_worker=0.5,
+            provider=LocalProvider(max_blocks=1),
+            heartbeat_period=0.5,
+            heartbeat_threshold=5,
+        )
