@@ -248,3 +248,73 @@ def test_an_output_that_leads_out_of_the_working_directory_is_refused(ftp, root,
     with pytest.raises(StagingError, match="out of the working directory"):
         step.run(lambda: None, NodeContext(working_dir=str(wd)))
     assert visible(root) == []
+
+
+def test_what_killed_tries_left_is_removed_by_the_next_but_not_what_others_make(method, ftp, root, wd):
+    (wd / "a").write_bytes(b"a")
+    go(method, outgoing(wd / "a", ftp.url("/dir/a")))
+    temporary = [line.split()[1] for line in ftp.commands if line.startswith("STOR")][-1]
+    mine, _, rest = temporary.rpartition("-")
+    target, _, _task = mine.rpartition("-")
+    left = {
+        f"{mine}-0123456789ab.part": False,  # of an earlier try of this task
+        f"{target}-8-{rest}": True,  # of another task
+        "dir/.flow-0123456789ab-3-0123456789ab.part": False,  # of whatever, of long ago
+        "dir/.flow-0123456789ab-4-0123456789ab.part": True,
+        "dir/mine.part": True,
+    }
+    for name in left:
+        (root / name).write_bytes(b"half")
+    for name in ("dir/.flow-0123456789ab-3-0123456789ab.part", "dir/mine.part"):
+        os.utime(root / name, (1, 1))
+    go(method, outgoing(wd / "a", ftp.url("/dir/a")))
+    assert {name: (root / name).exists() for name in left} == left
+    assert (root / "dir" / "a").read_bytes() == b"a"
+
+
+def test_outputs_of_one_task_appear_together_or_not_at_all(method, ftp, root, wd):
+    (root / "b").mkdir()  # a directory where a file is to go
+    (root / "b" / "kept").write_bytes(b"")
+    for name in ("a", "b", "c"):
+        (wd / name).write_bytes(b"new")
+    ftp.cuts.append(1)
+    policy = RetryPolicy(tries=1)
+    once = FTPSeparateTaskStaging(retry=policy, threads=1)
+    with pytest.raises(StagingError):
+        go(once, *[outgoing(wd / name, ftp.url(f"/{name}")) for name in ("c", "a")])
+    once.close()
+    assert visible(root) == ["b", "kept"]
+    go(method, *[outgoing(wd / name, ftp.url(f"/{name}")) for name in ("a", "c")])
+    assert visible(root) == ["a", "b", "c", "kept"]
+
+
+def test_a_missing_output_keeps_the_others_of_the_task_from_being_published(ftp, root, wd):
+    step = FTPInTaskStaging(retry=QUICK).step(
+        [outgoing(Path(name), ftp.url(f"/{name}")) for name in ("one", "two", "missing")]
+    )
+
+    def function() -> None:
+        for name in ("one", "two"):
+            (wd / name).write_bytes(b"x")
+
+    with pytest.raises(StagingError, match="did not make"):
+        step.run(function, NodeContext(working_dir=str(wd)))
+    assert visible(root) == []
+
+
+def test_an_upload_whose_part_vanished_is_sent_again(method, ftp, root, wd, monkeypatch):
+    from flow_staging.ftp_upload import FtpUpload
+
+    publish = FtpUpload.publish
+
+    def robbed(self: FtpUpload) -> None:
+        monkeypatch.setattr(FtpUpload, "publish", publish)
+        for part in root.glob(".flow-*"):
+            part.unlink()
+        publish(self)
+
+    monkeypatch.setattr(FtpUpload, "publish", robbed)
+    (wd / "a").write_bytes(b"a")
+    go(method, outgoing(wd / "a", ftp.url("/a")))
+    assert (root / "a").read_bytes() == b"a"
+    assert visible(root) == ["a"]

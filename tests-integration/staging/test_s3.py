@@ -130,6 +130,28 @@ def test_an_upload_that_always_breaks_leaves_no_parts(proxy, bucket, tmp_path, b
     method.close()
 
 
+def test_objects_of_one_task_appear_together_or_not_at_all(method, bucket, tmp_path):
+    for name in "ab":
+        (tmp_path / name).write_bytes(name.encode() * 100)
+    wrong = [outgoing(tmp_path / "a", "s3://bucket/two/a"), outgoing(tmp_path / "b", "s3://no-such-bucket/b")]
+    assert "no such bucket" in refused(method, *wrong)
+    assert bucket.list_objects_v2(Bucket="bucket", Prefix="two")["KeyCount"] == 0
+    go(method, *[outgoing(tmp_path / name, f"s3://bucket/two/{name}") for name in "ab"])
+    assert bucket.get_object(Bucket="bucket", Key="two/b")["Body"].read() == b"b" * 100
+
+
+def test_parts_of_an_upload_killed_long_ago_are_taken_away(proxy, bucket, tmp_path, big_file):
+    """This server says of all uploads that they began in 2010."""
+    old = bucket.create_multipart_upload(Bucket="bucket", Key="big")["UploadId"]
+    other = bucket.create_multipart_upload(Bucket="bucket", Key="big2")["UploadId"]
+    method = S3Staging(endpoint_url=f"http://127.0.0.1:{proxy.port}", retry=QUICK)
+    go(method, outgoing(big_file, "s3://bucket/big"))
+    left = [each["UploadId"] for each in bucket.list_multipart_uploads(Bucket="bucket")["Uploads"]]
+    assert left == [other] != [old]
+    bucket.abort_multipart_upload(Bucket="bucket", Key="big2", UploadId=other)
+    method.close()
+
+
 def test_an_object_that_did_not_change_is_not_fetched_again(method, bucket, tmp_path, payload):
     bucket.put_object(Bucket="bucket", Key="same", Body=payload)
     go(method, incoming("s3://bucket/same", tmp_path / "a"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import os
 import shutil
 import tempfile
@@ -55,9 +57,9 @@ def test_an_upload_goes_on_where_it_was_cut(server, method, tmp_path, big_file, 
 
 def cut_once(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """Break the data connection of the first upload."""
-    import flow_staging.ftp as ftp
+    from flow_staging.ftp_upload import FtpUpload
 
-    begin = ftp._Upload._begin
+    begin = FtpUpload._begin
     offsets: list[int] = []
 
     class Cut:
@@ -86,7 +88,7 @@ def cut_once(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
             assert offset > 0
         return Cut(data) if len(offsets) == 1 else data
 
-    monkeypatch.setattr(ftp._Upload, "_begin", once)
+    monkeypatch.setattr(FtpUpload, "_begin", once)
 
 
 def test_an_output_replaces_an_older_one(server, method, tmp_path):
@@ -105,3 +107,24 @@ def test_a_missing_file_and_a_forbidden_place_are_named(server, method, tmp_path
     with pytest.raises(StagingError, match="55"):
         method.stage([outgoing(tmp_path / "b", f"{url}/b")]).result(50)
     assert visible(tmp_path) == ["b"]
+
+
+def test_what_a_killed_try_left_is_removed_by_the_next(server, method, tmp_path):
+    root, url = server
+    (tmp_path / "a").write_bytes(b"x" * 3_000_000)
+    code = f"""
+import os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from flow_staging import FTPSeparateTaskStaging
+from flow_staging.transfer.retry import Control
+from staging_servers import outgoing
+seen = []
+Control.check = lambda self: seen.append(1) or (len(seen) > 4 and os.kill(os.getpid(), signal.SIGKILL))
+FTPSeparateTaskStaging().stage([outgoing(Path({str(tmp_path / "a")!r}), {url + "/pub/killed/a"!r})]).result(40)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=50).returncode == -9
+    (left,) = visible(root / "pub" / "killed")
+    assert left.startswith(".flow-")
+    method.stage([outgoing(tmp_path / "a", f"{url}/pub/killed/a")]).result(50)
+    assert visible(root / "pub" / "killed") == ["a"]

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from flow_core.errors import ConfigurationError
 from flow_core.files import File
+from flow_core.interfaces.staging import Transfer
 from flow_staging.transfer.cache import DEFAULT_CACHE, CachePolicy
 from flow_staging.transfer.failures import Dropped, Refused
-from flow_staging.transfer.method import InTaskStaging, SeparateTaskStaging
+from flow_staging.transfer.method import InTaskStaging, Sent, SeparateTaskStaging
 from flow_staging.transfer.resume import Opened, fetch
 from flow_staging.transfer.retry import DEFAULT_RETRY, Control, RetryPolicy
 from flow_staging.transfer.verify import Remote, digest_of_headers
@@ -65,7 +66,7 @@ class HttpMover:
             source = HttpSource(session, file.url, self.retry)
             fetch(source, path, self.retry, control, url=file.url, cache=self.cache)
 
-    def bring_out(self, path: Path, file: File, control: Control) -> None:
+    def send(self, transfer: Transfer, control: Control, *, alone: bool) -> Sent:
         """Refuse: there is no way of writing to a plain web server."""
         raise Refused("files cannot be brought out by http; use ftp, s3, globus or a provider of your own")
 

@@ -17,7 +17,7 @@ from flow_core.files import File
 from flow_core.interfaces.call import TaskStep
 from flow_core.interfaces.staging import Transfer
 from flow_staging.transfer.failures import Dropped, Refused, local_failure
-from flow_staging.transfer.method import InTaskStaging
+from flow_staging.transfer.method import InTaskStaging, Sent
 from flow_staging.transfer.publish import Partial
 from flow_staging.transfer.retry import DEFAULT_RETRY, Control, RetryPolicy, Tries
 
@@ -76,8 +76,16 @@ class RsyncMover:
                 raise Refused(f"rsync sent {size} bytes, {found} arrived")
             part.publish()
 
+    def send(self, transfer: Transfer, control: Control, *, alone: bool) -> Sent:
+        """Promise to send: rsync itself shows a file only when it is whole."""
+        return _Sending(self, transfer, control)
+
     def bring_out(self, path: Path, file: File, control: Control) -> None:
-        """Send one file to the submit side; raises Dropped or Refused."""
+        """Send one file to the submit side; raises Dropped or Refused.
+
+        What a broken try has brought waits in ``.flow-rsync-partial`` there, for the next try, of this or another
+        task, that sends a file of the same name.
+        """
         tries = Tries(self.retry, control)
         options: tuple[str, ...] = ("--partial-dir=.flow-rsync-partial",)
         while True:
@@ -111,6 +119,22 @@ class RsyncMover:
         return int(sizes[0])
 
 
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    """A file that goes when it is to be published."""
+
+    mover: RsyncMover
+    transfer: Transfer
+    control: Control
+
+    def publish(self) -> None:
+        """Send it; raises Dropped or Refused."""
+        self.mover.bring_out(self.transfer.local_path, self.transfer.file, self.control)
+
+    def discard(self) -> None:
+        """Do nothing: nothing was sent."""
+
+
 class _NoDirectory(Refused):
     """A directory of the destination is missing."""
 
@@ -121,7 +145,7 @@ def _failure(code: int, err: str) -> Dropped | Refused:
     low = err.lower()
     hint = next((hint for mark, hint in _HINTS if mark in low), None)
     said = said if hint is None else f"{hint} ({said})"
-    if code in (3, 11) and "no such file" in low:
+    if code in (3, 11) and ("no such file" in low or not words):  # the far side's last words are lost at times
         return _NoDirectory(said)
     if code not in _FINAL_CODES and not _FINAL.search(err):
         return Dropped(said)

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 from flow_core.errors import ConfigurationError
 from flow_core.files import File
@@ -19,7 +20,7 @@ from flow_core.interfaces.call import TaskStep
 from flow_core.interfaces.staging import Staging, Transfer
 from flow_staging.transfer.cache import DEFAULT_CACHE, CachePolicy
 from flow_staging.transfer.failures import Dropped, Refused, WrongContent, local_failure
-from flow_staging.transfer.method import InTaskStaging, SeparateTaskStaging
+from flow_staging.transfer.method import InTaskStaging, Sent, SeparateTaskStaging
 from flow_staging.transfer.resume import Opened, fetch
 from flow_staging.transfer.retry import DEFAULT_RETRY, Control, RetryPolicy, Tries
 from flow_staging.transfer.verify import Digest, Remote
@@ -66,6 +67,7 @@ class _Client(Protocol):
     def upload_part(self, **options: object) -> dict[str, object]: ...
     def complete_multipart_upload(self, **options: object) -> dict[str, object]: ...
     def abort_multipart_upload(self, **options: object) -> dict[str, object]: ...
+    def list_multipart_uploads(self, **options: object) -> dict[str, object]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +121,11 @@ class S3Mover:
         source = S3Source(self._client(), Address.of(file.url))
         fetch(source, path, self.retry, control, url=f"{self.endpoint_url} {file.url}", cache=self.cache)
 
-    def bring_out(self, path: Path, file: File, control: Control) -> None:
-        """Store one object; raises Dropped or Refused."""
-        _Upload(self._client(), Address.of(file.url), path, self, control).run()
+    def send(self, transfer: Transfer, control: Control, *, alone: bool) -> Sent:
+        """Store the parts of one object; raises Dropped or Refused."""
+        upload = _Upload(self._client(), Address.of(transfer.file.url), transfer.local_path, self, control)
+        upload.send(alone)
+        return upload
 
     def _client(self) -> _Client:
         with _translated():
@@ -215,20 +219,52 @@ class _Upload:
         self._control = control
         self._size = path.stat().st_size
         self._part = max(mover.part_bytes, -(-self._size // _MOST_PARTS))
+        self._upload: object = None
+        self._parts: list[dict[str, object]] = []
 
-    def run(self) -> None:
-        """Store it; raises Dropped or Refused."""
-        if self._size <= self._part:
+    def send(self, alone: bool) -> None:
+        """Store the parts; a small object that goes alone, and an empty one, is stored when it is published."""
+        if self._size == 0 or (alone and self._size <= self._part):
+            return
+        self._sweep()
+        self._upload = self._again(lambda: self._client.create_multipart_upload(**self._names))["UploadId"]
+        try:
+            self._parts = [self._store(self._upload, number, piece) for number, piece in enumerate(self._pieces(), 1)]
+        except BaseException:
+            self.discard()
+            raise
+
+    def publish(self) -> None:
+        """Make the object appear; raises Dropped or Refused."""
+        if self._upload is None:
             body = next(self._pieces(), b"")
             self._again(lambda: self._client.put_object(**self._names, **_content(body)))
             return
-        upload = self._again(lambda: self._client.create_multipart_upload(**self._names))["UploadId"]
         try:
-            parts = [self._store(upload, number, piece) for number, piece in enumerate(self._pieces(), start=1)]
-            self._complete(upload, parts)
+            self._complete(self._upload, self._parts)
         except BaseException:
-            self._abort(upload)
+            self.discard()
             raise
+
+    def discard(self) -> None:
+        """Take the parts away; never raises."""
+        if self._upload is not None:
+            self._abort(self._upload)
+
+    def _sweep(self) -> None:
+        """End uploads of this object that began longer ago than any may take: their processes were killed."""
+        now = datetime.now(UTC)
+        try:
+            with _translated():
+                found = self._client.list_multipart_uploads(Bucket=self._names["Bucket"], Prefix=self._names["Key"])
+        except (Dropped, Refused):  # no right to look
+            return
+        for each in cast("list[dict[str, object]]", found.get("Uploads", [])):
+            began = each.get("Initiated")
+            if each.get("Key") != self._names["Key"] or not isinstance(began, datetime):
+                continue
+            if (now - began).total_seconds() > self._policy.timeout_s + 3600.0:  # clocks differ
+                self._abort(each.get("UploadId"))
 
     def _store(self, upload: object, number: int, piece: bytes) -> dict[str, object]:
         where = {**self._names, "UploadId": upload, "PartNumber": number}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,25 +51,74 @@ class Mover(Protocol):
         """Put the file at the path, whole or not at all; raises Dropped or Refused."""
         ...
 
-    def bring_out(self, path: Path, file: File, control: Control) -> None:
-        """Put the content of the path at the URL, whole or not at all; raises Dropped or Refused."""
+    def send(self, transfer: Transfer, control: Control, *, alone: bool) -> Sent:
+        """Bring the content of a file there without showing it yet; raises Dropped or Refused, and nothing is left.
+
+        ``alone`` tells that no other file goes with it, so what is published at once needs no preparation.
+        """
         ...
 
 
-def move(mover: Mover, transfer: Transfer, control: Control) -> None:
-    """Do one transfer.
+class Sent(Protocol):
+    """A file that is there, but not under its name yet."""
+
+    def publish(self) -> None:
+        """Show it under its name, whole; raises Dropped or Refused, and nothing new is left."""
+        ...
+
+    def discard(self) -> None:
+        """Take it away; never raises."""
+        ...
+
+
+def receive(mover: Mover, transfer: Transfer, control: Control) -> None:
+    """Bring one file in.
 
     Raises:
         StagingError: it failed; the message names URL, task and reason.
     """
-    try:
+    with _named(transfer):
         _check_name(transfer.local_path)
-        if transfer.direction is Direction.IN:
-            mover.bring_in(transfer.file, transfer.local_path, control)
-        else:
+        mover.bring_in(transfer.file, transfer.local_path, control)
+
+
+class Outgoing:
+    """The files of one task that go out together: all are sent before the first is published. Any thread."""
+
+    def __init__(self, mover: Mover, alone: bool) -> None:
+        self._mover = mover
+        self._alone = alone
+        self._sent: list[tuple[Transfer, Sent]] = []
+
+    def send(self, transfer: Transfer, control: Control) -> None:
+        """Send one; raises StagingError."""
+        with _named(transfer):
+            _check_name(transfer.local_path)
             if not transfer.local_path.is_file():
                 raise Refused("the app did not make this file")
-            mover.bring_out(transfer.local_path, transfer.file, control)
+            self._sent.append((transfer, self._mover.send(transfer, control, alone=self._alone)))
+
+    def publish(self) -> None:
+        """Show them all, or take away what is not shown yet; raises StagingError."""
+        try:
+            while self._sent:
+                transfer, sent = self._sent.pop()
+                with _named(transfer):
+                    sent.publish()
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Take away what is not shown; never raises."""
+        while self._sent:
+            self._sent.pop()[1].discard()
+
+
+@contextmanager
+def _named(transfer: Transfer) -> Iterator[None]:
+    """Make errors name the file they belong to."""
+    try:
+        yield
     except Exception as error:
         raise staging_error(transfer, error) from error
 
@@ -91,19 +141,22 @@ class SeparateTaskStaging(Staging):
         return file.scheme in self._mover.schemes_out
 
     def stage(self, transfers: Sequence[Transfer]) -> Future[None]:
-        """Move the files; does not block."""
-        return self._pool.submit([self._job(transfer) for transfer in transfers])
+        """Move the files of one direction; does not block."""
+        if not transfers or transfers[0].direction is Direction.IN:
+            return self._pool.submit([Job(each.file.url, partial(self._receive, each)) for each in transfers])
+        outgoing = Outgoing(self._mover, len(transfers) == 1)
+        jobs = [Job("", partial(self._send, outgoing, each)) for each in transfers]
+        return self._pool.submit(jobs, last=partial(_settle, outgoing))
 
     def close(self) -> None:
         """Cut what is still going; returns within 5 s."""
         self._pool.close()
 
-    def _job(self, transfer: Transfer) -> Job:
-        key = transfer.file.url if transfer.direction is Direction.IN else ""
-        return Job(key, partial(self._run, transfer))
+    def _receive(self, transfer: Transfer, stop: threading.Event) -> None:
+        receive(self._mover, transfer, Control(self._mover.timeout_s, stop))
 
-    def _run(self, transfer: Transfer, stop: threading.Event) -> None:
-        move(self._mover, transfer, Control(self._mover.timeout_s, stop))
+    def _send(self, outgoing: Outgoing, transfer: Transfer, stop: threading.Event) -> None:
+        outgoing.send(transfer, Control(self._mover.timeout_s, stop))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -147,20 +200,44 @@ class MoveStep:
 
     def _move(self, direction: Direction, where: NodeContext) -> None:
         transfers = [on_node(transfer, where) for transfer in self.transfers if transfer.direction is direction]
+        if not transfers:
+            return
+        if direction is Direction.IN:
+            self._each(partial(receive, self.mover), transfers, where)
+            return
+        outgoing = Outgoing(self.mover, len(transfers) == 1)
+        try:
+            self._each(outgoing.send, transfers, where)
+            outgoing.publish()
+        finally:
+            outgoing.discard()
+
+    def _each(
+        self, work: Callable[[Transfer, Control], None], transfers: Sequence[Transfer], where: NodeContext
+    ) -> None:
         timeout_s = min(self.mover.timeout_s, where.walltime_s or self.mover.timeout_s)
         if len(transfers) == 1:
-            move(self.mover, transfers[0], Control(timeout_s))
-        elif transfers:
-            pool = TransferPool(min(NODE_THREADS, len(transfers)), "staging")
-            try:
-                jobs = [Job("", partial(_run_on_node, self.mover, transfer, timeout_s)) for transfer in transfers]
-                pool.submit(jobs).result(timeout_s * len(transfers) + 60.0)
-            finally:
-                pool.close()
+            work(transfers[0], Control(timeout_s))
+            return
+        pool = TransferPool(min(NODE_THREADS, len(transfers)), "staging")
+        try:
+            jobs = [Job("", partial(_run_on_node, work, transfer, timeout_s)) for transfer in transfers]
+            pool.submit(jobs).result(timeout_s * len(transfers) + 60.0)
+        finally:
+            pool.close()
 
 
-def _run_on_node(mover: Mover, transfer: Transfer, timeout_s: float, stop: threading.Event) -> None:
-    move(mover, transfer, Control(timeout_s, stop))
+def _run_on_node(
+    work: Callable[[Transfer, Control], None], transfer: Transfer, timeout_s: float, stop: threading.Event
+) -> None:
+    work(transfer, Control(timeout_s, stop))
+
+
+def _settle(outgoing: Outgoing, failed: bool) -> None:
+    if failed:
+        outgoing.discard()
+    else:
+        outgoing.publish()
 
 
 def on_node(transfer: Transfer, where: NodeContext) -> Transfer:

@@ -41,14 +41,19 @@ class TransferPool:
         self._groups: set[_Group] = set()
         self._opening = 0
 
-    def submit(self, jobs: Sequence[Job]) -> Future[None]:
+    def submit(self, jobs: Sequence[Job], last: Callable[[bool], None] | None = None) -> Future[None]:
         """Start a group; does not block.
+
+        Args:
+            jobs: The jobs.
+            last: Called when all jobs that began have ended, on the thread of the last one, with whether one has
+                failed; what it raises is the group's error if there was none.
 
         Returns:
             A future that ends when every job has ended: with the first error, if any, which also stops the others.
             Cancelling it before a job has started keeps all of them from starting.
         """
-        group = _Group(len(jobs))
+        group = _Group(len(jobs), last)
         if not jobs:
             group.future.set_result(None)
             return group.future
@@ -112,17 +117,18 @@ class TransferPool:
                     self._some.notify()
                 else:
                     del self._parked[job.key]
-            last = group.ended()
-            if last:
-                self._groups.discard(group)
-        if last:
+            ended = group.ended()
+        if ended:
             group.settle()
+            with self._lock:
+                self._groups.discard(group)
 
 
 class _Group:
     """The jobs of one call and their common future."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, last: Callable[[bool], None] | None) -> None:
+        self._last = last
         self.future: Future[None] = Future()
         self.stop = threading.Event()
         self._left = count
@@ -154,6 +160,11 @@ class _Group:
 
     def settle(self) -> None:
         """Set the future; the callbacks of the kernel run here, on the pool's thread, with no lock held."""
+        if self._last is not None:
+            try:
+                self._last(self._error is not None or self.future.cancelled())
+            except Exception as error:
+                self._error = self._error or error
         if self.future.cancelled():
             return
         if self._error is not None:
