@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from flow_executors import (
         HighThroughputExecutor as HighThroughputExecutor,
+        LowLatencyExecutor as LowLatencyExecutor,
         ThreadPoolExecutor as ThreadPoolExecutor,
     )
     from flow_monitor import MonitoringHub as MonitoringHub
@@ -50,17 +51,35 @@ _HOMES = {
     "set_file_logger": "flow_core",
     "ThreadPoolExecutor": "flow_executors",
     "HighThroughputExecutor": "flow_executors",
+    "LowLatencyExecutor": "flow_executors",
     "MonitoringHub": "flow_monitor",
 }
+
+_MODULES = frozenset(
+    (
+        "addresses",
+        "channels",
+        "config",
+        "data_provider",
+        "errors",
+        "executors",
+        "launchers",
+        "monitoring",
+        "providers",
+        "utils",
+    )
+)
 
 __all__ = [*(name for name in _HOMES if name != "map"), "__version__"]  # a star must not hide the builtin map
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
