@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
-import re
 import resource
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from staging_moto import moto_server
 from staging_proxy import CuttingProxy
 from staging_servers import QUICK, incoming, outgoing, same, visible
 from staging_services import need_modules
@@ -27,18 +25,8 @@ pytestmark = pytest.mark.services
 @pytest.fixture(scope="module")
 def moto(tmp_path_factory):
     need_modules("moto.sh", "moto", "boto3", "flask")
-    log = tmp_path_factory.mktemp("moto") / "log"
-    code = "import sys; from moto.server import main; main(['-H', '127.0.0.1', '-p', '0'])"
-    with log.open("wb") as stream:
-        process = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=stream, stderr=subprocess.STDOUT)
-    try:
-        while not (found := re.search(rb"Running on http://127.0.0.1:(\d+)", log.read_bytes())):
-            with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(0.05)
-        yield int(found[1])
-    finally:
-        process.terminate()
-        process.wait(20)
+    with moto_server(tmp_path_factory.mktemp("moto") / "log") as port:
+        yield port
 
 
 @pytest.fixture
