@@ -68,6 +68,17 @@ def layers(count: int, width: int = 100) -> float:
     return depth * width / (time.perf_counter() - began)
 
 
+def barriers(count: int, width: int = 100) -> float:
+    """Layers of ``width`` tasks, each layer joined by one task that the next one waits for."""
+    depth = max(1, count // (width + 1))
+    began = time.perf_counter()
+    barrier = app()
+    for _ in range(depth):
+        barrier = app(*[app(barrier) for _ in range(width)])
+    barrier.result()
+    return depth * (width + 1) / (time.perf_counter() - began)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--tasks", type=int, default=20_000)
@@ -79,7 +90,8 @@ def main() -> None:
         "independent, no argument": lambda: independent(count),
         "independent, one argument": lambda: with_argument(count),
         "chain": lambda: chain(count),
-        "100-wide layers, all to all": lambda: layers(min(count, 2_000)),
+        "100-wide layers, joined": lambda: barriers(min(count, 10_100)),
+        "100-wide layers, all to all": lambda: layers(min(count, 10_000)),
     }
     rates: dict[str, list[float]] = {name: [] for name in cases}
     os.chdir(tempfile.mkdtemp(prefix="flow-bench-"))
@@ -88,10 +100,11 @@ def main() -> None:
             for name, run in cases.items():
                 rates[name].append(run())
     base = statistics.median(rates["plain ThreadPoolExecutor(2)"])
-    print(f"{'case':32} {'tasks/s':>10} {'ratio':>6}")
+    alone = statistics.median(rates["independent, one argument"])
+    print(f"{'case':32} {'tasks/s':>10} {'ratio':>6} {'cost of an independent task':>28}")
     for name, measured in rates.items():
         rate = statistics.median(measured)
-        print(f"{name:32} {rate:10,.0f} {rate / base:6.2f}")
+        print(f"{name:32} {rate:10,.0f} {rate / base:6.2f} {alone / rate:28.2f}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from flow_core.checkpoint.period import period_seconds
 from flow_core.config import Config, checked_config
 from flow_core.errors import ConfigurationError
+from flow_core.executors.futures import FuturesExecutor
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.interfaces.scaling import ScalingView
 from flow_core.staging.noop import NoOpFileStaging
@@ -66,6 +69,29 @@ def test_repr_makes_an_equal_config() -> None:
     )
     names = {"Config": Config, "ThreadPoolExecutor": ThreadPoolExecutor, "NoOpFileStaging": NoOpFileStaging}
     assert repr(eval(repr(config), names)) == repr(config)
+
+
+@pytest.mark.parametrize(
+    "executor",
+    [
+        FuturesExecutor("pool", concurrent.futures.ThreadPoolExecutor),
+        FuturesExecutor("pool", concurrent.futures.ThreadPoolExecutor(3)),
+        ThreadPoolExecutor(label="t", max_threads=3, working_dir="w", storage_access=[NoOpFileStaging()]),
+        concurrent.futures.ThreadPoolExecutor(3),
+    ],
+)
+def test_the_repr_of_every_executor_makes_an_equal_one(executor: Any) -> None:
+    names = {
+        "Config": Config,
+        "FuturesExecutor": FuturesExecutor,
+        "ThreadPoolExecutor": ThreadPoolExecutor,
+        "NoOpFileStaging": NoOpFileStaging,
+        "concurrent": concurrent,
+    }
+    config = Config(executors=[executor], run_dir=Path("some/where"), max_idletime=math.inf)
+    twin = eval(repr(config), names)
+    assert repr(twin) == repr(config)
+    assert type(twin.executors[0]) is type(executor)
 
 
 def test_repr_gives_functions_by_their_dotted_name() -> None:

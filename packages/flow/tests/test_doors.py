@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib import import_module
 
 import pytest
@@ -49,6 +51,12 @@ def test_a_star_import_does_not_hide_the_builtin_map() -> None:
     exec("from flow import *", names)
     assert "map" not in names
     assert {"python_app", "bash_app", "App", "Config", "load"} <= names.keys()
+
+
+def test_its_modules_need_no_import_of_their_own() -> None:
+    code = "import flow; print(flow.errors.DependencyError.__name__, flow.utils.get_all_checkpoints())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=True)
+    assert done.stdout.split() == ["DependencyError", "[]"]
 
 
 @pytest.mark.parametrize("name", ["local_threads", "local_htex"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from pathlib import PurePath
 
 _LINE = 100
 
@@ -10,9 +12,9 @@ _LINE = 100
 def expression(value: object, options: Sequence[str]) -> str:
     """Return ``Class(option=value, ...)`` from the attributes of these names, in several lines if it is long.
 
-    Functions and classes are given by their dotted name.
+    Functions and classes are given by their dotted name, paths as text, pools of the standard library by their size.
     """
-    parts = [f"{option}={_valued(getattr(value, option))}" for option in options]
+    parts = [f"{option}={shown(getattr(value, option))}" for option in options]
     name = type(value).__qualname__
     line = f"{name}({', '.join(parts)})"
     if len(line) <= _LINE and "\n" not in line:
@@ -21,15 +23,22 @@ def expression(value: object, options: Sequence[str]) -> str:
     return f"{name}(\n    {body},\n)"
 
 
-def _valued(value: object) -> str:
+def shown(value: object) -> str:
+    """Return an expression for one value."""
     if isinstance(value, (list, tuple)):
         return _sequence(value)
+    if isinstance(value, PurePath):
+        return repr(str(value))
+    if isinstance(value, float) and math.isinf(value):
+        return f"float({str(value)!r})"
+    if type(value).__module__.startswith("concurrent.futures.") and hasattr(value, "_max_workers"):
+        return f"concurrent.futures.{type(value).__name__}({value._max_workers})"
     dotted = _dotted(value)
     return repr(value) if dotted is None else dotted
 
 
 def _sequence(values: list[object] | tuple[object, ...]) -> str:
-    inside = ", ".join(_valued(item) for item in values)
+    inside = ", ".join(shown(item) for item in values)
     if isinstance(values, list):
         return f"[{inside}]"
     return f"({inside},)" if len(values) == 1 else f"({inside})"

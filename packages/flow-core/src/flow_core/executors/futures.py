@@ -21,6 +21,7 @@ from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, TryList
 from flow_core.interfaces.scaling import Load
 from flow_core.remote.parcel import pack_task, run_parcel, unpack_result
 from flow_core.remote.run import execute
+from flow_core.representation import shown
 
 _REPORTER_S = 2.0
 
@@ -195,7 +196,7 @@ class FuturesExecutor(_OverFutures):
         self._renewing = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"FuturesExecutor({self.label!r}, {self._make or self._pool!r})"
+        return f"FuturesExecutor({self.label!r}, {shown(self._make or self._pool)})"
 
     def _open(self, context: RunContext) -> None:
         if self._make is not None:

@@ -75,8 +75,7 @@ class Core:
         task.waiting = foreign
         if failures:
             task.more().failures.extend(failures)
-        for parent in parents:
-            self._add_edge(parent, task)
+        self._add_edges(parents, task)
         if task.waiting:
             self._move(task, State.pending)
         else:
@@ -199,8 +198,7 @@ class Core:
         self._move(task, State.joining)
         task.waiting = foreign
         task.more().failures.extend(failures)
-        for parent in parents:
-            self._add_edge(parent, task)
+        self._add_edges(parents, task)
         if not task.waiting:
             self._unblocked(task)
 
@@ -264,16 +262,18 @@ class Core:
 
     # -- how: towards a launch
 
-    def _add_edge(self, parent: Task, child: Task) -> None:
-        if parent.state >= State.exec_done:
-            if parent.error is not None:
+    def _add_edges(self, parents: Sequence[Task], child: Task) -> None:
+        count = 0
+        for parent in parents:
+            if parent.state < State.exec_done:
+                count += 1
+                if parent.children is None:
+                    parent.children = [child]
+                else:
+                    parent.children.append(child)
+            elif parent.error is not None:
                 child.more().failures.append((str(parent), parent.error))
-            return
-        child.waiting += 1
-        if parent.children is None:
-            parent.children = [child]
-        else:
-            parent.children.append(child)
+        child.waiting += count
 
     def _parent_done(self, task: Task, failure: Failure | None) -> None:
         if failure is not None:

@@ -20,7 +20,7 @@ from flow_core.executors.threads import ThreadPoolExecutor, in_worker
 from flow_core.files import File
 from flow_core.futures.app_future import AppFuture, TaskFiles
 from flow_core.futures.data_future import DataFuture
-from flow_core.futures.lean import in_callback
+from flow_core.futures.lean import FINISHED, in_callback
 from flow_core.graph.core import Core
 from flow_core.graph.failures import cancellation, halted_error
 from flow_core.graph.retry import Budgets
@@ -253,7 +253,12 @@ class DataFlowKernel:
         foreign: list[Future[Any]] = []
         failures: list[Failure] = []
         for future in futures:
-            task = future._handle if type(future) is AppFuture else _task_of(future)
+            if type(future) is AppFuture:
+                if future._state is FINISHED and future._exception is None:  # most, where everything waits for all
+                    continue
+                task: object = future._handle
+            else:
+                task = _task_of(future)
             if type(task) is Task and task.home is self:
                 parents.append(task)
             elif not future.done():
