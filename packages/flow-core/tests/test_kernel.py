@@ -28,6 +28,7 @@ from flow_core.graph.resolver import DEEP
 from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.outcome import LossKind
 from flow_core.kernel.kernel import DataFlowKernel
+from flow_core.kernel.loaded import DataFlowKernelLoader
 from flow_core.testing import MemoryExecutor
 
 Load = Callable[..., DataFlowKernel]
@@ -835,3 +836,13 @@ with flow.load():
 def test_the_kernel_is_an_executors_listener_only_through_the_context(load: Load) -> None:
     kernel = load()
     assert all(isinstance(executor, Executor) for executor in kernel.executors.values())
+
+
+def test_the_loader_of_older_scripts_is_the_same(tmp_path: Path) -> None:
+    kernel = DataFlowKernelLoader.load(flow.Config(run_dir=tmp_path))
+    future = add(1)
+    DataFlowKernelLoader.wait_for_current_tasks()
+    assert future.done()
+    assert DataFlowKernelLoader.dfk() is kernel is flow.dfk()
+    DataFlowKernelLoader.clear()
+    assert not kernel.is_open

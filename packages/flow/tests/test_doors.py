@@ -10,6 +10,13 @@ import pytest
 
 DOORS = [
     ("flow", "App", "flow_core"),
+    ("flow.app.app", "python_app", "flow_core"),
+    ("flow.app.errors", "AppFailure", "flow_core.errors"),
+    ("flow.app.futures", "DataFuture", "flow_core"),
+    ("flow.dataflow.dflow", "DataFlowKernelLoader", "flow_core.kernel.loaded"),
+    ("flow.dataflow.error", "DependencyError", "flow_core.errors"),
+    ("flow.dataflow.futures", "AppFuture", "flow_core"),
+    ("flow.dataflow.memoization", "Memoizer", "flow_core.interfaces.memoizer"),
     ("flow", "map", "flow_core"),
     ("flow.config", "Config", "flow_core"),
     ("flow.executors", "HighThroughputExecutor", "flow_executors"),

@@ -58,9 +58,11 @@ _HOMES = {
 _MODULES = frozenset(
     (
         "addresses",
+        "app",
         "channels",
         "config",
         "data_provider",
+        "dataflow",
         "errors",
         "executors",
         "launchers",

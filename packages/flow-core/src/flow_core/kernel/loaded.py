@@ -62,3 +62,16 @@ def clear() -> None:
 def dfk() -> DataFlowKernel:
     """Return the active kernel. Raises NoDataFlowKernelError if no Config is loaded."""
     return cast(DataFlowKernel, get_active())
+
+
+class DataFlowKernelLoader:
+    """The functions of this module under the name that older scripts use; never instantiated."""
+
+    load = staticmethod(load)
+    clear = staticmethod(clear)
+    dfk = staticmethod(dfk)
+
+    @staticmethod
+    def wait_for_current_tasks() -> None:
+        """Wait until all tasks submitted so far to the active kernel have ended."""
+        dfk().wait_for_current_tasks()

@@ -1,0 +1,1 @@
+"""Apps and their futures and errors, under the paths that scripts use."""

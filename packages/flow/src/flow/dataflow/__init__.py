@@ -1,0 +1,1 @@
+"""The kernel and its futures and errors, under the paths that scripts use."""

@@ -1,0 +1,3 @@
+"""The futures of tasks, under the path that scripts use."""
+
+from flow_core.futures.app_future import AppFuture as AppFuture
