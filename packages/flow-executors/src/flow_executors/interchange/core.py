@@ -8,7 +8,7 @@ in two places: it waits in a queue here, or is out at one manager, or its outcom
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flow_core.interfaces.outcome import Loss, LossKind, Verdict
 from flow_executors.errors import BadMessage, VersionMismatch
@@ -334,6 +334,7 @@ class Core:
         )
         self.down.append((peer, pack_welcome(welcome)))
         self.up.append(pack_register(manager.number, offer, held))
+        manager.offer = replace(offer, worker_pids=())  # the client's matter; 32 numbers of each of 8,000 managers
         self.story.append(
             f"manager {manager.number} ({offer.manager_id}) of block {offer.block} on {offer.node} registered: "
             f"{offer.workers} workers, {len(held)} tasks held"
