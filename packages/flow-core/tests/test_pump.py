@@ -197,14 +197,14 @@ def test_what_finds_no_room_is_counted_and_told_to_the_sink_when_it_is_back(
     pump.post(changed(0))
     quick.wait(lambda: len(quick.events) == 1)
     with caplog.at_level(logging.WARNING, _LOGGER.name):
-        for number in range(1, 51):
+        for number in range(1, 26):
             pump.post(changed(number))
             quick.wait(lambda seen=number: len(quick.events) > seen)  # type: ignore[misc]  # bound at once
     slow.gate.set()
     slow.wait(lambda: any(isinstance(event, EventsLost) for event in slow.events))
     lost = pump.close()
     gaps = [event for event in slow.events if isinstance(event, EventsLost)]
-    assert sum(gap.count for gap in gaps) == lost == 51 - (len(slow.events) - len(gaps))
+    assert sum(gap.count for gap in gaps) == lost == 26 - (len(slow.events) - len(gaps))
     assert len([record for record in caplog.records if "too slow" in record.message]) == 1
 
 
@@ -289,3 +289,40 @@ def test_something_that_is_no_event_harms_nobody(make: Callable[..., EventPump])
     pump.append((TaskChanged, 1, 1, "pending"))
     pump.close()
     assert sink.events == [changed(1)]
+
+
+class RecordingSink(ListSink):
+    """Takes records as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[object] = []
+
+    def emit_records(self, records: Sequence[tuple[object, ...] | Event]) -> None:
+        with self._changed:
+            self.records.extend(records)
+            self._changed.notify_all()
+
+
+def test_a_sink_of_records_gets_what_was_appended_as_it_is(tmp_path: Path) -> None:
+    taker, other = RecordingSink(), ListSink(EventKind.TASK)
+    pump = EventPump([taker, other], RunInfo("r", 1, tmp_path, "n", 1), _LOGGER)
+    pump.start()
+    given = [(TryLaunched, 1, 2, 0, 3, "x"), (TaskEnded, 4, 2, "exec_done")]
+    for record in given:
+        pump.append(record)
+    pump.post(TaskChanged(5, 2, "pending"))
+    assert pump.close(_TIMEOUT_S) == 0
+    assert taker.records == [*given, TaskChanged(5, 2, "pending")]
+    assert other.events == [TaskEnded(4, 2, "exec_done")]
+    assert taker.events == []
+
+
+def test_in_a_rush_the_pump_waits_but_no_longer_than_it_may(tmp_path: Path) -> None:
+    sink = ListSink()
+    pump = EventPump([sink], RunInfo("r", 1, tmp_path, "n", 1), _LOGGER, soft_limit=5000)
+    pump.start()
+    for number in range(20_000):
+        pump.append((TaskChanged, number, 1, "pending"))
+    sink.wait(lambda: len(sink.events) == 20_000)
+    assert pump.close(_TIMEOUT_S) == 0

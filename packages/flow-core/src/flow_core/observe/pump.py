@@ -1,8 +1,8 @@
 """The event pump: takes tuples from the hot path, makes events of them for the sinks that want them.
 
 The kernel appends ``(EventClass, *fields)``: one bound ``deque.append``, no lock, no object. The pump's thread looks at
-most every 50 ms, builds the events that some sink wants, and hands them to one lane a sink (see ``lane``). Nothing here
-ever blocks a caller: submission may ask ``congested`` and wait for room by itself.
+most every 50 ms (in a rush, every second), builds the events that some sink wants, and hands them to one lane a sink
+(see ``lane``). Nothing here ever blocks a caller: submission may ask ``congested`` and wait for room by itself.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from flow_core.observe.lane import Lane
 
 _BUSY_S = 0.05
 _IDLE_S = 0.8
+_HOT = 1500
+_HOLD_S = 1.0
 _CHUNK = 5000
 
 
@@ -151,6 +153,18 @@ class EventPump:
             idle_s = _BUSY_S if moved else min(2 * idle_s, _IDLE_S)
             if not self._stop.wait(_BUSY_S) and not self._queue:
                 self._wake.wait(idle_s)
+            self._hold()
+
+    def _hold(self) -> None:
+        """While events come in a rush, leave the interpreter to those who make them: for a second, or until it is time.
+
+        What a burst of short tasks costs is the lock of the interpreter, and events can be told after it as well.
+        """
+        until, before = time.monotonic() + _HOLD_S, 0
+        while before + _HOT < len(self._queue) < self._soft_limit * 0.9 and time.monotonic() < until:
+            before = len(self._queue)
+            if self._stop.wait(_BUSY_S):
+                return
 
     def _drain(self) -> int:
         moved = 0

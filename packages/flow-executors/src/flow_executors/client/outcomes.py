@@ -13,9 +13,10 @@ from flow_executors.client.directory import Directory
 from flow_executors.errors import BadMessage
 from flow_executors.serialize.buffers import load_with_buffers
 from flow_executors.wire.frames import ResultBatch, unpack_loss, unpack_usage
-from flow_executors.wire.results import BUFFERS, USAGE, VERDICT_MASK
+from flow_executors.wire.results import BUFFERS, USAGE, USAGE_SIZE, VERDICT_MASK, read_usage
 
 _OK = Verdict.OK
+_OK_MEASURED = _OK | USAGE
 
 
 def outcomes_of(batch: ResultBatch, known: Container[int], directory: Directory) -> list[Outcome]:
@@ -33,13 +34,16 @@ def outcomes_of(batch: ResultBatch, known: Container[int], directory: Directory)
         seen.add(key)
         place = place_of(number, worker)
         start, end = start and start + offset, end and end + offset
+        usage: Usage | None = None
+        if status == _OK_MEASURED and len(payload) >= USAGE_SIZE:
+            usage, payload, status = Usage(*read_usage(payload)), payload[USAGE_SIZE:], _OK
         if status == _OK:
             try:
                 value = loads(payload) if len(payload) else None
             except BaseException as error:
                 found.append(_unreadable(key, error, place, start, end))
                 continue
-            found.append(Outcome(TryKey(key), _OK, value, None, None, place, start, end))
+            found.append(Outcome(TryKey(key), _OK, value, None, None, place, start, end, usage))
         else:
             found.append(_outcome(key, status, payload, place, start, end))
     return found

@@ -37,6 +37,8 @@ BUFFERS = 0x40
 
 _HEADER = struct.Struct("<BxxxIIIq")
 _USAGE = struct.Struct("<ddQQQ")
+USAGE_SIZE = _USAGE.size
+read_usage = _USAGE.unpack_from
 _ROW = 8 + 8 + 8 + 4 + 2 + 1
 
 

@@ -6,6 +6,8 @@ import os
 import pickle
 import signal
 import sys
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
+from struct import Struct
 from time import time_ns
 
 from flow_core.errors import AppException, SerializationError
@@ -18,6 +20,7 @@ from flow_executors.worker.unpack import Parcel, Unpacker
 
 USAGE = 0x80
 _USAGE_VALUES = 5
+_USAGE = Struct("<ddQQQ").pack
 
 
 class Settings:
@@ -190,20 +193,16 @@ def _presentable(error: BaseException) -> BaseException:
 
 
 def _usage() -> tuple[float, float, int, int, int]:
-    import resource
-
-    own, below = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    own, below = getrusage(RUSAGE_SELF), getrusage(RUSAGE_CHILDREN)
     return (
-        own.ru_utime + below.ru_utime,
-        own.ru_stime + below.ru_stime,
-        max(own.ru_maxrss, below.ru_maxrss),
-        own.ru_inblock + below.ru_inblock,
-        own.ru_oublock + below.ru_oublock,
+        own[0] + below[0],
+        own[1] + below[1],
+        own[2] if own[2] > below[2] else below[2],
+        own[9] + below[9],
+        own[10] + below[10],
     )
 
 
 def _usage_since(before: tuple[float, float, int, int, int]) -> bytes:
-    import struct
-
     now = _usage()
-    return struct.pack("<ddQQQ", now[0] - before[0], now[1] - before[1], now[2], now[3] - before[3], now[4] - before[4])
+    return _USAGE(now[0] - before[0], now[1] - before[1], now[2], now[3] - before[3], now[4] - before[4])

@@ -65,7 +65,7 @@ def main() -> int:
         logging.getLogger(name).setLevel(logging.WARNING)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver; its end ends us
     with suppress(OSError):
-        os.nice(10)
+        os.nice(19)  # it may lag: tasks of the run come first
     gc.set_threshold(100_000, 20, 100)  # rows are many and in no cycles
     try:
         job, patience_s = read_job(0)
