@@ -24,8 +24,8 @@ from flow_executors.wire.frames import (
     Introduction,
     KeyChange,
     Reply,
-    TaskBatch,
     pack_command,
+    pack_tasks,
     unpack_reply,
 )
 from flow_executors.wire.kinds import Buffer
@@ -73,9 +73,7 @@ class Exchange:
         with self._lock:
             if class_id == DEFAULT_CLASS and self._sent_at_once(digest, key, record):
                 return
-            queue = self._core.waiting.queue(class_id)
-            assert queue is not None
-            queue.append(TaskBatch(class_id, (digest,), (key,), (len(record),), memoryview(record)), now)
+            self._core.from_client(pack_tasks(class_id, (digest,), (key,), (len(record),), record), now)
             self._turn(now)
 
     def _sent_at_once(self, digest: bytes, key: int, record: bytes) -> bool:

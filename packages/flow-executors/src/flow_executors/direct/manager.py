@@ -9,17 +9,21 @@ from collections.abc import Mapping
 
 from flow_executors.direct.single import one_task
 from flow_executors.interchange.spin import Spin
+from flow_executors.manager.contact import Phase
 from flow_executors.manager.core import DEFAULT_CLASS
 from flow_executors.manager.shell import Leaving, Manager
 
 _SHARE = 1.0
 _AWAKE_S = 0.0003
+_PUT_OFF_S, _PUT_OFF_MS = 0.005, 6
+"""For so long after a look at the clock events are served without another one."""
 
 
 class DirectManager(Manager):
     """A manager in whose turns results come first. One thread: the process's main one."""
 
     _spin: Spin
+    _clock_at = 0.0
 
     def run(self) -> Leaving:
         """Serve until it is time to leave; return why."""
@@ -27,7 +31,10 @@ class DirectManager(Manager):
         return super().run()
 
     def _turn(self) -> None:
-        ready = self._look()
+        busy = self._polled and self._contact.phase is Phase.REGISTERED and time.monotonic() < self._clock_at
+        if not busy:
+            self._register_sockets()
+        ready = self._look(_PUT_OFF_MS if busy else self._patience_ms())
         now = time.monotonic()
         crew, signals = self._crew.fileno(), self._signals
         workers = crew in ready
@@ -37,15 +44,16 @@ class DirectManager(Manager):
         if len(ready) > workers or not ready:
             self._listen(now)
         self._hand_out(now)
-        self._look_at_clock(now)
+        if now >= self._clock_at or not ready:
+            self._clock_at = now + _PUT_OFF_S
+            self._look_at_clock(now)
         if signals is not None and signals.fileno() in ready:
             signals.handle(self)
             self._hand_out(now)
         self._send(now)
 
-    def _look(self) -> Mapping[object, int]:
+    def _look(self, patience_ms: int) -> Mapping[object, int]:
         """Return what is ready, for a moment without sleeping: who is awake and warm is several times as fast."""
-        self._register_sockets()
         spin, poll, clock = self._spin, self._poller.poll, time.monotonic
         now = clock()
         if spin.wanted(now):
@@ -55,7 +63,7 @@ class DirectManager(Manager):
             spin.after(clock(), bool(ready), True)
             if ready:
                 return dict(ready)
-        ready = poll(self._patience_ms())
+        ready = poll(patience_ms)
         spin.after(clock(), bool(ready), True)
         return dict(ready)
 
