@@ -259,7 +259,8 @@ def test_the_walltime_ends_the_whole_process_group(tmp_path: Path) -> None:
         wait_until(lambda pid=pid: gone(int(pid)))  # type: ignore[misc]  # mypy sees no type for the default
 
 
-def test_a_group_that_ignores_the_first_signal_is_killed(tmp_path: Path) -> None:
+def test_a_group_that_ignores_the_first_signal_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flow_core.remote.bash._GRACE_S", 0.3)
     pids = tmp_path / "pids"
     with pytest.raises(AppTimeout):
         bash(f"trap '' TERM; echo $$ > {pids}; while true; do sleep 0.1; done", TaskSpec(walltime_s=0.5))

@@ -13,6 +13,7 @@ from flow_core.futures.app_future import AppFuture
 from flow_core.graph.check import check
 from flow_core.graph.core import Core
 from flow_core.graph.effects import Effect
+from flow_core.graph.junction import Junction
 from flow_core.graph.retry import Budgets
 from flow_core.graph.states import State
 from flow_core.graph.task import Task
@@ -55,6 +56,7 @@ class World:
         self.launches: set[int] = set()
         self.values: dict[int, object] = {}
         self.joined: dict[int, list[Task]] = {}
+        self.junctions: list[tuple[Junction, list[Task]]] = []
 
     # -- what may happen
 
@@ -74,6 +76,10 @@ class World:
         definition = self.definition()
         task = Task(len(self.tasks), definition, (), {}, NO_OPTIONS, AppFuture(len(self.tasks)))
         parents = self.data.draw(st.lists(st.sampled_from(self.tasks), max_size=3)) if self.tasks else []
+        sources: list[Task | Junction] = list(parents)
+        if parents and self.data.draw(st.booleans()):
+            junction, parents = self.meet(parents)
+            sources = [junction]
         foreign = self.data.draw(st.integers(0, 1))
         if definition.kind is AppKind.JOIN:
             task.more().joins = True
@@ -82,10 +88,19 @@ class World:
         if parents or foreign or definition.cache or task.rare is not None:
             if foreign:
                 self.foreign[task.tid] = foreign
-            self.core.submitted((task, parents, foreign, []))
+            self.core.submitted((task, sources, foreign, []))
         else:
             task.executor = cast(Any, EXECUTORS[0])
             self.core.submitted_placed(task)
+
+    def meet(self, parents: list[Task]) -> tuple[Junction, list[Task]]:
+        """Return a junction for these parents, or one of earlier calls with its parents, open or not."""
+        if self.junctions and self.data.draw(st.booleans()):
+            return self.data.draw(st.sampled_from(self.junctions))
+        junction = Junction(())
+        self.core.meeting((junction, parents))
+        self.junctions.append((junction, parents))
+        return self.junctions[-1]
 
     def definition(self) -> AppDefinition:
         kind = self.data.draw(st.sampled_from([AppKind.PYTHON, AppKind.PYTHON, AppKind.JOIN]))
@@ -278,6 +293,8 @@ class World:
         assert sum(self.core.counts.values()) == len(self.tasks)
         for task in self.tasks:
             assert task.children is None
+        for junction, _ in self.junctions:
+            assert (junction.waiting, junction.children) == (0, None)
 
     def finish_foreign(self, tid: int) -> None:
         del self.foreign[tid]

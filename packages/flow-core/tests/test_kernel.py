@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import concurrent.futures
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -138,6 +140,67 @@ def test_a_chain_of_ten_thousand_neither_recurses_nor_is_forgotten(load: Load) -
     gate.set()
     assert future.result(40) == 10_001
     assert kernel._core.live == {}
+
+
+def test_layers_in_which_all_wait_for_all_keep_their_order_and_their_failures(load: Load) -> None:
+    load()
+
+    @flow.python_app
+    def after(*parents: int) -> int:
+        return 1 + max(parents)
+
+    gate = threading.Event()
+
+    @flow.python_app
+    def first(number: int) -> int:
+        gate.wait(10)
+        if number == 13:
+            raise ValueError("the thirteenth")
+        return 0
+
+    def layers(start: list[Any]) -> list[Any]:
+        for _ in range(5):
+            start = [after(*start) for _ in range(20)]
+        return start
+
+    good, bad = layers([first(0) for _ in range(20)]), layers([first(number) for number in range(20)])
+    gate.set()
+    assert [future.result(10) for future in good] == [5] * 20
+    for future in bad:
+        error = future.exception(10)
+        assert isinstance(error, DependencyError)
+        assert str(error.__cause__) == "the thirteenth"
+
+
+def test_what_many_calls_have_in_common_holds_no_results_when_it_is_done(load: Load) -> None:
+    kernel = load()
+
+    class Large:
+        pass
+
+    @flow.python_app
+    def make() -> Large:
+        return Large()
+
+    @flow.python_app
+    def count(*parts: Large) -> int:
+        return len(parts)
+
+    gate = threading.Event()
+    held = wait_for(gate)
+    parts = [make() for _ in range(20)]
+    future = count(*parts, held)
+    alive = weakref.ref(parts[0].result(10))
+    gate.set()
+    assert future.result(10) == 21
+    kernel.wait_for_current_tasks()
+    del parts, future
+    for _ in range(500):
+        gc.collect()
+        if alive() is None:
+            break
+        threading.Event().wait(0.01)
+    assert alive() is None
 
 
 def test_finished_tasks_are_forgotten(load: Load) -> None:

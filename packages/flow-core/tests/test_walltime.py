@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from flow_core.errors import AppTimeout
+from flow_core.remote import walltime
 from flow_core.remote.walltime import held, limited
 
 
@@ -74,7 +75,8 @@ def test_a_task_that_swallows_the_interruption_has_timed_out_all_the_same(limit:
         limit(swallowing, 0.05)
 
 
-def test_a_task_that_goes_on_is_interrupted_again(limit: Limit) -> None:
+def test_a_task_that_goes_on_is_interrupted_again(limit: Limit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walltime, "_AGAIN_S", 0.2)
     with pytest.raises(AppTimeout):
         limit(stubborn, 0.05)
 

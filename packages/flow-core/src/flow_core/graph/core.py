@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from flow_core.errors import TaskLost
 from flow_core.graph.effects import Effect, Effects, Failure
 from flow_core.graph.failures import cancellation, dependency_error, halted_error, join_error
+from flow_core.graph.junction import Junction
 from flow_core.graph.retry import Budgets, Spent
 from flow_core.graph.single_flight import Flights
 from flow_core.graph.states import State, check_transition
@@ -64,11 +65,18 @@ class Core:
         self._asks_price = asks_price
         self._flights = Flights()
         self._last_key = epoch << EPOCH_SHIFT
-        self._spreading: deque[tuple[Task, list[Task]]] | None = None
+        self._spreading: deque[tuple[Task | Junction, list[Task | Junction]]] | None = None
 
     # -- a task comes in
 
-    def submitted(self, given: tuple[Task, Sequence[Task], int, Sequence[Failure]]) -> None:
+    def meeting(self, given: tuple[Junction, Sequence[Task]]) -> None:
+        """Take a junction and the unfinished tasks that it stands for."""
+        junction, parents = given
+        self._add_edges(parents, junction)
+        if not junction.waiting:
+            self._open(junction)
+
+    def submitted(self, given: tuple[Task, Sequence[Task | Junction], int, Sequence[Failure]]) -> None:
         """Take a new task: its unfinished parents, how many foreign futures it waits for, and failures so far."""
         task, parents, foreign, failures = given
         self.live[task.tid] = task
@@ -262,7 +270,7 @@ class Core:
 
     # -- how: towards a launch
 
-    def _add_edges(self, parents: Sequence[Task], child: Task) -> None:
+    def _add_edges(self, parents: Sequence[Task | Junction], child: Task | Junction) -> None:
         count = 0
         for parent in parents:
             if parent.state < State.exec_done:
@@ -271,9 +279,16 @@ class Core:
                     parent.children = [child]
                 else:
                     parent.children.append(child)
-            elif parent.error is not None:
-                child.more().failures.append((str(parent), parent.error))
+            elif failures := _failures_of(parent):
+                child.more().failures.extend(failures)
         child.waiting += count
+
+    def _open(self, junction: Junction) -> None:
+        junction.state = State.exec_done
+        junction.futures = None
+        if junction.children is not None:
+            children, junction.children = junction.children, None
+            self._spread(junction, children)
 
     def _parent_done(self, task: Task, failure: Failure | None) -> None:
         if failure is not None:
@@ -430,7 +445,7 @@ class Core:
             children, task.children = task.children, None
             self._spread(task, children)
 
-    def _spread(self, task: Task, children: list[Task]) -> None:
+    def _spread(self, task: Task | Junction, children: list[Task | Junction]) -> None:
         """Tell children, and theirs if they end by it, without recursion."""
         if self._spreading is not None:
             self._spreading.append((task, children))
@@ -439,15 +454,18 @@ class Core:
         try:
             while queue:
                 parent, waiting = queue.popleft()
-                failure = None if parent.error is None else (str(parent), parent.error)
+                failures = _failures_of(parent)
                 for child in waiting:
                     if child.state >= State.exec_done:
                         continue
-                    if failure is not None:
-                        child.more().failures.append(failure)
+                    if failures:
+                        child.more().failures.extend(failures)
                     child.waiting -= 1
                     if not child.waiting:
-                        self._unblocked(child)
+                        if isinstance(child, Junction):
+                            self._open(child)
+                        else:
+                            self._unblocked(child)
         finally:
             self._spreading = None
 
@@ -500,3 +518,10 @@ class Core:
                 return True
             above = above.rare.parent if above.rare is not None else None
         return False
+
+
+def _failures_of(parent: Task | Junction) -> Sequence[Failure]:
+    """Return how a parent that has ended failed."""
+    if isinstance(parent, Junction):
+        return parent.failures
+    return () if parent.error is None else ((str(parent), parent.error),)

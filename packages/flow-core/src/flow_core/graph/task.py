@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from flow_core.apps.definition import AppDefinition, CallOptions
     from flow_core.futures.app_future import AppFuture
+    from flow_core.graph.junction import Junction
     from flow_core.graph.retry import Spent
     from flow_core.interfaces.call import TaskStep, TryKey
     from flow_core.interfaces.executor import Executor
@@ -105,7 +106,7 @@ class Task(Call):
         self.started = False
         self.executor: Executor | None = None
         self.waiting = 0
-        self.children: list[Task] | None = None
+        self.children: list[Task | Junction] | None = None
         self.value: object = None
         self.error: BaseException | None = None
         self.spent: Spent | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from flow_core.futures.app_future import AppFuture
 from flow_core.graph.resolver import ATOMS, DEEP, may_hold_files, one_level, refuse_hidden, shallow
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flow_core.graph.task import Task
 
 _SPECIAL = frozenset(("inputs", "outputs", "stdout", "stderr"))
+_MANY = 8
 
 
 def are_plain(args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
@@ -30,7 +31,7 @@ def are_plain(args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
 
 def need_staging(args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
     """Tell whether staging must look at resolved arguments."""
-    for value in args:
+    for value in args if len(args) < _MANY or not ATOMS.issuperset(map(type, args)) else ():
         if type(value) not in ATOMS and may_hold_files(value):
             return True
     if not kwargs:
@@ -38,6 +39,16 @@ def need_staging(args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
     if not _SPECIAL.isdisjoint(kwargs):
         return True
     return any(type(value) not in ATOMS and may_hold_files(value) for value in kwargs.values())
+
+
+def _all_futures(args: tuple[object, ...]) -> bool:
+    """Tell of many arguments whether all are futures of tasks."""
+    if len(args) < _MANY:
+        return False
+    for value in args:  # noqa: SIM110  (all() takes twice as long)
+        if type(value) is not AppFuture:
+            return False
+    return True
 
 
 class Arguments:
@@ -63,11 +74,14 @@ class Arguments:
             return future
 
         quick = self._quick
-        for index, value in enumerate(task.args):
-            if quick and type(value) is AppFuture:
-                found.append(value)
-            elif type(value) not in ATOMS:
-                self._gather(task, index, value, collect)
+        if quick and _all_futures(task.args):
+            found.extend(cast("tuple[AppFuture[Any], ...]", task.args))
+        else:
+            for index, value in enumerate(task.args):
+                if quick and type(value) is AppFuture:
+                    found.append(value)
+                elif type(value) not in ATOMS:
+                    self._gather(task, index, value, collect)
         if task.kwargs:
             inputs = task.kwargs.get("inputs")
             if isinstance(inputs, list):
@@ -80,12 +94,15 @@ class Arguments:
     def resolve(self, task: Task) -> None:
         """Put results in the place of futures; all of them are done and ended well."""
         quick = self._quick
-        task.args = tuple(
-            [
-                value._result if quick and type(value) is AppFuture else self._resolved(task, index, value)
-                for index, value in enumerate(task.args)
-            ]
-        )
+        if quick and _all_futures(task.args):
+            task.args = tuple([future._result for future in cast("tuple[AppFuture[Any], ...]", task.args)])
+        else:
+            task.args = tuple(
+                [
+                    value._result if quick and type(value) is AppFuture else self._resolved(task, index, value)
+                    for index, value in enumerate(task.args)
+                ]
+            )
         if task.kwargs:
             task.kwargs = {name: self._resolved(task, name, value) for name, value in task.kwargs.items()}
 

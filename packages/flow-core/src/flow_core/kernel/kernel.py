@@ -23,6 +23,7 @@ from flow_core.futures.data_future import DataFuture
 from flow_core.futures.lean import FINISHED, in_callback
 from flow_core.graph.core import Core
 from flow_core.graph.failures import cancellation, halted_error
+from flow_core.graph.junction import Junction
 from flow_core.graph.retry import Budgets
 from flow_core.graph.task import Task
 from flow_core.interfaces.memoizer import AppIdentity
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from flow_core.interfaces.sinks import RunInfo
 
 _BODIES = "flow-join"
+_JUNCTION = 8  # from so many parents on, calls that have them all in common share their edges
 _BODY_THREADS = 500  # started only while all others are busy: bodies may wait for tasks
 _epochs = itertools.count(1)
 
@@ -80,6 +82,7 @@ class DataFlowKernel:
         self.run_dir: Path = make_run_dir(config.run_dir)
         self._logger = RunLogger("flow.kernel", self.run_id)
         self._tids = itertools.count()
+        self._junction: Junction | None = None
         info = assembly.run_info(config, self.run_id, next(_epochs), self.run_dir)
         self._core = _make_core(config, info.epoch)
         self._reactor = Reactor(self._core, self._logger)
@@ -223,7 +226,7 @@ class DataFlowKernel:
         futures = self._arguments.futures(task)
         if self._teller.tasks:
             self._tell_submitted(task, futures)
-        parents, foreign, failures = self.split(futures)
+        parents, foreign, failures = self._sources(futures)
         self._reactor.post(self._core.submitted, (task, parents, len(foreign), failures))
         if foreign:
             self.watch(task, foreign)
@@ -246,6 +249,20 @@ class DataFlowKernel:
         self._teller.submitted(task, tuple(depends), executors, current_join.get())
 
     # -- edges
+
+    def _sources(
+        self, futures: list[Future[Any]]
+    ) -> tuple[Sequence[Task | Junction], Sequence[Future[Any]], Sequence[Failure]]:
+        """Return what ``split`` does, with one junction in the place of many parents that calls may have in common."""
+        last = self._junction
+        if last is not None and last.futures == futures:
+            return (last,), (), ()
+        parents, foreign, failures = self.split(futures)
+        if len(parents) < _JUNCTION or foreign or failures:
+            return parents, foreign, failures
+        self._junction = junction = Junction(futures)
+        self._reactor.post(self._core.meeting, (junction, parents))
+        return (junction,), (), ()
 
     def split(self, futures: Sequence[Future[Any]]) -> tuple[list[Task], list[Future[Any]], list[Failure]]:
         """Return unfinished tasks of this kernel, other unfinished futures, and how finished ones failed."""
