@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flow_providers.adhoc.provider import AdHocProvider as AdHocProvider
     from flow_providers.cloud.aws.provider import AWSProvider as AWSProvider
+    from flow_providers.cloud.azure.provider import AzureProvider as AzureProvider
     from flow_providers.cloud.google.provider import GoogleCloudProvider as GoogleCloudProvider
+    from flow_providers.cloud.openstack.provider import JetstreamProvider as JetstreamProvider
+    from flow_providers.cluster.cobalt.provider import CobaltProvider as CobaltProvider
     from flow_providers.cluster.condor.provider import CondorProvider as CondorProvider
     from flow_providers.cluster.gridengine.provider import GridEngineProvider as GridEngineProvider
     from flow_providers.cluster.lsf.provider import LSFProvider as LSFProvider
@@ -40,9 +43,12 @@ _HOMES = {
     "ExecutionProvider": "flow_providers.interfaces.provider",
     "AWSProvider": "flow_providers.cloud.aws.provider",
     "GoogleCloudProvider": "flow_providers.cloud.google.provider",
+    "AzureProvider": "flow_providers.cloud.azure.provider",
     "AdHocProvider": "flow_providers.adhoc.provider",
+    "JetstreamProvider": "flow_providers.cloud.openstack.provider",
     "KubernetesProvider": "flow_providers.kubernetes.provider",
     "LocalProvider": "flow_providers.local.provider",
+    "CobaltProvider": "flow_providers.cluster.cobalt.provider",
     "CondorProvider": "flow_providers.cluster.condor.provider",
     "GridEngineProvider": "flow_providers.cluster.gridengine.provider",
     "LSFProvider": "flow_providers.cluster.lsf.provider",

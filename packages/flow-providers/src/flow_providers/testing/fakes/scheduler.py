@@ -1,48 +1,30 @@
-"""A batch scheduler on this machine, for the faces that play the commands of schedulers nobody can install.
+"""A batch scheduler in this process, for the faces that play the commands of schedulers nobody can install.
 
-Its jobs are real processes. State is a directory, so each command is a process of its own, as with the real ones.
+Its jobs are real processes, each in a session of its own; ``close`` ends them all.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
+import signal
+import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
+from threading import Lock
 
-from flow_providers.channels.local import LocalChannel
 from flow_providers.interfaces.job_state import JobState
-from flow_providers.launchers.simple import SimpleLauncher
-from flow_providers.local.provider import LocalProvider
+from flow_providers.testing.fakes.quirks import Quirks
 
-
-@dataclass(frozen=True, slots=True)
-class Quirks:
-    """How a scheduler misbehaves.
-
-    Attributes:
-        slow_s: Seconds each command takes.
-        forgets: Ended jobs vanish from the queue at once.
-        chatty: Prints lines that are no answer before each answer.
-        away_every: Every so many commands say that the scheduler is away; 0: never.
-        starts_late_s: Seconds a job waits before it runs.
-    """
-
-    slow_s: float = 0.0
-    forgets: bool = False
-    chatty: bool = False
-    away_every: int = 0
-    starts_late_s: float = 0.0
+_GRACE_S = 2.0
+_SIGNAL_BASE = 128
 
 
 @dataclass(slots=True)
 class Row:
-    """One job: its number, what it was submitted with, and its process's id once it runs."""
+    """One job: its number, what it was submitted with, and its process once it runs."""
 
     number: int
     name: str
@@ -52,7 +34,7 @@ class Row:
     cwd: str
     submitted_at: float
     held: bool = False
-    process: str = ""
+    process: subprocess.Popen[bytes] | None = None
     cancelled: bool = False
     state: JobState = JobState.PENDING
     exit_code: int | None = None
@@ -61,88 +43,117 @@ class Row:
 
 
 class FakeScheduler:
-    """The scheduler; all commands of one test share its directory."""
+    """The scheduler behind the commands of one test. Thread-safe.
 
-    def __init__(self, folder: str, quirks: Quirks = Quirks()) -> None:  # frozen
-        self.folder = Path(folder)
+    Args:
+        folder: A directory for copies of submitted scripts.
+        quirks: How it misbehaves.
+    """
+
+    def __init__(self, folder: Path, quirks: Quirks) -> None:
+        self.folder = folder
         self.quirks = quirks
-        self._provider = LocalProvider(
-            channel=LocalChannel(userhome=folder, script_dir=f"{folder}/jobs"), launcher=SimpleLauncher()
-        )
+        self._lock = Lock()
+        self._rows: dict[int, Row] = {}
+        self._last = 0
+        self._commands: list[str] = []
 
-    def is_away(self) -> bool:
-        """Count this command; return whether it finds the scheduler away."""
+    @property
+    def commands(self) -> list[str]:
+        """Names of the commands that were run, in order."""
+        with self._lock:
+            return list(self._commands)
+
+    def is_away(self, command: str) -> bool:
+        """Count a command; return whether it finds the scheduler away."""
         time.sleep(self.quirks.slow_s)
-        with self._state() as state:
-            state["commands"] = state.get("commands", 0) + 1
-            return bool(self.quirks.away_every) and state["commands"] % self.quirks.away_every == 0
+        with self._lock:
+            self._commands.append(command)
+            return bool(self.quirks.away_every) and len(self._commands) % self.quirks.away_every == 0
 
-    def submit(self, script: str, name: str, stdout: str, stderr: str, held: bool = False) -> Row:
-        """Take a job; it runs when somebody next looks."""
-        with self._state() as state:
-            number = state["last"] = state.get("last", 0) + 1
-            kept = self.folder / f"{number}.script"
+    def submit(self, script: str, name: str, stdout: str, stderr: str, cwd: str, held: bool = False) -> Row:
+        """Take a job."""
+        with self._lock:
+            self._last += 1
+            kept = self.folder / f"{self._last}.script"
             kept.write_text(script)
-            row = Row(number, name, str(kept), stdout, stderr, os.getcwd(), time.time(), held)
-            state.setdefault("rows", {})[str(number)] = _packed(row)
-        self.rows()
-        return row
-
-    def rows(self, numbers: list[int] | None = None, *, forgotten: bool = False) -> list[Row]:
-        """Return the jobs that are known, of those asked for; on request also those the queue has forgotten."""
-        with self._state() as state:
-            rows = [_unpacked(packed) for packed in state.get("rows", {}).values()]
-            for row in rows:
+            row = Row(self._last, name, str(kept), stdout, stderr, cwd, time.time(), held)
+            if not (self.quirks.loses_every and self._last % self.quirks.loses_every == 0):
+                self._rows[row.number] = row
                 self._step(row)
-                state["rows"][str(row.number)] = _packed(row)
-        known = [row for row in rows if forgotten or not (self.quirks.forgets and row.state.terminal)]
-        return [row for row in known if numbers is None or row.number in numbers]
+            return row
+
+    def rows(self, numbers: Sequence[int] | None = None, *, forgotten: bool = False) -> list[Row]:
+        """Return the jobs that are known, of those asked for; on request also those the queue has forgotten."""
+        with self._lock:
+            for row in self._rows.values():
+                self._step(row)
+            known = [
+                row for row in self._rows.values() if forgotten or not (self.quirks.forgets and row.state.terminal)
+            ]
+            return [row for row in known if numbers is None or row.number in numbers]
 
     def cancel(self, number: int) -> bool:
         """End a job; return whether there was one to end."""
-        with self._state() as state:
-            packed = state.get("rows", {}).get(str(number))
-            if packed is None:
+        with self._lock:
+            row = self._rows.get(number)
+            if row is None:
                 return False
-            row = _unpacked(packed)
             self._step(row)
             if row.state.terminal:
                 return False
             row.cancelled = True
-            if row.process:
-                self._provider.cancel([row.process])
+            _end(row)
             self._step(row)
-            state["rows"][str(number)] = _packed(row)
             return True
+
+    def close(self) -> None:
+        """End all jobs."""
+        for row in self.rows(forgotten=True):
+            self.cancel(row.number)
 
     def _step(self, row: Row) -> None:
         if row.state.terminal:
             return
-        if row.cancelled and not row.process:
+        if row.cancelled and row.process is None:
             row.state = JobState.CANCELLED
         elif row.held:
             row.state = JobState.HELD
-        elif not row.process and time.time() - row.submitted_at >= self.quirks.starts_late_s:
-            command = f"cd {quote(row.cwd)} && bash {quote(row.script)} >{quote(row.stdout)} 2>{quote(row.stderr)}"
-            row.process = self._provider.submit(command, 1)
-        if row.process:
-            status = self._provider.status([row.process])[0]
-            row.state, row.exit_code, row.signal = status.state, status.exit_code, status.signal
-            row.started_at = status.started_at
-
-    @contextmanager
-    def _state(self) -> Iterator[dict]:  # type: ignore[type-arg]  # JSON, private to this class
-        path = self.folder / "state.json"
-        with open(self.folder / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            state = json.loads(path.read_text()) if path.exists() else {}
-            yield state
-            path.write_text(json.dumps(state))
+        elif row.process is None and time.time() - row.submitted_at >= self.quirks.starts_late_s:
+            _start(row)
+        if row.process is not None:
+            _look(row, row.process)
 
 
-def _packed(row: Row) -> dict[str, object]:
-    return {**asdict(row), "state": row.state.name}
+def _start(row: Row) -> None:
+    with open(row.stdout, "wb") as out, open(row.stderr, "wb") as err:
+        row.process = subprocess.Popen(
+            ["bash", row.script],
+            cwd=row.cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+        )
+    row.started_at = time.time()
 
 
-def _unpacked(packed: dict[str, object]) -> Row:
-    return Row(**{**packed, "state": JobState[str(packed["state"])]})  # type: ignore[arg-type]  # its own output
+def _look(row: Row, process: subprocess.Popen[bytes]) -> None:
+    code = process.poll()
+    if code is None:
+        row.state = JobState.RUNNING
+        return
+    row.signal = -code if code < 0 else None
+    row.exit_code = _SIGNAL_BASE - code if code < 0 else code
+    done = JobState.COMPLETED if code == 0 else JobState.FAILED
+    row.state = JobState.CANCELLED if row.cancelled else done
+
+
+def _end(row: Row) -> None:
+    if row.process is None:
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(OSError):
+            os.killpg(row.process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            row.process.wait(_GRACE_S)

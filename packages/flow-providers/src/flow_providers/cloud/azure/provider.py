@@ -1,0 +1,186 @@
+"""Jobs as virtual machines of Azure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from threading import Lock
+from typing import Any
+
+from flow_providers.cloud.azure.client import AzureClient, translated
+from flow_providers.cloud.azure.parse import MachineOptions, body_of, image_of, machine_of, network_body
+from flow_providers.cloud.base import TAG, CloudProvider, MachineOrder
+from flow_providers.cloud.machine import Machine
+from flow_providers.cloud.refused import Refused
+from flow_providers.errors import SchedulerUnavailable, SubmitException, SubmitUnknown
+from flow_providers.options import checked
+
+_NETWORK = "flow-network"
+_SUBNET = "flow"
+_GONE = "404"
+
+
+class AzureProvider(CloudProvider):
+    """Runs each job on a virtual machine of one resource group, which is deleted when the job has ended.
+
+    The machine's disk, network interface and address go with it. Machines carry the job's tag as ``flow-tag``; nothing
+    without it is ever listed or deleted. Login: by the key file, else by the ways of ``DefaultAzureCredential``
+    (environment, ``az login``, managed identity).
+
+    Args:
+        subscription_id: The subscription.
+        resource_group: The group; it must exist.
+        location: Azure's region, such as ``'westeurope'``.
+        image: ``'publisher:offer:sku:version'``, or the id of an image: Linux with cloud-init.
+        ssh_public_key: The key that ssh to the machines works with, as text; Azure wants one.
+        init_blocks: Machines at the start.
+        min_blocks: Fewest machines.
+        max_blocks: Most machines.
+        parallelism: Wanted slots per active task.
+        worker_init: Bash code run before the command.
+        instance_type: Size of the machines.
+        admin_username: The user that the key lets in.
+        subnet_id: Subnet of the machines; None: one of a network ``flow-network`` that the first submission makes.
+        public_ip: Whether machines get an address of the internet; without, the subnet needs another way out.
+        spot_max_bid: Most US dollars an hour for spot machines; 0: machines on demand.
+        key_file: JSON file with ``tenantId``, ``clientId`` and ``clientSecret``.
+        walltime: ``HH:MM:SS`` a command may run; None: no limit.
+        linger: Whether machines stay on when their jobs have ended; it is the user who deletes them then.
+        launcher: Multiplies the command on the machine; None: ``SingleNodeLauncher()``.
+        cmd_timeout: Seconds a call to Azure may take.
+        api_endpoint: Address of the resource manager of another cloud than the public one.
+    """
+
+    label = "azure"
+    user_data_limit = 65535
+
+    @checked
+    def __init__(
+        self,
+        subscription_id: str,
+        resource_group: str,
+        location: str,
+        image: str,
+        ssh_public_key: str,
+        init_blocks: int = 1,
+        min_blocks: int = 0,
+        max_blocks: int = 10,
+        parallelism: float = 1,
+        worker_init: str = "",
+        instance_type: str = "Standard_D2s_v5",
+        admin_username: str = "flow",
+        subnet_id: str | None = None,
+        public_ip: bool = True,
+        spot_max_bid: float = 0,
+        key_file: str | None = None,
+        walltime: str | None = None,
+        linger: bool = False,
+        launcher: object = None,
+        cmd_timeout: float = 60,
+        api_endpoint: str | None = None,
+    ) -> None:
+        super().__init__(
+            nodes_per_block=1,
+            init_blocks=init_blocks,
+            min_blocks=min_blocks,
+            max_blocks=max_blocks,
+            parallelism=parallelism,
+            worker_init=worker_init,
+            walltime=walltime,
+            launcher=launcher,
+            linger=linger,
+            cmd_timeout=cmd_timeout,
+        )
+        self.location = location
+        self.subnet_id = subnet_id
+        self._machine = MachineOptions(
+            location, image_of(image), instance_type, admin_username, ssh_public_key, public_ip, spot_max_bid
+        )
+        self._client = AzureClient(subscription_id, resource_group, key_file, api_endpoint, cmd_timeout)
+        self._network_lock = Lock()
+        self._subnet = subnet_id
+
+    def start_machine(self, order: MachineOrder) -> str:  # noqa: D102
+        try:
+            subnet = self._ready_subnet()
+        except SchedulerUnavailable as error:
+            raise SubmitException(f"job {order.name} was not submitted: {error}") from error
+        try:
+            self._client.put(self._client.machines, order.name, body_of(order, self._machine, subnet))
+        except Refused as refused:
+            raise SubmitException(f"job {order.name} was not submitted: {refused}") from refused
+        except SchedulerUnavailable as error:
+            raise SubmitUnknown(f"it is not known whether job {order.name} has a machine: {error}") from error
+        return order.name
+
+    def list_machines(self, job_ids: Sequence[str] | None) -> list[Machine]:  # noqa: D102
+        wanted = None if job_ids is None else set(job_ids)
+        with translated("list machines"):
+            ours = [vm for vm in self._client.machines.list(self._client.group) if TAG in (vm.tags or {})]
+            ours = [vm for vm in ours if wanted is None or vm.name in wanted]
+            views = list(self._client.machines.list_all(status_only="true")) if ours else []
+        statuses = {str(vm.id).lower(): _statuses(vm) for vm in views}
+        return [
+            machine_of(str(vm.name), str(vm.tags[TAG]), statuses.get(str(vm.id).lower(), []), _created(vm))
+            for vm in ours
+        ]
+
+    def end_machines(self, job_ids: Sequence[str]) -> set[str]:  # noqa: D102
+        return {machine.job_id for machine in self.list_machines(job_ids) if self._delete(machine.job_id)}
+
+    def read_console(self, job_id: str) -> str:  # noqa: D102
+        try:
+            with translated("read a console"):
+                found = self._client.machines.retrieve_boot_diagnostics_data(self._client.group, job_id)
+        except Refused:
+            return ""
+        address = found.serial_console_log_blob_uri
+        return self._client.read_address(str(address)) if address else ""
+
+    def close(self) -> None:  # noqa: D102
+        self._client.close()
+
+    # -- how
+
+    def _ready_subnet(self) -> str:
+        """Return the subnet's id, making a network if there is none."""
+        with self._network_lock:
+            if self._subnet is None:
+                self._subnet = self._find_subnet() or self._make_subnet()
+            return self._subnet
+
+    def _find_subnet(self) -> str | None:
+        try:
+            with translated("look for the network"):
+                subnets = self._client.networks.get(self._client.group, _NETWORK).subnets or []
+        except Refused as refused:
+            if refused.code == _GONE:
+                return None
+            raise
+        return str(subnets[0].id) if subnets else None
+
+    def _make_subnet(self) -> str:
+        self._client.put(self._client.networks, _NETWORK, network_body(self.location, _SUBNET))
+        found = self._find_subnet()
+        if found is None:
+            raise SchedulerUnavailable(f"the network {_NETWORK} was made and is not there yet: try again")
+        return found
+
+    def _delete(self, name: str) -> bool:
+        try:
+            with translated("delete a machine"):
+                self._client.machines.begin_delete(
+                    self._client.group, name, force_deletion=True, polling=False
+                ).result()
+        except Refused as refused:
+            return refused.code == _GONE
+        return True
+
+
+def _statuses(vm: Any) -> list[tuple[str, str]]:
+    found = getattr(vm.instance_view, "statuses", None) or []
+    return [(str(status.code), str(status.message or "")) for status in found]
+
+
+def _created(vm: Any) -> float | None:
+    created = getattr(vm, "time_created", None)
+    return None if created is None else float(created.timestamp())

@@ -1,0 +1,143 @@
+"""Jobs as servers of an OpenStack cloud, such as Jetstream."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Any
+
+from flow_providers.cloud.base import TAG, CloudProvider, MachineOrder
+from flow_providers.cloud.machine import Machine
+from flow_providers.cloud.openstack.client import OpenStackClient
+from flow_providers.cloud.openstack.parse import machine_of
+from flow_providers.cloud.refused import Refused
+from flow_providers.errors import SchedulerUnavailable, SubmitException, SubmitUnknown
+from flow_providers.options import checked
+
+_GONE = "404"
+_FIELDS = ("id", "status", "fault", "metadata", "addresses", "launched_at")
+
+
+class JetstreamProvider(CloudProvider):
+    """Runs each job on a server of an OpenStack cloud, which is deleted when the job has ended.
+
+    Servers carry the job's tag as the metadata item ``flow-tag``; nothing without it is ever listed or deleted.
+
+    Args:
+        image: Name or id of the image: Linux with cloud-init.
+        flavor: Name or id of the flavour.
+        cloud: Name of the cloud in ``clouds.yaml``; None: ``$OS_CLOUD``, or the other ``OS_`` variables.
+        region: The region; None: the cloud's only one.
+        network: Name or id of the network; None: the only one, or the one OpenStack makes.
+        key_name: The key pair that ssh to the servers works with.
+        security_groups: Names of the security groups; none: the default one.
+        init_blocks: Servers at the start.
+        min_blocks: Fewest servers.
+        max_blocks: Most servers.
+        parallelism: Wanted slots per active task.
+        worker_init: Bash code run before the command.
+        walltime: ``HH:MM:SS`` a command may run; None: no limit.
+        linger: Whether servers stay on when their jobs have ended; it is the user who deletes them then.
+        launcher: Multiplies the command on the server; None: ``SingleNodeLauncher()``.
+        cmd_timeout: Seconds a call to OpenStack may take.
+    """
+
+    label = "jetstream"
+    user_data_limit = 49151  # 65535 in base64
+
+    @checked
+    def __init__(
+        self,
+        image: str,
+        flavor: str,
+        cloud: str | None = None,
+        region: str | None = None,
+        network: str | None = None,
+        key_name: str | None = None,
+        security_groups: Sequence[str] = (),
+        init_blocks: int = 1,
+        min_blocks: int = 0,
+        max_blocks: int = 10,
+        parallelism: float = 1,
+        worker_init: str = "",
+        walltime: str | None = None,
+        linger: bool = False,
+        launcher: object = None,
+        cmd_timeout: float = 60,
+    ) -> None:
+        super().__init__(
+            nodes_per_block=1,
+            init_blocks=init_blocks,
+            min_blocks=min_blocks,
+            max_blocks=max_blocks,
+            parallelism=parallelism,
+            worker_init=worker_init,
+            walltime=walltime,
+            launcher=launcher,
+            linger=linger,
+            cmd_timeout=cmd_timeout,
+        )
+        self.image = image
+        self.flavor = flavor
+        self.network = network
+        self.key_name = key_name
+        self.security_groups = tuple(security_groups)
+        self._client = OpenStackClient(cloud, region, cmd_timeout)
+
+    def start_machine(self, order: MachineOrder) -> str:  # noqa: D102
+        try:
+            request = self._client.call("find image, flavour and network", lambda cloud: self._request(cloud, order))
+        except SchedulerUnavailable as error:
+            raise SubmitException(f"job {order.name} was not submitted: {error}") from error
+        try:
+            return self._client.call("make a server", lambda cloud: str(cloud.compute.create_server(**request).id))
+        except Refused as refused:
+            raise SubmitException(f"job {order.name} was not submitted: {refused}") from refused
+        except SchedulerUnavailable as error:
+            raise SubmitUnknown(f"it is not known whether job {order.name} has a server: {error}") from error
+
+    def list_machines(self, job_ids: Sequence[str] | None) -> list[Machine]:  # noqa: D102
+        wanted = None if job_ids is None else set(job_ids)
+        servers = self._client.call("list servers", lambda cloud: list(cloud.compute.servers(details=True)))
+        machines = [machine_of({key: getattr(server, key) for key in _FIELDS}) for server in servers]
+        return [m for m in machines if m.tag and (wanted is None or m.job_id in wanted)]
+
+    def end_machines(self, job_ids: Sequence[str]) -> set[str]:  # noqa: D102
+        return {machine.job_id for machine in self.list_machines(job_ids) if self._delete(machine.job_id)}
+
+    def read_console(self, job_id: str) -> str:  # noqa: D102
+        try:
+            answer = self._client.call("read a console", lambda cloud: cloud.compute.get_server_console_output(job_id))
+        except Refused:
+            return ""
+        return str(answer.get("output") or "")
+
+    def close(self) -> None:  # noqa: D102
+        self._client.close()
+
+    # -- how
+
+    def _request(self, cloud: Any, order: MachineOrder) -> dict[str, object]:
+        network = cloud.network.find_network(self.network, ignore_missing=False).id if self.network else None
+        request: dict[str, object] = {
+            "name": order.name,
+            "image_id": cloud.image.find_image(self.image, ignore_missing=False).id,
+            "flavor_id": cloud.compute.find_flavor(self.flavor, ignore_missing=False).id,
+            "networks": [{"uuid": network}] if network else "auto",
+            "user_data": b64encode(order.user_data.encode()).decode(),
+            "metadata": {TAG: order.tag},
+        }
+        if self.key_name:
+            request["key_name"] = self.key_name
+        if self.security_groups:
+            request["security_groups"] = [{"name": name} for name in self.security_groups]
+        return request
+
+    def _delete(self, job_id: str) -> bool:
+        try:
+            self._client.call(
+                "delete a server", lambda cloud: cloud.compute.delete_server(job_id, ignore_missing=False)
+            )
+        except Refused as refused:
+            return refused.code == _GONE
+        return True
