@@ -2,11 +2,12 @@
 # A real sshd with rsync behind it, as the "submit side" of the rsync tests; logs in the user who starts it, by key.
 #   rsync.sh install      apt packages (root, once)
 #   rsync.sh start DIR    key, host key, known_hosts, sshd; prints "ADDRESS PORT KEY KNOWN_HOSTS USER"
-#   rsync.sh stop DIR     ends the sshd by its pid file and removes its network namespace
-# As root, the sshd lives in a network namespace of its own (flow-rsync-PORT) behind a pair of virtual cables, so that
-# the two sides are two hosts with a network between them; as a plain user it listens on loopback.
+#   rsync.sh stop DIR     ends the sshd by its pid file and removes the network namespaces
+# As root, two network namespaces are made (DIR/net, see netns.sh): the sshd lives in that of host 2, this machine and
+# host 1 can reach it, and the link between can be cut; as a plain user the sshd listens on loopback.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
+NETNS=$(dirname "$0")/netns.sh
 
 install() {
   export DEBIAN_FRONTEND=noninteractive
@@ -15,19 +16,13 @@ install() {
 }
 
 start() {
-  local d=$1 port addr=127.0.0.1 inside=() n
+  local d=$1 port addr=127.0.0.1 inside=() addresses
   mkdir -p "$d"; chmod 755 "$d"
   port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
   if [ "$(id -u)" = 0 ]; then
     mkdir -p /run/sshd
-    n=$((port % 250 + 1))
-    if ip netns add "flow-rsync-$port" 2>/dev/null; then
-      ip link add "fr$port" type veth peer name eth0 netns "flow-rsync-$port"
-      ip addr add "10.213.$n.1/30" dev "fr$port"; ip link set "fr$port" up
-      ip -n "flow-rsync-$port" addr add "10.213.$n.2/30" dev eth0
-      ip -n "flow-rsync-$port" link set eth0 up; ip -n "flow-rsync-$port" link set lo up
-      addr=10.213.$n.2; inside=(ip netns exec "flow-rsync-$port")
-      echo "flow-rsync-$port" >"$d/netns"
+    if addresses=$("$NETNS" start "$d/net" 2 2>/dev/null); then
+      addr=${addresses##* }; inside=("$NETNS" exec "$d/net" 2)
     fi
   fi
   ssh-keygen -q -t ed25519 -N '' -f "$d/host_key"; ssh-keygen -q -t ed25519 -N '' -C flow -f "$d/id"
@@ -58,10 +53,7 @@ C
 stop() {
   local d=$1
   [ -s "$d/sshd.pid" ] && kill "$(cat "$d/sshd.pid")" 2>/dev/null || true
-  [ -s "$d/netns" ] || return 0
-  ip netns pids "$(cat "$d/netns")" | xargs -r kill 2>/dev/null || true
-  ip link del "fr${port:-$(sed 's/flow-rsync-//' "$d/netns")}" 2>/dev/null || true
-  ip netns del "$(cat "$d/netns")"
+  "$NETNS" stop "$d/net"
 }
 
 case ${1:-} in install) install;; start|stop) "$1" "$2";; *) sed -n '2,7p' "$0"; exit 2;; esac

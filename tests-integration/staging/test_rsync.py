@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shlex
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from staging_servers import QUICK, incoming, outgoing, same, visible
-from staging_services import need_programs, started
+from staging_services import SERVICES, missing, need_programs, started
 
 from flow_core.errors import ConfigurationError, StagingError
 from flow_core.files import File
 from flow_core.interfaces.call import NodeContext
 from flow_staging.rsync import RSyncStaging
 
+NETNS = SERVICES / "netns.sh"
+MOVING = Path(__file__).with_name("moving.py")
 CUTTER = Path(__file__).with_name("cutting_ssh.py")
 
 
@@ -32,6 +38,10 @@ class Side:
 
     def staging(self, ssh: str = "") -> RSyncStaging:
         return RSyncStaging(self.prefix, ssh=ssh or self.ssh, retry=QUICK)
+
+    def net(self, *words: str) -> None:
+        if (self.root / "net" / "id").exists():
+            subprocess.run([str(NETNS), words[0], str(self.root / "net"), *words[1:]], check=True, timeout=20)
 
     def cutting(self, mark: Path, after: int) -> str:
         return f"{shlex.quote(sys.executable)} {CUTTER} {mark} {after} {self.ssh}"
@@ -96,6 +106,87 @@ def test_a_file_cut_on_its_way_out_goes_on(side, submit, tmp_path, big_file):
     run(method.step([outgoing(tmp_path / "node" / "big", str(submit / "big"))]), tmp_path / "node")
     assert same(submit / "big", big_file)
     assert visible(submit) == ["big"]
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("direction", ["in", "out"])
+def test_a_link_cut_between_two_hosts_and_healed_only_delays(side, submit, tmp_path, big_file, direction):
+    """Both ends live in network namespaces of their own; the link goes down in the middle of the file."""
+    if not (side.root / "net" / "id").exists():
+        missing("a network namespace (root)", "netns.sh")
+    ssh = counting_ssh(tmp_path, side.ssh)
+    policy = "tries=60, first_delay_s=0.05, max_delay_s=0.2, connect_timeout_s=1, stall_timeout_s=2, timeout_s=50"
+    method = f"flow_staging.RSyncStaging({side.prefix!r}, ssh={ssh!r}, retry=flow_staging.RetryPolicy({policy}))"
+    near, far = (tmp_path / "node" / "big", big_file) if direction == "in" else (big_file, submit / "big")
+    for host in ("1", "2"):
+        side.net("rate", host, "150mbit")
+    node = [str(NETNS), "exec", str(side.root / "net"), "1", sys.executable, "-W", "error", str(MOVING)]
+    process = subprocess.Popen([*node, method, direction, str(far), str(near)])
+    try:
+        arriving = near.parent if direction == "in" else submit
+        wait_for(process, lambda: max(map(size_of, arriving.rglob("*")), default=0) > 10 << 20)
+        side.net("cut", "2")
+        wait_for(process, lambda: len((tmp_path / "count").read_text()) > 1)  # it noticed, and tries again
+        side.net("heal", "2")
+        assert process.wait(50) == 0
+    finally:
+        process.kill()
+        process.wait(10)
+        side.net("heal", "2")
+        for host in ("1", "2"):
+            side.net("rate", host, "none")
+    assert same(near, far)
+    assert visible(arriving) == ["big"]
+
+
+def counting_ssh(directory: Path, ssh: str) -> str:
+    """An ssh that leaves a mark in ``count`` each time it is called."""
+    script = directory / "ssh.sh"
+    script.write_text(f'#!/bin/sh\nprintf x >>{shlex.quote(str(directory / "count"))}\nexec {ssh} "$@"\n')
+    script.chmod(0o755)
+    return str(script)
+
+
+def size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def wait_for(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
+    while not ready():
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.02)
+
+
+@pytest.mark.services
+def test_what_a_killed_node_has_sent_is_taken_up_by_the_next_try(side, submit, tmp_path, big_file):
+    ssh = counting_ssh(tmp_path, side.ssh)
+    slow = f"{ssh} -o ServerAliveInterval=1"
+    method = f"flow_staging.RSyncStaging({side.prefix!r}, ssh={slow!r})"
+    command = [sys.executable, str(MOVING), method, "out", str(submit / "big"), str(big_file)]
+    side.net("rate", "2", "150mbit")
+    try:
+        process = subprocess.Popen(command, start_new_session=True)
+        wait_for(process, lambda: max(map(size_of, submit.rglob("*")), default=0) > 10 << 20)
+        for child in children(process.pid):
+            os.kill(child, signal.SIGKILL)
+        process.kill()
+        process.wait(10)
+    finally:
+        side.net("rate", "2", "none")
+    assert not (submit / "big").exists()
+    while not (submit / ".flow-rsync-partial" / "big").exists():  # the far side keeps what it has
+        assert visible(submit)
+    run(side.staging().step([outgoing(big_file, str(submit / "big"))]), tmp_path)
+    assert same(submit / "big", big_file)
+    assert visible(submit) == ["big"]
+
+
+def children(pid: int) -> list[int]:
+    found = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [*(deeper for each in found for deeper in children(each)), *found]
 
 
 @pytest.mark.services

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -104,9 +105,10 @@ class RsyncMover:
 
     def _rsync(self, control: Control, *arguments: str) -> int:
         """Run rsync; return the size of the one file that it moved."""
+        alive_s = max(1, round(self.retry.stall_timeout_s / 4))  # a receiving rsync does not notice silence itself
         ssh = (
-            f"{self.ssh} -o BatchMode=yes -o ConnectTimeout={self.retry.connect_timeout_s:.0f}"
-            " -o ServerAliveInterval=15 -o ServerAliveCountMax=4"
+            f"{self.ssh} -o BatchMode=yes -o ConnectTimeout={max(1, round(self.retry.connect_timeout_s))}"
+            f" -o ServerAliveInterval={alive_s} -o ServerAliveCountMax=3"
         )
         fixed = ("--protect-args", "--ignore-times", "--copy-links", "--executability", "--out-format=%l")
         timeout = f"--timeout={max(1, round(self.retry.stall_timeout_s))}"
@@ -178,7 +180,9 @@ def _run(command: list[str], control: Control) -> tuple[int, str, str]:
                     out, err = process.communicate(timeout=_LOOK_S)
                     return process.returncode, out, err
                 except subprocess.TimeoutExpired:
-                    continue
+                    if process.poll() is not None:  # its ssh is stuck in a dead connection and holds our pipes
+                        with contextlib.suppress(ProcessLookupError):
+                            os.killpg(process.pid, signal.SIGKILL)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
