@@ -1,88 +1,136 @@
-"""Providers of schedulers that nobody can install, on programs that play their commands with a quirk each."""
+"""Providers of schedulers that nobody can install, on programs that play their commands, well and badly."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from flow_providers.channels.local import LocalChannel
+from flow_providers.cluster.base import ClusterProvider
+from flow_providers.cluster.cobalt.provider import CobaltProvider
 from flow_providers.cluster.condor.provider import CondorProvider
 from flow_providers.cluster.lsf.provider import LSFProvider
 from flow_providers.cluster.pbspro.provider import PBSProProvider
 from flow_providers.errors import SubmitException
 from flow_providers.interfaces.job_state import JobState
-from flow_providers.interfaces.provider import ExecutionProvider
+from flow_providers.launchers import SingleNodeLauncher
 from flow_providers.testing.contract import ProviderContract
-from flow_providers.testing.fakes.faces import install_commands
-from flow_providers.testing.fakes.scheduler import FakeScheduler, Quirks
+from flow_providers.testing.fakes.played import PlayedScheduler
+from flow_providers.testing.fakes.quirks import PROFILES, Quirks
 
 pytestmark = pytest.mark.timeout(120)
 
-HOLD = {"pbspro": "#PBS -h", "lsf": "#BSUB -H", "condor": "hold = true"}
-
-NOWHERE = {
-    "pbspro": {"queue": "nowhere"},
-    "lsf": {"queue": "nowhere"},
+KINDS = {"cobalt": CobaltProvider, "condor": CondorProvider, "lsf": LSFProvider, "pbspro": PBSProProvider}
+HOLD = {"cobalt": "#COBALT -h", "condor": "hold = true", "lsf": "#BSUB -H", "pbspro": "#PBS -h"}
+NOWHERE: dict[str, dict[str, object]] = {
+    "cobalt": {"queue": "nowhere"},
     "condor": {"scheduler_options": '+Queue = "nowhere"'},
+    "lsf": {"queue": "nowhere"},
+    "pbspro": {"queue": "nowhere"},
 }
+Play = Callable[..., ClusterProvider]
 
 
-def play(face: str, tmp_path: Path, quirks: Quirks, **options: object) -> ExecutionProvider:
-    programs = tmp_path / face / "bin"
-    if not programs.exists():
-        install_commands(face, tmp_path / face, quirks)
-    channel = LocalChannel(
-        userhome=str(tmp_path),
-        envs={"PATH": f"{programs}:{os.environ['PATH']}"},
-        script_dir=str(tmp_path / "scripts"),
-    )
-    kind = {"pbspro": PBSProProvider, "lsf": LSFProvider, "condor": CondorProvider}[face]
-    return kind(channel=channel, cmd_timeout=30, **options)  # type: ignore[arg-type]  # checked by the constructor
+@pytest.fixture
+def play(tmp_path: Path) -> Iterator[Play]:
+    """Give a function that starts a scheduler, once, and makes a provider of it."""
+    started: list[PlayedScheduler] = []
+
+    def start(face: str, quirks: Quirks = PROFILES["plain"], **options: object) -> ClusterProvider:
+        if not started:
+            started.append(PlayedScheduler(face, tmp_path / face, quirks))
+        path = f"{started[0].programs}:{os.environ['PATH']}"
+        channel = LocalChannel(userhome=str(tmp_path), envs={"PATH": path}, script_dir=str(tmp_path / "scripts"))
+        given = {"channel": channel, "cmd_timeout": 30, "launcher": SingleNodeLauncher(), **options}
+        provider: ClusterProvider = KINDS[face](**given)  # type: ignore[arg-type]  # checked by the constructor
+        provider.fresh_s = 0.05
+        return provider
+
+    yield start
+    for scheduler in started:
+        scheduler.close()
 
 
 class PlayedContract(ProviderContract):
     face: str
     quirks = Quirks()
+    poll_s = 0.05
 
     @pytest.fixture
-    def provider(self, tmp_path: Path) -> Iterator[ExecutionProvider]:
-        yield play(self.face, tmp_path, self.quirks)
-        scheduler = FakeScheduler(str(tmp_path / self.face / "state"))
-        for row in scheduler.rows():
-            scheduler.cancel(row.number)
+    def provider(self, play: Play) -> ClusterProvider:
+        return play(self.face, self.quirks)
 
-    def test_a_held_job_is_held(self, tmp_path: Path) -> None:
-        provider = play(self.face, tmp_path, Quirks(), scheduler_options=HOLD[self.face])
+    def test_a_held_job_is_held(self, play: Play) -> None:
+        provider = play(self.face, scheduler_options=HOLD[self.face])
         job = provider.submit("true", 1)
         with self.surely_ended(provider, [job]):
             assert self.until(provider, job, lambda status: bool(status.reason)).state is JobState.HELD
 
-    def test_a_wrong_queue_is_refused_in_the_schedulers_words(self, tmp_path: Path) -> None:
+    def test_a_wrong_queue_is_refused_in_the_schedulers_words(self, play: Play) -> None:
         with pytest.raises(SubmitException, match=r"Unknown queue|No such queue"):
-            play(self.face, tmp_path, Quirks(), **NOWHERE[self.face]).submit("true", 1)
+            play(self.face, **NOWHERE[self.face]).submit("true", 1)
 
 
-class TestPBSProThatChats(PlayedContract):
+class TestCobaltThatChatsAmongWideColumns(PlayedContract):
+    face = "cobalt"
+    quirks = Quirks(chatty=True, wide=True, arrays=True)
+
+
+class TestPBSProThatChatsAmongArrays(PlayedContract):
     face = "pbspro"
-    quirks = Quirks(chatty=True)
+    quirks = Quirks(chatty=True, arrays=True, wide=True)
 
 
 class TestLSFThatForgetsAndStartsLate(PlayedContract):
     face = "lsf"
-    quirks = Quirks(forgets=True, starts_late_s=0.3)
+    quirks = Quirks(forgets=True, starts_late_s=0.3, wide=True)
 
 
 class TestCondorThatForgetsAndChats(PlayedContract):
     face = "condor"
-    quirks = Quirks(forgets=True, chatty=True)
+    quirks = Quirks(forgets=True, chatty=True, arrays=True)
 
 
-@pytest.mark.parametrize("face", ["pbspro", "lsf", "condor"])
-def test_a_scheduler_that_is_often_away_loses_no_job(face: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("face", KINDS)
+@pytest.mark.parametrize("profile", PROFILES)
+class TestEveryProfile:
+    def test_no_job_is_lost_or_taken_for_another(self, play: Play, face: str, profile: str) -> None:
+        contract = ProviderContract()
+        contract.poll_s = 0.05
+        provider = play(face, PROFILES[profile])
+        jobs = [provider.submit(f"exit {code}", 1) for code in (4, 0)]
+        jobs.append(provider.submit("sleep 600", 1))
+        with contract.surely_ended(provider, [] if PROFILES[profile].away_every else jobs[2:]):
+            assert contract.until_ended(provider, jobs[0]).exit_code == 4
+            assert contract.until_ended(provider, jobs[1]).state is JobState.COMPLETED
+            running = contract.until(provider, jobs[2], lambda status: status.state is JobState.RUNNING)
+            assert not running.terminal
+
+
+@pytest.mark.parametrize("face", KINDS)
+def test_a_job_that_the_scheduler_lost_is_missing(play: Play, face: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ClusterProvider, "missing_after_s", 0.3)
     contract = ProviderContract()
-    provider = play(face, tmp_path, Quirks(away_every=3))
-    jobs = [provider.submit("exit 4", 1) for _ in range(3)]
-    assert [contract.until_ended(provider, job).exit_code for job in jobs] == [4, 4, 4]
+    provider = play(face, Quirks(loses_every=2))
+    kept, lost = (provider.submit("exit 2", 1) for _ in range(2))
+    assert contract.until_ended(provider, lost).state is JobState.MISSING
+    assert contract.until_ended(provider, kept).exit_code == 2
+    assert provider.current_capacity == 0
+
+
+@pytest.mark.parametrize("face", KINDS)
+def test_the_states_of_a_thousand_jobs_are_one_query(tmp_path: Path, face: str) -> None:
+    with PlayedScheduler(face, tmp_path / face, Quirks(starts_late_s=3600)) as played:
+        path = f"{played.programs}:{os.environ['PATH']}"
+        channel = LocalChannel(userhome=str(tmp_path), envs={"PATH": path}, script_dir=str(tmp_path))
+        provider = KINDS[face](channel=channel)
+        jobs = [
+            str(played.scheduler.submit("true", "name", "/dev/null", "/dev/null", str(tmp_path)).number)
+            + (".pbs" if face == "pbspro" else "")
+            for _ in range(1000)
+        ]
+        states = {status.state for status in provider.status(jobs)}
+        assert (states, len(played.scheduler.commands)) == ({JobState.PENDING}, 1)

@@ -37,8 +37,6 @@ from flow_providers.walltime import walltime_seconds
 _BATCH = 1000  # ids in one command
 _SUBMIT_TRIES = 3
 _PAUSE_S = 1.0
-_MISSING_AFTER_S = 60.0
-_FRESH_S = 1.0  # schedulers do not like to be asked more often; within that the last answer holds
 
 
 class ClusterProvider(ExecutionProvider):
@@ -52,6 +50,10 @@ class ClusterProvider(ExecutionProvider):
     template: str = "script.sh.j2"
     name_limit: int = 60
     """Longest job name the scheduler takes."""
+    fresh_s: float = 1.0
+    """Schedulers do not like to be asked often: seconds for which an answer holds."""
+    missing_after_s: float = 60.0
+    """Seconds after which a job that neither the queue nor the history knows counts as MISSING."""
 
     def __init__(
         self,
@@ -82,7 +84,7 @@ class ClusterProvider(ExecutionProvider):
         self.launcher = SingleNodeLauncher() if launcher is None else check_launcher(launcher)
         self._lock = Lock()
         self._polling = Lock()  # one query at a time; who waits shares its answer
-        self._tracker = JobTracker(_MISSING_AFTER_S)
+        self._tracker = JobTracker(self.missing_after_s)
         self._files: dict[str, JobFiles] = {}
         self._polled_at = float("-inf")
         self._polled: frozenset[str] = frozenset()
@@ -267,7 +269,7 @@ class ClusterProvider(ExecutionProvider):
         return found[0]
 
     def _is_fresh(self, asked: Sequence[str]) -> bool:
-        return time.monotonic() - self._polled_at < _FRESH_S and self._polled.issuperset(asked)
+        return time.monotonic() - self._polled_at < self.fresh_s and self._polled.issuperset(asked)
 
     def _poll(self, asked: Sequence[str]) -> None:
         rows: dict[str, JobStatus] = {}
