@@ -147,13 +147,13 @@ class EventPump:
         while True:
             stopping = self._stop.is_set()
             self._wake.clear()
+            self._hold()
             moved = self._drain()
             if stopping:
                 return
             idle_s = _BUSY_S if moved else min(2 * idle_s, _IDLE_S)
             if not self._stop.wait(_BUSY_S) and not self._queue:
                 self._wake.wait(idle_s)
-            self._hold()
 
     def _hold(self) -> None:
         """While events come in a rush, leave the interpreter to those who make them: for a second, or until it is time.

@@ -1,0 +1,70 @@
+"""Make a monitoring database of a long run, straight from made-up events, without a log.
+
+    python benchmarks/viz/generate.py OUT.db [--tasks 1000000] [--seed 1]
+
+The run has the shapes that pages must bear: map-reduce rounds, failures, retries, files of some tasks, samples of nodes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from flow_core.interfaces.events import Event
+from flow_monitor.log.reader import Position
+from flow_monitor.project.core import Fold
+from flow_monitor.project.rebuild import upgrade
+from flow_monitor.project.store import Progress, RunStore
+from flow_monitor.schema.engine import writing_engine
+from flow_monitor.testing.synthetic import SyntheticRun
+
+BATCH = 50_000
+
+
+def generate(path: Path, run: SyntheticRun) -> int:
+    """Write a run into a database; return the number of events."""
+    endpoint = f"sqlite:///{path.absolute()}"
+    upgrade(endpoint)
+    engine = writing_engine(endpoint)
+    store, fold = RunStore(engine, run.run_id, "none"), Fold(run.run_id)
+    before = store.resume()
+    batch: list[Event] = []
+    for event in run.events():
+        batch.append(event)
+        if len(batch) == BATCH:
+            before = _write(store, fold, before, batch)
+            batch = []
+    before = _write(store, fold, before, batch)
+    store.finish(died=True)
+    engine.dispose()
+    return before.events
+
+
+def _write(store: RunStore, fold: Fold, before: Progress, batch: list[Event]) -> Progress:
+    fold.fold(batch)
+    after = Progress(Position(before.position.offset + 1), before.events + len(batch))
+    store.apply(fold.take(), before, after, time.time_ns())
+    return after
+
+
+def main() -> None:
+    """Generate as told."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--tasks", type=int, default=1_000_000)
+    parser.add_argument("--width", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    run = SyntheticRun(
+        f"long-{options.tasks}-{options.seed}", tasks=options.tasks, width=options.width, nodes=16, workers=64,
+        fail_rate=0.02, samples=4, seed=options.seed, name="long.py",
+    )  # fmt: skip
+    began = time.perf_counter()
+    events = generate(options.path, run)
+    took = time.perf_counter() - began
+    print(f"{events} events, {options.path.stat().st_size / 1e6:.0f} MB in {took:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
