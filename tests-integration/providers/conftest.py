@@ -82,7 +82,7 @@ def hosts() -> Iterator[dict[str, str]]:
     pytest.importorskip("paramiko")
     if os.getuid() != 0:
         pytest.skip("hosts with networks of their own need root")
-    with service("netns", "sshd") as variables:
+    with service("hosts", "sshd") as variables:
         yield variables
 
 

@@ -17,17 +17,17 @@ def test_a_workflow_runs_on_two_hosts(hosts: dict[str, str], tmp_path: Path, own
     channels = [
         SSHChannel(
             hosts[name],
-            username=hosts["NETNS_TEST_USER"],
-            key_filename=hosts["NETNS_TEST_KEY"],
-            known_hosts=hosts["NETNS_TEST_KNOWN_HOSTS"],
+            username=hosts["HOSTS_TEST_USER"],
+            key_filename=hosts["HOSTS_TEST_KEY"],
+            known_hosts=hosts["HOSTS_TEST_KNOWN_HOSTS"],
             script_dir=str(tmp_path / name),
         )
-        for name in ("NETNS_TEST_FIRST", "NETNS_TEST_SECOND")
+        for name in ("HOSTS_TEST_FIRST", "HOSTS_TEST_SECOND")
     ]
     provider = AdHocProvider(channels=channels)
     try:
-        places = run_workflow(provider, tmp_path, blocks=2, nodes=1, address=hosts["NETNS_TEST_ADDRESS"])
-        assert {host for _, _, host in places} == {"flowhost2", "flowhost3"}
+        places = run_workflow(provider, tmp_path, blocks=2, nodes=1, address=hosts["HOSTS_TEST_HERE"])
+        assert {host for _, _, host in places} == {"flowhost1", "flowhost2"}
         assert provider.current_capacity == 0
     finally:
         provider.close()
