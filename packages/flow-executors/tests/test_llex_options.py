@@ -48,5 +48,5 @@ def test_before_it_is_started_it_takes_nothing() -> None:
 
 
 def test_managers_know_an_option_that_makes_them_direct() -> None:
-    words = ["--executor=e", "--run-id=r", "--block=0", "--addresses=a", "--port=1", "--direct=1"]
-    assert parser().parse_args(words).direct == 1
+    words = ["--executor=e", "--run-id=r", "--block=0", "--addresses=a", "--port=1", "--direct"]
+    assert parser().parse_args(words).direct is True

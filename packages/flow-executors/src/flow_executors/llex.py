@@ -139,7 +139,7 @@ class LowLatencyExecutor(HighThroughputExecutor):
         return expression(self, _OPTIONS)
 
     def _manager_options(self, block: str, port: int, context: RunContext) -> ManagerOptions:
-        return replace(super()._manager_options(block, port, context), direct=1)
+        return replace(super()._manager_options(block, port, context), direct=True)
 
     def _make_pilot(self, plan: Plan, context: RunContext) -> Pilot:
         return DirectPilot(plan, context)

@@ -38,7 +38,7 @@ _HELP = {
     "max_result_bytes": "largest result",
     "sampler": "resource sampler to run on this node, as JSON",
     "walltime": "seconds that the block lasts; 0 where not known",
-    "direct": "1: the script itself is at the other end: send each result at once",
+    "direct": "the script itself is at the other end: send each result at once",
     "debug": "write more to the log",
 }
 
@@ -66,7 +66,7 @@ class ManagerOptions:
     max_result_bytes: int = 16 << 30
     sampler: str = ""
     walltime: float = 0.0
-    direct: int = 0
+    direct: bool = False
     debug: bool = False
 
     def arguments(self) -> list[str]:
@@ -76,7 +76,7 @@ class ManagerOptions:
             value = getattr(self, field.name)
             if field.name != "debug" and value != field.default:
                 text = ",".join(value) if isinstance(value, tuple) else str(value)
-                words.append(f"--{field.name.replace('_', '-')}={text}")
+                words.append(f"--{field.name.replace('_', '-')}" + ("" if value is True else f"={text}"))
         return words
 
     def command(
@@ -122,6 +122,8 @@ def parser() -> ArgumentParser:
             names.append(f"--{field.name}")
         if field.name == "debug":
             made.add_argument("-d", *names, action="store_true", help=_HELP["debug"])
+        elif field.type == "bool":
+            made.add_argument(*names, action="store_true", help=_HELP[field.name])
         elif field.name in ("executor", "run_id", "block", "addresses", "port"):
             made.add_argument(*names, required=True, help=_HELP[field.name], type=_types()[field.name])
         else:
