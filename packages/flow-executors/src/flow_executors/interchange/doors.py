@@ -88,13 +88,23 @@ class Doors:
     def receive(self, limit: int) -> Iterator[tuple[bytes, str, Buffer]]:
         """Yield up to so many messages with their peer and, for greetings, the block of the peer's key."""
         for _ in range(limit):
+            if not self.look():
+                return
             try:
                 parts = self.router.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
-                return
+                continue
             peer, body = parts[0].bytes, parts[-1]
             message: Buffer = body.bytes if len(body) < _COPIED else body.buffer
             yield peer, self._greeted(peer, body) if len(message) and message[0] in _GREETINGS else "", message
+
+    def look(self) -> bool:
+        """Whether managers have sent something.
+
+        To be asked after anything was sent and before sleeping: a zmq socket swallows the signal of its descriptor.
+        """
+        events = self.router.get(zmq.EVENTS)
+        return isinstance(events, int) and bool(events & zmq.POLLIN)
 
     def _greeted(self, peer: bytes, body: zmq.Frame) -> str:
         block = self._block_of[peer] = str(body.get("User-Id"))

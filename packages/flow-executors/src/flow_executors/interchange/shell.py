@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import select
 import socket
 import time
 
@@ -16,6 +17,7 @@ from flow_executors.interchange.core import Core, Settings
 from flow_executors.interchange.doors import Doors
 from flow_executors.interchange.setup import Setup
 from flow_executors.interchange.spin import Spin
+from flow_executors.wire.commands import KeyChange
 from flow_executors.wire.frames import Beat, Introduction, Kind, pack_beat, pack_hello, unpack_hello, unpack_keys
 from flow_executors.wire.kinds import Buffer
 from flow_executors.wire.link import LinkReader, LinkWriter
@@ -49,18 +51,22 @@ class Shell:
             setup.packed,
         )
         self._core = Core(settings, who, time.time_ns)
+        self._core.admitted(KeyChange(admit=setup.admitted))
         self._spin = Spin(len(os.sched_getaffinity(0)), _preemptions)
-        self._poller = zmq.Poller()
+        self._poll = select.poll()
+        self._waiting = True
+        """Messages of managers are known to be there."""
+        self._deadline: float | None = None
+        self._link_fd = self._link.fileno()
+        self._fds = tuple(int(door.get(zmq.FD)) for door in (self._doors.router, self._doors.zap, self._doors.monitor))
         self._next_beat = 0.0
         self._ack_at = 0.0
         self._writing = False
 
     def run(self) -> None:
         """Loop to the end."""
-        poller, doors = self._poller, self._doors
-        poller.register(self._link, zmq.POLLIN)
-        for door in (doors.router, doors.zap, doors.monitor):
-            poller.register(door, zmq.POLLIN)
+        for descriptor in (self._link_fd, *self._fds):
+            self._poll.register(descriptor, select.POLLIN)
         try:
             while not self._core.exiting:
                 self._once()
@@ -68,30 +74,38 @@ class Shell:
             self._finish()
 
     def _once(self) -> None:
+        """One turn. The descriptors are polled bare: zmq's own poll asks each socket, four times the calls."""
         timeout_s = self._timeout()
         before = time.monotonic()
-        ready = dict(self._poller.poll(0 if self._spin.wanted(before) else max(0, int(timeout_s * 1000 + 0.999))))
+        sleeps = not (self._waiting or self._spin.wanted(before))
+        found = self._poll.poll(max(0, int(timeout_s * 1000 + 0.999)) if sleeps else 0)
         now = time.monotonic()
         if now - before > timeout_s + _SLEPT_S:
             self._core.slept(now)
-        doors = self._doors
-        if doors.zap in ready:
-            doors.authenticate()
-        if doors.monitor in ready:
+        ready = [descriptor for descriptor, _ in found]
+        heard = bool(ready) or self._waiting
+        if sleeps and not ready:
+            ready = [self._link_fd, *self._fds]  # nothing for long: look at all, whatever the descriptors say
+        router, zap, monitor = self._fds
+        if zap in ready:
+            self._doors.authenticate()
+        if monitor in ready:
             self._breaks(now)
-        if self._link.fileno() in ready:
+        if self._link_fd in ready:
             self._from_client(now)
-        if doors.router in ready:
+        if self._waiting or router in ready:
+            ready.append(router)
             self._from_managers(now)
         if ready:
             self._core.turn(now)
         self._timers(now)
         self._send()
-        self._spin.after(now, bool(ready), self._core.busy)
+        self._waiting = bool(ready) and self._doors.look()
+        self._spin.after(now, heard, self._core.busy)
 
     def _timeout(self) -> float:
         now = time.monotonic()
-        deadline = self._core.next_deadline(now)
+        self._deadline = deadline = self._core.next_deadline(now)
         wake = self._next_beat if deadline is None else min(self._next_beat, deadline)
         if self._core.owes_acks:
             wake = min(wake, self._ack_at)
@@ -110,10 +124,10 @@ class Shell:
             if self._reader.closed:
                 self._core.leave("the script is gone")
                 return
-            if not messages:
-                return
             for message in messages:
                 self._client_message(message, now)
+            if not self._reader.more:
+                return
 
     def _client_message(self, message: Buffer, now: float) -> None:
         kind = message[0] if len(message) else 0
@@ -124,7 +138,7 @@ class Shell:
         elif kind == Kind.KEYS:
             change = unpack_keys(message)
             self._doors.change_keys(change)
-            self._core.revoked.update(change.revoke)
+            self._core.admitted(change)
         else:
             self._core.from_client(message, now)
         if kind == Kind.TASKS:
@@ -147,8 +161,7 @@ class Shell:
     # -- time
 
     def _timers(self, now: float) -> None:
-        deadline = self._core.next_deadline(now)
-        if deadline is not None and deadline <= now:
+        if self._deadline is not None and self._deadline <= now:
             self._core.tick(now)
         if now >= self._next_beat:
             self._next_beat = now + self._setup.heartbeat_period_s
@@ -183,7 +196,7 @@ class Shell:
     def _watch(self, writing: bool) -> None:
         if writing != self._writing:
             self._writing = writing
-            self._poller.register(self._link, zmq.POLLIN | zmq.POLLOUT if writing else zmq.POLLIN)
+            self._poll.register(self._link_fd, select.POLLIN | select.POLLOUT if writing else select.POLLIN)
 
     def _acknowledge(self) -> None:
         now = time.monotonic()

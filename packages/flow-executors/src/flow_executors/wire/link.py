@@ -24,13 +24,15 @@ _PARTS = 64
 class LinkReader:
     """Cuts the stream into messages. Messages stay valid: each read that completes some leaves its buffer to them."""
 
-    __slots__ = ("_buffer", "_filled", "_socket", "closed")
+    __slots__ = ("_buffer", "_filled", "_socket", "closed", "more")
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
         self._buffer = bytearray(_ROOM)
         self._filled = 0
         self.closed = False
+        self.more = False
+        """Whether the last read took all that it had room for: another may find more. Else it is not worth a call."""
 
     def read(self) -> list[memoryview]:
         """Read once what is there and return the messages completed by it, in order.
@@ -40,12 +42,15 @@ class LinkReader:
         Raises:
             BadMessage: a length is beyond MAX_MESSAGE: the stream is out of step and of no more use.
         """
+        room = memoryview(self._buffer)[self._filled :]
+        self.more = False
         try:
-            count = self._socket.recv_into(memoryview(self._buffer)[self._filled :])
+            count = self._socket.recv_into(room)
         except (BlockingIOError, InterruptedError):
             return []
         except ConnectionError:
             count = 0
+        self.more = count == len(room)
         if not count:
             self.closed = True
             return []
