@@ -6,6 +6,7 @@ import hashlib
 import threading
 import warnings
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 with warnings.catch_warnings():
@@ -25,6 +26,7 @@ class FtpServer:
         self.cuts: deque[int] = deque()
         self.commands: list[str] = []
         self.stopped_politely = True
+        self.watch: Callable[[int], None] = lambda passed: None  # told how many bytes a data connection has passed
         self._ioloop = IOLoop()
         self._server = FTPServer(("127.0.0.1", 0), self._handler(hashes, dates, lie), ioloop=self._ioloop)
         self._closing = threading.Event()
@@ -69,6 +71,7 @@ class FtpServer:
 
             def _passed(self, size: int) -> None:
                 self.passed += size
+                me.watch(self.passed)
                 if self.cut is not None and self.passed >= self.cut:
                     if me.stopped_politely:
                         self.cmd_channel.respond("426 Connection closed; transfer aborted.")
