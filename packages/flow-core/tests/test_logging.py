@@ -7,11 +7,13 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import flow_core as flow
 from flow_core.observe import logging as flow_logging
 from flow_core.observe.logging import open_run_log, set_file_logger, set_stream_logger
 
@@ -158,3 +160,18 @@ def test_a_run_log_does_not_print_its_info_lines_on_the_users_terminal(tmp_path:
 )
 def test_info_lines_reach_the_users_own_handlers_when_asked_for(tmp_path: Path, asked: str) -> None:
     assert "an info line" in _user_script(asked, tmp_path)
+
+
+def test_lines_a_task_come_when_debug_is_asked_for_while_it_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gate = threading.Event()
+    with flow.load(flow.Config(run_dir=tmp_path)) as kernel:
+        future = kernel.submit(gate.wait, 10)
+        flow.set_file_logger(tmp_path / "debug.log")
+        gate.set()
+        assert future.result(10)
+        kernel.wait_for_current_tasks()
+    assert "task 0 (wait) ended as exec_done" in (tmp_path / "debug.log").read_text()
+    assert "ended as exec_done" not in (kernel.run_dir / "flow.log").read_text()
+    assert capsys.readouterr().err == ""

@@ -37,7 +37,7 @@ class Core:
         ended: Tasks that ended, whose futures the shell must settle before anybody else sees the graph; the same.
         counts: Ended tasks by final state.
         dropped: Outcomes of unknown keys.
-        verbose: Whether CHANGED, TRY_STARTED and TRY_ENDED effects are wanted.
+        verbose: Whether CHANGED (for more than a failed try), TRY_STARTED and TRY_ENDED effects are wanted.
         halted: With eager errors, the first failure.
         closing: Whether the run ends: nothing is begun any more.
     """
@@ -380,7 +380,7 @@ class Core:
     def _lost(self, task: Task, loss: Loss) -> None:
         error = self._spent(task).loss(loss, self._budgets, task.app.rerun_on_loss, str(task))
         if error is None:
-            self._again(task, None)
+            self._again(task, loss)
         else:
             self._end(task, State.failed, error=error)
 
@@ -402,11 +402,10 @@ class Core:
         self._move(task, State.pending)
         self._replace(task)
 
-    def _again(self, task: Task, error: BaseException | None) -> None:
+    def _again(self, task: Task, reason: BaseException | Loss) -> None:
         if task.state is not State.fail_retryable:
             self._move(task, State.fail_retryable)
-        if self.verbose:
-            self.effects.append((Effect.CHANGED, task, error))
+        self.effects.append((Effect.CHANGED, task, reason))
         self._replace(task)
 
     def _replace(self, task: Task) -> None:

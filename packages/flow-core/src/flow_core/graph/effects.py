@@ -38,7 +38,7 @@ class Effect(Enum):
     CANCEL = auto()
     """Ask the executor to cancel the try: (executor, key, kill)."""
     CHANGED = auto()
-    """Tell that the task entered its state (given), if anybody wants to know."""
+    """Tell that the task entered its state, and how its try failed (an exception, or a Loss) if it did."""
     TRY_STARTED = auto()
     """Tell that a try started: (time in ns UTC, place)."""
     TRY_ENDED = auto()

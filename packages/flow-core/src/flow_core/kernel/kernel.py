@@ -95,11 +95,12 @@ class DataFlowKernel:
             self._closing.undo()
             raise
         self._closing.begin()
-        self._logger.info("Run %s of %s began in %s", self.run_id, info.name, self.run_dir)
 
     def _assemble(self, config: Config, info: RunInfo, parts: Parts) -> None:
         """Make and start the parts, in the order in which they need each other."""
         parts.run_log = assembly.open_log(config, info)
+        labels = ", ".join(self.executors)
+        self._logger.info("Run %s of %s began in %s; executors: %s", self.run_id, info.name, self.run_dir, labels)
         limit = config.max_pending
         self._gate = parts.gate = None if limit is None else Gate(limit, self._core.live.__len__)
         self.memoizer = parts.memoizer = assembly.make_memoizer(config, self.run_dir, self._logger)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from flow_core.files import File
 from flow_core.graph.failures import one_line, root_cause
+from flow_core.graph.retry import describe
 from flow_core.graph.states import State
 from flow_core.interfaces.events import (
     EventKind,
@@ -23,6 +24,7 @@ from flow_core.interfaces.events import (
     TryLaunched,
     TryStarted,
 )
+from flow_core.interfaces.outcome import Loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,16 +132,16 @@ class Teller:
             )
         )
 
-    def changed(self, task: Task, state: State, error: object) -> None:
-        """A task entered a state by itself."""
+    def changed(self, task: Task, state: State, failure: object) -> None:
+        """A task entered a state by itself, perhaps because a try failed."""
         if self.states:
             self._append((TaskChanged, time.time_ns(), task.tid, state.name))
-        if state is State.fail_retryable:
-            self.retried(task, error)
+        if isinstance(failure, Loss):
+            self._retried(task, describe(failure).partition("\n")[0])
+        elif isinstance(failure, BaseException):
+            self._retried(task, one_line(failure))
 
-    def retried(self, task: Task, error: object) -> None:
-        """A task is tried again."""
-        reason = one_line(error) if isinstance(error, BaseException) else "it was lost with what ran it"
+    def _retried(self, task: Task, reason: str) -> None:
         self._logger.info("%s is tried again (try %d failed): %s", task, task.tries, reason)
 
     def moved(self, transfer: Transfer, error: BaseException | None) -> None:
