@@ -45,6 +45,7 @@ class World:
         self.core = Core(settings, WHO, lambda: int(self.now * 1e9))
         self.nodes: dict[bytes, Node] = {}
         self.outcomes: dict[int, list[Verdict]] = {}
+        self.reasons: dict[int, str] = {}
         self.submitted: set[int] = set()
         self.departures: list[frames.Departure] = []
         self.credits: list[frames.Credit] = []
@@ -89,6 +90,7 @@ class World:
             batch = frames.unpack_results(message)
             for key, status in zip(batch.keys, batch.statuses, strict=True):
                 self.outcomes.setdefault(key, []).append(Verdict(status))
+            self.reasons.update(zip(batch.keys, (str(p, "utf-8", "replace") for p in batch.payloads()), strict=True))
         elif kind == Kind.LEFT:
             self.departures.append(frames.unpack_left(message))
         elif kind == Kind.CREDIT:
@@ -113,6 +115,17 @@ class World:
         self.core.from_client(message, self.now)
         self.turn()
 
+    def advance(self, seconds: float) -> None:
+        """Let time pass, looking whenever the core wants to."""
+        end = self.now + seconds
+        while (due := self.core.next_deadline(self.now)) is not None and due <= end:
+            self.now = max(self.now, due)
+            self.core.tick(self.now)
+            self.turn()
+            if self.core.next_deadline(self.now) == due:
+                break
+        self.now = max(self.now, end)
+
     def describe(self, class_id: int, spec: TaskSpec) -> None:
         self.core.from_client(frames.pack_spec(class_id, spec), self.now)
 
@@ -128,13 +141,14 @@ class World:
         self.core.from_peer(node.peer, "", message, self.now)
 
     def give_back(self, node: Node, keys: list[int]) -> None:
-        records = [frames.pack_record(DIGEST, key, 0, b"") for key in keys]
+        classes: dict[int, list[int]] = {0: []}
         for key in keys:
-            node.tasks.pop(key)
-        lengths = list(map(len, records))
-        body = b"".join(records)
-        message = frames.pack_tasks(0, [DIGEST], keys, lengths, body, kind=Kind.RETURNED, last=True)
-        self.core.from_peer(node.peer, "", message, self.now)
+            classes.setdefault(node.tasks.pop(key), []).append(key)
+        for class_id, some in sorted(classes.items(), reverse=True):
+            records = [frames.pack_record(DIGEST, key, class_id, b"") for key in some]
+            lengths, body = list(map(len, records)), b"".join(records)
+            message = frames.pack_tasks(class_id, [DIGEST], some, lengths, body, kind=Kind.RETURNED, last=not class_id)
+            self.core.from_peer(node.peer, "", message, self.now)
 
 
 def node(name: str = "m", workers: int = 2, prefetch: int = 2, **more: object) -> Node:
@@ -292,7 +306,97 @@ def test_a_task_that_fits_on_no_node_is_refused_with_a_reason() -> None:
     world.submit(5, class_id=1)
     assert world.outcomes == {}
     world.join(node())
+    assert world.outcomes == {}
+    world.advance(1.0)
     assert world.outcomes == {5: [Verdict.REFUSED]}
+    assert "it asks for 1 GPUs, the node has 0" in world.reasons[5]
+
+
+def test_a_task_that_fits_on_no_node_waits_a_while_for_blocks_that_were_asked_for() -> None:
+    world = World()
+    world.core.admitted(frames.KeyChange(admit=(("key", "0"), ("other", "1"))))
+    world.describe(1, GPU)
+    world.submit(5, class_id=1)
+    world.submit(6, class_id=1)
+    world.join(node())
+    world.advance(20.0)
+    assert world.outcomes == {}
+    big = world.join(node("big", block="1", gpus=1.0))
+    assert set(big.tasks) == {5}
+    world.submit(7, class_id=1)
+    world.advance(100.0)
+    assert world.outcomes == {}
+
+
+def test_a_task_longer_than_any_block_is_refused_with_a_reason() -> None:
+    world = World()
+    short = node()
+    short.offer = replace(short.offer, ends_at_ns=int((world.now + 30) * 1e9))
+    world.join(short)
+    world.describe(1, TaskSpec(running_time_min_s=60.0))
+    world.submit(1, class_id=1)
+    world.advance(1.0)
+    assert world.outcomes == {1: [Verdict.REFUSED]}
+    assert "running_time_min=60 s, a block lasts 30 s" in world.reasons[1]
+
+
+def test_thousands_of_classes_cost_no_more_a_turn_than_a_few() -> None:
+    world = World()
+    manager = world.join(node(workers=1, prefetch=0))
+    for class_id in range(1, 3001):
+        world.describe(class_id, TaskSpec(Resources(memory_mb=class_id), priority=class_id % 7))
+        world.submit(class_id, class_id=class_id)
+    looked = 0
+    queue = type(world.core.waiting.default)
+    before = queue.take_into
+
+    def counting(self: object, *arguments: object) -> None:
+        nonlocal looked
+        looked += 1
+        before(self, *arguments)  # type: ignore[arg-type]  # passed on as it came
+
+    queue.take_into = counting  # type: ignore[method-assign,assignment]  # for this test
+    try:
+        order = []
+        for _ in range(50):
+            (key,) = manager.tasks
+            order.append(key)
+            world.finish(manager, [key])
+            world.turn()
+    finally:
+        queue.take_into = before  # type: ignore[method-assign]  # for this test
+    assert looked == 50
+    assert order[1:] == [key for key in range(1, 3001) if key % 7 == 6][:49]
+
+
+def test_smaller_tasks_pass_one_that_waits_for_what_is_not_free() -> None:
+    world = World()
+    manager = world.join(node(workers=2, prefetch=0, gpus=1.0))
+    world.describe(1, GPU)
+    world.describe(2, TaskSpec(walltime_s=5.0))
+    world.submit(1, 2, class_id=1)
+    world.submit(3, class_id=2)
+    assert set(manager.tasks) == {1, 3}
+
+
+def test_an_urgent_class_gets_managers_that_prefetching_keeps_busy() -> None:
+    world = World()
+    managers = [world.join(node(name, workers=1, prefetch=3)) for name in "abcd"]
+    world.submit(*range(100))
+    world.describe(1, TaskSpec(priority=5))
+    world.submit(1000, 1001, class_id=1)
+    recalled = [manager for manager in managers if (manager.peer, frames.ALL) in world.recalls]
+    assert len(recalled) == 2
+    for manager in recalled:
+        world.give_back(manager, sorted(manager.tasks)[1:])
+        world.turn()
+        world.finish(manager, list(manager.tasks))
+        world.turn()
+    assert {key for manager in managers for key in manager.tasks if key >= 1000} == {1000, 1001}
+    for manager in recalled:
+        world.finish(manager, [key for key in manager.tasks if key >= 1000])
+        world.turn()
+    assert all(len(manager.tasks) == 4 for manager in managers)
 
 
 def test_tasks_of_other_classes_go_only_where_they_can_start() -> None:
@@ -312,7 +416,7 @@ def test_a_wide_task_is_not_starved_by_narrow_ones() -> None:
     world.submit(*range(20))
     world.describe(1, TaskSpec(Resources(cores=2.0)))
     world.submit(100, class_id=1)
-    for _ in range(4):
+    for _ in range(20):
         running = sorted(manager.tasks)[:1]
         if 100 in manager.tasks:
             break
@@ -441,6 +545,14 @@ def test_nonsense_is_counted_and_dropped(message: bytes) -> None:
     assert world.core.ignored > 0
 
 
+CLASSES = (
+    TaskSpec(Resources(cores=2.0)),
+    TaskSpec(priority=3),
+    TaskSpec(priority=-2, walltime_s=4.0),
+    TaskSpec(Resources(cores=3.0, memory_mb=10)),
+)
+
+
 class InterchangeMachine(RuleBasedStateMachine):
     """Any order of submissions, results, joins, breaks, returns, cancels and silence."""
 
@@ -449,6 +561,8 @@ class InterchangeMachine(RuleBasedStateMachine):
         self.world = World()
         self.next_key = 1
         self.next_node = 0
+        for class_id, spec in enumerate(CLASSES, start=1):
+            self.world.describe(class_id, spec)
 
     def living(self) -> list[Node]:
         by_peer = self.world.core.pool.by_peer
@@ -459,6 +573,12 @@ class InterchangeMachine(RuleBasedStateMachine):
         keys = range(self.next_key, self.next_key + count)
         self.next_key += count
         self.world.submit(*keys)
+
+    @rule(count=st.integers(1, 4), class_id=st.integers(1, len(CLASSES)))
+    def submit_of_a_class(self, count: int, class_id: int) -> None:
+        keys = range(self.next_key, self.next_key + count)
+        self.next_key += count
+        self.world.submit(*keys, class_id=class_id)
 
     @rule(workers=st.integers(1, 4), prefetch=st.integers(0, 6), block=st.sampled_from("01"))
     def join(self, workers: int, prefetch: int, block: str) -> None:
@@ -492,7 +612,7 @@ class InterchangeMachine(RuleBasedStateMachine):
             self.next_node += 1
             chosen.peer = f"again{self.next_node}".encode()
             kept = [key for key in chosen.tasks if data.draw(st.booleans())]
-            chosen.tasks = dict.fromkeys(kept, 0)
+            chosen.tasks = {key: chosen.tasks[key] for key in kept}
             world.join(chosen, tuple(kept), chosen.number)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 4.0, 6.0]))
@@ -512,9 +632,9 @@ class InterchangeMachine(RuleBasedStateMachine):
     @invariant()
     def every_task_is_in_exactly_one_place(self) -> None:
         core = self.world.core
-        places: list[int] = [key for queue in core.waiting.by_urgency(0.0) for key in _keys(queue)]
+        places: list[int] = core.waiting.pending()
         for manager in core.pool.by_number.values():
-            places += list(manager.out)
+            places += [*manager.out, *manager.special]
         places += list(self.world.outcomes)
         assert sorted(places) == sorted(set(places))
         assert set(places) >= self.world.submitted
@@ -524,8 +644,9 @@ class InterchangeMachine(RuleBasedStateMachine):
     def nobody_has_more_than_its_room_and_nothing_waits_while_there_is_some(self) -> None:
         core = self.world.core
         for manager in core.pool.by_number.values():
-            assert len(manager.out) <= manager.slots + manager.prefetch
-        if core.waiting.count:
+            assert len(manager.out) + manager.special_slots <= manager.slots + manager.prefetch + 4
+            assert manager.special_slots <= manager.slots
+        if core.waiting.default.count:
             assert all(manager.room <= 0 for manager in core.pool.by_number.values())
 
     @invariant()
@@ -535,13 +656,27 @@ class InterchangeMachine(RuleBasedStateMachine):
         for manager in pool.by_number.values():
             assert (manager.number in pool.idle) == (manager.room > 0 and manager.free_slots > 0)
             assert (manager.number in pool.working) == bool(manager.outstanding)
+            assert manager.profile is not None
+            assert (manager.number in manager.profile.free) == (manager.free_slots > 0 and not manager.closed)
 
-
-def _keys(queue: object) -> list[int]:
-    from flow_executors.interchange.classes import ClassQueue
-
-    assert isinstance(queue, ClassQueue)
-    return [key for waiting in queue._batches for key in waiting.batch.keys[waiting.at :]]
+    def teardown(self) -> None:
+        """Whatever has happened: with one large node more, and time, every task gets its outcome."""
+        world = self.world
+        world.join(node("last", workers=4, prefetch=0, block="0"))
+        for _ in range(400):
+            if set(world.outcomes) >= world.submitted:
+                return
+            world.now += 0.3
+            world.core.tick(world.now)
+            world.turn()
+            for one in self.living():
+                if one.peer in {peer for peer, _ in world.recalls} and one.tasks:
+                    world.give_back(one, sorted(one.tasks)[4:])
+                world.core.from_peer(one.peer, "", frames.pack_beat(frames.Beat(one.number, 1, 0)), world.now)
+                world.finish(one, list(one.tasks))
+            world.recalls.clear()
+            world.turn()
+        raise AssertionError(f"no outcome for {sorted(world.submitted - set(world.outcomes))}")
 
 
 InterchangeMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

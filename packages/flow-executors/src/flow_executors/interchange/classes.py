@@ -1,37 +1,50 @@
-"""Tasks that wait in the interchange: one queue a class, of whole client batches, cut only if they must be."""
+"""Tasks that wait in the interchange: one queue a class, of whole client batches, cut only if they must be.
+
+Urgency is priority that grows with waiting. As it grows equally fast for all, the order of two tasks never changes:
+each has a fixed rank, and queues can stand in heaps. Classes that ask for the same of a node form a *shape*: where a
+task of one finds no room, none of the others does.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from itertools import accumulate, count
 
-from flow_core.interfaces.call import DEFAULT_SPEC, TaskSpec
+from flow_core.interfaces.call import DEFAULT_SPEC, Resources, TaskSpec
+from flow_executors.manager.demand import Capacity, Demand
 from flow_executors.wire.frames import DEFAULT_CLASS, TaskBatch
 
 AGEING_S = 60.0
 """Seconds of waiting that weigh as much as one step of priority."""
+
+Rank = tuple[float, int]
+"""Sort key of a task: the most urgent is least."""
+LAST: Rank = (float("inf"), 0)
+"""Of a queue without tasks."""
+_TICKETS = count(1)
 
 
 @dataclass(slots=True)
 class Slice:
     """Tasks cut from the front of a queue: columns of equal length, records in ``bodies``, blobs that they need."""
 
-    keys: list[int]
-    lengths: list[int]
-    bodies: list[memoryview]
-    digests: set[bytes]
+    keys: list[int] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    bodies: list[memoryview] = field(default_factory=list)
+    digests: set[bytes] = field(default_factory=set)
 
 
 class _Waiting:
     """A batch of which the first ``at`` tasks are gone."""
 
-    __slots__ = ("arrived", "at", "batch", "ends")
+    __slots__ = ("at", "batch", "ends", "rank")
 
-    def __init__(self, batch: TaskBatch, arrived: float) -> None:
+    def __init__(self, batch: TaskBatch, rank: Rank) -> None:
         self.batch = batch
-        self.arrived = arrived
+        self.rank = rank
         self.at = 0
         self.ends: list[int] | None = None
 
@@ -54,39 +67,64 @@ class _Waiting:
 
 
 class ClassQueue:
-    """The waiting tasks of one class, first in first out."""
+    """The waiting tasks of one class, first in first out.
 
-    __slots__ = ("_batches", "class_id", "count", "spec")
+    Attributes:
+        class_id: The class.
+        spec: What it is.
+        count: Tasks that wait.
+        rank: That of the first task; beyond all others while there is none.
+        ticket: Number of its entry in the heap of its shape; 0 while it has none.
+        stood: Rank of that entry: never more than the true one.
+    """
 
-    def __init__(self, class_id: int, spec: TaskSpec) -> None:
+    __slots__ = ("_batches", "_tally", "class_id", "count", "rank", "spec", "stood", "ticket")
+
+    def __init__(self, class_id: int, spec: TaskSpec, tally: list[int] | None = None) -> None:
+        """``tally`` holds one number: tasks of all queues that share it."""
         self.class_id = class_id
         self.spec = spec
         self.count = 0
+        self._tally = tally if tally is not None else [0]
+        self.rank: Rank = LAST
+        self.ticket = 0
+        self.stood: Rank = LAST
         self._batches: deque[_Waiting] = deque()
 
-    def append(self, batch: TaskBatch, now: float) -> None:
-        """Add tasks at the end."""
-        if batch.keys:
-            self._batches.append(_Waiting(batch, now))
-            self.count += len(batch.keys)
+    def append(self, batch: TaskBatch, arrived: float, number: int = 0) -> None:
+        """Add tasks at the end; ``number`` tells batches apart that arrived at once."""
+        self._batches.append(_Waiting(batch, (arrived / AGEING_S - self.spec.priority, number)))
+        self._more(len(batch.keys))
+        self.rank = self._batches[0].rank
 
-    def put_back(self, batch: TaskBatch, now: float) -> None:
-        """Add tasks that were out already in front of all others."""
-        if batch.keys:
-            self._batches.appendleft(_Waiting(batch, now))
-            self.count += len(batch.keys)
+    def put_back(self, batch: TaskBatch, arrived: float, number: int = 0) -> None:
+        """Add tasks that were out already in front of all others; they have waited at least as long as the first."""
+        rank = min(self.rank, (arrived / AGEING_S - self.spec.priority, number))
+        self._batches.appendleft(_Waiting(batch, rank))
+        self._more(len(batch.keys))
+        self.rank = rank
+
+    def _more(self, count: int) -> None:
+        self.count += count
+        self._tally[0] += count
 
     def take(self, count: int) -> Slice:
         """Take up to so many tasks from the front."""
-        taken = Slice([], [], [], set())
-        while count and self._batches:
-            head = self._batches[0]
+        taken = Slice()
+        self.take_into(taken, count)
+        return taken
+
+    def take_into(self, taken: Slice, count: int) -> None:
+        """Take up to so many tasks from the front, adding them to others."""
+        batches = self._batches
+        while count and batches:
+            head = batches[0]
             got = head.cut(count, taken)
             count -= got
-            self.count -= got
+            self._more(-got)
             if head.at == len(head.batch.keys):
-                self._batches.popleft()
-        return taken
+                batches.popleft()
+                self.rank = batches[0].rank if batches else LAST
 
     def remove(self, keys: Collection[int]) -> list[int]:
         """Take given tasks out, wherever they stand; return the keys found."""
@@ -102,22 +140,23 @@ class ClassQueue:
             found += hit
             remaining = _without(waiting.batch, waiting.at, hit)
             if remaining.keys:
-                kept.append(_Waiting(remaining, waiting.arrived))
+                kept.append(_Waiting(remaining, waiting.rank))
         self._batches = kept
-        self.count -= len(found)
+        self._more(-len(found))
+        self.rank = kept[0].rank if kept else LAST
         return found
 
     def clear(self) -> list[int]:
         """Take all tasks out; return their keys."""
-        keys = [key for waiting in self._batches for key in waiting.batch.keys[waiting.at :]]
+        keys = self.pending()
         self._batches.clear()
-        self.count = 0
+        self._more(-self.count)
+        self.rank = LAST
         return keys
 
-    def urgency(self, now: float) -> tuple[float, float]:
-        """Sort key: most urgent first. Priority grows with waiting, equals go by arrival."""
-        arrived = self._batches[0].arrived if self._batches else now
-        return (-(self.spec.priority + (now - arrived) / AGEING_S), arrived)
+    def pending(self) -> list[int]:
+        """Return the keys of all that wait, in order."""
+        return [key for waiting in self._batches for key in waiting.batch.keys[waiting.at :]]
 
 
 def _without(batch: TaskBatch, at: int, hit: set[int]) -> TaskBatch:
@@ -130,33 +169,173 @@ def _without(batch: TaskBatch, at: int, hit: set[int]) -> TaskBatch:
     return TaskBatch(batch.class_id, batch.digests, tuple(row[0] for row in rows), tuple(row[1] for row in rows), body)
 
 
-class Waiting:
-    """All queues by class."""
+class Shape:
+    """The classes that ask for the same of a node, most urgent first.
 
-    __slots__ = ("_queues", "specs")
+    Attributes:
+        resources: What a task takes.
+        need_s: Time that its block must have left.
+        reserved: Numbers of the managers that are kept free for it.
+        ticket: Number of its entry in the heap of shapes; 0 while it has none.
+        stood: Rank of that entry: never more than the true one.
+    """
 
-    def __init__(self) -> None:
-        self._queues: dict[int, ClassQueue] = {}
-        self.specs: dict[int, TaskSpec] = {DEFAULT_CLASS: DEFAULT_SPEC}
+    __slots__ = ("_demands", "_heap", "need_s", "reserved", "resources", "stood", "ticket")
 
-    def queue(self, class_id: int) -> ClassQueue | None:
-        """Return the queue of a class; None when the class was never described."""
-        found = self._queues.get(class_id)
-        if found is None and class_id in self.specs:
-            found = self._queues[class_id] = ClassQueue(class_id, self.specs[class_id])
+    def __init__(self, resources: Resources, need_s: float) -> None:
+        self.resources = resources
+        self.need_s = need_s
+        self.reserved: set[int] = set()
+        self.ticket = 0
+        self.stood: Rank = LAST
+        self._heap: list[tuple[Rank, int, ClassQueue]] = []
+        self._demands: dict[float, Demand] = {}
+
+    def demand(self, capacity: Capacity) -> Demand:
+        """Return what one task takes on such a node."""
+        found = self._demands.get(capacity.cores_per_worker)
+        if found is None:
+            found = Demand.of(TaskSpec(self.resources), capacity)
+            self._demands[capacity.cores_per_worker] = found
         return found
 
-    def by_urgency(self, now: float) -> Sequence[ClassQueue]:
-        """Return the queues that hold anything, most urgent first."""
-        busy = [queue for queue in self._queues.values() if queue.count]
-        if len(busy) > 1:
-            busy.sort(key=lambda queue: queue.urgency(now))
-        return busy
+    def stand(self, queue: ClassQueue) -> None:
+        """Let a queue stand where its first task belongs."""
+        queue.ticket, queue.stood = next(_TICKETS), queue.rank
+        heappush(self._heap, (queue.rank, queue.ticket, queue))
+
+    def first(self) -> ClassQueue | None:
+        """Return the queue with the most urgent task, or None if nothing waits."""
+        heap = self._heap
+        while heap:
+            rank, ticket, queue = heap[0]
+            if ticket == queue.ticket and rank == queue.rank:
+                return queue
+            heappop(heap)
+            if ticket == queue.ticket:
+                queue.ticket = 0
+                if queue.count:
+                    self.stand(queue)
+        return None
+
+    @property
+    def rank(self) -> Rank:
+        """That of its most urgent task."""
+        queue = self.first()
+        return LAST if queue is None else queue.rank
+
+    def clear(self) -> list[int]:
+        """Take all tasks out; return their keys."""
+        keys = []
+        for _, _, queue in self._heap:
+            keys += queue.clear()
+            queue.ticket = 0
+        self._heap.clear()
+        return keys
+
+
+class Waiting:
+    """All queues: that of the default class, and those of others by shape.
+
+    Entries of heaps are left behind when they are no longer true, and known by their ticket: each queue and each shape
+    has at most one that counts.
+
+    Attributes:
+        specs: What each class is.
+        default: The queue of the default class.
+        fresh: Tasks of other classes came since this was last set to False.
+    """
+
+    __slots__ = ("_arrivals", "_heap", "_queues", "_shapes", "_tally", "default", "fresh", "specs")
+
+    def __init__(self) -> None:
+        self.specs: dict[int, TaskSpec] = {DEFAULT_CLASS: DEFAULT_SPEC}
+        self.default = ClassQueue(DEFAULT_CLASS, DEFAULT_SPEC)
+        self._queues: dict[int, ClassQueue] = {DEFAULT_CLASS: self.default}
+        self._shapes: dict[tuple[Resources, float], Shape] = {}
+        self._heap: list[tuple[Rank, int, Shape]] = []
+        self._tally = [0]
+        self._arrivals = 0
+        self.fresh = False
+
+    def add(self, batch: TaskBatch, now: float) -> bool:
+        """Add tasks at the end of their class; False if that was never described."""
+        queue = self._queue(batch.class_id)
+        if queue is None:
+            return False
+        self._arrivals += 1
+        if batch.keys:
+            queue.append(batch, now, self._arrivals)
+            self._stand(queue)
+        return True
+
+    def put_back(self, batch: TaskBatch, now: float) -> bool:
+        """Add tasks that were out in front of their class; False if that was never described."""
+        queue = self._queue(batch.class_id)
+        if queue is None:
+            return False
+        if batch.keys:
+            queue.put_back(batch, now, self._arrivals)
+            self._stand(queue)
+        return True
+
+    def _queue(self, class_id: int) -> ClassQueue | None:
+        found = self._queues.get(class_id)
+        if found is None and class_id in self.specs:
+            found = self._queues[class_id] = ClassQueue(class_id, self.specs[class_id], self._tally)
+        return found
+
+    def _stand(self, queue: ClassQueue) -> None:
+        """Let a queue stand where its first task belongs."""
+        if queue is self.default:
+            return
+        self.fresh = True
+        key = (queue.spec.resources, queue.spec.running_time_min_s)
+        shape = self._shapes.get(key)
+        if shape is None:
+            shape = self._shapes[key] = Shape(*key)
+        if not queue.ticket or queue.rank < queue.stood:
+            shape.stand(queue)
+        if not shape.ticket or shape.rank < shape.stood:
+            self._stand_shape(shape)
+
+    def _stand_shape(self, shape: Shape) -> None:
+        shape.ticket, shape.stood = next(_TICKETS), shape.rank
+        heappush(self._heap, (shape.stood, shape.ticket, shape))
+
+    @property
+    def special(self) -> int:
+        """Tasks of other classes than the default one that wait."""
+        return self._tally[0]
+
+    def shapes(self) -> Iterator[Shape]:
+        """Yield the shapes for which tasks wait, most urgent first; each must be given back by ``stand_again``."""
+        heap = self._heap
+        while heap:
+            rank, ticket, shape = heappop(heap)
+            if ticket != shape.ticket:
+                continue
+            shape.ticket = 0
+            now_is = shape.rank
+            if now_is == rank:
+                yield shape
+            elif now_is != LAST:
+                self._stand_shape(shape)
+
+    def stand_again(self, shapes: Collection[Shape]) -> None:
+        """Put shapes back that ``shapes`` yielded; those for which nothing waits any more are left out."""
+        for shape in shapes:
+            if not shape.ticket and shape.first() is not None:
+                self._stand_shape(shape)
 
     @property
     def count(self) -> int:
         """Tasks waiting in all classes."""
-        return sum(queue.count for queue in self._queues.values())
+        return self.default.count + self._tally[0]
+
+    def pending(self) -> list[int]:
+        """Return the keys of all that wait."""
+        return [key for queue in self._queues.values() for key in queue.pending()]
 
     def remove(self, keys: Collection[int]) -> list[int]:
         """Take given tasks out of whatever queue; return the keys found."""

@@ -18,6 +18,7 @@ from flow_executors.interchange.drain import Drains
 from flow_executors.interchange.liveness import Liveness
 from flow_executors.interchange.pool import Manager
 from flow_executors.manager.demand import Capacity
+from flow_executors.wire.commands import KeyChange
 from flow_executors.wire.control import DrainMode
 from flow_executors.wire.frames import (
     Beat,
@@ -185,6 +186,12 @@ class Core:
                 self._lose(manager, "its connection broke: its process or its node died")
         self._dispatcher.tick(now)
 
+    def admitted(self, change: KeyChange) -> None:
+        """Blocks were asked for, or given up."""
+        self.desk.expected.update(block for _, block in change.admit)
+        self.desk.expected.difference_update(change.revoke)
+        self.revoked.update(change.revoke)
+
     def slept(self, now: float) -> None:
         """This process was stopped for a while: nobody is silent by that."""
         self._liveness.forgive(now)
@@ -221,11 +228,8 @@ class Core:
 
     def _tasks(self, message: Buffer, now: float) -> None:
         batch = unpack_tasks(message)
-        queue = self.waiting.queue(batch.class_id)
-        if queue is None:
+        if not self.waiting.add(batch, now):
             self.desk.report(batch.keys, Verdict.REFUSED, b"its class was never described")
-        else:
-            queue.append(batch, now)
 
     def _cancel(self, message: Buffer, now: float) -> None:
         keys, kill = unpack_cancel(message)
@@ -327,6 +331,8 @@ class Core:
             return
         manager = self._again(peer, number, offer, held) or self._new(peer, number, offer, held)
         manager.idle_since = None if manager.outstanding else now
+        self.desk.expected.discard(block)
+        self.desk.joined_at = now
         self._liveness.heard(peer, now)
         settings = self.settings
         welcome = Welcome(
@@ -364,6 +370,7 @@ class Core:
         return manager
 
     def _new(self, peer: bytes, number: int, offer: Registration, held: Sequence[int]) -> Manager:
+        number_before = number  # its block may be old already
         if not number or number in self.pool.by_number or number >= self._next_number:
             number, self._next_number = self._next_number, self._next_number + 1
         cores = offer.cores / offer.workers if offer.workers and offer.cores > 0 else 1.0
@@ -371,6 +378,8 @@ class Core:
         capacity = Capacity(offer.workers, cores, max(0, offer.memory_mb), devices)
         manager = Manager(peer, number, offer, capacity, offer.workers, offer.prefetch)
         manager.out.update(held)
+        if offer.ends_at_ns and not number_before:
+            manager.life_s = (offer.ends_at_ns - self.desk.time_ns()) * 1e-9
         self.pool.add(manager)
         return manager
 
@@ -407,11 +416,8 @@ class Core:
         if len(owned) != len(batch.keys):
             raise BadMessage("tasks returned that were not out at their sender")
         manager.drop(owned)
-        queue = self.waiting.queue(batch.class_id)
-        if queue is None:
+        if not self.waiting.put_back(batch, now):
             self.desk.report(owned, Verdict.RETURNED, b"its class is not known any more")
-        else:
-            queue.put_back(batch, now)
         self.settle(manager, now)
 
     def _need(self, manager: Manager, message: Buffer, now: float) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 
 from flow_core.interfaces.outcome import Verdict
 from flow_executors.interchange.blobs import Blobs
-from flow_executors.interchange.classes import Waiting
+from flow_executors.interchange.classes import Slice, Waiting
 from flow_executors.interchange.pool import Manager, Pool
-from flow_executors.wire.frames import DEFAULT_CLASS, pack_need, pack_results
+from flow_executors.wire.frames import DEFAULT_CLASS, pack_need, pack_recall, pack_results, pack_tasks
 from flow_executors.wire.kinds import Buffer
 
 
@@ -23,9 +23,11 @@ class Desk:
         blobs: Function bodies and large buffers.
         specs: The SPEC message of each class.
         time_ns: Wall time.
+        expected: Blocks that were asked for and of which no manager has come yet.
+        joined_at: When a manager last came.
     """
 
-    __slots__ = ("blobs", "down", "pool", "specs", "time_ns", "up", "waiting")
+    __slots__ = ("blobs", "down", "expected", "joined_at", "pool", "specs", "time_ns", "up", "waiting")
 
     def __init__(self, time_ns: Callable[[], int]) -> None:
         self.up: list[Buffer] = []
@@ -35,11 +37,31 @@ class Desk:
         self.blobs = Blobs()
         self.specs: dict[int, Buffer] = {}
         self.time_ns = time_ns
+        self.expected: set[str] = set()
+        self.joined_at = 0.0
 
     def send(self, manager: Manager, message: Buffer) -> None:
         """Put a message for a manager into the tray, unless its connection is gone."""
         if manager.cut_off_at is None:
             self.down.append((manager.peer, message))
+
+    def give(self, manager: Manager, class_id: int, taken: Slice) -> None:
+        """Send tasks to a manager, with what it needs to know before."""
+        self.send_spec(manager, class_id)
+        lacking = taken.digests - manager.known
+        if lacking:
+            manager.learn(lacking)
+            self.ask_for([digest for digest in lacking if not self.send_blob(manager.peer, digest)], manager.peer)
+        body = taken.bodies[0] if len(taken.bodies) == 1 else b"".join(taken.bodies)
+        self.send(manager, pack_tasks(class_id, sorted(taken.digests), taken.keys, taken.lengths, body))
+        manager.idle_since = None
+        self.pool.settle(manager)
+
+    def recall(self, manager: Manager, count: int) -> None:
+        """Ask a manager to give back tasks that it has not started, unless it was asked already."""
+        if not manager.recalling:
+            manager.recalling = True
+            self.send(manager, pack_recall(count))
 
     def send_blob(self, peer: bytes, digest: bytes) -> bool:
         """Send a blob to a manager; False when it is not here."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,6 +11,34 @@ from flow_executors.manager.demand import Capacity, Demand
 from flow_executors.wire.frames import Registration
 
 _KNOWN_LIMIT = 16384
+
+ProfileKey = tuple[int, float, int, int]
+
+
+class Profile:
+    """Managers that are alike: as many workers, cores and devices, and about as much memory.
+
+    Attributes:
+        largest: The capacity of the one with the most memory.
+        life_s: The longest time that a block had left when one of them first came; infinite where not known.
+        managers: All of them.
+        free: Those with a slot that has nothing to do; who was looked at last stands at the end.
+    """
+
+    __slots__ = ("free", "largest", "life_s", "managers")
+
+    def __init__(self, capacity: Capacity) -> None:
+        self.largest = capacity
+        self.life_s = 0.0
+        self.managers: OrderedDict[int, Manager] = OrderedDict()
+        self.free: OrderedDict[int, Manager] = OrderedDict()
+
+
+def profile_key(capacity: Capacity) -> ProfileKey:
+    """Return what managers that are alike share; memory by steps of about 10%."""
+    memory = capacity.memory_mb
+    step = max(0, memory.bit_length() - 4)
+    return capacity.slots, capacity.cores_per_worker, len(capacity.devices), memory >> step << step
 
 
 @dataclass(slots=True, eq=False)
@@ -32,7 +61,10 @@ class Manager:
         held: It is to take nothing more.
         draining: It was asked to drain.
         recalling: A RECALL is out.
-        reserved_for: Class for which it is kept free.
+        reserved_for: Number of the shape for which it is kept free, and the rank of the task that waits for it.
+        life_s: Time that its block had left when it first came; infinite where not known.
+        profile: Managers like this one.
+        was_free: Its free slots when it was last settled.
         cut_off_at: Since when its connection is gone; None while connected.
         idle_since: Since when it has nothing to do; None while it has something.
     """
@@ -55,9 +87,12 @@ class Manager:
     held: bool = False
     draining: bool = False
     recalling: bool = False
-    reserved_for: int | None = None
+    reserved_for: tuple[int, tuple[float, int]] | None = None
     cut_off_at: float | None = None
     idle_since: float | None = None
+    life_s: float = math.inf
+    profile: Profile | None = None
+    was_free: int = 0
 
     @property
     def free_slots(self) -> int:
@@ -88,8 +123,10 @@ class Manager:
 
     def fits_now(self, demand: Demand) -> bool:
         """Whether a task of that demand could start at once."""
-        if self.closed or demand.slots > self.free_slots:
-            return False
+        return demand.slots <= self.free_slots and not self.closed and self.has_the_rest(demand)
+
+    def has_the_rest(self, demand: Demand) -> bool:
+        """Whether memory and devices for such a task are free."""
         memory = self.capacity.memory_mb
         if memory and self.special_memory_mb + demand.memory_mb > memory:
             return False
@@ -130,7 +167,18 @@ class Manager:
 class Pool:
     """All managers, found by address, and in the order in which they are to be given tasks."""
 
-    __slots__ = ("by_number", "by_peer", "idle", "loaded", "prefetching", "total_prefetch", "total_slots", "working")
+    __slots__ = (
+        "by_number",
+        "by_peer",
+        "freed",
+        "idle",
+        "loaded",
+        "prefetching",
+        "profiles",
+        "total_prefetch",
+        "total_slots",
+        "working",
+    )
 
     def __init__(self) -> None:
         self.by_peer: dict[bytes, Manager] = {}
@@ -139,6 +187,9 @@ class Pool:
         self.prefetching: OrderedDict[int, Manager] = OrderedDict()
         self.loaded: OrderedDict[int, Manager] = OrderedDict()
         self.working: dict[int, Manager] = {}
+        self.profiles: dict[ProfileKey, Profile] = {}
+        self.freed = False
+        """Some manager has more free slots than it had; for others to set to False."""
         self.total_slots = 0
         self.total_prefetch = 0
 
@@ -148,7 +199,16 @@ class Pool:
         self.by_number[manager.number] = manager
         self.total_slots += manager.slots
         self.total_prefetch += manager.prefetch
+        self._enrol(manager)
         self.settle(manager)
+
+    def _enrol(self, manager: Manager) -> None:
+        profile = self.profiles.setdefault(profile_key(manager.capacity), Profile(manager.capacity))
+        if manager.capacity.memory_mb > profile.largest.memory_mb:
+            profile.largest = manager.capacity
+        profile.life_s = max(profile.life_s, manager.life_s)
+        profile.managers[manager.number] = manager
+        manager.profile = profile
 
     def move(self, manager: Manager, peer: bytes) -> None:
         """A manager came back over another connection."""
@@ -165,6 +225,12 @@ class Pool:
         self.total_prefetch -= manager.prefetch
         for index in (self.idle, self.prefetching, self.loaded, self.working):
             index.pop(manager.number, None)
+        profile = manager.profile
+        if profile is not None:
+            profile.free.pop(manager.number, None)
+            del profile.managers[manager.number]
+            if not profile.managers:
+                del self.profiles[profile_key(manager.capacity)]
 
     def resize(self, manager: Manager, slots: int, prefetch: int) -> None:
         """A manager changed its capacity."""
@@ -175,8 +241,8 @@ class Pool:
 
     def settle(self, manager: Manager) -> None:
         """Put a manager where it belongs after a change."""
-        number, room = manager.number, manager.room
-        if room > 0 and manager.free_slots > 0:
+        number, room, free = manager.number, manager.room, manager.free_slots
+        if room > 0 and free > 0:
             if number not in self.idle:
                 self.idle[number] = manager
             self.prefetching.pop(number, None)
@@ -187,6 +253,7 @@ class Pool:
                     self.prefetching[number] = manager
             else:
                 self.prefetching.pop(number, None)
+        self._note_free(manager, 0 if manager.closed else free)
         if manager.outstanding:
             self.working[number] = manager
         else:
@@ -195,6 +262,18 @@ class Pool:
             self.loaded[number] = manager
         else:
             self.loaded.pop(number, None)
+
+    def _note_free(self, manager: Manager, free: int) -> None:
+        if free == manager.was_free:
+            return
+        if free > manager.was_free and free > 0:
+            self.freed = True
+        manager.was_free = free
+        if manager.profile is not None:
+            if free > 0:
+                manager.profile.free[manager.number] = manager
+            else:
+                manager.profile.free.pop(manager.number, None)
 
     def rotate(self, manager: Manager) -> None:
         """Let others be served before this one."""

@@ -63,6 +63,11 @@ def misfit(asked: Resources, capacity: Capacity) -> str:
         return f"it asks for {asked.gpus:g} GPUs, the node has {len(capacity.devices)} (available_accelerators)"
     if asked.gpus > _WHOLE and asked.gpus != int(asked.gpus):
         return f"it asks for {asked.gpus:g} GPUs: above one, only whole ones can be given"
+    if asked.nodes > 1:
+        return f"it asks for {asked.nodes} nodes, and runs on one here"
+    for name, amount in asked.named:
+        if amount:
+            return f"it asks for {amount:g} of {name!r}, the node offers none"
     return ""
 
 
