@@ -2,7 +2,7 @@
 
     python benchmarks/viz/generate.py OUT.db [--tasks 1000000] [--seed 1]
 
-The run has the shapes that pages must bear: map-reduce rounds, failures, retries, files of some tasks, samples of nodes.
+The run has what pages must bear: map-reduce rounds, failures, retries, files of some tasks, samples of nodes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     run = SyntheticRun(
-        f"long-{options.tasks}-{options.seed}", tasks=options.tasks, width=options.width, nodes=16, workers=64,
+        f"long-{options.tasks}-{options.seed}", tasks=options.tasks, width=options.width, nodes=8, workers=8,
         fail_rate=0.02, samples=4, seed=options.seed, name="long.py",
     )  # fmt: skip
     began = time.perf_counter()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from alembic import command, config as alembic_config
 from sqlalchemy import text
 
 from flow_monitor.errors import DatabaseError, DatabaseMissing, NoSuchRecord, NotOurDatabase
@@ -14,6 +16,8 @@ from flow_monitor.queries.database import Database, open_database
 from flow_monitor.queries.records import RunState
 from flow_monitor.queries.tasks import TaskFilter, TaskOrder
 from flow_monitor.queries.workflows import WorkflowOrder
+from flow_monitor.schema import version
+from flow_monitor.schema.engine import writing_engine
 from flow_monitor.testing.made import make_database
 from flow_monitor.testing.synthetic import SyntheticRun
 
@@ -127,12 +131,42 @@ def test_the_timeline_shows_each_try_in_its_lane_or_says_it_is_a_selection(proje
         assert list(window.spans) == running
 
 
-def test_running_tasks_add_up_and_end_at_none(projected: Projected) -> None:
+def test_running_tasks_add_up_to_the_time_that_tries_ran(projected: Projected) -> None:
     with projected(RUN).connect() as connection:
         times, counts = timeline.running_per_app(connection, RUN.run_id)
+        ran = {app.name: app.run_time_sum_s for app in workflows.apps(connection, RUN.run_id)}
+        end = workflows.one(connection, RUN.run_id).time_last_event
+    assert end is not None
     assert len(times) == len(counts["simulate"])
-    assert max(counts["simulate"]) > 0
-    assert all(min(row) >= 0 and row[-1] == 0 for row in counts.values())
+    lengths = [later - time for time, later in pairwise([*times, end])]
+    for app, row in counts.items():
+        area = sum(mean * length for mean, length in zip(row, lengths, strict=True)) / 1e9
+        assert area == pytest.approx(ran[app], rel=1e-6)
+
+
+def test_sums_made_from_the_tries_show_what_kept_ones_show(projected: Projected, tmp_path: Path) -> None:
+    database = projected(RUN)
+    with database.connect() as connection:
+        kept = timeline.running_per_app(connection, RUN.run_id, bins=20)
+        nodes = blocks.nodes(connection, RUN.run_id)
+    as_version_1(Path(database.name))
+    with database.connect() as connection:
+        times, counts = timeline.running_per_app(connection, RUN.run_id, bins=20)
+        assert blocks.nodes(connection, RUN.run_id) == nodes
+        assert workflows.page(connection).total == 1
+    assert counts.keys() == kept[1].keys()
+    assert len(times) > 5
+
+
+def as_version_1(path: Path) -> None:
+    """Take a database back to what version 1 made."""
+    engine = writing_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config = alembic_config.Config()
+        config.set_main_option("script_location", str(Path(version.__file__).parent / "migrations"))
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+    engine.dispose()
 
 
 def test_use_is_the_same_however_it_is_grouped(projected: Projected) -> None:

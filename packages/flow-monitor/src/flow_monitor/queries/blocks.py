@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection
 
 from flow_monitor.queries.records import Block, Node
 from flow_monitor.schema import tables as t
+from flow_monitor.schema.version import version_of
 
 _LIMIT = 10_000
 
@@ -37,13 +38,15 @@ def blocks(connection: Connection, run_id: str) -> tuple[Block, ...]:
 
 
 def nodes(connection: Connection, run_id: str) -> tuple[Node, ...]:
-    """Return the managers of a run with the number of tries each ran. Reads every try."""
-    y = t.try_.c
-    count = (
-        select(y.task_executor, y.manager, func.count()).where(y.run_id == run_id).group_by(y.task_executor, y.manager)
-    )
-    tries = {(executor, manager): number for executor, manager, number in connection.execute(count)}
-    query = select(t.node).where(t.node.c.run_id == run_id).order_by(t.node.c.executor, t.node.c.time_joined)
+    """Return the managers of a run with the number of tries each ran."""
+    n, kept = t.node, version_of(connection) != 1
+    columns = [column for column in n.columns if kept or column is not n.c.tries_ended]
+    query = select(*columns).where(n.c.run_id == run_id).order_by(n.c.executor, n.c.time_joined).limit(_LIMIT)
+    found = connection.execute(query).all()
+    if all(kept and row.tries_ended is not None for row in found):
+        tries = {(row.executor, row.manager): row.tries_ended for row in found}
+    else:
+        tries = _count_tries(connection, run_id)
     return tuple(
         Node(
             executor=row.executor,
@@ -61,5 +64,14 @@ def nodes(connection: Connection, run_id: str) -> tuple[Node, ...]:
             reason=row.reason or "",
             tries=tries.get((row.executor, row.manager), 0),
         )
-        for row in connection.execute(query.limit(_LIMIT))
+        for row in found
     )
+
+
+def _count_tries(connection: Connection, run_id: str) -> dict[tuple[str, str], int]:
+    """Count from the tries, for databases of before sums were kept. Reads every try."""
+    y = t.try_.c
+    count = (
+        select(y.task_executor, y.manager, func.count()).where(y.run_id == run_id).group_by(y.task_executor, y.manager)
+    )
+    return {(executor, manager): number for executor, manager, number in connection.execute(count)}

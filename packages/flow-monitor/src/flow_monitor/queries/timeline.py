@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection
 
 from flow_monitor.queries.records import Span
 from flow_monitor.schema import tables as t
+from flow_monitor.schema.version import version_of
 
 _Y = t.try_.c
 _SAMPLE_BLOCKS = 40
@@ -50,35 +51,83 @@ def spans(
 
 def running_per_app(
     connection: Connection, run_id: str, bins: int = 240
-) -> tuple[tuple[int, ...], dict[str, tuple[int, ...]]]:
-    """Return times (ns), and for each app how many of its tries ran at each of them. Reads every try."""
+) -> tuple[tuple[int, ...], dict[str, tuple[float, ...]]]:
+    """Return the begins of bins of time (ns), and for each app the mean number of its tries that ran in each bin.
+
+    Reads the sums that the projection keeps; every try where a database was made by a version that kept none.
+    """
+    sums = _kept_sums(connection, run_id)
+    if sums is None:
+        return (), {}
+    width, found = sums
+    low = min(begin for _, begin in found)
+    bounds = _bounds(connection, run_id)
+    high = max(bounds[1] if bounds else low, max(begin for _, begin in found))
+    factor = 1
+    while (high - low) // (width * factor) >= bins:
+        factor *= 2
+    first = low - low % (width * factor)
+    count = (high - first) // (width * factor) + 1
+    running: dict[str, tuple[float, ...]] = {}
+    for app in sorted({app for app, _ in found}):
+        rows = [(begin, row) for (name, begin), row in found.items() if name == app]
+        running[app] = _means(rows, first, width * factor, count, high)
+    return tuple(first + at * width * factor for at in range(count)), running
+
+
+_Sums = dict[tuple[str, int], tuple[int, int, int, int]]
+
+
+def _kept_sums(connection: Connection, run_id: str) -> tuple[int, _Sums] | None:
+    """Return the width of bins in ns and (started, ended, start offsets, end offsets) by app and begin of the bin."""
+    c = t.app_activity.c
+    if version_of(connection) != 1:
+        columns = (c.task_func_name, c.bin_begin, c.bin_width, c.started, c.ended, c.start_offsets, c.end_offsets)
+        kept = connection.execute(select(*columns).where(c.run_id == run_id)).all()
+        if kept:
+            return kept[0].bin_width, {(row[0], row[1]): (row[3], row[4], row[5], row[6]) for row in kept}
+    return _made_sums(connection, run_id)
+
+
+def _made_sums(connection: Connection, run_id: str) -> tuple[int, _Sums] | None:
+    """Make the sums from the tries."""
     bounds = _bounds(connection, run_id)
     if bounds is None:
-        return (), {}
-    low, high = bounds
-    width = max(1, (high - low) // bins + 1)
-    deltas: dict[str, list[int]] = {}
-    start_bin = (_Y.task_try_time_running - low) // width
-    for column, step in ((start_bin, 1), ((func.coalesce(_Y.task_try_time_returned, high) - low) // width, -1)):
+        return None
+    width = 1 << max(20, ((bounds[1] - bounds[0]) // 500).bit_length())
+    found: dict[tuple[str, int], list[int]] = {}
+    same = and_(t.task.c.run_id == _Y.run_id, t.task.c.task_id == _Y.task_id)
+    for at, column in enumerate((_Y.task_try_time_running, _Y.task_try_time_returned)):
+        offset = column % width
+        begin = (column - offset).label("begin")
         query = (
-            select(t.task.c.task_func_name, column.label("slot"), func.count())
-            .select_from(t.try_.join(t.task, and_(t.task.c.run_id == _Y.run_id, t.task.c.task_id == _Y.task_id)))
-            .where(_Y.run_id == run_id, _Y.task_try_time_running.is_not(None))
-            .group_by(t.task.c.task_func_name, "slot")
+            select(t.task.c.task_func_name, begin, func.count(), func.sum(offset))
+            .select_from(t.try_.join(t.task, same))
+            .where(_Y.run_id == run_id, _Y.task_try_time_running.is_not(None), column.is_not(None))
+            .group_by(t.task.c.task_func_name, "begin")
         )
-        for app, at, count in connection.execute(query):
-            row = deltas.setdefault(app or "", [0] * (bins + 2))
-            row[max(0, min(int(at), bins)) + (step < 0)] += step * count
-    return tuple(low + at * width for at in range(bins + 1)), {
-        app: _sums(row)[: bins + 1] for app, row in deltas.items()
-    }
+        for app, start, tries, offsets in connection.execute(query):
+            row = found.setdefault((app or "", int(start)), [0, 0, 0, 0])
+            row[at] += tries
+            row[at + 2] += int(offsets)
+    return width, {key: (row[0], row[1], row[2], row[3]) for key, row in found.items()}
 
 
-def _sums(deltas: list[int]) -> tuple[int, ...]:
+def _means(
+    rows: list[tuple[int, tuple[int, int, int, int]]], first: int, width: int, count: int, high: int
+) -> tuple[float, ...]:
+    """Return the mean number that ran in each bin: those from before, and the part of it that others ran."""
+    change, area = [0] * count, [0] * count
+    for begin, (started, ended, start_offsets, end_offsets) in rows:
+        at = min(count - 1, (begin - first) // width)
+        end = min(first + (at + 1) * width, max(high, begin + 1)) - begin
+        change[at] += started - ended
+        area[at] += started * end - start_offsets - (ended * end - end_offsets)
     out, level = [], 0
-    for delta in deltas:
-        level += delta
-        out.append(level)
+    for at in range(count):
+        length = max(1, min(first + (at + 1) * width, high) - (first + at * width))
+        out.append(max(0.0, level + area[at] / length))
+        level += change[at]
     return tuple(out)
 
 

@@ -89,15 +89,15 @@ def _lane_order(lane: str) -> tuple[str, int]:
     return host, int(worker) if worker.lstrip("-").isdecimal() else 0
 
 
-def running_figure(times: Sequence[int], counts: Mapping[str, tuple[int, ...]], apps: Mapping[str, str]) -> Figure:
-    """Return how many tries of each app ran over time, stacked; drawn in steps: a try runs or it does not."""
+def running_figure(times: Sequence[int], counts: Mapping[str, tuple[float, ...]], apps: Mapping[str, str]) -> Figure:
+    """Return how many tries of each app ran over time, stacked: means over bins, drawn in steps."""
     colors = {**app_colors(counts), **apps}
     x = [milliseconds(time) for time in times]
     traces: list[Trace] = [
         {
             "type": "scatter", "mode": "lines", "name": escape(app, 40), "x": x, "y": list(counts[app]),
             "stackgroup": "apps", "line": {"shape": "hv", "width": 0, "color": colors[app]},
-            "hovertemplate": "%{y} running<extra>%{fullData.name}</extra>",
+            "hovertemplate": "%{y:.3~f} running<extra>%{fullData.name}</extra>",
         }
         for app in sorted(counts)
     ]  # fmt: skip
