@@ -44,6 +44,7 @@ class Globus(ThreadingHTTPServer):
         self.good = {"at-0"}
         self.refresh_tokens = {"rt-0"}
         self.renames_over = True
+        self.lost_renames = 0
         self.codes = {"the-code"}
         self.lock = threading.Lock()
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -201,10 +202,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def rename(self, endpoint: str, names: dict) -> None:
         old, new = self.at(endpoint, names["old_path"]), self.at(endpoint, names["new_path"])
+        if not old.exists():
+            self.error(404, "ClientError.NotFound", f"No such file or directory: {old.name}")
+            return
         if new.exists() and not self.server.renames_over:
             self.error(502, "ExternalError.RenameFailed.Exists", "Path already exists")
             return
         old.rename(new)
+        if self.server.lost_renames:
+            self.server.lost_renames -= 1
+            self.error(502, "ExternalError.ConnectFailed", "the endpoint hung up")
+            return
         self.answer({"DATA_TYPE": "result", "code": "FileRenamed", "message": "done"})
 
 

@@ -262,6 +262,53 @@ def test_many_transfers_share_one_thread(world, method):
         assert (world.here / str(n)).read_text() == str(n)
 
 
+def test_thousands_of_files_of_one_task_are_one_transfer(world, method):
+    names = [f"{n:04}" for n in range(3000)]
+    for name in names:
+        (world.there / name).write_text(name)
+    go(method, *[incoming(world.url(f"/{name}"), world.here / "wd" / name) for name in names])
+    assert len(world.globus.transfers()) == 1
+    assert len(world.globus.transfers()[0].work["DATA"]) == 3000
+    assert visible(world.here) == [*names, "wd"]
+    assert all((world.here / "wd" / name).read_text() == name for name in names)
+
+
+def test_renaming_many_files_of_one_task_does_not_hold_up_another(world, method):
+    for n in range(300):
+        (world.here / str(n)).write_text(str(n))
+    (world.there / "a").write_text("a")
+    many = method.stage([outgoing(world.here / str(n), world.url(f"/out/{n}")) for n in range(300)])
+    while not any(path.endswith("/rename") for _, path in world.globus.seen):
+        assert not many.done()
+    go(method, incoming(world.url("/a"), world.here / "a", 8))
+    between = sum(path.endswith("/rename") for _, path in world.globus.seen)
+    many.result(50)
+    assert between < 300
+    assert sorted(map(int, visible(world.there / "out"))) == list(range(300))
+
+
+def test_a_rename_whose_answer_was_lost_is_not_done_twice(world, method):
+    world.globus.lost_renames = 2
+    for name in "abc":
+        (world.here / name).write_text(name)
+    go(method, *[outgoing(world.here / name, world.url(f"/{name}")) for name in "abc"])
+    assert visible(world.there) == ["a", "b", "c"]
+
+
+def test_a_hundred_tasks_of_twenty_files_at_once(world, method):
+    for n in range(2000):
+        (world.there / str(n)).write_text(str(n))
+    world.globus.on_look = lambda task: task.looks < 2
+    futures = [
+        method.stage([incoming(world.url(f"/{n}"), world.here / str(n), task) for n in range(task, 2000, 100)])
+        for task in range(100)
+    ]
+    for future in futures:
+        future.result(50)
+    assert len(world.globus.transfers()) == 100
+    assert sorted(map(int, visible(world.here))) == list(range(2000))
+
+
 def test_closing_cancels_what_is_under_way_and_a_second_run_works(world, method):
     world.globus.on_look = lambda task: True
     future = method.stage([incoming(world.url("/a"), world.here / "a")])

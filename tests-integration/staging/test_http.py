@@ -236,22 +236,6 @@ except Exception as error:
     assert visible(tmp_path) == []
 
 
-def test_a_real_full_disk_says_what_to_do(method, web):
-    if not os.path.ismount("/dev/shm") or os.geteuid() != 0:
-        pytest.skip("needs root to mount a small file system")
-    place = Path("/dev/shm") / f"flow-full-{os.getpid()}"
-    place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True).returncode:
-        place.rmdir()
-        pytest.skip("cannot mount a small file system here")
-    try:
-        web.pages["/a"] = Page(b"x" * 4_000_000)
-        assert "the disk is full" in refused(method, web.url("/a"), place / "a")
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
-        place.rmdir()
-
-
 def test_https_with_an_own_authority(secure_web, authority, tmp_path, payload):
     secure_web.pages["/a"] = Page(payload)
     secure_web.pages["/a"].plan.append(cut_at(1_500_000))

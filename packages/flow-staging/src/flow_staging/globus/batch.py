@@ -36,6 +36,8 @@ _FATAL = (
     "UNSUPPORTED",
 )
 _GIVE_UP_AFTER = 8
+_RENAMES = 20
+"""How many files are renamed by requests in one step: the others' transfers are looked at in between."""
 
 
 class TransferApi(Protocol):
@@ -101,7 +103,11 @@ class Phase(Enum):
 
 
 class Batch:
-    """A state machine driven by the poller's thread: each ``step`` asks Globus once or so."""
+    """A state machine driven by the poller's thread: each ``step`` asks Globus once or so.
+
+    Attributes:
+        hurries: The next step need not wait: there is more to be done at once.
+    """
 
     def __init__(self, source: str, destination: str, items: Sequence[Item], timeout_s: float) -> None:
         self.future: Future[None] = Future()
@@ -110,6 +116,7 @@ class Batch:
         self.destination = destination
         self.timeout_s = timeout_s
         self.phase = Phase.SUBMIT
+        self.hurries = False
         self.task_id = ""
         self._left = list(items)
         self._items = tuple(items)
@@ -125,6 +132,7 @@ class Batch:
             api: The client.
             late: The deadline has passed.
         """
+        self.hurries = False
         try:
             if late:
                 self._give_up(api, f"not complete within {self.timeout_s:g} s; {self._status(api)}")
@@ -219,18 +227,31 @@ class Batch:
 
     def _rename(self, api: TransferApi) -> bool:
         """Give the files their names, one after the other; True when all have theirs."""
+        asked = 0
         while self._left:
             item = self._left[0]
             if item.temporary != item.final and not _renamed_here(item):
-                try:
-                    api.operation_rename(self.destination, item.temporary, item.final)
-                except sdk_module().TransferAPIError as error:
-                    if not _exists(error) or self._clearing:
-                        raise
-                    self._clear(api, item)
+                if asked == _RENAMES:
+                    self.hurries = True
+                    return False
+                asked += 1
+                if not self._rename_there(api, item):
                     return False
             self._clearing = ""
             self._left.pop(0)
+        return True
+
+    def _rename_there(self, api: TransferApi, item: Item) -> bool:
+        """Rename a file by a request; False if an older one must be removed before."""
+        try:
+            api.operation_rename(self.destination, item.temporary, item.final)
+        except sdk_module().TransferAPIError as error:
+            if self._failures and error.http_status == 404:  # done by the last try, whose answer was lost
+                return True
+            if not _exists(error) or self._clearing:
+                raise
+            self._clear(api, item)
+            return False
         return True
 
     def _clear(self, api: TransferApi, item: Item) -> None:

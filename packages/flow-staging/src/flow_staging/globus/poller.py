@@ -81,7 +81,9 @@ class Poller:
                 continue
             with self._condition:
                 closed = self._thread is not threading.current_thread()
-                if not closed:
+                if not closed and batch.hurries:
+                    self._push(time.monotonic(), pause, ends, batch)
+                elif not closed:
                     due = min(time.monotonic() + pause, max(ends, time.monotonic()))
                     self._push(due, min(pause * _GROWTH, self._last_s), ends, batch)
             if closed:
