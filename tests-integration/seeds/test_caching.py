@@ -1,4 +1,4 @@
-"""Chapters: app caching and checkpointing."""
+"""Chapter: app caching."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import pytest
 
 import flow
 from flow import Config, bash_app, python_app
-from flow.executors import ThreadPoolExecutor
-from flow.utils import get_all_checkpoints, get_last_checkpoint
 
 
 @python_app(cache=True)
@@ -88,41 +86,6 @@ def test_caching_can_be_switched_off_for_all(own_run: Path):
         counted_double(2, str(log)).result()
         counted_double(2, str(log)).result()
     assert runs(log) == 2
-
-
-@pytest.mark.parametrize("mode", ["task_exit", "dfk_exit"])
-def test_a_later_run_takes_results_from_a_checkpoint(own_run: Path, mode: str):
-    log = own_run / "runs"
-    with flow.load(Config(checkpoint_mode=mode)):
-        assert [counted_double(x, str(log)).result() for x in range(5)] == [0, 2, 4, 6, 8]
-    assert runs(log) == 5
-    with flow.load(Config(checkpoint_files=get_all_checkpoints())):
-        assert [counted_double(x, str(log)).result() for x in range(6)] == [0, 2, 4, 6, 8, 10]
-    assert runs(log) == 6
-
-
-def test_a_checkpoint_can_be_made_by_hand(own_run: Path):
-    log = own_run / "runs"
-    kernel = flow.load(Config(executors=[ThreadPoolExecutor()]))
-    futures = [counted_double(x, str(log)) for x in range(5)]
-    assert [future.result() for future in futures] == [0, 2, 4, 6, 8]
-    directory = kernel.checkpoint()
-    assert Path(directory).is_dir()
-    assert Path(directory).is_relative_to(own_run / "runinfo")
-    kernel.cleanup()
-    flow.clear()
-    with flow.load(Config(checkpoint_files=[directory])):
-        assert counted_double(4, str(log)).result() == 8
-    assert runs(log) == 5
-
-
-def test_a_periodic_checkpoint_is_also_made_at_the_end(own_run: Path):
-    log = own_run / "runs"
-    with flow.load(Config(checkpoint_mode="periodic", checkpoint_period="01:00:00")):
-        counted_double(1, str(log)).result()
-    with flow.load(Config(checkpoint_files=get_last_checkpoint())):
-        counted_double(1, str(log)).result()
-    assert runs(log) == 1
 
 
 def test_failures_are_not_remembered(own_run: Path):

@@ -1,0 +1,77 @@
+"""Signals to a script with worker processes: it ends by the signal, and takes everything with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+_SCRIPT = """
+import multiprocessing, os, signal, sys, time
+import flow
+
+@flow.python_app
+def pid():
+    import os
+    return os.getpid()
+
+@flow.python_app
+def long():
+    import pathlib, time
+    pathlib.Path("mark").touch()
+    time.sleep(50)
+
+def child():
+    print("child", signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, flush=True)
+
+with flow.load(flow.Config(executors=[flow.HighThroughputExecutor(max_workers=1)])):
+    print(pid().result(), flush=True)
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=child)
+    process.start()
+    process.join()
+    future = long()
+    while not os.path.exists("mark"):
+        time.sleep(0.05)
+    print("running", flush=True)
+    future.result()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_script_and_its_workers(tmp_path: Path, number: signal.Signals) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(_SCRIPT)
+    process = subprocess.Popen(
+        [sys.executable, str(script)], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        worker = int(process.stdout.readline())
+        assert process.stdout.readline() == "child True\n"
+        assert process.stdout.readline() == "running\n"
+        process.send_signal(number)
+        _, err = process.communicate(timeout=50)
+    finally:
+        process.kill()
+        process.wait(10)
+    assert process.returncode == -number, err
+    assert ("Traceback" in err) == (number == signal.SIGINT), err
+    assert _gone(worker)
+    assert "1 cancelled" in (tmp_path / "runinfo" / "000" / "flow.log").read_text().splitlines()[-1]
+
+
+def _gone(pid: int) -> bool:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
