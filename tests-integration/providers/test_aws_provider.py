@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from client_packages import need
 
 from flow_providers import AWSProvider, JobExtras, JobState
 from flow_providers.cloud.aws.state import Network
@@ -29,14 +30,7 @@ pytestmark = pytest.mark.services
 
 @pytest.fixture
 def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEc2]:
-    try:
-        import boto3  # noqa: F401
-        import moto.server  # noqa: F401
-    except ImportError:
-        why = "aws: moto and boto3 are not installed; get them by tests-integration/services/moto.sh install"
-        if os.environ.get("FLOW_REQUIRE_SERVICES") == "1":
-            pytest.fail(why)
-        pytest.skip(why)
+    need("aws", "boto3", "moto.server")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

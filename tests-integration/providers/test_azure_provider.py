@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from client_packages import need
 
 from flow_providers import AzureProvider, JobExtras, JobState
 from flow_providers.errors import BadOption, SchedulerUnavailable, SubmitException
@@ -32,16 +32,7 @@ class Token:
 
 @pytest.fixture
 def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAzure]:
-    try:
-        import azure.identity
-        import azure.mgmt.compute
-        import azure.mgmt.network  # noqa: F401
-        import cryptography  # noqa: F401
-    except ImportError:
-        why = "azure: its clients are not installed; pip install azure-identity azure-mgmt-compute azure-mgmt-network"
-        if os.environ.get("FLOW_REQUIRE_SERVICES") == "1":
-            pytest.fail(why)
-        pytest.skip(why)
+    need("azure", "azure.identity", "azure.mgmt.compute", "azure.mgmt.network", "cryptography")
     certificate = write_certificate(tmp_path)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate)
     monkeypatch.setenv("SSL_CERT_FILE", certificate)

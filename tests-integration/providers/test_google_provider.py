@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from client_packages import need
 
 from flow_providers import GoogleCloudProvider, JobExtras, JobState
 from flow_providers.errors import BadOption, ScaleOutFailed, SchedulerUnavailable, SubmitException
@@ -20,15 +20,7 @@ pytestmark = pytest.mark.services
 
 @pytest.fixture
 def cloud() -> Iterator[FakeGoogle]:
-    try:
-        import cryptography  # noqa: F401
-        import google.oauth2.service_account  # noqa: F401
-        import googleapiclient.discovery  # noqa: F401
-    except ImportError:
-        why = "google: its client is not installed; pip install google-api-python-client google-auth cryptography"
-        if os.environ.get("FLOW_REQUIRE_SERVICES") == "1":
-            pytest.fail(why)
-        pytest.skip(why)
+    need("google", "cryptography", "google.oauth2.service_account", "googleapiclient.discovery")
     with FakeGoogle() as cloud:
         yield cloud
 

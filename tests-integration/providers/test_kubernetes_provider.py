@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from client_packages import need
 
 from flow_providers import JobExtras, JobState, KubernetesProvider
 from flow_providers.errors import ExecutionProviderException, SchedulerUnavailable, SubmitException
@@ -20,11 +20,7 @@ pytestmark = pytest.mark.services
 
 @pytest.fixture
 def cluster() -> Iterator[FakeKubernetes]:
-    needed(shutil.which("unshare") and shutil.which("setpriv"), "kubernetes: unshare and setpriv are not installed")
-    try:
-        import kubernetes  # noqa: F401
-    except ImportError:
-        needed(None, "kubernetes: its client is not installed; pip install kubernetes")
+    need("kubernetes", "kubernetes.client")
     with FakeKubernetes() as cluster:
         yield cluster
 
@@ -39,13 +35,6 @@ def provider(config: str) -> Iterator[KubernetesProvider]:
     provider = KubernetesProvider("debian", config_file=config)
     yield provider
     provider.close()
-
-
-def needed(found: object, why: str) -> None:
-    if not found and os.environ.get("FLOW_REQUIRE_SERVICES") == "1":
-        pytest.fail(why)
-    if not found:
-        pytest.skip(why)
 
 
 class TestKubernetesProvider(ProviderContract):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from client_packages import need
 
 from flow_providers import JetstreamProvider, JobExtras, JobState
 from flow_providers.errors import SchedulerUnavailable, SubmitException
@@ -23,13 +23,7 @@ pytestmark = [
 
 @pytest.fixture
 def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenStack]:
-    try:
-        import openstack  # noqa: F401
-    except ImportError:
-        why = "openstack: its client is not installed; pip install openstacksdk"
-        if os.environ.get("FLOW_REQUIRE_SERVICES") == "1":
-            pytest.fail(why)
-        pytest.skip(why)
+    need("openstack", "openstack")
     with FakeOpenStack() as cloud:
         monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(cloud.write_clouds(tmp_path)))
         yield cloud

@@ -16,6 +16,7 @@ import re
 import secrets
 import subprocess
 import tempfile
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -93,6 +94,13 @@ class FakeKubernetes:
         """Return the names of all ``pods`` or ``secrets``."""
         with self._lock:
             return [name for found, _, name in self.objects if found == kind]
+
+    def wait_until_empty(self, timeout_s: float) -> None:
+        """Wait until there are no pods and no secrets; AssertionError names those that are still there."""
+        deadline = time.monotonic() + timeout_s
+        while self.objects and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not self.objects, f"still there: {sorted(self.objects)}"
 
     def put(self, kind: str, name: str, labels: dict[str, str], namespace: str = "default") -> None:
         """Put in something that somebody else made."""
