@@ -164,7 +164,7 @@ def test_all_processes_end_with_a_script_killed_by_sigkill(tmp_path: Path, then:
         assert script.stdout is not None
         assert script.stdout.readline() == "ready\n"
         run_id = f"test-{directory.name}"
-        managers = [pid for pid, words in processes_of(run_id).items() if "flow_executors.manager" in words]
+        managers = [pid for pid, words in processes_of(run_id).items() if "flow_executors.direct" in words]
         assert managers
         script.send_signal(signal.SIGKILL)
         script.wait()

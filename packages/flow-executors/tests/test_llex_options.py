@@ -8,7 +8,7 @@ import flow_executors
 from flow_core.errors import ConfigurationError, ExecutorClosed
 from flow_core.interfaces.call import Call, TryKey
 from flow_executors import LowLatencyExecutor
-from flow_executors.manager.options import parser
+from flow_executors.manager.options import ManagerOptions
 from flow_providers.channels import LocalChannel
 from flow_providers.launchers import SingleNodeLauncher
 from flow_providers.local.provider import LocalProvider
@@ -47,6 +47,7 @@ def test_before_it_is_started_it_takes_nothing() -> None:
         LowLatencyExecutor().submit(TryKey(1), Call(int))
 
 
-def test_managers_know_an_option_that_makes_them_direct() -> None:
-    words = ["--executor=e", "--run-id=r", "--block=0", "--addresses=a", "--port=1", "--direct"]
-    assert parser().parse_args(words).direct is True
+def test_managers_are_started_by_a_module_of_their_own() -> None:
+    options = ManagerOptions(executor="e", run_id="r", block="0", addresses=("a",), port=1)
+    assert "-m flow_executors.manager " in options.command()
+    assert "-m flow_executors.direct " in options.command(module=LowLatencyExecutor._manager_module)

@@ -101,6 +101,8 @@ class HighThroughputExecutor(BlockExecutor):
         ConfigurationError: an option has an impossible value.
     """
 
+    _manager_module = "flow_executors.manager"
+
     def __init__(
         self,
         label: str = "HighThroughputExecutor",
@@ -345,7 +347,7 @@ class HighThroughputExecutor(BlockExecutor):
     def _command(self, block: str, port: int, context: RunContext) -> str:
         nodes = self.provider.nodes_per_block if self.provider is not None else 1
         options = self._manager_options(block, port, context)
-        return options.command(self.launch_cmd, extra={"nodes_per_block": nodes})
+        return options.command(self.launch_cmd, module=self._manager_module, extra={"nodes_per_block": nodes})
 
     def _manager_options(self, block: str, port: int, context: RunContext) -> ManagerOptions:
         provider = self.provider

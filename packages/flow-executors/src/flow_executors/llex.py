@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 from flow_core.interfaces.context import RunContext
@@ -12,7 +11,6 @@ from flow_core.interfaces.staging import Staging
 from flow_core.representation import expression
 from flow_executors.direct.pilot import DirectPilot
 from flow_executors.htex import HighThroughputExecutor
-from flow_executors.manager.options import ManagerOptions
 from flow_executors.pilot import Pilot, Plan
 from flow_executors.scaling.failures import BlockErrorHandler
 from flow_providers.interfaces.provider import ExecutionProvider
@@ -135,11 +133,10 @@ class LowLatencyExecutor(HighThroughputExecutor):
             max_workers_per_node=max_workers_per_node,
         )
 
+    _manager_module = "flow_executors.direct"
+
     def __repr__(self) -> str:
         return expression(self, _OPTIONS)
-
-    def _manager_options(self, block: str, port: int, context: RunContext) -> ManagerOptions:
-        return replace(super()._manager_options(block, port, context), direct=True)
 
     def _make_pilot(self, plan: Plan, context: RunContext) -> Pilot:
         return DirectPilot(plan, context)

@@ -12,7 +12,7 @@ from string import Formatter
 
 from flow_core.errors import ConfigurationError
 
-LAUNCH_CMD = "{python} -m flow_executors.manager {debug} {options}"
+LAUNCH_CMD = "{python} -m {module} {debug} {options}"
 """The default template of the command; ``{options}`` stands for all options but ``debug``."""
 
 _WITHOUT_EFFECT = ("task_url", "result_url")
@@ -38,7 +38,6 @@ _HELP = {
     "max_result_bytes": "largest result",
     "sampler": "resource sampler to run on this node, as JSON",
     "walltime": "seconds that the block lasts; 0 where not known",
-    "direct": "the script itself is at the other end: send each result at once",
     "debug": "write more to the log",
 }
 
@@ -66,7 +65,6 @@ class ManagerOptions:
     max_result_bytes: int = 16 << 30
     sampler: str = ""
     walltime: float = 0.0
-    direct: bool = False
     debug: bool = False
 
     def arguments(self) -> list[str]:
@@ -84,13 +82,14 @@ class ManagerOptions:
         template: str | None = None,
         *,
         python: str = sys.executable,
+        module: str = "flow_executors.manager",
         extra: Mapping[str, object] | None = None,
     ) -> str:
         """Return the shell command of a manager from the option ``launch_cmd`` (None for the default).
 
         Fields of the template: every option by its name, ``options`` (all of them), ``debug``, ``python``,
-        ``task_url`` and ``result_url`` (both the interchange's only URL), and what ``extra`` holds
-        (``nodes_per_block``). To a template without ``options`` they are appended.
+        ``module`` (the manager's), ``task_url`` and ``result_url`` (both the interchange's only URL), and what
+        ``extra`` holds (``nodes_per_block``). To a template without ``options`` they are appended.
 
         Raises:
             ConfigurationError: the template names an unknown field.
@@ -98,7 +97,7 @@ class ManagerOptions:
         template = template or LAUNCH_CMD
         url = f"tcp://{self.addresses[0] if self.addresses else '127.0.0.1'}:{self.port}"
         known: dict[str, object] = {field.name: getattr(self, field.name) for field in fields(self)}
-        known |= {"options": shlex.join(self.arguments()), "python": shlex.quote(python)}
+        known |= {"options": shlex.join(self.arguments()), "python": shlex.quote(python), "module": module}
         known |= {"addresses": ",".join(self.addresses), "debug": "--debug" if self.debug else ""}
         known |= {"task_url": url, "result_url": url}
         known |= extra or {}

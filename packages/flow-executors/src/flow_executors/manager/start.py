@@ -37,12 +37,12 @@ _MB = 1 << 20
 log = logging.getLogger("flow.manager")
 
 
-def main(nursery: Nursery) -> NoReturn:
-    """Run the manager that the command line describes, and end the process."""
+def main(nursery: Nursery, kind: type[Manager] = Manager) -> NoReturn:
+    """Run the manager that the command line describes, of the kind given, and end the process."""
     options = from_arguments()
     status = 1
     try:
-        status = _run(options, nursery)
+        status = _run(options, nursery, kind)
     except FlowError as error:
         print(f"flow manager of block {options.block}: {error}", file=sys.stderr)  # noqa: T201 - the job's own stderr
     finally:
@@ -51,7 +51,7 @@ def main(nursery: Nursery) -> NoReturn:
         os._exit(status)
 
 
-def _run(options: ManagerOptions, nursery: Nursery) -> int:
+def _run(options: ManagerOptions, nursery: Nursery, kind: type[Manager]) -> int:
     set_name("flow-manager")
     become_subreaper()  # of a nursery that dies
     raise_file_limit()
@@ -89,7 +89,7 @@ def _run(options: ManagerOptions, nursery: Nursery) -> int:
     line = Line(options.addresses, options.port, secret)
     now = time.monotonic()
     sampling = Sampling(spec_from_text(options.sampler), now) if options.sampler else None
-    manager = _kind(options)(
+    manager = kind(
         line=line,
         crew=crew,
         core=ManagerCore(capacity, None if options.prefetch_capacity < 0 else options.prefetch_capacity),
@@ -111,14 +111,6 @@ def _run(options: ManagerOptions, nursery: Nursery) -> int:
     if leaving.status:
         print(f"flow manager {manager_id} left: {leaving.reason}", file=sys.stderr)  # noqa: T201 - the job's own stderr
     return leaving.status
-
-
-def _kind(options: ManagerOptions) -> type[Manager]:
-    if not options.direct:
-        return Manager
-    from flow_executors.direct.manager import DirectManager
-
-    return DirectManager
 
 
 def _secret() -> BlockSecret:

@@ -18,8 +18,8 @@ the pickle is preceded by a table of the large buffers that travel out of band (
     u32 m, m x buffer;  buffer = 16 B blob id, u64 offset, u64 length, u16 hint length, hint (a path, UTF-8)
 
 A worker maps ``length`` bytes at ``offset`` of the file named by the hint when it can open it (same host, or shared
-file system) and the file's own name holds the blob id in hexadecimal; else it asks for the blob (NEED) and takes the bytes at
-the same offset.
+file system) and the file's own name holds the blob id in hexadecimal; else it asks for the blob (NEED) and takes
+the bytes at the same offset.
 """
 
 from __future__ import annotations
