@@ -259,6 +259,17 @@ def test_a_task_beyond_its_walltime_and_grace_has_its_worker_killed():
     assert core.worker_down(0, []).doom == "walltime"
 
 
+def test_a_task_for_which_the_block_has_not_time_enough_left_is_given_back_instead_of_started():
+    core = ManagerCore(Capacity(1), None, ends_at=100.0)
+    core.worker_up(0, 100, 63, 0.0)
+    core.add_class(1, Demand(need_s=60.0))
+    core.accept(1, tasks(1, 2))
+    assert given_to(core.assign(39.0)) == {1: 0}
+    core.finished(0, [1], 2.0, 41.0)
+    assert core.assign(41.0) == []
+    assert [key for _, key, _ in core.take_effects().returned] == [2]
+
+
 def test_a_start_is_told_once_after_it_has_lasted():
     core = manager(slots=1)
     core.accept(0, tasks(1))

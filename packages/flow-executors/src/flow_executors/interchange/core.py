@@ -340,7 +340,9 @@ class Core:
         )
         self.down.append((peer, pack_welcome(welcome)))
         self.up.append(pack_register(manager.number, offer, held))
-        manager.offer = replace(offer, worker_pids=())  # the client's matter; 32 numbers of each of 8,000 managers
+        manager.offer = replace(
+            manager.offer, worker_pids=()
+        )  # the client's matter; 32 numbers of each of 8,000 managers
         self.story.append(
             f"manager {manager.number} ({offer.manager_id}) of block {offer.block} on {offer.node} registered: "
             f"{offer.workers} workers, {len(held)} tasks held"
@@ -376,6 +378,8 @@ class Core:
         cores = offer.cores / offer.workers if offer.workers and offer.cores > 0 else 1.0
         devices = tuple(str(index) for index in range(max(0, int(min(offer.gpus, 1024.0)))))
         capacity = Capacity(offer.workers, cores, max(0, offer.memory_mb), devices)
+        if offer.ends_at_ns and offer.time_ns:  # by this machine's clock
+            offer = replace(offer, ends_at_ns=offer.ends_at_ns + self.desk.time_ns() - offer.time_ns)
         manager = Manager(peer, number, offer, capacity, offer.workers, offer.prefetch)
         manager.out.update(held)
         if offer.ends_at_ns and not number_before:

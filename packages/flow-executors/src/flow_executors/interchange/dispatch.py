@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from itertools import islice
 
 from flow_executors.interchange.desk import Desk
 from flow_executors.interchange.packing import Packer
@@ -10,7 +11,9 @@ from flow_executors.interchange.pool import Manager
 
 _BATCH = 4096
 """Most tasks in one message."""
-_RECALL_EVERY_S = 0.02
+_RECALL_EVERY_S = 0.005
+_LOOK = 8
+"""Loaded managers of which the one with most work a worker is asked."""
 
 
 class Dispatcher:
@@ -57,7 +60,7 @@ class Dispatcher:
             self._give(manager, manager.room if plenty else manager.free_slots)
         while queue.count and pool.prefetching:
             manager = self._first(pool.prefetching)
-            share = -(-queue.count // len(pool.prefetching))
+            share = -(-queue.count * manager.slots // max(1, pool.total_slots))
             self._give(manager, min(manager.room, max(share, 1)))
 
     def _first(self, index: OrderedDict[int, Manager]) -> Manager:
@@ -78,8 +81,9 @@ class Dispatcher:
         if now < self._next_recall:
             return
         self._next_recall = now + _RECALL_EVERY_S
-        for manager in list(pool.loaded.values()):
-            if not manager.recalling and manager.cut_off_at is None:
-                self._desk.recall(manager, -(-manager.backlog // 2))
-                pool.loaded.move_to_end(manager.number)
-                return
+        loaded = [manager for manager in islice(pool.loaded.values(), _LOOK) if not manager.recalling]
+        if loaded:
+            manager = max(loaded, key=lambda one: one.backlog / max(1, one.slots))
+            self._desk.recall(manager, -(-manager.backlog // 2))
+        for number in list(islice(pool.loaded, _LOOK)):
+            pool.loaded.move_to_end(number)

@@ -96,8 +96,10 @@ class Fallen:
 class ManagerCore:
     """The state of one manager. Feed it what happens; ask it what to do."""
 
-    def __init__(self, capacity: Capacity, prefetch: int | None) -> None:
+    def __init__(self, capacity: Capacity, prefetch: int | None, ends_at: float | None = None) -> None:
+        """``ends_at``: when the block's own time is over; None where not known."""
         self.capacity = capacity
+        self.ends_at = ends_at
         self.draining = False
         self.workers: dict[int, Worker] = {}
         self.pace = Pace(capacity.slots, prefetch)
@@ -227,6 +229,10 @@ class ManagerCore:
     def _assign_special(self, out: list[Handout], now: float) -> None:
         while self._special and self._idle:
             task = self._special[0][2]
+            if self.ends_at is not None and now + task.demand.need_s > self.ends_at and task.demand.need_s:
+                heappop(self._special)
+                self._effects.returned.append((task.class_id, task.key, task.record))
+                continue
             if (task.demand.priority < 0 and self._pending) or not self._fits(task.demand):
                 return
             heappop(self._special)

@@ -34,7 +34,7 @@ class Capacity:
 class Demand:
     """What one task of a class takes while it runs: slots, memory in MiB, devices (a fraction, or a whole number).
 
-    ``priority`` orders classes; ``walltime_s`` is the task's own limit.
+    ``priority`` orders classes; ``walltime_s`` is the task's own limit; ``need_s`` is time that the block must have left.
     """
 
     slots: int = 1
@@ -42,6 +42,7 @@ class Demand:
     gpus: float = 0.0
     priority: int = 0
     walltime_s: float | None = None
+    need_s: float = 0.0
 
     @classmethod
     def of(cls, spec: TaskSpec, capacity: Capacity) -> Demand:
@@ -49,7 +50,7 @@ class Demand:
         asked = spec.resources
         slots = max(1, math.ceil(asked.cores / capacity.cores_per_worker - _CRUMB))
         memory_mb = asked.memory_mb or capacity.mem_per_worker_mb * slots
-        return cls(slots, memory_mb, asked.gpus, spec.priority, spec.walltime_s)
+        return cls(slots, memory_mb, asked.gpus, spec.priority, spec.walltime_s, spec.running_time_min_s)
 
 
 def misfit(asked: Resources, capacity: Capacity) -> str:

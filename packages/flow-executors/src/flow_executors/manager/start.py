@@ -92,7 +92,11 @@ def _run(options: ManagerOptions, nursery: Nursery, kind: type[Manager]) -> int:
     manager = kind(
         line=line,
         crew=crew,
-        core=ManagerCore(capacity, None if options.prefetch_capacity < 0 else options.prefetch_capacity),
+        core=ManagerCore(
+            capacity,
+            None if options.prefetch_capacity < 0 else options.prefetch_capacity,
+            now + options.walltime if options.walltime else None,
+        ),
         contact=Contact(options.heartbeat_period, options.heartbeat_threshold, now),
         blobs=blobs,
         offer=_offer(options, node, capacity, manager_id),
