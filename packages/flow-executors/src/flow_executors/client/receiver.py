@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import select
 import threading
 import time
@@ -42,6 +43,7 @@ from flow_executors.wire.frames import (
 )
 from flow_executors.wire.kinds import Buffer
 from flow_executors.wire.link import LinkReader
+from flow_executors.wire.single import Result, one_result
 
 _READS = 8
 _EXIT_WAIT_S = 1.0
@@ -155,9 +157,10 @@ class Receiver:
         link, wake = incarnation.link.fileno(), self._handoff.wake_fd
         poller = select.poll()
         poller.register(wake, select.POLLIN)
+        congested: bool | None = None
         while not reader.closed:
-            congested = self._handoff.congested
-            poller.register(link, select.POLLIN | select.POLLOUT if congested else select.POLLIN)
+            if congested is not (congested := self._handoff.congested):
+                poller.register(link, select.POLLIN | select.POLLOUT if congested else select.POLLIN)
             for descriptor, _ in poller.poll(self._timeout_ms()):
                 if descriptor == wake:
                     self._handoff.on_wake()
@@ -182,11 +185,11 @@ class Receiver:
                 self._logger.error("the link to the interchange is out of step: %s", error)
                 reader.closed = True
                 return
-            if not messages:
-                return
             self._heard = time.monotonic()
             for message in messages:
                 self._take(message)
+            if not reader.more:
+                return
 
     def _take(self, message: Buffer) -> None:
         try:
@@ -222,6 +225,9 @@ class Receiver:
         self.ready.set()
 
     def _results(self, message: Buffer) -> None:
+        one = one_result(message)
+        if one is not None and self._report_one(one):
+            return
         batch = unpack_results(message)
         records = self._queues.records
         outcomes = outcomes_of(batch, records, self._directory)
@@ -236,6 +242,27 @@ class Receiver:
         self._forget(keys)
         self._listener.finished(outcomes)
         self._handoff.forget_blobs()
+
+    def _report_one(self, result: Result) -> bool:
+        """Report a single result, as in a round trip, in few steps; False if that needs more of them."""
+        number, offset, raw, start, end, worker, payload = result
+        directory, key = self._directory, TryKey(raw)
+        if key not in self._queues.records:
+            return False
+        try:
+            value = pickle.loads(payload) if len(payload) else None
+        except BaseException:
+            return False
+        offset, place = directory.offset_ns(number, offset), directory.place(number, worker)
+        with self._handoff.lock:
+            self._queues.finish((key,))
+        if self._reclaim is not None:
+            self._reclaim.finished((key,))
+        if self.cancelled or self._buffers:
+            self._forget((key,))
+        outcome = Outcome(key, Verdict.OK, value, None, None, place, start and start + offset, end and end + offset)
+        self._listener.finished((outcome,))
+        return True
 
     def _started(self, message: Buffer) -> None:
         beat = unpack_beat(message)

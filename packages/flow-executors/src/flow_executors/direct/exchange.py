@@ -16,7 +16,6 @@ from dataclasses import replace
 
 from flow_executors.client.incarnation import Site
 from flow_executors.direct.doors import DirectDoors
-from flow_executors.direct.single import pack_task
 from flow_executors.interchange.core import Core, Settings
 from flow_executors.wire.frames import (
     DEFAULT_CLASS,
@@ -29,6 +28,7 @@ from flow_executors.wire.frames import (
     unpack_reply,
 )
 from flow_executors.wire.kinds import Buffer
+from flow_executors.wire.single import pack_task
 
 _MESSAGES = 64
 _ACK_DELAY_S = 0.25

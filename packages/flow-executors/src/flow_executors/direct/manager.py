@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Collection
 
-from flow_executors.direct.single import one_task
 from flow_executors.interchange.spin import Spin
 from flow_executors.manager.contact import Phase
-from flow_executors.manager.core import DEFAULT_CLASS
 from flow_executors.manager.shell import Leaving, Manager
 
 _SHARE = 1.0
@@ -52,9 +50,11 @@ class DirectManager(Manager):
             self._hand_out(now)
         self._send(now)
 
-    def _look(self, patience_ms: int) -> Mapping[object, int]:
+    def _look(self, patience_ms: int) -> Collection[int]:
         """Return what is ready, for a moment without sleeping: who is awake and warm is several times as fast."""
         spin, poll, clock = self._spin, self._poller.poll, time.monotonic
+        if self._line.waiting:
+            return super()._look(0)
         now = clock()
         if spin.wanted(now):
             until = now + _AWAKE_S
@@ -66,13 +66,6 @@ class DirectManager(Manager):
         ready = poll(patience_ms)
         spin.after(clock(), bool(ready), True)
         return dict(ready)
-
-    def _take_tasks(self, message: bytes, now: float) -> None:
-        one = one_task(message)
-        if one is None or self._blobs.missing(one[:1]):
-            super()._take_tasks(message, now)
-        else:
-            self._core.accept(DEFAULT_CLASS, [one[1:]])
 
     def _coalesce(self) -> None:
         """Wait for nothing."""

@@ -15,7 +15,6 @@ from flow_executors.client.directory import Directory
 from flow_executors.client.outcomes import outcomes_of
 from flow_executors.client.receiver import Hooks
 from flow_executors.direct.exchange import Exchange
-from flow_executors.direct.single import Result, one_result
 from flow_executors.errors import BadMessage
 from flow_executors.wire.frames import (
     Credit,
@@ -31,6 +30,7 @@ from flow_executors.wire.frames import (
     unpack_results,
 )
 from flow_executors.wire.kinds import Buffer
+from flow_executors.wire.single import Result, one_result
 
 
 class DirectReceiver:

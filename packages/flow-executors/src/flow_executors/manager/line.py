@@ -14,6 +14,7 @@ from flow_executors.manager.contact import Reach
 from flow_executors.wire.keys import BlockSecret
 
 _EVENTS = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+_POLLIN = int(zmq.POLLIN)
 _RECONNECT_MS = 100
 _AT_ONCE = 256
 _INPUT = int(zmq.POLLIN)
@@ -84,9 +85,17 @@ class Line:
             one.socket.send(hello)
             self._tries.append(one)
 
-    def sockets(self) -> list[zmq.Socket[bytes]]:
+    def descriptors(self) -> list[int]:
         """Return what to poll for reading; changes after ``seek`` and ``receive``."""
-        return [socket for one in self._tries for socket in (one.socket, one.monitor)]
+        return [int(socket.get(zmq.FD)) for one in self._tries for socket in (one.socket, one.monitor)]
+
+    @property
+    def waiting(self) -> bool:
+        """Whether messages are there.
+
+        To be asked before sleeping: a zmq socket swallows the signal of its descriptor whenever it is used.
+        """
+        return self._chosen is None or _readable(self._chosen.socket)
 
     def receive(self) -> list[bytes]:
         """Return the messages that wait."""
@@ -109,12 +118,10 @@ class Line:
     def _drain(socket: zmq.Socket[bytes]) -> list[bytes]:
         messages: list[bytes] = []
         try:
-            for _ in range(_AT_ONCE):
+            while len(messages) < _AT_ONCE and _readable(socket):
                 parts = socket.recv_multipart(zmq.NOBLOCK)
                 if len(parts) == 1 and parts[0]:
                     messages.append(parts[0])
-                if not _readable(socket):
-                    break
         except zmq.Again:
             pass
         return messages

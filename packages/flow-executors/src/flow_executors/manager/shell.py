@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Protocol
-
-import zmq
 
 from flow_core.interfaces.outcome import LossKind, Verdict
 from flow_core.remote.faults import point
@@ -53,7 +52,9 @@ from flow_executors.wire.frames import (
     unpack_tasks,
     unpack_welcome,
 )
+from flow_executors.wire.single import one_task
 
+LINE = -1
 _COALESCE_S = 200e-6
 _STARTS_EVERY_S = 1.0
 _LAST_WORDS_S = 2.0
@@ -121,8 +122,11 @@ class Manager:
         self._recall_open = False
         self._drain_deadline: float | None = None
         self._leaving: Leaving | None = None
-        self._poller = zmq.Poller()
-        self._polled: list[zmq.Socket[bytes]] = []
+        self._poller = select.poll()
+        self._polled: list[int] = []
+        """Descriptors of the line."""
+        self._due = 0.0
+        """When to look at the clock although nothing happens."""
         self._handlers: dict[int, Callable[[bytes, float], None]] = {
             Kind.TASKS: self._take_tasks,
             Kind.BLOB: self._take_blob,
@@ -140,9 +144,9 @@ class Manager:
 
     def run(self) -> Leaving:
         """Serve until it is time to leave; return why."""
-        self._poller.register(self._crew.fileno(), zmq.POLLIN)
+        self._poller.register(self._crew.fileno(), select.POLLIN)
         if self._signals is not None:
-            self._poller.register(self._signals.fileno(), zmq.POLLIN)
+            self._poller.register(self._signals.fileno(), select.POLLIN)
         self._line.seek(self._hello)
         for rank in range(self._offer.workers):
             self._crew.spawn(rank)
@@ -171,26 +175,38 @@ class Manager:
 
     def _turn(self) -> None:
         self._register_sockets()
-        ready = dict(self._poller.poll(self._patience_ms()))
+        ready = self._look(self._patience_ms())
         now = time.monotonic()
-        if self._crew.fileno() in ready:
+        workers = self._crew.fileno() in ready
+        if workers:
             self._handle(self._crew.news(), now)
-        if len(ready) > 1 or self._crew.fileno() not in ready:
+            if self._core.quiet:
+                self._send(now)  # somebody waits for it, and nothing more will come
+        if len(ready) > workers or not ready:
             self._listen(now)
-        self._look_at_clock(now)
+        if now >= self._due or not ready or self._contact.phase is not Phase.REGISTERED:
+            self._look_at_clock(now)
         if self._signals is not None and self._signals.fileno() in ready:
             self._signals.handle(self)
         self._hand_out(now)
         self._send(now)
 
+    def _look(self, patience_ms: int) -> Collection[int]:
+        """Return the descriptors that are ready, or LINE where it is known without asking."""
+        if self._line.waiting:
+            return (LINE, *dict(self._poller.poll(0)))
+        return dict(self._poller.poll(patience_ms))
+
     def _register_sockets(self) -> None:
-        sockets = self._line.sockets()
-        if sockets != self._polled:
-            for socket in self._polled:
-                self._poller.unregister(socket)
-            for socket in sockets:
-                self._poller.register(socket, zmq.POLLIN)
-            self._polled = sockets
+        if self._contact.phase is Phase.REGISTERED and self._polled:
+            return
+        descriptors = self._line.descriptors()
+        if descriptors != self._polled:
+            for descriptor in self._polled:
+                self._poller.unregister(descriptor)
+            for descriptor in descriptors:
+                self._poller.register(descriptor, select.POLLIN)
+            self._polled = descriptors
 
     def _patience_ms(self) -> int:
         now = time.monotonic()
@@ -207,7 +223,8 @@ class Manager:
             )
             if when is not None
         ]
-        return max(0, int((min(times) - now) * 1000) + 1)
+        self._due = min(times)
+        return max(0, int((self._due - now) * 1000) + 1)
 
     # -- the interchange's messages
 
@@ -234,8 +251,8 @@ class Manager:
         self._seek()
 
     def _seek(self) -> None:
-        for socket in self._polled:
-            self._poller.unregister(socket)
+        for descriptor in self._polled:
+            self._poller.unregister(descriptor)
         self._polled = []
         self._line.seek(self._hello)
 
@@ -270,6 +287,10 @@ class Manager:
         log.info("registered as manager %d at %s", welcome.manager, self._line.home)
 
     def _take_tasks(self, message: bytes, now: float) -> None:
+        one = one_task(message)
+        if one is not None and not self._blobs.missing(one[:1]):
+            self._core.accept(DEFAULT_CLASS, [one[1:]])
+            return
         batch = unpack_tasks(message)
         if not self._core.knows(batch.class_id):
             for key in batch.keys:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, strategies as st
 
 from flow_core.interfaces.outcome import Verdict
-from flow_executors.direct.single import one_result, one_task, pack_task
 from flow_executors.wire.frames import pack_record, pack_results, pack_tasks, unpack_results
+from flow_executors.wire.single import one_result, one_task, pack_task
 
 _KEYS = st.integers(0, 2**64 - 1)
 _TIMES = st.integers(-(2**63), 2**63 - 1)
