@@ -1,6 +1,6 @@
 """Time every page of flow-visualize, and what its plots ask for, on a database; the bar is 1 s, the first time too.
 
-    python benchmarks/viz/pages.py OUT.db
+python benchmarks/viz/pages.py OUT.db
 """
 
 from __future__ import annotations

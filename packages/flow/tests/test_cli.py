@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from click.testing import CliRunner, Result
 import flow
 from flow import Config, python_app
 from flow.cli.main import commands, main
+from flow_monitor.testing.made import make_database
+from flow_monitor.testing.synthetic import SyntheticRun
 
 
 @python_app(cache=True)
@@ -105,3 +108,23 @@ def test_the_monitoring_database_is_made_again_from_a_run(tmp_path: Path, monkey
     assert "events written to" in invoke("monitor", "rebuild", "runinfo/000").output
     assert (tmp_path / "runinfo" / "monitoring.db").exists()
     assert "up to date" in invoke("monitor", "upgrade").output
+
+
+@pytest.fixture
+def monitored_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    make_database(tmp_path / "runinfo", SyntheticRun(run_id="abc-1", tasks=20))
+    return tmp_path
+
+
+def test_a_run_is_exported_as_wfformat_and_crate_and_metrics(monitored_run: Path) -> None:
+    assert invoke("monitor", "export", "wfformat", "abc", "-o", "run.json").exit_code == 0
+    assert json.loads((monitored_run / "run.json").read_text())["schemaVersion"] == "1.5"
+    assert "ro-crate-metadata.json" in invoke("monitor", "export", "rocrate", "crate").output
+    assert 'flow_tasks{run="abc-1"' in invoke("monitor", "export", "prometheus").output
+
+
+def test_a_run_that_is_not_there_is_named(monitored_run: Path) -> None:
+    result = invoke("monitor", "export", "wfformat", "xyz")
+    assert result.exit_code == 1
+    assert "there is no run 'xyz'" in result.output

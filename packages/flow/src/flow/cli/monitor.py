@@ -1,12 +1,18 @@
-"""``flow monitor``: the monitoring database, made again from a run's own log or brought to this version."""
+"""``flow monitor``: the monitoring database, made again from a run's own log, brought to this version, exported."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import click
 
 from flow_monitor.project.rebuild import rebuild as rebuild_run, upgrade as upgrade_schema
+from flow_monitor.queries import workflows
+from flow_monitor.queries.database import Connection, open_database
 
 _DATABASE = click.option(
     "--database",
@@ -38,3 +44,103 @@ def upgrade(database: str | None) -> None:
     endpoint = database or f"sqlite:///{Path('runinfo/monitoring.db').absolute()}"
     upgrade_schema(endpoint)
     click.echo(f"{endpoint} is up to date")
+
+
+@monitor.group()
+def export() -> None:
+    """Write a run as others read it. RUN is a run's id or the begin of one; the newest run without it."""
+
+
+_RUN = click.argument("run", required=False, default="")
+_OUTPUT = click.option("--output", "-o", type=click.File("w", encoding="utf-8"), default="-", help="File to write.")
+
+
+@export.command()
+@_RUN
+@_DATABASE
+@_OUTPUT
+def wfformat(run: str, database: str | None, output: IO[str]) -> None:
+    """Write RUN in the WfFormat (1.5) of WfCommons."""
+    from flow_monitor.export.wfformat import wfformat as document
+
+    with _chosen(run, database) as (connection, run_id):
+        json.dump(document(connection, run_id), output, indent=1)
+    output.write("\n")
+
+
+@export.command()
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+@_RUN
+@_DATABASE
+def rocrate(directory: Path, run: str, database: str | None) -> None:
+    """Write RUN as a Workflow Run RO-Crate into DIRECTORY."""
+    from flow_monitor.export.rocrate import write_crate
+
+    with _chosen(run, database) as (connection, run_id):
+        click.echo(write_crate(connection, run_id, directory))
+
+
+@export.command()
+@_RUN
+@_DATABASE
+@_OUTPUT
+@click.option("--otlp", is_flag=True, help="Send to the collector that OTEL_EXPORTER_OTLP_ENDPOINT names.")
+def otel(run: str, database: str | None, output: IO[str], otlp: bool) -> None:
+    """Give RUN as spans of OpenTelemetry: one JSON object a span, or to a collector."""
+    from flow_monitor.errors import MonitorError
+    from flow_monitor.export.otel import export_spans
+
+    try:
+        if otlp:
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as Exporter
+
+            exporter = Exporter()
+        else:
+            from opentelemetry.sdk.trace.export import ConsoleSpanExporter
+
+            exporter = ConsoleSpanExporter(out=output, formatter=lambda span: span.to_json(indent=None) + "\n")
+    except ModuleNotFoundError as error:
+        raise MonitorError(
+            f"{error.name} is not installed: pip install opentelemetry-sdk"
+            + (" opentelemetry-exporter-otlp-proto-http" if otlp else "")
+        ) from error
+    with _chosen(run, database) as (connection, run_id):
+        spans = export_spans(connection, run_id, exporter)
+    click.echo(f"{spans} spans", err=True)
+
+
+@export.command()
+@_DATABASE
+@click.option("--listen", default=None, metavar="ADDRESS", help="Serve /metrics there instead of printing once.")
+@click.option("--port", default=9464, show_default=True)
+def prometheus(database: str | None, listen: str | None, port: int) -> None:
+    """Print the newest runs as metrics for Prometheus, or serve them."""
+    from flow_monitor.export.prometheus import render, server
+
+    with open_database(database or _DEFAULT) as opened:
+        if listen is None:
+            with opened.connect() as connection:
+                click.echo(render(connection), nl=False)
+            return
+        serving = server(opened, listen, port)
+        click.echo(f"metrics on http://{listen}:{serving.server_address[1]}/metrics")
+        try:
+            serving.serve_forever()
+        except KeyboardInterrupt:
+            serving.server_close()
+
+
+_DEFAULT = "runinfo/monitoring.db"
+
+
+@contextmanager
+def _chosen(run: str, database: str | None) -> Iterator[tuple[Connection, str]]:
+    """Give a connection and the id of the run that is meant."""
+    with open_database(database or _DEFAULT) as opened, opened.connect() as connection:
+        found = [one.run_id for one in workflows.page(connection, search=run, limit=1000).items]
+        ids = [run_id for run_id in found if run_id.startswith(run)]
+        if not ids:
+            raise click.ClickException(f"there is no run {run!r} in {opened.name}")
+        if run and len(ids) > 1 and run not in ids:
+            raise click.ClickException(f"{run!r} is the begin of several runs: {', '.join(ids[:5])}")
+        yield connection, run if run in ids else ids[0]
