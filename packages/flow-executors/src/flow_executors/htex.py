@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from flow_core.errors import ConfigurationError, ExecutorClosed, ExecutorError, ScalingFailed
@@ -69,8 +69,9 @@ class HighThroughputExecutor(BlockExecutor):
         label: Name of the executor, unique in a Config.
         provider: Where blocks of nodes come from; None: ``LocalProvider()``.
         launch_cmd: Template of a manager's command; None for the default. See ``ManagerOptions.command``.
-        address: Name or address at which workers reach this machine. While it is the default and the provider's nodes
-            are others, workers try every address of this machine and take the one that answers.
+        address: Name or address at which workers reach this machine, or a function that gives it, called at each start
+            (``address_by_query``). While it is the default and the provider's nodes are others, workers try every
+            address of this machine and take the one that answers.
         worker_ports: Exact ports to listen at (the first that is free); overrides the range.
         worker_port_range: First port, and the one after the last.
         interchange_port_range: Without effect: the way to the interchange is no TCP socket.
@@ -108,7 +109,7 @@ class HighThroughputExecutor(BlockExecutor):
         label: str = "HighThroughputExecutor",
         provider: ExecutionProvider | None = None,
         launch_cmd: str | None = None,
-        address: str = _LOCAL,
+        address: str | Callable[[], str] = _LOCAL,
         worker_ports: tuple[int, ...] | None = None,
         worker_port_range: tuple[int, int] = (54000, 55000),
         interchange_port_range: tuple[int, int] = (55000, 56000),
@@ -323,11 +324,12 @@ class HighThroughputExecutor(BlockExecutor):
         )
 
     def _addresses(self) -> tuple[str, ...]:
-        if self.address != _LOCAL or self._is_local():
-            return (self.address,)
+        address = self.address() if callable(self.address) else self.address
+        if address != _LOCAL or self._is_local():
+            return (address,)
         from flow_executors.addresses import candidate_addresses
 
-        return candidate_addresses() or (self.address,)
+        return candidate_addresses() or (address,)
 
     def _guessed_workers(self) -> int:
         cores = self.provider.cores_per_node if self.provider is not None else None

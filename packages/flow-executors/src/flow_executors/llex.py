@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from flow_core.interfaces.context import RunContext
@@ -56,8 +56,9 @@ class LowLatencyExecutor(HighThroughputExecutor):
         label: Name of the executor, unique in a Config.
         provider: Where blocks of nodes come from; None: ``LocalProvider()``.
         launch_cmd: Template of a manager's command; None for the default. See ``ManagerOptions.command``.
-        address: Name or address at which workers reach this machine. While it is the default and the provider's nodes
-            are others, workers try every address of this machine and take the one that answers.
+        address: Name or address at which workers reach this machine, or a function that gives it, called at each start
+            (``address_by_query``). While it is the default and the provider's nodes are others, workers try every
+            address of this machine and take the one that answers.
         worker_ports: Exact ports to listen at (the first that is free); overrides the range.
         worker_port_range: First port, and the one after the last.
         storage_access: Staging methods that replace the defaults.
@@ -86,7 +87,7 @@ class LowLatencyExecutor(HighThroughputExecutor):
         label: str = "LowLatencyExecutor",
         provider: ExecutionProvider | None = None,
         launch_cmd: str | None = None,
-        address: str = _LOCAL,
+        address: str | Callable[[], str] = _LOCAL,
         worker_ports: tuple[int, ...] | None = None,
         worker_port_range: tuple[int, int] = (54000, 55000),
         storage_access: Sequence[Staging] | None = None,
