@@ -59,7 +59,7 @@ def page(
     limit: int = 100,
 ) -> Page[Task]:
     """Return some tasks of a run."""
-    where = _where(run_id, which)
+    where = _where(run_id, which, like="LIKE" if connection.dialect.name == "sqlite" else "ILIKE")
     column = _ORDERS[order]
     columns = [c for c in t.task.c if c.name not in ("task_traceback", "task_hashsum", "task_inputs", "task_outputs")]
     ordered = [column.desc() if descending else column.asc()]
@@ -70,7 +70,7 @@ def page(
     return Page(items, offset, limit, _count(connection, run_id, which, where))
 
 
-def _where(run_id: str, which: TaskFilter) -> ColumnElement[bool]:
+def _where(run_id: str, which: TaskFilter, like: str) -> ColumnElement[bool]:
     conditions: list[ColumnElement[bool]] = [_T.run_id == run_id]
     if which.app:
         conditions.append(_T.task_func_name == which.app)
@@ -78,12 +78,22 @@ def _where(run_id: str, which: TaskFilter) -> ColumnElement[bool]:
         conditions.append(_T.task_status.in_(which.states))
     if which.search:
         text = which.search.strip()
-        found = [_T.task_label.icontains(text, autoescape=True), _T.task_error.icontains(text, autoescape=True)]
+        found = [_has(_T.task_label, text, like), _has(_T.task_error, text, like)]
         if text.isdecimal() and len(text) < 19:
             conditions.append(_T.task_id == int(text))
         else:
             conditions.append(or_(*found))
     return and_(*conditions)
+
+
+def _has(column: ColumnElement[str | None], text: str, like: str) -> ColumnElement[bool]:
+    """Look for text, small or capital: SQLite's LIKE does not tell them apart, PostgreSQL has ILIKE for it.
+
+    ``icontains`` would make small letters of every row first: half of the time on a million rows.
+    """
+    escaped = text.replace("/", "//").replace("%", "/%").replace("_", "/_")
+    pattern = f"%{escaped}%"
+    return column.like(pattern, escape="/") if like == "LIKE" else column.ilike(pattern, escape="/")
 
 
 def _count(connection: Connection, run_id: str, which: TaskFilter, where: ColumnElement[bool]) -> int:
