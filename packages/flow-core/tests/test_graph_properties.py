@@ -13,10 +13,9 @@ from flow_core.futures.app_future import AppFuture
 from flow_core.graph.check import check
 from flow_core.graph.core import Core
 from flow_core.graph.effects import Effect
-from flow_core.graph.junction import Junction
 from flow_core.graph.retry import Budgets
 from flow_core.graph.states import State
-from flow_core.graph.task import Task
+from flow_core.graph.task import Junction, Task
 from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.memoizer import AppIdentity, MemoKey
 from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, Verdict

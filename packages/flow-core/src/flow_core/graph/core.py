@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from flow_core.errors import TaskLost
 from flow_core.graph.effects import Effect, Effects, Failure
-from flow_core.graph.failures import cancellation, dependency_error, halted_error, join_error
-from flow_core.graph.junction import Junction
+from flow_core.graph.failures import cancellation, dependency_error, failures_of, halted_error, join_error
 from flow_core.graph.retry import Budgets, Spent
-from flow_core.graph.single_flight import Flights
+from flow_core.graph.single_flight import Flights, digest_of, is_part_of
 from flow_core.graph.states import State, check_transition
+from flow_core.graph.task import Junction
 from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, Verdict
 
@@ -107,13 +107,13 @@ class Core:
         """A cached call has its key: follow an identical call in flight, or lead."""
         if task.state.final:
             return
-        digest = self._digest(task)
+        digest = digest_of(task)
         leader = self._flights.leader(digest)
         if leader is None:
             self._flights.lead(digest, task)
             task.more().leads = True
             self.effects.append((Effect.LOOK_UP, task, None))
-        elif self._is_part_of(task, leader):  # waiting for it would be waiting for itself
+        elif is_part_of(task, leader):  # waiting for it would be waiting for itself
             self.effects.append((Effect.PLACE, task, None))
         else:
             self._flights.follow(digest, task)
@@ -279,7 +279,7 @@ class Core:
                     parent.children = [child]
                 else:
                     parent.children.append(child)
-            elif failures := _failures_of(parent):
+            elif failures := failures_of(parent):
                 child.more().failures.extend(failures)
         child.waiting += count
 
@@ -453,7 +453,7 @@ class Core:
         try:
             while queue:
                 parent, waiting = queue.popleft()
-                failures = _failures_of(parent)
+                failures = failures_of(parent)
                 for child in waiting:
                     if child.state >= State.exec_done:
                         continue
@@ -470,7 +470,7 @@ class Core:
 
     def _land(self, leader: Task) -> None:
         """End the flight of identical calls that this one led."""
-        digest = self._digest(leader)
+        digest = digest_of(leader)
         leader.more().leads = False
         gone = leader.state in (State.cancelled, State.dep_fail) or isinstance(leader.error, TaskLost)
         if gone and (self.halted is not None or self.closing):
@@ -502,25 +502,3 @@ class Core:
         task.state = state
         if self.verbose and state is not State.launched and state is not State.fail_retryable:
             self.effects.append((Effect.CHANGED, task, None))
-
-    def _digest(self, task: Task) -> bytes:
-        key = task.more().memo_key
-        assert key is not None
-        return key.digest
-
-    @staticmethod
-    def _is_part_of(task: Task, leader: Task) -> bool:
-        """Tell whether a task was made, at whatever depth, in the body of the join task given."""
-        above = task.rare.parent if task.rare is not None else None
-        while above is not None:
-            if above is leader:
-                return True
-            above = above.rare.parent if above.rare is not None else None
-        return False
-
-
-def _failures_of(parent: Task | Junction) -> Sequence[Failure]:
-    """Return how a parent that has ended failed."""
-    if isinstance(parent, Junction):
-        return parent.failures
-    return () if parent.error is None else ((str(parent), parent.error),)

@@ -7,8 +7,10 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING
 
 from flow_core.errors import DependencyError, JoinError
+from flow_core.graph.task import Junction
 
 if TYPE_CHECKING:
+    from flow_core.graph.effects import Failure
     from flow_core.graph.task import Task
 
 _NAMED = 3
@@ -80,3 +82,10 @@ def _one(who: str, error: BaseException) -> str:
     if isinstance(error, DependencyError):
         return f"{who} was not run; the root cause is {one_line(root_cause(error))}"
     return f"{who} failed with {one_line(root_cause(error))}"
+
+
+def failures_of(parent: Task | Junction) -> Sequence[Failure]:
+    """Return how a parent that has ended failed."""
+    if isinstance(parent, Junction):
+        return parent.failures
+    return () if parent.error is None else ((str(parent), parent.error),)

@@ -48,3 +48,20 @@ class Flights:
                 return task
         self._followers.pop(digest, None)
         return None
+
+
+def is_part_of(task: Task, leader: Task) -> bool:
+    """Tell whether a task was made, at whatever depth, in the body of the join task given."""
+    above = task.rare.parent if task.rare is not None else None
+    while above is not None:
+        if above is leader:
+            return True
+        above = above.rare.parent if above.rare is not None else None
+    return False
+
+
+def digest_of(task: Task) -> bytes:
+    """Return the digest of a cached call, whose key is known."""
+    key = task.more().memo_key
+    assert key is not None
+    return key.digest

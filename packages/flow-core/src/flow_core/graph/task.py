@@ -1,4 +1,4 @@
-"""The record of a task: what the graph, the kernel and the executors know of one call."""
+"""The record of a task: what the graph, the kernel and the executors know of one call; and parents in common."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from flow_core.graph.states import State
 from flow_core.interfaces.call import Call
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from concurrent.futures import Future
     from typing import Any
 
     from flow_core.apps.definition import AppDefinition, CallOptions
     from flow_core.futures.app_future import AppFuture
-    from flow_core.graph.junction import Junction
     from flow_core.graph.retry import Spent
     from flow_core.interfaces.call import TaskStep, TryKey
     from flow_core.interfaces.executor import Executor
@@ -192,3 +193,33 @@ class Rare:
         self.joined: object = None
         self.started_ns = 0
         self.ended_ns = 0
+
+
+class Junction:
+    """Stands for many parents that many tasks wait for together: m and n of them make m + n edges, not m times n.
+
+    Owned by the graph.
+
+    Attributes:
+        futures: The futures of the parents as they stood in the arguments; None once the junction is open, so that it
+            holds no results.
+        state: ``pending`` until all parents have ended, then ``exec_done``.
+        waiting: How many parents have not ended.
+        children: Who waits for it.
+        failures: How parents failed.
+        error: None: what failed is in ``failures``.
+    """
+
+    __slots__ = ("children", "error", "failures", "futures", "state", "waiting")
+
+    def __init__(self, futures: Sequence[Future[Any]]) -> None:
+        self.futures: Sequence[Future[Any]] | None = futures
+        self.state = State.pending
+        self.waiting = 0
+        self.children: list[Task | Junction] | None = None
+        self.failures: list[tuple[str, BaseException]] = []
+        self.error: BaseException | None = None
+
+    def more(self) -> Junction:
+        """Return where failures of parents are kept, as ``Task.more`` does."""
+        return self

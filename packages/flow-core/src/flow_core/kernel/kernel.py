@@ -23,9 +23,8 @@ from flow_core.futures.data_future import DataFuture
 from flow_core.futures.lean import FINISHED, in_callback
 from flow_core.graph.core import Core
 from flow_core.graph.failures import cancellation, halted_error
-from flow_core.graph.junction import Junction
 from flow_core.graph.retry import Budgets
-from flow_core.graph.task import Task
+from flow_core.graph.task import Junction, Task
 from flow_core.interfaces.memoizer import AppIdentity
 from flow_core.kernel import assembly, shutdown
 from flow_core.kernel.arguments import Arguments, are_plain
