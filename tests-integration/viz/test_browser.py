@@ -103,10 +103,20 @@ class Browser:
         self.wait(lambda: self.driver.execute_script(DRAWN))
 
     def wait(self, what: Callable[[], object]) -> None:
+        """Wait until something is so; an element that the page replaced while it was read is looked for again."""
         end = time.monotonic() + 40
-        while not what():
+        while not self._is_so(what):
             assert time.monotonic() < end, f"waited too long on {self.driver.current_url}"
             time.sleep(0.05)
+
+    @staticmethod
+    def _is_so(what: Callable[[], object]) -> bool:
+        from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+
+        try:
+            return bool(what())
+        except (StaleElementReferenceException, NoSuchElementException):
+            return False
 
     def text(self) -> str:
         return str(self.driver.find_element("tag name", "main").text)
