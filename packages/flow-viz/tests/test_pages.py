@@ -242,3 +242,21 @@ def test_the_token_can_be_typed_in(directory: Path) -> None:
     client = client_of(directory / "monitoring.db", "t0ken")
     assert client.post("/token", data={"token": "t0ken"}).status_code == 302
     assert client.get("/").status_code == 200
+
+
+def test_what_is_not_measured_is_said_to_be(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from flow_core.interfaces.events import NodeJoined, RunStarted
+    from flow_monitor.project.rebuild import rebuild
+    from flow_monitor.testing.made import write_log
+
+    events = [
+        replace(event, executors=("threads",)) if isinstance(event, RunStarted) else event
+        for event in SyntheticRun(run_id="r", tasks=8, samples=0).events()
+        if not isinstance(event, NodeJoined)
+    ]
+    write_log(tmp_path / "000", "r", events)
+    rebuild(tmp_path / "000", f"sqlite:///{tmp_path / 'monitoring.db'}")
+    text = client_of(tmp_path / "monitoring.db").get("/workflow/r/resources").text
+    assert "Not measured: what tasks use in threads" in text
