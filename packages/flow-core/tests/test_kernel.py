@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import gc
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -27,7 +29,7 @@ from flow_core.errors import (
 )
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.graph.resolver import DEEP
-from flow_core.interfaces.executor import Executor
+from flow_core.interfaces.executor import Executor, ShutdownReport
 from flow_core.interfaces.outcome import LossKind
 from flow_core.kernel.kernel import DataFlowKernel
 from flow_core.kernel.loaded import DataFlowKernelLoader
@@ -899,6 +901,22 @@ with flow.load():
 def test_the_kernel_is_an_executors_listener_only_through_the_context(load: Load) -> None:
     kernel = load()
     assert all(isinstance(executor, Executor) for executor in kernel.executors.values())
+
+
+def test_ctrl_c_during_the_clean_up_is_raised_when_it_is_done(tmp_path: Path) -> None:
+    class Interrupting(MemoryExecutor):
+        def shutdown(self, timeout_s: float) -> ShutdownReport:
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait(0.2)
+            return super().shutdown(timeout_s)
+
+    kernel = DataFlowKernel(flow.Config(executors=[Interrupting()], run_dir=tmp_path))
+    future = kernel.submit(int)
+    with pytest.raises(KeyboardInterrupt):
+        kernel.cleanup()
+    assert future.cancelled()
+    assert "1 cancelled" in (kernel.run_dir / "flow.log").read_text().splitlines()[-1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_loader_of_older_scripts_is_the_same(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ class Closing:
         self._lock = threading.Lock()
         self._begun = False
         self._exit_code = 0
+        self._cleaner = 0
+        self._kept: BaseException | None = None
         self._done = threading.Event()
 
     def begin(self) -> None:
@@ -54,7 +56,10 @@ class Closing:
                 part.close()
 
     def defer(self, error: BaseException) -> bool:
-        """In a signal handler: keep its exception while this thread is in the midst of the graph's own steps."""
+        """In a signal handler: keep its exception while this thread cleans up, or is in the graph's own steps."""
+        if self._cleaner == threading.get_ident() and self._kept is None:
+            self._kept = error
+            return True
         return self.parts.reactor.defer(error)
 
     def end(self, timeout_s: float) -> None:
@@ -69,6 +74,7 @@ class Closing:
         if not first:
             self._done.wait(timeout_s)
             return
+        self._cleaner = threading.get_ident()
         try:
             with lines_of(self.parts.info.run_id):
                 _clean_up(self.parts, time.monotonic() + timeout_s, self._exit_code)
@@ -76,7 +82,10 @@ class Closing:
             _open.discard(self)
             unguard(self)
             atexit.unregister(self._at_exit)
+            self._cleaner = 0
             self._done.set()
+        if self._kept is not None:
+            raise self._kept
 
     def _at_exit(self) -> None:
         if self._begun:
