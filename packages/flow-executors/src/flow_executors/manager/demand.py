@@ -48,15 +48,22 @@ class Demand:
     def of(cls, spec: TaskSpec, capacity: Capacity) -> Demand:
         """Return what a task of this class takes on a node like this."""
         asked = spec.resources
-        slots = max(1, math.ceil(asked.cores / capacity.cores_per_worker - _CRUMB))
+        slots = _slots(asked.cores, capacity)
         memory_mb = asked.memory_mb or capacity.mem_per_worker_mb * slots
         return cls(slots, memory_mb, asked.gpus, spec.priority, spec.walltime_s, spec.running_time_min_s)
+
+
+def _slots(cores: float, capacity: Capacity) -> int:
+    """Return how many workers so many cores stand for. One core is what a task has that asks for none: one worker."""
+    if cores <= _WHOLE:
+        return 1
+    return max(1, math.ceil(cores / capacity.cores_per_worker - _CRUMB))
 
 
 def misfit(asked: Resources, capacity: Capacity) -> str:
     """Say why such a task can never run on a node like this; an empty string if it can."""
     cores = capacity.slots * capacity.cores_per_worker
-    if max(1, math.ceil(asked.cores / capacity.cores_per_worker - _CRUMB)) > capacity.slots:
+    if _slots(asked.cores, capacity) > capacity.slots:
         return f"it asks for {asked.cores:g} cores, the node's workers have {cores:g}"
     if capacity.memory_mb and asked.memory_mb > capacity.memory_mb:
         return f"it asks for {asked.memory_mb} MB of memory, the node has {capacity.memory_mb}"
