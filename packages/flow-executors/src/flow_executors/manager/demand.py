@@ -34,7 +34,7 @@ class Capacity:
 class Demand:
     """What one task of a class takes while it runs: slots, memory in MiB, devices (a fraction, or a whole number).
 
-    ``priority`` orders classes; ``walltime_s`` is the task's own limit; ``need_s`` is time that the block must have left.
+    ``priority`` orders classes; ``walltime_s`` is the task's own limit; ``need_s`` is what its block must have left.
     """
 
     slots: int = 1
