@@ -298,3 +298,18 @@ def test_an_exception_raised_in_the_waiting_thread_ends_the_group(tmp_path: Path
     thread.join(30)
     assert [type(error) for error in raised] == [KeyboardInterrupt]
     wait_until(lambda: gone(int(pids.read_text())))
+
+
+def test_an_exception_while_bash_is_being_started_ends_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+    fork = subprocess.Popen._execute_child  # type: ignore[attr-defined]  # where an asynchronous exception may come
+
+    def interrupted(self: Any, *args: Any) -> None:
+        fork(self, *args)
+        started.append(self.pid)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "_execute_child", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        bash("sleep 50")
+    wait_until(lambda: gone(started[0]))

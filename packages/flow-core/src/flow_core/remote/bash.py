@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import IO, ClassVar
+from typing import IO, Any, ClassVar
 
 from flow_core.errors import (
     AppBadFormatting,
@@ -189,8 +189,10 @@ def _is_file(descriptor: int) -> bool:
 
 def _run(command: str, stdout: IO[bytes] | None, stderr: IO[bytes] | None, variables: dict[str, str] | None) -> int:
     with held() as limit, _arguments(command) as (arguments, descriptors):
+        begun: list[_Bash] = []
         try:
-            process = subprocess.Popen(
+            process = _Bash(
+                begun,
                 arguments,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
@@ -201,6 +203,11 @@ def _run(command: str, stdout: IO[bytes] | None, stderr: IO[bytes] | None, varia
             )
         except OSError as error:
             raise AppException(f"{_SHELL} cannot be started in {_current_directory()}: {error}") from error
+        except BaseException:  # an asynchronous one: bash may run already
+            for bash in begun:
+                if hasattr(bash, "pid"):
+                    _end_group(bash)
+            raise
         try:
             code = _wait(process, None if limit is None else limit[0])
         except BaseException:
@@ -210,6 +217,14 @@ def _run(command: str, stdout: IO[bytes] | None, stderr: IO[bytes] | None, varia
             _end_group(process)
             raise AppTimeout(timeout_message(limit[1]))
     return 0 if code is None else code
+
+
+class _Bash(subprocess.Popen[bytes]):
+    """A process that is known from its first moment, also to who was interrupted while it was made."""
+
+    def __init__(self, begun: list[_Bash], *args: Any, **kwargs: Any) -> None:
+        begun.append(self)
+        super().__init__(*args, **kwargs)
 
 
 def _current_directory() -> str:
