@@ -28,7 +28,8 @@ def busy_tree(seconds: float, megabytes: int) -> int:
     import sys
     import time
 
-    held = f"import time; a = bytearray({megabytes << 20}); e = time.monotonic() + {seconds}\nwhile time.monotonic() < e: pass"
+    held = f"import time; a = bytearray({megabytes << 20}); end = time.monotonic() + {seconds}"
+    held += "\nwhile time.monotonic() < end: pass"
     child = subprocess.Popen([sys.executable, "-c", held])
     end = time.process_time() + 0.3
     while time.process_time() < end:

@@ -143,12 +143,9 @@ def _check_file(path: Path) -> None:
 def _connect_read_only(path: Path) -> sqlite3.Connection:
     """Open a file so that it cannot be changed. A closed file in a directory that is not ours needs ``immutable``."""
     quoted = quote(os.path.abspath(path))
-    connection = _open(f"file:{quoted}?mode=ro")
     try:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        return connection
+        return _open(f"file:{quoted}?mode=ro")
     except sqlite3.OperationalError:
-        connection.close()
         wal = Path(f"{path}-wal")
         if wal.exists() and wal.stat().st_size:
             raise
@@ -157,7 +154,12 @@ def _connect_read_only(path: Path) -> sqlite3.Connection:
 
 def _open(uri: str) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, uri=True, timeout=_LOCK_WAIT_S, check_same_thread=False, isolation_level=None)
-    connection.execute("PRAGMA query_only=ON")
-    connection.execute("PRAGMA cache_size=-16384")
-    connection.execute("PRAGMA mmap_size=268435456")
+    try:
+        connection.execute("PRAGMA query_only=ON")
+        connection.execute("PRAGMA cache_size=-16384")
+        connection.execute("PRAGMA mmap_size=268435456")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection

@@ -23,6 +23,11 @@ class Grouping(Enum):
     APP = "app"
 
 
+def sampled(connection: Connection, run_id: str) -> bool:
+    """Return whether there are samples of a run."""
+    return connection.execute(select(_R.timestamp).where(_R.run_id == run_id).limit(1)).first() is not None
+
+
 def usage(connection: Connection, run_id: str, by: Grouping = Grouping.WORKFLOW, bins: int = 200) -> tuple[Usage, ...]:
     """Return CPU (cores) and memory of the tasks' processes over time: a mean per process and bin, summed by group."""
     low, high = connection.execute(

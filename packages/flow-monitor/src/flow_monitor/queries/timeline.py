@@ -162,6 +162,11 @@ def _some(connection: Connection, run_id: str, low: int, high: int, limit: int) 
         .limit(limit)
     )  # fmt: skip
     return [
-        Span(task_id, try_id, app or "", f"{host or executor or '?'} / w{worker or 0}", start, end, verdict or "")
+        Span(task_id, try_id, app or "", _lane(host, executor, worker), start, end, verdict or "")
         for task_id, try_id, app, executor, host, worker, start, end, verdict in connection.execute(query)
     ]
+
+
+def _lane(host: str | None, executor: str | None, worker: int | None) -> str:
+    """Return the name of a worker's lane: workers of two executors on one host are not the same."""
+    return f"{host or '?'} / {executor or '?'} / w{worker or 0}"

@@ -33,6 +33,7 @@ def page(run_id: str) -> str:
             "resources.page",
             by=asked_grouping().value,
             groupings=[by.value for by in Grouping],
+            sampled=resources.sampled(connection, run_id),
             unmeasured=_unmeasured(connection, run_id),
         )
 

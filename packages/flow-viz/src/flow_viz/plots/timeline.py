@@ -63,7 +63,7 @@ def _bars(app: str, color: str, spans: Sequence[Span], now_ns: int, run_url: str
             "color": color,
             "opacity": [0.55 if span.end is None else 0.92 for span in spans],
             "line": {
-                "color": [_FAILED if span.verdict not in ("", "OK") else "rgba(127,127,127,0.35)" for span in spans],
+                "color": [_FAILED if span.verdict not in ("", "OK") else color for span in spans],
                 "width": [2 if span.verdict not in ("", "OK") else 0.5 for span in spans],
             },
         },

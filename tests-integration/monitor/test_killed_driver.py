@@ -1,0 +1,70 @@
+"""The script of a run is killed in the midst of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from flow_monitor import open_database
+from flow_monitor.errors import MonitorError
+from flow_monitor.log.reader import LogReader
+from flow_monitor.queries import tasks, workflows
+from flow_monitor.queries.database import Database
+from flow_monitor.queries.records import RunState
+from flow_viz import create_app
+
+SCRIPT = """
+import sys, threading
+from flow_core import Config, load, python_app
+from flow_monitor import MonitoringHub
+
+@python_app
+def quick(x):
+    return x
+
+load(Config(run_dir=sys.argv[1], monitoring=MonitoringHub(workflow_name="victim")))
+for number in range(1_000_000):
+    quick(number).result()
+    if number == 200:
+        print("up", flush=True)
+"""
+PATIENCE_S = 45.0
+
+
+def test_what_was_logged_is_shown_and_the_run_is_called_killed(tmp_path: Path) -> None:
+    runs = tmp_path / "runinfo"
+    with subprocess.Popen([sys.executable, "-c", SCRIPT, str(runs)], stdout=subprocess.PIPE) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == b"up\n"
+        log = runs / "000" / "monitoring" / "events.log"
+        end = time.monotonic() + PATIENCE_S
+        while log.stat().st_size < 50_000 and time.monotonic() < end:
+            time.sleep(0.02)
+        os.kill(driver.pid, signal.SIGKILL)
+        driver.wait(20)
+    with LogReader(log) as reader:
+        submitted = 0
+        while rows := (portion := reader.read(final=True)).events:
+            submitted += sum(type(event).__name__ == "TaskSubmitted" for event in rows)
+        assert portion.damaged == 0
+    assert submitted > 0
+    with open_database(str(runs / "monitoring.db")) as database:
+        while _state(database) is not RunState.DIED:
+            assert time.monotonic() < end, "the run is not called killed"
+            time.sleep(0.05)
+        with database.connect() as connection:
+            run = workflows.page(connection).items[0]
+            assert run.submitted == tasks.page(connection, run.run_id).total == submitted
+        assert "This run was killed" in create_app(database).test_client().get(f"/workflow/{run.run_id}/").text
+
+
+def _state(database: Database) -> RunState | None:
+    try:
+        with database.connect() as connection:
+            return workflows.page(connection).items[0].state
+    except (MonitorError, IndexError):
+        return None
