@@ -65,6 +65,7 @@ strays_of() {
   local file pid
   MEMBERS=()
   [ -n "$BOOT" ] || return 0
+  # shellcheck disable=SC2013  # paths of /proc are words
   for file in $(grep -l -a -z -x -F "FLOW_JOB_ID=$1" /proc/[0-9]*/environ 2>/dev/null); do
     pid=${file#/proc/}
     pid=${pid%/environ}
@@ -108,7 +109,7 @@ run() { # run STEM WALLTIME HOME: lead the job's process group until its script 
   trap '' TERM HUP INT
   export FLOW_JOB_ID=$1
   ( trap - TERM HUP INT; cd "$3" && exec bash "$DIR/$1.sh" ) &
-  local child=$! guard= code turns
+  local child=$! guard="" code turns
   if [ "$2" -gt 0 ]; then
     (
       trap - TERM
@@ -142,7 +143,7 @@ run() { # run STEM WALLTIME HOME: lead the job's process group until its script 
 status() { # a line each: stem|alive|code|ended|cancelled|timeout|started
   local stem alive code ended cancelled timeout pid birth started
   for stem in "$@"; do
-    alive=no code= ended= cancelled=no timeout=no started=
+    alive=no code="" ended="" cancelled=no timeout=no started=""
     if ! [ -e "$stem.sh" ]; then
       echo "$stem|unknown|||no|no|"
       continue
