@@ -27,6 +27,7 @@ def channel(gridengine: dict[str, str], tmp_path: Path) -> LocalChannel:
 @pytest.fixture
 def provider(channel: LocalChannel) -> Iterator[GridEngineProvider]:
     provider = GridEngineProvider(channel=channel)
+    provider.fresh_s = 0.2
     yield provider
     provider.cancel(provider.find(""))
 

@@ -15,6 +15,11 @@ from flow_providers.launchers import SrunLauncher
 pytestmark = [pytest.mark.services, pytest.mark.timeout(170)]
 
 
+def loopback() -> str:
+    """Return the address of the submit side, asked for at the start."""
+    return "127.0.0.1"
+
+
 def test_a_workflow_runs_on_two_blocks_of_two_nodes(slurm: dict[str, str], tmp_path: Path, own_ledger: Path) -> None:
     channel = LocalChannel(userhome=str(tmp_path), envs=slurm, script_dir=str(tmp_path / "scripts"))
     provider = SlurmProvider(
@@ -27,7 +32,7 @@ def test_a_workflow_runs_on_two_blocks_of_two_nodes(slurm: dict[str, str], tmp_p
         walltime="00:05:00",
         cmd_timeout=30,
     )
-    places = run_workflow(provider, tmp_path, blocks=2, nodes=2, address="127.0.0.1")
+    places = run_workflow(provider, tmp_path, blocks=2, nodes=2, address=loopback)
     assert Counter(block for block, _, _ in places) == {"0": 2, "1": 2}
     left = channel.execute_wait("squeue -h -t PD,R -o %i", 30)
     assert (left.exit_code, left.stdout) == (0, "")

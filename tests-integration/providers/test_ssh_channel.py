@@ -323,6 +323,7 @@ class TestSlurmOverSSH(ProviderContract):
     def provider(self, slurm: dict[str, str], ssh_server: dict[str, str], home: Path) -> Iterator[SlurmProvider]:
         channel = make(ssh_server, script_dir=str(home / "scripts"), envs=slurm)
         provider = SlurmProvider("debug", channel=channel, exclusive=False)
+        provider.fresh_s = 0.2
         yield provider
         provider.cancel(provider.find(""))
         provider.close()

@@ -25,6 +25,7 @@ def channel(torque: dict[str, str], tmp_path: Path) -> LocalChannel:
 @pytest.fixture
 def provider(channel: LocalChannel) -> Iterator[TorqueProvider]:
     provider = TorqueProvider(channel=channel, launcher=SingleNodeLauncher())
+    provider.fresh_s = 0.2
     yield provider
     provider.cancel(provider.find(""))
 
