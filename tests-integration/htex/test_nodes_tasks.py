@@ -9,6 +9,7 @@ from flow_core.errors import AppTimeout
 from flow_core.interfaces.call import Resources, TaskSpec
 from flow_core.interfaces.outcome import Verdict
 from flow_core.remote.errors import unpack
+from flow_executors.serialize.buffers import load_with_buffers
 from flow_executors.testing.node import Node, alive, until
 from flow_executors.testing.switchboard import Switchboard
 from flow_executors.wire.frames import (
@@ -24,6 +25,7 @@ from flow_executors.wire.frames import (
     unpack_credit,
     unpack_exit,
 )
+from flow_executors.wire.results import BUFFERS, VERDICT_MASK
 
 SLEEP = b"Rtime:sleep"
 GETENV = b"Ros:getenv"
@@ -35,8 +37,8 @@ def payload(*args):
 
 def value(result):
     status, data = result
-    assert status == Verdict.OK
-    return pickle.loads(data) if data else None
+    assert status & VERDICT_MASK == Verdict.OK
+    return load_with_buffers(memoryview(data), bool(status & BUFFERS))
 
 
 @pytest.fixture

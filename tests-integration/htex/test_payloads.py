@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,47 @@ def test_a_large_buffer_arrives_and_its_memory_is_given_back(drive: Drive) -> No
     assert [outcome.value for outcome in outcomes] == [(8_000_001, 7)] * 5
     open_files = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
     assert not [name for name in open_files if "memfd:flow-" in name]
+
+
+def make(size: int) -> list[object]:
+    return [Block(bytes(size) + b"\x09"), b"small"]
+
+
+def make_bytes(size: int) -> bytes:
+    return b"b" * size
+
+
+def test_large_results_arrive_and_their_memory_is_given_back(drive: Drive) -> None:
+    driver = drive()
+    blocks = driver.outcomes([driver.submit(make, 8_000_000) for _ in range(5)])
+    for outcome in blocks:
+        block, small = outcome.value  # type: ignore[misc]  # a list of two
+        assert (len(block.data), bytes(block.data[-1:]), small) == (8_000_001, b"\x09", b"small")
+    plain = driver.outcomes([driver.submit(make_bytes, 3_000_000) for _ in range(5)])
+    assert all(outcome.value == b"b" * 3_000_000 for outcome in plain)
+    executor_pids = {str(offer.pid) for offer in driver.executor.connected_managers()}  # type: ignore[attr-defined]
+    wait_until(lambda: not large_files_of(executor_pids))
+
+
+def large_files_of(pids: set[str]) -> list[str]:
+    """The files of results that managers still hold."""
+    found = []
+    for pid in pids:
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                target, size = os.readlink(path), path.stat().st_size
+            except OSError:
+                continue
+            if "memfd:flow-" in target and size > 1_000_000:
+                found.append(target)
+    return found
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_functions_of_this_test_and_closures_travel_by_value(drive: Drive) -> None:

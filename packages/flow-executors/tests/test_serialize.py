@@ -15,7 +15,7 @@ from flow_core.errors import SerializationError
 from flow_core.interfaces.call import Call
 from flow_core.testing import calls
 from flow_executors.serialize.arguments import pack_arguments
-from flow_executors.serialize.buffers import LARGE, BufferStore, Large, load_with_buffers
+from flow_executors.serialize.buffers import LARGE, BufferGone, BufferStore, Large, load_with_buffers
 from flow_executors.serialize.functions import BY_VALUE, REFERENCE, Functions, importable, pack_function
 from flow_executors.wire import frames
 
@@ -134,6 +134,6 @@ def test_a_buffer_of_another_machine_is_not_taken_for_the_one_meant() -> None:
     store = BufferStore()
     (ref,) = store.keep(1, [memoryview(b"x" * 10)])
     other = frames.BufferRef(b"o" * 16, 0, 10, ref.hint)
-    with pytest.raises(FileNotFoundError, match="another machine"):
+    with pytest.raises(BufferGone, match="another machine"):
         load_with_buffers(memoryview(frames.pack_buffers([other]) + pickle.dumps(1)), True)
     store.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Container
 
@@ -11,7 +12,7 @@ from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, Usage, 
 from flow_core.remote.errors import unpack
 from flow_executors.client.directory import Directory
 from flow_executors.errors import BadMessage
-from flow_executors.serialize.buffers import load_with_buffers
+from flow_executors.serialize.buffers import BufferGone, let_go, load_with_buffers
 from flow_executors.wire.frames import ResultBatch, unpack_loss, unpack_usage
 from flow_executors.wire.results import BUFFERS, USAGE, USAGE_SIZE, VERDICT_MASK, read_usage
 
@@ -30,6 +31,8 @@ def outcomes_of(batch: ResultBatch, known: Container[int], directory: Directory)
         batch.keys, batch.starts, batch.ends, batch.workers, batch.statuses, batch.payloads(), strict=True
     ):
         if key not in known or key in seen:
+            if status & BUFFERS:
+                _let_go(status, payload)
             continue
         seen.add(key)
         place = place_of(number, worker)
@@ -61,10 +64,20 @@ def _outcome(key: int, status: int, payload: memoryview, place: Place, start: in
     return outcome
 
 
+def _let_go(status: int, payload: memoryview) -> None:
+    """Give back the file of a result that comes too late."""
+    with contextlib.suppress(BadMessage, OSError, ValueError):
+        let_go(payload[USAGE_SIZE:] if status & USAGE else payload)
+
+
 def _by_verdict(key: int, verdict: Verdict, buffers: bool, payload: memoryview, place: Place) -> Outcome:
     outcome = Outcome(TryKey(key), verdict)
     if verdict is Verdict.OK:
-        outcome.value = load_with_buffers(payload, buffers)
+        try:
+            outcome.value = load_with_buffers(payload, buffers)
+        except BufferGone as error:
+            outcome.verdict = Verdict.LOST
+            outcome.loss = Loss(LossKind.TRANSFER, place, reason=f"the task had ended, but {error}")
     elif verdict is Verdict.APP_ERROR:
         outcome.error = unpack(bytes(payload))
     elif verdict is Verdict.LOST:

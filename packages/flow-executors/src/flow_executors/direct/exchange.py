@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from flow_executors.client.incarnation import Site
 from flow_executors.direct.doors import DirectDoors
+from flow_executors.host import host_id
 from flow_executors.interchange.core import Core, Settings
 from flow_executors.wire.frames import (
     DEFAULT_CLASS,
@@ -54,6 +55,7 @@ class Exchange:
             heartbeat_period_s=site.heartbeat_period_s,
             heartbeat_threshold_s=site.heartbeat_threshold_s,
             packed=site.packed,
+            host_id=host_id(),
         )
         self._core = Core(settings, who, time.time_ns)
         self._packed = site.packed

@@ -77,6 +77,7 @@ class Settings:
         heartbeat_period_s: How often managers are to be heard.
         heartbeat_threshold_s: After which silence they count as lost.
         packed: Fill the manager that came first before the next, rather than spread tasks.
+        host_id: Where the interchange and the client are.
     """
 
     run_id: str
@@ -85,6 +86,7 @@ class Settings:
     heartbeat_period_s: float = 30.0
     heartbeat_threshold_s: float = 120.0
     packed: bool = False
+    host_id: str = ""
 
 
 class Core:
@@ -336,7 +338,11 @@ class Core:
         self._liveness.heard(peer, now)
         settings = self.settings
         welcome = Welcome(
-            manager.number, self.desk.time_ns(), settings.heartbeat_period_s, settings.heartbeat_threshold_s
+            manager.number,
+            self.desk.time_ns(),
+            settings.heartbeat_period_s,
+            settings.heartbeat_threshold_s,
+            settings.host_id,
         )
         self.down.append((peer, pack_welcome(welcome)))
         self.up.append(pack_register(manager.number, offer, held))

@@ -13,6 +13,7 @@ import zmq
 
 from flow_core.remote.faults import point
 from flow_executors.errors import BadMessage
+from flow_executors.host import host_id
 from flow_executors.interchange.core import Core, Settings
 from flow_executors.interchange.doors import Doors
 from flow_executors.interchange.setup import Setup
@@ -49,6 +50,7 @@ class Shell:
             setup.heartbeat_period_s,
             setup.heartbeat_threshold_s,
             setup.packed,
+            host_id(),
         )
         self._core = Core(settings, who, time.time_ns)
         self._core.admitted(KeyChange(admit=setup.admitted))

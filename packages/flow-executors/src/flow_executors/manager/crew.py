@@ -18,6 +18,8 @@ from flow_executors.manager.core import Handout
 from flow_executors.manager.letters import Letters
 from flow_executors.manager.nursery import Died, NotSpawned, Nursery, NurseryGone, Spawned
 from flow_executors.manager.pipes import Frame, Pipes
+from flow_executors.manager.shipments import Shipments
+from flow_executors.wire.results import BUFFERS
 from flow_executors.worker.frames import NEED, PACKET, READY
 
 Outfit = Callable[[int], tuple[dict[str, str], Sequence[int]]]
@@ -50,6 +52,7 @@ class Crew:
         self._epoll = select.epoll()
         self._epoll.register(nursery.fileno(), select.EPOLLIN)
         self.letters = Letters()
+        self.shipments = Shipments()
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when there is news."""
@@ -135,7 +138,7 @@ class Crew:
             return
         point("manager.worker_frames")
         for frame in frames:
-            if frame[3] >= NEED and not frame[0]:
+            if frame[3] >= BUFFERS:
                 break
         else:
             news.results.append((pipes.rank, frames))
@@ -143,7 +146,8 @@ class Crew:
         if any(frame[3] == READY for frame in frames):
             news.ready.append(pipes)
         news.needed += [bytes(frame[4]) for frame in frames if frame[3] == NEED]
-        results = [frame for frame in frames if frame[3] < NEED]
+        take_over = self.shipments.taken_over
+        results = [take_over(frame) if frame[3] & BUFFERS else frame for frame in frames if frame[3] < NEED]
         if results:
             news.results.append((pipes.rank, results))
 
@@ -163,6 +167,7 @@ class Crew:
         self._pipes.clear()
         self._by_fd.clear()
         self._epoll.close()
+        self.shipments.close()
         return self._nursery.close(timeout_s)
 
 

@@ -26,6 +26,7 @@ from flow_executors.manager.pipes import Pipes
 from flow_executors.manager.reports import fallen_outcome, how, interrupted_outcome, pack_returned
 from flow_executors.manager.respawn import Respawn
 from flow_executors.manager.sampling import Sampling
+from flow_executors.manager.shipments import SWEEP_S
 from flow_executors.wire.frames import (
     ALL,
     Beat,
@@ -220,6 +221,7 @@ class Manager:
                 self._drain_deadline,
                 self._sampling.due if self._sampling is not None else None,
                 self._next_starts if self._core.busy else None,
+                now + SWEEP_S if len(self._crew.shipments) else None,
             )
             if when is not None
         ]
@@ -280,6 +282,7 @@ class Manager:
         outbox = self._outbox
         outbox.manager = welcome.manager
         outbox.offset_ns = welcome.time_ns - (self._asked_ns + time.time_ns()) // 2
+        self._crew.shipments.same_host = bool(welcome.host_id) and welcome.host_id == self._offer.host_id
         self._contact.registered(welcome.heartbeat_period_s, welcome.heartbeat_threshold_s, now)
         self._told_credit = (self._offer.workers, self._core.pace.prefetch)
         for unacknowledged in outbox.unacknowledged():
@@ -408,6 +411,7 @@ class Manager:
                 self._seek()
         if contact.beat_due(now):
             self._beat(())
+        self._crew.shipments.sweep()
         if now >= self._next_starts:
             self._next_starts = now + _STARTS_EVERY_S
             self._tell_starts(now)
@@ -502,7 +506,7 @@ class Manager:
             return
         if self._drain_deadline is None:
             self._drain_deadline = now + _LAST_WORDS_S
-        if not self._outbox.owed or now >= self._drain_deadline:
+        if not (self._outbox.owed or len(self._crew.shipments)) or now >= self._drain_deadline:
             self.leave(Leaving(ExitCode.DONE, "it has finished all its tasks, as it was told to"))
 
     def _say_goodbye(self, leaving: Leaving) -> None:

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from flow_core.errors import FlowError
 from flow_executors import __version__
+from flow_executors.host import host_id
 from flow_executors.manager import pinning, resources
 from flow_executors.manager.blobs import Blobs
 from flow_executors.manager.contact import Contact
@@ -188,15 +189,6 @@ def _offer(options: ManagerOptions, node: resources.Node, capacity: Capacity, ma
         memory_bytes=node.memory_total,
         python=platform.python_version(),
         software=__version__,
-        host_id=_host_id(),
+        host_id=host_id(),
         ends_at_ns=time.time_ns() + int(options.walltime * 1e9) if options.walltime else 0,
     )
-
-
-def _host_id() -> str:
-    """Return what two processes share exactly if they see the same files in memory."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}.{os.stat('/proc/self/ns/pid').st_ino}.{os.getuid()}"
-    except OSError:
-        return ""

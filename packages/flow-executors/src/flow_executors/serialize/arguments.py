@@ -11,6 +11,7 @@ from flow_core.errors import SerializationError
 from flow_core.interfaces.call import Call
 from flow_executors.serialize.buffers import Large
 from flow_executors.serialize.functions import by_value_names
+from flow_executors.worker.large import carried
 
 
 def pack_arguments(call: Call, large: Large | None = None) -> bytes:
@@ -23,7 +24,9 @@ def pack_arguments(call: Call, large: Large | None = None) -> bytes:
     """
     if not (call.args or call.kwargs or call.steps):
         return b""
-    value = (call.args, call.kwargs, call.steps)
+    value: tuple[object, object, object] = (call.args, call.kwargs, call.steps)
+    if large is not None:
+        value = (tuple(map(carried, call.args)), {name: carried(v) for name, v in call.kwargs.items()}, call.steps)
     on_buffer = None if large is None else large.keep_in_band
     try:
         data = pickle.dumps(value, 5, buffer_callback=on_buffer)

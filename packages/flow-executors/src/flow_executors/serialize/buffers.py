@@ -9,12 +9,12 @@ from __future__ import annotations
 import mmap
 import os
 import pickle
+from collections.abc import Sequence
 
 from flow_executors.wire.kinds import DIGEST_SIZE
 from flow_executors.wire.tasks import BufferRef, unpack_buffers
+from flow_executors.worker.large import CLIENT, LARGE, sign
 
-LARGE = 256 << 10
-"""Bytes from which a buffer travels out of band."""
 _MOST_FILES = 256
 
 
@@ -27,20 +27,40 @@ def load_with_buffers(payload: memoryview, buffers: bool) -> object:
     if not buffers:
         return pickle.loads(payload) if len(payload) else None
     refs, rest = unpack_buffers(payload)
-    return pickle.loads(rest, buffers=[_mapped(ref) for ref in refs])
+    if not refs or not refs[0].hint:  # not in a file, but here
+        size = sum(ref.length for ref in refs)
+        return pickle.loads(rest[size:], buffers=[rest[ref.offset : ref.offset + ref.length] for ref in refs])
+    whole = _mapped(refs)
+    return pickle.loads(rest, buffers=[whole[ref.offset : ref.offset + ref.length] for ref in refs])
 
 
-def _mapped(ref: BufferRef) -> memoryview:
-    if not ref.length:
-        return memoryview(b"")
-    descriptor = os.open(ref.hint, os.O_RDONLY | os.O_CLOEXEC)
+def let_go(payload: memoryview) -> None:
+    """Give back the file of a result that nobody wants any more. Raises BadMessage, OSError."""
+    refs, _ = unpack_buffers(payload)
+    if refs and refs[0].hint:
+        _mapped(refs)
+
+
+def _mapped(refs: Sequence[BufferRef]) -> memoryview:
+    """Map the file of a result; sign that it was opened, if it has a receipt: the manager then closes its own."""
+    ref, size = refs[0], max(ref.offset + ref.length for ref in refs)
+    try:
+        descriptor = os.open(ref.hint, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise BufferGone(f"its large buffers, in memory of the manager, are gone: {error}") from error
     try:
         if ref.blob.hex() not in os.readlink(f"/proc/self/fd/{descriptor}"):
-            raise FileNotFoundError(f"the buffer {ref.blob.hex()} is on another machine")
-        whole = mmap.mmap(descriptor, ref.offset + ref.length, flags=mmap.MAP_PRIVATE)
+            raise BufferGone(f"its large buffers are gone, or on another machine: {ref.hint} is not what was meant")
+        whole = mmap.mmap(descriptor, 0, flags=mmap.MAP_PRIVATE)
+        if len(whole) > size:
+            sign(descriptor, CLIENT)
     finally:
         os.close(descriptor)
-    return memoryview(whole)[ref.offset : ref.offset + ref.length]
+    return memoryview(whole)
+
+
+class BufferGone(OSError):
+    """The file of a result is not there any more: its manager died, or left."""
 
 
 class Large:

@@ -70,12 +70,16 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """The answer to a registration; times in ns UTC of the interchange's clock, periods in seconds."""
+    """The answer to a registration; times in ns UTC of the interchange's clock, periods in seconds.
+
+    ``host_id`` is that of the interchange and the client, as in ``Registration``.
+    """
 
     manager: int
     time_ns: int
     heartbeat_period_s: float
     heartbeat_threshold_s: float
+    host_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,9 @@ from flow_executors.worker.frames import APP_ERROR, FRAME, KEY, KEY_AT, NEED, OK
 from flow_executors.worker.unpack import Parcel, Unpacker
 
 USAGE = 0x80
+BUFFERS = 0x40
+_RECEIPT_S = 600.0
+_SMALL = frozenset((bool, int, float, str))
 _USAGE_VALUES = 5
 _USAGE = Struct("<ddQQQ").pack
 
@@ -58,6 +61,8 @@ class Worker:
         self._result_fd = result_fd
         self._pid = os.getpid()
         self._in_task = False
+        self._file = -1
+        self._file_size = 0
         self._unpacker = Unpacker(settings.manager_pid, settings.index_fd, self._ask_for)
 
     def serve(self) -> None:
@@ -73,13 +78,15 @@ class Worker:
             point("worker.after_run")
             self._send(KEY.unpack_from(packet, KEY_AT)[0], started, ended, status, payload)
             point("worker.result_written")
+            if self._file >= 0:
+                self._let_go()
 
     def _run(self, packet: bytes) -> tuple[int, bytes]:
         """Run the task in a packet; whatever it does, return a status and a payload."""
         before = _usage() if self._settings.usage else None
         try:
             parcel = self._unpacker.unpack(packet)
-            status, payload = OK, self._pack_value(self._call(parcel))
+            status, payload = self._pack_value(self._call(parcel))
         except BaseException as error:
             self._in_task = False
             self._end_forked_child()
@@ -121,16 +128,43 @@ class Worker:
                 else:
                     os.environ[name] = value
 
-    def _pack_value(self, value: object) -> bytes:
+    def _pack_value(self, value: object) -> tuple[int, bytes]:
         if value is None:
-            return b""
-        payload = _dumps(value)
-        if len(payload) > self._settings.max_result:
+            return OK, b""
+        buffers: list[memoryview] = []
+        payload = _dumps(value, None if type(value) in _SMALL else buffers)
+        size = len(payload) + sum(buffer.nbytes for buffer in buffers)
+        if size > self._settings.max_result:
             raise SerializationError(
-                f"the result of the task, of type {type(value).__name__}, has {len(payload)} bytes; at most "
+                f"the result of the task, of type {type(value).__name__}, has {size} bytes; at most "
                 f"{self._settings.max_result} are sent (max_result_bytes): write it to a file and return a File"
             )
-        return payload
+        if buffers:
+            return self._ship(value, payload, buffers)
+        return OK, payload
+
+    def _ship(self, value: object, payload: bytes, buffers: list[memoryview]) -> tuple[int, bytes]:
+        """Put the buffers of a result into a file of memory, which lives until the manager has opened it."""
+        from flow_executors.wire.tasks import BufferRef, pack_buffers
+        from flow_executors.worker.large import write_file
+
+        try:
+            self._file, name, self._file_size = write_file(buffers)
+        except OSError:  # no memory file to be had: in band
+            return OK, _dumps(value, None)
+        hint, at, refs = f"/proc/{self._pid}/fd/{self._file}", 0, []
+        for buffer in buffers:
+            refs.append(BufferRef(name, at, buffer.nbytes, hint))
+            at += buffer.nbytes
+        return OK | BUFFERS, pack_buffers(refs) + payload
+
+    def _let_go(self) -> None:
+        """Close the file of the last result once the manager has it; a manager that is dead ends this process."""
+        from flow_executors.worker.large import await_receipt
+
+        await_receipt(self._file, self._file_size, _RECEIPT_S)
+        os.close(self._file)
+        self._file = -1
 
     def _send(self, key: int, started: int, ended: int, status: int, payload: bytes) -> None:
         """Write one frame; blocks while the pipe is full. The loop ends with the pipe's other end."""
@@ -158,17 +192,25 @@ class Worker:
             raise KeyboardInterrupt
 
 
-def _dumps(value: object) -> bytes:
+def _dumps(value: object, buffers: list[memoryview] | None) -> bytes:
+    """Pickle a value; large buffers of it go into the list, if there is one."""
+    on_buffer = None
+    if buffers is not None:
+        from flow_executors.worker.large import carried, collector
+
+        value, on_buffer = carried(value), collector(buffers)
     try:
-        data = pickle.dumps(value, 5)
+        data = pickle.dumps(value, 5, buffer_callback=on_buffer)
         if b"__main__" not in data:
             return data
     except Exception:
         pass
     import cloudpickle
 
+    if buffers is not None:
+        buffers.clear()
     try:
-        by_value: bytes = cloudpickle.dumps(value, protocol=5)
+        by_value: bytes = cloudpickle.dumps(value, protocol=5, buffer_callback=on_buffer)
     except Exception as error:
         raise SerializationError(
             f"the result of the task, of type {type(value).__name__}, cannot be pickled "
