@@ -7,8 +7,26 @@ from pathlib import Path
 
 import pytest
 
+from flow_core import Config
 from flow_core.testing.driver import Driver
 from flow_executors.testing.local_run import PATIENCE_S, make_executor, run_id_of, wait_gone
+from flow_providers.local.provider import LocalProvider
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Config]:
+    """Give a function that makes a Config of one such executor: settings, options of the provider, of the executor."""
+    monkeypatch.setenv("FLOW_JOBS_LEDGER", str(tmp_path / "jobs.ledger"))
+
+    def make(
+        settings: dict[str, object] | None = None, provider: dict[str, object] | None = None, **options: object
+    ) -> Config:
+        blocks = LocalProvider(**({"max_blocks": 1} | (provider or {})))  # type: ignore[arg-type]  # checked there
+        executor = make_executor(provider=blocks, **({"max_workers": 1} | options))
+        given: dict[str, object] = {"run_dir": str(tmp_path / "runinfo"), "strategy_period": 0.2}
+        return Config(executors=[executor], **(given | (settings or {})))  # type: ignore[arg-type]  # checked there
+
+    return make
 
 
 @pytest.fixture

@@ -211,18 +211,22 @@ def test_a_broken_connection_loses_tasks_only_after_a_second() -> None:
     assert world.departures[-1].lost
 
 
-def test_tasks_lost_at_the_end_of_their_block_are_lost_to_walltime() -> None:
+def test_of_tasks_lost_at_the_end_of_their_block_those_that_ran_for_most_of_it_are_lost_to_walltime() -> None:
     world = World()
     short = node()
     short.offer = replace(short.offer, ends_at_ns=int((world.now + 60) * 1e9))
     world.join(short)
-    world.submit(1)
+    world.submit(1, 2, 3)
+    starts = (int((world.now + 1) * 1e9), int((world.now + 40) * 1e9))
+    world.core.from_peer(short.peer, "", frames.pack_beat(frames.Beat(1, 0, 0, (1, 2), starts, (0, 1))), world.now)
     world.now += 57
     world.core.disconnected(short.peer, world.now)
     world.now += 1.5
     world.core.tick(world.now)
-    losses = [message for message in world.core.up if message[0] == Kind.RESULTS]
-    assert b"WALLTIME" in bytes(losses[0])
+    batches = [frames.unpack_results(message) for message in world.core.up if message[0] == Kind.RESULTS]
+    lost = {batch.keys: bytes(batch.body) for batch in batches}
+    assert b"MANAGER" in lost[2, 3]
+    assert b"WALLTIME" in lost[1,]
     world.turn()
 
 

@@ -270,6 +270,14 @@ def test_a_task_for_which_the_block_has_not_time_enough_left_is_given_back_inste
     assert [key for _, key, _ in core.take_effects().returned] == [2]
 
 
+def test_of_what_a_worker_holds_only_the_first_has_run():
+    core = manager(slots=1)
+    quick(core)
+    core.accept(0, tasks(1, 2))
+    core.assign(5.0)
+    assert core.running_for(8.0) == [(1, 3.0), (2, 0.0)]
+
+
 def test_a_start_is_told_once_after_it_has_lasted():
     core = manager(slots=1)
     core.accept(0, tasks(1))

@@ -206,7 +206,8 @@ class Launcher:
         rare = task.more()
         willing = tuple(executor for executor in executors if executor.label not in rare.refused_by)
         if not willing:
-            raise rare.refused or ExecutorError(f"{task}: no executor can run it")
+            error = rare.refused or ExecutorError(f"{task}: no executor can run it")
+            raise error.with_traceback(None)  # one error may be that of thousands of tasks
         return willing
 
     def _chosen(self, task: Task, executors: tuple[Executor, ...]) -> Executor:

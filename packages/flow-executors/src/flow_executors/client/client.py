@@ -228,7 +228,7 @@ class Client:
 
     def _check(self) -> None:
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(None)  # else it grows with each task
 
     def _too_late(self, key: TryKey) -> None:
         """The executor ended while a task came in: take it back, or leave it to whoever reported all."""

@@ -47,7 +47,9 @@ from flow_executors.wire.single import Result, one_result
 
 _READS = 8
 _EXIT_WAIT_S = 1.0
-_RESTARTS = 5
+_FRUITLESS = 5
+"""Interchanges that may die one after another without a single result."""
+_RESTARTS = 50
 _RESTARTS_WITHIN_S = 60.0
 
 
@@ -105,6 +107,7 @@ class Receiver:
         self._reclaim: Reclaim | None = None
         self._heard = 0.0
         self._deaths: deque[float] = deque(maxlen=_RESTARTS)
+        self._fruitless = 0
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"flow-{directory.label}-receiver", daemon=True)
         self._handlers: dict[int, Callable[[Buffer], None]] = {
@@ -240,6 +243,7 @@ class Receiver:
         if self._reclaim is not None:
             self._reclaim.finished(keys)
         self._forget(keys)
+        self._fruitless = 0
         self._listener.finished(outcomes)
         self._handoff.forget_blobs()
 
@@ -330,10 +334,11 @@ class Receiver:
         self._logger.error("the interchange ended unexpectedly (%s)%s", _manner(code), f": {tail}" if tail else "")
         now = time.monotonic()
         self._deaths.append(now)
-        if len(self._deaths) == _RESTARTS and now - self._deaths[0] < _RESTARTS_WITHIN_S:
-            self._break(
-                f"its interchange died {_RESTARTS} times within {_RESTARTS_WITHIN_S:g} s ({_manner(code)})", tail
-            )
+        self._fruitless += 1
+        often = len(self._deaths) == _RESTARTS and now - self._deaths[0] < _RESTARTS_WITHIN_S
+        if often or self._fruitless >= _FRUITLESS:
+            count = f"{_RESTARTS} times within {_RESTARTS_WITHIN_S:g} s" if often else f"{_FRUITLESS} times in a row"
+            self._break(f"its interchange died {count} ({_manner(code)})", tail)
             return
         try:
             self._use(self._start(incarnation.number + 1))

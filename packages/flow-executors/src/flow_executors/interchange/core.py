@@ -64,6 +64,8 @@ _ACK_EVERY = 32
 _REMEMBERED = 4096
 _ASK_EVERY_S = 1.0
 _END_OF_BLOCK_NS = 5_000_000_000
+_MOST = 0.8
+"""Of a block's life: a task that used more of it would not end in another block either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,6 +416,8 @@ class Core:
         beat = unpack_beat(message)
         self.down.append((manager.peer, pack_beat(Beat(0, self.desk.time_ns(), 0))))
         if beat.keys and beat.manager == manager.number:
+            held = [pair for pair in zip(beat.keys, beat.starts, strict=True) if manager.has(pair[0])]
+            manager.started.update((key, start + beat.offset_ns) for key, start in held)
             started = bytearray(message)
             started[0] = Kind.STARTED
             self.up.append(started)
@@ -455,18 +459,25 @@ class Core:
         offer = manager.offer
         text = f"the manager {offer.manager_id} of block {offer.block} on {offer.node} is lost: {reason}"
         if keys:
-            loss = Loss(self._kind_of_loss(manager), reason=text)
-            self.desk.report(keys, Verdict.LOST, pack_loss(loss), manager.number)
+            exceeding = self._exceeding(manager)
+            for kind, some in (
+                (LossKind.MANAGER, [key for key in keys if key not in exceeding]),
+                (LossKind.WALLTIME, exceeding),
+            ):
+                if some:
+                    self.desk.report(some, Verdict.LOST, pack_loss(Loss(kind, reason=text)), manager.number)
         self._gone[offer.manager_id] = reason
         while len(self._gone) > _REMEMBERED:
             del self._gone[next(iter(self._gone))]
         self._depart(manager, reason, lost=True)
 
-    def _kind_of_loss(self, manager: Manager) -> LossKind:
-        """Tell the end of a block's time from the death of a manager before it."""
-        ends = manager.offer.ends_at_ns
-        late = ends and self.desk.time_ns() >= ends - _END_OF_BLOCK_NS
-        return LossKind.WALLTIME if late else LossKind.MANAGER
+    def _exceeding(self, manager: Manager) -> list[int]:
+        """Return the tasks that ran for most of their block's life, if that is over: not a death before its time."""
+        now, ends = self.desk.time_ns(), manager.offer.ends_at_ns
+        if not ends or now < ends - _END_OF_BLOCK_NS:
+            return []
+        most_ns = _MOST * manager.life_s * 1e9
+        return sorted(key for key, started in manager.started.items() if now - started > most_ns)
 
     def _depart(self, manager: Manager, reason: str, lost: bool) -> None:
         self.pool.remove(manager)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from flow_executors.manager.demand import Capacity, Demand
@@ -63,6 +63,7 @@ class Manager:
         recalling: A RECALL is out.
         reserved_for: Number of the shape for which it is kept free, and the rank of the task that waits for it.
         life_s: Time that its block had left when it first came; infinite where not known.
+        started: When tasks that it runs for longer were started, as far as it told (ns UTC).
         profile: Managers like this one.
         was_free: Its free slots when it was last settled.
         cut_off_at: Since when its connection is gone; None while connected.
@@ -93,6 +94,7 @@ class Manager:
     life_s: float = math.inf
     profile: Profile | None = None
     was_free: int = 0
+    started: dict[int, int] = field(default_factory=dict)
 
     @property
     def free_slots(self) -> int:
@@ -139,8 +141,15 @@ class Manager:
         self.special_memory_mb += demand.memory_mb
         self.special_gpus += demand.gpus
 
-    def drop(self, keys: Iterable[int]) -> int:
+    def has(self, key: int) -> bool:
+        """Whether a task is here."""
+        return key in self.out or key in self.special
+
+    def drop(self, keys: Sequence[int] | set[int]) -> int:
         """Tasks are no longer here; return how many were."""
+        if self.started:
+            for key in keys:
+                self.started.pop(key, None)
         before = len(self.out)
         self.out.difference_update(keys)
         count = before - len(self.out)

@@ -470,6 +470,14 @@ class ManagerCore:
             keys += worker.held
         return keys
 
+    def running_for(self, now: float) -> list[tuple[int, float]]:
+        """Return (key, seconds) of all that workers hold; what comes after the first has not run yet."""
+        return [
+            (key, now - worker.since if place == 0 else 0.0)
+            for worker in self.workers.values()
+            for place, key in enumerate(worker.held)
+        ]
+
     def running(self) -> Mapping[int, int]:
         """Return pid -> key of what runs, as far as known."""
         return {worker.pid: next(iter(worker.held)) for worker in self.workers.values() if worker.held}

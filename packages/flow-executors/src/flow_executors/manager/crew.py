@@ -7,11 +7,13 @@ with the number of workers.
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from flow_core.errors import ExecutorError
 from flow_core.remote.faults import point
 from flow_executors.manager import sessions
 from flow_executors.manager.core import Handout
@@ -22,6 +24,8 @@ from flow_executors.manager.shipments import Shipments
 from flow_executors.wire.results import BUFFERS
 from flow_executors.worker.frames import NEED, PACKET, READY
 
+_FILES = 48
+_FILES_A_WORKER = 4
 Outfit = Callable[[int], tuple[dict[str, str], Sequence[int]]]
 """rank -> (environment, CPUs)"""
 
@@ -171,12 +175,20 @@ class Crew:
         return self._nursery.close(timeout_s)
 
 
-def raise_file_limit() -> None:
-    """Allow this process, and its workers no less, as many descriptors as the system lets it have."""
-    import resource
+def raise_file_limit(workers: int) -> None:
+    """Allow this process, and its workers no less, as many descriptors as the system lets it have.
 
+    Raises:
+        ExecutorError: they are too few for so many workers.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
+    needed = _FILES + _FILES_A_WORKER * workers
+    if 0 <= hard < needed:
+        raise ExecutorError(
+            f"Too many open files: {workers} workers need {needed} descriptors, this node allows {hard}: raise the "
+            "hard limit (ulimit -Hn, limits.conf), or lower max_workers"
+        )
+    if soft != hard:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         except (OSError, ValueError):

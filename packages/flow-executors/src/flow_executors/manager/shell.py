@@ -60,6 +60,8 @@ _COALESCE_S = 200e-6
 _STARTS_EVERY_S = 1.0
 _LAST_WORDS_S = 2.0
 _HOUR_S = 3600.0
+_MOST = 0.8
+"""Of a block's life: who used more of it would not end in another one either."""
 
 log = logging.getLogger("flow.manager")
 
@@ -161,14 +163,17 @@ class Manager:
         if self._leaving is None:
             self._leaving = leaving
 
-    def block_ends(self, kind: LossKind, reason: str) -> None:
+    def block_ends(self, walltime_s: float, reason: str) -> None:
         """The block is being ended: give back what has not started, report what runs as lost, and leave.
 
+        Where it ends by its walltime (0: it does not), tasks that ran for most of it are lost to that.
         Not to be called by a signal handler.
         """
         self._drain()
-        self._hand_out(time.monotonic())
-        for key in self._core.held():
+        now = time.monotonic()
+        self._hand_out(now)
+        for key, ran_s in self._core.running_for(now):
+            kind = LossKind.WALLTIME if walltime_s and ran_s > _MOST * walltime_s else LossKind.BLOCK
             self._outbox.add(key, *interrupted_outcome(kind, reason))
         self.leave(Leaving(ExitCode.DONE, reason))
 

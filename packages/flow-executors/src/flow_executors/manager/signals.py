@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from flow_core.interfaces.outcome import LossKind
+from flow_executors.manager.lifetime import Lifetime
 from flow_executors.manager.shell import Leaving, Manager
 from flow_executors.wire.control import ExitCode
 
@@ -17,10 +17,10 @@ _LATE = 0.9
 class SignalPipe:
     """Catches the signals by which schedulers and users end a job. Main thread only."""
 
-    def __init__(self, walltime_s: float = 0.0) -> None:
-        """``walltime_s`` is how long the block lasts, 0 where not known: a late SIGTERM is then its end."""
-        self._walltime_s = walltime_s
-        self._started = time.monotonic()
+    def __init__(self, block: Lifetime) -> None:
+        """A SIGTERM late in the block's life is its end."""
+        self._walltime_s = block.walltime_s
+        self._started = time.monotonic() - block.age_s
         self._read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         for signum in _ENDING:
             signal.signal(signum, lambda *_: None)
@@ -38,8 +38,7 @@ class SignalPipe:
             return
         if signal.SIGTERM in came or signal.SIGHUP in came:
             name = "SIGTERM" if signal.SIGTERM in came else "SIGHUP"
-            late = self._walltime_s and time.monotonic() - self._started > _LATE * self._walltime_s
-            kind = LossKind.WALLTIME if late else LossKind.BLOCK
-            manager.block_ends(kind, f"its block was ended (the manager received {name})")
+            late = bool(self._walltime_s) and time.monotonic() - self._started > _LATE * self._walltime_s
+            manager.block_ends(self._walltime_s if late else 0.0, f"its block was ended (the manager received {name})")
         elif signal.SIGINT in came:
             manager.leave(Leaving(ExitCode.DONE, "it was interrupted (SIGINT)", 1))

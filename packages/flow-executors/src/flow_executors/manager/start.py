@@ -8,13 +8,13 @@ import platform
 import socket
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import NoReturn
 
 from flow_core.errors import FlowError
 from flow_executors import __version__
-from flow_executors.host import host_id
-from flow_executors.manager import pinning, resources
+from flow_executors.manager import lifetime, pinning, resources
 from flow_executors.manager.blobs import Blobs
 from flow_executors.manager.contact import Contact
 from flow_executors.manager.core import ManagerCore
@@ -46,6 +46,9 @@ def main(nursery: Nursery, kind: type[Manager] = Manager) -> NoReturn:
         status = _run(options, nursery, kind)
     except FlowError as error:
         print(f"flow manager of block {options.block}: {error}", file=sys.stderr)  # noqa: T201 - the job's own stderr
+    except Exception:
+        log.exception("the manager failed")
+        traceback.print_exc()
     finally:
         logging.shutdown()
         sys.stderr.flush()
@@ -55,7 +58,6 @@ def main(nursery: Nursery, kind: type[Manager] = Manager) -> NoReturn:
 def _run(options: ManagerOptions, nursery: Nursery, kind: type[Manager]) -> int:
     set_name("flow-manager")
     become_subreaper()  # of a nursery that dies
-    raise_file_limit()
     secret = _secret()
     manager_id = f"{options.block}.{socket.gethostname()}.{os.getpid()}"
     log_dir = _open_log(options, manager_id)
@@ -68,6 +70,8 @@ def _run(options: ManagerOptions, nursery: Nursery, kind: type[Manager]) -> int:
         max_workers=options.max_workers,
         accelerators=len(entries) if entries else None,
     )
+    raise_file_limit(workers)
+    block = lifetime.look(options.walltime)
     capacity = Capacity(
         workers,
         options.cores_per_worker,
@@ -96,15 +100,15 @@ def _run(options: ManagerOptions, nursery: Nursery, kind: type[Manager]) -> int:
         core=ManagerCore(
             capacity,
             None if options.prefetch_capacity < 0 else options.prefetch_capacity,
-            now + options.walltime if options.walltime else None,
+            now + block.left_s if block.walltime_s else None,
         ),
         contact=Contact(options.heartbeat_period, options.heartbeat_threshold, now),
         blobs=blobs,
-        offer=_offer(options, node, capacity, manager_id),
+        offer=_offer(options, node, capacity, manager_id, block),
         run_id=options.run_id,
         sampling=sampling,
         drain_at=now + options.drain_period if options.drain_period > 0 else None,
-        signals=SignalPipe(options.walltime),
+        signals=SignalPipe(block),
     )
     leaving = manager.run()
     line.close(_LINGER_S if leaving.code is ExitCode.DONE else 0.5)
@@ -175,7 +179,9 @@ def _outfit(options: ManagerOptions, workers: int, entries: tuple[str, ...]) -> 
     return outfit
 
 
-def _offer(options: ManagerOptions, node: resources.Node, capacity: Capacity, manager_id: str) -> Registration:
+def _offer(
+    options: ManagerOptions, node: resources.Node, capacity: Capacity, manager_id: str, block: lifetime.Lifetime
+) -> Registration:
     return Registration(
         manager_id=manager_id,
         block=options.block,
@@ -189,6 +195,15 @@ def _offer(options: ManagerOptions, node: resources.Node, capacity: Capacity, ma
         memory_bytes=node.memory_total,
         python=platform.python_version(),
         software=__version__,
-        host_id=host_id(),
-        ends_at_ns=time.time_ns() + int(options.walltime * 1e9) if options.walltime else 0,
+        host_id=_host_id(),
+        ends_at_ns=time.time_ns() + int(block.left_s * 1e9) if block.walltime_s else 0,
     )
+
+
+def _host_id() -> str:
+    """Return what two processes share exactly if they see the same files in memory."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}.{os.stat('/proc/self/ns/pid').st_ino}.{os.getuid()}"
+    except OSError:
+        return ""
