@@ -36,7 +36,6 @@ from flow_providers.walltime import walltime_seconds
 
 _BATCH = 1000  # ids in one command
 _SUBMIT_TRIES = 3
-_PAUSE_S = 1.0
 
 
 class ClusterProvider(ExecutionProvider):
@@ -52,6 +51,8 @@ class ClusterProvider(ExecutionProvider):
     """Longest job name the scheduler takes."""
     fresh_s: float = 1.0
     """Schedulers do not like to be asked often: seconds for which an answer holds."""
+    pause_s: float = 1.0
+    """Seconds before a submission is tried again when the scheduler was away."""
     missing_after_s: float = 60.0
     """Seconds after which a job that neither the queue nor the history knows counts as MISSING."""
 
@@ -255,7 +256,7 @@ class ClusterProvider(ExecutionProvider):
                 return self._found(job, f"the scheduler's answer has no job id: {words(result)}")
             if not self.is_away(result) or turn == _SUBMIT_TRIES - 1:
                 break
-            time.sleep(_PAUSE_S)
+            time.sleep(self.pause_s)
         raise SubmitException(f"{self.label} refused job {job.stem} ({job.script}): {words(result)}")
 
     def _found(self, job: JobFiles, why: str) -> str:
