@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -60,9 +61,11 @@ def test_a_star_import_does_not_hide_the_builtin_map() -> None:
     assert {"python_app", "bash_app", "App", "Config", "load"} <= names.keys()
 
 
-def test_its_modules_need_no_import_of_their_own() -> None:
+def test_its_modules_need_no_import_of_their_own(tmp_path: Path) -> None:
     code = "import flow; print(flow.errors.DependencyError.__name__, flow.utils.get_all_checkpoints())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=50, check=True
+    )
     assert done.stdout.split() == ["DependencyError", "[]"]
 
 
