@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from flow_core.errors import FlowError
 from flow_executors import __version__
+from flow_executors.host import host_id
 from flow_executors.manager import lifetime, pinning, resources
 from flow_executors.manager.blobs import Blobs
 from flow_executors.manager.contact import Contact
@@ -195,15 +196,6 @@ def _offer(
         memory_bytes=node.memory_total,
         python=platform.python_version(),
         software=__version__,
-        host_id=_host_id(),
+        host_id=host_id(),
         ends_at_ns=time.time_ns() + int(block.left_s * 1e9) if block.walltime_s else 0,
     )
-
-
-def _host_id() -> str:
-    """Return what two processes share exactly if they see the same files in memory."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}.{os.stat('/proc/self/ns/pid').st_ino}.{os.getuid()}"
-    except OSError:
-        return ""
