@@ -49,7 +49,7 @@ def hosts() -> Iterator[dict[str, str]]:
     """Two hosts with networks of their own, reached by ssh with a key."""
     pytest.importorskip("paramiko")
     if os.getuid() != 0:
-        pytest.skip("hosts with networks of their own need root")
+        missing("hosts: networks of their own need root")
     with service("hosts", "sshd") as variables:
         yield variables
 
