@@ -65,22 +65,23 @@ def main() -> None:
     options = parser.parse_args()
     size, rounds = options.mb * 1_000_000, options.rounds
     array, data = np.ones(size // 8), bytes(size)
-    executor = HighThroughputExecutor(
-        max_workers=2, provider=LocalProvider(init_blocks=1, min_blocks=1, max_blocks=1)
-    )
+    executor = HighThroughputExecutor(max_workers=2, provider=LocalProvider(init_blocks=1, min_blocks=1, max_blocks=1))
     table: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as directory, ProcessPoolExecutor(2) as pool:
-        with flow.load(Config(executors=[executor], run_dir=directory)):
-            apps = {function: flow.python_app(function) for function in (take, make_array, make_bytes)}
-            for name, function, argument in (
-                ("array as argument", take, array),
-                ("array as result", make_array, size),
-                ("bytes as argument", take, data),
-                ("bytes as result", make_bytes, size),
-            ):
-                ours = rate(lambda app=apps[function], given=argument: app(given).result(), size, rounds)
-                theirs = rate(lambda f=function, given=argument: pool.submit(f, given).result(), size, rounds)
-                table[name] = [ours, theirs]
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        ProcessPoolExecutor(2) as pool,
+        flow.load(Config(executors=[executor], run_dir=directory)),
+    ):
+        apps = {function: flow.python_app(function) for function in (take, make_array, make_bytes)}
+        for name, function, argument in (
+            ("array as argument", take, array),
+            ("array as result", make_array, size),
+            ("bytes as argument", take, data),
+            ("bytes as result", make_bytes, size),
+        ):
+            ours = rate(lambda app=apps[function], given=argument: app(given).result(), size, rounds)
+            theirs = rate(lambda f=function, given=argument: pool.submit(f, given).result(), size, rounds)
+            table[name] = [ours, theirs]
     print(f"{options.mb} MB, medians of {rounds}: GB/s")
     print(f"{'':20s} {'flow':>7s} {'ppe':>7s} {'x':>6s}")
     for name, (ours, theirs) in table.items():

@@ -10,10 +10,12 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 
 from flow_core.errors import ExecutorBroken, ExecutorClosed, ExecutorError, SerializationError
 from flow_core.interfaces.call import Call, TryKey
 from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, TryListener, Verdict
+from flow_executors.client.counters import Counters
 from flow_executors.client.directory import Directory
 from flow_executors.client.handoff import Handoff
 from flow_executors.client.incarnation import Incarnation, Site
@@ -302,6 +304,11 @@ class Client:
     def credit(self) -> Credit:
         """Slots and managers that are connected."""
         return self._receiver.credit
+
+    @property
+    def counters(self) -> Counters:
+        """What passed between here and the interchange so far."""
+        return replace(self._handoff.counters)
 
     @property
     def outstanding(self) -> int:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from flow_executors.client.counters import Counters
 from flow_executors.client.queue import TaskQueues
 from flow_executors.serialize.functions import Functions
 from flow_executors.wire.frames import pack_blob, pack_spec
@@ -29,6 +30,7 @@ class Handoff:
         self.queues = queues
         self.lock = threading.Lock()
         self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.counters = Counters()
         self._functions = functions
         self._sent_blobs: set[bytes] = set()
         self._sent_specs: set[int] = set()
@@ -131,6 +133,8 @@ class Handoff:
     def _write(self, messages: list[Buffer]) -> None:
         if self._writer is None:
             return
+        self.counters.messages_out += len(messages)
+        self.counters.bytes_out += sum(map(len, messages))
         try:
             self._writer.write(messages)
         except OSError:

@@ -164,7 +164,9 @@ class Receiver:
         while not reader.closed:
             if congested is not (congested := self._handoff.congested):
                 poller.register(link, select.POLLIN | select.POLLOUT if congested else select.POLLIN)
-            for descriptor, _ in poller.poll(self._timeout_ms()):
+            ready = poller.poll(self._timeout_ms())
+            self._handoff.counters.wakeups += 1
+            for descriptor, _ in ready:
                 if descriptor == wake:
                     self._handoff.on_wake()
                 else:
@@ -189,6 +191,9 @@ class Receiver:
                 reader.closed = True
                 return
             self._heard = time.monotonic()
+            counters = self._handoff.counters
+            counters.messages_in += len(messages)
+            counters.bytes_in += sum(map(len, messages))
             for message in messages:
                 self._take(message)
             if not reader.more:
