@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,6 +92,7 @@ def test_no_task_is_lost_while_processes_are_killed(tmp_path: Path, monkeypatch:
         strategy="simple",
         strategy_period=0.5,
     )
+    files_before = _open_files()
     children_before = {process.pid for process in psutil.Process().children(recursive=True)}
     with flow.load(config) as kernel:
         assert square(3).result(timeout=60) == 9
@@ -116,6 +118,19 @@ def test_no_task_is_lost_while_processes_are_killed(tmp_path: Path, monkeypatch:
         lambda: {process.pid for process in psutil.Process().children(recursive=True)} <= children_before,
         "child processes are left",
     )
+    _ends(lambda: not _open_files() - files_before, "descriptors, memory files or sockets are left")
+
+
+def _open_files() -> Counter[str]:
+    """Return what this process has open, by kind: memory files, sockets, pipes, and files by name."""
+    found: Counter[str] = Counter()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            target = os.readlink(entry)
+            kind = target.partition(":[")[0]
+            if str(entry) not in target and not target.startswith(("/proc", "/dev", "/tmp/.", "pipe:")):
+                found[kind] += 1
+    return found
 
 
 def _ends(condition: Callable[[], bool], complaint: str, timeout_s: float = 20.0) -> None:
