@@ -60,15 +60,12 @@ def large(size):
     return bytes(size)
 
 
-@pytest.mark.parametrize(
-    ("how", "said"), [("kill", "often: the node ran out of memory"), ("exit", "exited with code 7")]
-)
-def test_a_task_whose_worker_is_killed_is_retried_and_then_named(config, tmp_path, how, said):
+def test_a_task_whose_worker_is_killed_is_retried_and_then_named(config, tmp_path):
     with flow.load(config({"infrastructure_retries": 1})):
-        error = end_worker(how, str(tmp_path / "out")).exception(timeout=40)
+        error = end_worker("kill", str(tmp_path / "out")).exception(timeout=40)
         assert isinstance(error, WorkerLost)
         assert "the last words" in str(error)
-        assert said in str(error)
+        assert "often: the node ran out of memory" in str(error)
         assert "end_worker" in str(error)
         assert double(2).result(timeout=40) == 4
     assert len((tmp_path / "out").read_text().split()) == 2
@@ -141,14 +138,11 @@ except Exception as error:
 """
 
 
-@pytest.mark.parametrize("limit", [64, 18])
-def test_few_file_descriptors_are_enough_or_named(tmp_path, limit):
-    command = [sys.executable, "-c", _FEW_FILES, str(tmp_path / f"few-{limit}"), str(limit)]
+def test_too_few_file_descriptors_are_named(tmp_path):
+    command = [sys.executable, "-c", _FEW_FILES, str(tmp_path / "few"), "18"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=55, check=False)
-    assert "value 8" in done.stdout or "Too many open files" in done.stdout + done.stderr, done
-    wait_gone(f"test-few-{limit}")
-    if limit == 64:
-        assert "value 8" in done.stdout
+    assert "Too many open files" in done.stdout + done.stderr, done
+    wait_gone("test-few")
 
 
 @python_app
@@ -165,7 +159,7 @@ def test_a_long_task_goes_on_and_runs_once_though_the_interchange_is_killed_twic
     kernel = flow.load(config())
     try:
         mark = tmp_path / "mark"
-        future: AppFuture[object] = slow_mark(str(mark), 3.0)
+        future: AppFuture[object] = slow_mark(str(mark), 1.5)
         wait_until(mark.exists, "the task did not start")
         for _ in range(2):
             pids = [pid for pid, words in processes_of(kernel.run_id).items() if "interchange" in words]
@@ -176,7 +170,7 @@ def test_a_long_task_goes_on_and_runs_once_though_the_interchange_is_killed_twic
                 ),
                 "no new interchange",
             )
-        assert future.result(timeout=40) == 3.0
+        assert future.result(timeout=40) == 1.5
         assert mark.read_text() == "x"
     finally:
         kernel.cleanup()
