@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 
-import pytest
-
 import flow_core as flow
 from flow_core import AppFuture, python_app
 from flow_core.errors import (
