@@ -107,12 +107,14 @@ def test_a_hundred_thousand_malformed_messages_of_a_manager_change_nothing(drive
     assert isinstance(executor, HighThroughputExecutor)
     assert executor._pilot is not None
     secret = BlockSecret.from_bytes(executor._pilot.order("mad").secrets[0][1])
+    driver.outcome(driver.submit(calls.nothing))  # it goes the way of the new key, after it: the key is known now
     chance = random.Random(5)
     before = _resident(interchange_pid(driver))
     context = zmq.Context()
     try:
         mad = context.socket(zmq.DEALER)
         mad.linger = 0
+        mad.sndtimeo = 20_000
         mad.curve_publickey, mad.curve_secretkey = secret.pair.public, secret.pair.secret
         mad.curve_serverkey = secret.server_public
         mad.connect(f"tcp://127.0.0.1:{_port(driver)}")

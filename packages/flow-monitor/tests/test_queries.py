@@ -260,5 +260,8 @@ class _Refusing:
 
         raise sqlite3.OperationalError("unable to open database file")
 
+    def create_function(self, *_: object, **__: object) -> None:
+        """What SQLAlchemy does with every new connection."""
+
     def close(self) -> None:
         self._connection.close()  # type: ignore[attr-defined] # a connection of sqlite3
