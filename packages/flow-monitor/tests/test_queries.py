@@ -241,7 +241,9 @@ def test_a_closed_database_in_a_directory_that_cannot_be_written_is_read(
     def no_shared_memory(uri: str) -> object:
         asked.append(uri)
         if "immutable" not in uri:  # what SQLite says where it may not make the -shm file
-            raise sqlite3.OperationalError("unable to open database file")
+            error = sqlite3.OperationalError("unable to open database file")
+            error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+            raise error
         return opened(uri)
 
     monkeypatch.setattr(module, "_open", no_shared_memory)

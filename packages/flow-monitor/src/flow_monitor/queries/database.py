@@ -26,6 +26,7 @@ from flow_monitor.schema.version import check_readable
 
 _LOCK_WAIT_S = 2.0
 _SQLITE_HEAD = b"SQLite format 3\x00"
+_SIDE_FILES_REFUSED = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 
 
 class Database:
@@ -145,7 +146,11 @@ def _connect_read_only(path: Path) -> sqlite3.Connection:
     quoted = quote(os.path.abspath(path))
     try:
         return _open(f"file:{quoted}?mode=ro")
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
+        # Only where a WAL database cannot have its side files made: a lock is somebody writing, and
+        # ``immutable`` would read through it.
+        if error.sqlite_errorcode & 0xFF not in _SIDE_FILES_REFUSED:
+            raise
         wal = Path(f"{path}-wal")
         if wal.exists() and wal.stat().st_size:
             raise
