@@ -8,7 +8,6 @@ apt-get update -qq || true
 failed=()
 for script in *.sh; do
   [ "$script" = install.sh ] && continue
-  grep -q 'install)' "$script" || continue
   began=$SECONDS
   if bash "$script" install >"/tmp/flow-install-$$.log" 2>&1; then
     echo "installed: ${script%.sh} ($((SECONDS - began)) s)"
