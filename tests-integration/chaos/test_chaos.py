@@ -22,7 +22,7 @@ from flow.providers import LocalProvider
 
 SECONDS = float(os.environ.get("FLOW_CHAOS_SECONDS", "20"))
 SEED = int(os.environ.get("FLOW_CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
-IN_FLIGHT = 300
+IN_FLIGHT = int(os.environ.get("FLOW_CHAOS_IN_FLIGHT", "300"))
 
 
 @python_app
@@ -75,7 +75,7 @@ def call(x: int) -> tuple[AppFuture[object], object]:
 @pytest.mark.chaos
 @pytest.mark.timeout(SECONDS + 240)
 def test_no_task_is_lost_while_processes_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    print(f"FLOW_CHAOS_SEED={SEED} FLOW_CHAOS_SECONDS={SECONDS:g}")
+    print(f"FLOW_CHAOS_SEED={SEED} FLOW_CHAOS_SECONDS={SECONDS:g} FLOW_CHAOS_IN_FLIGHT={IN_FLIGHT}")
     monkeypatch.chdir(tmp_path)
     config = Config(
         executors=[

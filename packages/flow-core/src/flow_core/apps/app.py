@@ -112,7 +112,8 @@ class AppBase(Generic[P, R]):
         options = self._options
         if not (self._plain and self._watched.isdisjoint(kwargs)):
             args, kwargs, options = self._parameters.read(args, kwargs, options, self._walltime, self._resources)
-        return cast("AppFuture[R]", kernel.submit_call(self._definition, args, kwargs, options))
+        # not cast(), which is a call: the module of the active kernel is below apps and cannot name AppFuture
+        return kernel.submit_call(self._definition, args, kwargs, options)  # type: ignore[return-value]
 
     @overload
     def __get__(self, instance: None, owner: type | None = None) -> Self: ...

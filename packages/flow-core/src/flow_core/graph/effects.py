@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,8 +16,11 @@ Failure = tuple[str, BaseException]
 """Who failed, and with what."""
 
 
-class Effect(Enum):
-    """What the shell must do. Each effect is a tuple of its kind, its task and one more thing or None."""
+class Effect(IntEnum):
+    """What the shell must do. Each effect is a tuple of its kind, its task and one more thing or None.
+
+    An int, since it is looked up for each: the hash of a plain member is a call of Python.
+    """
 
     PREPARE = auto()
     """Put results into the arguments; make the key of a cached call (``keyed``) or else PLACE it."""

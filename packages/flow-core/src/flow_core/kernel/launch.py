@@ -102,10 +102,11 @@ class Launcher:
                 except Exception as error:
                     self._reactor.post(self._core.failed, (task, error))
                 done += 1
-            self._store(results)
-            results = []
-        finally:
+            if results:
+                self._store(results)
+        except BaseException:
             effects[:done] = [(Effect.PUBLISH, task, value) for task, value in results]
+            raise
 
     # -- before the first try
 

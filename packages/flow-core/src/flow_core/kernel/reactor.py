@@ -147,17 +147,14 @@ class Reactor:
     def _drain(self) -> None:
         """Handle the inbox; the lock is held."""
         self._owner = threading.get_ident()
-        take = self._inbox.popleft
-        try:
-            while True:
-                handler, given = take()
-                try:
-                    handler(given)
-                except Exception:
-                    self.bugs += 1
-                    self._logger.exception("An event could not be handled; this is a bug of Flow")
-        except IndexError:
-            return
+        inbox = self._inbox
+        while inbox:  # nobody else takes from it, so what is seen is there
+            handler, given = inbox.popleft()
+            try:
+                handler(given)
+            except Exception:
+                self.bugs += 1
+                self._logger.exception("An event could not be handled; this is a bug of Flow")
 
     def _take(self, ended: list[Task], callbacks: list[Future[Any]]) -> Effects:
         """Take the graph's effects and settle the futures of what ended; the lock is held."""

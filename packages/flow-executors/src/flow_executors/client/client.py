@@ -21,9 +21,7 @@ from flow_executors.client.handoff import Handoff
 from flow_executors.client.incarnation import Incarnation, Site
 from flow_executors.client.queue import TaskQueues
 from flow_executors.client.receiver import Hooks, Receiver
-from flow_executors.serialize.arguments import pack_arguments
-from flow_executors.serialize.buffers import BufferStore, Large
-from flow_executors.serialize.functions import Functions
+from flow_executors.serialize.records import Records
 from flow_executors.wire.frames import (
     Command,
     Credit,
@@ -35,7 +33,6 @@ from flow_executors.wire.frames import (
     pack_command,
     pack_exit,
     pack_keys,
-    pack_record,
 )
 
 _COMMAND_TIMEOUT_S = 10.0
@@ -53,14 +50,13 @@ class Client:
         logger: logging.Logger,
         software: str,
     ) -> None:
-        self.functions = Functions()
+        self.records = Records()
         self.queues = TaskQueues()
-        self.buffers = BufferStore()
         self.directory = Directory(site.label)
         self._site = site
         self._listener = listener
         self._admitted: list[tuple[str, str]] = []
-        self._handoff = Handoff(self.queues, self.functions)
+        self._handoff = Handoff(self.queues, self.records.functions)
         self._numbers = itertools.count(1)
         self._error: ExecutorError | None = ExecutorClosed(f"the executor {site.label} is not started")
         self._owner = hooks
@@ -74,8 +70,8 @@ class Client:
             site.heartbeat_threshold_s,
             site.patience_s,
             logger,
-            self._blob,
-            self.buffers,
+            self.records.blob,
+            self.records.buffers,
         )
 
     # -- start and end
@@ -131,7 +127,7 @@ class Client:
             forced.append(f"the receiver thread of {label} did not end")
         self._report_rest()
         self._handoff.close()
-        self.buffers.clear()
+        self.records.buffers.clear()
         return forced
 
     def _withdraw_all(self) -> None:
@@ -176,7 +172,7 @@ class Client:
         self._error = error
         with self._handoff.lock:
             unsent, sent = self.queues.clear()
-        self.buffers.clear()
+        self.records.buffers.clear()
         loss = Loss(kind, Place(self._site.label), reason=str(error))
         never = sent if not self.directory.managers and kind is LossKind.BLOCK else []
         outcomes = [Outcome(TryKey(key), Verdict.REFUSED, None, error) for key in [*unsent, *never]]
@@ -204,7 +200,7 @@ class Client:
             with self._handoff.lock:
                 class_id = queues.new_class(call.spec)
         try:
-            record = self._record(key, class_id, call)
+            _, record = self.records.pack(key, class_id, call)
         except SerializationError as error:
             self._post([Outcome(key, Verdict.REFUSED, None, error)])
             return
@@ -212,21 +208,6 @@ class Client:
         if self._error is not None:
             self._too_late(key)
         self._handoff.submitted(class_id, waiting)
-
-    def _record(self, key: TryKey, class_id: int, call: Call) -> bytes:
-        digest, large = self.functions.digest(call.func), Large()
-        if self.buffers.full:
-            return pack_record(digest, key, class_id, pack_arguments(call))
-        payload = pack_arguments(call, large)
-        if not large.buffers:
-            return pack_record(digest, key, class_id, payload)
-        try:
-            return pack_record(digest, key, class_id, payload, self.buffers.keep(key, large.buffers))
-        except OSError:  # no memory file to be had: in band
-            return pack_record(digest, key, class_id, pack_arguments(call))
-
-    def _blob(self, digest: bytes) -> bytes | None:
-        return self.functions.blob(digest) or self.buffers.blob(digest)
 
     def _check(self) -> None:
         if self._error is not None:
@@ -248,7 +229,7 @@ class Client:
         with self._handoff.lock:
             withdrawn = self.queues.withdraw(keys)
             for key in withdrawn:
-                self.buffers.release(key)
+                self.records.buffers.release(key)
             sent = [key for key in keys if key in self.queues.records]
             self._receiver.cancelled.update(dict.fromkeys(sent, kill))
         self._post([Outcome(TryKey(key), Verdict.CANCELLED) for key in withdrawn])

@@ -6,6 +6,7 @@ wakes the receiver thread once, which sends what has gathered.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 import threading
@@ -21,6 +22,11 @@ from flow_executors.wire.link import LinkWriter
 
 _QUIET_S = 0.0002
 _FULL = 256
+
+# Unlike os.eventfd_write this keeps the GIL, which the receiver would take at once: it would send what has gathered
+# by then, and the submitting thread wait for it. So it wakes, and gets the GIL when the submitting thread waits.
+_poke = ctypes.PyDLL(None).eventfd_write
+_poke.argtypes = (ctypes.c_int, ctypes.c_uint64)
 
 
 class Handoff:
@@ -75,10 +81,7 @@ class Handoff:
 
     def wake(self) -> None:
         """Wake the receiver thread."""
-        try:
-            os.eventfd_write(self.wake_fd, 1)
-        except (BlockingIOError, OSError):
-            pass
+        _poke(self.wake_fd, 1)  # fails where it need not be told: the counter is full, or all is closed
 
     def on_wake(self) -> None:
         """Clear the signal: read first, then allow the next, then flush; in another order a wake-up could be lost."""

@@ -18,9 +18,7 @@ from flow_executors.client.incarnation import Site
 from flow_executors.client.receiver import Hooks
 from flow_executors.direct.exchange import Exchange
 from flow_executors.direct.receiver import DirectReceiver
-from flow_executors.serialize.arguments import pack_arguments
-from flow_executors.serialize.buffers import BufferStore, Large
-from flow_executors.serialize.functions import Functions
+from flow_executors.serialize.records import Records
 from flow_executors.wire.frames import (
     DEFAULT_CLASS,
     Command,
@@ -29,7 +27,6 @@ from flow_executors.wire.frames import (
     KeyChange,
     Reply,
     pack_cancel,
-    pack_record,
     pack_spec,
 )
 
@@ -45,8 +42,7 @@ class DirectClient:
         self._label = site.label
         self._listener = listener
         self._hooks = hooks
-        self._functions = Functions()
-        self._buffers = BufferStore()
+        self._records = Records()
         self._keys: dict[int, bytes] = {}  # of every task without outcome, the digest of its function
         self._classes: dict[TaskSpec, int] = {DEFAULT_SPEC: DEFAULT_CLASS}
         self._new_class = threading.Lock()
@@ -62,7 +58,7 @@ class DirectClient:
             listener,
             Hooks(hooks.joined, hooks.left, hooks.events, self._broke),
             logger,
-            lambda digest: self._functions.blob(digest) or self._buffers.blob(digest),
+            self._records.blob,
             self._ended,
         )
 
@@ -88,7 +84,7 @@ class DirectClient:
         self._exchange.dismiss("the run is over")
         stopped = self._receiver.stop(timeout_s)
         self._report_rest()
-        self._buffers.clear()
+        self._records.buffers.clear()
         if not stopped:
             return [f"the receiver thread of {self._label} did not end"]
         self._exchange.close()
@@ -142,9 +138,9 @@ class DirectClient:
 
     def _ended(self, key: TryKey) -> None:
         self._receiver.cancelled.pop(key, None)
-        self._buffers.release(key)
-        if self._functions.full:
-            self._functions.forget_others(set(self._keys.values()))
+        self._records.buffers.release(key)
+        if self._records.functions.full:
+            self._records.functions.forget_others(set(self._keys.values()))
 
     # -- tasks
 
@@ -153,7 +149,7 @@ class DirectClient:
         self._check()
         class_id = self._class_of(call.spec)
         try:
-            digest, record = self._record(key, class_id, call)
+            digest, record = self._records.pack(key, class_id, call)
         except SerializationError as error:
             self._keys[key] = b""
             self._post(Verdict.REFUSED, [key], error)
@@ -179,18 +175,6 @@ class DirectClient:
                 self._exchange.tell([pack_spec(class_id, spec)])
                 self._classes[spec] = class_id
         return class_id
-
-    def _record(self, key: TryKey, class_id: int, call: Call) -> tuple[bytes, bytes]:
-        digest, large = self._functions.digest(call.func), Large()
-        if self._buffers.full:
-            return digest, pack_record(digest, key, class_id, pack_arguments(call))
-        payload = pack_arguments(call, large)
-        if not large.buffers:
-            return digest, pack_record(digest, key, class_id, payload)
-        try:
-            return digest, pack_record(digest, key, class_id, payload, self._buffers.keep(key, large.buffers))
-        except OSError:  # no memory file to be had: in band
-            return digest, pack_record(digest, key, class_id, pack_arguments(call))
 
     def flush(self) -> None:
         """Nothing is ever kept back."""

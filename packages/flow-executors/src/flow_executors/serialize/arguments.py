@@ -13,6 +13,13 @@ from flow_executors.serialize.buffers import Large
 from flow_executors.serialize.functions import by_value_names
 from flow_executors.worker.large import carried
 
+_SMALL = frozenset((type(None), bool, int, float, complex))
+
+
+def are_small(call: Call) -> bool:
+    """Whether the arguments surely hold nothing that would travel out of band: then nobody need look for it."""
+    return not call.kwargs and _SMALL.issuperset(map(type, call.args))
+
 
 def pack_arguments(call: Call, large: Large | None = None) -> bytes:
     """Return the payload of a call's record: a pickle of ``(args, kwargs, steps)``, empty when all three are.
