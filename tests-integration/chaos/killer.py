@@ -43,9 +43,6 @@ def role_of(process: psutil.Process) -> str:
     return "other"
 
 
-ODDS = (("worker", 12), ("manager", 2), ("freeze", 2), ("interchange", 2), ("nursery", 1))
-
-
 @dataclass
 class Killer:
     """A thread that does one bad thing after another until it is told to stop.

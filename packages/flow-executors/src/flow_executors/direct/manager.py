@@ -8,7 +8,6 @@ import time
 from collections.abc import Collection
 
 from flow_executors.interchange.spin import Spin
-from flow_executors.manager.contact import Phase
 from flow_executors.manager.shell import Leaving, Manager
 
 _SHARE = 1.0
@@ -29,9 +28,9 @@ class DirectManager(Manager):
         return super().run()
 
     def _turn(self) -> None:
-        busy = self._polled and self._contact.phase is Phase.REGISTERED and time.monotonic() < self._clock_at
+        busy = self._member.watched and time.monotonic() < self._clock_at
         if not busy:
-            self._register_sockets()
+            self._member.watch()
         ready = self._look(_PUT_OFF_MS if busy else self._patience_ms())
         now = time.monotonic()
         crew, signals = self._crew.fileno(), self._signals

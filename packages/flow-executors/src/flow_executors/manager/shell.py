@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import logging
-import os
 import select
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from flow_core.interfaces.outcome import LossKind, Verdict
 from flow_core.remote.faults import point
 from flow_executors.errors import BadMessage
 from flow_executors.manager.blobs import Blobs
-from flow_executors.manager.contact import Contact, Phase
+from flow_executors.manager.contact import Contact
 from flow_executors.manager.core import DEFAULT_CLASS, ManagerCore
 from flow_executors.manager.crew import Crew, News
 from flow_executors.manager.demand import Demand
 from flow_executors.manager.line import Line
+from flow_executors.manager.membership import Membership
 from flow_executors.manager.nursery import Died
 from flow_executors.manager.outbox import Outbox
 from flow_executors.manager.parking import Parking
@@ -29,20 +29,13 @@ from flow_executors.manager.sampling import Sampling
 from flow_executors.manager.shipments import SWEEP_S
 from flow_executors.wire.frames import (
     ALL,
-    Beat,
-    Credit,
     DrainMode,
     ExitCode,
-    Introduction,
     Kind,
     Registration,
     kind_of,
-    pack_beat,
-    pack_credit,
     pack_exit,
-    pack_hello,
     pack_need,
-    pack_register,
     pack_samples,
     unpack_blob,
     unpack_cancel,
@@ -51,7 +44,6 @@ from flow_executors.wire.frames import (
     unpack_exit,
     unpack_spec,
     unpack_tasks,
-    unpack_welcome,
 )
 from flow_executors.wire.single import one_task
 
@@ -113,21 +105,17 @@ class Manager:
         self._sampling = sampling
         self._drain_at = drain_at
         self._signals = signals
-        self._hello = pack_hello(Introduction("manager", run_id, offer.python, offer.software, os.getpid()))
         self._outbox = Outbox()
+        self._poller = select.poll()
+        self._member = Membership(line, contact, offer, self._outbox, self._poller, run_id)
         self._parking = Parking()
         self._respawn = Respawn()
         self._ready: set[int] = set()
-        self._asked_ns = 0
-        self._told_credit = (offer.workers, 0)
         self._last_send = 0.0
         self._next_starts = 0.0
         self._recall_open = False
         self._drain_deadline: float | None = None
         self._leaving: Leaving | None = None
-        self._poller = select.poll()
-        self._polled: list[int] = []
-        """Descriptors of the line."""
         self._due = 0.0
         """When to look at the clock although nothing happens."""
         self._handlers: dict[int, Callable[[bytes, float], None]] = {
@@ -140,7 +128,7 @@ class Manager:
             Kind.DRAIN: self._take_drain,
             Kind.HELLO: self._take_hello,
             Kind.WELCOME: self._take_welcome,
-            Kind.AGAIN: self._take_again,
+            Kind.AGAIN: lambda message, _: self._member.unknown(),
             Kind.EXIT: self._take_exit,
             Kind.HEARTBEAT: lambda message, _: None,
         }
@@ -150,7 +138,7 @@ class Manager:
         self._poller.register(self._crew.fileno(), select.POLLIN)
         if self._signals is not None:
             self._poller.register(self._signals.fileno(), select.POLLIN)
-        self._line.seek(self._hello)
+        self._member.begin()
         for rank in range(self._offer.workers):
             self._crew.spawn(rank)
         while self._leaving is None:
@@ -180,7 +168,7 @@ class Manager:
     # -- one turn
 
     def _turn(self) -> None:
-        self._register_sockets()
+        self._member.watch()
         ready = self._look(self._patience_ms())
         now = time.monotonic()
         workers = self._crew.fileno() in ready
@@ -190,7 +178,7 @@ class Manager:
                 self._send(now)  # somebody waits for it, and nothing more will come
         if len(ready) > workers or not ready:
             self._listen(now)
-        if now >= self._due or not ready or self._contact.phase is not Phase.REGISTERED:
+        if now >= self._due or not ready or not self._member.registered:
             self._look_at_clock(now)
         if self._signals is not None and self._signals.fileno() in ready:
             self._signals.handle(self)
@@ -202,17 +190,6 @@ class Manager:
         if self._line.waiting:
             return (LINE, *dict(self._poller.poll(0)))
         return dict(self._poller.poll(patience_ms))
-
-    def _register_sockets(self) -> None:
-        if self._contact.phase is Phase.REGISTERED and self._polled:
-            return
-        descriptors = self._line.descriptors()
-        if descriptors != self._polled:
-            for descriptor in self._polled:
-                self._poller.unregister(descriptor)
-            for descriptor in descriptors:
-                self._poller.register(descriptor, select.POLLIN)
-            self._polled = descriptors
 
     def _patience_ms(self) -> int:
         now = time.monotonic()
@@ -250,49 +227,24 @@ class Manager:
             except BadMessage as error:
                 log.warning("message dropped: %s", error)
         if not messages and self._line.broken:
-            self._lose_line(now)
-
-    def _lose_line(self, now: float) -> None:
-        log.warning("the connection to the interchange broke: seeking it again")
-        self._contact.lost(now)
-        self._seek()
-
-    def _seek(self) -> None:
-        for descriptor in self._polled:
-            self._poller.unregister(descriptor)
-        self._polled = []
-        self._line.seek(self._hello)
+            self._member.lost(now)
 
     def _take_hello(self, message: bytes, now: float) -> None:
-        self._contact.phase = Phase.GREETED
+        self._member.answered()
         self._register()
-
-    def _take_again(self, message: bytes, now: float) -> None:
-        self._contact.phase = Phase.SEEKING
-        self._line.send(self._hello)
 
     def _register(self) -> None:
         """Offer the workers, once there are all that there will be."""
-        if self._contact.phase is Phase.GREETED and len(self._ready) == self._offer.workers:
-            self._asked_ns = time.time_ns()
+        if self._member.greeted and len(self._ready) == self._offer.workers:
             pids = tuple(worker.pid for _, worker in sorted(self._core.workers.items()))
-            offer = replace(self._offer, prefetch=self._core.pace.prefetch, time_ns=self._asked_ns, worker_pids=pids)
-            self._line.send(pack_register(self._outbox.manager, offer, self._held()))
+            self._member.register(pids, self._core.pace.prefetch, self._held())
 
     def _held(self) -> list[int]:
         return [*self._core.held(), *self._parking.keys(), *self._outbox.keys()]
 
     def _take_welcome(self, message: bytes, now: float) -> None:
-        welcome = unpack_welcome(message)
-        outbox = self._outbox
-        outbox.manager = welcome.manager
-        outbox.offset_ns = welcome.time_ns - (self._asked_ns + time.time_ns()) // 2
+        welcome = self._member.welcome(message, self._core.pace.prefetch, now)
         self._crew.shipments.same_host = bool(welcome.host_id) and welcome.host_id == self._offer.host_id
-        self._contact.registered(welcome.heartbeat_period_s, welcome.heartbeat_threshold_s, now)
-        self._told_credit = (self._offer.workers, self._core.pace.prefetch)
-        for unacknowledged in outbox.unacknowledged():
-            self._line.send(unacknowledged)
-        log.info("registered as manager %d at %s", welcome.manager, self._line.home)
 
     def _take_tasks(self, message: bytes, now: float) -> None:
         one = one_task(message)
@@ -407,15 +359,9 @@ class Manager:
     # -- time
 
     def _look_at_clock(self, now: float) -> None:
-        contact = self._contact
-        if contact.phase is not Phase.REGISTERED or now >= contact.deadline(now):
-            reason = contact.verdict(self._line.reach(), self._line.home, now)
-            if reason:
-                self.leave(Leaving(ExitCode.DONE, reason, 1))
-            elif contact.seek_again(now):
-                self._seek()
-        if contact.beat_due(now):
-            self._beat(())
+        reason = self._member.examine(now)
+        if reason:
+            self.leave(Leaving(ExitCode.DONE, reason, 1))
         self._crew.shipments.sweep()
         if now >= self._next_starts:
             self._next_starts = now + _STARTS_EVERY_S
@@ -428,20 +374,15 @@ class Manager:
             self._drain()
         if self._sampling is not None and now >= self._sampling.due:
             samples = self._sampling.take(self._core.running(), now)
-            if samples and contact.phase is Phase.REGISTERED:
+            if samples and self._member.registered:
                 self._line.send(pack_samples(self._outbox.manager, samples))
 
-    def _beat(self, starts: tuple[tuple[int, int, int], ...]) -> None:
-        keys, times, ranks = zip(*starts, strict=True) if starts else ((), (), ())
-        beat = Beat(self._outbox.manager, time.time_ns(), self._outbox.offset_ns, keys, times, ranks)
-        self._line.send(pack_beat(beat))
-
     def _tell_starts(self, now: float) -> None:
-        if self._contact.phase is Phase.REGISTERED:
+        if self._member.registered:
             wall = time.time_ns()
             found = self._core.starts(now, _STARTS_EVERY_S)
             if found:
-                self._beat(tuple((key, wall - int((now - since) * 1e9), rank) for key, rank, since in found))
+                self._member.beat(tuple((key, wall - int((now - since) * 1e9), rank) for key, rank, since in found))
 
     # -- going out
 
@@ -477,14 +418,15 @@ class Manager:
             self._recall_open = False
 
     def _send(self, now: float) -> None:
-        if self._contact.phase is not Phase.REGISTERED:
+        if not self._member.registered:
             return
         if self._outbox:
             self._coalesce()
             point("manager.before_send")
             self._line.send(self._outbox.pack())
             self._last_send = time.monotonic()
-        self._tell_credit()
+        slots = 0 if self._core.draining else self._offer.workers
+        self._member.tell_credit(slots, self._core.pace.prefetch if slots else 0)
         if self._core.draining:
             self._finish_drain(now)
 
@@ -496,13 +438,6 @@ class Manager:
             now = time.monotonic()
             self._handle(self._crew.news(), now)
             self._hand_out(now)
-
-    def _tell_credit(self) -> None:
-        slots = 0 if self._core.draining else self._offer.workers
-        credit = (slots, self._core.pace.prefetch if slots else 0)
-        if credit != self._told_credit:
-            self._told_credit = credit
-            self._line.send(pack_credit(Credit(1, *credit, 0)))
 
     def _finish_drain(self, now: float) -> None:
         """Leave when all is done and acknowledged."""
@@ -517,7 +452,7 @@ class Manager:
     def _say_goodbye(self, leaving: Leaving) -> None:
         """Send what is left to send, and say why."""
         self._hand_out(time.monotonic())
-        if self._contact.phase is Phase.REGISTERED:
+        if self._member.registered:
             if self._outbox:
                 self._line.send(self._outbox.pack())
             self._line.send(pack_exit(leaving.code, leaving.reason))
