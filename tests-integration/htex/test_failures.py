@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -73,6 +74,7 @@ def test_a_task_that_kills_three_workers_is_stopped_and_named(config, tmp_path):
     with flow.load(config()):
         error = end_worker("kill", str(tmp_path / "out")).exception(timeout=40)
         assert isinstance(error, TaskKillsWorkers)
+        assert len(set(re.findall(r"pid (\d+)", str(error)))) == 1  # that of the worker that died, not of the first one
     assert len((tmp_path / "out").read_text().split()) == 3
 
 

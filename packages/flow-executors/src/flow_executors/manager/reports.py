@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 
 from flow_core.errors import AppTimeout
-from flow_core.interfaces.outcome import Loss, LossKind, Verdict
+from flow_core.interfaces.outcome import Loss, LossKind, Place, Verdict
 from flow_core.remote.errors import pack
 from flow_executors.manager.core import Record
 from flow_executors.manager.nursery import Died
@@ -35,8 +35,9 @@ def fallen_outcome(report: Died, doom: str, node: str, block: str) -> tuple[Verd
         f"worker {report.rank} (pid {report.pid}) on node {node}, block {block}, {how(report)} while it was running "
         "the task"
     )
+    place = Place("", block, node, worker=report.rank, pid=report.pid)  # not the worker that registered, if replaced
     return Verdict.LOST, pack_loss(
-        Loss(LossKind.WORKER, None, report.exit_code, report.signal, text, report.stderr_tail)
+        Loss(LossKind.WORKER, place, report.exit_code, report.signal, text, report.stderr_tail)
     )
 
 
