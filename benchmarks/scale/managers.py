@@ -29,6 +29,7 @@ from flow_executors.client.listen import listen
 from flow_executors.client.receiver import Hooks
 from flow_executors.testing.managers import Fleet, FleetProcess, raise_descriptor_limit
 from flow_executors.wire.keys import make_pair
+from flow_executors.wire.local import listen_locally
 
 SLOTS = 32
 PROCESSES = 4
@@ -80,7 +81,8 @@ class Rig:
         server, block = make_pair(), make_pair()
         socket = listen("127.0.0.1", None, (40000, 50000), "scale")
         stack.callback(socket.close)
-        site = Site("scale", f"scale-{managers}", directory, socket, "127.0.0.1", server, 30.0, 120.0)
+        local = stack.enter_context(listen_locally())
+        site = Site("scale", f"scale-{managers}", directory, socket, local, "127.0.0.1", server, 30.0, 120.0)
         hooks = Hooks(lambda *_: None, lambda *_: None, lambda *_: None, lambda *_: None)
         self.client = Client(site, self.listener, hooks, logging.getLogger("scale"), "benchmark")
         self.client.start()

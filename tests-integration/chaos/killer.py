@@ -13,7 +13,7 @@ import psutil
 
 
 def processes_of(run_id: str) -> dict[str, list[psutil.Process]]:
-    """Return the processes of a run by role: interchange, manager, nursery, worker, reaper."""
+    """Return the processes of a run by role: interchange, manager, nursery, worker, task, reaper."""
     found: dict[str, list[psutil.Process]] = {}
     seen = set()
     for root in psutil.process_iter(["cmdline"]):
@@ -32,8 +32,9 @@ def processes_of(run_id: str) -> dict[str, list[psutil.Process]]:
 def role_of(process: psutil.Process) -> str:
     """Tell a process's role by the name forked ones give themselves, or by the module it was started with."""
     name = process.name()
-    if name.startswith("flow-w"):
-        return "worker"
+    if name.startswith("flow-w"):  # as a child of a worker is called, too, until it has become bash
+        parent = process.parent()
+        return "worker" if parent is None or not parent.name().startswith("flow-w") else "task"
     if name.startswith("flow-nursery"):
         return "nursery"
     command = " ".join(process.cmdline())

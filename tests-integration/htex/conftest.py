@@ -29,6 +29,16 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Con
     return make
 
 
+BY_NETWORK = "{python} -m {module} {debug} {options} --addresses=127.0.0.1"
+"""Command of a manager that does not come by the way within the machine."""
+
+
+@pytest.fixture(params=["local", "network"])
+def way(request: pytest.FixtureRequest) -> dict[str, object]:
+    """Options of an executor whose managers come by the way within the machine, or by the network."""
+    return {} if request.param == "local" else {"launch_cmd": BY_NETWORK}
+
+
 @pytest.fixture
 def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
     """Give a function that starts an executor; at the end every key has one outcome and nothing is left."""

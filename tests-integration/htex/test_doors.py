@@ -18,6 +18,7 @@ from flow_executors import HighThroughputExecutor
 from flow_executors.testing.local_run import interchange_pid, make_executor
 from flow_executors.wire import frames
 from flow_executors.wire.keys import BlockSecret
+from flow_executors.wire.local import connect_locally
 
 Drive = Callable[..., Driver]
 
@@ -63,6 +64,23 @@ def test_noise_on_the_port_changes_nothing(drive: Drive) -> None:
         with socket.create_connection(("127.0.0.1", _port(driver))) as noise:
             try:
                 noise.sendall(b"\xff\0\0\0\0\0\0\0\x01\x7f" + os.urandom(64 + number))
+            except OSError:
+                pass  # thrown out already
+    assert driver.outcome(driver.submit(calls.double, 2)).value == 4
+    assert _resident(interchange_pid(driver)) - before < 5_000
+
+
+def test_noise_within_the_machine_changes_nothing(drive: Drive) -> None:
+    driver = drive()
+    driver.outcome(driver.submit(calls.nothing))
+    executor = driver.executor
+    assert isinstance(executor, HighThroughputExecutor)
+    assert executor._pilot is not None
+    address, before = executor._pilot._site.local_address, _resident(interchange_pid(driver))
+    for number in range(300):
+        with connect_locally(address) as noise:
+            try:
+                noise.sendall((40).to_bytes(4, "little") + os.urandom(64 + number))
             except OSError:
                 pass  # thrown out already
     assert driver.outcome(driver.submit(calls.double, 2)).value == 4

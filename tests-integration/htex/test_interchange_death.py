@@ -19,17 +19,19 @@ Drive = Callable[..., Driver]
 
 
 @pytest.mark.parametrize("stage", ["after_tasks", "after_dispatch", "after_results"])
-def test_tasks_survive_its_death(drive: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+def test_tasks_survive_its_death(
+    drive: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, way: dict[str, object]
+) -> None:
     mark = tmp_path / "killed"
     monkeypatch.setenv("FLOW_FAULT", f"interchange.{stage}:1:kill:file={mark}")
-    driver = drive()
+    driver = drive(**way)
     outcomes = driver.outcomes([driver.submit(calls.double, number) for number in range(100)])
     assert mark.exists()
     assert [outcome.value for outcome in outcomes] == [2 * number for number in range(100)]
 
 
-def test_a_running_task_goes_on_and_is_run_once(drive: Drive) -> None:
-    driver = drive()
+def test_a_running_task_goes_on_and_is_run_once(drive: Drive, way: dict[str, object]) -> None:
+    driver = drive(**way)
     held = [driver.hold("one"), driver.hold("two")]
     driver.wait_held("one")
     driver.wait_held("two")
@@ -44,8 +46,8 @@ def test_a_running_task_goes_on_and_is_run_once(drive: Drive) -> None:
     assert manager_pid(driver) == worker
 
 
-def test_one_that_is_frozen_is_replaced(drive: Drive) -> None:
-    driver = drive()
+def test_one_that_is_frozen_is_replaced(drive: Drive, way: dict[str, object]) -> None:
+    driver = drive(**way)
     driver.outcome(driver.submit(calls.nothing))
     os.kill(interchange_pid(driver), signal.SIGSTOP)
     assert driver.outcome(driver.submit(calls.double, 4)).value == 8

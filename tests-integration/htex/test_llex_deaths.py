@@ -89,8 +89,8 @@ def test_a_worker_that_exits_is_named_with_its_code_and_its_last_words(drive: Dr
 # -- managers
 
 
-def test_a_killed_manager_is_noticed_by_its_connection(drive: Drive) -> None:
-    driver = drive(heartbeat_period=30, heartbeat_threshold=120)
+def test_a_killed_manager_is_noticed_by_its_connection(drive: Drive, way: dict[str, object]) -> None:
+    driver = drive(heartbeat_period=30, heartbeat_threshold=120, **way)
     key = driver.hold("task")
     driver.wait_held("task")
     os.kill(manager_pid(driver), signal.SIGKILL)
@@ -105,10 +105,10 @@ def test_a_killed_manager_is_noticed_by_its_connection(drive: Drive) -> None:
 
 @pytest.mark.parametrize("stage", ["manager.after_recv", "manager.worker_frames", "manager.before_send"])
 def test_tasks_of_a_manager_that_dies_are_lost_and_the_rest_runs_in_the_next_block(
-    drive: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+    drive: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, way: dict[str, object]
 ) -> None:
     monkeypatch.setenv("FLOW_FAULT", f"{stage}:8:kill:file={tmp_path / 'killed'}")
-    driver = drive()
+    driver = drive(**way)
     outcomes = driver.outcomes([driver.submit(calls.double, number) for number in range(200)])
     assert {outcome.verdict for outcome in outcomes} == {Verdict.OK, Verdict.LOST}
 

@@ -22,10 +22,10 @@ Drive = Callable[..., Driver]
 
 @pytest.mark.parametrize("stage", ["manager.after_recv", "manager.before_send"])
 def test_its_tasks_are_lost_by_name_and_the_rest_runs_in_the_next_block(
-    drive: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+    drive: Drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, way: dict[str, object]
 ) -> None:
     monkeypatch.setenv("FLOW_FAULT", f"{stage}:4:kill:file={tmp_path / 'killed'}")
-    driver = drive(provider=LocalProvider(min_blocks=1, max_blocks=1))
+    driver = drive(provider=LocalProvider(min_blocks=1, max_blocks=1), **way)
     outcomes = driver.outcomes([driver.submit(calls.double, number) for number in range(500)])
     lost = [outcome.loss for outcome in outcomes if outcome.verdict is Verdict.LOST]
     assert lost
@@ -33,8 +33,8 @@ def test_its_tasks_are_lost_by_name_and_the_rest_runs_in_the_next_block(
     assert {outcome.verdict for outcome in outcomes} == {Verdict.OK, Verdict.LOST}
 
 
-def test_a_killed_one_is_noticed_at_once(drive: Drive) -> None:
-    driver = drive(heartbeat_period=30, heartbeat_threshold=120)
+def test_a_killed_one_is_noticed_at_once(drive: Drive, way: dict[str, object]) -> None:
+    driver = drive(heartbeat_period=30, heartbeat_threshold=120, **way)
     key = driver.hold("task")
     driver.wait_held("task")
     os.kill(manager_pid(driver), signal.SIGKILL)
@@ -44,8 +44,8 @@ def test_a_killed_one_is_noticed_at_once(drive: Drive) -> None:
     assert outcome.place.node
 
 
-def test_a_frozen_one_is_lost_by_silence_and_leaves_when_it_wakes(drive: Drive) -> None:
-    driver = drive()
+def test_a_frozen_one_is_lost_by_silence_and_leaves_when_it_wakes(drive: Drive, way: dict[str, object]) -> None:
+    driver = drive(**way)
     key = driver.hold("task")
     driver.wait_held("task")
     pid = manager_pid(driver)

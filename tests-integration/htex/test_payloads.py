@@ -30,8 +30,8 @@ def weigh(block: Block, factor: int = 1) -> tuple[int, int]:
     return len(view) * factor, view[-1]
 
 
-def test_a_large_buffer_arrives_and_its_memory_is_given_back(drive: Drive) -> None:
-    driver = drive()
+def test_a_large_buffer_arrives_and_its_memory_is_given_back(drive: Drive, way: dict[str, object]) -> None:
+    driver = drive(**way)
     data = bytes(8_000_000) + b"\x07"
     outcomes = driver.outcomes([driver.submit(weigh, Block(data)) for _ in range(5)])
     assert [outcome.value for outcome in outcomes] == [(8_000_001, 7)] * 5
@@ -47,8 +47,8 @@ def make_bytes(size: int) -> bytes:
     return b"b" * size
 
 
-def test_large_results_arrive_and_their_memory_is_given_back(drive: Drive) -> None:
-    driver = drive()
+def test_large_results_arrive_and_their_memory_is_given_back(drive: Drive, way: dict[str, object]) -> None:
+    driver = drive(**way)
     blocks = driver.outcomes([driver.submit(make, 8_000_000) for _ in range(5)])
     for outcome in blocks:
         block, small = outcome.value  # type: ignore[misc]  # a list of two

@@ -14,6 +14,7 @@ from flow_core.interfaces.executor import BlockExecutor, ShutdownReport, WaitRea
 from flow_core.interfaces.scaling import Load
 from flow_core.interfaces.staging import Staging
 from flow_core.representation import expression
+from flow_executors.client.listen import is_loopback
 from flow_executors.manager.options import ManagerOptions
 from flow_executors.options import check_options
 from flow_executors.pilot import Pilot, Plan
@@ -346,18 +347,20 @@ class HighThroughputExecutor(BlockExecutor):
         given = self.available_accelerators
         return tuple(map(str, range(given))) if isinstance(given, int) else tuple(given)
 
-    def _command(self, block: str, port: int, context: RunContext) -> str:
+    def _command(self, block: str, port: int, local: str, context: RunContext) -> str:
         nodes = self.provider.nodes_per_block if self.provider is not None else 1
-        options = self._manager_options(block, port, context)
+        options = self._manager_options(block, port, local, context)
         return options.command(self.launch_cmd, module=self._manager_module, extra={"nodes_per_block": nodes})
 
-    def _manager_options(self, block: str, port: int, context: RunContext) -> ManagerOptions:
-        provider = self.provider
+    def _manager_options(self, block: str, port: int, local: str, context: RunContext) -> ManagerOptions:
+        provider, addresses = self.provider, self._addresses()
+        if all(map(is_loopback, addresses)):
+            addresses = (*addresses, local)
         return ManagerOptions(
             executor=self.label,
             run_id=context.run_id,
             block=block,
-            addresses=self._addresses(),
+            addresses=addresses,
             port=port,
             cores_per_worker=float(self.cores_per_worker),
             mem_per_worker=float(self.mem_per_worker or 0.0),

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flow_core.errors import ExecutorBroken, ExecutorClosed
+from flow_core.errors import ExecutorBroken, ExecutorClosed, ExecutorError
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.events import EventKind, EventsLost, NodeJoined, NodeLeft, Sampled
 from flow_core.interfaces.executor import ShutdownReport
@@ -26,6 +26,7 @@ from flow_executors.scaling.shell import Scaler
 from flow_executors.wire.frames import BlockActivity, Departure, Registration, unpack_samples
 from flow_executors.wire.keys import SECRET_NAME, BlockSecret, make_pair
 from flow_executors.wire.kinds import Buffer
+from flow_executors.wire.local import listen_locally
 from flow_providers.interfaces.provider import ExecutionProvider
 
 _ACTIVITY_S = 5.0
@@ -47,7 +48,7 @@ class Plan:
         packed: Whether the first node is filled before the next.
         provider: Where blocks come from; None: they come by themselves.
         block_error_handler: What decides whether failed blocks end the executor.
-        command: Makes the command of a manager from block, port and context.
+        command: Makes the command of a manager from block, port, the address within this machine, and context.
         guessed_workers: Workers of one node as far as can be said before one is seen; 0 for unknown.
         software: Version of this package.
     """
@@ -62,7 +63,7 @@ class Plan:
     packed: bool
     provider: ExecutionProvider | None
     block_error_handler: bool | BlockErrorHandler | None
-    command: Callable[[str, int, RunContext], str]
+    command: Callable[[str, int, str, RunContext], str]
     guessed_workers: int
     software: str
 
@@ -79,13 +80,27 @@ class Pilot:
         self._closed: ShutdownReport | None = None
         self._closing = False
         context.executor_dir.mkdir(parents=True, exist_ok=True)
+        self._site = self._open_site(context, plan)
+        hooks = Hooks(self._joined, self._left, self._sampled, self._broken)
+        self.client = self._make_client(self._site, hooks)
+        self.port = self._site.port
+        self.scaler = self._make_scaler()
+        self._begin()
+
+    def _open_site(self, context: RunContext, plan: Plan) -> Site:
         host = bind_host(plan.addresses)
-        self._listener = listen(host, plan.ports, plan.port_range, plan.label)
-        site = Site(
+        listener = listen(host, plan.ports, plan.port_range, plan.label)
+        try:
+            local = listen_locally()
+        except OSError as error:
+            listener.close()
+            raise ExecutorError(f"executor {plan.label} cannot listen within this machine: {error}") from error
+        return Site(
             plan.label,
             context.run_id,
             context.executor_dir.absolute(),
-            self._listener,
+            listener,
+            local,
             host,
             self._server,
             plan.heartbeat_period_s,
@@ -93,11 +108,6 @@ class Pilot:
             plan.debug,
             plan.packed,
         )
-        hooks = Hooks(self._joined, self._left, self._sampled, self._broken)
-        self.client = self._make_client(site, hooks)
-        self.port = site.port
-        self.scaler = self._make_scaler()
-        self._begin()
 
     def _make_client(self, site: Site, hooks: Hooks) -> ClientFace:
         return Client(site, self._context.listener, hooks, self._context.logger, self.plan.software)
@@ -118,7 +128,7 @@ class Pilot:
         try:
             self.client.start()
         except BaseException:
-            self._listener.close()
+            self._site.close()
             raise
         try:
             if self.scaler is not None:
@@ -142,7 +152,7 @@ class Pilot:
         if self.scaler is not None:
             left = timeout_s - (time.monotonic() - began)
             forced += self.scaler.close(max(1.0, left))
-        self._listener.close()
+        self._site.close()
         return ShutdownReport(tuple(forced), time.monotonic() - began)
 
     # -- BlockHost
@@ -174,7 +184,7 @@ class Pilot:
         pair = make_pair()
         self.client.admit(pair.public, block)
         secret = BlockSecret(block, self._server.public, pair)
-        command = self.plan.command(block, self.port, self._context)
+        command = self.plan.command(block, self.port, self._site.local_address, self._context)
         return BlockOrder(command, _environment(), ((SECRET_NAME, secret.to_bytes()),))
 
     def dismiss(self, block: str) -> None:

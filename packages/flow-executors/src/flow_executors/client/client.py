@@ -154,7 +154,7 @@ class Client:
         incarnation = self._receiver.incarnation
         if incarnation is not None:
             incarnation.close()
-        self._site.listener.close()
+        self._site.close()
 
     # -- failure
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from flow_core.errors import ExecutorError
 from flow_executors.interchange.setup import Setup
 from flow_executors.wire.keys import KeyPair
+from flow_executors.wire.local import address_of
 from flow_executors.wire.schema import encode
 
 _TAIL = 4096
@@ -27,6 +28,7 @@ class Site:
     run_id: str
     directory: Path
     listener: socket.socket
+    local: socket.socket
     host: str
     server: KeyPair
     heartbeat_period_s: float
@@ -44,6 +46,16 @@ class Site:
         """Port that managers connect to."""
         return int(self.listener.getsockname()[1])
 
+    @property
+    def local_address(self) -> str:
+        """Where managers of this machine find the interchange."""
+        return address_of(self.local)
+
+    def close(self) -> None:
+        """Close this process's ends of the listening sockets."""
+        self.listener.close()
+        self.local.close()
+
     def setup(self, incarnation: int, admitted: Sequence[tuple[str, str]], link_fd: int) -> Setup:
         """Return the settings of an interchange."""
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -54,6 +66,7 @@ class Site:
             incarnation=incarnation,
             endpoint=f"tcp://{host}:{self.port}",
             listen_fd=self.listener.fileno(),
+            local_fd=self.local.fileno(),
             link_fd=link_fd,
             server_public=self.server.public.decode(),
             server_secret=self.server.secret.decode(),
@@ -83,7 +96,7 @@ class Incarnation:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
-                    pass_fds=(setup.listen_fd, setup.link_fd),
+                    pass_fds=(setup.listen_fd, setup.local_fd, setup.link_fd),
                     start_new_session=True,
                     cwd="/",
                     env=_environment(),

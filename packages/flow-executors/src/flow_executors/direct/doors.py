@@ -38,6 +38,8 @@ class DirectDoors(Doors):
 
     def send(self, peer: bytes, message: Buffer) -> bool:
         """Send to a manager; False when it is not connected."""
+        if self.local.knows(peer):
+            return self.local.send(peer, message)
         try:
             self.router.send(peer, _NOW_MORE)
             self.router.send(message, _NOW, copy=len(message) < _COPIED)

@@ -47,8 +47,9 @@ class Exchange:
         self._lock = threading.Lock()
         self._port = site.port
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._listen_fd = os.dup(site.listener.fileno())  # ZeroMQ closes what it is given
-        self._doors = DirectDoors(replace(site.setup(0, (), -1), listen_fd=self._listen_fd))
+        listen_fd, local_fd = os.dup(site.listener.fileno()), os.dup(site.local.fileno())  # the doors close theirs
+        self._doors = DirectDoors(replace(site.setup(0, (), -1), listen_fd=listen_fd, local_fd=local_fd))
+        self._local_fd = self._doors.local.fileno()
         settings = Settings(
             run_id=site.run_id,
             python=who.python,
@@ -64,7 +65,7 @@ class Exchange:
         self._more = True  # what came before the first look has signalled nobody
         self._poll = select.poll()
         self._side = {door.fileno() for door in (self._doors.zap, self._doors.monitor)}
-        for descriptor in (self._wake_fd, self._doors.router.fileno(), *self._side):
+        for descriptor in (self._wake_fd, self._local_fd, self._doors.router.fileno(), *self._side):
             self._poll.register(descriptor, select.POLLIN)
 
     # -- the client's side
@@ -169,6 +170,8 @@ class Exchange:
             now = time.monotonic()
             if now - began > patience_s + _SLEPT_S:
                 core.slept(now)
+            if self._local_fd in ready:
+                self._take_local(now)
             self._take_in(now, self._more or not self._side.isdisjoint(ready))
             if core.waiting.count or now >= self._settle_at:
                 self._settle(now)
@@ -234,6 +237,13 @@ class Exchange:
             core.from_peer(peer, block, message, now)
         self._more = count == _MESSAGES
 
+    def _take_local(self, now: float) -> None:
+        core, doors = self._core, self._doors.local
+        for peer, block, message in doors.receive():
+            core.from_peer(peer, block, message, now)
+        for peer in doors.disconnected():
+            core.disconnected(peer, now)
+
     def _breaks(self, now: float) -> None:
         for peer in self._doors.disconnected():
             self._core.disconnected(peer, now)
@@ -255,6 +265,7 @@ class Exchange:
 
     def forsake(self) -> None:
         """In a forked child: let go of the parent's connections, lest they outlive it."""
+        self._doors.local.close()
         for name in os.listdir("/proc/self/fd"):
             if _is_local(int(name), self._port):
                 os.close(int(name))

@@ -1,4 +1,7 @@
-"""The interchange's sockets: the ROUTER for managers with encryption, its authentication and its monitor."""
+"""The interchange's sockets: the ROUTER for managers with encryption, its authentication and its monitor.
+
+Managers of the same machine have a door of their own, ``local``.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Iterator
 import zmq
 from zmq.utils import z85
 
+from flow_executors.interchange.local_doors import LocalDoors
 from flow_executors.interchange.setup import Setup
 from flow_executors.wire import zap
 from flow_executors.wire.commands import KeyChange
@@ -28,6 +32,7 @@ class Doors:
         self._peer_of: dict[int, bytes] = {}  # descriptor of a connection -> its peer
         self._block_of: dict[bytes, str] = {}
         self.change_keys(KeyChange(admit=setup.admitted))
+        self.local = LocalDoors(setup.local_fd, self.admitted)
         self.zap = self.context.socket(zmq.REP)
         self.zap.linger = 0
         self.zap.bind(zap.ENDPOINT)
@@ -120,6 +125,8 @@ class Doors:
 
     def send(self, peer: bytes, message: Buffer) -> bool:
         """Send to a manager; False when it is not connected."""
+        if self.local.knows(peer):
+            return self.local.send(peer, message)
         try:
             self.router.send_multipart((peer, message), zmq.NOBLOCK, copy=len(message) < _COPIED)
         except zmq.ZMQError as error:
@@ -130,6 +137,7 @@ class Doors:
 
     def close(self, linger_ms: int) -> None:
         """Close all; what was sent has ``linger_ms`` to leave."""
+        self.local.close(linger_ms * 1e-3)
         self.router.disable_monitor()
         self.monitor.close(0)
         self.router.close(linger_ms)

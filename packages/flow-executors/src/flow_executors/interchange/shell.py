@@ -61,13 +61,14 @@ class Shell:
         self._deadline: float | None = None
         self._link_fd = self._link.fileno()
         self._fds = tuple(int(door.get(zmq.FD)) for door in (self._doors.router, self._doors.zap, self._doors.monitor))
+        self._local_fd = self._doors.local.fileno()
         self._next_beat = 0.0
         self._ack_at = 0.0
         self._writing = False
 
     def run(self) -> None:
         """Loop to the end."""
-        for descriptor in (self._link_fd, *self._fds):
+        for descriptor in (self._link_fd, self._local_fd, *self._fds):
             self._poll.register(descriptor, select.POLLIN)
         try:
             while not self._core.exiting:
@@ -87,7 +88,8 @@ class Shell:
         ready = [descriptor for descriptor, _ in found]
         heard = bool(ready) or self._waiting
         if sleeps and not ready:
-            ready = [self._link_fd, *self._fds]  # nothing for long: look at all, whatever the descriptors say
+            # nothing for long: look at all, whatever the descriptors say
+            ready = [self._link_fd, self._local_fd, *self._fds]
         router, zap, monitor = self._fds
         if zap in ready:
             self._doors.authenticate()
@@ -95,6 +97,8 @@ class Shell:
             self._breaks(now)
         if self._link_fd in ready:
             self._from_client(now)
+        if self._local_fd in ready:
+            self._from_this_machine(now)
         if self._waiting or router in ready:
             ready.append(router)
             self._from_managers(now)
@@ -155,6 +159,15 @@ class Shell:
             if len(message) and message[0] == Kind.RESULTS:
                 point("interchange.after_results")
             core.from_peer(peer, block, message, now)
+
+    def _from_this_machine(self, now: float) -> None:
+        core, doors = self._core, self._doors.local
+        for peer, block, message in doors.receive():
+            if len(message) and message[0] == Kind.RESULTS:
+                point("interchange.after_results")
+            core.from_peer(peer, block, message, now)
+        for peer in doors.disconnected():
+            core.disconnected(peer, now)
 
     def _breaks(self, now: float) -> None:
         for peer in self._doors.disconnected():

@@ -27,6 +27,7 @@ from flow_executors.wire.frames import (
     pack_register,
     unpack_welcome,
 )
+from flow_executors.wire.kinds import Received
 
 log = logging.getLogger("flow.manager")
 
@@ -120,7 +121,7 @@ class Membership:
         offer = replace(self.offer, prefetch=prefetch, time_ns=self._asked_ns, worker_pids=worker_pids)
         self._line.send(pack_register(self._outbox.manager, offer, held))
 
-    def welcome(self, message: bytes, prefetch: int, now: float) -> Welcome:
+    def welcome(self, message: Received, prefetch: int, now: float) -> Welcome:
         """Take the interchange's welcome, and send it what it may not have seen."""
         welcome, outbox = unpack_welcome(message), self._outbox
         outbox.manager = welcome.manager

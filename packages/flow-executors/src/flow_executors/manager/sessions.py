@@ -16,9 +16,12 @@ def children(parent: int) -> list[int]:
 
 
 def signal_session(session: int, signum: int) -> int:
-    """Send a signal to every process of a session; return to how many."""
+    """Send a signal to every process of a session, to its leader first; return to how many.
+
+    Else a worker could see how what its task had started was killed, and report that as the task's own failure.
+    """
     reached = 0
-    for pid in members(session):
+    for pid in sorted(members(session), key=lambda pid: pid != session):
         try:
             os.kill(pid, signum)
             reached += 1

@@ -45,6 +45,7 @@ from flow_executors.wire.frames import (
     unpack_spec,
     unpack_tasks,
 )
+from flow_executors.wire.kinds import Received
 from flow_executors.wire.single import one_task
 
 LINE = -1
@@ -118,7 +119,7 @@ class Manager:
         self._leaving: Leaving | None = None
         self._due = 0.0
         """When to look at the clock although nothing happens."""
-        self._handlers: dict[int, Callable[[bytes, float], None]] = {
+        self._handlers: dict[int, Callable[[Received, float], None]] = {
             Kind.TASKS: self._take_tasks,
             Kind.BLOB: self._take_blob,
             Kind.SPEC: self._take_spec,
@@ -229,7 +230,7 @@ class Manager:
         if not messages and self._line.broken:
             self._member.lost(now)
 
-    def _take_hello(self, message: bytes, now: float) -> None:
+    def _take_hello(self, message: Received, now: float) -> None:
         self._member.answered()
         self._register()
 
@@ -242,11 +243,11 @@ class Manager:
     def _held(self) -> list[int]:
         return [*self._core.held(), *self._parking.keys(), *self._outbox.keys()]
 
-    def _take_welcome(self, message: bytes, now: float) -> None:
+    def _take_welcome(self, message: Received, now: float) -> None:
         welcome = self._member.welcome(message, self._core.pace.prefetch, now)
         self._crew.shipments.same_host = bool(welcome.host_id) and welcome.host_id == self._offer.host_id
 
-    def _take_tasks(self, message: bytes, now: float) -> None:
+    def _take_tasks(self, message: Received, now: float) -> None:
         one = one_task(message)
         if one is not None and not self._blobs.missing(one[:1]):
             self._core.accept(DEFAULT_CLASS, [one[1:]])
@@ -264,29 +265,29 @@ class Manager:
         else:
             self._core.accept(batch.class_id, tasks)
 
-    def _take_blob(self, message: bytes, now: float) -> None:
+    def _take_blob(self, message: Received, now: float) -> None:
         piece = unpack_blob(message)
         if self._blobs.add(piece):
             for class_id, tasks in self._parking.arrived(piece.digest):
                 self._core.accept(class_id, tasks)
 
-    def _take_spec(self, message: bytes, now: float) -> None:
+    def _take_spec(self, message: Received, now: float) -> None:
         class_id, spec = unpack_spec(message)
         self._core.add_class(class_id, Demand.of(spec, self._core.capacity))
         self._crew.letters.learn(class_id, spec)
 
-    def _take_cancel(self, message: bytes, now: float) -> None:
+    def _take_cancel(self, message: Received, now: float) -> None:
         keys, kill = unpack_cancel(message)
         for key in self._parking.remove(set(keys)):
             self._outbox.add(key, Verdict.CANCELLED)
         self._core.cancel(keys, kill)
 
-    def _take_recall(self, message: bytes, now: float) -> None:
+    def _take_recall(self, message: Received, now: float) -> None:
         count = unpack_count(message, Kind.RECALL)
         self._recall_open = True
         self._core.recall(1 << 30 if count == ALL else count)
 
-    def _take_drain(self, message: bytes, now: float) -> None:
+    def _take_drain(self, message: Received, now: float) -> None:
         mode = unpack_drain(message)
         if mode is DrainMode.DRAIN:
             self._drain()
@@ -299,7 +300,7 @@ class Manager:
         for class_id, tasks in self._parking.take_all():
             self._core.accept(class_id, tasks)  # which returns them
 
-    def _take_exit(self, message: bytes, now: float) -> None:
+    def _take_exit(self, message: Received, now: float) -> None:
         code, reason = unpack_exit(message)
         status = 0 if code is ExitCode.DONE else 1
         self.leave(Leaving(ExitCode.DONE, f"the interchange said: {reason or code.name}", status))

@@ -7,6 +7,8 @@ from enum import IntEnum
 from flow_executors.errors import BadMessage
 
 Buffer = bytes | bytearray | memoryview
+Received = bytes | memoryview
+"""A message as it came from a socket: nobody changes it any more."""
 DIGEST_SIZE = 16
 MAX_JSON = 16 << 20
 """Largest JSON body that is parsed, in bytes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from flow_core.interfaces.outcome import Verdict
-from flow_executors.wire.kinds import DIGEST_SIZE, Buffer, Kind
+from flow_executors.wire.kinds import DIGEST_SIZE, Buffer, Kind, Received
 
 _TASK = struct.Struct(f"<BBxxIII{DIGEST_SIZE}sQI")
 _RESULT = struct.Struct("<BxxxIIIqQqqIHB")
@@ -19,7 +19,7 @@ def pack_task(digest: bytes, key: int, record: bytes) -> bytes:
     return _TASK.pack(Kind.TASKS, 0, 0, 1, 1, digest, key, len(record)) + record
 
 
-def one_task(message: bytes) -> tuple[bytes, int, bytes] | None:
+def one_task(message: Received) -> tuple[bytes, int, Received] | None:
     """Return (digest, key, record) if the message is one task of the default class; else None."""
     if len(message) < _TASK.size:
         return None

@@ -1,0 +1,199 @@
+"""The way within the machine: managers come by it without encryption, and nobody else does."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from flow_executors.interchange.local_doors import LocalDoors
+from flow_executors.manager import sessions
+from flow_executors.manager.contact import Reach
+from flow_executors.manager.line import Line
+from flow_executors.manager.ways import LocalWay
+from flow_executors.wire.frames import Introduction, pack_hello
+from flow_executors.wire.keys import BlockSecret, make_pair
+from flow_executors.wire.local import address_of, connect_locally, is_own, listen_locally
+
+HELLO = pack_hello(Introduction("manager", "run"))
+LARGE = os.urandom(5 << 20)
+
+
+class House:
+    """A door, the key of one block, and the ways to it."""
+
+    def __init__(self) -> None:
+        self.listener = listen_locally()
+        self.secret = BlockSecret("b0", make_pair().public, make_pair())
+        self.admitted = {_raw(self.secret.pair.public): "b0"}
+        self.doors = LocalDoors(os.dup(self.listener.fileno()), self.admitted)
+        self.address = address_of(self.listener)
+        self.heard: list[tuple[bytes, str, bytes]] = []
+
+    def way(self, secret: BlockSecret | None = None) -> LocalWay:
+        return LocalWay(self.address, secret or self.secret, HELLO)
+
+    def listen(self) -> int:
+        self.heard += [(peer, block, bytes(message)) for peer, block, message in self.doors.receive()]
+        return len(self.heard)
+
+    def close(self) -> None:
+        self.doors.close()
+        self.listener.close()
+
+
+def _raw(key: bytes) -> bytes:
+    from zmq.utils import z85
+
+    raw: bytes = z85.decode(key)
+    return raw
+
+
+def until(condition: Callable[[], object], *descriptors: int) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        select.select(descriptors, (), (), 0.05)
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    made = House()
+    yield made
+    made.close()
+
+
+def test_a_guest_with_an_admitted_key_is_heard_with_its_block_and_answered(house: House) -> None:
+    way = house.way()
+    until(house.listen, house.doors.fileno())
+    ((peer, block, message),) = house.heard
+    assert (block, message) == ("b0", HELLO)
+    assert house.doors.send(peer, b"welcome")
+    got: list[bytes] = []
+    until(lambda: got.extend(map(bytes, way.receive())) or got, *way.descriptors())
+    assert got == [b"welcome"]
+    way.close()
+
+
+def test_what_does_not_fit_at_once_goes_later_both_ways(house: House) -> None:
+    way = house.way()
+    until(house.listen, house.doors.fileno())
+    peer = house.heard[0][0]
+    way.send(LARGE)
+    way.send(b"after")
+    answers: list[bytes] = []
+
+    def turn() -> bool:
+        answers.extend(map(bytes, way.receive()))
+        return house.listen() == 3
+
+    until(turn, house.doors.fileno(), *way.descriptors())
+    assert [message for _, _, message in house.heard[1:]] == [LARGE, b"after"]
+    house.doors.send(peer, LARGE)
+    house.doors.send(peer, b"after")
+
+    def back() -> bool:
+        house.listen()
+        answers.extend(map(bytes, way.receive()))
+        return len(answers) == 2
+
+    until(back, house.doors.fileno(), *way.descriptors())
+    assert answers == [LARGE, b"after"]
+    way.close()
+
+
+@pytest.mark.parametrize("first", [make_pair().public, b"", b"no key", b"\xff" * 40])
+def test_without_an_admitted_key_nobody_is_heard_or_answered(house: House, first: bytes) -> None:
+    stranger = connect_locally(house.address)
+    stranger.setblocking(True)
+    stranger.settimeout(10)
+    for message in (first, HELLO):
+        stranger.sendall(len(message).to_bytes(4, "little") + message)
+    until(lambda: house.listen() or _ended(stranger), house.doors.fileno())
+    assert house.heard == []
+    assert house.doors.disconnected() == []
+    stranger.close()
+
+
+def _ended(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def test_noise_ends_the_connection_it_came_by_and_no_other(house: House) -> None:
+    way, noisy = house.way(), connect_locally(house.address)
+    noisy.setblocking(True)
+    noisy.sendall(b"\xff" * 1000)
+    until(lambda: house.listen() and _ended(noisy), house.doors.fileno())
+    way.send(b"still here")
+    until(lambda: house.listen() == 2, house.doors.fileno())
+    way.close()
+    noisy.close()
+
+
+def test_what_was_said_before_the_end_is_heard_and_then_the_end(house: House) -> None:
+    way = house.way()
+    way.send(b"last words")
+    way.close(1000)
+    gone: list[bytes] = []
+    until(lambda: house.listen() and (gone.extend(house.doors.disconnected()) or gone), house.doors.fileno())
+    assert [message for _, _, message in house.heard] == [HELLO, b"last words"]
+    assert gone == [house.heard[0][0]]
+    assert not house.doors.send(gone[0], b"anybody?")
+
+
+def test_the_end_of_the_other_side_is_found_after_its_last_words(house: House) -> None:
+    line = Line((house.address, "127.0.0.1"), 1, house.secret)
+    line.seek(HELLO)
+    until(house.listen, house.doors.fileno())
+    house.doors.send(house.heard[0][0], b"bye")
+    house.doors.close()
+    got: list[bytes] = []
+    until(lambda: got.extend(map(bytes, line.receive())) or got, *line.descriptors())
+    assert got == [b"bye"]
+    assert line.home == house.address
+    until(lambda: line.waiting or line.receive() or line.broken, *line.descriptors())
+    assert line.receive() == []
+    assert line.broken
+    line.close()
+
+
+def test_the_hosts_are_called_only_where_the_machines_own_way_leads_nowhere(house: House) -> None:
+    line = Line(("127.0.0.1", house.address), 1, house.secret)
+    line.seek(HELLO)
+    assert line.reach() == {house.address: Reach.OPEN}
+    line.seek(HELLO)
+    house.close()
+    until(lambda: line.receive() or len(line.reach()) == 2, *line.descriptors())
+    line.seek(HELLO)
+    assert line.reach()[house.address] is Reach.REFUSED
+    assert "127.0.0.1" in line.reach()
+    line.close()
+
+
+def test_other_users_are_nothing_to_each_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    stranger = connect_locally(house.address)
+    monkeypatch.setattr(os, "getuid", lambda: 4242)
+    assert not is_own(stranger)
+    with pytest.raises(PermissionError, match="another user"):
+        connect_locally(house.address)
+    until(lambda: house.listen() or _ended(stranger), house.doors.fileno())
+    assert house.heard == []
+    stranger.close()
+
+
+def test_of_a_session_the_leader_is_reached_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    reached: list[int] = []
+    monkeypatch.setattr(sessions, "members", lambda _: [5, 7, 9])
+    monkeypatch.setattr(os, "kill", lambda pid, _: reached.append(pid))
+    assert sessions.signal_session(9, 9) == 3
+    assert reached[0] == 9
