@@ -9,12 +9,14 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable
+from dataclasses import fields
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 from flow_providers.errors import BadOption
 
 P = ParamSpec("P")
+Record = TypeVar("Record")
 
 _HIDDEN = frozenset({"password", "token", "client_secret"})
 
@@ -36,12 +38,33 @@ def checked(init: Callable[P, None]) -> Callable[P, None]:
         except TypeError as error:
             raise BadOption(f"{owner}: {error}; its options are: {', '.join(list(signature.parameters)[1:])}") from None
         _check(owner, init, dict(list(given.arguments.items())[1:]))
-        if not hasattr(self, "_options"):  # the outermost constructor's view is the user's
-            given.apply_defaults()
-            self._options = _flat(signature, given)
-        init(*args, **kwargs)
+        given.apply_defaults()
+        outer = getattr(self, "_given", None)
+        self._given = _flat(signature, given)
+        if outer is None:  # the outermost constructor's view is the user's
+            self._options = self._given
+        try:
+            init(*args, **kwargs)
+        finally:
+            self._given = outer
 
     return checking
+
+
+def record_of(kind: type[Record], thing: object, **changed: object) -> Record:
+    """Return a record of options, filled from the checked constructor that is running.
+
+    Args:
+        kind: A dataclass; its fields take the constructor's options of the same names, the others their defaults.
+        thing: The object that is being made.
+        changed: Fields that take other values.
+
+    Raises:
+        BadOption: by the record, where it checks its values.
+    """
+    given: dict[str, object] = getattr(thing, "_given", None) or {}
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # whatever dataclass it is
+    return kind(**{**{name: value for name, value in given.items() if name in names}, **changed})
 
 
 def options_of(thing: object) -> dict[str, object]:

@@ -8,20 +8,21 @@ from dataclasses import replace
 from threading import Lock
 from typing import TypeVar
 
+from flow_providers.block_options import BlockOptions
+from flow_providers.block_provider import BlockProvider
 from flow_providers.errors import BadOption, SchedulerUnavailable, SubmitException, SubmitUnknown
 from flow_providers.interfaces.channel import Channel
 from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
-from flow_providers.interfaces.provider import ExecutionProvider
 from flow_providers.local.provider import LocalProvider
-from flow_providers.options import checked, repr_of
+from flow_providers.options import checked, record_of
 
 T = TypeVar("T")
 _SEPARATOR = ":"
 
 
-class AdHocProvider(ExecutionProvider):
+class AdHocProvider(BlockProvider):
     """Starts jobs by the channels of several hosts, each on the host with the fewest; usually one job a host.
 
     A host that does not answer keeps its jobs' last known states; new jobs go to the others.
@@ -63,18 +64,11 @@ class AdHocProvider(ExecutionProvider):
     ) -> None:
         if not channels:
             raise BadOption("AdHocProvider: option channels must have at least one channel, one for each host")
+        blocks = {"init_blocks": init_blocks, "max_blocks": max_blocks}
+        one_a_host = {name: len(channels) for name, value in blocks.items() if value is None}
+        super().__init__(record_of(BlockOptions, self, **one_a_host))
         self.channels = list(channels)
-        self.worker_init = worker_init
-        self.launcher = launcher
-        self.init_blocks = len(self.channels) if init_blocks is None else init_blocks
-        self.min_blocks = min_blocks
-        self.max_blocks = len(self.channels) if max_blocks is None else max_blocks
-        self.parallelism = parallelism
-        self.walltime = walltime
-        self.cmd_timeout = cmd_timeout
         self.move_files = move_files
-        self.cores_per_node = cores_per_node
-        self.mem_per_node = mem_per_node
         self.enforce_walltime = enforce_walltime
         self._hosts = [
             LocalProvider(
@@ -93,9 +87,6 @@ class AdHocProvider(ExecutionProvider):
         self._lock = Lock()
         self._promised = [0] * len(self._hosts)  # submissions under way
         self._last: dict[str, JobStatus] = {}
-
-    def __repr__(self) -> str:
-        return repr_of(self)
 
     def offer_script_dir(self, path: str) -> None:  # noqa: D102
         for host in self._hosts:

@@ -13,15 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from flow_providers.cloud.machine import Machine, MachinePhase, status_of
+from flow_providers.cloud.options import CloudOptions
 from flow_providers.cloud.user_data import Boot, ConsoleReport, read_console, script_of
 from flow_providers.errors import BadOption, ProviderError, SubmitException
 from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.jobs.tag import check_tag, check_variable, new_tag, safe_name
 from flow_providers.jobs.tracked import TrackedProvider
-from flow_providers.launchers.base import check_launcher, launch
-from flow_providers.launchers.single_node import SingleNodeLauncher
-from flow_providers.walltime import walltime_seconds
+from flow_providers.launchers.base import launch
 
 TAG = "flow-tag"
 """Key of the tag that every machine of ours carries, with the job's tag as its value."""
@@ -48,11 +47,14 @@ class MachineOrder:
 
 
 class CloudProvider(TrackedProvider):
-    """Base of the providers of clouds; see ``AWSProvider`` for the meaning of the options.
+    """Base of the providers of clouds.
 
     Subclasses implement the methods under "the cloud's own"; these are called by any thread and may block up to
     ``cmd_timeout``. Output and exit code of a job come by the console of its machine. A machine whose job has ended is
     ended, unless it is to linger.
+
+    Args:
+        options: What all of them can be told; a checked constructor fills it by ``record_of``.
     """
 
     user_data_limit: int = 16384
@@ -64,36 +66,13 @@ class CloudProvider(TrackedProvider):
     console_within_s: float = _CONSOLE_WITHIN_S
     """How long after a machine's end its console may still come."""
 
-    def __init__(
-        self,
-        *,
-        nodes_per_block: int,
-        init_blocks: int,
-        min_blocks: int,
-        max_blocks: int,
-        parallelism: float,
-        worker_init: str,
-        walltime: str | None,
-        launcher: object,
-        linger: bool,
-        cmd_timeout: float,
-    ) -> None:
-        super().__init__(_MISSING_AFTER_S)
-        if nodes_per_block != 1:
+    def __init__(self, options: CloudOptions) -> None:
+        if options.nodes_per_block != 1:
             raise BadOption(
-                f"{type(self).__name__}: nodes_per_block={nodes_per_block}, but a block is one machine here"
+                f"{type(self).__name__}: nodes_per_block={options.nodes_per_block}, but a block is one machine here"
             )
-        self.nodes_per_block = nodes_per_block
-        self.init_blocks = init_blocks
-        self.min_blocks = min_blocks
-        self.max_blocks = max_blocks
-        self.parallelism = parallelism
-        self.worker_init = worker_init
-        self.walltime = walltime
-        self.walltime_s = None if walltime is None else float(walltime_seconds(walltime))
-        self.launcher = SingleNodeLauncher() if launcher is None else check_launcher(launcher)
-        self.linger = linger
-        self.cmd_timeout = cmd_timeout
+        super().__init__(options, _MISSING_AFTER_S)
+        self.linger = options.linger
         self._halted_at: dict[str, float] = {}
         self._reports: dict[str, ConsoleReport] = {}
         self._standing: set[str] = set()  # machines of jobs that were seen, by the last query

@@ -12,7 +12,9 @@ from dataclasses import replace
 from shlex import quote
 from threading import Lock
 
+from flow_providers.block_provider import BlockProvider
 from flow_providers.channels.local import LocalChannel
+from flow_providers.cluster.options import ClusterOptions
 from flow_providers.errors import (
     ChannelError,
     ChannelTimeout,
@@ -20,28 +22,27 @@ from flow_providers.errors import (
     SubmitException,
     SubmitUnknown,
 )
-from flow_providers.interfaces.channel import Channel, CommandResult
+from flow_providers.interfaces.channel import CommandResult
 from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
-from flow_providers.interfaces.provider import ExecutionProvider
 from flow_providers.jobs.files import Environment, JobFiles, script_dir_of, tail_of, write_job
 from flow_providers.jobs.tag import safe_name
 from flow_providers.jobs.tracker import JobTracker
-from flow_providers.launchers.base import check_launcher, launch
-from flow_providers.launchers.single_node import SingleNodeLauncher
-from flow_providers.options import repr_of
+from flow_providers.launchers.base import launch
 from flow_providers.templates import render
-from flow_providers.walltime import walltime_seconds
 
 _BATCH = 1000  # ids in one command
 _SUBMIT_TRIES = 3
 
 
-class ClusterProvider(ExecutionProvider):
-    """Base of the providers of batch schedulers; see ``SlurmProvider`` for the meaning of the options.
+class ClusterProvider(BlockProvider):
+    """Base of the providers of batch schedulers.
 
     Subclasses implement the methods under "the scheduler's own", with no state of their own.
+
+    Args:
+        options: What all of them can be told; a checked constructor fills it by ``record_of``.
     """
 
     package: str
@@ -56,42 +57,18 @@ class ClusterProvider(ExecutionProvider):
     missing_after_s: float = 60.0
     """Seconds after which a job that neither the queue nor the history knows counts as MISSING."""
 
-    def __init__(
-        self,
-        *,
-        channel: Channel | None,
-        nodes_per_block: int,
-        init_blocks: int,
-        min_blocks: int,
-        max_blocks: int,
-        parallelism: float,
-        walltime: str,
-        scheduler_options: str,
-        worker_init: str,
-        cmd_timeout: float,
-        launcher: object,
-    ) -> None:
-        self.channel = LocalChannel() if channel is None else channel
-        self.nodes_per_block = nodes_per_block
-        self.init_blocks = init_blocks
-        self.min_blocks = min_blocks
-        self.max_blocks = max_blocks
-        self.parallelism = parallelism
-        self.walltime = walltime
-        self.walltime_s = float(walltime_seconds(walltime))
-        self.scheduler_options = scheduler_options
-        self.worker_init = worker_init
-        self.cmd_timeout = cmd_timeout
-        self.launcher = SingleNodeLauncher() if launcher is None else check_launcher(launcher)
+    walltime: str
+
+    def __init__(self, options: ClusterOptions) -> None:
+        super().__init__(options)
+        self.channel = LocalChannel() if options.channel is None else options.channel
+        self.scheduler_options = options.scheduler_options
         self._lock = Lock()
         self._polling = Lock()  # one query at a time; who waits shares its answer
         self._tracker = JobTracker(self.missing_after_s)
         self._files: dict[str, JobFiles] = {}
         self._polled_at = float("-inf")
         self._polled: frozenset[str] = frozenset()
-
-    def __repr__(self) -> str:
-        return repr_of(self)
 
     # -- the scheduler's own
 

@@ -7,26 +7,25 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from threading import Lock
 
+from flow_providers.block_options import BlockOptions
+from flow_providers.block_provider import BlockProvider
 from flow_providers.interfaces.job_status import JobStatus
-from flow_providers.interfaces.provider import ExecutionProvider
 from flow_providers.jobs.tracker import JobTracker
-from flow_providers.options import repr_of
 
 
-class TrackedProvider(ExecutionProvider):
+class TrackedProvider(BlockProvider):
     """Base of providers that ask one service for the states of jobs and remember what it said.
 
     Args:
+        options: What all of them can be told.
         missing_after_s: How long a job submitted here may be unknown to the service before it is MISSING.
     """
 
-    def __init__(self, missing_after_s: float) -> None:
+    def __init__(self, options: BlockOptions, missing_after_s: float) -> None:
+        super().__init__(options)
         self._lock = Lock()
         self._polling = Lock()  # one query at a time
         self._tracker = JobTracker(missing_after_s)
-
-    def __repr__(self) -> str:
-        return repr_of(self)
 
     @abstractmethod
     def query(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+from flow_providers.block_options import BlockOptions
 from flow_providers.errors import BadOption, ProviderError, SubmitException, SubmitUnknown
 from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
 from flow_providers.interfaces.job_status import JobStatus
@@ -16,9 +17,8 @@ from flow_providers.kubernetes.api import KubernetesApi
 from flow_providers.kubernetes.manifest import PodJob, PodOptions, pod, script_of, secret
 from flow_providers.kubernetes.names import JOB, TAG, amount, base_name, check_name, job_id, pod_name, selector
 from flow_providers.kubernetes.parse import Object, at, jobs_of, text
-from flow_providers.launchers.base import check_launcher, launch
-from flow_providers.launchers.single_node import SingleNodeLauncher
-from flow_providers.options import checked
+from flow_providers.launchers.base import launch
+from flow_providers.options import checked, record_of
 from flow_providers.walltime import walltime_seconds
 
 _MISSING_AFTER_S = 10.0
@@ -93,21 +93,12 @@ class KubernetesProvider(TrackedProvider):
         launcher: object = None,
         cmd_timeout: float = 30,
     ) -> None:
-        super().__init__(_MISSING_AFTER_S)
+        super().__init__(record_of(BlockOptions, self), _MISSING_AFTER_S)
         self.image = image
         self.namespace = namespace
-        self.nodes_per_block = nodes_per_block
-        self.init_blocks = init_blocks
-        self.min_blocks = min_blocks
-        self.max_blocks = max_blocks
         self.max_cpu = max_cpu
         self.max_mem = max_mem
-        self.parallelism = parallelism
-        self.worker_init = worker_init
         self.pod_name = None if pod_name is None else check_name("pod_name", pod_name.lower())
-        self.launcher = SingleNodeLauncher() if launcher is None else check_launcher(launcher)
-        self.cmd_timeout = cmd_timeout
-        self.walltime_s = None if walltime is None else float(walltime_seconds(walltime))
         self.cores_per_node = max(int(max_cpu), 1)
         self.mem_per_node = round(amount("max_mem", max_mem) / 2**30, 3)
         if amount("init_mem", init_mem) > amount("max_mem", max_mem) or init_cpu > max_cpu:

@@ -8,6 +8,8 @@ from importlib.resources import files as resources
 from shlex import join
 from threading import Lock
 
+from flow_providers.block_options import BlockOptions
+from flow_providers.block_provider import BlockProvider
 from flow_providers.channels.local import LocalChannel
 from flow_providers.errors import (
     ChannelError,
@@ -18,20 +20,17 @@ from flow_providers.errors import (
 from flow_providers.interfaces.channel import Channel, CommandResult
 from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
 from flow_providers.interfaces.job_status import JobStatus
-from flow_providers.interfaces.provider import ExecutionProvider
 from flow_providers.jobs.files import Environment, JobFiles, script_dir_of, tail_of, write_job
-from flow_providers.launchers.base import check_launcher, launch
-from flow_providers.launchers.single_node import SingleNodeLauncher
+from flow_providers.launchers.base import launch
 from flow_providers.local.parse import parse_rows, status_of
-from flow_providers.options import checked, repr_of
+from flow_providers.options import checked, record_of
 from flow_providers.templates import render
-from flow_providers.walltime import walltime_seconds
 
 _BATCH = 500  # ids in one command, far below the longest argument a kernel takes
 _GRACE_S = 5
 
 
-class LocalProvider(ExecutionProvider):
+class LocalProvider(BlockProvider):
     """Runs jobs as processes on the host of its channel, each leading a session and process group of its own.
 
     A job is recorded on disk, in the channel's script directory, with its process id and the time that process was
@@ -75,29 +74,15 @@ class LocalProvider(ExecutionProvider):
         mem_per_node: float | None = None,
         enforce_walltime: bool = False,
     ) -> None:
+        super().__init__(record_of(BlockOptions, self))
         self.channel = LocalChannel() if channel is None else channel
-        self.nodes_per_block = nodes_per_block
-        self.launcher = SingleNodeLauncher() if launcher is None else check_launcher(launcher)
-        self.init_blocks = init_blocks
-        self.min_blocks = min_blocks
-        self.max_blocks = max_blocks
-        self.walltime = walltime
-        self.worker_init = worker_init
-        self.cmd_timeout = cmd_timeout
-        self.parallelism = parallelism
         self.move_files = move_files
-        self.cores_per_node = cores_per_node
-        self.mem_per_node = mem_per_node
         self.enforce_walltime = enforce_walltime
-        seconds = walltime_seconds(walltime)
-        self.walltime_s = float(seconds) if enforce_walltime else None
+        self.walltime_s = self.walltime_s if enforce_walltime else None
         self._lock = Lock()
         self._folders: dict[str, str] = {}  # of jobs submitted here; the script directory may be another by now
         self._ended: set[str] = set()
         self._pushed: dict[str, str] = {}  # script directory -> where jobs.sh is
-
-    def __repr__(self) -> str:
-        return repr_of(self)
 
     def offer_script_dir(self, path: str) -> None:  # noqa: D102
         self.channel.offer_script_dir(path)

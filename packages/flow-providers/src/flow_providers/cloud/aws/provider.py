@@ -14,6 +14,7 @@ from flow_providers.cloud.aws.session import make_ec2, make_session, translated
 from flow_providers.cloud.aws.state import AwsState, Network, StateFile
 from flow_providers.cloud.base import TAG, CloudProvider, MachineOrder
 from flow_providers.cloud.machine import Machine
+from flow_providers.cloud.options import CloudOptions
 from flow_providers.cloud.refused import Refused
 from flow_providers.errors import (
     ExecutionProviderException,
@@ -23,7 +24,7 @@ from flow_providers.errors import (
     SubmitUnknown,
 )
 from flow_providers.jobs.ledger import default_ledger
-from flow_providers.options import checked
+from flow_providers.options import checked, record_of
 
 logger = logging.getLogger("flow.providers.aws")
 
@@ -87,18 +88,7 @@ class AWSProvider(CloudProvider):
         launcher: object = None,
         cmd_timeout: float = 30,
     ) -> None:
-        super().__init__(
-            nodes_per_block=nodes_per_block,
-            init_blocks=init_blocks,
-            min_blocks=min_blocks,
-            max_blocks=max_blocks,
-            parallelism=parallelism,
-            worker_init=worker_init,
-            walltime=walltime,
-            launcher=launcher,
-            linger=linger,
-            cmd_timeout=cmd_timeout,
-        )
+        super().__init__(record_of(CloudOptions, self))
         self.image_id = image_id
         self.key_name = key_name
         self.instance_type = instance_type

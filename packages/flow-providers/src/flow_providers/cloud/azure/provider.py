@@ -10,9 +10,10 @@ from flow_providers.cloud.azure.client import AzureClient, translated
 from flow_providers.cloud.azure.parse import MachineOptions, body_of, image_of, machine_of, network_body
 from flow_providers.cloud.base import TAG, CloudProvider, MachineOrder
 from flow_providers.cloud.machine import Machine
+from flow_providers.cloud.options import CloudOptions
 from flow_providers.cloud.refused import Refused
 from flow_providers.errors import SchedulerUnavailable, SubmitException, SubmitUnknown
-from flow_providers.options import checked
+from flow_providers.options import checked, record_of
 
 _NETWORK = "flow-network"
 _SUBNET = "flow"
@@ -78,18 +79,7 @@ class AzureProvider(CloudProvider):
         cmd_timeout: float = 60,
         api_endpoint: str | None = None,
     ) -> None:
-        super().__init__(
-            nodes_per_block=1,
-            init_blocks=init_blocks,
-            min_blocks=min_blocks,
-            max_blocks=max_blocks,
-            parallelism=parallelism,
-            worker_init=worker_init,
-            walltime=walltime,
-            launcher=launcher,
-            linger=linger,
-            cmd_timeout=cmd_timeout,
-        )
+        super().__init__(record_of(CloudOptions, self))
         self.location = location
         self.subnet_id = subnet_id
         self._machine = MachineOptions(

@@ -11,9 +11,10 @@ from flow_providers.cloud.base import TAG, CloudProvider, MachineOrder
 from flow_providers.cloud.google.client import ComputeClient
 from flow_providers.cloud.google.parse import body_of, job_id_of, machine_of, zone_and_name
 from flow_providers.cloud.machine import Machine
+from flow_providers.cloud.options import CloudOptions
 from flow_providers.cloud.refused import Refused
 from flow_providers.errors import BadOption, ScaleOutFailed, SchedulerUnavailable, SubmitException, SubmitUnknown
-from flow_providers.options import checked
+from flow_providers.options import checked, record_of
 
 _FULL_ZONE = ("ZONE_RESOURCE_POOL_EXHAUSTED", "STOCKOUT")
 _NET_S = 900  # between a command's walltime and the instance's, for booting and ending
@@ -78,18 +79,7 @@ class GoogleCloudProvider(CloudProvider):
     ) -> None:
         if google_version not in ("v1", "beta"):
             raise BadOption(f"GoogleCloudProvider: option google_version={google_version!r} must be 'v1' or 'beta'")
-        super().__init__(
-            nodes_per_block=1,
-            init_blocks=init_blocks,
-            min_blocks=min_blocks,
-            max_blocks=max_blocks,
-            parallelism=parallelism,
-            worker_init=worker_init,
-            walltime=walltime,
-            launcher=launcher,
-            linger=linger,
-            cmd_timeout=cmd_timeout,
-        )
+        super().__init__(record_of(CloudOptions, self))
         self.project_id = project_id
         self.region = region
         self.os_project = os_project

@@ -10,9 +10,10 @@ from flow_providers.cloud.base import TAG, CloudProvider, MachineOrder
 from flow_providers.cloud.machine import Machine
 from flow_providers.cloud.openstack.client import OpenStackClient
 from flow_providers.cloud.openstack.parse import machine_of
+from flow_providers.cloud.options import CloudOptions
 from flow_providers.cloud.refused import Refused
 from flow_providers.errors import SchedulerUnavailable, SubmitException, SubmitUnknown
-from flow_providers.options import checked
+from flow_providers.options import checked, record_of
 
 _GONE = "404"
 _FIELDS = ("id", "status", "fault", "metadata", "addresses", "launched_at")
@@ -65,18 +66,7 @@ class JetstreamProvider(CloudProvider):
         launcher: object = None,
         cmd_timeout: float = 60,
     ) -> None:
-        super().__init__(
-            nodes_per_block=1,
-            init_blocks=init_blocks,
-            min_blocks=min_blocks,
-            max_blocks=max_blocks,
-            parallelism=parallelism,
-            worker_init=worker_init,
-            walltime=walltime,
-            launcher=launcher,
-            linger=linger,
-            cmd_timeout=cmd_timeout,
-        )
+        super().__init__(record_of(CloudOptions, self))
         self.image = image
         self.flavor = flavor
         self.network = network

@@ -7,12 +7,13 @@ from shlex import quote
 
 from flow_providers.cluster.base import ClusterProvider, listed, words
 from flow_providers.cluster.cobalt.parse import parse_log, parse_names, parse_qdel_refusals, parse_qstat, parse_qsub
+from flow_providers.cluster.options import ClusterOptions
 from flow_providers.errors import SchedulerUnavailable
 from flow_providers.interfaces.channel import Channel, CommandResult
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.jobs.files import JobFiles
 from flow_providers.launchers.aprun import AprunLauncher
-from flow_providers.options import checked
+from flow_providers.options import checked, record_of
 from flow_providers.walltime import walltime_minutes
 
 _AWAY = (
@@ -53,6 +54,7 @@ class CobaltProvider(ClusterProvider):
 
     label = "cobalt"
     package = "flow_providers.cluster.cobalt"
+    default_launcher = AprunLauncher
 
     @checked
     def __init__(
@@ -73,23 +75,9 @@ class CobaltProvider(ClusterProvider):
         cores_per_node: int | None = None,
         mem_per_node: float | None = None,
     ) -> None:
-        super().__init__(
-            channel=channel,
-            nodes_per_block=nodes_per_block,
-            init_blocks=init_blocks,
-            min_blocks=min_blocks,
-            max_blocks=max_blocks,
-            parallelism=parallelism,
-            walltime=walltime,
-            scheduler_options=scheduler_options,
-            worker_init=worker_init,
-            cmd_timeout=cmd_timeout,
-            launcher=AprunLauncher() if launcher is None else launcher,
-        )
+        super().__init__(record_of(ClusterOptions, self))
         self.account = account
         self.queue = queue
-        self.cores_per_node = cores_per_node
-        self.mem_per_node = mem_per_node
 
     def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:  # noqa: D102
         return {

@@ -14,12 +14,13 @@ from flow_providers.cluster.condor.parse import (
     parse_rm_refusals,
     parse_submit,
 )
+from flow_providers.cluster.options import ClusterOptions
 from flow_providers.errors import ChannelError, SchedulerUnavailable, ScriptPathError
 from flow_providers.interfaces.channel import Channel, CommandResult
 from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.jobs.files import JobFiles
-from flow_providers.options import checked
+from flow_providers.options import checked, record_of
 from flow_providers.templates import render
 from flow_providers.walltime import walltime_minutes
 
@@ -74,21 +75,9 @@ class CondorProvider(ClusterProvider):
         requirements: str = "",
         cmd_timeout: float = 60,
     ) -> None:
-        super().__init__(
-            channel=channel,
-            nodes_per_block=nodes_per_block,
-            init_blocks=init_blocks,
-            min_blocks=min_blocks,
-            max_blocks=max_blocks,
-            parallelism=parallelism,
-            walltime=walltime,
-            scheduler_options=scheduler_options,
-            worker_init=worker_init,
-            cmd_timeout=cmd_timeout,
-            launcher=launcher,
-        )
-        self.cores_per_node = self.cores_per_slot = cores_per_slot
-        self.mem_per_node = self.mem_per_slot = mem_per_slot
+        super().__init__(record_of(ClusterOptions, self, cores_per_node=cores_per_slot, mem_per_node=mem_per_slot))
+        self.cores_per_slot = cores_per_slot
+        self.mem_per_slot = mem_per_slot
         self.environment = dict(environment or {})
         self.project = project
         self.transfer_input_files = list(transfer_input_files)

@@ -16,11 +16,12 @@ from flow_providers.cluster.gridengine.parse import (
     parse_qsub,
 )
 from flow_providers.cluster.local_time import with_zone
+from flow_providers.cluster.options import ClusterOptions
 from flow_providers.errors import SchedulerUnavailable
 from flow_providers.interfaces.channel import Channel, CommandResult
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.jobs.files import JobFiles
-from flow_providers.options import checked
+from flow_providers.options import checked, record_of
 
 _AWAY = ("unable to contact qmaster", "unable to send message to qmaster", "got select timeout", "commlib error")
 _QACCT_BATCH = 50  # it reads its whole log for each
@@ -73,24 +74,10 @@ class GridEngineProvider(ClusterProvider):
         cores_per_node: int | None = None,
         mem_per_node: float | None = None,
     ) -> None:
-        super().__init__(
-            channel=channel,
-            nodes_per_block=nodes_per_block,
-            init_blocks=init_blocks,
-            min_blocks=min_blocks,
-            max_blocks=max_blocks,
-            parallelism=parallelism,
-            walltime=walltime,
-            scheduler_options=scheduler_options,
-            worker_init=worker_init,
-            cmd_timeout=cmd_timeout,
-            launcher=launcher,
-        )
+        super().__init__(record_of(ClusterOptions, self))
         self.queue = queue
         self.project = project
         self.parallel_environment = parallel_environment
-        self.cores_per_node = cores_per_node
-        self.mem_per_node = mem_per_node
 
     def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:  # noqa: D102
         slots_per_node = self.cores_per_node or tasks_per_node

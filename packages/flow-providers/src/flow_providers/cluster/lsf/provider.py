@@ -14,11 +14,12 @@ from flow_providers.cluster.lsf.parse import (
     parse_bsub,
     parse_names,
 )
+from flow_providers.cluster.options import ClusterOptions
 from flow_providers.errors import SchedulerUnavailable
 from flow_providers.interfaces.channel import Channel, CommandResult
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.jobs.files import JobFiles
-from flow_providers.options import checked
+from flow_providers.options import checked, record_of
 from flow_providers.walltime import walltime_minutes
 
 _AWAY = ("lsf is down", "please wait", "cannot connect to lsf", "batch daemon", "communication time out", "lim is down")
@@ -71,21 +72,7 @@ class LSFProvider(ClusterProvider):
         request_by_nodes: bool = True,
         move_files: bool | None = True,
     ) -> None:
-        super().__init__(
-            channel=channel,
-            nodes_per_block=nodes_per_block,
-            init_blocks=init_blocks,
-            min_blocks=min_blocks,
-            max_blocks=max_blocks,
-            parallelism=parallelism,
-            walltime=walltime,
-            scheduler_options=scheduler_options,
-            worker_init=worker_init,
-            cmd_timeout=cmd_timeout,
-            launcher=launcher,
-        )
-        self.cores_per_node = cores_per_node
-        self.mem_per_node = mem_per_node
+        super().__init__(record_of(ClusterOptions, self))
         self.project = project
         self.queue = queue
         self.request_by_nodes = request_by_nodes

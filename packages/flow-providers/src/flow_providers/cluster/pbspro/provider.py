@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+from flow_providers.cluster.options import ClusterOptions
 from flow_providers.cluster.pbs import PBSFamilyProvider
 from flow_providers.interfaces.channel import Channel
 from flow_providers.jobs.files import JobFiles
-from flow_providers.options import checked
+from flow_providers.options import checked, record_of
 
 
 class PBSProProvider(PBSFamilyProvider):
@@ -56,24 +57,10 @@ class PBSProProvider(PBSFamilyProvider):
         walltime: str = "00:20:00",
         cmd_timeout: float = 120,
     ) -> None:
-        super().__init__(
-            channel=channel,
-            nodes_per_block=nodes_per_block,
-            init_blocks=init_blocks,
-            min_blocks=min_blocks,
-            max_blocks=max_blocks,
-            parallelism=parallelism,
-            walltime=walltime,
-            scheduler_options=scheduler_options,
-            worker_init=worker_init,
-            cmd_timeout=cmd_timeout,
-            launcher=launcher,
-        )
+        super().__init__(record_of(ClusterOptions, self))
         self.account = account
         self.queue = queue
         self.select_options = select_options
-        self.cores_per_node = cores_per_node
-        self.mem_per_node = mem_per_node
 
     def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:  # noqa: D102
         return {

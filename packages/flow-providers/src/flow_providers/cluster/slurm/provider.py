@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from shlex import quote
 
 from flow_providers.cluster.base import ClusterProvider, listed, merged, words
+from flow_providers.cluster.options import ClusterOptions
 from flow_providers.cluster.slurm.parse import (
     OLD_FORMAT,
     QUERY_FORMAT,
@@ -21,7 +22,7 @@ from flow_providers.errors import SchedulerUnavailable
 from flow_providers.interfaces.channel import Channel, CommandResult
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.jobs.files import JobFiles
-from flow_providers.options import checked
+from flow_providers.options import checked, record_of
 
 _AWAY = (
     "unable to contact slurm controller",
@@ -93,22 +94,8 @@ class SlurmProvider(ClusterProvider):
         gpus_per_node: int | str | None = None,
         clusters: str | None = None,
     ) -> None:
-        super().__init__(
-            channel=channel,
-            nodes_per_block=nodes_per_block,
-            init_blocks=init_blocks,
-            min_blocks=min_blocks,
-            max_blocks=max_blocks,
-            parallelism=parallelism,
-            walltime=walltime,
-            scheduler_options=scheduler_options,
-            worker_init=worker_init,
-            cmd_timeout=cmd_timeout,
-            launcher=launcher,
-        )
+        super().__init__(record_of(ClusterOptions, self))
         self.partition = partition
-        self.cores_per_node = cores_per_node
-        self.mem_per_node = mem_per_node
         self.exclusive = exclusive
         self.move_files = move_files
         self.account = account

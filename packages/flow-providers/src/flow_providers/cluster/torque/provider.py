@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+from flow_providers.cluster.options import ClusterOptions
 from flow_providers.cluster.pbs import PBSFamilyProvider
 from flow_providers.interfaces.channel import Channel
 from flow_providers.jobs.files import JobFiles
 from flow_providers.launchers.aprun import AprunLauncher
-from flow_providers.options import checked
+from flow_providers.options import checked, record_of
 
 
 class TorqueProvider(PBSFamilyProvider):
@@ -36,6 +37,7 @@ class TorqueProvider(PBSFamilyProvider):
 
     label = "torque"
     package = "flow_providers.cluster.torque"
+    default_launcher = AprunLauncher
 
     @checked
     def __init__(
@@ -56,23 +58,9 @@ class TorqueProvider(PBSFamilyProvider):
         cores_per_node: int | None = None,
         mem_per_node: float | None = None,
     ) -> None:
-        super().__init__(
-            channel=channel,
-            nodes_per_block=nodes_per_block,
-            init_blocks=init_blocks,
-            min_blocks=min_blocks,
-            max_blocks=max_blocks,
-            parallelism=parallelism,
-            walltime=walltime,
-            scheduler_options=scheduler_options,
-            worker_init=worker_init,
-            cmd_timeout=cmd_timeout,
-            launcher=AprunLauncher() if launcher is None else launcher,
-        )
+        super().__init__(record_of(ClusterOptions, self))
         self.account = account
         self.queue = queue
-        self.cores_per_node = cores_per_node
-        self.mem_per_node = mem_per_node
 
     def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:  # noqa: D102
         total = None if self.mem_per_node is None else math.ceil(self.mem_per_node * 1024) * self.nodes_per_block

@@ -1,0 +1,49 @@
+"""What all providers have of their shared options: attributes of the same names, and a repr that makes an equal one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flow_providers.block_options import BlockOptions
+from flow_providers.interfaces.launcher import Launcher
+from flow_providers.interfaces.provider import ExecutionProvider
+from flow_providers.launchers.base import check_launcher
+from flow_providers.launchers.single_node import SingleNodeLauncher
+from flow_providers.options import repr_of
+from flow_providers.walltime import walltime_seconds
+
+
+class BlockProvider(ExecutionProvider):
+    """Base of the providers; takes their shared options.
+
+    Args:
+        options: The record; its values become attributes, which may be changed between two jobs.
+
+    Raises (from the constructor):
+        BadOption: the walltime does not parse.
+        BadLauncher: the launcher is none.
+    """
+
+    default_launcher: Callable[[], Launcher] = SingleNodeLauncher
+    """Makes the launcher of a provider that was given none."""
+    walltime: str | None
+    worker_init: str
+    cmd_timeout: float
+    launcher: Launcher
+
+    def __init__(self, options: BlockOptions) -> None:
+        self.nodes_per_block = options.nodes_per_block
+        self.init_blocks = options.init_blocks
+        self.min_blocks = options.min_blocks
+        self.max_blocks = options.max_blocks
+        self.parallelism = options.parallelism
+        self.walltime = options.walltime
+        self.walltime_s = None if options.walltime is None else float(walltime_seconds(options.walltime))
+        self.worker_init = options.worker_init
+        self.cmd_timeout = options.cmd_timeout
+        self.launcher = check_launcher(type(self).default_launcher() if options.launcher is None else options.launcher)
+        self.cores_per_node = options.cores_per_node
+        self.mem_per_node = options.mem_per_node
+
+    def __repr__(self) -> str:
+        return repr_of(self)
