@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from hypothesis import given, strategies as st
 
+from flow_providers.channels.local import LocalChannel
 from flow_providers.cluster import pbs_parse as parse
+from flow_providers.cluster.pbspro.provider import PBSProProvider
+from flow_providers.cluster.torque.provider import TorqueProvider
 from flow_providers.interfaces.job_state import JobState
 
 TEXT = """\
@@ -110,9 +114,31 @@ def test_the_id_of_a_submission(text, job) -> None:
 
 
 def test_the_log_of_the_server_tells_how_a_job_ended() -> None:
-    status = parse.parse_tracejob("11/21/2026 ... Exit_status=3 resources_used.cput=00:00:00", "7")
+    ended = "11/21/2026 11:05:00  S    Exit_status=3 resources_used.cput=00:00:00"
+    deleted = "11/21/2026 11:04:59  S    Job deleted at request of me@login"
+    status = parse.parse_tracejob(ended)
     assert status is not None
-    assert status.exit_code == 3
+    assert (status.state, status.exit_code) == (JobState.FAILED, 3)
+    for log in (deleted, f"{deleted}\n{ended}"):
+        cancelled = parse.parse_tracejob(log)
+        assert cancelled is not None
+        assert cancelled.state is JobState.CANCELLED
+    assert parse.parse_tracejob("11/21/2026 11:04:25  S    enqueuing into batch, state 1 hop 1") is None
+
+
+@pytest.mark.parametrize("kind", [TorqueProvider, PBSProProvider])
+def test_jobs_that_left_the_queue_are_looked_up_in_the_log_of_the_server(kind, tmp_path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, code in {
+        "qstat": 'echo "qstat: Unknown Job Id $3" >&2; exit 153',
+        "tracejob": 'for id; do :; done; [ "$id" = 18.s ] || echo "11/21/2026  S  Exit_status=${id%%.*}"',
+    }.items():
+        (programs / name).write_text(f"#!/bin/sh\n{code}\n")
+        (programs / name).chmod(0o755)
+    provider = kind(channel=LocalChannel(envs={"PATH": f"{programs}:{os.environ['PATH']}"}, script_dir=str(tmp_path)))
+    states = [(status.state, status.exit_code) for status in provider.status(["17.s", "18.s", "0.s"])]
+    assert states == [(JobState.FAILED, 17), (JobState.MISSING, None), (JobState.COMPLETED, 0)]
 
 
 @given(
@@ -124,7 +150,7 @@ def test_no_parser_ever_fails(text) -> None:
     parse.parse_qstat(text)
     parse.parse_names(text)
     parse.parse_qsub(text)
-    parse.parse_tracejob(text, "1")
+    parse.parse_tracejob(text)
 
 
 JSON = st.recursive(

@@ -9,7 +9,7 @@ from shlex import quote
 
 from flow_providers.cluster.base import ClusterProvider, listed, words
 from flow_providers.cluster.local_time import with_zone
-from flow_providers.cluster.pbs_parse import parse_names, parse_qstat, parse_qsub
+from flow_providers.cluster.pbs_parse import parse_names, parse_qstat, parse_qsub, parse_tracejob
 from flow_providers.errors import SchedulerUnavailable
 from flow_providers.interfaces.channel import CommandResult
 from flow_providers.interfaces.job_status import JobStatus
@@ -27,6 +27,8 @@ _AWAY = (
 )
 _UNKNOWN = ("unknown job", "job has finished")
 _UNKNOWN_CODE = 153
+_TRACE = "flow-trace-of "
+_TRACE_DAYS = 3
 _REFUSED = ("unauthorized", "permission", "not authorized")
 
 
@@ -53,6 +55,14 @@ class PBSFamilyProvider(ClusterProvider):
             job_id: replace(row, ends_at=row.started_at + (self.walltime_s or 0)) if row.started_at else row
             for job_id, row in parse_qstat(result.stdout).items()
         }
+
+    def history(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:  # noqa: D102
+        # only hosts with the server's logs have something to say
+        trace = f'echo "{_TRACE}$id"; tracejob -q -n {_TRACE_DAYS} "$id" 2>/dev/null'
+        said = self.run(f"for id in {listed(job_ids, ' ')}; do {trace}; done; true").stdout
+        parts = (part.partition("\n") for part in said.split(_TRACE)[1:])
+        rows = ((job_id, parse_tracejob(log)) for job_id, _, log in parts)
+        return {job_id: row for job_id, row in rows if row is not None}
 
     def cancel_command(self, job_ids: Sequence[str]) -> str:  # noqa: D102
         return f"qdel {listed(job_ids, ' ')}"

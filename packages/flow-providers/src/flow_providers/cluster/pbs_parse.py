@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timezone
 from xml.etree import ElementTree
 
@@ -82,10 +83,13 @@ def parse_qsub(text: str) -> str | None:
     return found[-1] if found else None
 
 
-def parse_tracejob(text: str, job_id: str) -> JobStatus | None:
-    """Return how a job ended by the server's log."""
+def parse_tracejob(text: str) -> JobStatus | None:
+    """Return how a job ended by the server's log; None: it does not say."""
     found = re.findall(r"Exit_status=(-?\d{1,6})\b", text)
-    return _ended({"Exit_status": found[-1]}) if found and job_id else None
+    ended = _ended({"Exit_status": found[-1]}) if found else None
+    if re.search(r"\b(?:Job deleted|delete[d]? at request of)\b", text, re.IGNORECASE):
+        return replace(ended or JobStatus(JobState.CANCELLED), state=JobState.CANCELLED)
+    return ended
 
 
 def _ended(attributes: Attributes) -> JobStatus | None:

@@ -15,7 +15,8 @@ from flow_providers.options import checked, record_of
 class TorqueProvider(PBSFamilyProvider):
     """Submits by ``qsub``, asks by ``qstat -f``, cancels by ``qdel``.
 
-    How a job ended is taken from the scheduler, or from what the job's own script left behind where it does not say.
+    How a job ended is taken from the scheduler, from ``tracejob`` where the server's logs can be read, or from what the
+    job's own script left behind.
 
     Args:
         channel: How the scheduler is reached; None: on this machine.
