@@ -85,6 +85,15 @@ def test_the_id_of_a_submission_comes_after_any_notices() -> None:
         ("Info: task completed normally with an exit code of 3; initiating job cleanup", JobState.FAILED, 3),
         ("Info: maximum execution time exceeded; initiating job termination", JobState.TIMEOUT, None),
         ("Info: user delete requested", JobState.CANCELLED, None),
+        ("Info: task completed with exit status: 3", JobState.FAILED, 3),
+        ("script exit code = 0", JobState.COMPLETED, 0),
+        ("task ended, return code 17", JobState.FAILED, 17),
+        ("task completed with an exit code of -9", JobState.FAILED, 137),
+        ("exit code -9", JobState.FAILED, 137),
+        ("task was terminated by signal 15", JobState.FAILED, 143),
+        ("the walltime limit has been reached; killing the job", JobState.TIMEOUT, None),
+        ("Info: job exceeded its walltime", JobState.TIMEOUT, None),
+        ("Info: administrator someone requested deletion of the job", JobState.CANCELLED, None),
     ],
 )
 def test_the_end_is_told_by_the_log(line, state, code) -> None:
@@ -98,6 +107,13 @@ def test_a_time_limit_is_told_before_the_signal_that_it_sent() -> None:
     found = parse.parse_log(log)
     assert found is not None
     assert (found.state, found.exit_code) == (JobState.TIMEOUT, 143)
+
+
+def test_what_the_environment_holds_is_no_word_of_the_scheduler() -> None:
+    log = (
+        "Environment:\nHELP=exit code 7 when the walltime exceeded\nPS1=user kills\nsubmitted with cwd set to: /home\n"
+    )
+    assert parse.parse_log(log) is None
 
 
 def test_a_log_that_says_nothing_of_the_end_is_no_end() -> None:

@@ -27,7 +27,14 @@ _NOWHERE = frozenset({"", "None", "N/A"})
 _FIELD = re.compile(r"^\s+(\w[\w ]*?)\s*: ?(.*)$")
 _HEADER = re.compile(r"^JobID\s*:\s*(\S+)\s*$")
 _REFUSED = ("not permitted", "permission denied", "not allowed", "not owned by")
-_CODE = re.compile(r"exit (?:code|status)(?: of| =|:)?\s+(-?\d{1,6})\b")
+# the words of its log differ between versions and sites: what counts is what they are about
+_CODE = re.compile(r"(?:exit|return) ?(?:code|status|value)[\s:=]+(?:of |was |is )?(-?\d{1,6})\b")
+_TIME_IS_UP = re.compile(
+    r"(?:time|walltime)(?: limit)?(?: was| has been)? (?:exceeded|expired|reached)|exceeded (?:its|the|max\w*) \w*time"
+)
+_DELETED = re.compile(r"\b(?:user|administrator|admin|operator)\b.{0,30}\b(?:delet|kill|cancel)|\bdelete requested")
+_KILLED = re.compile(r"(?:kill|terminat|end)\w* (?:by|with|on) (?:a )?signal[\s:=]+(\d{1,2})\b")
+_VARIABLE = re.compile(r"^\w+=")
 _SIGNAL_BASE = 128
 
 
@@ -58,17 +65,26 @@ def parse_qdel_refusals(text: str) -> set[str]:
 
 def parse_log(text: str) -> JobStatus | None:
     """Return how a job ended by the log that Cobalt writes beside its output; None: it does not say."""
-    said = text.lower()
-    found = _CODE.findall(said)
-    code = int(found[-1]) if found else None
-    if "maximum execution time exceeded" in said:
+    # the environment of the job stands in the log too, and may hold anything
+    said = "\n".join(line for line in text.lower().splitlines() if not _VARIABLE.match(line))
+    code, signal = _code_and_signal(said)
+    if _TIME_IS_UP.search(said):
         return JobStatus(JobState.TIMEOUT, exit_code=code)
-    if "user delete requested" in said:
+    if _DELETED.search(said):
         return JobStatus(JobState.CANCELLED, exit_code=code)
     if code is None:
         return None
-    signal = code - _SIGNAL_BASE if _SIGNAL_BASE < code < _SIGNAL_BASE + 65 else None
     return JobStatus(JobState.COMPLETED if code == 0 else JobState.FAILED, exit_code=code, signal=signal)
+
+
+def _code_and_signal(said: str) -> tuple[int | None, int | None]:
+    codes = _CODE.findall(said)
+    signals = [f"-{number}" for number in _KILLED.findall(said)]
+    if not codes + signals:
+        return None, None
+    code = int((codes + signals)[-1])
+    code = _SIGNAL_BASE - code if -65 < code < 0 else code
+    return code, code - _SIGNAL_BASE if _SIGNAL_BASE < code < _SIGNAL_BASE + 65 else None
 
 
 def _status(fields: Mapping[str, str]) -> JobStatus | None:
