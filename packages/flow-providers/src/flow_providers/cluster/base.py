@@ -5,6 +5,7 @@ A scheduler's own provider is a template, its commands, and a parser of what the
 
 from __future__ import annotations
 
+import re
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,8 @@ from flow_providers.templates import render
 
 _BATCH = 1000  # ids in one command
 _SUBMIT_TRIES = 3
+_SIGNAL_BASE = 128
+_NOT_RUN = frozenset({126, 127})  # the shell's own exit codes: there is no such command, or it is no program
 
 
 class ClusterProvider(BlockProvider):
@@ -231,20 +234,28 @@ class ClusterProvider(BlockProvider):
                 return job_id
             if result.exit_code == 0:
                 return self._found(job, f"the scheduler's answer has no job id: {words(result)}")
+            if result.exit_code > _SIGNAL_BASE:
+                return self._found(job, f"the command was killed: {words(result)}")
             if not self.is_away(result) or turn == _SUBMIT_TRIES - 1:
                 break
             time.sleep(self.pause_s)
+            if taken := self._look_for(job):  # it may have gone away between taking the job and saying so
+                return taken[0]
         raise SubmitException(f"{self.label} refused job {job.stem} ({job.script}): {words(result)}")
 
     def _found(self, job: JobFiles, why: str) -> str:
         """Return the id of a job that may have been submitted. SubmitUnknown: it cannot be found now."""
-        try:
-            found = self.find(job.tag)
-        except SchedulerUnavailable:
-            found = []
+        found = self._look_for(job)
         if not found:
             raise SubmitUnknown(f"it is not known whether {self.label} took job {job.stem}: {why}")
         return found[0]
+
+    def _look_for(self, job: JobFiles) -> list[str]:
+        """Return the ids of the jobs with the tag of a submission; none too where the scheduler does not say."""
+        try:
+            return self.find(job.tag)
+        except SchedulerUnavailable:
+            return []
 
     def _is_fresh(self, asked: Sequence[str]) -> bool:
         return time.monotonic() - self._polled_at < self.fresh_s and self._polled.issuperset(asked)
@@ -296,7 +307,7 @@ class ClusterProvider(BlockProvider):
 def ended_with(code: str) -> JobStatus:
     """Return the status of a job whose script ended with an exit code."""
     number = int(code)
-    signal = number - 128 if 128 < number < 128 + 65 else None
+    signal = number - _SIGNAL_BASE if _SIGNAL_BASE < number < _SIGNAL_BASE + 65 else None
     state = JobState.COMPLETED if number == 0 else JobState.FAILED
     return JobStatus(state, exit_code=number, signal=signal)
 
@@ -305,6 +316,26 @@ def words(result: CommandResult) -> str:
     """Return the scheduler's own words about a failure."""
     said = " / ".join(part.strip() for part in (result.stderr, result.stdout) if part.strip())
     return f"{said or 'it said nothing'} (exit code {result.exit_code})"
+
+
+def told(result: CommandResult, job_ids: Sequence[str], *gone: str) -> str:
+    """Return what a cancelling command said, on both of its streams.
+
+    Args:
+        result: How it ended.
+        job_ids: The jobs it was to cancel.
+        gone: Words, in small letters, by which it says that jobs are gone already.
+
+    Raises:
+        SchedulerUnavailable: it failed without a word about the jobs, so nobody knows that they are going.
+    """
+    said = f"{result.stdout}\n{result.stderr}"
+    if result.exit_code != 0:
+        mentioned = {word.strip(".") for word in re.findall(r"[\w.\[\]-]+", said)}
+        about_jobs = any(words in said.lower() for words in gone) or not mentioned.isdisjoint(job_ids)
+        if result.exit_code in _NOT_RUN or not about_jobs:
+            raise SchedulerUnavailable(f"it is not known whether jobs were cancelled: {words(result)}")
+    return said
 
 
 def listed(ids: Sequence[str], separator: str = ",") -> str:

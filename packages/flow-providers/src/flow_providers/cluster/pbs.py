@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from shlex import quote
 
-from flow_providers.cluster.base import ClusterProvider, listed, words
+from flow_providers.cluster.base import ClusterProvider, listed, told, words
 from flow_providers.cluster.local_time import with_zone
 from flow_providers.cluster.pbs_parse import parse_names, parse_qstat, parse_qsub, parse_tracejob
 from flow_providers.errors import SchedulerUnavailable
@@ -68,7 +68,8 @@ class PBSFamilyProvider(ClusterProvider):
         return f"qdel {listed(job_ids, ' ')}"
 
     def parse_cancel(self, result: CommandResult, job_ids: Sequence[str]) -> list[bool]:  # noqa: D102
-        lines = [line for line in result.stderr.splitlines() if any(text in line.lower() for text in _REFUSED)]
+        said = told(result, job_ids, *_UNKNOWN)
+        lines = [line for line in said.splitlines() if any(text in line.lower() for text in _REFUSED)]
         return [not any(re.search(rf"\b{re.escape(job_id)}\b", line) for line in lines) for job_id in job_ids]
 
     def find_command(self) -> str:  # noqa: D102

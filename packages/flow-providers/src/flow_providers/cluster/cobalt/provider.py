@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from shlex import quote
 
-from flow_providers.cluster.base import ClusterProvider, listed, words
+from flow_providers.cluster.base import ClusterProvider, listed, told, words
 from flow_providers.cluster.cobalt.parse import parse_log, parse_names, parse_qdel_refusals, parse_qstat, parse_qsub
 from flow_providers.cluster.options import ClusterOptions
 from flow_providers.errors import SchedulerUnavailable
@@ -118,7 +118,7 @@ class CobaltProvider(ClusterProvider):
         return f"qdel {listed(job_ids, ' ')}"
 
     def parse_cancel(self, result: CommandResult, job_ids: Sequence[str]) -> list[bool]:  # noqa: D102
-        refused = parse_qdel_refusals(result.stdout + "\n" + result.stderr)
+        refused = parse_qdel_refusals(told(result, job_ids, *_UNKNOWN))
         return [job_id not in refused for job_id in job_ids]
 
     def find_command(self) -> str:  # noqa: D102
@@ -140,5 +140,6 @@ def _log_of(job: JobFiles) -> str:
 def _insist(result: CommandResult) -> None:
     """Raise SchedulerUnavailable unless qstat answered: that it knows none of the jobs is an answer."""
     said = result.stderr.lower()
-    if result.exit_code != 0 and said.strip() and not any(text in said for text in _UNKNOWN):
+    knows_none = result.exit_code == 1 and (not said.strip() or any(text in said for text in _UNKNOWN))
+    if result.exit_code != 0 and not knows_none:
         raise SchedulerUnavailable(f"qstat failed: {words(result)}")

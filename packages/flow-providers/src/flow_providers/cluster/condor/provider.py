@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from shlex import quote
 
-from flow_providers.cluster.base import ClusterProvider, listed, words
+from flow_providers.cluster.base import ClusterProvider, listed, told, words
 from flow_providers.cluster.condor.parse import (
     ATTRIBUTES,
     parse_names,
@@ -136,7 +136,7 @@ class CondorProvider(ClusterProvider):
         return f"condor_rm {listed(job_ids, ' ')}"
 
     def parse_cancel(self, result: CommandResult, job_ids: Sequence[str]) -> list[bool]:  # noqa: D102
-        refused = parse_rm_refusals(result.stdout + "\n" + result.stderr)
+        refused = parse_rm_refusals(told(result, job_ids))
         return [job_id not in refused for job_id in job_ids]
 
     def find_command(self) -> str:  # noqa: D102

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from shlex import quote
 
-from flow_providers.cluster.base import ClusterProvider, listed, words
+from flow_providers.cluster.base import ClusterProvider, listed, told, words
 from flow_providers.cluster.gridengine.parse import (
     parse_names,
     parse_qacct,
@@ -118,10 +118,7 @@ class GridEngineProvider(ClusterProvider):
         return f"qdel {listed(job_ids)}"
 
     def parse_cancel(self, result: CommandResult, job_ids: Sequence[str]) -> list[bool]:  # noqa: D102
-        said = result.stdout + result.stderr
-        refused = parse_qdel_refusals(said)
-        if result.exit_code != 0 and not refused and "does not exist" not in said:
-            raise SchedulerUnavailable(f"qdel failed: {words(result)}")
+        refused = parse_qdel_refusals(told(result, job_ids))
         return [job_id not in refused for job_id in job_ids]
 
     def find_command(self) -> str:  # noqa: D102

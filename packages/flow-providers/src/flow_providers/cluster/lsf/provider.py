@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from shlex import quote
 
-from flow_providers.cluster.base import ClusterProvider, listed, words
+from flow_providers.cluster.base import ClusterProvider, listed, told, words
 from flow_providers.cluster.lsf.parse import (
     JSON_FORMAT,
     TEXT_FORMAT,
@@ -107,7 +107,7 @@ class LSFProvider(ClusterProvider):
         return f"bkill {listed(job_ids, ' ')}"
 
     def parse_cancel(self, result: CommandResult, job_ids: Sequence[str]) -> list[bool]:  # noqa: D102
-        refused = parse_bkill_refusals(result.stdout + "\n" + result.stderr)
+        refused = parse_bkill_refusals(told(result, job_ids, "no matching job"))
         return [job_id not in refused for job_id in job_ids]
 
     def find_command(self) -> str:  # noqa: D102
