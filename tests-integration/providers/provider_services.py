@@ -6,11 +6,14 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from flow_providers.channels.ssh import SSHChannel
 
 SERVICES = Path(__file__).parents[1] / "services"
 
@@ -29,6 +32,38 @@ def service(name: str, needs: str, env: Mapping[str, str] | None = None) -> Iter
         yield exports(started.stdout)
     finally:
         subprocess.run(["bash", script, "stop"], capture_output=True, timeout=55, env=environment, check=False)
+
+
+def host_channels(hosts: Mapping[str, str], folder: Path, **options: object) -> list[SSHChannel]:
+    """Return a channel to each of the two hosts; their files are in the folder."""
+    return [
+        SSHChannel(
+            hosts[name],
+            username=hosts["HOSTS_TEST_USER"],
+            key_filename=hosts["HOSTS_TEST_KEY"],
+            known_hosts=hosts["HOSTS_TEST_KNOWN_HOSTS"],
+            script_dir=str(folder / name),
+            **options,  # type: ignore[arg-type]  # checked by the constructor
+        )
+        for name in ("HOSTS_TEST_FIRST", "HOSTS_TEST_SECOND")
+    ]
+
+
+@contextmanager
+def link_cut(host: int, seconds: float) -> Iterator[Iterator[float]]:
+    """Cut the way to a host, and give the seconds that are left until it is mended, twice a second."""
+    subprocess.run(["bash", SERVICES / "hosts.sh", "cut", str(host)], check=True, timeout=20)
+    try:
+        yield _countdown(seconds)
+    finally:
+        subprocess.run(["bash", SERVICES / "hosts.sh", "heal", str(host)], check=True, timeout=20)
+
+
+def _countdown(seconds: float) -> Iterator[float]:
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        yield left
+        time.sleep(min(left, 0.5))
 
 
 def exports(text: str) -> dict[str, str]:
