@@ -42,8 +42,8 @@ class OptionalModuleMissing(ExecutionProviderException):
         return f"the Python package(s) {', '.join(self.module_names)} must be installed: {self.reason}"
 
 
-class ChannelRequired(ExecutionProviderException):
-    """A provider that reaches its scheduler by commands was given no channel."""
+class ChannelRequired(ExecutionProviderException, BadOption):
+    """A provider that reaches hosts by channels was given none."""
 
 
 class ScaleOutFailed(ExecutionProviderException):

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from flow_providers.block_options import BlockOptions
 from flow_providers.block_provider import BlockProvider
-from flow_providers.errors import BadOption, SchedulerUnavailable, SubmitException, SubmitUnknown
+from flow_providers.errors import ChannelRequired, SchedulerUnavailable, SubmitException, SubmitUnknown
 from flow_providers.interfaces.channel import Channel
 from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
 from flow_providers.interfaces.job_state import JobState
@@ -41,6 +41,9 @@ class AdHocProvider(BlockProvider):
         cores_per_node: Told to the command as FLOW_CORES; None: nothing.
         mem_per_node: GB, told to the command as FLOW_MEMORY_GB; None: nothing.
         enforce_walltime: Whether jobs are ended at their walltime.
+
+    Raises (from the constructor):
+        ChannelRequired: there is not one channel.
     """
 
     label = "adhoc"
@@ -63,7 +66,7 @@ class AdHocProvider(BlockProvider):
         enforce_walltime: bool = False,
     ) -> None:
         if not channels:
-            raise BadOption("AdHocProvider: option channels must have at least one channel, one for each host")
+            raise ChannelRequired("AdHocProvider: option channels must have at least one channel, one for each host")
         blocks = {"init_blocks": init_blocks, "max_blocks": max_blocks}
         one_a_host = {name: len(channels) for name, value in blocks.items() if value is None}
         super().__init__(record_of(BlockOptions, self, **one_a_host))

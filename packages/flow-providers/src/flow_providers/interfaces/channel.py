@@ -143,4 +143,4 @@ class Channel(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close connections and forget credentials. Idempotent. Jobs go on."""
+        """Close connections, and the logins with them. Idempotent; jobs go on, and the next use connects again."""

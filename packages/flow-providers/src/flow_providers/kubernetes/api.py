@@ -105,9 +105,9 @@ class KubernetesApi:
 
     def _call(self, method: str, *arguments: object, **options: object) -> bytes:
         """Return the body of an answer. _Refused: the server says no; SchedulerUnavailable: no answer."""
-        from urllib3.exceptions import HTTPError  # comes with the client
-
         call: Callable[..., Any] = getattr(self._client(), method)
+        from urllib3.exceptions import HTTPError  # comes with the client, which is there now
+
         exceptions = optional_module("kubernetes.client.exceptions", extra="kubernetes", purpose="KubernetesProvider")
         try:
             answer = call(*arguments, **options, _preload_content=False, _request_timeout=self._timeout_s)
