@@ -13,6 +13,7 @@ from provider_services import missing
 import flow_providers
 from flow_providers import launchers
 from flow_providers.channels.local import LocalChannel
+from flow_providers.cloud.user_data import Boot, script_of as script_of_machine
 from flow_providers.cluster.cobalt.provider import CobaltProvider
 from flow_providers.cluster.condor.provider import CondorProvider
 from flow_providers.cluster.gridengine.provider import GridEngineProvider
@@ -23,6 +24,8 @@ from flow_providers.cluster.torque.provider import TorqueProvider
 from flow_providers.errors import ProviderError
 from flow_providers.interfaces.job_extras import JobExtras
 from flow_providers.interfaces.launcher import Launcher
+from flow_providers.kubernetes.manifest import script_of as script_of_pod
+from flow_providers.local.provider import LocalProvider
 
 EXTRAS = JobExtras(environment=(("FLOW_AWKWARD", 'it\'s "$x"'),), secrets=(("key", b"x"),))
 COMMAND = "python3 -m manager --label 'a b'\necho finished"
@@ -86,6 +89,36 @@ def test_submit_scripts(kind: type, shellcheck: str, tmp_path: Path) -> None:
     scripts = sorted(folder.glob("*.sh"))
     assert len(scripts) == 3
     check(shellcheck, scripts)
+
+
+def test_the_script_of_a_process(shellcheck: str, tmp_path: Path) -> None:
+    channel = LocalChannel(script_dir=str(tmp_path))
+    for options in ({}, {"worker_init": "module load python", "cores_per_node": 4, "mem_per_node": 2.0}):
+        provider = LocalProvider(channel=channel, **options)  # type: ignore[arg-type]  # checked by the constructor
+        job = provider.submit("true 'a b'\ntrue", 3, extras=EXTRAS)
+        assert provider.cancel([job]) == [True]
+    check(shellcheck, sorted(tmp_path.glob("*.sh")))
+
+
+@pytest.mark.parametrize("linger", [False, True])
+@pytest.mark.parametrize("walltime_s", [0, 60])
+def test_the_script_of_a_machine(shellcheck: str, tmp_path: Path, linger: bool, walltime_s: int) -> None:
+    script = tmp_path / "user_data.sh"
+    given = {
+        "environment": [("FLOW_AWKWARD", 'it\'s "$x"')],
+        "secrets": [("key", b"x")],
+        "worker_init": "module load x",
+    }
+    boot = Boot("fx-1", "fx", COMMAND, walltime_s=walltime_s, linger=linger, settle_s=3, **given)  # type: ignore[arg-type]
+    script.write_text(script_of_machine(boot))
+    check(shellcheck, [script])
+
+
+@pytest.mark.parametrize("secrets", [[], ["block key"]])
+def test_the_script_of_a_pod(shellcheck: str, tmp_path: Path, secrets: list[str]) -> None:
+    script = tmp_path / "pod.sh"
+    script.write_text("#!/bin/bash\n" + script_of_pod("job-1", COMMAND, "module load python", secrets))
+    check(shellcheck, [script])
 
 
 @pytest.mark.parametrize(("tasks", "nodes"), [(1, 1), (4, 1), (2, 3)])
