@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
+import socket
 import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -24,12 +26,16 @@ from flow_providers.errors import (
     AuthException,
     BadHostKeyException,
     BadOption,
+    BadPermsScriptPath,
     BadScriptPath,
+    ChannelExecFailed,
     ChannelTimeout,
     ChannelUnavailable,
     FileCopyException,
     FileExists,
     SchedulerUnavailable,
+    ScriptPathError,
+    SSHException,
     SubmitException,
 )
 from flow_providers.interfaces.job_state import JobState
@@ -134,6 +140,44 @@ def test_what_cannot_be_written_is_named(channel: SSHChannel, home: Path) -> Non
         channel.push_bytes(b"", "x", str(home / "file"))
     with pytest.raises(FileCopyException, match="missing"):
         channel.pull_file(str(home / "missing"), str(home / "back"))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="as a plain user the test and the user there are the same")
+def test_a_directory_of_somebody_else_is_named(channel: SSHChannel, tmp_path: Path) -> None:
+    closed = Path(tempfile.mkdtemp(prefix="flow-ssh-closed-"))
+    closed.chmod(0o755)
+    for forbidden in (
+        lambda: channel.push_bytes(b"", "x", str(closed)),
+        lambda: channel.makedirs(str(closed / "deeper")),
+    ):
+        with pytest.raises(BadPermsScriptPath, match=rf"{closed}.*no permission"):
+            forbidden()
+    provider = SlurmProvider(channel=channel)
+    channel.script_dir = str(closed / "scripts")
+    with pytest.raises(ScriptPathError, match="no permission"):
+        provider.submit("true", 1)
+    closed.rmdir()
+
+
+def test_a_command_that_cannot_be_started_is_named(ssh_server: dict[str, str]) -> None:
+    channel = make(ssh_server, envs={"TMPDIR": "/nowhere/at/all"})
+    with pytest.raises(ChannelExecFailed, match=r"cannot start sleep 1.*/nowhere/at/all"):
+        channel.execute_no_wait("sleep 1")
+    channel.close()
+
+
+def test_a_server_of_another_age_is_another_failure() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as old, ThreadPoolExecutor(1) as pool:
+
+        def greet() -> None:
+            with old.accept()[0] as visitor:
+                visitor.sendall(b"SSH-1.0-Old\r\n")
+                visitor.recv(100)
+
+        pool.submit(greet)
+        channel = SSHChannel("127.0.0.1", port=old.getsockname()[1], connect_timeout=20)
+        with pytest.raises(SSHException, match=r"127\.0\.0\.1 failed: Incompatible version"):
+            channel.execute_wait("true", 20)
 
 
 def test_directories_can_be_made_and_asked_for(channel: SSHChannel, home: Path) -> None:
