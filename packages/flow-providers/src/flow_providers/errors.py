@@ -5,6 +5,8 @@ The message of each says what happened, on which host or scheduler, and what to 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class ProviderError(Exception):
     """Root of the errors of this library."""
@@ -59,7 +61,15 @@ class SubmitUnknown(SubmitException):
 
 
 class SchedulerUnavailable(ExecutionProviderException):
-    """The scheduler does not answer now; nothing is known about any job. Ask later."""
+    """The scheduler does not answer now; nothing is known about any job. Ask later.
+
+    Attributes:
+        found: Where jobs were looked for in several places of which some answered: the ids that these know.
+    """
+
+    def __init__(self, message: str, found: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.found = tuple(found)
 
 
 class SchedulerMissingArgs(ExecutionProviderException):

@@ -131,8 +131,17 @@ class AdHocProvider(BlockProvider):
 
     def find(self, tag_prefix: str) -> list[str]:  # noqa: D102
         with ThreadPoolExecutor(len(self._hosts)) as pool:
-            found = list(pool.map(lambda host: host.find(tag_prefix), self._hosts))
-        return [f"{index}{_SEPARATOR}{job}" for index, jobs in enumerate(found) for job in jobs]
+            answers = [pool.submit(host.find, tag_prefix) for host in self._hosts]
+        found: list[str] = []
+        silent = []
+        for index, answer in enumerate(answers):
+            try:
+                found.extend(f"{index}{_SEPARATOR}{job}" for job in answer.result())
+            except SchedulerUnavailable as error:
+                silent.append(str(error))
+        if silent:
+            raise SchedulerUnavailable("; ".join(silent), found)
+        return found
 
     def tail(self, job_id: str, max_bytes: int = 4096) -> tuple[str, str]:  # noqa: D102
         index, job = self._split(job_id)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flow_providers.errors import SchedulerUnavailable
 from flow_providers.interfaces.provider import ExecutionProvider
 from flow_providers.jobs.entry import LedgerEntry
 from flow_providers.jobs.ledger import JobLedger
@@ -37,9 +38,17 @@ def sweep(provider: ExecutionProvider, ledger: JobLedger, entries: Sequence[Ledg
         The entries that could not be cancelled, or whose jobs may still appear: do those again.
 
     Raises:
-        SchedulerUnavailable: do it again later.
+        SchedulerUnavailable: do it again later. Where some of several places answered, their jobs are cancelled.
     """
-    located = locate(provider, entries)
+    try:
+        located = locate(provider, entries)
+    except SchedulerUnavailable as error:
+        _cancel(provider, ledger, [Located(entry, entry.job_id) for entry in entries if entry.job_id in error.found])
+        raise
+    return _cancel(provider, ledger, located)
+
+
+def _cancel(provider: ExecutionProvider, ledger: JobLedger, located: Sequence[Located]) -> list[LedgerEntry]:
     job_ids = [job.job_id for job in located if job.job_id is not None]
     gone = dict(zip(job_ids, provider.cancel(job_ids), strict=True))
     left = []
