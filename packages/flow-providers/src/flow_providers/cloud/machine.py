@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from flow_providers.cloud.user_data import ConsoleReport
+from flow_providers.exit_codes import signal_of
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
 
@@ -73,7 +74,7 @@ def status_of(machine: Machine, report: ConsoleReport, walltime_s: float | None,
         reason or machine.reason,
         message or machine.message,
         exit_code=code,
-        signal=code - 128 if code is not None and 128 < code < 128 + 65 else None,
+        signal=signal_of(code),
         nodes=(machine.node,) if machine.node else (),
         started_at=machine.started_at,
         ends_at=None if machine.started_at is None or walltime_s is None else machine.started_at + walltime_s,

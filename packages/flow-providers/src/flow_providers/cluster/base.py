@@ -23,6 +23,7 @@ from flow_providers.errors import (
     SubmitException,
     SubmitUnknown,
 )
+from flow_providers.exit_codes import signal_of
 from flow_providers.interfaces.channel import CommandResult
 from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
 from flow_providers.interfaces.job_state import JobState
@@ -35,7 +36,6 @@ from flow_providers.templates import render
 
 _BATCH = 1000  # ids in one command
 _SUBMIT_TRIES = 3
-_SIGNAL_BASE = 128
 _NOT_RUN = frozenset({126, 127})  # the shell's own exit codes: there is no such command, or it is no program
 
 
@@ -51,6 +51,8 @@ class ClusterProvider(BlockProvider):
     package: str
     """Package of the template."""
     template: str = "script.sh.j2"
+    away: tuple[str, ...] = ()
+    """Words, in small letters, by which a failed command says that the scheduler does not answer now."""
     name_limit: int = 60
     """Longest job name the scheduler takes."""
     fresh_s: float = 1.0
@@ -112,12 +114,21 @@ class ClusterProvider(BlockProvider):
         return {}
 
     def is_away(self, result: CommandResult) -> bool:
-        """Return whether a failed command failed because the scheduler does not answer now, and did nothing."""
-        return False
+        """Return whether a failed command failed because the scheduler does not answer now."""
+        said = f"{result.stderr}\n{result.stdout}".lower()
+        return any(text in said for text in self.away)
 
     def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:
         """Return what the template names beyond the common values."""
         return {}
+
+    def with_ends(self, rows: Mapping[str, JobStatus]) -> dict[str, JobStatus]:
+        """Return rows with the end of each job by its walltime, for schedulers that tell only when it started."""
+        limit = self.walltime_s or 0
+        return {
+            job_id: replace(row, ends_at=row.started_at + limit) if row.started_at else row
+            for job_id, row in rows.items()
+        }
 
     # -- the provider
 
@@ -234,7 +245,7 @@ class ClusterProvider(BlockProvider):
                 return job_id
             if result.exit_code == 0:
                 return self._found(job, f"the scheduler's answer has no job id: {words(result)}")
-            if result.exit_code > _SIGNAL_BASE:
+            if signal_of(result.exit_code):
                 return self._found(job, f"the command was killed: {words(result)}")
             if not self.is_away(result) or turn == _SUBMIT_TRIES - 1:
                 break
@@ -307,9 +318,8 @@ class ClusterProvider(BlockProvider):
 def ended_with(code: str) -> JobStatus:
     """Return the status of a job whose script ended with an exit code."""
     number = int(code)
-    signal = number - _SIGNAL_BASE if _SIGNAL_BASE < number < _SIGNAL_BASE + 65 else None
     state = JobState.COMPLETED if number == 0 else JobState.FAILED
-    return JobStatus(state, exit_code=number, signal=signal)
+    return JobStatus(state, exit_code=number, signal=signal_of(number))
 
 
 def words(result: CommandResult) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from shlex import quote
 
 from flow_providers.cluster.base import ClusterProvider, listed, told, words
@@ -15,16 +14,6 @@ from flow_providers.interfaces.channel import CommandResult
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.jobs.files import JobFiles
 
-_AWAY = (
-    "cannot connect to server",
-    "cannot connect to specified server",
-    "could not connect to",
-    "connection refused",
-    "communication failure",
-    "pbs_iff: cannot",
-    "end of file",
-    "unable to contact slurm controller",
-)
 _UNKNOWN = ("unknown job", "job has finished")
 _UNKNOWN_CODE = 153
 _TRACE = "flow-trace-of "
@@ -36,6 +25,16 @@ class PBSFamilyProvider(ClusterProvider):
     """Base of ``TorqueProvider`` and ``PBSProProvider``."""
 
     name_limit = 15
+    away = (
+        "cannot connect to server",
+        "cannot connect to specified server",
+        "could not connect to",
+        "connection refused",
+        "communication failure",
+        "pbs_iff: cannot",
+        "end of file",
+        "unable to contact slurm controller",
+    )
     qstat = "qstat -f"
     """Command that tells everything about the jobs named after it."""
 
@@ -51,10 +50,7 @@ class PBSFamilyProvider(ClusterProvider):
 
     def parse_query(self, result: CommandResult) -> dict[str, JobStatus]:  # noqa: D102
         self._insist(result)
-        return {
-            job_id: replace(row, ends_at=row.started_at + (self.walltime_s or 0)) if row.started_at else row
-            for job_id, row in parse_qstat(result.stdout).items()
-        }
+        return self.with_ends(parse_qstat(result.stdout))
 
     def history(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:  # noqa: D102
         # only hosts with the server's logs have something to say
@@ -81,10 +77,6 @@ class PBSFamilyProvider(ClusterProvider):
     def parse_find(self, result: CommandResult) -> dict[str, str]:  # noqa: D102
         self._insist(result)
         return parse_names(result.stdout)
-
-    def is_away(self, result: CommandResult) -> bool:  # noqa: D102
-        said = (result.stderr + result.stdout).lower()
-        return any(text in said for text in _AWAY)
 
     @staticmethod
     def _insist(result: CommandResult) -> None:

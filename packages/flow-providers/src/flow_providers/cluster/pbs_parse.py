@@ -10,6 +10,7 @@ from datetime import timezone
 from xml.etree import ElementTree
 
 from flow_providers.cluster.local_time import seconds_of, zone_of
+from flow_providers.exit_codes import SIGNAL_BASE, signal_of
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
 
@@ -26,7 +27,7 @@ _STATES = {
     "W": JobState.PENDING,  # waiting for its time
 }
 _ENDED = frozenset("CFX")
-_SIGNAL_BASE = 256
+_PBS_SIGNAL_BASE = 256
 _WALLTIME_EXCEEDED = -29
 _JOB = re.compile(r"^Job Id:\s*(\S+)", re.MULTILINE)
 _ATTRIBUTE = re.compile(r"^\s+([A-Za-z_][\w.]*) = (.*)$")
@@ -103,10 +104,10 @@ def _ended(attributes: Attributes) -> JobStatus | None:
         return JobStatus(JobState.TIMEOUT, reason=comment, nodes=nodes)
     if code < 0:
         return JobStatus(JobState.FAILED, reason=comment, message=f"PBS could not run it ({code})", nodes=nodes)
-    signal = code - _SIGNAL_BASE if _SIGNAL_BASE < code < _SIGNAL_BASE + 65 else None
-    signal = code - 128 if signal is None and 128 < code < 128 + 65 else signal
+    if signal_of(code - _PBS_SIGNAL_BASE + SIGNAL_BASE):
+        code = code - _PBS_SIGNAL_BASE + SIGNAL_BASE
     state = JobState.COMPLETED if code == 0 else JobState.FAILED
-    return JobStatus(state, reason=comment, exit_code=128 + signal if signal else code, signal=signal, nodes=nodes)
+    return JobStatus(state, reason=comment, exit_code=code, signal=signal_of(code), nodes=nodes)
 
 
 def _from_text(text: str) -> dict[str, dict[str, str]]:

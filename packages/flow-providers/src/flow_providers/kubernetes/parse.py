@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from flow_providers.exit_codes import SIGNAL_BASE, signal_of
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.kubernetes.names import JOB
@@ -75,7 +76,7 @@ def pod_status(pod: Object, walltime_s: float | None) -> JobStatus:
         reason,
         message,
         exit_code=exit_code,
-        signal=exit_code - 128 if exit_code is not None and 128 < exit_code < 128 + 65 else None,
+        signal=signal_of(exit_code),
         nodes=(node,) if node else (),
         started_at=started,
         ends_at=begun + walltime_s if begun is not None and walltime_s is not None else None,
@@ -88,7 +89,7 @@ def _why_it_failed(pod: Object, state: JobState, exit_code: int | None) -> JobSt
     if text(at(pod, "status"), "reason") == "DeadlineExceeded":
         return JobState.TIMEOUT
     deleted = text(at(pod, "metadata"), "deletionTimestamp")
-    if deleted and not _condition(at(pod, "status"), "DisruptionTarget", "True") and (exit_code or 0) > 128:
+    if deleted and not _condition(at(pod, "status"), "DisruptionTarget", "True") and (exit_code or 0) > SIGNAL_BASE:
         return JobState.CANCELLED
     return state
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flow_providers.exit_codes import signal_of
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
-
-_SIGNAL_BASE = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +44,11 @@ def status_of(row: LocalRow | None, folder: str, stem: str, walltime_s: float | 
     if row is None or not row.known:
         return JobStatus(JobState.MISSING, message=f"no files of a job {stem} in {folder}")
     state, message = _state(row)
-    signal = row.code - _SIGNAL_BASE if row.code is not None and _SIGNAL_BASE < row.code < _SIGNAL_BASE + 65 else None
     return JobStatus(
         state=state,
         message=message,
         exit_code=row.code if state.terminal else None,
-        signal=signal if state.terminal else None,
+        signal=signal_of(row.code) if state.terminal else None,
         stdout_path=f"{folder}/{stem}.out",
         stderr_path=f"{folder}/{stem}.err",
         started_at=row.started_at,

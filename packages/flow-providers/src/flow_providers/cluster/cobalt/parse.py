@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from flow_providers.exit_codes import SIGNAL_BASE, signal_of
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
 
@@ -35,7 +36,6 @@ _TIME_IS_UP = re.compile(
 _DELETED = re.compile(r"\b(?:user|administrator|admin|operator)\b.{0,30}\b(?:delet|kill|cancel)|\bdelete requested")
 _KILLED = re.compile(r"(?:kill|terminat|end)\w* (?:by|with|on) (?:a )?signal[\s:=]+(\d{1,2})\b")
 _VARIABLE = re.compile(r"^\w+=")
-_SIGNAL_BASE = 128
 
 
 def parse_qstat(text: str) -> dict[str, JobStatus]:
@@ -83,8 +83,8 @@ def _code_and_signal(said: str) -> tuple[int | None, int | None]:
     if not codes + signals:
         return None, None
     code = int((codes + signals)[-1])
-    code = _SIGNAL_BASE - code if -65 < code < 0 else code
-    return code, code - _SIGNAL_BASE if _SIGNAL_BASE < code < _SIGNAL_BASE + 65 else None
+    code = SIGNAL_BASE - code if code < 0 else code
+    return code, signal_of(code)
 
 
 def _status(fields: Mapping[str, str]) -> JobStatus | None:

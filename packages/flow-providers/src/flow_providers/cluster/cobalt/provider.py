@@ -16,14 +16,6 @@ from flow_providers.launchers.aprun import AprunLauncher
 from flow_providers.options import checked, record_of
 from flow_providers.walltime import walltime_minutes
 
-_AWAY = (
-    "component lookup failed",
-    "failed to connect",
-    "unable to connect",
-    "cannot connect",
-    "connection refused",
-    "cannot contact",
-)
 _UNKNOWN = ("no jobs found", "not found", "no matching jobs")
 _LOG_BYTES = 8192
 _MARK = "flow-log-of "
@@ -54,6 +46,14 @@ class CobaltProvider(ClusterProvider):
 
     label = "cobalt"
     package = "flow_providers.cluster.cobalt"
+    away = (
+        "component lookup failed",
+        "failed to connect",
+        "unable to connect",
+        "cannot connect",
+        "connection refused",
+        "cannot contact",
+    )
     default_launcher = AprunLauncher
 
     @checked
@@ -127,10 +127,6 @@ class CobaltProvider(ClusterProvider):
     def parse_find(self, result: CommandResult) -> dict[str, str]:  # noqa: D102
         _insist(result)
         return parse_names(result.stdout)
-
-    def is_away(self, result: CommandResult) -> bool:  # noqa: D102
-        said = (result.stderr + result.stdout).lower()
-        return any(text in said for text in _AWAY)
 
 
 def _log_of(job: JobFiles) -> str:

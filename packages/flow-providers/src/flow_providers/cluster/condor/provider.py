@@ -24,7 +24,6 @@ from flow_providers.options import checked, record_of
 from flow_providers.templates import render
 from flow_providers.walltime import walltime_minutes
 
-_AWAY = ("can't find address", "failed to connect", "unable to locate a collector", "failed to fetch ads", "is down")
 _ATTRIBUTES = f"-attributes {','.join(ATTRIBUTES)}"
 
 
@@ -53,6 +52,7 @@ class CondorProvider(ClusterProvider):
 
     label = "condor"
     package = "flow_providers.cluster.condor"
+    away = ("can't find address", "failed to connect", "unable to locate a collector", "failed to fetch ads", "is down")
 
     @checked
     def __init__(
@@ -122,10 +122,7 @@ class CondorProvider(ClusterProvider):
     def parse_query(self, result: CommandResult) -> dict[str, JobStatus]:  # noqa: D102
         if result.exit_code != 0:
             raise SchedulerUnavailable(f"condor_q failed: {words(result)}")
-        return {
-            job_id: replace(row, ends_at=row.started_at + (self.walltime_s or 0)) if row.started_at else row
-            for job_id, row in parse_queue(result.stdout).items()
-        }
+        return self.with_ends(parse_queue(result.stdout))
 
     def history(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:  # noqa: D102
         limit = len(job_ids) * self.nodes_per_block
@@ -146,7 +143,3 @@ class CondorProvider(ClusterProvider):
         if result.exit_code != 0:
             raise SchedulerUnavailable(f"condor_q failed: {words(result)}")
         return parse_names(result.stdout)
-
-    def is_away(self, result: CommandResult) -> bool:  # noqa: D102
-        said = (result.stderr + result.stdout).lower()
-        return any(text in said for text in _AWAY)

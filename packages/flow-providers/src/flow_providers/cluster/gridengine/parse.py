@@ -7,6 +7,7 @@ from datetime import timezone
 from xml.etree import ElementTree
 
 from flow_providers.cluster.local_time import seconds_of, zone_of
+from flow_providers.exit_codes import signal_of
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
 
@@ -96,7 +97,6 @@ def _row(job: ElementTree.Element, zone: timezone | None) -> JobStatus:
 def _ended(values: dict[str, str]) -> JobStatus:
     failed, failed_text = _number(values.get("failed", ""))
     code, _ = _number(values["exit_status"])
-    signal = code - 128 if code is not None and 128 < code < 193 else None
     message = failed_text.lstrip(" :")
     if failed == _FAILED_BY_LIMIT or _H_RT in failed_text:
         state = JobState.TIMEOUT
@@ -106,7 +106,7 @@ def _ended(values: dict[str, str]) -> JobStatus:
         state = JobState.COMPLETED
     else:
         state = JobState.FAILED
-    return JobStatus(state, reason=message, exit_code=code, signal=signal, nodes=(values.get("hostname", ""),))
+    return JobStatus(state, reason=message, exit_code=code, signal=signal_of(code), nodes=(values.get("hostname", ""),))
 
 
 def _pairs(record: str) -> list[tuple[str, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from shlex import quote
 
 from flow_providers.cluster.base import ClusterProvider, listed, told, words
@@ -23,7 +22,6 @@ from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.jobs.files import JobFiles
 from flow_providers.options import checked, record_of
 
-_AWAY = ("unable to contact qmaster", "unable to send message to qmaster", "got select timeout", "commlib error")
 _QACCT_BATCH = 50  # it reads its whole log for each
 _QSTAT = with_zone('qstat -xml -u "$(id -un)"')
 
@@ -53,6 +51,7 @@ class GridEngineProvider(ClusterProvider):
 
     label = "gridengine"
     package = "flow_providers.cluster.gridengine"
+    away = ("unable to contact qmaster", "unable to send message to qmaster", "got select timeout", "commlib error")
 
     @checked
     def __init__(
@@ -101,11 +100,7 @@ class GridEngineProvider(ClusterProvider):
 
     def parse_query(self, result: CommandResult) -> dict[str, JobStatus]:  # noqa: D102
         self._insist(result)
-        rows = parse_qstat(result.stdout)
-        return {
-            job_id: replace(row, ends_at=row.started_at + (self.walltime_s or 0)) if row.started_at else row
-            for job_id, row in rows.items()
-        }
+        return self.with_ends(parse_qstat(result.stdout))
 
     def history(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:  # noqa: D102
         rows: dict[str, JobStatus] = {}
@@ -127,10 +122,6 @@ class GridEngineProvider(ClusterProvider):
     def parse_find(self, result: CommandResult) -> dict[str, str]:  # noqa: D102
         self._insist(result)
         return parse_names(result.stdout)
-
-    def is_away(self, result: CommandResult) -> bool:  # noqa: D102
-        said = (result.stderr + result.stdout).lower()
-        return any(text in said for text in _AWAY)
 
     @staticmethod
     def _insist(result: CommandResult) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 
+from flow_providers.exit_codes import signal_of
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
 
@@ -68,7 +69,7 @@ def _status(record: Mapping[str, str]) -> JobStatus:
         reason="" if reason in _NOTHING else reason,
         message="" if state is not JobState.UNKNOWN else f"LSF says {word!r}",
         exit_code=code,
-        signal=code - 128 if code is not None and 128 < code < 128 + 65 else None,
+        signal=signal_of(code),
         nodes=_nodes(record.get("EXEC_HOST", "")),
     )
 

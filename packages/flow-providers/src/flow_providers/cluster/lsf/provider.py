@@ -22,8 +22,6 @@ from flow_providers.jobs.files import JobFiles
 from flow_providers.options import checked, record_of
 from flow_providers.walltime import walltime_minutes
 
-_AWAY = ("lsf is down", "please wait", "cannot connect to lsf", "batch daemon", "communication time out", "lim is down")
-
 
 class LSFProvider(ClusterProvider):
     """Submits by ``bsub``, asks by ``bjobs -json`` (or its delimited form, of versions before 10.1), ends by ``bkill``.
@@ -50,6 +48,14 @@ class LSFProvider(ClusterProvider):
 
     label = "lsf"
     package = "flow_providers.cluster.lsf"
+    away = (
+        "lsf is down",
+        "please wait",
+        "cannot connect to lsf",
+        "batch daemon",
+        "communication time out",
+        "lim is down",
+    )
 
     @checked
     def __init__(
@@ -117,7 +123,3 @@ class LSFProvider(ClusterProvider):
         if result.exit_code != 0 and "No job found" not in result.stderr + result.stdout:
             raise SchedulerUnavailable(f"bjobs failed: {words(result)}")
         return parse_names(result.stdout)
-
-    def is_away(self, result: CommandResult) -> bool:  # noqa: D102
-        said = (result.stderr + result.stdout).lower()
-        return any(text in said for text in _AWAY)

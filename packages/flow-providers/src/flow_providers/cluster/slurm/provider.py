@@ -24,14 +24,6 @@ from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.jobs.files import JobFiles
 from flow_providers.options import checked, record_of
 
-_AWAY = (
-    "unable to contact slurm controller",
-    "socket timed out",
-    "connection refused",
-    "zero bytes were transmitted",
-    "slurm backup controller in standby",
-    "resource temporarily unavailable",
-)
 # times as seconds since the epoch: the host of the channel may live in another time zone
 _TIMES = "SLURM_TIME_FORMAT=%s"
 
@@ -68,6 +60,14 @@ class SlurmProvider(ClusterProvider):
 
     label = "slurm"
     package = "flow_providers.cluster.slurm"
+    away = (
+        "unable to contact slurm controller",
+        "socket timed out",
+        "connection refused",
+        "zero bytes were transmitted",
+        "slurm backup controller in standby",
+        "resource temporarily unavailable",
+    )
 
     @checked
     def __init__(
@@ -158,10 +158,6 @@ class SlurmProvider(ClusterProvider):
         if result.exit_code != 0:
             raise SchedulerUnavailable(f"squeue failed: {words(result)}")
         return parse_names(result.stdout)
-
-    def is_away(self, result: CommandResult) -> bool:  # noqa: D102
-        said = result.stderr.lower()
-        return any(text in said for text in _AWAY)
 
     @property
     def _cluster(self) -> str:

@@ -11,10 +11,9 @@ import typing
 from base64 import b64decode
 from datetime import UTC, datetime
 from threading import RLock
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from flow_providers.testing.fakes.http_service import Answer, HttpService, Request
+from flow_providers.testing.fakes.http_service import Answer, Request, ServedFake
 from flow_providers.testing.fakes.machine import FakeMachine
 
 Document = dict[str, Any]  # JSON of the API
@@ -25,7 +24,7 @@ _ALL = "/subscriptions/my-subscription/providers/Microsoft.Compute/virtualMachin
 _REQUIRED = ("hardwareProfile", "storageProfile", "osProfile", "networkProfile")
 
 
-class FakeAzure:
+class FakeAzure(ServedFake):
     """A resource group. ``machines`` has the virtual machines by name, ``networks`` the networks.
 
     Args:
@@ -38,24 +37,16 @@ class FakeAzure:
         self.quota = 100
         self._booted: dict[str, FakeMachine] = {}
         self._lock = RLock()
-        self._http = HttpService(self._answer, certificate)
-        self.url = self._http.url
-
-    def __enter__(self) -> Self:
-        self._http.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._http.__exit__(kind, error, trace)
-        for machine in self._booted.values():
-            machine.end()
+        super().__init__(certificate)
 
     def power(self, name: str, state: str) -> None:
         """Put a machine into a power state, such as ``deallocated``."""
         view = {"statuses": [{"code": "ProvisioningState/succeeded"}, {"code": f"PowerState/{state}"}]}
         self.machines[name]["properties"]["instanceView"] = view
+
+    def _end(self) -> None:
+        for machine in self._booted.values():
+            machine.end()
 
     def _answer(self, request: Request) -> Answer:
         if request.path.startswith("/consoles/"):

@@ -12,10 +12,9 @@ import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import RLock
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from flow_providers.testing.fakes.http_service import Answer, HttpService, Request
+from flow_providers.testing.fakes.http_service import Answer, Request, ServedFake
 from flow_providers.testing.fakes.machine import FakeMachine
 
 Document = dict[str, Any]  # JSON of the API
@@ -25,7 +24,7 @@ _INSTANCE = re.compile(rf"/projects/{_PROJECT}/zones/([^/]+)/instances(?:/([^/]+
 _LABEL = re.compile(r"[a-z0-9_-]{0,63}")
 
 
-class FakeGoogle:
+class FakeGoogle(ServedFake):
     """A project with two zones and one image. ``instances`` has the descriptions by (zone, name)."""
 
     def __init__(self) -> None:
@@ -36,19 +35,7 @@ class FakeGoogle:
         self._operations: dict[str, Document] = {}
         self._token = secrets.token_hex(8)
         self._lock = RLock()
-        self._http = HttpService(self._answer)
-        self.url = self._http.url
-
-    def __enter__(self) -> Self:
-        self._http.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._http.__exit__(kind, error, trace)
-        for machine in self._machines.values():
-            machine.end()
+        super().__init__()
 
     def write_key(self, folder: Path) -> str:
         """Write the key of a service account, and return its path."""
@@ -63,6 +50,10 @@ class FakeGoogle:
         path = folder / "key.json"
         path.write_text(json.dumps(key))
         return str(path)
+
+    def _end(self) -> None:
+        for machine in self._machines.values():
+            machine.end()
 
     def _answer(self, request: Request) -> Answer:
         if request.path == "/token":

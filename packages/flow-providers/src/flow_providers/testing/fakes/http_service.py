@@ -77,6 +77,36 @@ class HttpService:
         self._thread.join(10)
 
 
+class ServedFake:
+    """Base of the fakes that listen on the loopback; a context manager.
+
+    Args:
+        certificate: File with a key and a certificate, to speak https; None: http.
+    """
+
+    def __init__(self, certificate: str | None = None) -> None:
+        self._http = HttpService(self._answer, certificate)
+        self.url = self._http.url
+
+    def __enter__(self) -> Self:
+        self._http.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.__exit__(kind, error, trace)
+        self._end()
+
+    def _answer(self, request: Request) -> Answer:
+        """Answer a request, in a thread of its connection."""
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        """End all that runs."""
+        raise NotImplementedError
+
+
 def _handler(answer: Callable[[Request], Answer]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -23,11 +23,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import RLock, Thread
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from flow_providers.testing.fakes import kubelet
-from flow_providers.testing.fakes.http_service import Answer, HttpService, Request
+from flow_providers.testing.fakes.http_service import Answer, Request, ServedFake
 
 Document = dict[str, Any]  # JSON of the API, checked by hand
 _PATH = re.compile(r"/api/v1/namespaces/([^/]+)/(pods|secrets)(?:/([^/]+)(/log)?)?")
@@ -35,7 +34,7 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 
 
-class FakeKubernetes:
+class FakeKubernetes(ServedFake):
     """One node that runs pods as processes. ``objects`` maps (kind, namespace, name) to documents.
 
     Args:
@@ -55,28 +54,12 @@ class FakeKubernetes:
         self._folder = tempfile.TemporaryDirectory(prefix="fake-kubernetes-")
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._threads: list[Thread] = []
-        self._http = HttpService(self._answer)
-
-    def __enter__(self) -> Self:
-        self._http.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._http.__exit__(kind, error, trace)
-        with self._lock:
-            running = list(self._running.values())
-        for process in running:
-            kubelet.end(process, 0)
-        for thread in self._threads:
-            thread.join(15)
-        self._folder.cleanup()
+        super().__init__()
 
     def write_config(self, folder: Path) -> str:
         """Write a kube config and return its path."""
         named = [
-            ("clusters", "cluster", {"server": self._http.url}),
+            ("clusters", "cluster", {"server": self.url}),
             ("users", "user", {"token": self._token}),
             ("contexts", "context", {"cluster": "fake", "user": "fake"}),
         ]
@@ -109,6 +92,15 @@ class FakeKubernetes:
             self.objects[kind, namespace, name] = {"metadata": metadata, "status": {"phase": "Running"}, "spec": {}}
 
     # -- the API
+
+    def _end(self) -> None:
+        with self._lock:
+            running = list(self._running.values())
+        for process in running:
+            kubelet.end(process, 0)
+        for thread in self._threads:
+            thread.join(15)
+        self._folder.cleanup()
 
     def _answer(self, request: Request) -> Answer:
         self.requests.append(request)

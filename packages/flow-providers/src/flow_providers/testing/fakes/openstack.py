@@ -12,10 +12,9 @@ from base64 import b64decode
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import RLock
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
-from flow_providers.testing.fakes.http_service import Answer, HttpService, Request
+from flow_providers.testing.fakes.http_service import Answer, Request, ServedFake
 from flow_providers.testing.fakes.machine import FakeMachine
 
 Document = dict[str, Any]  # JSON of the APIs
@@ -30,7 +29,7 @@ _SERVER_FIELDS = frozenset(
 _IDS = {"debian-12": "image-1", "m3.small": "flavor-1", "private": "network-1"}
 
 
-class FakeOpenStack:
+class FakeOpenStack(ServedFake):
     """A cloud with the image ``debian-12``, the flavour ``m3.small`` and the network ``private``."""
 
     def __init__(self) -> None:
@@ -42,19 +41,7 @@ class FakeOpenStack:
         self._token = secrets.token_hex(8)
         self._password = secrets.token_hex(4)
         self._lock = RLock()
-        self._http = HttpService(self._answer)
-        self.url = self._http.url
-
-    def __enter__(self) -> Self:
-        self._http.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._http.__exit__(kind, error, trace)
-        for machine in self._booted.values():
-            machine.end()
+        super().__init__()
 
     def write_clouds(self, folder: Path, password: str | None = None) -> Path:
         """Write a ``clouds.yaml`` with the cloud ``fake``, and return its path."""
@@ -70,6 +57,10 @@ class FakeOpenStack:
         path = folder / "clouds.yaml"
         path.write_text("\n".join([*lines, *(f"      {key}: '{value}'" for key, value in auth.items())]) + "\n")
         return path
+
+    def _end(self) -> None:
+        for machine in self._booted.values():
+            machine.end()
 
     def _answer(self, request: Request) -> Answer:
         path = request.path.rstrip("/")
