@@ -69,6 +69,11 @@ class PlayedContract(ProviderContract):
         with self.surely_ended(provider, [job]):
             assert self.until(provider, job, lambda status: bool(status.reason)).state is JobState.HELD
 
+    def test_a_job_tells_where_its_output_is(self, provider: ClusterProvider) -> None:
+        status = self.until_ended(provider, provider.submit("echo out; echo oh >&2", 1))
+        assert Path(status.stdout_path or "").read_text() == "out\n"
+        assert Path(status.stderr_path or "").read_text() == "oh\n"
+
     def test_a_wrong_queue_is_refused_in_the_schedulers_words(self, play: Play) -> None:
         with pytest.raises(SubmitException, match=r"Unknown queue|No such queue"):
             play(self.face, **NOWHERE[self.face]).submit("true", 1)

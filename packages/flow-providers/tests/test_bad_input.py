@@ -89,7 +89,8 @@ CLIENTS = {
 
 
 @pytest.mark.parametrize("name", CLIENTS)
-def test_a_cloud_without_its_client_is_made_and_says_on_use_what_to_install(name: str, monkeypatch) -> None:
+def test_a_cloud_without_its_client_is_made_and_says_on_use_what_to_install(name: str, monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)  # for the state file of AWS
     arguments, module, extra = CLIENTS[name]
     parts = module.split(".")
     for depth in range(len(parts)):

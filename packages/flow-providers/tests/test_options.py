@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from flow_providers import channels, launchers
 from flow_providers.channels.local import LocalChannel
 from flow_providers.errors import BadOption, ProviderError
 from flow_providers.local.provider import LocalProvider
@@ -21,6 +22,30 @@ def test_an_option_of_the_wrong_type_is_refused_by_name() -> None:
 def test_an_unknown_option_is_refused_with_the_list_of_options() -> None:
     with pytest.raises(BadOption, match=r"max_block.*its options are: channel, nodes_per_block"):
         LocalProvider(max_block=1)  # type: ignore[call-arg]  # the point of the test
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (channels.LocalChannel, {"envs": "A=1"}),
+        (channels.SSHChannel, {"hostname": "h", "port": "22"}),
+        (channels.SSHInteractiveLoginChannel, {"hostname": "h", "answer": "123456"}),
+        (channels.OAuthSSHChannel, {"hostname": "h", "token": 3}),
+        (launchers.SingleNodeLauncher, {"task_blocks": 1.5}),
+        (launchers.SrunLauncher, {"overrides": 3}),
+        (launchers.SrunMPILauncher, {"overrides": None}),
+        (launchers.AprunLauncher, {"overrides": ["-cc", "depth"]}),
+        (launchers.MpiExecLauncher, {"overrides": 3}),
+        (launchers.MpiRunLauncher, {"overrides": 3}),
+        (launchers.JsrunLauncher, {"overrides": 3}),
+        (launchers.GnuParallelLauncher, {"overrides": 3}),
+        (launchers.WrappedLauncher, {"prepend": ["apptainer", "exec"]}),
+    ],
+)
+def test_channels_and_launchers_check_their_options_too(kind: type, options: dict[str, object]) -> None:
+    name = list(options)[-1]
+    with pytest.raises(BadOption, match=rf"{kind.__name__}: option {name}="):
+        kind(**options)
 
 
 def test_repr_shows_the_options() -> None:
