@@ -131,6 +131,24 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("name", ["PBSProProvider", "TorqueProvider"])
+def test_a_qdel_that_fails_without_a_word_is_believed_when_qstat_answers(name: str, tmp_path: object) -> None:
+    class Qdel(SaysOne):
+        def execute_wait(
+            self, cmd: str, walltime: float | None = None, envs: Mapping[str, str] | None = None
+        ) -> CommandResult:
+            return CommandResult(245, "", "") if cmd.startswith("qdel") else self.answer
+
+    unknown = CommandResult(153, "", "qstat: Unknown Job Id 17.server\n")
+    for answer in (unknown, SILENCES["garbage"], SILENCES["not installed"]):
+        provider = getattr(flow_providers, name)(channel=Qdel(answer, str(tmp_path)))
+        if answer is unknown:
+            assert provider.cancel(["17.server"]) == [True]
+        else:
+            with pytest.raises(SchedulerUnavailable):
+                provider.cancel(["17.server"])
+
+
 def test_a_job_that_is_gone_counts_as_cancelled_and_one_that_was_refused_does_not(
     kind: type[ClusterProvider], tmp_path: object
 ) -> None:

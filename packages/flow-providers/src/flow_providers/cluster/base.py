@@ -245,7 +245,7 @@ class ClusterProvider(BlockProvider):
                 return job_id
             if result.exit_code == 0:
                 return self._found(job, f"the scheduler's answer has no job id: {words(result)}")
-            if signal_of(result.exit_code):
+            if was_killed(result):
                 return self._found(job, f"the command was killed: {words(result)}")
             if not self.is_away(result) or turn == _SUBMIT_TRIES - 1:
                 break
@@ -326,6 +326,11 @@ def words(result: CommandResult) -> str:
     """Return the scheduler's own words about a failure."""
     said = " / ".join(part.strip() for part in (result.stderr, result.stdout) if part.strip())
     return f"{said or 'it said nothing'} (exit code {result.exit_code})"
+
+
+def was_killed(result: CommandResult) -> bool:
+    """Return whether a command was killed before it said anything; with words, 153 is an exit code of qdel's own."""
+    return signal_of(result.exit_code) is not None and not (result.stdout + result.stderr).strip()
 
 
 def told(result: CommandResult, job_ids: Sequence[str], *gone: str) -> str:

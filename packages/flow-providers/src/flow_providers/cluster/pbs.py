@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from shlex import quote
 
-from flow_providers.cluster.base import ClusterProvider, listed, told, words
+from flow_providers.cluster.base import ClusterProvider, listed, told, was_killed, words
 from flow_providers.cluster.local_time import with_zone
 from flow_providers.cluster.pbs_parse import parse_names, parse_qstat, parse_qsub, parse_tracejob
 from flow_providers.errors import SchedulerUnavailable
@@ -64,7 +64,7 @@ class PBSFamilyProvider(ClusterProvider):
         return f"qdel {listed(job_ids, ' ')}"
 
     def parse_cancel(self, result: CommandResult, job_ids: Sequence[str]) -> list[bool]:  # noqa: D102
-        said = told(result, job_ids, *_UNKNOWN)
+        said = self._told(result, job_ids)
         lines = [line for line in said.splitlines() if any(text in line.lower() for text in _REFUSED)]
         return [not any(re.search(rf"\b{re.escape(job_id)}\b", line) for line in lines) for job_id in job_ids]
 
@@ -77,6 +77,14 @@ class PBSFamilyProvider(ClusterProvider):
     def parse_find(self, result: CommandResult) -> dict[str, str]:  # noqa: D102
         self._insist(result)
         return parse_names(result.stdout)
+
+    def _told(self, result: CommandResult, job_ids: Sequence[str]) -> str:
+        """Return what qdel said. SchedulerUnavailable: it failed, and not because of jobs that are gone."""
+        if (result.stdout + result.stderr).strip() or was_killed(result):
+            return told(result, job_ids, *_UNKNOWN)
+        if result.exit_code != 0:  # some say of jobs that are gone nothing at all: then qstat must answer
+            self.parse_query(self.run(self.query_command(job_ids)))
+        return ""
 
     @staticmethod
     def _insist(result: CommandResult) -> None:
