@@ -13,6 +13,7 @@ from flow_core.interfaces.events import (
     Sampled as Sampled,
     TaskChanged as TaskChanged,
     TaskEnded as TaskEnded,
+    TaskJoined as TaskJoined,
     TaskSubmitted as TaskSubmitted,
     TryEnded as TryEnded,
     TryLaunched as TryLaunched,

@@ -102,6 +102,16 @@ class TaskChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskJoined:
+    """The body of a join app returned futures, perhaps done already; ``waits_for`` are those of tasks of this run."""
+
+    kind: ClassVar[EventKind] = EventKind.TASK
+    time_ns: int
+    task_id: int
+    waits_for: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TaskEnded:
     """A task reached its final state. ``error`` is the root cause in one line; ``traceback`` the remote one."""
 
@@ -254,4 +264,5 @@ Event = (
     | Sampled
     | FileStaged
     | EventsLost
+    | TaskJoined
 )

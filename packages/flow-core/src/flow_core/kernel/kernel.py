@@ -244,9 +244,8 @@ class DataFlowKernel:
         future._files = TaskFiles(outputs, _stream(stdout, future, tid), _stream(stderr, future, tid))
 
     def _tell_submitted(self, task: Task, futures: Sequence[Future[Any]]) -> None:
-        depends = {tid: None for tid in (_tid_of(future) for future in futures) if tid is not None}
         executors = [executor.label for executor in self._launcher.allowed(task)]
-        self._teller.submitted(task, tuple(depends), executors, current_join.get())
+        self._teller.submitted(task, self.named(futures), executors, current_join.get())
 
     # -- edges
 
@@ -285,6 +284,10 @@ class DataFlowKernel:
                 if failure is not None:
                     failures.append(failure)
         return parents, foreign, failures
+
+    def named(self, futures: Sequence[Future[Any]]) -> list[int]:
+        """Return the ids of the tasks whose futures some are, each once."""
+        return list({tid: None for tid in map(_tid_of, futures) if tid is not None})
 
     def watch(self, task: Task, foreign: Sequence[Future[Any]]) -> None:
         """Tell the graph when foreign futures are done."""

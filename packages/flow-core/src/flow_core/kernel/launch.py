@@ -35,6 +35,10 @@ class Edges(Protocol):
         """Return unfinished tasks of this kernel, other unfinished futures, and how finished ones failed."""
         ...
 
+    def named(self, futures: Sequence[Future[Any]]) -> list[int]:
+        """Return the ids of the tasks whose futures some are, each once."""
+        ...
+
     def watch(self, task: Task, foreign: Sequence[Future[Any]]) -> None:
         """Tell the graph when foreign futures are done."""
         ...
@@ -277,6 +281,7 @@ class Launcher:
     def _join(self, task: Task, value: object) -> None:
         futures = returned_futures(str(task), value)
         task.more().joined = value
+        self._teller.joined(task, self._edges.named(futures))
         parents, foreign, failures = self._edges.split(futures)
         self._reactor.post(self._core.joining, (task, parents, len(foreign), failures))
         self._edges.watch(task, foreign)

@@ -19,6 +19,7 @@ from flow_core.interfaces.events import (
     FileStaged,
     TaskChanged,
     TaskEnded,
+    TaskJoined,
     TaskSubmitted,
     TryEnded,
     TryLaunched,
@@ -143,6 +144,11 @@ class Teller:
 
     def _retried(self, task: Task, reason: str) -> None:
         self._logger.info("%s is tried again (try %d failed): %s", task, task.tries, reason)
+
+    def joined(self, task: Task, waits_for: Sequence[int]) -> None:
+        """The body of a join app returned futures of tasks."""
+        if self.tasks:
+            self._append((TaskJoined, time.time_ns(), task.tid, tuple(waits_for)))
 
     def moved(self, transfer: Transfer, error: BaseException | None) -> None:
         """A file was moved on the submit side, or could not be."""

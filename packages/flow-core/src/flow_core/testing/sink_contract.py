@@ -30,6 +30,7 @@ def one_run(tasks: int = 3) -> list[ev.Event]:
         made += _one_task(number, _T0 + 10 + 10 * number)
     sample = Sample(_T0 + 900, TryKey(1), 4242, 1, 50.0, 0.5, 0.1, 1 << 20, 0.5, 0, 0)
     made += [
+        ev.TaskJoined(_T0 + 899, 0, (1, 2)),
         ev.FileStaged(_T0 + 901, 0, "http://host/data", "/tmp/data", "in", 10, "ab", ""),
         ev.Sampled(_T0 + 902, "htex", "block-0", "node-1", "manager-1", (sample,)),
         ev.EventsLost(_T0 + 903, 2, "for the test"),
