@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from flow_core import Config, load, python_app
+from flow_core import Config, join_app, load, python_app
 from flow_core.interfaces.sinks import EventSink
 from flow_core.testing.contracts import SinkContract
 from flow_monitor import MonitoringHub, open_database
-from flow_monitor.queries import tasks, workflows
+from flow_monitor.queries import graph, tasks, workflows
 from flow_monitor.queries.records import RunState
 
 
@@ -22,6 +22,11 @@ def double(x: int) -> int:
 @python_app
 def fail(x: int) -> int:
     raise ValueError(f"not {x}")
+
+
+@join_app
+def spread(given: int, numbers: list[int]):  # type: ignore[no-untyped-def] # a list of futures
+    return [double(double(number)) for number in numbers]
 
 
 class TestTheHubIsASink(SinkContract):
@@ -51,3 +56,15 @@ def test_a_run_of_the_kernel_is_in_the_database(tmp_path: Path) -> None:
         assert "not 0" in detail.traceback
         assert len(detail.task.depends) == 1
         assert detail.dependents_total == 1
+
+
+def test_a_join_task_is_tied_to_what_it_made_and_waited_for(tmp_path: Path) -> None:
+    with load(Config(run_dir=str(tmp_path / "runinfo"), monitoring=MonitoringHub())):
+        assert spread(double(1), [1, 2]).result() == [4, 8]
+    with open_database(str(tmp_path / "runinfo" / "monitoring.db")) as database, database.connect() as connection:
+        run = workflows.page(connection).items[0]
+        first, join, *made = graph.tasks(connection, run.run_id)
+        assert (first.app, join.app) == ("double", "spread")
+        assert [task.parent for task in made] == [join.task_id] * 4
+        assert sorted(join.waits_for) == [task.task_id for task in made if task.depends]
+        assert graph.apps(connection, run.run_id).joins == (("spread", "double", 4),)

@@ -11,7 +11,12 @@ import pytest
 from alembic import command, config as alembic_config
 from sqlalchemy import text
 
-from flow_monitor.errors import DatabaseError, DatabaseMissing, NoSuchRecord, NotOurDatabase
+from flow_core.interfaces.events import TaskJoined, TaskSubmitted
+from flow_monitor.errors import DatabaseError, DatabaseMissing, NoSuchRecord, NotOurDatabase, SchemaMismatch
+from flow_monitor.log.reader import Position
+from flow_monitor.project.core import Fold
+from flow_monitor.project.rebuild import upgrade
+from flow_monitor.project.store import Progress, RunStore
 from flow_monitor.queries import blocks, graph, resources, tasks, timeline, workflows
 from flow_monitor.queries.database import Database, open_database
 from flow_monitor.queries.records import RunState
@@ -150,7 +155,8 @@ def test_sums_made_from_the_tries_show_what_kept_ones_show(projected: Projected,
     with database.connect() as connection:
         kept = timeline.running_per_app(connection, RUN.run_id, bins=20)
         nodes = blocks.nodes(connection, RUN.run_id)
-    as_version_1(Path(database.name))
+    as_version(Path(database.name), 1)
+    upgrade(f"sqlite:///{database.name}")
     with database.connect() as connection:
         times, counts = timeline.running_per_app(connection, RUN.run_id, bins=20)
         assert blocks.nodes(connection, RUN.run_id) == nodes
@@ -159,14 +165,59 @@ def test_sums_made_from_the_tries_show_what_kept_ones_show(projected: Projected,
     assert len(times) > 5
 
 
-def as_version_1(path: Path) -> None:
-    """Take a database back to what version 1 made."""
+def test_a_database_of_the_version_before_is_read_and_older_ones_are_told_to_be_upgraded(projected: Projected) -> None:
+    database = projected(RUN)
+    with database.connect() as connection:
+        nodes = graph.tasks(connection, RUN.run_id)
+    as_version(Path(database.name), version.HEAD - 1)
+    with database.connect() as connection:
+        assert graph.tasks(connection, RUN.run_id) == nodes
+        assert graph.apps(connection, RUN.run_id).joins == ()
+        assert tasks.one(connection, RUN.run_id, 3).waits_for == ()
+    as_version(Path(database.name), version.HEAD - 2)
+    with pytest.raises(SchemaMismatch, match="flow monitor upgrade"), database.connect():
+        pass
+
+
+JOINS = [
+    TaskSubmitted(1, 0, "read", "python", "", ("t",), ()),
+    TaskSubmitted(2, 1, "spread", "join", "", ("t",), ()),
+    TaskSubmitted(3, 2, "work", "python", "", ("t",), (), parent=1),
+    TaskSubmitted(4, 3, "work", "python", "", ("t",), (2,), parent=1),
+    TaskJoined(5, 1, (3, 0)),
+    TaskSubmitted(6, 4, "report", "python", "", ("t",), (1,)),
+]
+
+
+@pytest.mark.parametrize("portion", [1, 2, len(JOINS)])
+def test_join_tasks_are_shown_with_what_they_made_and_what_they_wait_for(tmp_path: Path, portion: int) -> None:
+    path = tmp_path / "m.db"
+    upgrade(f"sqlite:///{path}")
+    engine = writing_engine(f"sqlite:///{path}")
+    for at in range(0, len(JOINS), portion):  # each portion by a projection that was begun anew
+        store = RunStore(engine, "r", "none")
+        before, fold = store.resume(), Fold("r", store.load_tally())
+        fold.fold(JOINS[at : at + portion])
+        store.apply(fold.take(), before, Progress(Position(at + portion), at + portion), 1)
+    engine.dispose()
+    with open_database(str(path)) as database, database.connect() as connection:
+        nodes = {task.task_id: task for task in graph.tasks(connection, "r")}
+        assert {task_id: task.parent for task_id, task in nodes.items()} == {0: None, 1: None, 2: 1, 3: 1, 4: None}
+        assert [task.waits_for for task in nodes.values()] == [(), (3, 0), (), (), ()]
+        assert [task.depth for task in nodes.values()] == [0, 0, 1, 2, 1]
+        assert graph.apps(connection, "r").joins == (("spread", "read", 1), ("spread", "work", 2))
+        assert tasks.one(connection, "r", 1).waits_for == (3, 0)
+        assert connection.execute(text("SELECT run_id, waits_for FROM joined")).all() == [("r", "3,0")]
+
+
+def as_version(path: Path, number: int) -> None:
+    """Take a database back to what an older version made."""
     engine = writing_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
         config = alembic_config.Config()
         config.set_main_option("script_location", str(Path(version.__file__).parent / "migrations"))
         config.attributes["connection"] = connection
-        command.downgrade(config, "0001")
+        command.downgrade(config, f"{number:04d}")
     engine.dispose()
 
 

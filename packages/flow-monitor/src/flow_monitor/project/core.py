@@ -24,6 +24,7 @@ from flow_core.interfaces.events import (
     Sampled,
     TaskChanged,
     TaskEnded,
+    TaskJoined,
     TaskSubmitted,
     TryEnded,
     TryLaunched,
@@ -104,6 +105,7 @@ class Fold:
         self._begin()
         self._apps: set[int] = set()
         self._edges: set[tuple[str, str]] = set()
+        self._joins: set[tuple[str, str]] = set()
         self._sums: set[str] = set()
         self._managers: set[tuple[str, str]] = set()
         self._seen_counts = {(self.tally.app_number(app), state) for app, state in self.tally.counted()}
@@ -123,6 +125,7 @@ class Fold:
             (NodeLeft, self._node_left),
             (Sampled, self._sampled),
             (FileStaged, self._file_staged),
+            (TaskJoined, self._task_joined),
             (EventsLost, self._events_lost),
         )
         by_code: dict[int, Callable[[LogRow], None]] = {CODES[cls]: handler for cls, handler in often}
@@ -149,11 +152,15 @@ class Fold:
         self._take_counts(rows)
         for pair in self._edges:
             rows.put("app_edge", pair, {"from_app": pair[0], "to_app": pair[1], "edges": tally.edges[pair]})
+        for above, below in self._joins:
+            sums = tally.joins[above, below]
+            row: Row = {"from_app": above, "to_app": below, "made": sums[0], "awaited": sums[1]}
+            rows.put("app_join", (above, below), row)
         for app in self._sums:
-            rows.put("app", (app,), _sums_row(app, tally.sums[app]))
+            rows.put("app", (app,), tally.sums[app].row(app))
         for executor, manager in self._managers:
             tries = tally.managers[executor, manager]
-            row: Row = {"executor": executor, "manager": manager, "tries_ended": tries}
+            row = {"executor": executor, "manager": manager, "tries_ended": tries}
             rows.put("node", (executor, manager), row)
         rows.activity_anew, activity = tally.activity.take()
         for (app, begin), sums in activity.items():
@@ -161,7 +168,7 @@ class Fold:
         rows.workflow["events_lost_count"] = tally.lost
         if self.last_event_ns:
             rows.workflow["time_last_event"] = self.last_event_ns
-        self._apps, self._edges, self._sums, self._managers = set(), set(), set(), set()
+        self._apps, self._edges, self._joins, self._sums, self._managers = set(), set(), set(), set(), set()
         self._begin()
         return rows
 
@@ -255,6 +262,9 @@ class Fold:
         ) = row  # fmt: skip
         tally = self.tally
         depth = 1 + max(map(tally.depth, depends)) if depends else 0
+        if parent is not None:  # made by a join task: it comes after its maker
+            depth = max(depth, 1 + tally.depth(parent))
+            self._join(parent, app, 0)
         before = tally.state(task_id)
         if before:  # events of it came first: they were counted under no name
             self._rename(task_id, app)
@@ -295,6 +305,19 @@ class Fold:
         pair = (parent, child)
         self.tally.edges[pair] = self.tally.edges.get(pair, 0) + 1
         self._edges.add(pair)
+
+    def _task_joined(self, e: TaskJoined) -> None:
+        if not self.tally.state(e.task_id):
+            self._task(e.task_id)
+        self._rows.put("joined", (e.task_id,), {"task_id": e.task_id, "waits_for": ",".join(map(str, e.waits_for))})
+        for task_id in e.waits_for:
+            self._join(e.task_id, self.tally.app(task_id), 1)
+
+    def _join(self, task_id: int, below: str, which: int) -> None:
+        """Count a task that a join task made (0) or waits for (1)."""
+        pair = (self.tally.app(task_id), below)
+        self.tally.joins.setdefault(pair, [0, 0])[which] += 1
+        self._joins.add(pair)
 
     def _task_changed(self, row: LogRow) -> None:
         _, time_ns, task_id, state = row
@@ -448,18 +471,6 @@ class Fold:
             row["digest"] = e.digest
         if not self.tally.state(e.task_id):
             self._task(e.task_id)
-
-
-def _sums_row(app: str, sums: AppSums) -> Row:
-    return {
-        "task_func_name": app,
-        "task_kind": sums.kind,
-        "tries_ended": sums.tries,
-        "run_time_sum_ns": sums.run_ns,
-        "run_time_max_ns": sums.run_max_ns,
-        "cpu_sum_s": sums.cpu_s,
-        "max_rss_kb": sums.rss_kb,
-    }
 
 
 def _activity_row(app: str, begin: int, width: int, sums: Sequence[int]) -> Row:

@@ -35,6 +35,8 @@ _ORDER: tuple[Table, ...] = (
     t.app_status,
     t.app_activity,
     t.app_edge,
+    t.app_join,
+    t.joined,
     t.gap,
 )
 """Parents before children: foreign keys are checked at once."""
@@ -232,6 +234,8 @@ def _load_tally(connection: Connection, run_id: str) -> Tally:
         tally.count(row.task_func_name, row.task_status, row.tasks)
     for row in connection.execute(select(t.app_edge).where(t.app_edge.c.run_id == run_id)):
         tally.edges[row.from_app, row.to_app] = row.edges
+    for row in connection.execute(select(t.app_join).where(t.app_join.c.run_id == run_id)):
+        tally.joins[row.from_app, row.to_app] = [row.made, row.awaited]
     for row in connection.execute(select(t.app).where(t.app.c.run_id == run_id)):
         tally.sums[row.task_func_name] = AppSums(
             row.task_kind, row.tries_ended, row.run_time_sum_ns, row.run_time_max_ns, row.cpu_sum_s, row.max_rss_kb

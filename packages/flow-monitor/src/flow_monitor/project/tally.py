@@ -28,6 +28,18 @@ class AppSums:
     cpu_s: float = 0.0
     rss_kb: int = 0
 
+    def row(self, app: str) -> dict[str, object]:
+        """Return the sums as a row of the table of apps."""
+        return {
+            "task_func_name": app,
+            "task_kind": self.kind,
+            "tries_ended": self.tries,
+            "run_time_sum_ns": self.run_ns,
+            "run_time_max_ns": self.run_max_ns,
+            "cpu_sum_s": self.cpu_s,
+            "max_rss_kb": self.rss_kb,
+        }
+
 
 class _Names:
     """Numbers for names, from 1; 0 stands for a name not known."""
@@ -58,6 +70,8 @@ class Tally:
     """Tasks by number of the app and number of the state."""
     edges: dict[tuple[str, str], int] = field(default_factory=dict)
     sums: dict[str, AppSums] = field(default_factory=dict)
+    joins: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    """Tasks of an app that join tasks of another made, and that they wait for."""
     activity: Activity = field(default_factory=Activity)
     managers: dict[tuple[str, str], int] = field(default_factory=dict)
     """Tries that ended, by executor and manager; of managers that registered."""

@@ -9,7 +9,6 @@ from sqlalchemy.engine import Connection
 
 from flow_monitor.queries.records import Block, Node
 from flow_monitor.schema import tables as t
-from flow_monitor.schema.version import version_of
 
 _LIMIT = 10_000
 
@@ -39,11 +38,10 @@ def blocks(connection: Connection, run_id: str) -> tuple[Block, ...]:
 
 def nodes(connection: Connection, run_id: str) -> tuple[Node, ...]:
     """Return the managers of a run with the number of tries each ran."""
-    n, kept = t.node, version_of(connection) != 1
-    columns = [column for column in n.columns if kept or column is not n.c.tries_ended]
-    query = select(*columns).where(n.c.run_id == run_id).order_by(n.c.executor, n.c.time_joined).limit(_LIMIT)
+    n = t.node
+    query = select(n).where(n.c.run_id == run_id).order_by(n.c.executor, n.c.time_joined).limit(_LIMIT)
     found = connection.execute(query).all()
-    if all(kept and row.tries_ended is not None for row in found):
+    if all(row.tries_ended is not None for row in found):
         tries = {(row.executor, row.manager): row.tries_ended for row in found}
     else:
         tries = _count_tries(connection, run_id)

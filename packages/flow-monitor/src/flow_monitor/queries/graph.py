@@ -8,6 +8,7 @@ from sqlalchemy.engine import Connection
 from flow_monitor.queries import rows, workflows
 from flow_monitor.queries.records import AppGraph, GraphTask, Stage
 from flow_monitor.schema import tables as t
+from flow_monitor.schema.version import HEAD, version_of
 
 _T = t.task.c
 
@@ -23,11 +24,13 @@ def tasks(connection: Connection, run_id: str, limit: int = 20_000) -> tuple[Gra
             _T.task_depth,
             _T.task_time_running,
             _T.task_time_returned,
+            _T.task_parent,
         )
         .where(_T.run_id == run_id)
         .order_by(_T.task_id)
         .limit(limit)
     )
+    joined = waits(connection, run_id)
     return tuple(
         GraphTask(
             task_id,
@@ -36,9 +39,22 @@ def tasks(connection: Connection, run_id: str, limit: int = 20_000) -> tuple[Gra
             rows.ids(depends),
             depth or 0,
             max(0.0, (returned - running) / 1e9) if running and returned else 0.0,
+            parent,
+            joined.get(task_id, ()),
         )
-        for task_id, app, status, depends, depth, running, returned in connection.execute(query)
+        for task_id, app, status, depends, depth, running, returned, parent in connection.execute(query)
     )
+
+
+def waits(connection: Connection, run_id: str, task_id: int | None = None) -> dict[int, tuple[int, ...]]:
+    """Return what each join task of a run waits for, or what one does; databases of version 2 do not say."""
+    if version_of(connection) == HEAD - 1:
+        return {}
+    j = t.joined.c
+    query = select(j.task_id, j.waits_for).where(j.run_id == run_id)
+    if task_id is not None:
+        query = query.where(j.task_id == task_id)
+    return {row.task_id: rows.ids(row.waits_for) for row in connection.execute(query)}
 
 
 def states(connection: Connection, run_id: str, limit: int = 20_000) -> dict[int, str]:
@@ -52,7 +68,15 @@ def apps(connection: Connection, run_id: str) -> AppGraph:
     c = t.app_edge.c
     query = select(c.from_app, c.to_app, c.edges).where(c.run_id == run_id).order_by(c.from_app, c.to_app)
     edges = tuple((row.from_app, row.to_app, row.edges or 0) for row in connection.execute(query))
-    return AppGraph(workflows.apps(connection, run_id), edges)
+    return AppGraph(workflows.apps(connection, run_id), edges, _app_joins(connection, run_id))
+
+
+def _app_joins(connection: Connection, run_id: str) -> tuple[tuple[str, str, int], ...]:
+    if version_of(connection) == HEAD - 1:
+        return ()
+    j = t.app_join.c
+    query = select(j.from_app, j.to_app, j.made, j.awaited).where(j.run_id == run_id).order_by(j.from_app, j.to_app)
+    return tuple((row.from_app, row.to_app, max(row.made or 0, row.awaited or 0)) for row in connection.execute(query))
 
 
 def stages(connection: Connection, run_id: str) -> tuple[Stage, ...]:

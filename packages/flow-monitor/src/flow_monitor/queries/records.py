@@ -172,6 +172,8 @@ class TaskDetail:
 
     task: Task
     parent: int | None
+    waits_for: tuple[int, ...]
+    """Tasks a join task waits for since its body returned their futures."""
     dependents: tuple[int, ...]
     dependents_total: int
     stdout: str
@@ -196,6 +198,10 @@ class GraphTask:
     depends: tuple[int, ...]
     depth: int
     run_time_s: float
+    parent: int | None = None
+    """The join task that made it."""
+    waits_for: tuple[int, ...] = ()
+    """Tasks a join task waits for since its body returned their futures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +210,8 @@ class AppGraph:
 
     nodes: tuple[AppSummary, ...]
     edges: tuple[tuple[str, str, int], ...]
+    joins: tuple[tuple[str, str, int], ...] = ()
+    """From an app of join tasks to one whose tasks these made or wait for, with their number."""
 
 
 @dataclass(frozen=True, slots=True)

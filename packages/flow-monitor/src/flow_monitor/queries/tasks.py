@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Table, and_, func, or_, select
 from sqlalchemy.engine import Connection
 
 from flow_monitor.errors import NoSuchRecord
-from flow_monitor.queries import rows
+from flow_monitor.queries import graph, rows
 from flow_monitor.queries.records import Page, StatusChange, Task, TaskDetail, TaskFile, TaskSample
 from flow_monitor.schema import tables as t
 
@@ -121,6 +121,7 @@ def one(connection: Connection, run_id: str, task_id: int) -> TaskDetail:
     return TaskDetail(
         task=rows.task(row),
         parent=row.task_parent,
+        waits_for=graph.waits(connection, run_id, task_id).get(task_id, ()),
         dependents=dependents[:_SHOWN_DEPENDENTS],
         dependents_total=len(dependents),
         stdout=row.task_stdout or "",

@@ -9,7 +9,6 @@ from sqlalchemy.engine import Connection
 
 from flow_monitor.queries.records import Span
 from flow_monitor.schema import tables as t
-from flow_monitor.schema.version import version_of
 
 _Y = t.try_.c
 _SAMPLE_BLOCKS = 40
@@ -81,11 +80,10 @@ _Sums = dict[tuple[str, int], tuple[int, int, int, int]]
 def _kept_sums(connection: Connection, run_id: str) -> tuple[int, _Sums] | None:
     """Return the width of bins in ns and (started, ended, start offsets, end offsets) by app and begin of the bin."""
     c = t.app_activity.c
-    if version_of(connection) != 1:
-        columns = (c.task_func_name, c.bin_begin, c.bin_width, c.started, c.ended, c.start_offsets, c.end_offsets)
-        kept = connection.execute(select(*columns).where(c.run_id == run_id)).all()
-        if kept:
-            return kept[0].bin_width, {(row[0], row[1]): (row[3], row[4], row[5], row[6]) for row in kept}
+    columns = (c.task_func_name, c.bin_begin, c.bin_width, c.started, c.ended, c.start_offsets, c.end_offsets)
+    kept = connection.execute(select(*columns).where(c.run_id == run_id)).all()
+    if kept:
+        return kept[0].bin_width, {(row[0], row[1]): (row[3], row[4], row[5], row[6]) for row in kept}
     return _made_sums(connection, run_id)
 
 

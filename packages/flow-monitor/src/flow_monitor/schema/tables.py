@@ -150,6 +150,17 @@ status = Table(
     sqlite_with_rowid=False,
 )
 
+joined = Table(
+    "joined_rows",
+    metadata,
+    _run_key(checked=False),
+    Column("task_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("waits_for", Text),
+    _of_task(),
+    sqlite_with_rowid=False,
+)
+"""Which tasks a join task waits for once its body has returned their futures. Since version 3."""
+
 resource = Table(
     "resource_rows",
     metadata,
@@ -282,6 +293,16 @@ app_edge = Table(
     Column("to_app", Text, primary_key=True),
     *_columns(_COUNT, "edges"),
 )
+
+app_join = Table(
+    "app_join",
+    metadata,
+    _run_id(),
+    Column("from_app", Text, primary_key=True),
+    Column("to_app", Text, primary_key=True),
+    *_columns(_COUNT, "made", "awaited"),
+)
+"""Tasks of ``to_app`` that join tasks of ``from_app`` made or wait for. Since version 3."""
 
 gap = Table(
     "gap",
