@@ -11,8 +11,11 @@ from flow_monitor.queries.records import AppGraph, AppSummary, GraphTask
 from flow_viz.graph import collapse
 from flow_viz.graph.collapse import Level, best_level
 from flow_viz.graph.critical import critical_path
+from flow_viz.graph.drawing import Drawing
+from flow_viz.graph.joins import join_edges
 from flow_viz.graph.layers import layout
 from flow_viz.plots.colors import app_colors
+from flow_viz.plots.graph import ColorBy, graph_figure
 
 edges_of = st.lists(st.tuples(st.integers(0, 25), st.integers(0, 25)), max_size=80)
 
@@ -80,6 +83,39 @@ def test_stages_hold_the_tasks_of_one_app_at_one_depth() -> None:
     assert (work.tasks, work.states, work.critical) == (2, {"exec_done": 1, "failed": 1}, True)
     assert sorted(n for _, _, n in graph.edges) == [2, 2]
     assert collapse.count_stages(DIAMOND) == 3
+
+
+JOIN = (
+    task(0, "read", (), 0, 1.0),
+    GraphTask(1, "spread", "joining", (), 0, 9.0, waits_for=(3, 0, 99)),
+    GraphTask(2, "work", "exec_done", (), 1, 2.0, parent=1),
+    GraphTask(3, "work", "exec_done", (2,), 2, 2.0, parent=1),
+    GraphTask(4, "work", "exec_done", (), 1, 2.0, parent=77),
+)
+
+
+def test_a_join_task_has_an_edge_to_each_task_it_made_or_waits_for() -> None:
+    assert join_edges(JOIN) == ((1, 2), (1, 3), (1, 0))
+    graph = collapse.stages(JOIN)
+    names = {bundle.key: (bundle.app, bundle.depth) for bundle in graph.bundles}
+    assert {(names[a], names[b], n) for a, b, n in graph.joins} == {
+        (("spread", 0), ("work", 1), 1),
+        (("spread", 0), ("work", 2), 1),
+        (("spread", 0), ("read", 0), 1),
+    }
+
+
+def test_edges_of_join_tasks_are_dotted_and_named() -> None:
+    joins = join_edges(JOIN)
+    edges = ((2, 3), *joins)
+    drawing = Drawing(
+        Level.TASKS, 5, critical_path(JOIN), tasks=JOIN, task_edges=edges, joins=len(joins),
+        task_layout=layout(range(5), edges),
+    )  # fmt: skip
+    figure = graph_figure(drawing, ColorBy.APP, {}, str, str)
+    dotted = [trace for trace in figure.traces if trace.get("line", {}).get("dash") == "dot"]
+    assert [trace["name"] for trace in dotted] == ["made or awaited by a join task"]
+    assert dotted[0]["x"].count(None) == len(joins)
 
 
 def test_apps_are_one_node_each() -> None:

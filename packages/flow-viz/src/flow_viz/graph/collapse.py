@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from flow_monitor.queries.records import AppGraph, GraphTask
+from flow_viz.graph.joins import join_edges
 
 
 class Level(Enum):
@@ -40,10 +41,11 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True)
 class BundleGraph:
-    """A collapsed graph: edges as (from key, to key, number)."""
+    """A collapsed graph: edges as (from key, to key, number); ``joins`` lead to what join tasks made or wait for."""
 
     bundles: tuple[Bundle, ...]
     edges: tuple[tuple[str, str, int], ...]
+    joins: tuple[tuple[str, str, int], ...] = ()
 
 
 def best_level(tasks: int, stages: int | None) -> Level:
@@ -71,13 +73,18 @@ def stages(tasks: Sequence[GraphTask], critical: frozenset[int] = frozenset()) -
         Bundle(key, task.app, task.depth, states[key].total(), dict(states[key]), key in marked)
         for key, task in info.items()
     )
-    return BundleGraph(bundles, tuple((a, b, n) for (a, b), n in edges.items()))
+    joins = Counter((home[above], home[below]) for above, below in join_edges(tasks))
+    return BundleGraph(
+        bundles,
+        tuple((a, b, n) for (a, b), n in edges.items()),
+        tuple((a, b, n) for (a, b), n in joins.items()),
+    )
 
 
 def apps(graph: AppGraph) -> BundleGraph:
     """Return the graph of apps."""
     bundles = tuple(Bundle(node.name, node.name, None, node.count, dict(node.tasks)) for node in graph.nodes)
-    return BundleGraph(bundles, graph.edges)
+    return BundleGraph(bundles, graph.edges, graph.joins)
 
 
 def count_stages(tasks: Sequence[GraphTask]) -> int:

@@ -11,19 +11,25 @@ from flow_monitor.queries.records import GraphTask
 from flow_viz.graph import collapse
 from flow_viz.graph.collapse import BundleGraph, Level
 from flow_viz.graph.critical import CriticalPath, critical_path
+from flow_viz.graph.joins import join_edges
 from flow_viz.graph.layers import Layout, layout
 from flow_viz.site import Site
 
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A graph with its layout. Either ``tasks`` or ``bundles`` is there, by level."""
+    """A graph with its layout. Either ``tasks`` or ``bundles`` is there, by level.
+
+    The last ``joins`` edges of the layout are those from join tasks to what they made or wait for, the others are
+    dependencies.
+    """
 
     level: Level
     total: int
     critical: CriticalPath
     tasks: tuple[GraphTask, ...] = ()
     task_edges: tuple[tuple[int, int], ...] = ()
+    joins: int = 0
     task_layout: Layout[int] | None = None
     bundles: BundleGraph | None = None
     bundle_layout: Layout[str] | None = None
@@ -53,8 +59,10 @@ def draw(site: Site, connection: Connection, run_id: str, asked: Level | None) -
 def _draw_tasks(site: Site, run_id: str, tasks: tuple[GraphTask, ...], critical: CriticalPath) -> Drawing:
     ids = [task.task_id for task in tasks]
     edges = tuple((parent, task.task_id) for task in tasks for parent in task.depends)
-    made = site.cached((run_id, "tasks", len(ids), hash(edges)), lambda: layout(ids, edges))
-    return Drawing(Level.TASKS, len(tasks), critical, tasks=tasks, task_edges=edges, task_layout=made)
+    joins = join_edges(tasks)
+    every = (*edges, *joins)
+    made = site.cached((run_id, "tasks", len(ids), hash(every)), lambda: layout(ids, every))
+    return Drawing(Level.TASKS, len(tasks), critical, tasks=tasks, task_edges=every, joins=len(joins), task_layout=made)
 
 
 def _draw_stages(site: Site, run_id: str, tasks: Sequence[GraphTask], critical: CriticalPath, note: str) -> Drawing:
@@ -64,6 +72,7 @@ def _draw_stages(site: Site, run_id: str, tasks: Sequence[GraphTask], critical: 
         len(tasks),
         critical,
         bundles=bundles,
+        joins=len(bundles.joins),
         bundle_layout=_layout_bundles(site, run_id, bundles),
         note=note,
     )
@@ -72,12 +81,14 @@ def _draw_stages(site: Site, run_id: str, tasks: Sequence[GraphTask], critical: 
 def _draw_apps(site: Site, connection: Connection, run_id: str, total: int, note: str) -> Drawing:
     bundles = collapse.apps(queries.apps(connection, run_id))
     made = _layout_bundles(site, run_id, bundles)
-    return Drawing(Level.APPS, total, CriticalPath(), bundles=bundles, bundle_layout=made, note=note)
+    return Drawing(
+        Level.APPS, total, CriticalPath(), bundles=bundles, joins=len(bundles.joins), bundle_layout=made, note=note
+    )
 
 
 def _layout_bundles(site: Site, run_id: str, bundles: BundleGraph) -> Layout[str]:
     keys = sorted(bundle.key for bundle in bundles.bundles)
-    pairs = [(a, b) for a, b, _ in bundles.edges]
+    pairs = [(a, b) for a, b, _ in (*bundles.edges, *bundles.joins)]
     order = {bundle.key: (bundle.depth or 0, bundle.key) for bundle in bundles.bundles}
     keys.sort(key=lambda key: order[key])
     return site.cached((run_id, "bundles", tuple(keys), tuple(pairs)), lambda: layout(keys, pairs))

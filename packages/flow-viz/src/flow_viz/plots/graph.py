@@ -16,7 +16,9 @@ from flow_viz.plots.colors import app_colors, state_color
 from flow_viz.plots.figure import Figure, Trace, escape
 
 Point = tuple[float, float]
-_CRITICAL = "#d97706"
+_CRITICAL = "@text"
+"""What every page has as the colour of its text: black on light, white on dark, like no app and no state."""
+_JOIN = "#0ea5b7"
 _MOST_CURVES = 1500
 _MOST_ARROWS = 120
 _BOW = 0.35
@@ -54,14 +56,21 @@ def graph_figure(
         dots = list(_task_dots(drawing, color_by, task_link))
         ways = list(zip(drawing.task_edges, drawing.task_layout.edges, strict=True))
         path = set(zip(drawing.critical.tasks, drawing.critical.tasks[1:], strict=False))
-        plain = [way for edge, way in ways if edge not in path]
-        marked = [way for edge, way in ways if edge in path]
+        split = len(ways) - drawing.joins
+        plain = [way for edge, way in ways[:split] if edge not in path]
+        marked = [way for edge, way in ways[:split] if edge in path]
+        joins = [way for _, way in ways[split:]]
     else:
         dots = list(_bundle_dots(drawing, color_by, app_link))
         assert drawing.bundle_layout is not None
-        plain, marked = list(drawing.bundle_layout.edges), []
+        bundled = drawing.bundle_layout.edges
+        split = len(bundled) - drawing.joins
+        plain, marked, joins = list(bundled[:split]), [], list(bundled[split:])
     arrows = drawing.bundles is not None and len(plain) <= _MOST_ARROWS
-    traces = [_edges(plain, "#8a94a6", 1.4 if arrows else 1.0, 0.8 if arrows else 0.55, "dependencies", arrows=arrows)]
+    look = (1.4, 0.8) if arrows else (1.0, 0.55)
+    traces = [_edges(plain, "#8a94a6", *look, "dependencies", arrows=arrows)]
+    if any(joins):
+        traces.append(_edges(joins, _JOIN, *look, "made or awaited by a join task", arrows=arrows, dash="dot"))
     if marked:
         traces.append(_edges(marked, _CRITICAL, 2.6, 0.95, "critical path"))
     traces.extend(_nodes(dots, color_by, apps))
@@ -122,7 +131,14 @@ def _worst(bundle: Bundle) -> str:
 
 
 def _edges(
-    ways: Sequence[Sequence[Point]], color: str, width: float, opacity: float, name: str, *, arrows: bool = False
+    ways: Sequence[Sequence[Point]],
+    color: str,
+    width: float,
+    opacity: float,
+    name: str,
+    *,
+    arrows: bool = False,
+    dash: str = "solid",
 ) -> Trace:
     """Return all edges of one look as one trace. With arrows each has one in its middle."""
     xs: list[float | None] = []
@@ -139,7 +155,7 @@ def _edges(
         ys.extend((*(round(y, 3) for _, y in points), None))
     trace: Trace = {
         "type": "scatter", "mode": "lines", "x": xs, "y": ys, "name": name, "hoverinfo": "skip", "opacity": opacity,
-        "line": {"color": color, "width": width}, "showlegend": name != "dependencies",
+        "line": {"color": color, "width": width, "dash": dash}, "showlegend": name != "dependencies",
     }  # fmt: skip
     if arrows:
         trace["mode"] = "lines+markers"

@@ -18,11 +18,21 @@ function themed(layout) {
   return out;
 }
 
-const CONFIG = { responsive: true, displaylogo: false, scrollZoom: true, displayModeBar: true,
+const CONFIG = { responsive: true, displaylogo: false, displayModeBar: true,
   modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
 
 function isEmpty(figure) {
   return !figure.data.some((trace) => (trace.x || []).length > 0);
+}
+
+// Colours that pages have, not plots: "@text" is that of the text, on light and on dark ground.
+function themedTrace(trace) {
+  const own = (color) => Array.isArray(color) ? color.map(own) : color === "@text" ? css("--text") : color;
+  const out = { ...trace };
+  if (trace.line && trace.line.color) out.line = { ...trace.line, color: own(trace.line.color) };
+  if (trace.marker && trace.marker.line && trace.marker.line.color)
+    out.marker = { ...trace.marker, line: { ...trace.marker.line, color: own(trace.marker.line.color) } };
+  return out;
 }
 
 async function draw(place, address) {
@@ -47,7 +57,8 @@ async function draw(place, address) {
 async function show(place) {
   const first = !place.drawn;
   if (first) place.replaceChildren();
-  await Plotly.react(place, place.figure.data, themed(place.figure.layout), CONFIG);
+  const graph = place.dataset.figure.includes("graph.json");  // elsewhere the wheel scrolls the page
+  await Plotly.react(place, place.figure.data.map(themedTrace), themed(place.figure.layout), { ...CONFIG, scrollZoom: graph });
   place.drawn = true;
   note(place, place.figure.note);
   if (!first) return;
