@@ -101,7 +101,6 @@ def test_metrics_are_served_with_their_labels_escaped(database: Database) -> Non
 
 
 def test_spans_are_linked_as_tasks_depend(database: Database) -> None:
-    pytest.importorskip("opentelemetry.sdk")
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     from flow_monitor.export.otel import export_spans
@@ -120,7 +119,8 @@ def test_spans_are_linked_as_tasks_depend(database: Database) -> None:
 
 
 def test_records_are_frames_with_times(database: Database) -> None:
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     with database.connect() as connection:
         made = frame(provenance.tasks(connection, "r"))
     assert len(made) == 40
