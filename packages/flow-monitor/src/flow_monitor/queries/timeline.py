@@ -11,7 +11,8 @@ from flow_monitor.queries.records import Span
 from flow_monitor.schema import tables as t
 
 _Y = t.try_.c
-_SAMPLE_BLOCKS = 40
+_SAMPLE_BLOCKS = 300
+"""Of a selection: so many that the eye sees no stripes where each begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,9 @@ def spans(
     found = _some(connection, run_id, before, high + 1, limit + 1)
     if len(found) <= limit:
         return Timeline(tuple(s for s in found if s.start >= low or s.end is None or s.end >= low), True)
-    step = max(1, (high + 1 - low) // _SAMPLE_BLOCKS)
-    each = max(1, limit // _SAMPLE_BLOCKS)
+    parts = min(_SAMPLE_BLOCKS, limit)
+    step = max(1, -(-(high + 1 - low) // parts))
+    each = limit // parts
     spread: list[Span] = []
     for start in range(low, high + 1, step):
         spread.extend(_some(connection, run_id, start, min(start + step, high + 1), each))
