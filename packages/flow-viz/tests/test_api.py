@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,9 @@ def matches(value: Any, schema: dict[str, Any], schemas: dict[str, Any]) -> bool
     if kind == "object":
         names = schema.get("properties", {})
         more = schema.get("additionalProperties", {})
-        return isinstance(value, dict) and all(matches(v, names.get(k, more), schemas) for k, v in value.items())
+        whole = isinstance(value, dict) and set(schema.get("required", ())) <= set(value)
+        known = bool(more) or not names or set(value) <= set(names)
+        return whole and known and all(matches(v, names.get(k, more), schemas) for k, v in value.items())
     if kind == "array":
         return isinstance(value, list) and all(matches(item, schema["items"], schemas) for item in value)
     types = {"integer": int, "string": str, "number": (int, float), "boolean": bool, "null": type(None)}
@@ -58,6 +61,26 @@ def test_every_address_answers_as_described(client: FlaskClient) -> None:
         value = get(client, template.replace("{run_id}", "r~2F1").replace("{task_id}", "3"))
         schema = item["get"]["responses"]["200"]["content"]["application/json"]["schema"]
         assert matches(value, schema, described["components"]["schemas"]), template
+
+
+def test_every_address_and_every_parameter_is_described(client: FlaskClient) -> None:
+    described = get(client, "/api/openapi.json")
+    rules = {
+        re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        for rule in client.application.url_map.iter_rules()
+        if rule.endpoint.startswith("api.")
+    }
+    assert rules == {*described["paths"], "/api/openapi.json"}
+    asked = {path: {one["name"] for one in item["get"]["parameters"]} for path, item in described["paths"].items()}
+    assert asked["/api/workflows"] == {"q", "sort", "dir", "offset", "limit"}
+    assert asked["/api/workflows/{run_id}/tasks"] >= {"run_id", "app", "state", "q", "sort", "dir", "offset", "limit"}
+    assert asked["/api/workflows/{run_id}/resources"] == {"run_id", "by"}
+
+
+def test_pages_are_described_with_what_is_in_them(client: FlaskClient) -> None:
+    schemas = get(client, "/api/openapi.json")["components"]["schemas"]
+    assert schemas["PageOfTask"]["properties"]["items"]["items"] == {"$ref": "#/components/schemas/Task"}
+    assert schemas["PageOfWorkflow"]["properties"]["items"]["items"] == {"$ref": "#/components/schemas/Workflow"}
 
 
 def test_tasks_are_paged(client: FlaskClient) -> None:

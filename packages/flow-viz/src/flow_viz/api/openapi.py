@@ -8,6 +8,10 @@ from enum import Enum
 from typing import Any, get_args, get_origin, get_type_hints
 
 from flow_monitor.queries import records as r
+from flow_monitor.queries.resources import Grouping
+from flow_monitor.queries.tasks import TaskOrder
+from flow_monitor.queries.workflows import WorkflowOrder
+from flow_viz.api.pulse import Pulse
 
 Schema = dict[str, Any]
 
@@ -23,16 +27,42 @@ _PAGING = [
     {"name": "offset", "in": "query", "schema": {"type": "integer", "default": 0}},
     {"name": "limit", "in": "query", "schema": {"type": "integer", "default": 100, "maximum": 1000}},
 ]
-_PATHS: tuple[tuple[str, str, type, bool, list[Schema]], ...] = (
-    ("/api/workflows", "Runs, newest first, a page at a time", r.Page, False, _PAGING),
+_SEARCH = {"name": "q", "in": "query", "schema": {"type": "string"}, "description": "Text to look for"}
+
+
+def _sorting(order: type[Enum], down: bool) -> list[Schema]:
+    names = [member.value for member in order]
+    ways = {"type": "string", "enum": ["asc", "desc"], "default": "desc" if down else "asc"}
+    return [
+        {"name": "sort", "in": "query", "schema": {"type": "string", "enum": names}},
+        {"name": "dir", "in": "query", "schema": ways},
+    ]
+
+
+_RUNS = [_SEARCH, *_sorting(WorkflowOrder, down=True)]
+_TASKS = [
+    {"name": "app", "in": "query", "schema": {"type": "string"}, "description": "Name of an app"},
+    {
+        "name": "state",
+        "in": "query",
+        "schema": {"type": "array", "items": {"type": "string"}},
+        "description": "States, each as a parameter of its own",
+    },
+    _SEARCH,
+    *_sorting(TaskOrder, down=False),
+]
+_BY = {"name": "by", "in": "query", "schema": {"type": "string", "enum": [one.value for one in Grouping]}}
+_PATHS: tuple[tuple[str, str, Any, bool, list[Schema]], ...] = (
+    ("/api/workflows", "Runs, newest first, a page at a time", r.Page[r.Workflow], False, [*_RUNS, *_PAGING]),
     ("/api/workflows/{run_id}", "One run", r.Workflow, False, [_RUN]),
+    ("/api/workflows/{run_id}/pulse", "Whether it goes on, and a number that changes with it", Pulse, False, [_RUN]),
     ("/api/workflows/{run_id}/apps", "Its apps", r.AppSummary, True, [_RUN]),
-    ("/api/workflows/{run_id}/tasks", "Its tasks, a page at a time", r.Page, False, [_RUN, *_PAGING]),
+    ("/api/workflows/{run_id}/tasks", "Its tasks, a page at a time", r.Page[r.Task], False, [_RUN, *_TASKS, *_PAGING]),
     ("/api/workflows/{run_id}/tasks/{task_id}", "One task", r.TaskDetail, False, [_RUN, _TASK]),
     ("/api/workflows/{run_id}/tasks/{task_id}/samples", "Its resource samples", r.TaskSample, True, [_RUN, _TASK]),
     ("/api/workflows/{run_id}/graph", "Its graph by app", r.AppGraph, False, [_RUN]),
     ("/api/workflows/{run_id}/timeline", "Its tries", r.Span, True, [_RUN]),
-    ("/api/workflows/{run_id}/resources", "CPU and memory over time", r.Usage, True, [_RUN]),
+    ("/api/workflows/{run_id}/resources", "CPU and memory over time", r.Usage, True, [_RUN, _BY]),
     ("/api/workflows/{run_id}/blocks", "Its blocks", r.Block, True, [_RUN]),
     ("/api/workflows/{run_id}/nodes", "Its nodes", r.Node, True, [_RUN]),
     ("/api/workflows/{run_id}/gaps", "Events that are missing", r.Gap, True, [_RUN]),
@@ -51,6 +81,7 @@ def description(version: str) -> Schema:
             "parameters": parameters,
             "responses": {
                 "200": {"description": summary, "content": {"application/json": {"schema": schema}}},
+                "401": {"description": "The token is missing or wrong, where one is demanded"},
                 "404": {"description": "There is no such run or task"},
                 "503": {"description": "The database cannot be read now"},
             },
@@ -61,17 +92,29 @@ def description(version: str) -> Schema:
                  "description": "Read only. Times are integers: nanoseconds UTC since 1970."},
         "paths": paths,
         "components": {"schemas": schemas, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+        "security": [{}, {"token": []}],
     }  # fmt: skip
 
 
-def _reference(record: type, schemas: dict[str, Schema]) -> Schema:
-    name = record.__name__
+def _reference(record: Any, schemas: dict[str, Schema]) -> Schema:
+    """Return a reference to the schema of a record; a generic one, such as a page of tasks, has one for each kind."""
+    of = get_args(record)
+    base = get_origin(record) or record
+    name = base.__name__ + "Of".join(["", *(one.__name__ for one in of)])
     if name not in schemas:
         schemas[name] = {}
-        hints = get_type_hints(record)
+        filled = dict(zip(getattr(base, "__parameters__", ()), of, strict=bool(of)))
+        hints = {key: _filled(hint, filled) for key, hint in get_type_hints(base).items()}
+        record = base
         properties = {f.name: _schema(hints[f.name], schemas) for f in fields(record)}
         schemas[name].update({"type": "object", "properties": properties, "required": list(properties)})
     return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _filled(hint: Any, kinds: dict[Any, Any]) -> Any:
+    """Return a type with kinds in the place of its variables."""
+    parameters = getattr(hint, "__parameters__", ())
+    return hint[tuple(kinds[one] for one in parameters)] if parameters and kinds else kinds.get(hint, hint)
 
 
 def _schema(kind: Any, schemas: dict[str, Schema]) -> Schema:

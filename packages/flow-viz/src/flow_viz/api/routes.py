@@ -12,6 +12,7 @@ from flow_monitor.queries.database import Connection
 from flow_monitor.queries.workflows import WorkflowOrder
 from flow_viz.api.encode import plain
 from flow_viz.api.openapi import description
+from flow_viz.api.pulse import Pulse
 from flow_viz.pages.frame import is_live, number_asked
 from flow_viz.pages.resources import asked_grouping
 from flow_viz.pages.tasks import asked_filter, asked_order
@@ -71,7 +72,8 @@ def pulse(run_id: str) -> ResponseReturnValue:
     """Return whether anything changed: what open pages ask every few seconds."""
     with site().database.connect() as connection:
         run = workflows.one(connection, run_id)
-    return {"revision": run.revision, "live": is_live(run), "state": run.state.value}
+        pulse = Pulse(run.revision, is_live(run), run.state)
+    return plain(pulse)
 
 
 @blueprint.get("/workflows/<run:run_id>/apps")

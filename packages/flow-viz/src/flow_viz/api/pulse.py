@@ -1,0 +1,16 @@
+"""What open pages ask every few seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flow_monitor.queries.records import RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """Whether a run goes on; ``revision`` changes when anything of it does."""
+
+    revision: int
+    live: bool
+    state: RunState
