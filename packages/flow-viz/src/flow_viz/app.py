@@ -111,7 +111,7 @@ _DATABASE_ERRORS: dict[type[DatabaseError], tuple[int, str, bool]] = {
 
 def _database_error(error: DatabaseError) -> Response:
     status, title, retry = _DATABASE_ERRORS.get(type(error), (503, "The database cannot be read", True))
-    return _message(status, title, str(error), retry=retry)
+    return _message(status, title, shown.sentence(str(error)), retry=retry)
 
 
 def _http_error(error: HTTPException) -> Response:

@@ -92,3 +92,9 @@ def size(value: float | None) -> str:
 def number(value: int | None) -> str:
     """Return a whole number with thin spaces between thousands."""
     return "\u2013" if value is None else f"{value:,}".replace(",", "\u202f")
+
+
+def sentence(text: str) -> str:
+    """Return a message of an error as a sentence. What it begins with stays as it is where that is a path."""
+    begun = text if "/" in text.partition(" ")[0] else text[:1].upper() + text[1:]
+    return begun if begun.endswith((".", "!", "?")) or not begun else f"{begun}."

@@ -117,9 +117,17 @@ def _bundle_dots(drawing: Drawing, color_by: ColorBy, link: Callable[[str], str]
             hover=f"<b>{escape(bundle.app)}</b> \u00d7 {bundle.tasks:,}{where}<br>{states}",
             link=link(bundle.app),
             size=0.45 * room + room * sqrt(bundle.tasks / max(most, 1)),
-            text=f"{escape(bundle.app, 24)} \u00d7 {bundle.tasks:,}" if few else "",
+            text=_bundle_text(bundle, color_by) if few else "",
             critical=bundle.critical,
         )
+
+
+def _bundle_text(bundle: Bundle, color_by: ColorBy) -> str:
+    """Return a label: with the number that gives the colour, where it is not of all."""
+    text, state = f"{escape(bundle.app, 24)} \u00d7 {bundle.tasks:,}", _worst(bundle)
+    number = bundle.states.get(state, 0)
+    mixed = color_by is ColorBy.STATE and number != bundle.tasks
+    return f"{text}<br>{number:,} {shown.state(state)}" if mixed else text
 
 
 def _worst(bundle: Bundle) -> str:

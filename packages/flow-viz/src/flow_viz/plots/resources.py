@@ -8,9 +8,13 @@ from typing import Any
 from flow_monitor.queries.records import TaskSample, Usage
 from flow_viz.plots.colors import app_colors
 from flow_viz.plots.figure import Figure, Trace, escape, milliseconds
+from flow_viz.shown import seconds
 
 _GIB = 1 << 30
 _MIB = 1 << 20
+_DASHES = ("solid", "dot", "dash", "dashdot")
+"""Of the lines of a task's tries, one after the other."""
+_UNITS = (("hours", 3600), ("minutes", 60))
 _LEGEND = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
 
 
@@ -78,26 +82,29 @@ def _lines(usage: Sequence[Usage], values: Sequence[float], title: str, hover: s
 def task_figure(samples: Sequence[TaskSample]) -> Figure:
     """Return CPU and memory of one task; a line a try, memory on the right axis."""
     traces: list[Trace] = []
-    for try_id in sorted({sample.try_id or 0 for sample in samples}):
+    tries = sorted({sample.try_id or 0 for sample in samples})
+    for try_id in tries:
         mine = [sample for sample in samples if (sample.try_id or 0) == try_id]
         x = [milliseconds(sample.time_ns) for sample in mine]
-        again = f", try {try_id}" if try_id else ""
+        again = f", try {try_id}" if len(tries) > 1 else ""
+        dash = _DASHES[try_id % len(_DASHES)]
         traces.append({
             "type": "scatter", "mode": "lines+markers", "name": f"CPU{again}", "x": x,
             "y": [round(sample.cpu_percent, 1) for sample in mine],
-            "line": {"color": "#4c78d8", "width": 1.8}, "marker": {"size": 4},
+            "line": {"color": "#4c78d8", "width": 1.8, "dash": dash}, "marker": {"size": 4},
             "hovertemplate": "%{y:.0f} % CPU<extra></extra>",
         })  # fmt: skip
         traces.append({
             "type": "scatter", "mode": "lines+markers", "name": f"memory{again}", "x": x, "yaxis": "y2",
             "y": [round(sample.memory / _MIB, 1) for sample in mine],
-            "line": {"color": "#f08c3b", "width": 1.8}, "marker": {"size": 4},
+            "line": {"color": "#f08c3b", "width": 1.8, "dash": dash}, "marker": {"size": 4},
             "hovertemplate": "%{y:.0f} MiB<extra></extra>",
         })  # fmt: skip
     layout = _over_time("CPU, %", legend=True)
     layout["margin"] = {"l": 60, "r": 70, "t": 36, "b": 40}
     layout["yaxis2"] = {
         "title": {"text": "memory, MiB"}, "overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False,
+        "tickmode": "auto",
     }  # fmt: skip
     return Figure(traces, layout)
 
@@ -105,12 +112,15 @@ def task_figure(samples: Sequence[TaskSample]) -> Figure:
 def app_cpu_figure(names: Sequence[str], cpu_s: Sequence[float], run_s: Sequence[float]) -> Figure:
     """Return CPU time beside run time, summed by app."""
     labels = [escape(name, 40) for name in names]
+    most = max((*cpu_s, *run_s), default=0.0)
+    unit, length = next((one for one in _UNITS if most >= 3 * one[1]), ("seconds", 1))
     traces: list[Trace] = [
-        {"type": "bar", "name": name, "x": labels, "y": [round(v, 3) for v in values], "marker": {"color": color},
-         "hovertemplate": "%{y:.1f} s<extra>%{fullData.name}</extra>"}
+        {"type": "bar", "name": name, "x": labels, "y": [round(v / length, 4) for v in values],
+         "hovertext": [seconds(v) for v in values], "marker": {"color": color},
+         "hovertemplate": "%{hovertext}<extra>%{fullData.name}</extra>"}
         for name, values, color in (("run time", run_s, "#4c78d8"), ("CPU time", cpu_s, "#2fa77a"))
     ]  # fmt: skip
-    layout = {"height": 280, "barmode": "group", "bargap": 0.3, "yaxis": {"title": {"text": "seconds, all tries"}},
+    layout = {"height": 280, "barmode": "group", "bargap": 0.3, "yaxis": {"title": {"text": f"{unit}, all tries"}},
               "legend": _LEGEND}  # fmt: skip
     return Figure(traces, layout)
 

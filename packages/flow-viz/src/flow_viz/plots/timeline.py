@@ -46,7 +46,12 @@ def timeline_figure(timeline: Timeline, apps: Mapping[str, str], now_ns: int, ru
         "dragmode": "zoom",
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
     }
-    note = "" if timeline.complete else f"A selection of {len(timeline.spans):,} tries: zoom in to see all of a time."
+    note = (
+        ""
+        if timeline.complete
+        else f"A selection of {len(timeline.spans):,} tries, spread over the time: there were more between them. "
+        "Drag over a shorter time to see all of it."
+    )
     return Figure(traces, layout, note)
 
 

@@ -18,7 +18,7 @@ function themed(layout) {
   return out;
 }
 
-const CONFIG = { responsive: true, displaylogo: false, displayModeBar: true,
+const CONFIG = { responsive: true, displaylogo: false, displayModeBar: "hover",
   modeBarButtons: [["toImage"], ["zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]] };
 
 function isEmpty(figure) {
