@@ -70,10 +70,12 @@ def workflow(run_id: str) -> ResponseReturnValue:
 @blueprint.get("/workflows/<run:run_id>/pulse")
 def pulse(run_id: str) -> ResponseReturnValue:
     """Return whether anything changed: what open pages ask every few seconds."""
-    with site().database.connect() as connection:
+
+    def beat(connection: Connection) -> Pulse:
         run = workflows.one(connection, run_id)
-        pulse = Pulse(run.revision, is_live(run), run.state)
-    return plain(pulse)
+        return Pulse(run.revision, is_live(run), run.state)
+
+    return _answer(beat)
 
 
 @blueprint.get("/workflows/<run:run_id>/apps")
