@@ -133,9 +133,12 @@ def _means(
 
 def _bounds(connection: Connection, run_id: str) -> tuple[int, int] | None:
     """Return the first start and the last time anything is known of."""
-    low, high = connection.execute(
-        select(func.min(_Y.task_try_time_running), func.max(_Y.task_try_time_running)).where(_Y.run_id == run_id)
-    ).one()
+    # each in a query of its own: SQLite looks at one end of the index then, not at all of it
+    first, last_one = (
+        select(end(_Y.task_try_time_running)).where(_Y.run_id == run_id).scalar_subquery()
+        for end in (func.min, func.max)
+    )
+    low, high = connection.execute(select(first, last_one)).one()
     if low is None:
         return None
     w = t.workflow.c
