@@ -7,22 +7,21 @@ too late (their task has ended, their try is not known) change nothing.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flow_core.errors import TaskLost
+from flow_core.graph.edges import Edges
 from flow_core.graph.effects import Effect, Effects, Failure
-from flow_core.graph.failures import cancellation, dependency_error, failures_of, halted_error, join_error
+from flow_core.graph.failures import cancellation, dependency_error, halted_error, join_error
 from flow_core.graph.retry import Budgets, Spent
 from flow_core.graph.single_flight import Flights, digest_of, is_part_of
 from flow_core.graph.states import State, check_transition
-from flow_core.graph.task import Junction
 from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, Verdict
 
 if TYPE_CHECKING:
-    from flow_core.graph.task import Task
+    from flow_core.graph.task import Junction, Task
 
 EPOCH_SHIFT = 44
 
@@ -65,16 +64,16 @@ class Core:
         self._asks_price = asks_price
         self._flights = Flights()
         self._last_key = epoch << EPOCH_SHIFT
-        self._spreading: deque[tuple[Task | Junction, list[Task | Junction]]] | None = None
+        self._edges = Edges(self._unblocked)
 
     # -- a task comes in
 
     def meeting(self, given: tuple[Junction, Sequence[Task]]) -> None:
         """Take a junction and the unfinished tasks that it stands for."""
         junction, parents = given
-        self._add_edges(parents, junction)
+        self._edges.add(parents, junction)
         if not junction.waiting:
-            self._open(junction)
+            self._edges.open(junction)
 
     def submitted(self, given: tuple[Task, Sequence[Task | Junction], int, Sequence[Failure]]) -> None:
         """Take a new task: its unfinished parents, how many foreign futures it waits for, and failures so far."""
@@ -83,7 +82,7 @@ class Core:
         task.waiting = foreign
         if failures:
             task.more().failures.extend(failures)
-        self._add_edges(parents, task)
+        self._edges.add(parents, task)
         if task.waiting:
             self._move(task, State.pending)
         else:
@@ -101,7 +100,7 @@ class Core:
         """A future that is no task of this graph is done."""
         task, failure = given
         if not task.state.final:
-            self._parent_done(task, failure)
+            self._edges.parent_done(task, failure)
 
     def keyed(self, task: Task) -> None:
         """A cached call has its key: follow an identical call in flight, or lead."""
@@ -206,7 +205,7 @@ class Core:
         self._move(task, State.joining)
         task.waiting = foreign
         task.more().failures.extend(failures)
-        self._add_edges(parents, task)
+        self._edges.add(parents, task)
         if not task.waiting:
             self._unblocked(task)
 
@@ -269,33 +268,6 @@ class Core:
                 self._end(task, State.cancelled, error=cancellation(task))
 
     # -- how: towards a launch
-
-    def _add_edges(self, parents: Sequence[Task | Junction], child: Task | Junction) -> None:
-        count = 0
-        for parent in parents:
-            if parent.state < State.exec_done:
-                count += 1
-                if parent.children is None:
-                    parent.children = [child]
-                else:
-                    parent.children.append(child)
-            elif failures := failures_of(parent):
-                child.more().failures.extend(failures)
-        child.waiting += count
-
-    def _open(self, junction: Junction) -> None:
-        junction.state = State.exec_done
-        junction.futures = None
-        if junction.children is not None:
-            children, junction.children = junction.children, None
-            self._spread(junction, children)
-
-    def _parent_done(self, task: Task, failure: Failure | None) -> None:
-        if failure is not None:
-            task.more().failures.append(failure)
-        task.waiting -= 1
-        if not task.waiting:
-            self._unblocked(task)
 
     def _unblocked(self, task: Task) -> None:
         """Nothing is waited for any more: go on, or fail as parents did."""
@@ -442,31 +414,7 @@ class Core:
             self._halt(task)
         if task.children is not None:
             children, task.children = task.children, None
-            self._spread(task, children)
-
-    def _spread(self, task: Task | Junction, children: list[Task | Junction]) -> None:
-        """Tell children, and theirs if they end by it, without recursion."""
-        if self._spreading is not None:
-            self._spreading.append((task, children))
-            return
-        self._spreading = queue = deque([(task, children)])
-        try:
-            while queue:
-                parent, waiting = queue.popleft()
-                failures = failures_of(parent)
-                for child in waiting:
-                    if child.state >= State.exec_done:
-                        continue
-                    if failures:
-                        child.more().failures.extend(failures)
-                    child.waiting -= 1
-                    if not child.waiting:
-                        if isinstance(child, Junction):
-                            self._open(child)
-                        else:
-                            self._unblocked(child)
-        finally:
-            self._spreading = None
+            self._edges.spread(task, children)
 
     def _land(self, leader: Task) -> None:
         """End the flight of identical calls that this one led."""
