@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,6 @@ from flow_core.memo.memoizer import BasicMemoizer
 from flow_core.testing import MemoryExecutor
 
 Load = Callable[..., DataFlowKernel]
-
-
-@pytest.fixture
-def load(tmp_path: Path) -> Iterator[Load]:
-    """Give a function that loads a Config with its run directory under tmp_path; clear at the end."""
-
-    def loaded(*executors: Any, **options: Any) -> DataFlowKernel:
-        return flow.load(flow.Config(executors=list(executors) or None, run_dir=tmp_path / "runinfo", **options))
-
-    yield loaded
-    flow.clear()
 
 
 @flow.python_app(cache=True)

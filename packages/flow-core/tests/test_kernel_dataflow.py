@@ -1,0 +1,231 @@
+"""Results flow along futures: what is waited for, in what order, and what is forgotten."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import flow_core as flow
+from flow_core.errors import DependencyError, HiddenFutureError
+from flow_core.graph.resolver import DEEP
+from flow_core.kernel.kernel import DataFlowKernel
+
+Load = Callable[..., DataFlowKernel]
+
+
+@flow.python_app
+def add(x: int, y: int = 1) -> int:
+    return x + y
+
+
+@flow.python_app
+def wait_for(gate: threading.Event, _after: object = None) -> bool:
+    return gate.wait(30)
+
+
+@flow.python_app
+def total(inputs: list[int]) -> int:
+    return sum(inputs)
+
+
+def test_results_flow_along_futures(load: Load) -> None:
+    load()
+    assert add(add(1), y=add(2)).result(10) == 5
+
+
+def test_foreign_futures_are_waited_for_and_their_failures_are_causes(load: Load) -> None:
+    load()
+    foreign: concurrent.futures.Future[int] = concurrent.futures.Future()
+    failing: concurrent.futures.Future[int] = concurrent.futures.Future()
+    future, doomed = add(foreign), add(failing)
+    assert future.task_status() == "pending"
+    foreign.set_result(5)
+    failing.set_exception(KeyError("gone"))
+    assert future.result(10) == 6
+    assert isinstance(doomed.exception(10), DependencyError)
+    assert isinstance(doomed.exception(10).__cause__, KeyError)  # type: ignore[union-attr]  # it is no None
+
+
+def test_parts_of_results_are_dependencies(load: Load) -> None:
+    load()
+
+    @flow.python_app
+    def pair() -> dict[str, tuple[int, int]]:
+        return {"both": (3, 4)}
+
+    both: Any = pair()["both"]
+    assert add(both[0], both[1]).result(10) == 7
+
+
+def test_inputs_are_resolved_one_level_deep_and_copied(load: Load) -> None:
+    load()
+    gate = threading.Event()
+    inputs: list[Any] = [add(1), add(2), 3]
+    inputs.append(add(0, 0))
+    future = total(inputs=inputs)
+    inputs.append(future)  # the circle that the field's own users make by mistake
+    gate.set()
+    assert future.result(10) == 8
+
+
+def test_a_hidden_future_is_refused_by_its_path(load: Load) -> None:
+    load()
+    with pytest.raises(HiddenFutureError, match=r"argument 'x\[0\]\[1\]'"):
+        add([[0, add(1)]])
+
+
+def test_the_deep_resolver_finds_it(load: Load) -> None:
+    load(dependency_resolver=DEEP)
+
+    @flow.python_app
+    def first(x: Any) -> Any:
+        return x[0]["k"]
+
+    assert first([{"k": add(1)}]).result(10) == 2
+
+
+def test_a_chain_of_ten_thousand_neither_recurses_nor_is_forgotten(load: Load) -> None:
+    kernel = load()
+    gate = threading.Event()
+    future: Any = wait_for(gate)
+    for _ in range(10_000):
+        future = add(future)
+    gate.set()
+    assert future.result(40) == 10_001
+    assert kernel._core.live == {}
+
+
+def test_layers_in_which_all_wait_for_all_keep_their_order_and_their_failures(load: Load) -> None:
+    load()
+
+    @flow.python_app
+    def after(*parents: int) -> int:
+        return 1 + max(parents)
+
+    gate = threading.Event()
+
+    @flow.python_app
+    def first(number: int) -> int:
+        gate.wait(10)
+        if number == 13:
+            raise ValueError("the thirteenth")
+        return 0
+
+    def layers(start: list[Any]) -> list[Any]:
+        for _ in range(5):
+            start = [after(*start) for _ in range(20)]
+        return start
+
+    good, bad = layers([first(0) for _ in range(20)]), layers([first(number) for number in range(20)])
+    gate.set()
+    assert [future.result(10) for future in good] == [5] * 20
+    for future in bad:
+        error = future.exception(10)
+        assert isinstance(error, DependencyError)
+        assert str(error.__cause__) == "the thirteenth"
+
+
+def test_what_many_calls_have_in_common_holds_no_results_when_it_is_done(load: Load) -> None:
+    kernel = load()
+
+    class Large:
+        pass
+
+    @flow.python_app
+    def make() -> Large:
+        return Large()
+
+    @flow.python_app
+    def count(*parts: Large) -> int:
+        return len(parts)
+
+    gate = threading.Event()
+    held = wait_for(gate)
+    parts = [make() for _ in range(20)]
+    future = count(*parts, held)
+    alive = weakref.ref(parts[0].result(10))
+    gate.set()
+    assert future.result(10) == 21
+    kernel.wait_for_current_tasks()
+    del parts, future
+    for _ in range(500):
+        gc.collect()
+        if alive() is None:
+            break
+        threading.Event().wait(0.01)
+    assert alive() is None
+
+
+def test_finished_tasks_are_forgotten(load: Load) -> None:
+    class Big:
+        pass
+
+    @flow.python_app
+    def take(value: object) -> int:
+        return 1
+
+    load()
+    big = Big()
+    seen = weakref.ref(big)
+    future = take(big)
+    future.result(10)
+    del big
+    add(1).result(10)
+    for _ in range(100):
+        if seen() is None:
+            break
+        gc.collect()
+        threading.Event().wait(0.01)
+    assert seen() is None
+    assert future.done()
+
+
+def test_apps_are_called_from_many_threads_at_once(load: Load) -> None:
+    kernel = load()
+    sums: list[int] = []
+
+    def work(base: int) -> None:
+        sums.append(sum(f.result(30) for f in [add(base, number) for number in range(200)]))
+
+    threads = [threading.Thread(target=work, args=(base,)) for base in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(40)
+    assert sorted(sums) == sorted(200 * base + 19_900 for base in range(8))
+    assert kernel.summary().completed == 1600
+    assert kernel._reactor.bugs == 0
+
+
+def test_callbacks_may_call_apps(load: Load) -> None:
+    load(max_pending=1)
+    done = threading.Event()
+    results: list[int] = []
+
+    def again(future: Any) -> None:
+        results.append(future.result())
+        if len(results) < 50:
+            add(results[-1]).add_done_callback(again)
+        else:
+            done.set()
+
+    add(0).add_done_callback(again)
+    assert done.wait(30)
+    assert results == list(range(1, 51))
+
+
+def test_an_app_future_can_be_awaited(load: Load) -> None:
+    import asyncio
+
+    load()
+
+    async def main() -> int:
+        return await add(1) + sum(await asyncio.gather(add(2), add(3)))
+
+    assert asyncio.run(main()) == 9

@@ -1,0 +1,67 @@
+"""Which executor runs a task."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import flow_core as flow
+from flow_core.errors import ConfigurationError, NoDataFlowKernelError
+from flow_core.interfaces.executor import Executor
+from flow_core.kernel.kernel import DataFlowKernel
+from flow_core.testing import MemoryExecutor
+
+Load = Callable[..., DataFlowKernel]
+
+
+@flow.python_app
+def add(x: int, y: int = 1) -> int:
+    return x + y
+
+
+def _double(x: int) -> int:
+    return 2 * x
+
+
+def test_an_unknown_label_is_an_error_at_the_call(load: Load) -> None:
+    load()
+    with pytest.raises(ConfigurationError, match=r"'nowhere'.*'threads'"):
+        flow.python_app(_double, executors=["nowhere"])(1)
+
+
+def test_apps_run_where_they_say(load: Load) -> None:
+    one, two = MemoryExecutor("one"), MemoryExecutor("two")
+    load(one, two)
+    for _ in range(5):
+        flow.python_app(_double, executors="two")(1)
+    assert (len(one.waiting), len(two.waiting)) == (0, 5)
+
+
+def test_stdlib_pools_are_taken_as_they_are(load: Load) -> None:
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        kernel = load(pool)
+        assert add(1).result(10) == 2
+        assert list(kernel.executors) == ["ThreadPoolExecutor"]
+        flow.clear()
+        assert pool.submit(_double, 2).result(10) == 4
+
+
+def test_an_executor_that_does_not_start_leaves_nothing_behind(load: Load) -> None:
+    class Bad(MemoryExecutor):
+        def start(self, context: Any) -> None:
+            raise OSError("no port")
+
+    good = MemoryExecutor("good")
+    with pytest.raises(Exception, match="no port"):
+        load(good, Bad("bad"))
+    with pytest.raises(NoDataFlowKernelError):
+        flow.dfk()
+    load(good)
+
+
+def test_the_kernel_is_an_executors_listener_only_through_the_context(load: Load) -> None:
+    kernel = load()
+    assert all(isinstance(executor, Executor) for executor in kernel.executors.values())

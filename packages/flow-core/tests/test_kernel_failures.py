@@ -1,0 +1,114 @@
+"""Failures of apps: types, causes, dependents, retries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import flow_core as flow
+from flow_core.errors import DependencyError
+from flow_core.kernel.kernel import DataFlowKernel
+from flow_core.testing import MemoryExecutor
+
+Load = Callable[..., DataFlowKernel]
+
+
+@flow.python_app
+def add(x: int, y: int = 1) -> int:
+    return x + y
+
+
+@flow.python_app
+def divide(x: float, y: float) -> float:
+    return x / y
+
+
+@flow.python_app
+def total(inputs: list[int]) -> int:
+    return sum(inputs)
+
+
+def test_an_exception_keeps_its_type(load: Load) -> None:
+    load()
+    with pytest.raises(ZeroDivisionError):
+        divide(1, 0).result(10)
+
+
+def test_the_root_cause_reaches_a_thousand_levels(load: Load) -> None:
+    load()
+    future: Any = divide(1, 0)
+    for _ in range(1_000):
+        future = add(future)
+    error = future.exception(20)
+    assert isinstance(error, DependencyError)
+    assert isinstance(error.__cause__, ZeroDivisionError)
+    assert "ZeroDivisionError" in str(error)
+    assert future.task_status() == "dep_fail"
+
+
+def test_other_branches_go_on_and_all_causes_are_named(load: Load) -> None:
+    load()
+    bad, worse, good = divide(1, 0), total(inputs=["x"]), add(1)
+    join = total(inputs=[bad, good, worse])
+    error = join.exception(10)
+    assert isinstance(error, DependencyError)
+    assert {type(e) for e in error.dependent_exceptions} == {ZeroDivisionError, TypeError}
+    assert add(good).result(10) == 3
+
+
+def test_retries_are_made_and_only_the_last_failure_is_seen(load: Load) -> None:
+    load(retries=2)
+    tries: list[int] = []
+
+    @flow.python_app
+    def flaky(good_at: int) -> int:
+        tries.append(1)
+        if len(tries) < good_at:
+            raise ValueError(f"try {len(tries)}")
+        return len(tries)
+
+    assert flaky(3).result(10) == 3
+    tries.clear()
+    with pytest.raises(ValueError, match="try 3"):
+        flaky(9).result(10)
+
+
+def test_a_retry_handler_prices_failures(load: Load) -> None:
+    def handler(error: BaseException, task: Any) -> float:
+        return 0.0 if isinstance(error, KeyError) else 10.0
+
+    load(retries=1, retry_handler=handler)
+    tries: list[int] = []
+
+    @flow.python_app
+    def fail(kind: type[Exception]) -> None:
+        tries.append(1)
+        if len(tries) < 5 or kind is ValueError:
+            raise kind(len(tries))
+
+    assert fail(KeyError).result(10) is None
+    assert len(tries) == 5
+    with pytest.raises(ValueError, match="6"):
+        fail(ValueError).result(10)
+
+
+def test_a_retry_handler_that_fails_fails_the_task_and_is_noted(load: Load) -> None:
+    load(retries=3, retry_handler=lambda error, task: 1 / 0)
+    error = divide(1, 0).exception(10)
+    assert isinstance(error, ZeroDivisionError)
+    assert "retry handler" in "".join(error.__notes__)
+
+
+def test_eager_errors_end_what_is_not_out_and_refuse_new_calls(load: Load) -> None:
+    executor = MemoryExecutor("memory")
+    load(executor, lazy_errors=False)
+    failing, running, waiting = divide(1, 0), add(1), add(add(2))
+    executor.run(executor.waiting[0])
+    assert isinstance(failing.exception(10), ZeroDivisionError)
+    assert isinstance(waiting.exception(10), DependencyError)
+    with pytest.raises(DependencyError, match="lazy_errors=False"):
+        add(5)
+    executor.run_all()
+    assert running.result(10) == 2

@@ -1,0 +1,89 @@
+"""Apps that return futures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import flow_core as flow
+from flow_core.errors import JoinError, NotFutureError
+from flow_core.kernel.kernel import DataFlowKernel
+
+Load = Callable[..., DataFlowKernel]
+
+
+@flow.python_app
+def add(x: int, y: int = 1) -> int:
+    return x + y
+
+
+@flow.python_app
+def divide(x: float, y: float) -> float:
+    return x / y
+
+
+@flow.python_app
+def total(inputs: list[int]) -> int:
+    return sum(inputs)
+
+
+@flow.join_app
+def fib(n: int) -> Any:
+    return add(n, 0) if n < 2 else add(fib(n - 1), fib(n - 2))
+
+
+@flow.join_app
+def countdown(n: int) -> Any:
+    return add(0, 0) if n == 0 else countdown(n - 1)
+
+
+def test_join_apps_compute_recursively(load: Load) -> None:
+    load()
+    assert fib(7).result(30) == 13
+
+
+def test_join_apps_nest_a_thousand_deep(load: Load) -> None:
+    load()
+    assert countdown(1_000).result(40) == 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "wanted"),
+    [
+        (lambda: [add(1), add(2)], [2, 3]),
+        (lambda: {"a": add(1), "b": [add(2), 5]}, {"a": 2, "b": [3, 5]}),
+        (lambda: (add(1), {"k": (add(2),)}), (2, {"k": (3,)})),
+        (list, []),
+    ],
+)
+def test_join_apps_return_any_shape(load: Load, shape: Callable[[], Any], wanted: object) -> None:
+    load()
+    assert flow.join_app(shape)().result(10) == wanted
+
+
+def test_a_join_app_fails_with_every_cause(load: Load) -> None:
+    load()
+
+    @flow.join_app
+    def both() -> Any:
+        return [divide(1, 0), add(1), total(inputs=["x"])]
+
+    error = both().exception(10)
+    assert isinstance(error, JoinError)
+    assert {type(e) for e in error.dependent_exceptions} == {ZeroDivisionError, TypeError}
+    assert isinstance(error.__cause__, ZeroDivisionError)
+
+
+def test_a_join_app_that_returns_no_future_says_so(load: Load) -> None:
+    load()
+    with pytest.raises(NotFutureError, match="plain"):
+        flow.join_app(_plain)().result(10)
+
+
+def _plain() -> Any:
+    return 3
+
+
+_plain.__name__ = "plain"

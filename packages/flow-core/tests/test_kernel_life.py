@@ -1,0 +1,180 @@
+"""Loading, waiting, cleaning up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import flow_core as flow
+from flow_core.errors import ConfigurationError, KernelClosedError, NoDataFlowKernelError
+from flow_core.executors.threads import ThreadPoolExecutor
+from flow_core.interfaces.executor import ShutdownReport
+from flow_core.kernel.kernel import DataFlowKernel
+from flow_core.kernel.loaded import DataFlowKernelLoader
+from flow_core.testing import MemoryExecutor
+
+Load = Callable[..., DataFlowKernel]
+
+
+@flow.python_app
+def add(x: int, y: int = 1) -> int:
+    return x + y
+
+
+@flow.python_app
+def divide(x: float, y: float) -> float:
+    return x / y
+
+
+def hold(kernel_executor: MemoryExecutor) -> Any:
+    return kernel_executor.waiting[0]
+
+
+def _double(x: int) -> int:
+    return 2 * x
+
+
+def test_runs_get_numbered_directories_and_a_log(load: Load, tmp_path: Path) -> None:
+    first = load()
+    divide(1, 0).exception(10)
+    flow.clear()
+    second = load()
+    assert [first.run_dir.name, second.run_dir.name] == ["000", "001"]
+    text = (first.run_dir / "flow.log").read_text()
+    assert "ZeroDivisionError" in text
+    assert "1 failed" in text
+    assert first.run_id != second.run_id
+
+
+def test_a_config_can_be_loaded_again_and_is_not_changed(tmp_path: Path) -> None:
+    config = flow.Config(executors=[ThreadPoolExecutor()], run_dir=tmp_path / "runinfo")
+    before = repr(config)
+    for _ in range(2):
+        with flow.load(config) as kernel:
+            assert add(1).result(10) == 2
+        assert kernel.config is not config
+    assert repr(config) == before
+
+
+def test_loading_twice_says_how_to_clear(load: Load) -> None:
+    load()
+    with pytest.raises(ConfigurationError, match=r"flow\.clear\(\)"):
+        load()
+
+
+def test_a_dictionary_is_refused_with_advice(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="Config"):
+        flow.load({"sites": []})  # type: ignore[arg-type]  # the point of the test
+
+
+def test_without_a_config_an_app_says_what_to_do() -> None:
+    with pytest.raises(NoDataFlowKernelError, match="load"):
+        add(1)
+
+
+def test_cleanup_cancels_what_is_unfinished_and_is_idempotent(load: Load) -> None:
+    executor = MemoryExecutor("memory")
+    kernel = load(executor)
+    futures = [add(1), add(add(2))]
+    kernel.cleanup()
+    kernel.cleanup()
+    assert all(future.cancelled() for future in futures)
+    with pytest.raises(KernelClosedError, match="cleaned up"):
+        add(1)
+    assert kernel.summary().unfinished == 0
+
+
+def test_cleanup_returns_in_its_bound_though_a_task_goes_on(load: Load) -> None:
+    kernel = load()
+    release = threading.Event()
+    started = threading.Event()
+
+    @flow.python_app
+    def stubborn(release: threading.Event, started: threading.Event) -> None:
+        while not release.is_set():
+            try:
+                started.set()
+                release.wait(0.01)
+            except BaseException:
+                continue
+
+    future = stubborn(release, started)
+    assert started.wait(10)
+    kernel.cleanup(timeout_s=0.3)
+    assert future.cancelled()
+    release.set()
+
+
+def test_exit_mode_wait_finishes_everything(tmp_path: Path) -> None:
+    with flow.load(flow.Config(run_dir=tmp_path / "runinfo", exit_mode="wait")):
+        futures = [add(add(n)) for n in range(50)]
+    assert [f.result(0) for f in futures] == [n + 2 for n in range(50)]
+
+
+def test_wait_for_current_tasks_waits_for_all(load: Load) -> None:
+    kernel = load()
+    futures = [add(add(n)) for n in range(200)] + [divide(1, 0)]
+    kernel.wait_for_current_tasks()
+    assert all(future.done() for future in futures)
+
+
+def test_several_kernels_live_side_by_side(tmp_path: Path) -> None:
+    kernels = [DataFlowKernel(flow.Config(run_dir=tmp_path / "runinfo")) for _ in range(2)]
+    apps = [flow.python_app(_double, data_flow_kernel=kernel) for kernel in kernels]
+    assert apps[1](apps[0](2)).result(10) == 8
+    assert [kernel.task_count for kernel in kernels] == [1, 1]
+    for kernel in kernels:
+        kernel.cleanup()
+
+
+def test_max_pending_holds_submission_back(load: Load) -> None:
+    executor = MemoryExecutor("memory")
+    kernel = load(executor, max_pending=3)
+    for number in range(3):
+        add(number)
+    passed = threading.Event()
+    thread = threading.Thread(target=lambda: (add(9), passed.set()))
+    thread.start()
+    assert not passed.wait(0.1)
+    executor.run(hold(executor))
+    assert passed.wait(10)
+    thread.join(10)
+    assert kernel.task_count == 4
+
+
+def test_submit_is_the_kernels_own_face(load: Load) -> None:
+    kernel = load()
+    assert kernel.submit(_double, kernel.submit(_double, 2), executors=["threads"]).result(10) == 8
+    assert kernel.submit(dict, func=1).result(10) == {"func": 1}
+
+
+def test_ctrl_c_during_the_clean_up_is_raised_when_it_is_done(tmp_path: Path) -> None:
+    class Interrupting(MemoryExecutor):
+        def shutdown(self, timeout_s: float) -> ShutdownReport:
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait(0.2)
+            return super().shutdown(timeout_s)
+
+    kernel = DataFlowKernel(flow.Config(executors=[Interrupting()], run_dir=tmp_path))
+    future = kernel.submit(int)
+    with pytest.raises(KeyboardInterrupt):
+        kernel.cleanup()
+    assert future.cancelled()
+    assert "1 cancelled" in (kernel.run_dir / "flow.log").read_text().splitlines()[-1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_loader_of_older_scripts_is_the_same(tmp_path: Path) -> None:
+    kernel = DataFlowKernelLoader.load(flow.Config(run_dir=tmp_path))
+    future = add(1)
+    DataFlowKernelLoader.wait_for_current_tasks()
+    assert future.done()
+    assert DataFlowKernelLoader.dfk() is kernel is flow.dfk()
+    DataFlowKernelLoader.clear()
+    assert not kernel.is_open

@@ -1,0 +1,122 @@
+"""How whole programs end: plainly, by Ctrl-C, and in forked children."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run_script(tmp_path: Path, text: str) -> subprocess.CompletedProcess[str]:
+    script = tmp_path / "script.py"
+    script.write_text(text)
+    return subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False
+    )
+
+
+_HEAD = """
+import os, threading, time
+import flow_core as flow
+
+@flow.python_app
+def sleep(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
+    return seconds
+"""
+
+
+def test_a_plain_exit_cancels_with_one_line_that_counts(tmp_path: Path) -> None:
+    done = run_script(tmp_path, _HEAD + "flow.load()\nfutures = [sleep(1000) for _ in range(5)]\n")
+    assert done.returncode == 0
+    assert done.stderr.count("\n") == 1
+    assert "5 unfinished tasks were cancelled" in done.stderr
+
+
+def test_an_exit_with_nothing_unfinished_says_nothing(tmp_path: Path) -> None:
+    done = run_script(tmp_path, _HEAD + "flow.load()\nprint(sleep(0).result())\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+
+
+def test_ctrl_c_ends_the_program(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        _HEAD
+        + """
+import signal
+threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+with flow.load():
+    sleep(1000).result()
+""",
+    )
+    assert "KeyboardInterrupt" in done.stderr
+    assert done.returncode != 0
+
+
+def test_ctrl_c_while_apps_are_called_loses_no_task(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        """
+import os, random, signal, threading, time
+import flow_core as flow
+
+@flow.python_app
+def add(x):
+    return x + 1
+
+random.seed(7)
+armed = threading.Event()
+
+def interrupt():
+    while armed.wait(60):
+        armed.clear()
+        time.sleep(random.uniform(0.0005, 0.01))
+        os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt, daemon=True).start()
+before = signal.getsignal(signal.SIGINT)
+kernel = flow.load()
+interrupts = 0
+for _ in range(30):
+    futures = []
+    try:
+        armed.set()
+        future = add(0)
+        while True:
+            future = add(future) if len(futures) % 3 else add(0)
+            futures.append(future)
+    except KeyboardInterrupt:
+        interrupts += 1
+    for future in futures:
+        future.result(timeout=20)
+kernel.wait_for_current_tasks()
+print(interrupts, kernel.summary().failed, kernel.summary().unfinished, kernel._reactor.bugs)
+kernel.cleanup()
+print(signal.getsignal(signal.SIGINT) is before)
+""",
+    )
+    assert done.stdout == "30 0 0 0\nTrue\n", done.stderr
+
+
+def test_a_forked_child_has_no_kernel_and_hangs_on_nothing(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        _HEAD
+        + """
+with flow.load():
+    future = sleep(0.5)
+    child = os.fork()
+    if child == 0:
+        for action in (lambda: future.result(), lambda: sleep(0)):
+            try:
+                action()
+            except Exception as error:
+                print(type(error).__name__, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    print(future.result())
+""",
+    )
+    assert done.stdout.split() == ["KernelClosedError", "KernelClosedError", "0.5"], done.stderr
