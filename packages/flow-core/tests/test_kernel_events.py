@@ -33,7 +33,7 @@ from flow_core.interfaces.events import (
 )
 from flow_core.interfaces.sampler import SamplerSpec
 from flow_core.interfaces.sinks import RunInfo
-from flow_core.interfaces.staging import Direction, Staging, Transfer
+from flow_core.interfaces.staging import Digests, Direction, Staging, Transfer
 from flow_core.kernel.kernel import DataFlowKernel
 from flow_core.kernel.reactor import Reactor
 from flow_core.staging.noop import NoOpFileStaging
@@ -209,13 +209,15 @@ class Fetching(Staging):
 
     can_stage_out = can_stage_in
 
-    def stage(self, transfers: Sequence[Transfer]) -> Future[None] | None:
+    def stage(self, transfers: Sequence[Transfer]) -> Future[Digests] | None:
         for transfer in transfers:
-            if transfer.file.netloc == "gone":
+            if transfer.file.netloc.endswith("gone"):
                 raise OSError("no such thing")
             if transfer.direction is Direction.IN:
                 transfer.local_path.write_text("12345")
-        return None
+        moved: Future[Digests] = Future()
+        moved.set_result(["ab" if transfer.direction is Direction.IN else "" for transfer in transfers])
+        return moved
 
 
 class OnNode(Staging):
@@ -251,11 +253,11 @@ def test_files_that_were_moved_are_told_of(tmp_path: Path) -> None:
     assert copy(inputs=[File("made://gone/d")]).exception(10) is not None
     kernel.cleanup()
     told = {event.url: event for event in sink.events if isinstance(event, FileStaged)}
-    assert {url: (event.direction, event.size, event.task_id) for url, event in told.items()} == {
-        "made://host/a": ("in", 5, 0),
-        "node://host/b": ("in", -1, 0),
-        "made://host/c": ("out", 3, 0),
-        "made://gone/d": ("in", -1, 1),
+    assert {url: (event.direction, event.size, event.digest, event.task_id) for url, event in told.items()} == {
+        "made://host/a": ("in", 5, "ab", 0),
+        "node://host/b": ("in", -1, "", 0),
+        "made://host/c": ("out", 3, "", 0),
+        "made://gone/d": ("in", -1, "", 1),
     }
     assert told["made://host/a"].local_path == str(kernel.run_dir / "staged" / "a")
     assert "no such thing" in told["made://gone/d"].error

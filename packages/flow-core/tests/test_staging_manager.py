@@ -17,7 +17,7 @@ from hypothesis import given, strategies as st
 from flow_core.apps.app import AppBase
 from flow_core.apps.decorators import bash_app, join_app, python_app
 from flow_core.apps.definition import NO_OPTIONS, AppDefinition, CallOptions
-from flow_core.errors import ConfigurationError, MissingOutputs, NoStagingError, StagingError
+from flow_core.errors import ConfigurationError, MissingOutputs, NoStagingError
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.files import File
 from flow_core.interfaces.call import NodeContext, TaskStep
@@ -345,98 +345,6 @@ def test_staging_in_ends_when_all_transfers_have() -> None:
     assert not moved.done()
     ftp.futures[0].set_result(None)
     assert moved.result(10) is None
-
-
-def test_a_failed_transfer_names_files_and_method() -> None:
-    web = OnSubmitSide()
-    plan = planned(read, on=executor(web), inputs=[File("http://h/a")])
-    assert plan.stage_in is not None
-    moved = plan.stage_in()
-    web.futures[0].set_exception(OSError("disk full"))
-    with pytest.raises(
-        StagingError, match="task 7 on executor here: OnSubmitSide could not bring in http://h/a: OSError: disk full"
-    ) as caught:
-        moved.result(10)
-    assert caught.value.url == "http://h/a"
-    assert isinstance(caught.value.__cause__, OSError)
-
-
-def test_each_file_that_was_moved_or_was_not_is_told_of(tmp_path: Path) -> None:
-    told: list[tuple[str, str]] = []
-    manager = StagingManager(
-        [], run_dir=tmp_path, moved=lambda transfer, error: told.append((transfer.file.url, type(error).__name__))
-    )
-    web = OnSubmitSide()
-    for number in range(2):
-        plan = planned(read, on=executor(web), manager=manager, inputs=[File(f"http://h/{number}")])
-        assert plan.stage_in is not None
-        plan.stage_in()
-    web.futures[0].set_result(None)
-    web.futures[1].set_exception(OSError("disk full"))
-    assert told == [("http://h/0", "NoneType"), ("http://h/1", "StagingError")]
-
-
-def test_an_error_of_the_method_itself_comes_over_as_it_is() -> None:
-    web = OnSubmitSide()
-    plan = planned(read, on=executor(web), inputs=[File("http://h/a")])
-    assert plan.stage_in is not None
-    moved = plan.stage_in()
-    web.futures[0].set_exception(StagingError("404", "http://h/a"))
-    assert str(moved.exception(10)) == "404"
-
-
-def test_a_method_that_raises_at_once_fails_the_task_not_the_kernel() -> None:
-    class Raising(OnSubmitSide):
-        def stage(self, transfers: Sequence[Transfer]) -> Future[None] | None:
-            raise RuntimeError("broken")
-
-    plan = planned(read, on=executor(Raising()), inputs=[File("http://h/a")])
-    assert plan.stage_in is not None
-    assert isinstance(plan.stage_in().exception(10), StagingError)
-
-
-def test_only_so_many_tasks_move_files_at_once_and_the_others_in_turn() -> None:
-    web, manager = OnSubmitSide(), StagingManager([], max_moves=2)
-    plans = [planned(read, on=executor(web), manager=manager, inputs=[File(f"http://h/{n}")]) for n in range(5)]
-    moved = [plan.stage_in() for plan in plans if plan.stage_in is not None]
-    assert len(web.futures) == 2
-    web.futures[1].set_result(None)
-    assert (len(web.futures), [future.done() for future in moved]) == (3, [False, True, False, False, False])
-    web.futures[0].set_exception(OSError("gone"))
-    web.futures[2].set_result(None)
-    for future in web.futures[3:]:
-        future.set_result(None)
-    assert len(web.futures) == 5
-    assert [future.exception(10) is None for future in moved] == [False, True, True, True, True]
-
-
-def test_thousands_that_end_at_once_do_not_nest() -> None:
-    class AtOnce(OnSubmitSide):
-        def stage(self, transfers: Sequence[Transfer]) -> Future[None] | None:
-            return None if transfers[0].file.filename != "0" else super().stage(transfers)
-
-    web, manager = AtOnce(), StagingManager([], max_moves=1)
-    plans = [planned(read, on=executor(web), manager=manager, inputs=[File(f"http://h/{n}")]) for n in range(3000)]
-    moved = [plan.stage_in() for plan in plans if plan.stage_in is not None]
-    assert not any(future.done() for future in moved)
-    web.futures[0].set_result(None)
-    assert all(future.done() for future in moved)
-
-
-def test_what_has_no_turn_before_the_end_fails_with_its_name() -> None:
-    web, manager = OnSubmitSide(), StagingManager([], max_moves=1)
-    plans = [planned(read, on=executor(web), manager=manager, inputs=[File(f"http://h/{n}")]) for n in range(3)]
-    assert all(plan.stage_in is not None for plan in plans)
-    first, second = (plan.stage_in() for plan in plans[:2] if plan.stage_in is not None)
-    manager.close()
-    assert not first.done()
-    with pytest.raises(StagingError, match="http://h/1 was not moved"):
-        second.result(10)
-    web.futures[0].set_result(None)
-    assert first.result(10) is None
-    assert plans[2].stage_in is not None
-    with pytest.raises(StagingError, match="the run ended"):
-        plans[2].stage_in().result(10)
 
 
 def test_outputs_are_moved_out_by_a_call_of_their_own() -> None:

@@ -22,8 +22,22 @@ def test_a_group_ends_when_all_its_jobs_have(pool):
     assert sorted(done) == list(range(20))
 
 
+def test_a_group_gives_what_its_jobs_learnt_in_their_order(pool):
+    second = threading.Event()
+
+    def first(_stop):
+        assert second.wait(10)
+        return "ab"
+
+    def last(_stop):
+        second.set()
+        return "cd"
+
+    assert pool.submit([Job("", first), Job("", lambda stop: None), Job("", last)]).result(10) == ["ab", "", "cd"]
+
+
 def test_an_empty_group_is_done_at_once(pool):
-    assert pool.submit([]).result(0) is None
+    assert pool.submit([]).result(0) == []
 
 
 def test_the_first_error_stops_the_others_and_is_the_result(pool):
@@ -114,5 +128,5 @@ def test_closing_stops_what_runs_and_settles_what_waits():
 def test_a_closed_pool_opens_again_for_a_second_run():
     pool = TransferPool(1, "again")
     for _ in range(3):
-        assert pool.submit([Job("", lambda stop: None)]).result(10) is None
+        assert pool.submit([Job("", lambda stop: None)]).result(10) == [""]
         pool.close()

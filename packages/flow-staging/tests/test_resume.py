@@ -159,3 +159,19 @@ def test_a_stream_that_checks_itself_is_checked_here_after_a_break(tmp_path, spo
     else:
         fetch(Checking(), tmp_path / "a", NOW, Control(60))
         assert (tmp_path / "a").read_bytes() == whole
+
+
+@pytest.mark.parametrize("stated", [None, Digest("sha256", hashlib.sha256(b"content").digest())])
+def test_the_digest_that_was_stated_is_told_also_of_what_the_cache_has(tmp_path, stated):
+    class Stating:
+        def open(self, offset, validator, known):
+            if known == "v":
+                return None
+            pieces = [b"content", b""]
+            return Opened(Remote(7, stated, "v"), 0, lambda: pieces.pop(0), lambda: None)
+
+    told = hashlib.sha256(b"content").hexdigest() if stated else ""
+    for name in ("a", "a", "b"):
+        cache = CachePolicy(min_bytes=0)
+        assert fetch(Stating(), tmp_path / name, NOW, Control(60), url="u", cache=cache) == told
+    assert fetch(Stating(), tmp_path / "c", NOW, Control(60)) == told

@@ -43,10 +43,10 @@ class FtpMover:
         """Return the longest time for one file."""
         return self.retry.timeout_s
 
-    def bring_in(self, file: File, path: Path, control: Control) -> None:
+    def bring_in(self, file: File, path: Path, control: Control) -> str:
         """Fetch one file; raises Dropped or Refused."""
         source = FtpSource(Address.of(file.url), self.retry)
-        fetch(source, path, self.retry, control, url=file.url, cache=self.cache)
+        return fetch(source, path, self.retry, control, url=file.url, cache=self.cache)
 
     def send(self, transfer: Transfer, control: Control, *, alone: bool) -> Sent:
         """Send one file under a temporary name; raises Dropped or Refused."""

@@ -60,11 +60,11 @@ class HttpMover:
         """Return the longest time for one file."""
         return self.retry.timeout_s
 
-    def bring_in(self, file: File, path: Path, control: Control) -> None:
+    def bring_in(self, file: File, path: Path, control: Control) -> str:
         """Fetch one file; raises Dropped or Refused."""
         with _session(self.ca, self.headers) as session:
             source = HttpSource(session, file.url, self.retry)
-            fetch(source, path, self.retry, control, url=file.url, cache=self.cache)
+            return fetch(source, path, self.retry, control, url=file.url, cache=self.cache)
 
     def send(self, transfer: Transfer, control: Control, *, alone: bool) -> Sent:
         """Refuse: there is no way of writing to a plain web server."""

@@ -61,7 +61,7 @@ class RsyncMover:
         """Return the longest time for one file."""
         return self.retry.timeout_s
 
-    def bring_in(self, file: File, path: Path, control: Control) -> None:
+    def bring_in(self, file: File, path: Path, control: Control) -> str:
         """Fetch one file of the submit side; raises Dropped or Refused."""
         tries = Tries(self.retry, control)
         with Partial(path.absolute()) as part:
@@ -76,6 +76,7 @@ class RsyncMover:
             if size != found:
                 raise Refused(f"rsync sent {size} bytes, {found} arrived")
             part.publish()
+        return ""
 
     def send(self, transfer: Transfer, control: Control, *, alone: bool) -> Sent:
         """Promise to send: rsync itself shows a file only when it is whole."""

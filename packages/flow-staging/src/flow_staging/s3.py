@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar, cast
 from flow_core.errors import ConfigurationError
 from flow_core.files import File
 from flow_core.interfaces.call import TaskStep
-from flow_core.interfaces.staging import Staging, Transfer
+from flow_core.interfaces.staging import Digests, Staging, Transfer
 from flow_staging.transfer.cache import DEFAULT_CACHE, CachePolicy
 from flow_staging.transfer.failures import Dropped, Refused, WrongContent, local_failure
 from flow_staging.transfer.method import InTaskStaging, Sent, SeparateTaskStaging
@@ -116,10 +116,10 @@ class S3Mover:
         """Return the longest time for one file."""
         return self.retry.timeout_s
 
-    def bring_in(self, file: File, path: Path, control: Control) -> None:
+    def bring_in(self, file: File, path: Path, control: Control) -> str:
         """Fetch one object; raises Dropped or Refused."""
         source = S3Source(self._client(), Address.of(file.url))
-        fetch(source, path, self.retry, control, url=f"{self.endpoint_url} {file.url}", cache=self.cache)
+        return fetch(source, path, self.retry, control, url=f"{self.endpoint_url} {file.url}", cache=self.cache)
 
     def send(self, transfer: Transfer, control: Control, *, alone: bool) -> Sent:
         """Store the parts of one object; raises Dropped or Refused."""
@@ -401,7 +401,7 @@ class S3Staging(Staging):
         """Tell by the scheme."""
         return self._method.can_stage_out(file)
 
-    def stage(self, transfers: Sequence[Transfer]) -> Future[None] | None:
+    def stage(self, transfers: Sequence[Transfer]) -> Future[None] | Future[Digests] | None:
         """Move on the submit side, if that is where; does not block."""
         return self._method.stage(transfers)
 

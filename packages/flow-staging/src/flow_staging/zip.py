@@ -21,7 +21,7 @@ from urllib.parse import unquote
 
 from flow_core.errors import ConfigurationError
 from flow_core.files import File
-from flow_core.interfaces.staging import Direction, Staging, Transfer
+from flow_core.interfaces.staging import Digests, Direction, Staging, Transfer
 from flow_staging.transfer.failures import Refused, Stopped, local_failure, staging_error
 from flow_staging.transfer.pool import Job, TransferPool
 from flow_staging.transfer.publish import Partial
@@ -104,14 +104,14 @@ class ZipFileStaging(Staging):
         """Tell by the scheme."""
         return self.can_stage_in(file)
 
-    def stage(self, transfers: Sequence[Transfer]) -> Future[None]:
+    def stage(self, transfers: Sequence[Transfer]) -> Future[Digests]:
         """Move the members; does not block. Files of one archive are moved under one lock."""
         groups: dict[tuple[Path, Direction], list[tuple[Transfer, Member]]] = {}
         for transfer in transfers:
             try:
                 member = Member.of(transfer.file.url)
             except Refused as error:
-                failed: Future[None] = Future()
+                failed: Future[Digests] = Future()
                 failed.set_exception(staging_error(transfer, error))
                 return failed
             groups.setdefault((member.archive, transfer.direction), []).append((transfer, member))

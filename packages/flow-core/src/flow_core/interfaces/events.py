@@ -226,7 +226,11 @@ class Sampled:
 
 @dataclass(frozen=True, slots=True)
 class FileStaged:
-    """A file of a task was brought in or out; ``digest`` is hexadecimal where known, ``size`` in bytes or -1."""
+    """A file of a task was brought in or out.
+
+    ``size`` is in bytes or -1, ``digest`` hexadecimal (its length tells the algorithm: 32 MD5,
+    40 SHA-1, 64 SHA-256, 128 SHA-512) or empty where the transfer learnt none.
+    """
 
     kind: ClassVar[EventKind] = EventKind.FILE
     time_ns: int

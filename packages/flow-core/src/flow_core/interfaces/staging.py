@@ -12,6 +12,11 @@ from pathlib import Path
 from flow_core.files import File
 from flow_core.interfaces.call import TaskStep
 
+Digests = Sequence[str]
+"""What was learnt of files that were moved: the digest of each one's content, hexadecimal, in the order of the
+transfers; empty text where none is known. The length tells the algorithm: 32 MD5, 40 SHA-1, 64 SHA-256, 128 SHA-512.
+"""
+
 
 class Direction(Enum):
     """Which way a file goes, seen from the task."""
@@ -62,11 +67,12 @@ class Staging(ABC):
         """
         return None
 
-    def stage(self, transfers: Sequence[Transfer]) -> Future[None] | None:
+    def stage(self, transfers: Sequence[Transfer]) -> Future[None] | Future[Digests] | None:
         """Move all given files of one task and one direction on the submit side; called once a try, must not block.
 
         The directories of files that come in are there. The future ends when all of them are whole at their
-        destination, or holds the error naming the URL.
+        destination, or holds the error naming the URL. Its result may be the digests that were learnt on the way, which
+        sinks are told of.
         """
         return None
 

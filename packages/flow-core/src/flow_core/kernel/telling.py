@@ -150,16 +150,16 @@ class Teller:
         if self.tasks:
             self._append((TaskJoined, time.time_ns(), task.tid, tuple(waits_for)))
 
-    def moved(self, transfer: Transfer, error: BaseException | None) -> None:
+    def moved(self, transfer: Transfer, digest: str, error: BaseException | None) -> None:
         """A file was moved on the submit side, or could not be."""
         if self.files:
-            self._append(_file_record(transfer, _size(transfer) if error is None else -1, error))
+            self._append(_file_record(transfer, _size(transfer) if error is None else -1, digest, error))
 
     def ended(self, task: Task) -> None:
         """A task ended."""
         if task.rare is not None and task.state is State.exec_done:
             for transfer in task.rare.on_node:
-                self._append(_file_record(transfer, -1, None))
+                self._append(_file_record(transfer, -1, "", None))
         if task.state is State.failed and task.error is not None:
             self._logger.info("%s failed: %s", task, one_line(task.error))
         else:
@@ -186,10 +186,10 @@ class Teller:
         )
 
 
-def _file_record(transfer: Transfer, size: int, error: BaseException | None) -> tuple[object, ...]:
+def _file_record(transfer: Transfer, size: int, digest: str, error: BaseException | None) -> tuple[object, ...]:
     told = "" if error is None else one_line(error)
     path, way = str(transfer.local_path), transfer.direction.value
-    return (FileStaged, time.time_ns(), transfer.task_id, transfer.file.url, path, way, size, "", told)
+    return (FileStaged, time.time_ns(), transfer.task_id, transfer.file.url, path, way, size, digest, told)
 
 
 def _size(transfer: Transfer) -> int:

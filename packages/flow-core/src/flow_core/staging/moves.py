@@ -9,13 +9,13 @@ from concurrent.futures import Future
 from functools import partial
 
 from flow_core.errors import FlowError, StagingError
-from flow_core.interfaces.staging import Direction, Staging, Transfer
+from flow_core.interfaces.staging import Digests, Direction, Staging, Transfer
 
 Work = Sequence[tuple[Staging, Sequence[Transfer]]]
 """Methods and what each of them moves: the files of one task and one direction."""
 
-Moved = Callable[[Transfer, BaseException | None], None]
-"""Told of each file that was moved, or could not be; any thread; must not raise."""
+Moved = Callable[[Transfer, str, BaseException | None], None]
+"""Told of each file that was moved, with its digest if one was learnt, or could not be; any thread; must not raise."""
 
 
 class Moves:
@@ -102,18 +102,20 @@ class _Batch:
         else:
             moving.add_done_callback(partial(self._moved, method, transfers))
 
-    def _moved(self, method: Staging, transfers: Sequence[Transfer], moving: Future[None]) -> None:
-        cancelled = moving.cancelled()
-        self._ended(method, transfers, RuntimeError("it was cancelled") if cancelled else moving.exception())
+    def _moved(self, method: Staging, transfers: Sequence[Transfer], moving: Future[None] | Future[Digests]) -> None:
+        error = RuntimeError("it was cancelled") if moving.cancelled() else moving.exception()
+        self._ended(method, transfers, error, None if error is not None else moving.result())
 
-    def _ended(self, method: Staging, transfers: Sequence[Transfer], error: BaseException | None) -> None:
+    def _ended(
+        self, method: Staging, transfers: Sequence[Transfer], error: BaseException | None, learnt: object = None
+    ) -> None:
         if error is not None:
             error = _named(error, method, transfers)
             with self._lock:
                 self._error = self._error or error
-        for transfer in transfers if self._tell is not None else ():
-            assert self._tell is not None
-            self._tell(transfer, error)
+        if self._tell is not None:
+            for transfer, digest in zip(transfers, _digests(learnt, len(transfers)), strict=True):
+                self._tell(transfer, digest, error)
         self._count_down()
 
     def _count_down(self) -> None:
@@ -124,6 +126,13 @@ class _Batch:
             self.together.set_exception(error)
         elif last:
             self.together.set_result(None)
+
+
+def _digests(learnt: object, count: int) -> Digests:
+    """Return one digest a transfer: methods of the user's own may return anything."""
+    if isinstance(learnt, (list, tuple)) and len(learnt) == count and all(isinstance(one, str) for one in learnt):
+        return learnt
+    return ("",) * count
 
 
 def _named(error: BaseException, method: Staging, transfers: Sequence[Transfer]) -> BaseException:

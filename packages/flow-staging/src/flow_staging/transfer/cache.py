@@ -86,6 +86,14 @@ class ContentCache:
 
 
 @dataclass(frozen=True, slots=True)
+class _Version:
+    """Which version of a content is kept: its name with the other side, and its digest if that states one."""
+
+    validator: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Signature:
     """What the file system says of a content that nobody has written to since.
 
@@ -114,6 +122,7 @@ class Entry:
 
     Attributes:
         validator: Version of the content that is here whole and unchanged; empty if there is none.
+        digest: The content's digest as the other side stated it, hexadecimal; empty if it did not.
     """
 
     def __init__(self, root: Path, key: str, policy: CachePolicy) -> None:
@@ -122,6 +131,7 @@ class Entry:
         self._key = key
         self._data = root / f"{key}.data"
         self._record = root / f"{key}.json"
+        self.digest = ""
         self.validator = self._valid()
 
     def place(self, path: Path) -> bool:
@@ -165,7 +175,7 @@ class Entry:
             link.unlink(missing_ok=True)
         return True
 
-    def keep(self, path: Path, validator: str) -> None:
+    def keep(self, path: Path, validator: str, digest: str = "") -> None:
         """Keep the content of a file of the same file system, and throw out what no longer fits.
 
         Never fails a transfer: what cannot be kept is not kept. To be called before the file is published, and
@@ -174,7 +184,7 @@ class Entry:
         try:
             size = path.stat().st_size
             if self._policy.min_bytes <= size <= self._policy.max_bytes:
-                self._store(path, validator)
+                self._store(path, _Version(validator, digest))
                 self._make_room()
         except OSError:
             _remove(self._root, self._key)
@@ -182,36 +192,38 @@ class Entry:
     def published(self) -> None:
         """Note that the content's file got another name, unless it was written to at once."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            validator, signature = self._noted()
+            version, signature = self._noted()
             now = self._now()
             if (now.size, now.mtime_ns) == (signature.size, signature.mtime_ns):
-                self._note(validator, now)
+                self._note(version, now)
 
-    def _store(self, path: Path, validator: str) -> None:
+    def _store(self, path: Path, version: _Version) -> None:
         _remove(self._root, self._key)
         past = time.time_ns() - _PAST_NS
         os.utime(path, ns=(past, past))
         os.link(path, self._data)
-        self._note(validator, self._now())
+        self._note(version, self._now())
 
     def _now(self) -> _Signature:
         with self._data.open("rb") as data:
             return _Signature.of(data.fileno())
 
-    def _noted(self) -> tuple[str, _Signature]:
+    def _noted(self) -> tuple[_Version, _Signature]:
         record = json.loads(self._record.read_text())
-        return str(record.pop("validator")), _Signature(**record)
+        version = _Version(str(record.pop("validator")), str(record.pop("digest", "")))
+        return version, _Signature(**record)
 
-    def _note(self, validator: str, signature: _Signature) -> None:
+    def _note(self, version: _Version, signature: _Signature) -> None:
         temporary = self._record.with_suffix(".new")
-        temporary.write_text(json.dumps({"validator": validator, **asdict(signature)}))
+        temporary.write_text(json.dumps({**asdict(version), **asdict(signature)}))
         os.replace(temporary, self._record)
 
     def _valid(self) -> str:
         try:
-            validator, signature = self._noted()
+            version, signature = self._noted()
             if signature.fits(self._now()):
-                return validator
+                self.digest = version.digest
+                return version.validator
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass
         _remove(self._root, self._key)

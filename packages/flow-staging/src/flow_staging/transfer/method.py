@@ -14,7 +14,7 @@ from typing import Protocol
 from flow_core.errors import ConfigurationError
 from flow_core.files import File
 from flow_core.interfaces.call import NodeContext, TaskStep
-from flow_core.interfaces.staging import Direction, Staging, Transfer
+from flow_core.interfaces.staging import Digests, Direction, Staging, Transfer
 from flow_staging.transfer.failures import Refused, staging_error
 from flow_staging.transfer.pool import Job, TransferPool
 from flow_staging.transfer.retry import Control
@@ -47,8 +47,12 @@ class Mover(Protocol):
         """Return the longest time for one file."""
         ...
 
-    def bring_in(self, file: File, path: Path, control: Control) -> None:
-        """Put the file at the path, whole or not at all; raises Dropped or Refused."""
+    def bring_in(self, file: File, path: Path, control: Control) -> str:
+        """Put the file at the path, whole or not at all; raises Dropped or Refused.
+
+        Returns:
+            The digest of the content, hexadecimal, where the other side states one; else empty.
+        """
         ...
 
     def send(self, transfer: Transfer, control: Control, *, alone: bool) -> Sent:
@@ -71,15 +75,15 @@ class Sent(Protocol):
         ...
 
 
-def receive(mover: Mover, transfer: Transfer, control: Control) -> None:
-    """Bring one file in.
+def receive(mover: Mover, transfer: Transfer, control: Control) -> str:
+    """Bring one file in; return its digest if it is known, as ``Mover.bring_in`` does.
 
     Raises:
         StagingError: it failed; the message names URL, task and reason.
     """
     with _named(transfer):
         _check_name(transfer.local_path)
-        mover.bring_in(transfer.file, transfer.local_path, control)
+        return mover.bring_in(transfer.file, transfer.local_path, control)
 
 
 class Outgoing:
@@ -140,7 +144,7 @@ class SeparateTaskStaging(Staging):
         """Tell by the scheme."""
         return file.scheme in self._mover.schemes_out
 
-    def stage(self, transfers: Sequence[Transfer]) -> Future[None]:
+    def stage(self, transfers: Sequence[Transfer]) -> Future[Digests]:
         """Move the files of one direction; does not block."""
         if not transfers or transfers[0].direction is Direction.IN:
             return self._pool.submit([Job(each.file.url, partial(self._receive, each)) for each in transfers])
@@ -152,8 +156,8 @@ class SeparateTaskStaging(Staging):
         """Cut what is still going; returns within 5 s."""
         self._pool.close()
 
-    def _receive(self, transfer: Transfer, stop: threading.Event) -> None:
-        receive(self._mover, transfer, Control(self._mover.timeout_s, stop))
+    def _receive(self, transfer: Transfer, stop: threading.Event) -> str:
+        return receive(self._mover, transfer, Control(self._mover.timeout_s, stop))
 
     def _send(self, outgoing: Outgoing, transfer: Transfer, stop: threading.Event) -> None:
         outgoing.send(transfer, Control(self._mover.timeout_s, stop))
@@ -213,7 +217,7 @@ class MoveStep:
             outgoing.discard()
 
     def _each(
-        self, work: Callable[[Transfer, Control], None], transfers: Sequence[Transfer], where: NodeContext
+        self, work: Callable[[Transfer, Control], str | None], transfers: Sequence[Transfer], where: NodeContext
     ) -> None:
         timeout_s = min(self.mover.timeout_s, where.walltime_s or self.mover.timeout_s)
         if len(transfers) == 1:
@@ -228,7 +232,7 @@ class MoveStep:
 
 
 def _run_on_node(
-    work: Callable[[Transfer, Control], None], transfer: Transfer, timeout_s: float, stop: threading.Event
+    work: Callable[[Transfer, Control], str | None], transfer: Transfer, timeout_s: float, stop: threading.Event
 ) -> None:
     work(transfer, Control(timeout_s, stop))
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from flow_core.interfaces.staging import Digests
+
 _IDLE_S = 5.0
 _CLOSE_S = 5.0
 
@@ -19,11 +21,11 @@ class Job:
     Attributes:
         key: Pieces with the same non-empty key never run at once: the second finds in the cache what the first
             brought, and does not hold a thread meanwhile.
-        run: Does it; gets the event that tells it to stop; raises what is wrong.
+        run: Does it; gets the event that tells it to stop; raises what is wrong. May return the digest it learnt.
     """
 
     key: str
-    run: Callable[[threading.Event], None]
+    run: Callable[[threading.Event], str | None]
 
 
 class TransferPool:
@@ -41,7 +43,7 @@ class TransferPool:
         self._groups: set[_Group] = set()
         self._opening = 0
 
-    def submit(self, jobs: Sequence[Job], last: Callable[[bool], None] | None = None) -> Future[None]:
+    def submit(self, jobs: Sequence[Job], last: Callable[[bool], None] | None = None) -> Future[Digests]:
         """Start a group; does not block.
 
         Args:
@@ -50,12 +52,13 @@ class TransferPool:
                 failed; what it raises is the group's error if there was none.
 
         Returns:
-            A future that ends when every job has ended: with the first error, if any, which also stops the others.
-            Cancelling it before a job has started keeps all of them from starting.
+            A future that ends when every job has ended: with the digests that the jobs learnt, in their order, or the
+            first error, which also stops the others. Cancelling it before a job has started keeps all of them from
+            starting.
         """
-        group = _Group(len(jobs), last)
+        group = _Group(jobs, last)
         if not jobs:
-            group.future.set_result(None)
+            group.future.set_result([])
             return group.future
         with self._lock:
             self._groups.add(group)
@@ -127,11 +130,13 @@ class TransferPool:
 class _Group:
     """The jobs of one call and their common future."""
 
-    def __init__(self, count: int, last: Callable[[bool], None] | None) -> None:
+    def __init__(self, jobs: Sequence[Job], last: Callable[[bool], None] | None) -> None:
+        self._jobs = jobs
         self._last = last
-        self.future: Future[None] = Future()
+        self._learnt: dict[int, str] = {}
+        self.future: Future[Digests] = Future()
         self.stop = threading.Event()
-        self._left = count
+        self._left = len(jobs)
         self._error: BaseException | None = None
         self._lock = threading.Lock()
         self._started = False
@@ -146,7 +151,7 @@ class _Group:
         if self.stop.is_set() and (self._error is not None or self.future.cancelled()):
             return
         try:
-            job.run(self.stop)
+            self._learnt[id(job)] = job.run(self.stop) or ""
         except BaseException as error:
             with self._lock:
                 if self._error is None:
@@ -170,4 +175,4 @@ class _Group:
         if self._error is not None:
             self.future.set_exception(self._error)
         else:
-            self.future.set_result(None)
+            self.future.set_result([self._learnt.get(id(job), "") for job in self._jobs])

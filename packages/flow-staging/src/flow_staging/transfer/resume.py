@@ -61,7 +61,7 @@ def fetch(
     *,
     url: str = "",
     cache: CachePolicy | None = None,
-) -> None:
+) -> str:
     """Bring one file to a path; it appears there only when it is whole and verified.
 
     Args:
@@ -72,31 +72,35 @@ def fetch(
         url: Name of the content in the cache.
         cache: Bounds of the cache beside the file, or None for none.
 
+    Returns:
+        The digest of the content, hexadecimal, where the other side stated one (now, or when it came into the cache).
+
     Raises:
         Dropped: it broke too often.
         Refused: it cannot succeed; the message says why.
     """
     if cache is None:
-        _receive_into(source, path, policy, control, None)
-        return
+        return _receive_into(source, path, policy, control, None)
     with ContentCache(path.parent, cache).entry(url, control) as entry:
-        _receive_into(source, path, policy, control, entry)
+        return _receive_into(source, path, policy, control, entry)
 
 
-def _receive_into(source: Source, path: Path, policy: RetryPolicy, control: Control, entry: Entry | None) -> None:
+def _receive_into(source: Source, path: Path, policy: RetryPolicy, control: Control, entry: Entry | None) -> str:
     known = "" if entry is None else entry.validator
     with Partial(path) as part:
         remote = _receive(source, part, policy, control, known)
         if remote is not None:
+            digest = "" if remote.digest is None else remote.digest.value.hex()
             if entry is not None and remote.validator:
-                entry.keep(part.path, remote.validator)
+                entry.keep(part.path, remote.validator, digest)
             part.publish()
             if entry is not None:
                 entry.published()
-            return
+            return digest
     assert entry is not None
-    if not entry.place(path):  # changed or removed by someone since we asked
-        _receive_into(source, path, policy, control, entry)
+    if entry.place(path):
+        return entry.digest
+    return _receive_into(source, path, policy, control, entry)  # changed or removed by someone since we asked
 
 
 def _receive(source: Source, part: Partial, policy: RetryPolicy, control: Control, known: str) -> Remote | None:
