@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from flow_core.errors import ConfigurationError
-from flow_core.files import File
+from flow_core.files import File, masked
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,33 @@ def test_files_travel_and_compare_by_value(path: str, local_path: str | None) ->
     for twin in (pickle.loads(pickle.dumps(file)), copy.deepcopy(file), eval(repr(file))):
         assert twin == file
         assert hash(twin) == hash(file)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://h/a", "http://h/a"),
+        ("http://me@h/a", "http://me@h/a"),
+        ("http://me:pw@h:80/a", "http://me:***@h:80/a"),
+        ("ftp://me:p:w@x@[::1]:21/a", "ftp://me:***@[::1]:21/a"),
+        ("ftp://:pw@h/a:b@c", "ftp://:***@h/a:b@c"),
+        ("https://h/a:b@c?id=1&X-Amz-Signature=ab&sig=cd#e", "https://h/a:b@c?id=1&X-Amz-Signature=***&sig=***#e"),
+        ("https://h/a?access_token=ab&design=cd", "https://h/a?access_token=***&design=cd"),
+        ("/a/b://me:pw@h", "/a/b://me:pw@h"),
+        ("a:b@c", "a:b@c"),
+        ("", ""),
+    ],
+)
+def test_urls_are_shown_without_passwords_and_signatures(url: str, shown: str) -> None:
+    assert masked(url) == shown
+
+
+def test_a_file_keeps_its_password_and_does_not_show_it() -> None:
+    file = File("ftp://me:pw@h/a")
+    assert pickle.loads(pickle.dumps(file)).url == "ftp://me:pw@h/a"
+    assert repr(file) == "File('ftp://me:***@h/a')"
+    with pytest.raises(ValueError, match=r"ftp://me:\*\*\*@h/a has no local path"):
+        str(file)
 
 
 def test_the_content_digest_is_that_of_the_bytes(tmp_path: Path) -> None:

@@ -263,6 +263,34 @@ def test_files_that_were_moved_are_told_of(tmp_path: Path) -> None:
     assert "no such thing" in told["made://gone/d"].error
 
 
+def test_sinks_and_the_log_never_see_the_password_of_a_url(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    class Noting(Fetching):
+        def stage(self, transfers: Sequence[Transfer]) -> Future[Digests] | None:
+            seen.extend(transfer.file.url for transfer in transfers)
+            return super().stage(transfers)
+
+    sink = Sink(EventKind.FILE | EventKind.TASK)
+    executor = ThreadPoolExecutor(storage_access=[Noting(), NoOpFileStaging()])
+    kernel = DataFlowKernel(flow.Config(executors=[executor], run_dir=tmp_path / "runinfo", sinks=[sink]))
+
+    @flow.bash_app(data_flow_kernel=kernel)
+    def say(inputs: Sequence[Any], outputs: Sequence[Any] = (), stdout: Any = None) -> str:
+        return f"cat {inputs[0]} > {outputs[0]}; echo said"
+
+    secret = "made://me:hu:sh@host/"
+    first = say(inputs=[File(f"{secret}a")], outputs=[File(f"{secret}b?sig=hu:sh")], stdout=File(f"{secret}out"))
+    assert first.result(10) == 0
+    assert say(inputs=[File("made://me:hu:sh@gone/c"), first.outputs[0]], outputs=["x"]).exception(10) is not None
+    assert say(inputs=[File("none://me:hu:sh@host/d")], outputs=["x"]).exception(10) is not None
+    kernel.cleanup()
+    assert {f"{secret}a", f"{secret}b?sig=hu:sh", f"{secret}out"} <= set(seen)
+    assert "hu:sh" not in f"{sink.events} {first.outputs} {first.stdout}"
+    assert "made://me:***@host/b?sig=***" in str(sink.events)
+    assert "hu:sh" not in (kernel.run_dir / "flow.log").read_text()
+
+
 def test_calls_are_held_back_while_a_sink_is_far_behind(tmp_path: Path) -> None:
     kernel = DataFlowKernel(flow.Config(run_dir=tmp_path / "runinfo"))
     kernel.pump._room.clear()

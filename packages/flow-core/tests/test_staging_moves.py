@@ -42,6 +42,18 @@ def test_a_failed_transfer_names_files_and_method(tmp_path: Path) -> None:
     assert isinstance(caught.value.__cause__, OSError)
 
 
+def test_a_failed_transfer_shows_no_password(tmp_path: Path) -> None:
+    web, moves = Web(), Moves(10)
+    moved = moves.start(coming(web, tmp_path, "ftp://me:secret@h/a"))
+    web.futures[0].set_exception(OSError("no answer from ftp://me:secret@h/a"))
+    error = moved.exception(10)
+    assert isinstance(error, StagingError)
+    assert str(error).count("ftp://me:***@h/a") == 2
+    assert "secret" not in f"{error} {error.url}"
+    moves.close()
+    assert "secret" not in str(moves.start(coming(web, tmp_path, "ftp://me:secret@h/a")).exception(10))
+
+
 def test_each_file_that_was_moved_or_was_not_is_told_of_with_what_was_learnt(tmp_path: Path) -> None:
     told: list[tuple[str, str, str]] = []
     moves = Moves(10, lambda transfer, digest, error: told.append((transfer.file.url, digest, type(error).__name__)))

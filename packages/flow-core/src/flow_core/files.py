@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 
 from flow_core.errors import ConfigurationError
 
 _CHUNK = 1 << 20
+_PASSWORD = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*://[^/?#@:]*):[^/?#]*@")
+_SECRETS = r"[^=&#]*(?:signature|token|passw(?:or)?d|secret|credential|api[_-]?key)|sig"
+_SIGNATURE = re.compile(rf"([?&](?:{_SECRETS})=)[^&#]+", re.IGNORECASE)
+
+
+def masked(url: str) -> str:
+    """Return a URL as logs, events and messages show it: without its password and the signatures in its query.
+
+    What is no URL, a path say, is returned as it is.
+    """
+    if "://" not in url or not url[0].isalpha():
+        return url
+    return _SIGNATURE.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
 
 
 class File:
@@ -17,7 +31,7 @@ class File:
     tasks get copies with their own ``local_path``.
 
     Attributes:
-        url: The name as given.
+        url: The name as given. ``repr`` and messages show it without its password; see ``masked``.
         scheme: ``file``, ``http``, ``https``, ``ftp``, ``globus``, ``s3``, ``zip`` ...; ``file`` where none is given.
         netloc: Host (and port, user) part of the URL; the endpoint for Globus.
         path: Path part of the URL.
@@ -70,7 +84,8 @@ class File:
         if self.scheme == "file":
             return self.path
         raise ValueError(
-            f"{self.url} has no local path here: pass the File to an app through an argument, inputs= or outputs="
+            f"{masked(self.url)} has no local path here: pass the File to an app through an argument, inputs= or "
+            "outputs="
         )
 
     def clean_copy(self) -> File:
@@ -99,7 +114,7 @@ class File:
 
     def __repr__(self) -> str:
         where = "" if self.local_path is None else f", local_path={self.local_path!r}"
-        return f"File({self.url!r}{where})"
+        return f"File({masked(self.url)!r}{where})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, File):

@@ -6,7 +6,7 @@ from concurrent.futures import Future as StdFuture
 from typing import TYPE_CHECKING, cast
 
 from flow_core.errors import NotFutureError
-from flow_core.files import File
+from flow_core.files import File, masked
 from flow_core.futures.lean import CANCELLATION, Future, settle
 
 if TYPE_CHECKING:
@@ -86,4 +86,4 @@ class DataFuture(Future[File]):
             self._parent._about_to_wait()
 
     def _describe(self) -> str:
-        return f"file={self._file.url!r} tid={self.tid} {super()._describe()}"
+        return f"file={masked(self._file.url)!r} tid={self.tid} {super()._describe()}"

@@ -228,8 +228,8 @@ class Sampled:
 class FileStaged:
     """A file of a task was brought in or out.
 
-    ``size`` is in bytes or -1, ``digest`` hexadecimal (its length tells the algorithm: 32 MD5,
-    40 SHA-1, 64 SHA-256, 128 SHA-512) or empty where the transfer learnt none.
+    ``url`` is without its password, ``size`` in bytes or -1, ``digest`` hexadecimal (its length tells the algorithm: 32
+    MD5, 40 SHA-1, 64 SHA-256, 128 SHA-512) or empty where the transfer learnt none.
     """
 
     kind: ClassVar[EventKind] = EventKind.FILE

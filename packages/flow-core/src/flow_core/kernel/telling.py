@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Protocol
 
-from flow_core.files import File
+from flow_core.files import File, masked
 from flow_core.graph.failures import one_line, root_cause
 from flow_core.graph.retry import describe
 from flow_core.graph.states import State
@@ -91,9 +91,9 @@ class Teller:
                 tuple(executors),
                 tuple(depends),
                 tuple(name for name in named if name),
-                tuple(file.url for file in options.outputs),
-                stream_name(options.stdout),
-                stream_name(options.stderr),
+                tuple(masked(file.url) for file in options.outputs),
+                masked(stream_name(options.stdout)),
+                masked(stream_name(options.stderr)),
                 task.app.cache,
                 parent,
             )
@@ -189,7 +189,7 @@ class Teller:
 def _file_record(transfer: Transfer, size: int, digest: str, error: BaseException | None) -> tuple[object, ...]:
     told = "" if error is None else one_line(error)
     path, way = str(transfer.local_path), transfer.direction.value
-    return (FileStaged, time.time_ns(), transfer.task_id, transfer.file.url, path, way, size, digest, told)
+    return (FileStaged, time.time_ns(), transfer.task_id, masked(transfer.file.url), path, way, size, digest, told)
 
 
 def _size(transfer: Transfer) -> int:
@@ -215,9 +215,7 @@ def stream_name(stream: StdStream | None) -> str:
 
 
 def _file_name(item: object) -> str:
-    if isinstance(item, File):
-        return item.url
-    if isinstance(item, (str, PathLike)):
-        return str(fspath(item))
-    file = getattr(item, "file_obj", None) if type(item).__name__ == "DataFuture" else None
-    return file.url if isinstance(file, File) else ""
+    file = getattr(item, "file_obj", None) if type(item).__name__ == "DataFuture" else item
+    if isinstance(file, File):
+        return masked(file.url)
+    return masked(str(fspath(item))) if isinstance(item, (str, PathLike)) else ""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from flow_core.apps.definition import AppDefinition, AppKind, CallOptions, StdStream
 from flow_core.errors import NoStagingError
-from flow_core.files import File
+from flow_core.files import File, masked
 from flow_core.interfaces.call import TaskStep
 from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.staging import Direction, Staging, Transfer
@@ -217,11 +217,12 @@ class _Planner:
     def _nothing_moves(self, file: File, direction: Direction) -> NoStagingError:
         known = ", ".join(type(method).__name__ for method in self.manager.methods(self.executor)) or "none"
         way = "bring in" if direction is Direction.IN else "bring out"
+        url = masked(file.url)
         return NoStagingError(
-            f"task {self.task_id} ({self.app.name}): nothing on executor {self.executor.label!r} can {way} {file.url} "
+            f"task {self.task_id} ({self.app.name}): nothing on executor {self.executor.label!r} can {way} {url} "
             f"(scheme {file.scheme!r}; its staging methods are: {known}). Add a method for it to storage_access, "
             "together with all the others that are wanted.",
-            file.url,
+            url,
         )
 
     def _stream(self, stream: StdStream | None, name: str, kwargs: dict[str, object]) -> tuple[str, str] | None:

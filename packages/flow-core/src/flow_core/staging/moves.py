@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from functools import partial
 
 from flow_core.errors import FlowError, StagingError
+from flow_core.files import masked
 from flow_core.interfaces.staging import Digests, Direction, Staging, Transfer
 
 Work = Sequence[tuple[Staging, Sequence[Transfer]]]
@@ -140,10 +141,13 @@ def _named(error: BaseException, method: Staging, transfers: Sequence[Transfer])
     if isinstance(error, FlowError):
         return error
     way = "bring in" if transfers[0].direction is Direction.IN else "bring out"
+    reason = str(error)
+    for transfer in transfers:
+        reason = reason.replace(transfer.file.url, masked(transfer.file.url))
     named = StagingError(
         f"task {transfers[0].task_id} on executor {transfers[0].executor}: {type(method).__name__} could not {way} "
-        f"{_urls(transfers)}: {type(error).__name__}: {error}",
-        transfers[0].file.url,
+        f"{_urls(transfers)}: {type(error).__name__}: {reason}",
+        masked(transfers[0].file.url),
     )
     named.__cause__ = error
     return named
@@ -157,7 +161,7 @@ def _make_folders(transfers: Sequence[Transfer]) -> None:
 
 
 def _urls(transfers: Sequence[Transfer]) -> str:
-    return ", ".join(transfer.file.url for transfer in transfers)
+    return ", ".join(masked(transfer.file.url) for transfer in transfers)
 
 
 def _ended(work: Work) -> StagingError:
