@@ -7,6 +7,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,6 +130,91 @@ def test_layers_in_which_all_wait_for_all_keep_their_order_and_their_failures(lo
         error = future.exception(10)
         assert isinstance(error, DependencyError)
         assert str(error.__cause__) == "the thirteenth"
+
+
+def test_calls_with_the_same_many_parents_share_what_they_wait_for_and_get(load: Load) -> None:
+    kernel = load()
+    gate = threading.Event()
+
+    @flow.python_app
+    def number(value: int, gate: threading.Event) -> int:
+        return value if gate.wait(30) else -1
+
+    @flow.python_app
+    def gather(*values: Any, last: int = 0) -> list[Any]:
+        return [*values, last]
+
+    parents = [number(value, gate) for value in range(20)]
+    calls = [gather(*parents) for _ in range(3)]
+    others = [gather(*parents, last=parents[0]), gather(*reversed(parents)), gather(*parents[1:])]
+    waiting = [task.args for task in list(kernel._core.live.values()) if task.future in calls]
+    assert len(waiting) == 3
+    assert waiting[0] is waiting[1] is waiting[2]
+    gate.set()
+    assert [call.result(10) for call in calls] == [[*range(20), 0]] * 3
+    assert [call.result(10) for call in others] == [[*range(20), 0], [*range(19, -1, -1), 0], [*range(1, 20), 0]]
+
+
+def test_arguments_beside_many_futures_are_never_compared(load: Load) -> None:
+    load()
+
+    class Jealous:
+        def __eq__(self, other: object) -> bool:
+            raise AssertionError("compared")
+
+        __hash__ = None  # type: ignore[assignment]  # what defines __eq__ alone has none
+
+    class Agreeing:
+        def __eq__(self, other: object) -> bool:
+            return True
+
+        __hash__ = None  # type: ignore[assignment]  # the same
+
+    @flow.python_app
+    def kinds(*values: Any) -> set[str]:
+        return {type(value).__name__ for value in values}
+
+    gate = threading.Event()
+    parents: list[Any] = [wait_for(gate) for _ in range(20)]
+    wanted = {"bool"}, {"bool", "Jealous"}, {"bool", "Agreeing"}
+    calls = [kinds(*parents), kinds(*parents[:-1], Jealous()), kinds(*parents[:-1], Agreeing())]
+    gate.set()
+    assert tuple(call.result(10) for call in calls) == wanted
+
+
+def test_files_are_found_among_results_that_many_calls_share(load: Load, tmp_path: Path) -> None:
+    load()
+    (tmp_path / "a").write_text("x")
+    gate = threading.Event()
+
+    @flow.python_app
+    def name(gate: threading.Event) -> flow.File:
+        gate.wait(30)
+        return flow.File(f"file://{tmp_path}/a")
+
+    @flow.python_app
+    def read(*files: flow.File) -> str:
+        return "".join(Path(file).read_text() for file in files)
+
+    parents = [name(gate) for _ in range(10)]
+    calls = [read(*parents) for _ in range(2)]
+    gate.set()
+    assert [call.result(10) for call in calls] == ["x" * 10] * 2
+
+
+def test_many_futures_in_inputs_are_resolved_into_a_list_of_each_calls_own(load: Load) -> None:
+    load()
+    gate = threading.Event()
+
+    @flow.python_app
+    def spoil(inputs: list[Any]) -> list[Any]:
+        inputs.append("mine")
+        return inputs
+
+    parents: list[Any] = [wait_for(gate) for _ in range(20)]
+    calls = [spoil(inputs=parents) for _ in range(3)]
+    gate.set()
+    assert [call.result(10) for call in calls] == [[True] * 20 + ["mine"]] * 3
 
 
 def test_what_many_calls_have_in_common_holds_no_results_when_it_is_done(load: Load) -> None:

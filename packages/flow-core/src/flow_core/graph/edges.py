@@ -49,7 +49,7 @@ class Edges:
     def open(self, junction: Junction) -> None:
         """Tell who waits at a junction that all its parents have ended."""
         junction.state = State.exec_done
-        junction.futures = None
+        junction.futures = junction.common = None
         if junction.children is not None:
             children, junction.children = junction.children, None
             self.spread(junction, children)

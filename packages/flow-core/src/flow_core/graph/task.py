@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
+from flow_core.graph.resolver import ATOMS
 from flow_core.graph.states import State
 from flow_core.interfaces.call import Call
 
@@ -195,6 +196,28 @@ class Rare:
         self.ended_ns = 0
 
 
+class Common(tuple["Future[Any]", ...]):
+    """Positional arguments that many calls have in common, all of them futures of tasks: resolved once for all.
+
+    It lives, and holds results, as long as one of these calls waits to be resolved.
+
+    Attributes:
+        plain: Once resolved, whether all results are of types that surely are no files.
+    """
+
+    plain = False
+    _results: tuple[object, ...] | None = None
+
+    def resolved(self) -> tuple[object, ...]:
+        """Return the results; all the tasks have ended well. Any thread."""
+        results = self._results
+        if results is None:
+            results = tuple([cast("AppFuture[Any]", future)._result for future in self])
+            self.plain = ATOMS.issuperset(map(type, results))
+            self._results = results
+        return results
+
+
 class Junction:
     """Stands for many parents that many tasks wait for together: m and n of them make m + n edges, not m times n.
 
@@ -203,6 +226,8 @@ class Junction:
     Attributes:
         futures: The futures of the parents as they stood in the arguments; None once the junction is open, so that it
             holds no results.
+        common: The positional arguments that its children share, if these are those futures and nothing else; None
+            once the junction is open.
         state: ``pending`` until all parents have ended, then ``exec_done``.
         waiting: How many parents have not ended.
         children: Who waits for it.
@@ -210,10 +235,11 @@ class Junction:
         error: None: what failed is in ``failures``.
     """
 
-    __slots__ = ("children", "error", "failures", "futures", "state", "waiting")
+    __slots__ = ("children", "common", "error", "failures", "futures", "state", "waiting")
 
     def __init__(self, futures: Sequence[Future[Any]]) -> None:
         self.futures: Sequence[Future[Any]] | None = futures
+        self.common: Common | None = None
         self.state = State.pending
         self.waiting = 0
         self.children: list[Task | Junction] | None = None

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flow_core.futures.app_future import AppFuture
 from flow_core.graph.resolver import ATOMS, DEEP, may_hold_files, one_level, refuse_hidden, shallow
+from flow_core.graph.task import Common
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from flow_core.graph.resolver import Resolver, Result
     from flow_core.graph.task import Task
@@ -41,7 +42,7 @@ def need_staging(args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
     return any(type(value) not in ATOMS and may_hold_files(value) for value in kwargs.values())
 
 
-def _all_futures(args: tuple[object, ...]) -> bool:
+def all_futures(args: Sequence[object]) -> bool:
     """Tell of many arguments whether all are futures of tasks."""
     if len(args) < _MANY:
         return False
@@ -52,12 +53,16 @@ def _all_futures(args: tuple[object, ...]) -> bool:
 
 
 class Arguments:
-    """Finds and replaces futures by the resolver of a run, or the default way."""
+    """Finds and replaces futures by the resolver of a run, or the default way.
+
+    Attributes:
+        quick: Whether an argument that is a future of a task is replaced by its result, as by Flow's own resolvers.
+    """
 
     def __init__(self, resolver: Resolver | None) -> None:
         """Take ``Config.dependency_resolver``."""
         self._resolver = resolver
-        self._quick = resolver is None or resolver is DEEP
+        self.quick = resolver is None or resolver is DEEP
 
     def futures(self, task: Task) -> list[Future[Any]]:
         """Return the futures in a call's arguments.
@@ -73,8 +78,8 @@ class Arguments:
             found.append(future)
             return future
 
-        quick = self._quick
-        if quick and _all_futures(task.args):
+        quick = self.quick
+        if quick and all_futures(task.args):
             found.extend(cast("tuple[AppFuture[Any], ...]", task.args))
         else:
             for index, value in enumerate(task.args):
@@ -87,14 +92,24 @@ class Arguments:
             if isinstance(inputs, list):
                 task.kwargs = {**task.kwargs, "inputs": list(inputs)}
             for name, value in task.kwargs.items():
-                if type(value) not in ATOMS:
+                if quick and name == "inputs" and type(value) is list and all_futures(value):
+                    found.extend(value)
+                elif type(value) not in ATOMS:
                     self._gather(task, name, value, collect)
         return found
 
-    def resolve(self, task: Task) -> None:
-        """Put results in the place of futures; all of them are done and ended well."""
-        quick = self._quick
-        if quick and _all_futures(task.args):
+    def resolve(self, task: Task) -> bool:
+        """Put results in the place of futures; all of them are done and ended well.
+
+        Returns:
+            Whether the arguments are known to hold no files; False where nobody has looked.
+        """
+        if type(task.args) is Common:
+            common = task.args
+            task.args = common.resolved()
+            return common.plain
+        quick = self.quick
+        if quick and all_futures(task.args):
             task.args = tuple([future._result for future in cast("tuple[AppFuture[Any], ...]", task.args)])
         else:
             task.args = tuple(
@@ -105,6 +120,7 @@ class Arguments:
             )
         if task.kwargs:
             task.kwargs = {name: self._resolved(task, name, value) for name, value in task.kwargs.items()}
+        return False
 
     def _gather(self, task: Task, where: int | str, value: object, collect: Callable[[Future[Any]], object]) -> None:
         self._way(task, where, value)(value, collect)
@@ -112,7 +128,11 @@ class Arguments:
             _refuse(task, where, value)
 
     def _resolved(self, task: Task, where: int | str, value: object) -> object:
-        return value if type(value) in ATOMS else self._way(task, where, value)(value, _result)
+        if type(value) in ATOMS:
+            return value
+        if self.quick and where == "inputs" and type(value) is list and all_futures(value):
+            return [future._result for future in value]
+        return self._way(task, where, value)(value, _result)
 
     def _way(self, task: Task, where: int | str, value: object) -> Callable[[object, Result], object]:
         if self._resolver is not None:
@@ -135,7 +155,8 @@ def _refuse(task: Task, where: int | str, value: object) -> None:
         return
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else ()
     for key, item in items:
-        refuse_hidden(f"{name}[{key!r}]", item)
+        if may_hold_files(item):  # a container
+            refuse_hidden(f"{name}[{key!r}]", item)
 
 
 def _name(task: Task, where: int | str) -> str:

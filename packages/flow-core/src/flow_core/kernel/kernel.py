@@ -20,14 +20,15 @@ from flow_core.executors.threads import ThreadPoolExecutor, in_worker
 from flow_core.files import File
 from flow_core.futures.app_future import AppFuture, TaskFiles
 from flow_core.futures.data_future import DataFuture
-from flow_core.futures.lean import FINISHED, in_callback
+from flow_core.futures.lean import in_callback
 from flow_core.graph.core import Core
-from flow_core.graph.failures import cancellation, halted_error
+from flow_core.graph.failures import halted_error
 from flow_core.graph.retry import Budgets
-from flow_core.graph.task import Junction, Task
+from flow_core.graph.task import Task
 from flow_core.interfaces.memoizer import AppIdentity
 from flow_core.kernel import assembly, shutdown
 from flow_core.kernel.arguments import Arguments, are_plain
+from flow_core.kernel.edges import Edges, tid_of
 from flow_core.kernel.launch import Launcher
 from flow_core.kernel.parts import Parts
 from flow_core.kernel.pending import Gate
@@ -42,11 +43,9 @@ from flow_core.staging.manager import StagingManager
 
 if TYPE_CHECKING:
     from flow_core.apps.definition import StdStream
-    from flow_core.graph.effects import Failure
     from flow_core.interfaces.sinks import RunInfo
 
 _BODIES = "flow-join"
-_JUNCTION = 8  # from so many parents on, calls that have them all in common share their edges
 _BODY_THREADS = 500  # started only while all others are busy: bodies may wait for tasks
 _epochs = itertools.count(1)
 
@@ -81,7 +80,6 @@ class DataFlowKernel:
         self.run_dir: Path = make_run_dir(config.run_dir)
         self._logger = RunLogger("flow.kernel", self.run_id)
         self._tids = itertools.count()
-        self._junction: Junction | None = None
         info = assembly.run_info(config, self.run_id, next(_epochs), self.run_dir)
         self._core = _make_core(config, info.epoch)
         self._reactor = Reactor(self._core, self._logger)
@@ -112,11 +110,12 @@ class DataFlowKernel:
         )
         self._core.verbose = self._teller.tries or self._teller.states
         bodies = parts.bodies = ThreadPoolExecutor(label=_BODIES, max_threads=_BODY_THREADS)
-        self._arguments = Arguments(config.dependency_resolver)
+        arguments = Arguments(config.dependency_resolver)
+        self._edges = Edges(self, self._reactor, arguments)
         self._launcher = Launcher(
             self._reactor,
-            self,
-            self._arguments,
+            self._edges,
+            arguments,
             self.staging,
             self.memoizer,
             self.executors,
@@ -223,13 +222,12 @@ class DataFlowKernel:
         if above is not None:
             task.more().parent = self._core.live.get(above)
         self._give_files(task)
-        futures = self._arguments.futures(task)
+        futures, (parents, foreign, failures) = self._edges.of(task)
         if self._teller.tasks:
             self._tell_submitted(task, futures)
-        parents, foreign, failures = self._sources(futures)
         self._reactor.post(self._core.submitted, (task, parents, len(foreign), failures))
         if foreign:
-            self.watch(task, foreign)
+            self._edges.watch(task, foreign)
 
     def _give_files(self, task: Task) -> None:
         """Give the future what it tells of outputs and standard streams."""
@@ -245,56 +243,7 @@ class DataFlowKernel:
 
     def _tell_submitted(self, task: Task, futures: Sequence[Future[Any]]) -> None:
         executors = [executor.label for executor in self._launcher.allowed(task)]
-        self._teller.submitted(task, self.named(futures), executors, current_join.get())
-
-    # -- edges
-
-    def _sources(
-        self, futures: list[Future[Any]]
-    ) -> tuple[Sequence[Task | Junction], Sequence[Future[Any]], Sequence[Failure]]:
-        """Return what ``split`` does, with one junction in the place of many parents that calls may have in common."""
-        last = self._junction
-        if last is not None and last.futures == futures:
-            return (last,), (), ()
-        parents, foreign, failures = self.split(futures)
-        if len(parents) < _JUNCTION or foreign or failures:
-            return parents, foreign, failures
-        self._junction = junction = Junction(futures)
-        self._reactor.post(self._core.meeting, (junction, parents))
-        return (junction,), (), ()
-
-    def split(self, futures: Sequence[Future[Any]]) -> tuple[list[Task], list[Future[Any]], list[Failure]]:
-        """Return unfinished tasks of this kernel, other unfinished futures, and how finished ones failed."""
-        parents: list[Task] = []
-        foreign: list[Future[Any]] = []
-        failures: list[Failure] = []
-        for future in futures:
-            if type(future) is AppFuture:
-                if future._state is FINISHED and future._exception is None:  # most, where everything waits for all
-                    continue
-                task: object = future._handle
-            else:
-                task = _task_of(future)
-            if type(task) is Task and task.home is self:
-                parents.append(task)
-            elif not future.done():
-                foreign.append(future)
-            else:
-                failure = _failure_of(future)
-                if failure is not None:
-                    failures.append(failure)
-        return parents, foreign, failures
-
-    def named(self, futures: Sequence[Future[Any]]) -> list[int]:
-        """Return the ids of the tasks whose futures some are, each once."""
-        return list({tid: None for tid in map(_tid_of, futures) if tid is not None})
-
-    def watch(self, task: Task, foreign: Sequence[Future[Any]]) -> None:
-        """Tell the graph when foreign futures are done."""
-        for future in foreign:
-            future.add_done_callback(
-                lambda done: self._reactor.post(self._core.foreign_done, (task, _failure_of(done)))
-            )
+        self._teller.submitted(task, self._edges.named(futures), executors, current_join.get())
 
     # -- what futures ask
 
@@ -402,6 +351,7 @@ class DataFlowKernel:
     # -- what the reactor asks
 
     def _on_ended(self, tasks: Sequence[Task]) -> None:
+        self._edges.forget()
         if self._gate is not None:
             self._gate.ended()
         teller = self._teller
@@ -423,33 +373,10 @@ def _make_core(config: Config, epoch: int) -> Core:
 _ALL_TAKEN = frozenset(("inputs", "outputs", "stdout", "stderr"))
 
 
-def _task_of(future: Future[Any]) -> Task | None:
-    """Return the unfinished task that settles a future, if there is one."""
-    if isinstance(future, DataFuture) and isinstance(future._parent, AppFuture):
-        future = future._parent
-    if isinstance(future, AppFuture) and not future.done() and isinstance(future._handle, Task):
-        return future._handle
-    return None
-
-
-def _failure_of(future: Future[Any]) -> Failure | None:
-    """Return how a future that is done failed."""
-    tid = _tid_of(future)
-    who = f"task {tid}" if tid is not None else "a future given as an argument"
-    if future.cancelled():
-        return who, cancellation(who)
-    error = future.exception()
-    return None if error is None else (who, error)
-
-
-def _tid_of(future: Future[Any]) -> int | None:
-    return future.tid if isinstance(future, (AppFuture, DataFuture)) else None
-
-
 def _id_of(task: int | Future[Any]) -> int:
     if isinstance(task, int):
         return task
-    tid = _tid_of(task)
+    tid = tid_of(task)
     if tid is None:
         raise TypeError(f"checkpoint() takes ids or futures of tasks, not {task!r}")
     return tid

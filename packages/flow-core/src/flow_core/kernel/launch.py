@@ -7,12 +7,12 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from flow_core.apps.definition import AppKind
 from flow_core.errors import ConfigurationError, ExecutorError
 from flow_core.graph.core import Core
-from flow_core.graph.effects import Effect, Effects, Failure
+from flow_core.graph.effects import Effect, Effects
 from flow_core.graph.states import State
 from flow_core.interfaces.memoizer import MemoEntry
 from flow_core.kernel.arguments import Arguments, need_staging
@@ -23,25 +23,10 @@ if TYPE_CHECKING:
     from flow_core.graph.task import Task
     from flow_core.interfaces.executor import Executor
     from flow_core.interfaces.memoizer import Memoizer
+    from flow_core.kernel.edges import Edges
     from flow_core.kernel.reactor import Reactor
     from flow_core.kernel.telling import Teller
     from flow_core.staging.manager import StagingManager
-
-
-class Edges(Protocol):
-    """Sorts futures into tasks of this kernel, foreign ones and failures, and watches the foreign ones."""
-
-    def split(self, futures: Sequence[Future[Any]]) -> tuple[list[Task], list[Future[Any]], list[Failure]]:
-        """Return unfinished tasks of this kernel, other unfinished futures, and how finished ones failed."""
-        ...
-
-    def named(self, futures: Sequence[Future[Any]]) -> list[int]:
-        """Return the ids of the tasks whose futures some are, each once."""
-        ...
-
-    def watch(self, task: Task, foreign: Sequence[Future[Any]]) -> None:
-        """Tell the graph when foreign futures are done."""
-        ...
 
 
 class Launcher:
@@ -144,13 +129,12 @@ class Launcher:
         return task.app.cache and self._memoizer is not None
 
     def _prepare(self, task: Task, _given: object) -> None:
-        if task.args or task.kwargs:
-            self._arguments.resolve(task)
+        plain = bool(task.args or task.kwargs) and self._arguments.resolve(task)
         if self.caches(task) and self._memoizer is not None:
             task.more().memo_key = self._memoizer.key(task.app.identity, task)
             self._reactor.post(self._core.keyed, task)
         else:
-            self._place(task, None)
+            self._place(task, plain)
 
     def _look_up(self, task: Task, _given: object) -> None:
         memoizer, key = self._memoizer, task.more().memo_key
@@ -178,12 +162,12 @@ class Launcher:
 
     # -- a try
 
-    def _place(self, task: Task, _given: object) -> None:
+    def _place(self, task: Task, plain: object) -> None:
         if task.state >= State.exec_done:
             return
         try:
             self.choose(task)
-            waits = self._plan(task)
+            waits = self._plan(task, bool(plain))
         except Exception as error:
             self._reactor.post(self._core.unplaced, (task, error))
             return
@@ -223,14 +207,14 @@ class Launcher:
                 return executor
         raise ConfigurationError(f"executor_chooser returned {label!r}, which is none of those it was given")
 
-    def _plan(self, task: Task) -> bool:
-        """Plan the staging of a try; tell whether it must be waited for."""
+    def _plan(self, task: Task, plain: bool) -> bool:
+        """Plan the staging of a try, of plain arguments or not; tell whether it must be waited for."""
         rare = task.rare
         if rare is not None and rare.original is not None:
             task.args, task.kwargs = rare.original
         options, kind = task.options, task.app.kind
         moves = options.outputs or options.stdout is not None or options.stderr is not None
-        if kind is AppKind.PYTHON and not moves and not need_staging(task.args, task.kwargs):
+        if kind is AppKind.PYTHON and not moves and (plain or not need_staging(task.args, task.kwargs)):
             return False
         assert task.executor is not None
         plan = self._staging.plan(task.tid, task.executor, task.app, task.args, task.kwargs, options)

@@ -1,0 +1,133 @@
+"""From the futures in the arguments of a call to the edges of the graph."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from operator import is_
+from typing import TYPE_CHECKING, Any, cast
+
+from flow_core.futures.app_future import AppFuture
+from flow_core.futures.data_future import DataFuture
+from flow_core.futures.lean import FINISHED
+from flow_core.graph.failures import cancellation
+from flow_core.graph.task import Common, Junction, Task
+from flow_core.kernel.arguments import all_futures
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flow_core.graph.effects import Failure
+    from flow_core.graph.task import Home
+    from flow_core.kernel.arguments import Arguments
+    from flow_core.kernel.reactor import Reactor
+
+    Sources = tuple[Sequence[Task | Junction], Sequence[Future[Any]], Sequence[Failure]]
+
+_MANY = 8  # from so many parents on, calls that have them all in common share their edges
+
+
+class Edges:
+    """Sorts futures into unfinished tasks of one kernel, other unfinished futures, and failures. Any thread."""
+
+    def __init__(self, home: Home, reactor: Reactor, arguments: Arguments) -> None:
+        self._home = home
+        self._reactor = reactor
+        self._arguments = arguments
+        self._junction: Junction | None = None
+
+    def of(self, task: Task) -> tuple[Sequence[Future[Any]], Sources]:
+        """Return the futures in a call's arguments, and where their results come from.
+
+        One junction stands in the place of many parents that calls may have in common.
+
+        Raises:
+            HiddenFutureError: one is hidden where it would not be waited for.
+        """
+        last = self._junction
+        common = None if last is None else last.common
+        if common is not None and last is not None and not task.kwargs and _same(common, task.args):
+            task.args = common
+            return common, ((last,), (), ())
+        futures = self._arguments.futures(task)
+        if last is not None and last.futures == futures:
+            return futures, ((last,), (), ())
+        return futures, self._met(task, futures)
+
+    def _met(self, task: Task, futures: list[Future[Any]]) -> Sources:
+        parents, foreign, failures = self.split(futures)
+        if len(parents) < _MANY or foreign or failures:
+            return parents, foreign, failures
+        junction = Junction(futures)
+        if self._arguments.quick and not task.kwargs and all_futures(task.args):
+            task.args = junction.common = Common(cast("tuple[AppFuture[Any], ...]", task.args))
+        self._junction = junction
+        self._reactor.post(self._reactor.core.meeting, (junction, parents))
+        return (junction,), (), ()
+
+    def forget(self) -> None:
+        """Let go of a junction that is open: what its children still need they hold themselves."""
+        junction = self._junction
+        if junction is not None and junction.futures is None:
+            self._junction = None
+
+    def split(self, futures: Sequence[Future[Any]]) -> tuple[list[Task], list[Future[Any]], list[Failure]]:
+        """Return unfinished tasks of this kernel, other unfinished futures, and how finished ones failed."""
+        parents: list[Task] = []
+        foreign: list[Future[Any]] = []
+        failures: list[Failure] = []
+        for future in futures:
+            if type(future) is AppFuture:
+                if future._state is FINISHED and future._exception is None:  # most, where everything waits for all
+                    continue
+                task: object = future._handle
+            else:
+                task = _task_of(future)
+            if type(task) is Task and task.home is self._home:
+                parents.append(task)
+            elif not future.done():
+                foreign.append(future)
+            else:
+                failure = _failure_of(future)
+                if failure is not None:
+                    failures.append(failure)
+        return parents, foreign, failures
+
+    def named(self, futures: Sequence[Future[Any]]) -> list[int]:
+        """Return the ids of the tasks whose futures some are, each once."""
+        return list({tid: None for tid in map(tid_of, futures) if tid is not None})
+
+    def watch(self, task: Task, foreign: Sequence[Future[Any]]) -> None:
+        """Tell the graph when foreign futures are done."""
+        for future in foreign:
+            future.add_done_callback(
+                lambda done: self._reactor.post(self._reactor.core.foreign_done, (task, _failure_of(done)))
+            )
+
+
+def _same(common: Common, args: tuple[object, ...]) -> bool:
+    """Tell whether arguments are the very same futures; what else they may be is never asked for its equality."""
+    return len(common) == len(args) and all(map(is_, common, args))
+
+
+def _task_of(future: Future[Any]) -> Task | None:
+    """Return the unfinished task that settles a future, if there is one."""
+    if isinstance(future, DataFuture) and isinstance(future._parent, AppFuture):
+        future = future._parent
+    if isinstance(future, AppFuture) and not future.done() and isinstance(future._handle, Task):
+        return future._handle
+    return None
+
+
+def _failure_of(future: Future[Any]) -> Failure | None:
+    """Return how a future that is done failed."""
+    tid = tid_of(future)
+    who = f"task {tid}" if tid is not None else "a future given as an argument"
+    if future.cancelled():
+        return who, cancellation(who)
+    error = future.exception()
+    return None if error is None else (who, error)
+
+
+def tid_of(future: Future[Any]) -> int | None:
+    """Return the id of the task that a future belongs to, None for futures that are none of ours."""
+    return future.tid if isinstance(future, (AppFuture, DataFuture)) else None
