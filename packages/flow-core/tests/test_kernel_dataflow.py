@@ -75,6 +75,23 @@ def test_inputs_are_resolved_one_level_deep_and_copied(load: Load) -> None:
     assert future.result(10) == 8
 
 
+def test_a_circle_through_a_list_of_the_users_own_is_a_named_error(load: Load) -> None:
+    load(dependency_resolver=DEEP)
+    gate = threading.Event()
+
+    @flow.python_app
+    def length(xs: list[Any]) -> int:
+        return len(xs)
+
+    values: list[Any] = [wait_for(gate)]
+    future = length(values)
+    values.append(future)
+    gate.set()
+    error = future.exception(10)
+    assert isinstance(error, HiddenFutureError)
+    assert "changed after the call" in str(error)
+
+
 def test_a_hidden_future_is_refused_by_its_path(load: Load) -> None:
     load()
     with pytest.raises(HiddenFutureError, match=r"argument 'x\[0\]\[1\]'"):

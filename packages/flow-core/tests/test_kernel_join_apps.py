@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import flow_core as flow
-from flow_core.errors import JoinError, NotFutureError
+from flow_core.errors import DependencyError, JoinError, NotFutureError
 from flow_core.kernel.kernel import DataFlowKernel
 
 Load = Callable[..., DataFlowKernel]
@@ -74,6 +75,32 @@ def test_a_join_app_fails_with_every_cause(load: Load) -> None:
     assert isinstance(error, JoinError)
     assert {type(e) for e in error.dependent_exceptions} == {ZeroDivisionError, TypeError}
     assert isinstance(error.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("through", [0, 1, 20])
+def test_a_join_app_that_would_wait_for_itself_fails_and_says_so(load: Load, through: int) -> None:
+    load()
+    made: list[Any] = []
+    ready = threading.Event()
+
+    @flow.join_app
+    def circle() -> Any:
+        assert ready.wait(30)
+        return [add(1), made[-1]]
+
+    @flow.python_app
+    def first(*values: int) -> int:
+        return values[0]
+
+    made.append(circle())
+    for _ in range(through):
+        made.append(first(*([made[-1]] * 10)))
+    ready.set()
+    error = made[0].exception(10)
+    assert isinstance(error, JoinError)
+    assert "could ever end" in str(error)
+    assert "task 0 (circle)" in str(error)
+    assert all(isinstance(future.exception(10), DependencyError) for future in made[1:])
 
 
 def test_a_join_app_that_returns_no_future_says_so(load: Load) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from flow_core.errors import TaskLost
 from flow_core.graph.edges import Edges
 from flow_core.graph.effects import Effect, Effects, Failure
-from flow_core.graph.failures import cancellation, dependency_error, halted_error, join_error
+from flow_core.graph.failures import cancellation, circle_error, dependency_error, halted_error, join_error
 from flow_core.graph.retry import Budgets, Spent
 from flow_core.graph.single_flight import Flights, digest_of, is_part_of
 from flow_core.graph.states import State, check_transition
@@ -201,6 +201,10 @@ class Core:
         """The futures returned by a join body are known: unfinished tasks, a count of foreign ones, failures."""
         task, parents, foreign, failures = given
         if task.state.final:
+            return
+        circle = self._edges.circle(task, parents)
+        if circle is not None:
+            self._end(task, State.failed, error=circle_error(task, circle))
             return
         self._move(task, State.joining)
         task.waiting = foreign

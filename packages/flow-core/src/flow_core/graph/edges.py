@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from flow_core.graph.task import Task
 
 
+_SEARCHED = 1000  # so many descendants are looked at for a circle: most tasks that are joined have none
+
+
 class Edges:
     """Counts what each task waits for, and hands failures down. Pure; guarded by the graph's caller."""
 
@@ -45,6 +48,26 @@ class Edges:
         task.waiting -= 1
         if not task.waiting:
             self._unblocked(task)
+
+    def circle(self, task: Task, parents: Sequence[Task]) -> Task | None:
+        """Return one of the parents that a task is about to wait for which itself waits for that task.
+
+        Returns:
+            The parent; None where there is no circle, or only one of more than 1,000 tasks.
+        """
+        wanted = {id(parent): parent for parent in parents}
+        if id(task) in wanted:
+            return task
+        todo: deque[Task | Junction] = deque((task,))
+        seen = {id(task)}
+        while todo and len(seen) <= _SEARCHED:
+            for child in todo.popleft().children or ():
+                if id(child) in wanted:
+                    return wanted[id(child)]
+                if id(child) not in seen:
+                    seen.add(id(child))
+                    todo.append(child)
+        return None
 
     def open(self, junction: Junction) -> None:
         """Tell who waits at a junction that all its parents have ended."""

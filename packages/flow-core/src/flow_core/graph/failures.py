@@ -61,6 +61,12 @@ def join_error(task: Task, failures: Sequence[tuple[str, BaseException]]) -> Joi
     return error
 
 
+def circle_error(task: Task, parent: Task) -> JoinError:
+    """Return the error of a join app that would wait for itself."""
+    what = "its own future" if parent is task else f"the future of {parent}, which waits for {task} itself"
+    return JoinError(f"{task} returned {what}: neither could ever end")
+
+
 def _roots(failures: Sequence[tuple[str, BaseException]]) -> list[BaseException]:
     roots: dict[int, BaseException] = {}
     for _who, error in failures:

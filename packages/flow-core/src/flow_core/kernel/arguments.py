@@ -6,6 +6,7 @@ import inspect
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, cast
 
+from flow_core.errors import HiddenFutureError
 from flow_core.futures.app_future import AppFuture
 from flow_core.graph.resolver import ATOMS, DEEP, may_hold_files, one_level, refuse_hidden, shallow
 from flow_core.graph.task import Common
@@ -143,6 +144,11 @@ class Arguments:
 
 
 def _result(future: Future[Any]) -> object:
+    if not future.done():
+        raise HiddenFutureError(
+            f"an argument was changed after the call: it holds {future!r} now, which was not waited for. Give each "
+            "call a list of its own."
+        )
     return future.result(timeout=0)
 
 
