@@ -9,6 +9,7 @@ import platform
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -92,19 +93,36 @@ def test_without_an_address_nothing_is_sent_and_one_line_says_so(
     assert len(caplog.records) == 1
 
 
-def test_a_resolver_that_hangs_delays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("asked", [(socket, "getaddrinfo"), (getpass, "getuser")])
+def test_a_resolver_that_hangs_delays_nothing(asked: tuple[object, str], monkeypatch: pytest.MonkeyPatch) -> None:
     released = threading.Event()
 
     def hang(*_args: object, **_kwargs: object) -> list[object]:
         released.wait(30)
         return []
 
-    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    monkeypatch.setattr(*asked, hang)
     tracker = UsageTracker(True, "nowhere.invalid:1", environ={})
     tracker.start(executors=1)
     tracker.end(executors=1, tasks=0, failures=0)
     assert not released.is_set()
     released.set()
+
+
+@pytest.mark.parametrize("what", ["thread", "directory"])
+def test_what_the_process_lacks_is_no_error(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    if what == "thread":
+        monkeypatch.setattr(threading.Thread, "start", fail)
+    else:
+        (tmp_path / "gone").mkdir()
+        monkeypatch.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+    tracker = UsageTracker(True, "127.0.0.1:9", script="run.py", environ={})
+    tracker.start(executors=1)
+    tracker.end(executors=1, tasks=0, failures=0)
 
 
 def test_no_network_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:

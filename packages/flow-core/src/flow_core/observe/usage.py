@@ -60,35 +60,42 @@ class UsageTracker:
         self._thread: threading.Thread | None = None
         self._ended = False
         self._lock = threading.Lock()
-        self._last: bytes | None = None
+        self._last: dict[str, object] | None = None
+        self._who: dict[str, object] = {}
 
     def start(self, executors: int) -> None:
-        """Send the start of the run; the address is resolved by a thread of its own."""
+        """Send the start of the run; what may ask the network (address, user) is resolved by a thread of its own."""
         if not self.active or self._thread is not None:
             return
-        message = {**self._about(), "event": "start", "time_ns": time.time_ns(), "executors": executors}
-        self._thread = threading.Thread(target=self._open, args=(_encode(message),), name="flow-usage", daemon=True)
-        self._thread.start()
+        message = {"event": "start", "time_ns": time.time_ns(), "executors": executors}
+        script = _absolute(self._script)
+        thread = threading.Thread(target=self._open, args=(message, script), name="flow-usage", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the process may have no more threads
+            self._logger.debug("Usage is not sent: %s", error)
+            return
+        self._thread = thread
 
     def end(self, executors: int, tasks: int, failures: int, exit_code: int = 0) -> None:
         """Send the end of the run, once the address is resolved; not if the process ends before. Idempotent."""
         if not self.active or self._ended or self._thread is None:
             return
         self._ended = True
-        message = {**self._about(), "event": "end", "time_ns": time.time_ns(), "executors": executors}
+        message: dict[str, object] = {"event": "end", "time_ns": time.time_ns(), "executors": executors}
         message |= {"tasks": tasks, "failures": failures, "exit_code": exit_code}
         self._thread.join(_WAIT_S)
         with self._lock:
             if self._socket is not None:
-                self._finish(self._socket, _encode(message))
+                self._finish(self._socket, message)
             else:
-                self._last = _encode(message)
+                self._last = message
 
-    def _about(self) -> dict[str, object]:
+    def _about(self, script: str) -> dict[str, object]:
         return {
             "user": _anonymous(_user()),
             "host": _anonymous(platform.node()),
-            "script": _anonymous(os.path.abspath(self._script)),
+            "script": _anonymous(script),
             "flow": self._version,
             "python": platform.python_version(),
             "os": platform.system(),
@@ -103,9 +110,10 @@ class UsageTracker:
         self._logger.info("Usage tracking is on, but %s: nothing is sent", told)
         return None
 
-    def _open(self, message: bytes) -> None:
+    def _open(self, message: dict[str, object], script: str) -> None:
         assert self._address is not None
         try:
+            self._who = self._about(script)
             family, kind, protocol, _, place = socket.getaddrinfo(*self._address, type=socket.SOCK_DGRAM)[0]
             link = socket.socket(family, kind, protocol)
             link.setblocking(False)
@@ -119,13 +127,13 @@ class UsageTracker:
             if self._last is not None:
                 self._finish(link, self._last)
 
-    def _finish(self, link: socket.socket, message: bytes) -> None:
+    def _finish(self, link: socket.socket, message: dict[str, object]) -> None:
         self._send(link, message)
         link.close()
 
-    def _send(self, link: socket.socket, message: bytes) -> None:
+    def _send(self, link: socket.socket, message: dict[str, object]) -> None:
         try:
-            link.send(message)
+            link.send(_encode({**self._who, **message}))
         except OSError as error:
             self._logger.debug("Usage is not sent: %s", error)
 
@@ -137,6 +145,13 @@ def _encode(message: dict[str, object]) -> bytes:
 def _anonymous(text: str) -> str:
     """Return a digest that is the same every time and names nobody."""
     return blake2b(text.encode("utf-8", "surrogateescape"), digest_size=10, person=b"flow-usage").hexdigest()
+
+
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(path)
+    except OSError:  # the current directory was removed
+        return path
 
 
 def _user() -> str:
