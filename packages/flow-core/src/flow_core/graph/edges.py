@@ -62,6 +62,8 @@ class Edges:
         seen = {id(task)}
         while todo and len(seen) <= _SEARCHED:
             for child in todo.popleft().children or ():
+                if child.state >= State.exec_done:  # cancelled, say: it waits no longer
+                    continue
                 if id(child) in wanted:
                     return wanted[id(child)]
                 if id(child) not in seen:
