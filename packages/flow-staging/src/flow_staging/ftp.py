@@ -12,6 +12,7 @@ from flow_core.interfaces.staging import Transfer
 from flow_staging.ftp_session import Address, connect, remote_of, translated
 from flow_staging.ftp_upload import FtpUpload
 from flow_staging.transfer.cache import DEFAULT_CACHE, CachePolicy
+from flow_staging.transfer.expression import call_of
 from flow_staging.transfer.failures import Dropped
 from flow_staging.transfer.method import InTaskStaging, Sent, SeparateTaskStaging
 from flow_staging.transfer.resume import Opened, fetch
@@ -133,6 +134,10 @@ class FTPSeparateTaskStaging(SeparateTaskStaging):
         self, *, retry: RetryPolicy = DEFAULT_RETRY, cache: CachePolicy | None = DEFAULT_CACHE, threads: int = 4
     ) -> None:
         super().__init__(FtpMover(retry, cache), threads=threads, name="ftp")
+        self._call = call_of(self, retry=retry, cache=cache, threads=threads)
+
+    def __repr__(self) -> str:
+        return self._call
 
 
 class FTPInTaskStaging(InTaskStaging):
@@ -143,3 +148,7 @@ class FTPInTaskStaging(InTaskStaging):
 
     def __init__(self, *, retry: RetryPolicy = DEFAULT_RETRY, cache: CachePolicy | None = DEFAULT_CACHE) -> None:
         super().__init__(FtpMover(retry, cache))
+        self._call = call_of(self, retry=retry, cache=cache)
+
+    def __repr__(self) -> str:
+        return self._call

@@ -15,6 +15,7 @@ from flow_core.errors import ConfigurationError
 from flow_core.files import File
 from flow_core.interfaces.staging import Transfer
 from flow_staging.transfer.cache import DEFAULT_CACHE, CachePolicy
+from flow_staging.transfer.expression import call_of, without_values
 from flow_staging.transfer.failures import Dropped, Refused
 from flow_staging.transfer.method import InTaskStaging, Sent, SeparateTaskStaging
 from flow_staging.transfer.resume import Opened, fetch
@@ -280,6 +281,11 @@ class HTTPSeparateTaskStaging(SeparateTaskStaging):
         threads: int = 8,
     ) -> None:
         super().__init__(make_mover(ca_bundle, headers, retry, cache), threads=threads, name="http")
+        shown = without_values(headers)
+        self._call = call_of(self, ca_bundle=ca_bundle, headers=shown, retry=retry, cache=cache, threads=threads)
+
+    def __repr__(self) -> str:
+        return self._call
 
 
 class HTTPInTaskStaging(InTaskStaging):
@@ -298,3 +304,7 @@ class HTTPInTaskStaging(InTaskStaging):
         cache: CachePolicy | None = DEFAULT_CACHE,
     ) -> None:
         super().__init__(make_mover(ca_bundle, headers, retry, cache))
+        self._call = call_of(self, ca_bundle=ca_bundle, headers=without_values(headers), retry=retry, cache=cache)
+
+    def __repr__(self) -> str:
+        return self._call

@@ -17,6 +17,7 @@ from flow_core.errors import ConfigurationError
 from flow_core.files import File
 from flow_core.interfaces.call import TaskStep
 from flow_core.interfaces.staging import Transfer
+from flow_staging.transfer.expression import call_of
 from flow_staging.transfer.failures import Dropped, Refused, local_failure
 from flow_staging.transfer.method import InTaskStaging, Sent
 from flow_staging.transfer.publish import Partial
@@ -213,7 +214,7 @@ class RSyncStaging(InTaskStaging):
             raise ConfigurationError(f"RSyncStaging(ssh={ssh!r}): {error}") from error
         if not words:
             raise ConfigurationError("RSyncStaging(ssh=''): give a command")
-        self._hostname = hostname
+        self._call = call_of(self, hostname=hostname, ssh=ssh, retry=retry)
         super().__init__(RsyncMover(hostname.rstrip(":"), ssh, retry))
 
     def local_path(self, file: File, working_dir: str | None) -> Path:
@@ -227,4 +228,4 @@ class RSyncStaging(InTaskStaging):
         return super().step([replace(each, file=File(os.path.abspath(each.file.path))) for each in transfers])
 
     def __repr__(self) -> str:
-        return f"RSyncStaging({self._hostname!r})"
+        return self._call

@@ -19,6 +19,7 @@ from flow_core.files import File
 from flow_core.interfaces.call import TaskStep
 from flow_core.interfaces.staging import Digests, Staging, Transfer
 from flow_staging.transfer.cache import DEFAULT_CACHE, CachePolicy
+from flow_staging.transfer.expression import call_of
 from flow_staging.transfer.failures import Dropped, Refused, WrongContent, local_failure
 from flow_staging.transfer.method import InTaskStaging, Sent, SeparateTaskStaging
 from flow_staging.transfer.resume import Opened, fetch
@@ -390,7 +391,17 @@ class S3Staging(Staging):
         if part_bytes < _SMALLEST_PART:
             raise ConfigurationError(f"S3Staging(part_bytes={part_bytes!r}): S3 takes no parts below 5 MiB")
         mover = S3Mover(endpoint_url, region, profile, part_bytes, retry, cache)
-        self._in_task = in_task
+        self._call = call_of(
+            self,
+            endpoint_url=endpoint_url,
+            region=region,
+            profile=profile,
+            in_task=in_task,
+            part_bytes=part_bytes,
+            retry=retry,
+            cache=cache,
+            threads=threads,
+        )
         self._method = InTaskStaging(mover) if in_task else SeparateTaskStaging(mover, threads=threads, name="s3")
 
     def can_stage_in(self, file: File) -> bool:
@@ -414,4 +425,4 @@ class S3Staging(Staging):
         self._method.close()
 
     def __repr__(self) -> str:
-        return f"S3Staging(in_task={self._in_task})"
+        return self._call

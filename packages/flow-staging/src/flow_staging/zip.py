@@ -22,6 +22,7 @@ from urllib.parse import unquote
 from flow_core.errors import ConfigurationError
 from flow_core.files import File
 from flow_core.interfaces.staging import Digests, Direction, Staging, Transfer
+from flow_staging.transfer.expression import call_of
 from flow_staging.transfer.failures import Refused, Stopped, local_failure, staging_error
 from flow_staging.transfer.pool import Job, TransferPool
 from flow_staging.transfer.publish import Partial
@@ -95,6 +96,7 @@ class ZipFileStaging(Staging):
         self._compression = compression
         self._timeout_s = timeout_s
         self._pool = TransferPool(threads, "zip")
+        self._call = call_of(self, compression=compression, timeout_s=timeout_s, threads=threads)
 
     def can_stage_in(self, file: File) -> bool:
         """Tell by the scheme."""
@@ -130,7 +132,7 @@ class ZipFileStaging(Staging):
             _add(work, self._compression, control)
 
     def __repr__(self) -> str:
-        return "ZipFileStaging()"
+        return self._call
 
 
 # -- members in

@@ -19,6 +19,7 @@ from flow_core.interfaces.staging import Direction, Staging, Transfer
 from flow_staging.globus.batch import Batch, Item, TransferApi, temporary_name
 from flow_staging.globus.login import Login, TokenStore, sdk_module
 from flow_staging.globus.poller import Poller
+from flow_staging.transfer.expression import call_of
 from flow_staging.transfer.failures import Refused, staging_error
 
 
@@ -63,6 +64,18 @@ class GlobusStaging(Staging):
             raise ConfigurationError(f"GlobusStaging(timeout_s={timeout_s!r}, poll_s={poll_s!r}): give times above 0")
         self._timeout_s = timeout_s
         self._rename = rename
+        self._call = call_of(
+            self,
+            endpoint_uuid=self._endpoint,
+            endpoint_path=self._endpoint_path,
+            local_path=self._local_path,
+            client_id=client_id,
+            token_file=token_file,
+            timeout_s=timeout_s,
+            poll_s=poll_s,
+            rename=rename,
+            client=client,
+        )
         self._login = Login(client_id, TokenStore(Path(token_file)) if token_file else None)
         self._poller = Poller(self._connect if client is None else client, *poll_s)
 
@@ -103,10 +116,7 @@ class GlobusStaging(Staging):
         self._poller.close()
 
     def __repr__(self) -> str:
-        return (
-            f"GlobusStaging(endpoint_uuid={self._endpoint!r}, endpoint_path={self._endpoint_path!r}, "
-            f"local_path={self._local_path!r})"
-        )
+        return self._call
 
     def _item(self, transfer: Transfer) -> tuple[str, str, Item]:
         """Return source endpoint, destination endpoint and the file between them; raises Refused."""
