@@ -205,6 +205,15 @@ def test_a_functions_own_parameter_of_a_special_name_is_its_own(kernel: Recordin
     assert kernel.last.options is NO_OPTIONS
 
 
+def test_all_other_parameters_may_have_any_name_too(kernel: RecordingKernel) -> None:
+    @python_app
+    def function(self: int, args: int, kwargs: int, func: int, key: int) -> None: ...
+
+    given = {"self": 1, "args": 2, "kwargs": 3, "func": 4, "key": 5}
+    function(**given)
+    assert kernel.last.kwargs == given
+
+
 def test_options_set_what_is_flows_even_then(kernel: RecordingKernel) -> None:
     @python_app
     def function(walltime: str) -> None: ...

@@ -95,10 +95,10 @@ class AppBase(Generic[P, R]):
         return self._definition
 
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> AppFuture[R]: ...
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> AppFuture[R]: ...
     @overload
-    def __call__(self, *args: Any, **kwargs: Any) -> AppFuture[R]: ...
-    def __call__(self, *args: Any, **kwargs: Any) -> AppFuture[R]:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> AppFuture[R]: ...
+    def __call__(self, /, *args: Any, **kwargs: Any) -> AppFuture[R]:
         """Make a task of one call; any argument may be a future.
 
         Besides the function's own parameters it takes ``inputs``, ``outputs``, ``stdout``, ``stderr``, ``walltime``,
