@@ -63,9 +63,13 @@ def test_checkpoints_become_one(two_runs: Path) -> None:
 
 
 def test_why_a_call_was_run_again_is_told(two_runs: Path) -> None:
-    said = invoke("cache", "why", "runinfo/001").output
-    assert "double" in said
-    assert "x" in said.partition(":")[2]
+    said = invoke("cache", "why", "runinfo/001").output.splitlines()
+    assert len(said) == 2
+    assert said[0].startswith("3 x ")
+    assert said[0].endswith(".double: argument 'x'")
+    assert said[1].startswith("2 x ")
+    assert "nothing changed; the run did not load their checkpoint" in said[1]
+    assert invoke("cache", "why", "runinfo/000").output.endswith(".double: nothing stored\n")
 
 
 def test_a_script_is_run_under_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

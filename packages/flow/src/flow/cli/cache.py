@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from flow_core.checkpoint.find import get_all_checkpoints
+from flow_core.interfaces.memoizer import MissReason
 from flow_core.memo.explain import why as explain_misses
 
 
@@ -32,9 +33,18 @@ def why(run: str, earlier: tuple[str, ...], app: str | None, run_dir: str, every
         for miss in misses:
             click.echo(f"task {miss.task_id}: {miss.reason.summary}")
     else:
-        reasons = Counter((miss.app, ", ".join(miss.reason.changed) or "nothing stored") for miss in misses)
+        reasons = Counter((miss.app, _told(miss.reason)) for miss in misses)
         for (name, changed), count in reasons.most_common():
             click.echo(f"{count} x {name}: {changed}")
+
+
+def _told(reason: MissReason) -> str:
+    """Return a reason without what differs from task to task."""
+    if reason.changed:
+        return ", ".join(reason.changed)
+    if reason.nearest is None:
+        return "nothing stored"
+    return "nothing changed; the run did not load their checkpoint (checkpoint_files=...), or their outputs were gone"
 
 
 def _before(run: str, checkpoints: list[str]) -> list[str]:
