@@ -48,6 +48,13 @@ def test_a_door_leads_home(door: str, name: str, home: str) -> None:
     assert getattr(import_module(door), name) is getattr(import_module(home), name)
 
 
+def test_the_data_manager_is_the_manager_of_staging() -> None:
+    from flow.data_provider.data_manager import DataManager
+    from flow_core.staging.manager import StagingManager
+
+    assert DataManager is StagingManager
+
+
 @pytest.mark.parametrize("module", ["flow", "flow.executors", "flow.providers", "flow.channels", "flow.launchers"])
 def test_an_unknown_name_is_an_attribute_error(module: str) -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
