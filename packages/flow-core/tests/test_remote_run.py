@@ -22,7 +22,7 @@ from flow_core.errors import (
 )
 from flow_core.interfaces.call import DEFAULT_SPEC, NodeContext, TaskSpec
 from flow_core.remote.outputs import CheckOutputs, MakeDirectories
-from flow_core.remote.parcel import TaskResult
+from flow_core.remote.parcel import TaskResult, pack_task
 from flow_core.remote.run import execute
 from flow_core.remote.task_file import read_result, run_file, write_task
 
@@ -163,7 +163,7 @@ def test_a_result_that_cannot_be_pickled_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_task_that_cannot_be_pickled_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SerializationError, match="its arguments"):
+    with pytest.raises(SerializationError, match=r"argument 1 \(lock\) of len"):
         write_task(str(tmp_path / "task"), len, (threading.Lock(),))
     assert list(tmp_path.iterdir()) == []
 
@@ -187,3 +187,10 @@ def test_wrong_usage_says_the_right_one(tmp_path: Path) -> None:
     done = run_as_command(tmp_path, "run", "none", "nowhere/result")
     assert done.returncode == 2
     assert "nowhere" in done.stderr
+
+
+def test_an_argument_that_cannot_be_pickled_is_named_with_what_to_do() -> None:
+    lock = threading.Lock()
+    for args, kwargs, named in (((1, lock), {}, "argument 2"), ((), {"guard": lock}, "argument guard")):
+        with pytest.raises(SerializationError, match=rf"{named} \(lock\) of len cannot be pickled.*pass a File"):
+            pack_task(len, args, kwargs)

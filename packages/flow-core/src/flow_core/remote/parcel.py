@@ -40,9 +40,10 @@ def pack_task(
     Raises:
         SerializationError: something cannot be pickled; the message names it.
     """
+    name = getattr(func, "__qualname__", repr(func))
     parts = (
-        reference(func) or _dumps(func, f"the function {getattr(func, '__qualname__', func)!r}"),
-        _dumps((tuple(args), dict(kwargs or {})), "its arguments"),
+        reference(func) or _dumps(func, f"the function {name}"),
+        _pack_arguments(name, tuple(args), dict(kwargs or {})),
         _dumps((spec, tuple(steps), where or NodeContext()), "its steps"),
     )
     return pickle.dumps(parts, protocol=5)
@@ -94,6 +95,19 @@ def _run(data: bytes) -> object:
     spec, steps, where = _loads(around, "the steps")
     on_main = threading.current_thread() is threading.main_thread()
     return execute(function, args, kwargs, spec, steps, replace(where, main_thread=on_main))
+
+
+def _pack_arguments(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> bytes:
+    try:
+        return _dumps((args, kwargs), f"the arguments of {name}")
+    except SerializationError as error:
+        advice = "Pass plain data, or write it to a file and pass a File"
+        for where, value in [*((str(number), value) for number, value in enumerate(args, 1)), *kwargs.items()]:
+            try:
+                _dumps(value, f"argument {where} ({type(value).__name__}) of {name}")
+            except SerializationError as culprit:
+                raise SerializationError(f"{culprit}. {advice}") from culprit.__cause__
+        raise SerializationError(f"{error}. {advice}") from error.__cause__
 
 
 def _dumps(value: object, what: str) -> bytes:
