@@ -167,8 +167,18 @@ def test_calls_with_the_same_many_parents_share_what_they_wait_for_and_get(load:
     waiting = [task.args for task in list(kernel._core.live.values()) if task.future in calls]
     assert len(waiting) == 3
     assert waiting[0] is waiting[1] is waiting[2]
+
+    @flow.python_app
+    def summed(factor: int, inputs: list[int]) -> int:
+        return factor * sum(inputs)
+
+    sums = [summed(factor, inputs=parents) for factor in range(3)]
+    shared = [task.kwargs["inputs"] for task in list(kernel._core.live.values()) if task.future in sums]
+    assert len(shared) == 3
+    assert shared[0] is shared[1] is shared[2]
     gate.set()
     assert [call.result(10) for call in calls] == [[*range(20), 0]] * 3
+    assert [call.result(10) for call in sums] == [0, 190, 380]
     assert [call.result(10) for call in others] == [[*range(20), 0], [*range(19, -1, -1), 0], [*range(1, 20), 0]]
 
 

@@ -197,7 +197,7 @@ class Rare:
 
 
 class Common(tuple["Future[Any]", ...]):
-    """Positional arguments that many calls have in common, all of them futures of tasks: resolved once for all.
+    """Arguments (or ``inputs``) that many calls have in common, all of them futures of tasks: resolved once for all.
 
     It lives, and holds results, as long as one of these calls waits to be resolved.
 
@@ -226,7 +226,7 @@ class Junction:
     Attributes:
         futures: The futures of the parents as they stood in the arguments; None once the junction is open, so that it
             holds no results.
-        common: The positional arguments that its children share, if these are those futures and nothing else; None
+        common: What its children share as arguments or ``inputs``, if these are those futures and nothing else; None
             once the junction is open.
         state: ``pending`` until all parents have ended, then ``exec_done``.
         waiting: How many parents have not ended.

@@ -131,6 +131,8 @@ class Arguments:
     def _resolved(self, task: Task, where: int | str, value: object) -> object:
         if type(value) in ATOMS:
             return value
+        if type(value) is Common:
+            return list(value.resolved())
         if self.quick and where == "inputs" and type(value) is list and all_futures(value):
             return [future._result for future in value]
         return self._way(task, where, value)(value, _result)

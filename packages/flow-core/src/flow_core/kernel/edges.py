@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from operator import is_
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from flow_core.futures.app_future import AppFuture
 from flow_core.futures.data_future import DataFuture
 from flow_core.futures.lean import FINISHED
 from flow_core.graph.failures import cancellation
+from flow_core.graph.resolver import ATOMS
 from flow_core.graph.task import Common, Junction, Task
-from flow_core.kernel.arguments import all_futures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,8 +45,7 @@ class Edges:
         """
         last = self._junction
         common = None if last is None else last.common
-        if common is not None and last is not None and not task.kwargs and _same(common, task.args):
-            task.args = common
+        if common is not None and last is not None and _shares(task, common):
             return common, ((last,), (), ())
         futures = self._arguments.futures(task)
         if last is not None and last.futures == futures:
@@ -58,8 +57,10 @@ class Edges:
         if len(parents) < _MANY or foreign or failures:
             return parents, foreign, failures
         junction = Junction(futures)
-        if self._arguments.quick and not task.kwargs and all_futures(task.args):
-            task.args = junction.common = Common(cast("tuple[AppFuture[Any], ...]", task.args))
+        if self._arguments.quick:
+            common = Common(futures)
+            if _shares(task, common):
+                junction.common = common
         self._junction = junction
         self._reactor.post(self._reactor.core.meeting, (junction, parents))
         return (junction,), (), ()
@@ -104,9 +105,26 @@ class Edges:
             )
 
 
-def _same(common: Common, args: tuple[object, ...]) -> bool:
-    """Tell whether arguments are the very same futures; what else they may be is never asked for its equality."""
-    return len(common) == len(args) and all(map(is_, common, args))
+def _shares(task: Task, common: Common) -> bool:
+    """Let a call share arguments if its own, or its inputs beside plain values, are the same; tell whether they are."""
+    kwargs = task.kwargs
+    if not kwargs:
+        if _same(common, task.args):
+            task.args = common
+            return True
+        return False
+    inputs = kwargs.get("inputs")
+    if type(inputs) is not list or not _same(common, inputs):
+        return False
+    if all(type(value) in ATOMS for value in (*task.args, *kwargs.values()) if value is not inputs):
+        task.kwargs = {**kwargs, "inputs": common}
+        return True
+    return False
+
+
+def _same(common: Common, values: Sequence[object]) -> bool:
+    """Tell whether values are the very same futures; what else they may be is never asked for its equality."""
+    return len(common) == len(values) and all(map(is_, common, values))
 
 
 def _task_of(future: Future[Any]) -> Task | None:
