@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import subprocess
 import sys
@@ -15,6 +17,8 @@ from flow_core import File
 from flow_core.errors import DependencyError, NoStagingError, StagingError
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.staging.noop import NoOpFileStaging
+from flow_monitor import MonitoringHub, open_database
+from flow_monitor.queries import tasks
 from flow_staging import FTPInTaskStaging, FTPSeparateTaskStaging, HTTPInTaskStaging, ZipFileStaging
 from flow_staging.http import HTTPSeparateTaskStaging
 
@@ -78,6 +82,32 @@ def test_the_default_methods_fetch_by_http_and_ftp(web, ftp, root):
         one = upper(inputs=[File(web.url("/a.txt"))])
         two = upper(inputs=[File(ftp.url("/b.txt"))])
         assert one.result(50) == two.result(50) == text.upper()
+
+
+def test_the_database_has_the_digest_that_a_server_states_and_not_the_password(web, tmp_path):
+    body = b"some text\n" * 10_000
+    digest = hashlib.sha256(body)
+    web.pages["/a.txt"] = Page(body, headers={"Repr-Digest": f"sha-256=:{base64.b64encode(digest.digest()).decode()}:"})
+    web.pages["/b.txt"] = Page(body)
+    url = web.url("/a.txt").replace("http://", "http://me:hush@")
+    shown = web.url("/a.txt").replace("http://", "http://me:***@")
+    database_file = tmp_path / "monitoring.db"
+    for folder in ("first", "second", "second"):  # the last is taken from the cache
+        executor = ThreadPoolExecutor(working_dir=str(tmp_path / folder))
+        hub = MonitoringHub(logging_endpoint=f"sqlite:///{database_file}")
+        with flow.load(flow.Config(executors=[executor], monitoring=hub, run_dir=tmp_path / "runinfo")) as kernel:
+            made = upper(inputs=[File(url), File(web.url("/b.txt"))])
+            assert made.result(50) == body.decode().upper()
+            run = kernel.run_id
+        with open_database(str(database_file)) as database, database.connect() as connection:
+            files = {file.url: (file.size, file.digest) for file in tasks.one(connection, run, made.tid).inputs}
+        assert files == {shown: (len(body), digest.hexdigest()), web.url("/b.txt"): (len(body), "")}
+    assert ("/a.txt", "Basic " + base64.b64encode(b"me:hush").decode()) in [
+        (path, headers.get("Authorization")) for path, headers in web.seen
+    ]
+    written = [database_file, *(path for path in (tmp_path / "runinfo").rglob("*") if path.is_file())]
+    assert len(written) > 6  # logs and events of each run
+    assert not [path for path in written if b"hush" in path.read_bytes()]
 
 
 @pytest.mark.parametrize("in_task", [False, True])
