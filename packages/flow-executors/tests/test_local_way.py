@@ -182,7 +182,7 @@ def test_the_hosts_are_called_only_where_the_machines_own_way_leads_nowhere(hous
 
 def test_other_users_are_nothing_to_each_other(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     stranger = connect_locally(house.address)
-    monkeypatch.setattr(os, "getuid", lambda: 4242)
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
     assert not is_own(stranger)
     with pytest.raises(PermissionError, match="another user"):
         connect_locally(house.address)
@@ -197,3 +197,25 @@ def test_of_a_session_the_leader_is_reached_first(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "kill", lambda pid, _: reached.append(pid))
     assert sessions.signal_session(9, 9) == 3
     assert reached[0] == 9
+
+
+def test_who_finds_no_descriptor_free_waits_until_somebody_leaves(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = house.way()
+    until(house.listen, house.doors.fileno())
+    with monkeypatch.context() as patched:
+        patched.setattr(socket.socket, "accept", lambda _: (_ for _ in ()).throw(OSError(24, "Too many open files")))
+        second = house.way()
+        until(lambda: house.listen() or not select.select([house.doors.fileno()], [], [], 0)[0])
+    assert house.listen() == 1
+    assert not select.select([house.doors.fileno()], [], [], 0)[0]
+    first.close()
+    until(lambda: house.listen() == 2, house.doors.fileno())
+    second.close()
+
+
+def test_without_a_listening_socket_nobody_comes() -> None:
+    doors = LocalDoors(-1, {})
+    assert doors.receive() == []
+    doors.close()

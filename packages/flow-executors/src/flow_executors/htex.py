@@ -354,7 +354,7 @@ class HighThroughputExecutor(BlockExecutor):
 
     def _manager_options(self, block: str, port: int, local: str, context: RunContext) -> ManagerOptions:
         provider, addresses = self.provider, self._addresses()
-        if all(map(is_loopback, addresses)):
+        if local and all(map(is_loopback, addresses)):
             addresses = (*addresses, local)
         return ManagerOptions(
             executor=self.label,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flow_core.errors import ExecutorBroken, ExecutorClosed, ExecutorError
+from flow_core.errors import ExecutorBroken, ExecutorClosed
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.events import EventKind, EventsLost, NodeJoined, NodeLeft, Sampled
 from flow_core.interfaces.executor import ShutdownReport
@@ -93,8 +93,8 @@ class Pilot:
         try:
             local = listen_locally()
         except OSError as error:
-            listener.close()
-            raise ExecutorError(f"executor {plan.label} cannot listen within this machine: {error}") from error
+            context.logger.info("managers of this machine come by the network, too: %s", error)
+            local = None
         return Site(
             plan.label,
             context.run_id,

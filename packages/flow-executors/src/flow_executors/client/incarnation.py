@@ -28,7 +28,7 @@ class Site:
     run_id: str
     directory: Path
     listener: socket.socket
-    local: socket.socket
+    local: socket.socket | None
     host: str
     server: KeyPair
     heartbeat_period_s: float
@@ -48,13 +48,18 @@ class Site:
 
     @property
     def local_address(self) -> str:
-        """Where managers of this machine find the interchange."""
-        return address_of(self.local)
+        """Where managers of this machine find the interchange; empty where there is no such way."""
+        return address_of(self.local) if self.local is not None else ""
 
     def close(self) -> None:
         """Close this process's ends of the listening sockets."""
         self.listener.close()
-        self.local.close()
+        self.close_local()
+
+    def close_local(self) -> None:
+        """Close this process's end of the socket within the machine."""
+        if self.local is not None:
+            self.local.close()
 
     def setup(self, incarnation: int, admitted: Sequence[tuple[str, str]], link_fd: int) -> Setup:
         """Return the settings of an interchange."""
@@ -66,7 +71,7 @@ class Site:
             incarnation=incarnation,
             endpoint=f"tcp://{host}:{self.port}",
             listen_fd=self.listener.fileno(),
-            local_fd=self.local.fileno(),
+            local_fd=self.local.fileno() if self.local is not None else -1,
             link_fd=link_fd,
             server_public=self.server.public.decode(),
             server_secret=self.server.secret.decode(),
@@ -96,7 +101,7 @@ class Incarnation:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
-                    pass_fds=(setup.listen_fd, setup.local_fd, setup.link_fd),
+                    pass_fds=tuple(fd for fd in (setup.listen_fd, setup.local_fd, setup.link_fd) if fd >= 0),
                     start_new_session=True,
                     cwd="/",
                     env=_environment(),

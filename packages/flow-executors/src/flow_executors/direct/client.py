@@ -101,7 +101,7 @@ class DirectClient:
         """This is a forked child of the script: let go of what is the parent's, without a word to anybody."""
         self._error = ExecutorClosed(f"the executor {self._label} belongs to the process that this one was forked of")
         self._exchange.forsake()
-        self._site.local.close()
+        self._site.close_local()
 
     # -- failure
 

@@ -47,8 +47,9 @@ class Exchange:
         self._lock = threading.Lock()
         self._port = site.port
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        listen_fd, local_fd = os.dup(site.listener.fileno()), os.dup(site.local.fileno())  # the doors close theirs
-        self._doors = DirectDoors(replace(site.setup(0, (), -1), listen_fd=listen_fd, local_fd=local_fd))
+        setup = site.setup(0, (), -1)
+        local_fd = os.dup(setup.local_fd) if setup.local_fd >= 0 else -1  # the doors close theirs
+        self._doors = DirectDoors(replace(setup, listen_fd=os.dup(setup.listen_fd), local_fd=local_fd))
         self._local_fd = self._doors.local.fileno()
         settings = Settings(
             run_id=site.run_id,

@@ -5,6 +5,7 @@ A guest's first message is the public key of its block, as it would be with encr
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -19,6 +20,7 @@ from flow_executors.wire.link import LinkReader, LinkWriter
 from flow_executors.wire.local import is_own
 
 _READS = 16
+_FULL = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 _IN, _IN_OUT = select.EPOLLIN, select.EPOLLIN | select.EPOLLOUT
 _GREETINGS = (Kind.HELLO, Kind.REGISTER)
 
@@ -40,18 +42,24 @@ class LocalDoors:
     """Accepts, reads and writes the streams. One thread, or several under one lock.
 
     Args:
-        listen_fd: The inherited listening socket, which is not closed here for others.
+        listen_fd: The inherited listening socket; -1 where there is none, and nobody comes.
         admitted: Blocks by their public key; looked at when a guest comes.
     """
 
     def __init__(self, listen_fd: int, admitted: Mapping[bytes, str]) -> None:
         self._admitted = admitted
-        self._listener = socket.socket(fileno=listen_fd)
+        self._listener = socket.socket(fileno=listen_fd) if listen_fd >= 0 else None
         self._epoll = select.epoll()
-        self._epoll.register(listen_fd, _IN)
+        self._full = True
+        self._open()
         self._by_descriptor: dict[int, _Guest] = {}
         self._by_peer: dict[bytes, _Guest] = {}
         self._gone: list[bytes] = []
+
+    def _open(self) -> None:
+        if self._full and self._listener is not None:
+            self._epoll.register(self._listener.fileno(), _IN)
+        self._full = False
 
     def fileno(self) -> int:
         """Return the descriptor that is readable while something is to be done here."""
@@ -72,10 +80,16 @@ class LocalDoors:
         return found
 
     def _accept(self) -> None:
+        assert self._listener is not None
         while True:
             try:
                 connection, _ = self._listener.accept()
-            except OSError:
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _FULL and self._by_descriptor:  # they wait until somebody has left
+                    self._epoll.unregister(self._listener.fileno())
+                    self._full = True
                 return
             if not is_own(connection):
                 connection.close()
@@ -148,6 +162,7 @@ class LocalDoors:
             return
         self._epoll.unregister(guest.connection.fileno())
         guest.connection.close()
+        self._open()
         if self._by_peer.pop(guest.peer, None) is not None:
             self._gone.append(guest.peer)
 
@@ -161,4 +176,5 @@ class LocalDoors:
         self._by_descriptor.clear()
         self._by_peer.clear()
         self._epoll.close()
-        self._listener.close()
+        if self._listener is not None:
+            self._listener.close()

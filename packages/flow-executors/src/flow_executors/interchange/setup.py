@@ -16,7 +16,7 @@ class Setup:
         incarnation: Counts restarts from 0.
         endpoint: Where the listening socket is bound, ``tcp://host:port``.
         listen_fd: The inherited listening socket.
-        local_fd: The inherited socket that listens within the machine.
+        local_fd: The inherited socket that listens within the machine; -1 for none.
         link_fd: The inherited end of the socket to the client.
         server_public: The run's public key.
         server_secret: The run's secret key.

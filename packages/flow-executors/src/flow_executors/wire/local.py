@@ -68,4 +68,4 @@ def is_own(connection: socket.socket) -> bool:
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     except OSError:
         return False
-    return bool(_CREDENTIALS.unpack(raw)[1] == os.getuid())
+    return bool(_CREDENTIALS.unpack(raw)[1] == os.geteuid())
