@@ -103,6 +103,23 @@ def test_a_join_app_that_would_wait_for_itself_fails_and_says_so(load: Load, thr
     assert all(isinstance(future.exception(10), DependencyError) for future in made[1:])
 
 
+def test_nor_can_it_wait_for_a_part_of_its_own_result(load: Load) -> None:
+    load()
+    made: list[Any] = []
+    ready = threading.Event()
+
+    @flow.join_app
+    def circle() -> Any:
+        assert ready.wait(30)
+        return {"other": add(1)["x"], "own": made[0]["x"][0]}
+
+    made.append(circle())
+    ready.set()
+    error = made[0].exception(10)
+    assert isinstance(error, JoinError)
+    assert "its own future" in str(error)
+
+
 def test_a_join_app_that_returns_no_future_says_so(load: Load) -> None:
     load()
     with pytest.raises(NotFutureError, match="plain"):

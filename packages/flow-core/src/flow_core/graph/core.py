@@ -197,6 +197,13 @@ class Core:
 
     # -- a try went well
 
+    def joining_parts(self, given: tuple[Task, Sequence[Task]]) -> None:
+        """Among the futures returned by a join body are parts of the results of these unfinished tasks."""
+        task, whole = given
+        circle = None if task.state.final else self._edges.circle(task, whole)
+        if circle is not None:
+            self._end(task, State.failed, error=circle_error(task, circle))
+
     def joining(self, given: tuple[Task, Sequence[Task], int, Sequence[Failure]]) -> None:
         """The futures returned by a join body are known: unfinished tasks, a count of foreign ones, failures."""
         task, parents, foreign, failures = given

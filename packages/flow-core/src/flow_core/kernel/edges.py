@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flow_core.futures.app_future import AppFuture
 from flow_core.futures.data_future import DataFuture
+from flow_core.futures.derived import DerivedFuture
 from flow_core.futures.lean import FINISHED
 from flow_core.graph.failures import cancellation
 from flow_core.graph.resolver import ATOMS
@@ -97,6 +98,11 @@ class Edges:
         """Return the ids of the tasks whose futures some are, each once."""
         return list({tid: None for tid in map(tid_of, futures) if tid is not None})
 
+    def whole(self, foreign: Sequence[Future[Any]]) -> list[Task]:
+        """Return the unfinished tasks of this kernel of whose results some futures are parts."""
+        tasks = (_task_of(_whole(future)) for future in foreign if isinstance(future, DerivedFuture))
+        return [task for task in tasks if task is not None and task.home is self._home]
+
     def watch(self, task: Task, foreign: Sequence[Future[Any]]) -> None:
         """Tell the graph when foreign futures are done."""
         for future in foreign:
@@ -125,6 +131,13 @@ def _shares(task: Task, common: Common) -> bool:
 def _same(common: Common, values: Sequence[object]) -> bool:
     """Tell whether values are the very same futures; what else they may be is never asked for its equality."""
     return len(common) == len(values) and all(map(is_, common, values))
+
+
+def _whole(future: Future[Any]) -> Future[Any]:
+    """Return the future that one is a part of, at whatever depth; itself once that is done."""
+    while isinstance(future, DerivedFuture) and future._parent is not None:
+        future = future._parent
+    return future
 
 
 def _task_of(future: Future[Any]) -> Task | None:

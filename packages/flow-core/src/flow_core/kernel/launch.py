@@ -267,6 +267,9 @@ class Launcher:
         task.more().joined = value
         self._teller.joined(task, self._edges.named(futures))
         parents, foreign, failures = self._edges.split(futures)
+        whole = self._edges.whole(foreign)
+        if whole:
+            self._reactor.post(self._core.joining_parts, (task, whole))
         self._reactor.post(self._core.joining, (task, parents, len(foreign), failures))
         self._edges.watch(task, foreign)
 
