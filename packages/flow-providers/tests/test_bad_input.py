@@ -52,7 +52,7 @@ def test_a_value_that_the_template_misses_is_named(name: str, tmp_path, monkeypa
     assert provider.current_capacity == 0
 
 
-@every_cluster
+@pytest.mark.parametrize("name", [*CLUSTERS, "LocalProvider"])
 def test_less_than_one_copy_on_a_node_is_refused(name: str, tmp_path) -> None:
     with pytest.raises(SubmitException, match="tasks_per_node=0 must be at least 1"):
         cluster(name, tmp_path).submit("true", 0)

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flow_providers.block_options import BlockOptions
+from flow_providers.errors import SubmitException
 from flow_providers.interfaces.launcher import Launcher
 from flow_providers.interfaces.provider import ExecutionProvider
 from flow_providers.launchers.base import check_launcher
 from flow_providers.launchers.single_node import SingleNodeLauncher
 from flow_providers.options import repr_of
 from flow_providers.walltime import walltime_seconds
+
+
+def check_copies(tasks_per_node: int) -> None:
+    """Raise SubmitException unless a job would run its command at least once on each node."""
+    if tasks_per_node < 1:
+        raise SubmitException(f"tasks_per_node={tasks_per_node} must be at least 1")
 
 
 class BlockProvider(ExecutionProvider):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from flow_providers.block_provider import check_copies
 from flow_providers.cloud.machine import Machine, MachinePhase, status_of
 from flow_providers.cloud.options import CloudOptions
 from flow_providers.cloud.user_data import Boot, ConsoleReport, read_console, script_of
@@ -101,8 +102,7 @@ class CloudProvider(TrackedProvider):
     def submit(  # noqa: D102
         self, command: str, tasks_per_node: int, job_name: str = "flow.auto", *, extras: JobExtras = NO_EXTRAS
     ) -> str:
-        if tasks_per_node < 1:
-            raise SubmitException(f"tasks_per_node={tasks_per_node} must be at least 1")
+        check_copies(tasks_per_node)
         tag = check_tag(extras.tag or new_tag())
         job = f"{tag}-{secrets.token_hex(3)}"
         script = script_of(self._boot(job, tag, launch(self.launcher, command, tasks_per_node, 1), extras))

@@ -13,7 +13,7 @@ from dataclasses import replace
 from shlex import quote
 from threading import Lock
 
-from flow_providers.block_provider import BlockProvider
+from flow_providers.block_provider import BlockProvider, check_copies
 from flow_providers.channels.local import LocalChannel
 from flow_providers.cluster.options import ClusterOptions
 from flow_providers.errors import (
@@ -143,8 +143,7 @@ class ClusterProvider(BlockProvider):
     def submit(  # noqa: D102
         self, command: str, tasks_per_node: int, job_name: str = "flow.auto", *, extras: JobExtras = NO_EXTRAS
     ) -> str:
-        if tasks_per_node < 1:
-            raise SubmitException(f"tasks_per_node={tasks_per_node} must be at least 1")
+        check_copies(tasks_per_node)
         job = JobFiles.of(script_dir_of(self.channel), job_name, extras.tag)
         name = f"{job.tag}.{safe_name(job_name)}"[: self.name_limit]
         write_job(

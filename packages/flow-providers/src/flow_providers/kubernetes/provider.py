@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from flow_providers.block_options import BlockOptions
-from flow_providers.errors import BadOption, ProviderError, SubmitException, SubmitUnknown
+from flow_providers.block_provider import check_copies
+from flow_providers.errors import BadOption, ProviderError, SubmitUnknown
 from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.jobs.tag import check_tag, check_variable, new_tag
@@ -125,8 +126,7 @@ class KubernetesProvider(TrackedProvider):
     def submit(  # noqa: D102
         self, command: str, tasks_per_node: int, job_name: str = "flow.auto", *, extras: JobExtras = NO_EXTRAS
     ) -> str:
-        if tasks_per_node < 1:
-            raise SubmitException(f"tasks_per_node={tasks_per_node} must be at least 1")
+        check_copies(tasks_per_node)
         job = self._job(command, tasks_per_node, job_name, extras)
         pods = [pod_name(job.job_id, node, self.nodes_per_block) for node in range(self.nodes_per_block)]
         try:

@@ -9,7 +9,7 @@ from shlex import join
 from threading import Lock
 
 from flow_providers.block_options import BlockOptions
-from flow_providers.block_provider import BlockProvider
+from flow_providers.block_provider import BlockProvider, check_copies
 from flow_providers.channels.local import LocalChannel
 from flow_providers.errors import (
     ChannelError,
@@ -95,6 +95,7 @@ class LocalProvider(BlockProvider):
     def submit(  # noqa: D102
         self, command: str, tasks_per_node: int, job_name: str = "flow.auto", *, extras: JobExtras = NO_EXTRAS
     ) -> str:
+        check_copies(tasks_per_node)
         job = JobFiles.of(script_dir_of(self.channel), job_name, extras.tag)
         write_job(
             self.channel, job, extras, lambda environment: self._script(job, command, tasks_per_node, environment)
