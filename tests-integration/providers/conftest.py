@@ -22,9 +22,9 @@ def slurm() -> Iterator[dict[str, str]]:
         yield variables
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def gridengine() -> Iterator[dict[str, str]]:
-    """A Grid Engine of one host with 16 slots."""
+    """A Grid Engine of one host with 16 slots; one for all tests, since it takes ten seconds to end."""
     with service("sge", "sge_qmaster") as variables:
         yield variables
 

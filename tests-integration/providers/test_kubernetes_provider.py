@@ -167,7 +167,7 @@ class TestKubernetesProvider(ProviderContract):
         heir = provider_from(spec_of(provider))
         assert heir.find("fHerit") == [job]
         assert heir.cancel([job]) == [True]
-        self.until_ended(provider, job)
+        self.until_ended(heir, job)
         self.patiently(lambda: [] if cluster.names("pods") else [1])
         assert cluster.names("secrets") == []
 
