@@ -5,7 +5,6 @@ A scheduler's own provider is a template, its commands, and a parser of what the
 
 from __future__ import annotations
 
-import re
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from threading import Lock
 
 from flow_providers.block_provider import BlockProvider, check_copies
 from flow_providers.channels.local import LocalChannel
+from flow_providers.cluster.answers import ended_with, merged, was_killed, words
 from flow_providers.cluster.options import ClusterOptions
 from flow_providers.errors import (
     ChannelError,
@@ -23,10 +23,8 @@ from flow_providers.errors import (
     SubmitException,
     SubmitUnknown,
 )
-from flow_providers.exit_codes import signal_of
 from flow_providers.interfaces.channel import CommandResult
 from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
-from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.jobs.files import Environment, JobFiles, script_dir_of, tail_of, write_job
 from flow_providers.jobs.tag import safe_name
@@ -36,7 +34,6 @@ from flow_providers.templates import render
 
 _BATCH = 1000  # ids in one command
 _SUBMIT_TRIES = 3
-_NOT_RUN = frozenset({126, 127})  # the shell's own exit codes: there is no such command, or it is no program
 
 
 class ClusterProvider(BlockProvider):
@@ -312,54 +309,3 @@ class ClusterProvider(BlockProvider):
         with self._lock:
             self._tracker.asked([job_id])
             return self._with_files(job_id, self._tracker.status(job_id))
-
-
-def ended_with(code: str) -> JobStatus:
-    """Return the status of a job whose script ended with an exit code."""
-    number = int(code)
-    state = JobState.COMPLETED if number == 0 else JobState.FAILED
-    return JobStatus(state, exit_code=number, signal=signal_of(number))
-
-
-def words(result: CommandResult) -> str:
-    """Return the scheduler's own words about a failure."""
-    said = " / ".join(part.strip() for part in (result.stderr, result.stdout) if part.strip())
-    return f"{said or 'it said nothing'} (exit code {result.exit_code})"
-
-
-def was_killed(result: CommandResult) -> bool:
-    """Return whether a command was killed before it said anything; with words, 153 is an exit code of qdel's own."""
-    return signal_of(result.exit_code) is not None and not (result.stdout + result.stderr).strip()
-
-
-def told(result: CommandResult, job_ids: Sequence[str], *gone: str) -> str:
-    """Return what a cancelling command said, on both of its streams.
-
-    Args:
-        result: How it ended.
-        job_ids: The jobs it was to cancel.
-        gone: Words, in small letters, by which it says that jobs are gone already.
-
-    Raises:
-        SchedulerUnavailable: it failed without a word about the jobs, so nobody knows that they are going.
-    """
-    said = f"{result.stdout}\n{result.stderr}"
-    if result.exit_code != 0:
-        mentioned = {word.strip(".") for word in re.findall(r"[\w.\[\]-]+", said)}
-        about_jobs = any(words in said.lower() for words in gone) or not mentioned.isdisjoint(job_ids)
-        if result.exit_code in _NOT_RUN or not about_jobs:
-            raise SchedulerUnavailable(f"it is not known whether jobs were cancelled: {words(result)}")
-    return said
-
-
-def listed(ids: Sequence[str], separator: str = ",") -> str:
-    """Return ids as one word for the shell."""
-    return quote(separator.join(ids)) if separator != " " else " ".join(quote(job_id) for job_id in ids)
-
-
-def merged(*parts: Mapping[str, JobStatus]) -> dict[str, JobStatus]:
-    """Return the rows of several answers; earlier ones win."""
-    rows: dict[str, JobStatus] = {}
-    for part in parts:
-        rows = {**part, **rows}
-    return rows

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from shlex import quote
 
-from flow_providers.cluster.base import ClusterProvider, listed, told, was_killed, words
+from flow_providers.cluster.answers import listed, told, was_killed, words
+from flow_providers.cluster.base import ClusterProvider
 from flow_providers.cluster.local_time import with_zone
 from flow_providers.cluster.pbs_parse import parse_names, parse_qstat, parse_qsub, parse_tracejob
 from flow_providers.errors import SchedulerUnavailable

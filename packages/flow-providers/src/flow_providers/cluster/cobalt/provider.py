@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from shlex import quote
 
-from flow_providers.cluster.base import ClusterProvider, listed, told, words
+from flow_providers.cluster.answers import listed, told, words
+from flow_providers.cluster.base import ClusterProvider
 from flow_providers.cluster.cobalt.parse import parse_log, parse_names, parse_qdel_refusals, parse_qstat, parse_qsub
 from flow_providers.cluster.options import ClusterOptions
 from flow_providers.errors import SchedulerUnavailable

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from shlex import quote
 
-from flow_providers.cluster.base import ClusterProvider, listed, told, words
+from flow_providers.cluster.answers import listed, told, words
+from flow_providers.cluster.base import ClusterProvider
 from flow_providers.cluster.condor.parse import (
     ATTRIBUTES,
     parse_names,

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from shlex import quote
 
-from flow_providers.cluster.base import ClusterProvider, listed, told, words
+from flow_providers.cluster.answers import listed, told, words
+from flow_providers.cluster.base import ClusterProvider
 from flow_providers.cluster.gridengine.parse import (
     parse_names,
     parse_qacct,

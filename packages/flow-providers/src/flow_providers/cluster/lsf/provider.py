@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from shlex import quote
 
-from flow_providers.cluster.base import ClusterProvider, listed, told, words
+from flow_providers.cluster.answers import listed, told, words
+from flow_providers.cluster.base import ClusterProvider
 from flow_providers.cluster.lsf.parse import (
     JSON_FORMAT,
     TEXT_FORMAT,

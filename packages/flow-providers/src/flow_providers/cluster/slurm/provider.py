@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from shlex import quote
 
-from flow_providers.cluster.base import ClusterProvider, listed, merged, told, words
+from flow_providers.cluster.answers import listed, merged, told, words
+from flow_providers.cluster.base import ClusterProvider
 from flow_providers.cluster.options import ClusterOptions
 from flow_providers.cluster.slurm.parse import (
     OLD_FORMAT,
