@@ -12,6 +12,7 @@ from flow_core.errors import ConfigurationError
 from flow_core.interfaces.events import EventKind
 from flow_core.interfaces.sinks import RunInfo, SamplingSink
 from flow_monitor import MonitoringHub
+from flow_monitor.hub import logger
 
 
 def test_the_options_of_old_configurations_are_taken() -> None:
@@ -20,6 +21,34 @@ def test_the_options_of_old_configurations_are_taken() -> None:
     spec = hub.sampler()
     assert spec is not None
     assert spec.interval_s == 10.0
+
+
+def test_an_address_of_old_configurations_is_said_to_have_no_effect(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "flow.monitor"):
+        started(tmp_path / "a", MonitoringHub(hub_address="login1", hub_port=55055)).close(30)
+        assert "hub_address and hub_port have no effect" in caplog.text
+        caplog.clear()
+        started(tmp_path / "b", MonitoringHub()).close(30)
+        assert "no effect" not in caplog.text
+
+
+def test_monitoring_debug_logs_in_detail_while_the_run_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = logger.level
+    hub = started(tmp_path, MonitoringHub(monitoring_debug=True))
+    assert "monitoring run r in" in caplog.text
+    hub.close(30)
+    assert logger.level == before
+
+
+def started(directory: Path, hub: MonitoringHub) -> MonitoringHub:
+    run_dir = directory / "runinfo" / "000"
+    run_dir.mkdir(parents=True)
+    hub.start(RunInfo("r", 1, run_dir, "x", 1))
+    return hub
 
 
 def test_the_sampler_can_be_imported_by_its_name() -> None:

@@ -73,6 +73,7 @@ class MonitoringHub:
         self._supervisor: Supervisor | None = None
         self._lost = 0
         self._unnamed = False
+        self._level_before: int | None = None
 
     def sampler(self) -> SamplerSpec | None:
         """Return what nodes sample with, None where sampling is off."""
@@ -94,16 +95,18 @@ class MonitoringHub:
             logger.info(
                 "MonitoringHub: hub_address and hub_port have no effect: events travel over the task connections"
             )
-        if self.monitoring_debug:
-            logger.setLevel(logging.DEBUG)
         path = (run.run_dir / "monitoring" / LOG_NAME).absolute()
         writer = LogWriter(path, run.run_id, run.epoch)
         settings = ProjectionSettings(run.run_id, path, self._endpoint(run), self.drain_patience_s)
         supervisor = Supervisor(settings, logger)
+        if self.monitoring_debug:
+            self._level_before = logger.level
+            logger.setLevel(logging.DEBUG)
         try:
             supervisor.start()
         except OSError:
             writer.close()
+            self._quieten()
             raise
         self._writer, self._supervisor, self._lost = writer, supervisor, 0
         self._unnamed = self.workflow_name is not None
@@ -134,7 +137,14 @@ class MonitoringHub:
         self._lost = writer.close()
         if not supervisor.close(timeout_s - (time.monotonic() - began)):
             logger.info("the monitoring database is behind; the projection goes on for a while in the background")
+        self._quieten()
         return self._lost
+
+    def _quieten(self) -> None:
+        """Log no more in detail: a later hub of this process may not have asked for it."""
+        if self._level_before is not None:
+            logger.setLevel(self._level_before)
+            self._level_before = None
 
     def _named(self, record: Record) -> Record:
         """Give the run's first event the workflow's name."""
