@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
 
+from flow_monitor.testing.made import make_database
+from flow_monitor.testing.synthetic import SyntheticRun
 from flow_viz import auth, shown
 from flow_viz.cli import default_endpoint, main
 
@@ -67,3 +74,29 @@ def test_durations_read_well(value: float, text: str) -> None:
 def test_absurd_times_are_shown_as_unknown() -> None:
     assert shown.moment(1 << 62) != ""
     assert shown.moment(None) == shown.moment(0) == shown.moment(-(1 << 90))
+
+
+def test_an_address_that_others_reach_demands_the_token_it_prints(tmp_path: Path) -> None:
+    database = make_database(tmp_path, SyntheticRun(run_id="r", tasks=10, samples=0))
+    command = [sys.executable, "-m", "flow_viz.cli", str(database), "--listen", "0.0.0.0", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            said = "".join(next(server.stdout) for _ in range(3))
+            found = re.search(r":(\d+)/\?token=(\S+)", said)
+            assert found is not None, said
+            assert "site's policy" in said
+            address = f"http://127.0.0.1:{found[1]}/api/workflows"
+            for token, status in ((None, 401), ("wrong", 401), (found[2], 200)):
+                assert status_of(address, token) == status
+        finally:
+            server.terminate()
+
+
+def status_of(address: str, token: str | None) -> int:
+    request = urllib.request.Request(address, headers={} if token is None else {"Authorization": f"Bearer {token}"})
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
