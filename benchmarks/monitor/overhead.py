@@ -4,7 +4,8 @@
 
 Each measurement is a fresh process, the kinds take turns; figures are medians over the rounds. What is timed is from
 the first submission to the last result, as a script sees it; what the clean-up takes on top is shown beside it. The
-bars are 0.7 of the throughput without monitoring, 0.6 with samples.
+bars are 0.7 of the throughput without monitoring, 0.6 with samples. On a machine that does other things look at the CPU
+time per task as well: of the script's process, and of it with the projection.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -44,18 +46,19 @@ def measure(kind: str, tasks: int) -> dict[str, float]:
     for future in [app() for _ in range(200)]:
         future.result()
     time.sleep(1)
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), time.process_time()
     futures = [app() for _ in range(tasks)]
     for future in futures:
         future.result()
-    ran = time.perf_counter() - began
+    ran, cpu = time.perf_counter() - began, time.process_time() - cpu
     del futures
     began = time.perf_counter()
     flow.dfk().cleanup()
-    return {"throughput": tasks / ran, "cleanup_s": time.perf_counter() - began}
+    return {"throughput": tasks / ran, "cleanup_s": time.perf_counter() - began, "script_us": 1e6 * cpu / tasks}
 
 
 def in_a_fresh_process(kind: str, tasks: int) -> dict[str, float]:
+    before = _cpu_of_children()
     with tempfile.TemporaryDirectory() as directory:
         done = subprocess.run(
             [sys.executable, os.path.abspath(__file__), "--one", kind, "--tasks", str(tasks)],
@@ -65,7 +68,12 @@ def in_a_fresh_process(kind: str, tasks: int) -> dict[str, float]:
     if not lines:
         raise SystemExit(f"{kind}: failed\n{done.stderr[-2000:]}")
     figures: dict[str, float] = json.loads(lines[-1][8:])
-    return figures
+    return {**figures, "cpu_us": 1e6 * (_cpu_of_children() - before) / tasks}
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:
@@ -84,11 +92,15 @@ def main() -> None:
             found[kind].append(in_a_fresh_process(kind, options.tasks))
     medians = {kind: statistics.median(one["throughput"] for one in found[kind]) for kind in KINDS}
     print(f"{options.tasks} no-op tasks on HTEX, medians of {options.rounds} rounds")
-    print(f"{'kind':10s} {'tasks/s':>9s} {'ratio':>6s} {'bar':>5s} {'clean-up s':>11s}")
+    head = ("tasks/s", "ratio", "bar", "clean-up s", "script us", "CPU us/task")
+    print(f"{'kind':10s} {head[0]:>9s} {head[1]:>6s} {head[2]:>5s} {head[3]:>11s} {head[4]:>10s} {head[5]:>12s}")
     for kind in KINDS:
         cleanup = statistics.median(one["cleanup_s"] for one in found[kind])
+        script = statistics.median(one["script_us"] for one in found[kind])
+        cpu = statistics.median(one["cpu_us"] for one in found[kind])
         bar = BARS.get(kind, "")
-        print(f"{kind:10s} {medians[kind]:9.0f} {medians[kind] / medians['without']:6.2f} {bar!s:>5s} {cleanup:11.2f}")
+        ratio = medians[kind] / medians["without"]
+        print(f"{kind:10s} {medians[kind]:9.0f} {ratio:6.2f} {bar!s:>5s} {cleanup:11.2f} {script:10.1f} {cpu:12.0f}")
 
 
 if __name__ == "__main__":
