@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flow_monitor.queries.records import TaskSample
+from flow_monitor.queries.records import GraphTask, TaskSample
 from flow_viz import shown
 from flow_viz.graph.collapse import Bundle, BundleGraph, Level
 from flow_viz.graph.critical import CriticalPath
@@ -28,6 +28,18 @@ def test_a_node_red_for_a_few_of_its_tasks_says_how_many() -> None:
     assert labels(states, ColorBy.STATE) == ["simulate \u00d7 7,482<br>183 failed"]
     assert labels(states, ColorBy.APP) == ["simulate \u00d7 7,482"]
     assert labels({"exec_done": 5}, ColorBy.STATE) == ["simulate \u00d7 5"]
+
+
+@pytest.mark.parametrize("tasks", [3, 30, 120, 250])
+def test_tasks_above_each_other_do_not_touch(tasks: int) -> None:
+    nodes = [GraphTask(n, "a", "exec_done", (), 0, 0.0) for n in range(tasks)]
+    made = layout(range(tasks), [])
+    drawing = Drawing(Level.TASKS, tasks, CriticalPath(), tasks=tuple(nodes), task_layout=made)
+    figure = graph_figure(drawing, ColorBy.APP, {}, str, str)
+    (dots,) = (trace for trace in figure.traces if "text" in trace)
+    low, high = sorted(figure.layout["yaxis"]["range"])
+    room = figure.layout["height"] - figure.layout["margin"]["t"] - figure.layout["margin"]["b"] - 40  # the legend
+    assert max(dots["marker"]["size"]) <= room / (high - low)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ _CRITICAL = "@text"
 """What every page has as the colour of its text: black on light, white on dark, like no app and no state."""
 _JOIN = "#0ea5b7"
 _MOST_CURVES = 1500
+_LEAST_DOT, _LABELLED_DOT = 4.0, 14.0
+_MOST_HEIGHT = 1200
 _MOST_ARROWS = 120
 _BOW = 0.35
 
@@ -70,7 +72,7 @@ def graph_figure(
     look = (1.4, 0.8) if arrows else (1.0, 0.55)
     traces = [_edges(plain, "#8a94a6", *look, "dependencies", arrows=arrows)]
     if any(joins):
-        traces.append(_edges(joins, _JOIN, *look, "made or awaited by a join task", arrows=arrows, dash="dot"))
+        traces.append(_edges(joins, _JOIN, look[0], 0.9, "made or awaited by a join task", arrows=arrows, dash="dot"))
     if marked:
         traces.append(_edges(marked, _CRITICAL, 2.6, 0.95, "critical path"))
     traces.extend(_nodes(dots, color_by, apps))
@@ -82,6 +84,7 @@ def _task_dots(drawing: Drawing, color_by: ColorBy, link: Callable[[int], str]) 
     critical = frozenset(drawing.critical.tasks)
     count = len(drawing.tasks)
     size = max(5.0, min(20.0, 260 / sqrt(max(count, 1) + 40)))
+    size = max(_LEAST_DOT, min(size, 0.85 * _pixels_between(drawing.task_layout.nodes.values())))
     for task in drawing.tasks:
         hover = f"<b>{escape(task.app)}</b> · task {task.task_id}<br>{shown.state(task.status)}"
         if task.run_time_s:
@@ -94,7 +97,7 @@ def _task_dots(drawing: Drawing, color_by: ColorBy, link: Callable[[int], str]) 
             hover=hover,
             link=link(task.task_id),
             size=size,
-            text=str(task.task_id) if count <= 60 else "",
+            text=str(task.task_id) if count <= 60 and size >= _LABELLED_DOT else "",
             critical=task.task_id in critical,
         )
 
@@ -232,7 +235,7 @@ def _layout(dots: Sequence[_Dot]) -> dict[str, Any]:
     axis = {"visible": False, "fixedrange": False, "zeroline": False}
     room = max(1.0, (high - low) * 0.06)
     return {
-        "height": int(min(820, max(360, 120 + (high - low) * 34))),
+        "height": int(_height(low, high)),
         "xaxis": {**axis, "range": [-0.6, deep - 0.4]},
         "yaxis": {**axis, "range": [high + room, low - room]},
         "hovermode": "closest",
@@ -240,6 +243,18 @@ def _layout(dots: Sequence[_Dot]) -> dict[str, Any]:
         "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
         "legend": {"orientation": "h", "y": -0.02, "yanchor": "top", "x": 0},
     }
+
+
+def _height(low: float, high: float) -> float:
+    """Return the height of a picture of nodes between two places, in pixels."""
+    return min(_MOST_HEIGHT, max(360.0, 120 + (high - low) * 34 if high - low < 21 else 300 + (high - low) * 25))
+
+
+def _pixels_between(places: Iterable[Point]) -> float:
+    """Return how far apart two nodes above each other are: larger ones would lie on each other."""
+    ys = [y for _, y in places]
+    low, high = min(ys, default=0.0), max(ys, default=0.0)
+    return (_height(low, high) - 60) / (1.12 * (high - low) + 2)
 
 
 def _note(drawing: Drawing) -> str:

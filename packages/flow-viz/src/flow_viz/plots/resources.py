@@ -116,7 +116,7 @@ def app_cpu_figure(names: Sequence[str], cpu_s: Sequence[float], run_s: Sequence
     unit, length = next((one for one in _UNITS if most >= 3 * one[1]), ("seconds", 1))
     traces: list[Trace] = [
         {"type": "bar", "name": name, "x": labels, "y": [round(v / length, 4) for v in values],
-         "hovertext": [seconds(v) for v in values], "marker": {"color": color},
+         "hovertext": [seconds(v) if v else "not measured" for v in values], "marker": {"color": color},
          "hovertemplate": "%{hovertext}<extra>%{fullData.name}</extra>"}
         for name, values, color in (("run time", run_s, "#4c78d8"), ("CPU time", cpu_s, "#2fa77a"))
     ]  # fmt: skip
