@@ -75,13 +75,14 @@ def test_what_managers_tell_of_blocks_nodes_and_tasks_arrives(tmp_path: Path) ->
 
 
 @pytest.mark.timeout(120)
-def test_an_exported_run_is_replayed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("trace", [0, 1])
+def test_an_exported_run_is_replayed(tmp_path: Path, trace: int) -> None:
     sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "wfformat"))
     try:
         import replay
     finally:
         sys.path.pop(0)
-    traced = replay.load_trace(replay.TRACES[0])
+    traced = replay.load_trace(replay.TRACES[trace])
     hub = MonitoringHub(resource_monitoring_enabled=False)
     with flow.load(Config(run_dir=str(tmp_path / "runinfo"), monitoring=hub)):
         assert replay.run(traced, 0.0, 1e-7) == []
