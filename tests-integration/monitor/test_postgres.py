@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 
+from flow_core.interfaces.events import TaskJoined
 from flow_core.interfaces.sinks import RunInfo
 from flow_monitor import MonitoringHub, open_database, rebuild
 from flow_monitor.errors import DatabaseBusy, DatabaseError
@@ -72,7 +73,9 @@ def run_dir(server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory.mkdir()
     hub = MonitoringHub(logging_endpoint=server)
     hub.start(RunInfo("pg", 1, directory, "x", 1))
-    hub.emit(list(RUN.events()))
+    events = list(RUN.events())
+    events.insert(-1, TaskJoined(events[-1].time_ns, 13, (14, 15)))
+    hub.emit(events)
     assert hub.close(60) == 0
     return directory
 
@@ -91,6 +94,8 @@ def test_every_query_works(server: str, run_dir: Path) -> None:
         assert workflows.page(connection, search="SYNTH").total == 1
         assert len(graph.tasks(connection, "pg")) == 200
         assert graph.apps(connection, "pg").edges
+        assert graph.waits(connection, "pg") == {13: (14, 15)}
+        assert [number for _, _, number in graph.apps(connection, "pg").joins] == [2]
         assert graph.stages(connection, "pg")
         assert timeline.spans(connection, "pg").spans
         assert max(timeline.running_per_app(connection, "pg")[1]["simulate"]) > 0
