@@ -11,7 +11,7 @@ from flow_monitor.queries.records import Span
 from flow_monitor.schema import tables as t
 
 _Y = t.try_.c
-_SAMPLE_BLOCKS = 300
+_SAMPLE_BLOCKS = 150
 """Of a selection: so many that the eye sees no stripes where each begins."""
 
 
