@@ -129,6 +129,7 @@ def in_a_fresh_process(peer: str, tasks: int) -> Figures | None:
         done = subprocess.run(
             [sys.executable, os.path.abspath(__file__), "--one", peer, "--tasks", str(tasks)],
             cwd=directory,
+            env={**os.environ, "PATH": os.pathsep.join((os.path.dirname(sys.executable), os.environ["PATH"]))},
             capture_output=True,
             text=True,
             timeout=600,
