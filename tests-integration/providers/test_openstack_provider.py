@@ -13,6 +13,7 @@ from flow_providers import JetstreamProvider, JobExtras, JobState
 from flow_providers.errors import SchedulerUnavailable, SubmitException
 from flow_providers.spec import provider_from, spec_of
 from flow_providers.testing.contract import ProviderContract
+from flow_providers.testing.fakes.http_service import Answer
 from flow_providers.testing.fakes.openstack import FakeOpenStack
 
 pytestmark = [
@@ -119,6 +120,17 @@ class TestJetstreamProvider(ProviderContract):
         cloud.write_clouds(tmp_path, password="wrong")
         with pytest.raises(SubmitException, match=r"refused the login|requires authentication"):
             JetstreamProvider("debian-12", "m3.small", cloud="fake").submit("true", 1)
+
+    def test_an_answer_that_cannot_be_read_leaves_the_states_unchanged(
+        self, provider: JetstreamProvider, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job = provider.submit("sleep 600", 1)
+        with self.surely_ended(provider, [job]):
+            with monkeypatch.context() as garbled:
+                garbled.setattr(Answer, "body", property(lambda _: b'{"servers": [{"id": "1"'))
+                with pytest.raises(SchedulerUnavailable, match="cannot be read"):
+                    provider.status([job])
+            assert provider.status([job])[0].state is JobState.RUNNING
 
     def test_a_cloud_that_is_away_leaves_the_states_unchanged(
         self, provider: JetstreamProvider, tmp_path: Path

@@ -60,6 +60,8 @@ class OpenStackClient:
             raise Refused("401", f"OpenStack refused the login: {error}") from error
         except (session.ClientException, errors.SDKException) as error:
             raise SchedulerUnavailable(f"OpenStack does not answer when asked to {doing}: {error}") from error
+        except ValueError as error:  # the client lets through what its JSON parser says
+            raise SchedulerUnavailable(f"OpenStack's answer to {doing} cannot be read: {error}") from error
 
     def close(self) -> None:
         """Close the connection. Idempotent; the next call opens another."""

@@ -121,14 +121,15 @@ def _handler(answer: Callable[[Request], Answer]) -> type[BaseHTTPRequestHandler
             query = {key: values[-1] for key, values in parse_qs(url.query, keep_blank_values=True).items()}
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             said = answer(Request(self.command, url.path, query, dict(self.headers.items()), body))
+            content = said.body  # once: what it is made of may be changing
             self.send_response(said.code)
             self.send_header("Content-Type", said.content_type)
-            self.send_header("Content-Length", str(len(said.body)))
+            self.send_header("Content-Length", str(len(content)))
             for name, value in said.headers.items():
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(said.body)
+                self.wfile.write(content)
 
         do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = _serve  # noqa: N815  # the base's names
 
