@@ -12,8 +12,9 @@ TOX := .venv-tools/bin/tox
 quickstart: .venv/installed
 	.venv/bin/python examples/quickstart/quickstart.py
 
+# Two environments at a time: that of integration, the first and longest, mostly waits for processes.
 test: $(TOX)
-	$(TOX) run
+	$(TOX) run-parallel --parallel 2 --parallel-no-spinner
 
 integration: $(TOX)
 	@if [ "$$(id -u)" = 0 ]; then tests-integration/services/install.sh; \

@@ -61,7 +61,7 @@ class Globus(ThreadingHTTPServer):
         return made, self.roots[made]
 
     def transfers(self) -> list[Task]:
-        return [task for task in self.tasks.values() if task.work["DATA_TYPE"] == "transfer"]
+        return [task for task in list(self.tasks.values()) if task.work["DATA_TYPE"] == "transfer"]
 
     def close(self) -> None:
         self.shutdown()
