@@ -7,12 +7,11 @@ from collections.abc import Iterator
 import zmq
 
 from flow_executors.interchange.doors import Doors
-from flow_executors.wire.kinds import Buffer, Kind
+from flow_executors.wire.kinds import GREETINGS, Buffer
 
 _COPIED = 64 << 10
 # As plain numbers: flags of ZeroMQ are enums, with which computing takes half as long as sending.
 _NOW, _NOW_MORE, _INPUT = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.POLLIN)
-_GREETINGS = (Kind.HELLO, Kind.REGISTER)
 
 
 class DirectDoors(Doors):
@@ -34,12 +33,10 @@ class DirectDoors(Doors):
             while body.more:
                 body = router.recv(_NOW, copy=False)
             message: Buffer = body.bytes if len(body) < _COPIED else body.buffer
-            yield peer, self._greeted(peer, body) if len(message) and message[0] in _GREETINGS else "", message
+            yield peer, self._greeted(peer, body) if len(message) and message[0] in GREETINGS else "", message
 
-    def send(self, peer: bytes, message: Buffer) -> bool:
-        """Send to a manager; False when it is not connected."""
-        if self.local.knows(peer):
-            return self.local.send(peer, message)
+    def _send(self, peer: bytes, message: Buffer) -> bool:
+        """Send over the network."""
         try:
             self.router.send(peer, _NOW_MORE)
             self.router.send(message, _NOW, copy=len(message) < _COPIED)

@@ -15,12 +15,10 @@ from flow_executors.interchange.local_doors import LocalDoors
 from flow_executors.interchange.setup import Setup
 from flow_executors.wire import zap
 from flow_executors.wire.commands import KeyChange
-from flow_executors.wire.frames import Kind
-from flow_executors.wire.kinds import Buffer
+from flow_executors.wire.kinds import GREETINGS, Buffer
 
 _COPIED = 64 << 10
 _EVENT = struct.Struct("=Hi")
-_GREETINGS = (Kind.HELLO, Kind.REGISTER)
 
 
 class Doors:
@@ -101,7 +99,7 @@ class Doors:
                 continue
             peer, body = parts[0].bytes, parts[-1]
             message: Buffer = body.bytes if len(body) < _COPIED else body.buffer
-            yield peer, self._greeted(peer, body) if len(message) and message[0] in _GREETINGS else "", message
+            yield peer, self._greeted(peer, body) if len(message) and message[0] in GREETINGS else "", message
 
     def look(self) -> bool:
         """Whether managers have sent something.
@@ -127,6 +125,10 @@ class Doors:
         """Send to a manager; False when it is not connected."""
         if self.local.knows(peer):
             return self.local.send(peer, message)
+        return self._send(peer, message)
+
+    def _send(self, peer: bytes, message: Buffer) -> bool:
+        """Send over the network."""
         try:
             self.router.send_multipart((peer, message), zmq.NOBLOCK, copy=len(message) < _COPIED)
         except zmq.ZMQError as error:

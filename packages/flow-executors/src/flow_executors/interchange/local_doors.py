@@ -13,27 +13,21 @@ from collections.abc import Mapping
 
 from zmq.utils import z85
 
-from flow_executors.errors import BadMessage
 from flow_executors.wire.keys import KEY_SIZE
-from flow_executors.wire.kinds import Buffer, Kind
-from flow_executors.wire.link import LinkReader, LinkWriter
+from flow_executors.wire.kinds import GREETINGS, Buffer
 from flow_executors.wire.local import is_own
+from flow_executors.wire.stream import Stream
 
-_READS = 16
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
-_IN, _IN_OUT = select.EPOLLIN, select.EPOLLIN | select.EPOLLOUT
-_GREETINGS = (Kind.HELLO, Kind.REGISTER)
 
 
 class _Guest:
-    """One connection: who it is, what it says, what it is told."""
+    """One connection and who it is."""
 
-    __slots__ = ("block", "connection", "peer", "reader", "writer")
+    __slots__ = ("block", "peer", "stream")
 
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection = connection
-        self.reader = LinkReader(connection)
-        self.writer = LinkWriter(connection)
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
         self.peer = b"\0local" + os.urandom(16)  # no manager from elsewhere can take it for its own name
         self.block = ""
 
@@ -50,16 +44,16 @@ class LocalDoors:
         self._admitted = admitted
         self._listener = socket.socket(fileno=listen_fd) if listen_fd >= 0 else None
         self._epoll = select.epoll()
-        self._full = True
-        self._open()
+        self._listening = False
+        self._listen()
         self._by_descriptor: dict[int, _Guest] = {}
         self._by_peer: dict[bytes, _Guest] = {}
         self._gone: list[bytes] = []
 
-    def _open(self) -> None:
-        if self._full and self._listener is not None:
-            self._epoll.register(self._listener.fileno(), _IN)
-        self._full = False
+    def _listen(self) -> None:
+        if self._listener is not None and not self._listening:
+            self._epoll.register(self._listener.fileno(), select.EPOLLIN)
+            self._listening = True
 
     def fileno(self) -> int:
         """Return the descriptor that is readable while something is to be done here."""
@@ -74,7 +68,7 @@ class LocalDoors:
                 self._accept()
                 continue
             if events & select.EPOLLOUT:
-                self._write(guest, ())
+                guest.stream.write()
             if events & ~select.EPOLLOUT:
                 self._read(guest, found)
         return found
@@ -89,36 +83,24 @@ class LocalDoors:
             except OSError as error:
                 if error.errno in _FULL and self._by_descriptor:  # they wait until somebody has left
                     self._epoll.unregister(self._listener.fileno())
-                    self._full = True
+                    self._listening = False
                 return
             if not is_own(connection):
                 connection.close()
                 continue
-            connection.setblocking(False)
-            guest = _Guest(connection)
+            guest = _Guest(Stream(connection, self._epoll))
             self._by_descriptor[connection.fileno()] = guest
-            self._epoll.register(connection.fileno(), _IN)
 
     def _read(self, guest: _Guest, found: list[tuple[bytes, str, Buffer]]) -> None:
-        peer, reader = guest.peer, guest.reader
-        for _ in range(_READS):
-            try:
-                messages = reader.read()
-            except BadMessage:
+        for message in guest.stream.read():
+            if guest.block:
+                greets = len(message) > 0 and message[0] in GREETINGS
+                found.append((guest.peer, guest.block if greets else "", message))
+            elif not self._introduced(guest, bytes(message)):
                 self._drop(guest)
                 return
-            for message in messages:
-                if not guest.block:
-                    if not self._introduced(guest, bytes(message)):
-                        self._drop(guest)
-                        return
-                else:
-                    greets = len(message) > 0 and message[0] in _GREETINGS
-                    found.append((peer, guest.block if greets else "", message))
-            if reader.closed:
-                self._drop(guest)
-            if not reader.more:
-                return
+        if guest.stream.ended:
+            self._drop(guest)
 
     def _introduced(self, guest: _Guest, key: bytes) -> bool:
         """Take a guest's first message; False if its key is not admitted."""
@@ -139,18 +121,7 @@ class LocalDoors:
     def send(self, peer: bytes, message: Buffer) -> bool:
         """Send to a manager; False when it is not connected."""
         guest = self._by_peer.get(peer)
-        return guest is not None and self._write(guest, (message,))
-
-    def _write(self, guest: _Guest, messages: tuple[Buffer, ...]) -> bool:
-        waited = guest.writer.pending > 0
-        try:
-            done = guest.writer.write(messages)
-        except OSError:  # the end of what it said is still to be read
-            guest.writer = LinkWriter(guest.connection)
-            return False
-        if waited == done:
-            self._epoll.modify(guest.connection.fileno(), _IN if done else _IN_OUT)
-        return True
+        return guest is not None and guest.stream.write(message)
 
     def disconnected(self) -> list[bytes]:
         """Return the peers whose connection was found broken since the last call."""
@@ -158,21 +129,16 @@ class LocalDoors:
         return gone
 
     def _drop(self, guest: _Guest) -> None:
-        if self._by_descriptor.pop(guest.connection.fileno(), None) is None:
-            return
-        self._epoll.unregister(guest.connection.fileno())
-        guest.connection.close()
-        self._open()
+        del self._by_descriptor[guest.stream.fileno()]
+        guest.stream.drop()
+        self._listen()
         if self._by_peer.pop(guest.peer, None) is not None:
             self._gone.append(guest.peer)
 
     def close(self, linger_s: float = 0.0) -> None:
-        """Close all; what was sent has so long to leave."""
-        for guest in list(self._by_descriptor.values()):
-            if guest.writer.pending and linger_s:
-                guest.connection.settimeout(linger_s)
-                self._write(guest, ())
-            guest.connection.close()
+        """Close all; what was sent to each has so long to leave."""
+        for guest in self._by_descriptor.values():
+            guest.stream.close(linger_s)
         self._by_descriptor.clear()
         self._by_peer.clear()
         self._epoll.close()

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import select
-import socket
-import time
 from typing import Protocol
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
-from flow_executors.errors import BadMessage
 from flow_executors.manager.contact import Reach
 from flow_executors.wire.keys import BlockSecret
 from flow_executors.wire.kinds import Received
-from flow_executors.wire.link import LinkReader, LinkWriter
 from flow_executors.wire.local import connect_locally
+from flow_executors.wire.stream import Stream
 
 _EVENTS = zmq.EVENT_CONNECTED | zmq.EVENT_CONNECT_RETRIED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 _RECONNECT_MS = 100
 _AT_ONCE = 256
-_READS = 16
 _INPUT = int(zmq.POLLIN)
 
 
@@ -134,17 +130,15 @@ class LocalWay:
         self.address = address
         self.reach = Reach.REFUSED
         self._epoll = select.epoll()
-        self._connection: socket.socket | None = None
+        self._stream: Stream | None = None
         self._broke = False
         try:
-            made = connect_locally(address)
+            connection = connect_locally(address)
         except OSError:
             return
         self.reach = Reach.OPEN
-        self._connection = made
-        self._reader, self._writer = LinkReader(made), LinkWriter(made)
-        self._epoll.register(made.fileno(), select.EPOLLIN)
-        self._write((secret.pair.public, hello))
+        self._stream = Stream(connection, self._epoll)
+        self._stream.write(secret.pair.public, hello)
 
     def descriptors(self) -> list[int]:
         """Return what to poll: readable also when what could not be sent at once can be sent now."""
@@ -157,62 +151,30 @@ class LocalWay:
 
     def receive(self) -> list[Received]:
         """Return the messages that are there, and send what waits to be sent."""
-        messages: list[Received] = []
-        if self._connection is None:
+        stream = self._stream
+        if stream is None:
             self._broke = False
-            return messages
-        if self._writer.pending:
-            self._write(())
-        for _ in range(_READS):
-            try:
-                messages += self._reader.read()
-            except BadMessage:
-                self._break()
-                return messages
-            if self._reader.closed:
-                self._break()
-                return messages
-            if not self._reader.more:
-                break
+            return []
+        if stream.pending:
+            stream.write()
+        messages: list[Received] = [*stream.read()]
+        if stream.ended:
+            stream.drop()
+            self._stream = None
+            self.reach, self._broke = Reach.BROKEN, True
         return messages
 
     def send(self, message: Received) -> None:
         """Send a message, or keep it until there is room."""
-        if self._connection is not None:
-            self._write((message,))
-
-    def _write(self, messages: tuple[Received, ...]) -> None:
-        assert self._connection is not None
-        waited = self._writer.pending > 0
-        try:
-            done = self._writer.write(messages)
-        except OSError:  # what it said before it ended is still to be read
-            self._writer = LinkWriter(self._connection)
-            return
-        if waited == done:
-            events = select.EPOLLIN if done else select.EPOLLIN | select.EPOLLOUT
-            self._epoll.modify(self._connection.fileno(), events)
-
-    def _break(self) -> None:
-        if self._connection is not None:
-            self._epoll.unregister(self._connection.fileno())
-            self._connection.close()
-            self._connection = None
-        self.reach, self._broke = Reach.BROKEN, True
+        if self._stream is not None:
+            self._stream.write(message)
 
     def look(self) -> None:
         """Nothing to find out: it is known at once."""
 
     def close(self, linger_ms: int = 0) -> None:
         """Close; wait up to so long for what was sent to leave."""
-        deadline = time.monotonic() + linger_ms * 1e-3
-        while self._connection is not None and self._writer.pending and time.monotonic() < deadline:
-            select.select((), (self._connection,), (), max(0.0, deadline - time.monotonic()))
-            try:
-                self._writer.flush()
-            except OSError:
-                break
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._stream is not None:
+            self._stream.close(linger_ms * 1e-3)
+            self._stream = None
         self._epoll.close()

@@ -65,6 +65,10 @@ class Kind(IntEnum):
     """Client -> interchange: public keys of blocks to admit or to revoke."""
 
 
+GREETINGS = (Kind.HELLO, Kind.REGISTER)
+"""What is taken with the block of the sender's key."""
+
+
 KNOWN_KINDS = frozenset(int(kind) for kind in Kind)
 
 

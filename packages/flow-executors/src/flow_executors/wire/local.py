@@ -53,7 +53,6 @@ def connect_locally(address: str) -> socket.socket:
     try:
         made.settimeout(_CONNECT_S)
         made.connect("\0" + address.removeprefix(PREFIX))
-        made.setblocking(False)
         if not is_own(made):
             raise PermissionError(f"who listens at {address} belongs to another user")
     except OSError:
