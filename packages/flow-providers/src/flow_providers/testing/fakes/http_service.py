@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -77,7 +78,7 @@ class HttpService:
         self._thread.join(10)
 
 
-class ServedFake:
+class ServedFake(ABC):
     """Base of the fakes that listen on the loopback; a context manager.
 
     Args:
@@ -98,13 +99,13 @@ class ServedFake:
         self._http.__exit__(kind, error, trace)
         self._end()
 
+    @abstractmethod
     def _answer(self, request: Request) -> Answer:
         """Answer a request, in a thread of its connection."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _end(self) -> None:
         """End all that runs."""
-        raise NotImplementedError
 
 
 def _handler(answer: Callable[[Request], Answer]) -> type[BaseHTTPRequestHandler]:
