@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pytest
 
 import flow_core as flow
 from flow_core.kernel.kernel import DataFlowKernel
+
+sys.path.insert(0, str(Path(__file__).parent))  # for kernel_apps
 
 
 @pytest.fixture

@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from kernel_apps import Load, add, hold
 
 import flow_core as flow
 from flow_core.errors import DependencyError
-from flow_core.kernel.kernel import DataFlowKernel
 from flow_core.testing import MemoryExecutor
-
-Load = Callable[..., DataFlowKernel]
-
-
-@flow.python_app
-def add(x: int, y: int = 1) -> int:
-    return x + y
-
-
-def hold(kernel_executor: MemoryExecutor) -> Any:
-    return kernel_executor.waiting[0]
 
 
 def test_a_waiting_task_is_cancelled_and_its_dependents_say_so(load: Load) -> None:

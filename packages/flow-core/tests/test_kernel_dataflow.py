@@ -6,33 +6,20 @@ import concurrent.futures
 import gc
 import threading
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kernel_apps import Load, add, total
 
 import flow_core as flow
 from flow_core.errors import DependencyError, HiddenFutureError
 from flow_core.graph.resolver import DEEP
-from flow_core.kernel.kernel import DataFlowKernel
-
-Load = Callable[..., DataFlowKernel]
-
-
-@flow.python_app
-def add(x: int, y: int = 1) -> int:
-    return x + y
 
 
 @flow.python_app
 def wait_for(gate: threading.Event, _after: object = None) -> bool:
     return gate.wait(30)
-
-
-@flow.python_app
-def total(inputs: list[int]) -> int:
-    return sum(inputs)
 
 
 def test_results_flow_along_futures(load: Load) -> None:

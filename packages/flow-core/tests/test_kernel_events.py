@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kernel_apps import add
 
 import flow_core as flow
 from flow_core.errors import KernelClosedError
@@ -57,11 +58,6 @@ class Sink:
 
     def of(self, kind: type) -> list[Any]:
         return [event for event in self.events if type(event) is kind]
-
-
-@flow.python_app
-def add(x: int, y: int = 1) -> int:
-    return x + y
 
 
 @flow.join_app

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from kernel_apps import Load, add
 
 import flow_core as flow
 from flow_core.errors import ConfigurationError, NoDataFlowKernelError
 from flow_core.interfaces.executor import Executor
-from flow_core.kernel.kernel import DataFlowKernel
 from flow_core.testing import MemoryExecutor
-
-Load = Callable[..., DataFlowKernel]
-
-
-@flow.python_app
-def add(x: int, y: int = 1) -> int:
-    return x + y
 
 
 def _double(x: int) -> int:

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from kernel_apps import Load, add, divide, total
 
 import flow_core as flow
 from flow_core.errors import DependencyError
-from flow_core.kernel.kernel import DataFlowKernel
 from flow_core.testing import MemoryExecutor
-
-Load = Callable[..., DataFlowKernel]
-
-
-@flow.python_app
-def add(x: int, y: int = 1) -> int:
-    return x + y
-
-
-@flow.python_app
-def divide(x: float, y: float) -> float:
-    return x / y
-
-
-@flow.python_app
-def total(inputs: list[int]) -> int:
-    return sum(inputs)
 
 
 def test_an_exception_keeps_its_type(load: Load) -> None:

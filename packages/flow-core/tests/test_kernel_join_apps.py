@@ -7,27 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from kernel_apps import Load, add, divide, total
 
 import flow_core as flow
 from flow_core.errors import DependencyError, JoinError, NotFutureError
-from flow_core.kernel.kernel import DataFlowKernel
-
-Load = Callable[..., DataFlowKernel]
-
-
-@flow.python_app
-def add(x: int, y: int = 1) -> int:
-    return x + y
-
-
-@flow.python_app
-def divide(x: float, y: float) -> float:
-    return x / y
-
-
-@flow.python_app
-def total(inputs: list[int]) -> int:
-    return sum(inputs)
 
 
 @flow.join_app

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from kernel_apps import Load, add, divide, hold
 
 import flow_core as flow
 from flow_core.errors import ConfigurationError, KernelClosedError, NoDataFlowKernelError
@@ -18,22 +17,6 @@ from flow_core.interfaces.executor import ShutdownReport
 from flow_core.kernel.kernel import DataFlowKernel
 from flow_core.kernel.loaded import DataFlowKernelLoader
 from flow_core.testing import MemoryExecutor
-
-Load = Callable[..., DataFlowKernel]
-
-
-@flow.python_app
-def add(x: int, y: int = 1) -> int:
-    return x + y
-
-
-@flow.python_app
-def divide(x: float, y: float) -> float:
-    return x / y
-
-
-def hold(kernel_executor: MemoryExecutor) -> Any:
-    return kernel_executor.waiting[0]
 
 
 def _double(x: int) -> int:

@@ -6,14 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kernel_apps import divide
+
 import flow_core as flow
 from flow_core.interfaces.outcome import LossKind
 from flow_core.testing import MemoryExecutor
-
-
-@flow.python_app
-def divide(x: float, y: float) -> float:
-    return x / y
 
 
 def run_log(tmp_path: Path, **options: Any) -> str:

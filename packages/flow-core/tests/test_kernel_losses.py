@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
+from kernel_apps import Load, add, hold
 
 import flow_core as flow
 from flow_core.errors import TaskExceedsBlock, TaskKillsWorkers, WorkerLost
 from flow_core.interfaces.outcome import LossKind
-from flow_core.kernel.kernel import DataFlowKernel
 from flow_core.testing import MemoryExecutor
-
-Load = Callable[..., DataFlowKernel]
-
-
-@flow.python_app
-def add(x: int, y: int = 1) -> int:
-    return x + y
-
-
-def hold(kernel_executor: MemoryExecutor) -> Any:
-    return kernel_executor.waiting[0]
 
 
 def test_losses_do_not_spend_retries(load: Load) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kernel_apps import Load
 
 import flow_core as flow
 from flow_core.errors import BadCheckpoint
@@ -16,8 +17,6 @@ from flow_core.interfaces.outcome import Outcome, Verdict
 from flow_core.kernel.kernel import DataFlowKernel
 from flow_core.memo.memoizer import BasicMemoizer
 from flow_core.testing import MemoryExecutor
-
-Load = Callable[..., DataFlowKernel]
 
 
 @flow.python_app(cache=True)

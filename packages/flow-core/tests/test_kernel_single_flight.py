@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+
+from kernel_apps import Load
 
 import flow_core as flow
-from flow_core.kernel.kernel import DataFlowKernel
 from flow_core.testing import MemoryExecutor
-
-Load = Callable[..., DataFlowKernel]
 
 
 def test_identical_calls_in_flight_run_once_and_later_ones_not_at_all(load: Load) -> None:
