@@ -135,6 +135,14 @@ class Membership:
 
     # -- staying in touch
 
+    def heard(self, now: float) -> None:
+        """The interchange said something."""
+        self._contact.heard(now)
+
+    def deadline(self, now: float) -> float:
+        """Return when to look again although nothing happens."""
+        return self._contact.deadline(now)
+
     def examine(self, now: float) -> str:
         """Look whether the interchange is there, and seek it if need be; return why to give up, or nothing."""
         contact = self._contact

@@ -100,7 +100,6 @@ class Manager:
         self._line = line
         self._crew = crew
         self._core = core
-        self._contact = contact
         self._blobs = blobs
         self._offer = offer
         self._sampling = sampling
@@ -194,7 +193,7 @@ class Manager:
 
     def _patience_ms(self) -> int:
         now = time.monotonic()
-        times = [self._contact.deadline(now), now + _HOUR_S]
+        times = [self._member.deadline(now), now + _HOUR_S]
         times += [
             when
             for when in (
@@ -216,7 +215,7 @@ class Manager:
     def _listen(self, now: float) -> None:
         messages = self._line.receive()
         if messages:
-            self._contact.heard(now)
+            self._member.heard(now)
         for message in messages:
             point("manager.after_recv")
             handler = self._handlers.get(kind_of(message))
