@@ -39,6 +39,7 @@ class OpenStackClient:
             SchedulerUnavailable: no answer, or an error of OpenStack's own.
         """
         errors = optional_module("openstack.exceptions", extra="openstack", purpose=_PURPOSE)
+        garbled = optional_module("requests.exceptions", extra="openstack", purpose=_PURPOSE)
         session = optional_module("keystoneauth1.exceptions", extra="openstack", purpose=_PURPOSE)
         try:
             with self._lock:
@@ -60,7 +61,7 @@ class OpenStackClient:
             raise Refused("401", f"OpenStack refused the login: {error}") from error
         except (session.ClientException, errors.SDKException) as error:
             raise SchedulerUnavailable(f"OpenStack does not answer when asked to {doing}: {error}") from error
-        except ValueError as error:  # the client lets through what its JSON parser says
+        except garbled.JSONDecodeError as error:  # the client lets through what is below it
             raise SchedulerUnavailable(f"OpenStack's answer to {doing} cannot be read: {error}") from error
 
     def close(self) -> None:
