@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 
 from flow_core.interfaces.outcome import Verdict
 from flow_executors.wire.frames import pack_record, pack_results, pack_tasks, unpack_results
-from flow_executors.wire.single import one_result, one_task, pack_task
+from flow_executors.wire.single import one_result, one_task, pack_result, pack_task
 
 _KEYS = st.integers(0, 2**64 - 1)
 _TIMES = st.integers(-(2**63), 2**63 - 1)
@@ -32,6 +32,7 @@ def test_one_result_is_read_as_a_batch_of_one(
     key: int, offset: int, start: int, end: int, worker: int, payload: bytes
 ) -> None:
     message = pack_results(7, 3, offset, [key], [start], [end], [worker], [Verdict.OK], [payload])
+    assert message == pack_result(7, 3, offset, key, start, end, worker, Verdict.OK, payload)
     batch = unpack_results(message)
     assert one_result(message) == (7, offset, *batch.keys, *batch.starts, *batch.ends, *batch.workers, payload)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from flow_core.interfaces.call import DEFAULT_SPEC, TaskSpec
 from flow_executors.wire.frames import DEFAULT_CLASS, DIGEST_SIZE, pack_tasks
+from flow_executors.wire.single import pack_task
 
 FIRST_WINDOW = 1024
 """Tasks of a class that may be out before the interchange says more."""
@@ -84,7 +85,10 @@ class TaskQueues:
     @property
     def sendable(self) -> bool:
         """Whether ``take`` has something."""
-        return any(queue and self._out[class_id] < self.window for class_id, queue in self._queues.items())
+        for class_id, queue in self._queues.items():  # noqa: SIM110 - asked twice a task, and quicker so
+            if queue and self._out[class_id] < self.window:
+                return True
+        return False
 
     def take(self) -> list[Batch]:
         """Take what may be sent, as messages of bounded size."""
@@ -111,6 +115,9 @@ class TaskQueues:
             return None
         unsent.difference_update(keys)
         self._out[class_id] += len(keys)
+        if len(keys) == 1 and class_id == DEFAULT_CLASS:
+            digest = records[0][:DIGEST_SIZE]
+            return Batch(class_id, (digest,), pack_task(digest, keys[0], records[0]))
         digests = tuple({record[:DIGEST_SIZE] for record in records})
         return Batch(class_id, digests, pack_tasks(class_id, digests, keys, list(map(len, records)), b"".join(records)))
 

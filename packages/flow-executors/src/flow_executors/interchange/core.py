@@ -56,6 +56,7 @@ from flow_executors.wire.frames import (
     unpack_tasks,
 )
 from flow_executors.wire.kinds import Buffer
+from flow_executors.wire.single import head_of_one
 from flow_executors.wire.versions import agree, same_python
 
 _RECONNECT_S = 1.0
@@ -103,6 +104,8 @@ class Core:
         """The client said EXIT, or is gone."""
         self.story: list[str] = []
         """What is worth a line in the log."""
+        self.presses = False
+        """Some manager has sent so many results that it should be told of their arrival."""
         self.ignored = 0
         """Messages that could not be understood, or came from nobody known."""
         self.late = 0
@@ -118,7 +121,8 @@ class Core:
         self._cut_off: dict[int, Manager] = {}
         self._unacked: dict[int, Manager] = {}
         self._next_number = (settings.incarnation << 20) + 1
-        self._credit: Credit | None = None
+        self._told = (-1, -1, -1)
+        """Managers, slots and room to prefetch of which the client was told."""
         self._from_client: dict[int, Callable[[Buffer, float], None]] = {
             Kind.TASKS: self._tasks,
             Kind.CANCEL: self._cancel,
@@ -202,16 +206,18 @@ class Core:
 
     def next_deadline(self, now: float) -> float | None:
         """Return when ``tick`` has something to look at."""
-        deadlines = [self._liveness.next_deadline(), self._dispatcher.next_deadline(now)]
-        deadlines += [(manager.cut_off_at or 0.0) + _RECONNECT_S for manager in self._cut_off.values()]
-        known = [deadline for deadline in deadlines if deadline is not None]
-        return min(known) if known else None
+        silence, again = self._liveness.next_deadline(), self._dispatcher.next_deadline(now)
+        if not self._cut_off and (silence is None or again is None):
+            return silence if again is None else again
+        deadlines = [(manager.cut_off_at or 0.0) + _RECONNECT_S for manager in self._cut_off.values()]
+        return min(deadlines + [deadline for deadline in (silence, again) if deadline is not None])
 
     def delivered(self, everything: bool) -> None:
         """All that was in ``up`` has reached the client's socket: acknowledge results to their managers.
 
         Small numbers of them wait for company unless ``everything`` is to be acknowledged.
         """
+        self.presses = False
         for manager in list(self._unacked.values()):
             if everything or manager.received - manager.acked >= _ACK_EVERY:
                 manager.acked = manager.received
@@ -231,6 +237,9 @@ class Core:
     # -- the client's messages
 
     def _tasks(self, message: Buffer, now: float) -> None:
+        one = head_of_one(message)
+        if one is not None and self._dispatcher.pass_on(*one, message):
+            return
         batch = unpack_tasks(message)
         if not self.waiting.add(batch, now):
             self.desk.report(batch.keys, Verdict.REFUSED, b"its class was never described")
@@ -404,6 +413,8 @@ class Core:
         if sequence:
             manager.received = max(manager.received, sequence)
             self._unacked[manager.number] = manager
+            if manager.received - manager.acked >= _ACK_EVERY:
+                self.presses = True
         self.up.append(message)
         self.settle(manager, now)
 
@@ -492,8 +503,8 @@ class Core:
 
     def _tell_credit(self) -> None:
         pool = self.pool
-        window = 2 * (pool.total_slots + pool.total_prefetch) + 1024
-        credit = Credit(len(pool.by_number), pool.total_slots, pool.total_prefetch, window)
-        if credit != self._credit:
-            self._credit = credit
-            self.up.append(pack_credit(credit))
+        offered = len(pool.by_number), pool.total_slots, pool.total_prefetch
+        if offered != self._told:
+            self._told = offered
+            window = 2 * (pool.total_slots + pool.total_prefetch) + 1024
+            self.up.append(pack_credit(Credit(*offered, window)))

@@ -8,6 +8,7 @@ from itertools import islice
 from flow_executors.interchange.desk import Desk
 from flow_executors.interchange.packing import Packer
 from flow_executors.interchange.pool import Manager
+from flow_executors.wire.kinds import Buffer
 
 _BATCH = 4096
 """Most tasks in one message."""
@@ -39,6 +40,25 @@ class Dispatcher:
             self._default()
         if desk.pool.idle and desk.pool.loaded:
             self._rebalance(now)
+
+    def pass_on(self, digest: bytes, key: int, message: Buffer) -> bool:
+        """Hand out a message of one task of the default class as it is; False if that needs more thought.
+
+        So it goes where no task waits, and the manager whose turn it is has nothing to do and knows the function.
+        """
+        desk = self._desk
+        pool = desk.pool
+        if desk.waiting.count or not pool.idle:
+            return False
+        manager = self._first(pool.idle)
+        if digest not in manager.known:
+            return False
+        manager.out.add(key)
+        manager.idle_since = None
+        desk.send(manager, message)
+        pool.settle(manager)
+        pool.rotate(manager)
+        return True
 
     def tick(self, now: float) -> None:
         """Look again at what depends on time."""

@@ -18,6 +18,7 @@ from flow_executors.wire.commands import KeyChange
 from flow_executors.wire.kinds import GREETINGS, Buffer
 
 _COPIED = 64 << 10
+_INPUT = int(zmq.POLLIN)
 _EVENT = struct.Struct("=Hi")
 
 
@@ -29,6 +30,8 @@ class Doors:
         self.admitted: dict[bytes, str] = {}
         self._peer_of: dict[int, bytes] = {}  # descriptor of a connection -> its peer
         self._block_of: dict[bytes, str] = {}
+        self._used = True
+        """The router was read or written since it was last asked what is there."""
         self.change_keys(KeyChange(admit=setup.admitted))
         self.local = LocalDoors(setup.local_fd, self.admitted)
         self.zap = self.context.socket(zmq.REP)
@@ -90,8 +93,9 @@ class Doors:
 
     def receive(self, limit: int) -> Iterator[tuple[bytes, str, Buffer]]:
         """Yield up to so many messages with their peer and, for greetings, the block of the peer's key."""
+        self._used = True
         for _ in range(limit):
-            if not self.look():
+            if not self._readable():
                 return
             try:
                 parts = self.router.recv_multipart(zmq.NOBLOCK, copy=False)
@@ -101,13 +105,17 @@ class Doors:
             message: Buffer = body.bytes if len(body) < _COPIED else body.buffer
             yield peer, self._greeted(peer, body) if len(message) and message[0] in GREETINGS else "", message
 
-    def look(self) -> bool:
-        """Whether managers have sent something.
+    def unread(self) -> bool:
+        """Whether managers have sent something of which no descriptor tells. To be asked before sleeping.
 
-        To be asked after anything was sent and before sleeping: a zmq socket swallows the signal of its descriptor.
+        A zmq socket swallows the signal of its descriptor when it is used, and only then.
         """
+        used, self._used = self._used, False
+        return used and self._readable()
+
+    def _readable(self) -> bool:
         events = self.router.get(zmq.EVENTS)
-        return isinstance(events, int) and bool(events & zmq.POLLIN)
+        return isinstance(events, int) and bool(int(events) & _INPUT)
 
     def _greeted(self, peer: bytes, body: zmq.Frame) -> str:
         block = self._block_of[peer] = str(body.get("User-Id"))
@@ -129,6 +137,7 @@ class Doors:
 
     def _send(self, peer: bytes, message: Buffer) -> bool:
         """Send over the network."""
+        self._used = True
         try:
             self.router.send_multipart((peer, message), zmq.NOBLOCK, copy=len(message) < _COPIED)
         except zmq.ZMQError as error:

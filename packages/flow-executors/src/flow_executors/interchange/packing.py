@@ -50,7 +50,8 @@ class Packer:
         """Whether there is a reason to look."""
         desk = self._desk
         if not desk.waiting.special:
-            self._release_idle()
+            if self._reserving:
+                self._release_idle()
             self.look_at = None
             return False
         due = self.look_at is not None and now >= self.look_at

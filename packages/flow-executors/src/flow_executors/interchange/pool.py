@@ -262,19 +262,19 @@ class Pool:
                     self.prefetching[number] = manager
             else:
                 self.prefetching.pop(number, None)
-        self._note_free(manager, 0 if manager.closed else free)
-        if manager.outstanding:
+        offered = 0 if manager.closed else free
+        if offered != manager.was_free:
+            self._note_free(manager, offered)
+        if manager.out or manager.special:
             self.working[number] = manager
         else:
             self.working.pop(number, None)
-        if manager.backlog and manager.cut_off_at is None:
+        if free < 0 and manager.cut_off_at is None:
             self.loaded[number] = manager
         else:
             self.loaded.pop(number, None)
 
     def _note_free(self, manager: Manager, free: int) -> None:
-        if free == manager.was_free:
-            return
         if free > manager.was_free and free > 0:
             self.freed = True
         manager.was_free = free

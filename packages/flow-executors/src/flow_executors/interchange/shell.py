@@ -8,6 +8,7 @@ import resource
 import select
 import socket
 import time
+from collections.abc import Collection
 
 import zmq
 
@@ -29,6 +30,7 @@ _MESSAGES = 256
 _ACK_DELAY_S = 0.25
 _LINGER_MS = 1000
 _SLEPT_S = 2.0
+_NEVER = float("inf")
 
 
 class Shell:
@@ -58,17 +60,18 @@ class Shell:
         self._poll = select.poll()
         self._waiting = True
         """Messages of managers are known to be there."""
-        self._deadline: float | None = None
+        self._deadline = _NEVER
         self._link_fd = self._link.fileno()
         self._fds = tuple(int(door.get(zmq.FD)) for door in (self._doors.router, self._doors.zap, self._doors.monitor))
         self._local_fd = self._doors.local.fileno()
+        self._all = (self._link_fd, self._local_fd, *self._fds)
         self._next_beat = 0.0
         self._ack_at = 0.0
         self._writing = False
 
     def run(self) -> None:
         """Loop to the end."""
-        for descriptor in (self._link_fd, self._local_fd, *self._fds):
+        for descriptor in self._all:
             self._poll.register(descriptor, select.POLLIN)
         try:
             while not self._core.exiting:
@@ -78,18 +81,37 @@ class Shell:
 
     def _once(self) -> None:
         """One turn. The descriptors are polled bare: zmq's own poll asks each socket, four times the calls."""
-        timeout_s = self._timeout()
         before = time.monotonic()
+        wake = self._wake_at(before)
         sleeps = not (self._waiting or self._spin.wanted(before))
-        found = self._poll.poll(max(0, int(timeout_s * 1000 + 0.999)) if sleeps else 0)
+        found = dict(self._poll.poll(max(0, int((wake - before) * 1000 + 0.999)) if sleeps else 0))
         now = time.monotonic()
-        if now - before > timeout_s + _SLEPT_S:
+        if now - max(wake, before) > _SLEPT_S:
             self._core.slept(now)
-        ready = [descriptor for descriptor, _ in found]
-        heard = bool(ready) or self._waiting
-        if sleeps and not ready:
-            # nothing for long: look at all, whatever the descriptors say
-            ready = [self._link_fd, self._local_fd, *self._fds]
+        heard = bool(found) or self._waiting
+        if heard:
+            self._listen(found, now)
+        elif sleeps:  # nothing for long: look at all, whatever the descriptors say
+            self._listen(self._all, now)
+        if self._deadline <= now or self._next_beat <= now:
+            self._timers(now)
+        self._send(now)
+        self._waiting = self._doors.unread()
+        self._spin.after(now, heard, self._core.busy)
+
+    def _wake_at(self, now: float) -> float:
+        """Return when to look although nothing happens."""
+        deadline = self._core.next_deadline(now)
+        self._deadline = wake = _NEVER if deadline is None else deadline
+        if self._next_beat < wake:
+            wake = self._next_beat
+        if self._core.owes_acks and self._ack_at < wake:
+            wake = self._ack_at
+        return wake
+
+    # -- in
+
+    def _listen(self, ready: Collection[int], now: float) -> None:
         router, zap, monitor = self._fds
         if zap in ready:
             self._doors.authenticate()
@@ -100,24 +122,8 @@ class Shell:
         if self._local_fd in ready:
             self._from_this_machine(now)
         if self._waiting or router in ready:
-            ready.append(router)
             self._from_managers(now)
-        if ready:
-            self._core.turn(now)
-        self._timers(now)
-        self._send()
-        self._waiting = bool(ready) and self._doors.look()
-        self._spin.after(now, heard, self._core.busy)
-
-    def _timeout(self) -> float:
-        now = time.monotonic()
-        self._deadline = deadline = self._core.next_deadline(now)
-        wake = self._next_beat if deadline is None else min(self._next_beat, deadline)
-        if self._core.owes_acks:
-            wake = min(wake, self._ack_at)
-        return max(0.0, wake - now)
-
-    # -- in
+        self._core.turn(now)
 
     def _from_client(self, now: float) -> None:
         for _ in range(_READS):
@@ -137,7 +143,10 @@ class Shell:
 
     def _client_message(self, message: Buffer, now: float) -> None:
         kind = message[0] if len(message) else 0
-        if kind == Kind.HELLO:
+        if kind == Kind.TASKS:
+            self._core.from_client(message, now)
+            point("interchange.after_tasks")
+        elif kind == Kind.HELLO:
             hello = unpack_hello(message)
             agree(hello.lowest, hello.highest, "the script")
             self._core.up.append(pack_hello(self._who))
@@ -147,8 +156,6 @@ class Shell:
             self._core.admitted(change)
         else:
             self._core.from_client(message, now)
-        if kind == Kind.TASKS:
-            point("interchange.after_tasks")
 
     def _from_managers(self, now: float) -> None:
         core, doors = self._core, self._doors
@@ -176,7 +183,7 @@ class Shell:
     # -- time
 
     def _timers(self, now: float) -> None:
-        if self._deadline is not None and self._deadline <= now:
+        if self._deadline <= now:
             self._core.tick(now)
         if now >= self._next_beat:
             self._next_beat = now + self._setup.heartbeat_period_s
@@ -184,8 +191,25 @@ class Shell:
 
     # -- out
 
-    def _send(self) -> None:
+    def _send(self, now: float) -> None:
         """Send all: first to the client, who must know of a manager before that one can have tasks."""
+        core = self._core
+        if core.up or self._writing:
+            self._send_up()
+        done = not self._writing
+        if core.down:
+            dispatched = any(message[0] == Kind.TASKS for _, message in core.down)
+            self._send_down()
+            if dispatched:
+                point("interchange.after_dispatch")
+        if core.story:
+            for line in core.story:
+                self._logger.info(line)
+            core.story.clear()
+        if done and core.owes_acks and (now >= self._ack_at or core.presses):
+            self._acknowledge(now)
+
+    def _send_up(self) -> None:
         core = self._core
         try:
             done = self._writer.write(core.up)
@@ -194,41 +218,29 @@ class Shell:
             done = False
         core.up.clear()
         self._watch(writing=not done)
-        if core.down:
-            dispatched = False
-            for peer, message in core.down:
-                self._doors.send(peer, message)
-                dispatched = dispatched or message[0] == Kind.TASKS
-            core.down.clear()
-            if dispatched:
-                point("interchange.after_dispatch")
-        for line in core.story:
-            self._logger.info(line)
-        core.story.clear()
-        if done and core.owes_acks:
-            self._acknowledge()
 
     def _watch(self, writing: bool) -> None:
         if writing != self._writing:
             self._writing = writing
             self._poll.register(self._link_fd, select.POLLIN | select.POLLOUT if writing else select.POLLIN)
 
-    def _acknowledge(self) -> None:
-        now = time.monotonic()
+    def _acknowledge(self, now: float) -> None:
         if not self._ack_at:
             self._ack_at = now + _ACK_DELAY_S
         due = now >= self._ack_at
         self._core.delivered(due)
         if due or not self._core.owes_acks:
             self._ack_at = 0.0
+        if self._core.down:
+            self._send_down()
+
+    def _send_down(self) -> None:
         for peer, message in self._core.down:
             self._doors.send(peer, message)
         self._core.down.clear()
 
     def _finish(self) -> None:
-        for peer, message in self._core.down:
-            self._doors.send(peer, message)
-        self._core.down.clear()
+        self._send_down()
         self._link.close()
         self._doors.close(_LINGER_MS)
 

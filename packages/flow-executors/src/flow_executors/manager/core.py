@@ -84,6 +84,9 @@ class Effects:
     kill: list[int] = field(default_factory=list)
     """ranks"""
 
+    def __bool__(self) -> bool:
+        return bool(self.cancelled or self.returned or self.kill)
+
 
 @dataclass(frozen=True, slots=True)
 class Fallen:
@@ -114,7 +117,7 @@ class ManagerCore:
         self._killable: dict[int, float] = {}  # rank -> when its task's walltime and grace are over
         self._recall = 0
         self._fenced: set[int] = set()  # ranks of workers whose pipe is to be searched
-        self._effects = Effects()
+        self.effects = Effects()
 
     # -- classes and tasks coming in
 
@@ -129,7 +132,7 @@ class ManagerCore:
     def accept(self, class_id: int, tasks: Iterable[tuple[int, Record]]) -> None:
         """Take tasks; while draining they go back at once."""
         if self.draining:
-            self._effects.returned.extend((class_id, key, record) for key, record in tasks)
+            self.effects.returned.extend((class_id, key, record) for key, record in tasks)
         elif class_id == DEFAULT_CLASS:
             self._pending.extend(tasks)
         else:
@@ -231,7 +234,7 @@ class ManagerCore:
             task = self._special[0][2]
             if self.ends_at is not None and now + task.demand.need_s > self.ends_at and task.demand.need_s:
                 heappop(self._special)
-                self._effects.returned.append((task.class_id, task.key, task.record))
+                self.effects.returned.append((task.class_id, task.key, task.record))
                 continue
             if (task.demand.priority < 0 and self._pending) or not self._fits(task.demand):
                 return
@@ -342,11 +345,11 @@ class ManagerCore:
         for key, record in reversed(tasks):
             worker.held.pop(key, None)
             if worker.fenced.pop(key, None) is not None:
-                self._effects.cancelled.append(key)
+                self.effects.cancelled.append(key)
             elif worker.task is not None and worker.task.key == key:
                 self._requeue(worker.task)
             elif self.draining:
-                self._effects.returned.append((DEFAULT_CLASS, key, record))
+                self.effects.returned.append((DEFAULT_CLASS, key, record))
             else:
                 self._pending.appendleft((key, record))
         if worker.task is not None and not worker.held:
@@ -354,7 +357,7 @@ class ManagerCore:
 
     def _requeue(self, task: Task) -> None:
         if self.draining:
-            self._effects.returned.append((task.class_id, task.key, task.record))
+            self.effects.returned.append((task.class_id, task.key, task.record))
         else:
             self._queue(task, again=True)
 
@@ -372,11 +375,11 @@ class ManagerCore:
     def _cancel_waiting(self, wanted: set[int]) -> None:
         for key, _ in self._pending:
             if key in wanted:
-                self._effects.cancelled.append(key)
+                self.effects.cancelled.append(key)
         for _, _, task in self._special:
             if task.key in wanted:
-                self._effects.cancelled.append(task.key)
-        if self._effects.cancelled:
+                self.effects.cancelled.append(task.key)
+        if self.effects.cancelled:
             self._pending = deque(item for item in self._pending if item[0] not in wanted)
             self._special = sorted(entry for entry in self._special if entry[2].key not in wanted)
 
@@ -391,7 +394,7 @@ class ManagerCore:
     def _doom(self, worker: Worker, key: int, why: str) -> None:
         if worker.doom is None:
             worker.doom = (key, why)
-            self._effects.kill.append(worker.rank)
+            self.effects.kill.append(worker.rank)
             for index in (self._idle, self._part):
                 index.pop(worker.rank, None)
 
@@ -399,14 +402,14 @@ class ManagerCore:
         """Give back up to ``count`` tasks of the default class that have not started, the newest first."""
         while count and self._pending:
             key, record = self._pending.pop()
-            self._effects.returned.append((DEFAULT_CLASS, key, record))
+            self.effects.returned.append((DEFAULT_CLASS, key, record))
             count -= 1
         self._recall = count if self._deep else 0
 
     def _settle_recall(self, last: bool) -> None:
         while self._recall and self._pending:
             key, record = self._pending.pop()
-            self._effects.returned.append((DEFAULT_CLASS, key, record))
+            self.effects.returned.append((DEFAULT_CLASS, key, record))
             self._recall -= 1
         if last:
             self._recall = 0
@@ -418,8 +421,8 @@ class ManagerCore:
     def drain(self) -> None:
         """Take nothing more and give back all that has not started."""
         self.draining = True
-        self._effects.returned.extend((DEFAULT_CLASS, key, record) for key, record in self._pending)
-        self._effects.returned.extend((task.class_id, task.key, task.record) for _, _, task in sorted(self._special))
+        self.effects.returned.extend((DEFAULT_CLASS, key, record) for key, record in self._pending)
+        self.effects.returned.extend((task.class_id, task.key, task.record) for _, _, task in sorted(self._special))
         self._pending.clear()
         self._special.clear()
 
@@ -439,10 +442,13 @@ class ManagerCore:
 
     def deadline(self, now: float) -> float | None:
         """Return when to look again although nothing happens, or None."""
+        steal = bool(self._deep and self._idle and not self._pending)
+        if not steal and not self._killable:
+            return None
         times = [*self._killable.values()]
-        if self._deep and self._idle and not self._pending:
+        if steal:
             times.append(min(worker.since for worker in self._deep.values()) + STEAL_AFTER_S)
-        return max(now, min(times)) if times else None
+        return max(now, min(times))
 
     def starts(self, now: float, after_s: float) -> list[tuple[int, int, float]]:
         """Return (key, rank, since) of tasks that run for longer than ``after_s`` and were not told before."""
@@ -459,7 +465,7 @@ class ManagerCore:
 
     def take_effects(self) -> Effects:
         """Return what is to be done, once."""
-        effects, self._effects = self._effects, Effects()
+        effects, self.effects = self.effects, Effects()
         return effects
 
     def held(self) -> list[int]:

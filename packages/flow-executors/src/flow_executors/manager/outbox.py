@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
-from flow_core.interfaces.outcome import Verdict
 from flow_executors.manager.pipes import Frame
 from flow_executors.wire.results import pack_results
+from flow_executors.wire.single import pack_result
 
 _NUMBER_AT = slice(8, 12)  # the manager's number in RESULTS
 
@@ -32,6 +32,10 @@ class Outbox:
 
     def add_frames(self, rank: int, frames: list[Frame]) -> None:
         """Take results as a worker wrote them."""
+        if len(frames) == 1:
+            key, start, end, status, payload = frames[0]
+            self.add(key, status, payload, rank, start, end)
+            return
         keys, starts, ends, statuses, payloads = zip(*frames, strict=True)
         self._keys += keys
         self._starts += starts
@@ -41,20 +45,40 @@ class Outbox:
         self._workers += [rank] * len(keys)
 
     def add(
-        self, key: int, verdict: Verdict, payload: bytes = b"", rank: int = 0, start: int = 0, end: int = 0
+        self, key: int, status: int, payload: bytes | memoryview = b"", rank: int = 0, start: int = 0, end: int = 0
     ) -> None:
-        """Take an outcome that the manager itself states."""
+        """Take one outcome; ``status`` is a verdict with flags."""
         self._keys.append(key)
         self._starts.append(start)
         self._ends.append(end)
         self._workers.append(rank)
-        self._statuses.append(verdict)
+        self._statuses.append(status)
         self._payloads.append(payload)
 
     def pack(self) -> bytes:
         """Make one message of all that was gathered, and keep it until it is acknowledged."""
         self._sequence += 1
-        message = pack_results(
+        message = self._one() if len(self._keys) == 1 else self._batch()
+        self._unacknowledged.append((self._sequence, message, tuple(self._keys)))
+        self._keys, self._starts, self._ends, self._workers = [], [], [], []
+        self._statuses, self._payloads = bytearray(), []
+        return message
+
+    def _one(self) -> bytes:
+        return pack_result(
+            self.manager,
+            self._sequence,
+            self.offset_ns,
+            self._keys[0],
+            self._starts[0],
+            self._ends[0],
+            self._workers[0],
+            self._statuses[0],
+            self._payloads[0],
+        )
+
+    def _batch(self) -> bytes:
+        return pack_results(
             self.manager,
             self._sequence,
             self.offset_ns,
@@ -65,10 +89,6 @@ class Outbox:
             self._statuses,
             self._payloads,
         )
-        self._unacknowledged.append((self._sequence, message, tuple(self._keys)))
-        self._keys, self._starts, self._ends, self._workers = [], [], [], []
-        self._statuses, self._payloads = bytearray(), []
-        return message
 
     def acknowledge(self, sequence: int) -> None:
         """Forget messages up to this number."""

@@ -13,9 +13,10 @@ class Pace:
 
     Attributes:
         depth: 1, 2, 4 ... 63.
+        prefetch: Tasks to take beyond the slots: those in pipes, and as many again waiting when they are short.
     """
 
-    __slots__ = ("_cap", "_estimate", "_limit", "_slots", "depth")
+    __slots__ = ("_cap", "_estimate", "_limit", "_slots", "depth", "prefetch")
 
     def __init__(self, slots: int, limit: int | None) -> None:
         """``limit`` is the user's cap of tasks prefetched by this manager beyond its slots; None for none."""
@@ -24,6 +25,7 @@ class Pace:
         self._cap = MAX_DEPTH if limit is None else min(MAX_DEPTH, 1 + -(-limit // self._slots))
         self._estimate = 0.0
         self.depth = 1
+        self.prefetch = 0
 
     def learn(self, count: int, busy_s: float) -> bool:
         """Take in that ``count`` tasks took ``busy_s`` together; return whether the depth changed.
@@ -41,11 +43,10 @@ class Pace:
         depth = min(self._cap, _rounded(int(wanted)))
         changed = depth != self.depth
         self.depth = depth
+        self.prefetch = self._wanted()
         return changed
 
-    @property
-    def prefetch(self) -> int:
-        """Tasks to take beyond the slots: those in pipes, and as many again waiting when they are short."""
+    def _wanted(self) -> int:
         if self.depth == 1:
             return 0
         wanted = self._slots * self.depth * (2 if self.depth >= MAX_DEPTH else 1)

@@ -14,7 +14,7 @@ from flow_core.remote.faults import point
 from flow_executors.errors import BadMessage
 from flow_executors.manager.blobs import Blobs
 from flow_executors.manager.contact import Contact
-from flow_executors.manager.core import DEFAULT_CLASS, ManagerCore
+from flow_executors.manager.core import DEFAULT_CLASS, Effects, ManagerCore
 from flow_executors.manager.crew import Crew, News
 from flow_executors.manager.demand import Demand
 from flow_executors.manager.line import Line
@@ -192,23 +192,19 @@ class Manager:
         return dict(self._poller.poll(patience_ms))
 
     def _patience_ms(self) -> int:
-        now = time.monotonic()
-        times = [self._member.deadline(now), now + _HOUR_S]
-        times += [
-            when
-            for when in (
-                self._core.deadline(now),
-                self._respawn.deadline(),
-                self._drain_at,
-                self._drain_deadline,
-                self._sampling.due if self._sampling is not None else None,
-                self._next_starts if self._core.busy else None,
-                now + SWEEP_S if len(self._crew.shipments) else None,
-            )
-            if when is not None
-        ]
-        self._due = min(times)
-        return max(0, int((self._due - now) * 1000) + 1)
+        now, core = time.monotonic(), self._core
+        due = min(self._member.deadline(now), now + _HOUR_S)
+        for when in (core.deadline(now), self._respawn.deadline(), self._drain_at, self._drain_deadline):
+            if when is not None and when < due:
+                due = when
+        if self._sampling is not None:
+            due = min(due, self._sampling.due)
+        if core.busy:
+            due = min(due, self._next_starts)
+        if self._crew.shipments:
+            due = min(due, now + SWEEP_S)
+        self._due = due
+        return max(0, int((due - now) * 1000) + 1)
 
     # -- the interchange's messages
 
@@ -394,7 +390,12 @@ class Manager:
         if handouts:
             for handout in crew.hand_out(handouts):
                 core.not_written(handout)
-        effects = core.take_effects()
+        if core.effects or self._recall_open:
+            self._follow(core.take_effects())
+
+    def _follow(self, effects: Effects) -> None:
+        """Do what the core wants done besides handing out."""
+        core, crew = self._core, self._crew
         for rank in effects.kill:
             crew.kill(rank)
         for key in effects.cancelled:

@@ -9,6 +9,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 
 from flow_executors.errors import BadMessage
 from flow_executors.wire.kinds import Buffer
@@ -18,6 +19,7 @@ MAX_MESSAGE = 1 << 31
 _LENGTH = struct.Struct("<I")
 _ROOM = 256 << 10
 _COPIED = 64 << 10
+_JOINED = 4 << 10
 _PARTS = 64
 
 
@@ -55,7 +57,15 @@ class LinkReader:
             self.closed = True
             return []
         self._filled += count
-        return self._cut()
+        return self._whole() or self._cut()
+
+    def _whole(self) -> list[memoryview]:
+        """Return the message if just one small one is there, as in a round trip: in fewer steps."""
+        filled = self._filled
+        if not _LENGTH.size <= filled <= _COPIED or _LENGTH.unpack_from(self._buffer)[0] != filled - _LENGTH.size:
+            return []
+        self._filled = 0
+        return [memoryview(bytes(self._buffer[_LENGTH.size : filled]))]
 
     def _cut(self) -> list[memoryview]:
         buffer, filled, at = self._buffer, self._filled, 0
@@ -96,7 +106,7 @@ class LinkWriter:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
-        self._parts: deque[memoryview] = deque()
+        self._parts: deque[Buffer] = deque()
         self.pending = 0
         self.sent = 0
         """Bytes that the socket has taken since the beginning."""
@@ -112,19 +122,26 @@ class LinkWriter:
         Raises:
             OSError: the other side has ended (BrokenPipeError, ConnectionResetError).
         """
+        parts = self._parts
         for message in messages:
-            self._parts.append(memoryview(_LENGTH.pack(len(message))))
-            self._parts.append(memoryview(message))
-            self.pending += _LENGTH.size + len(message)
-        return self.flush()
+            size = len(message)
+            if size <= _JOINED:
+                parts.append(_LENGTH.pack(size) + message)
+            else:
+                parts.append(_LENGTH.pack(size))
+                parts.append(message)
+            self.pending += _LENGTH.size + size
+        return self.flush() if parts else True
 
     def flush(self) -> bool:
         """Send what is pending; True when nothing is left. Raises as ``write``."""
         parts = self._parts
         while parts:
-            some = [parts[index] for index in range(min(len(parts), _PARTS))]
             try:
-                count = self._socket.sendmsg(some)
+                if len(parts) == 1:
+                    count = self._socket.send(parts[0])
+                else:
+                    count = self._socket.sendmsg(list(islice(parts, _PARTS)))
             except (BlockingIOError, InterruptedError):
                 return False
             self.pending -= count
@@ -137,4 +154,4 @@ class LinkWriter:
         while parts and count >= len(parts[0]):
             count -= len(parts.popleft())
         if count:
-            parts[0] = parts[0][count:]
+            parts[0] = memoryview(parts[0])[count:]

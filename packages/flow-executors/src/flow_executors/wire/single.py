@@ -19,14 +19,36 @@ def pack_task(digest: bytes, key: int, record: bytes) -> bytes:
     return _TASK.pack(Kind.TASKS, 0, 0, 1, 1, digest, key, len(record)) + record
 
 
-def one_task(message: Received) -> tuple[bytes, int, Received] | None:
-    """Return (digest, key, record) if the message is one task of the default class; else None."""
+def head_of_one(message: Buffer) -> tuple[bytes, int] | None:
+    """Return (digest, key) if the message is one task of the default class; else None."""
     if len(message) < _TASK.size:
         return None
     kind, flags, class_id, tasks, digests, digest, key, size = _TASK.unpack_from(message)
     if (kind, flags, class_id, tasks, digests) != (Kind.TASKS, 0, 0, 1, 1) or len(message) != _TASK.size + size:
         return None
-    return digest, key, message[_TASK.size :]
+    return digest, key
+
+
+def one_task(message: Received) -> tuple[bytes, int, Received] | None:
+    """Return (digest, key, record) if the message is one task of the default class; else None."""
+    head = head_of_one(message)
+    return None if head is None else (*head, message[_TASK.size :])
+
+
+def pack_result(
+    manager: int,
+    sequence: int,
+    offset_ns: int,
+    key: int,
+    start: int,
+    end: int,
+    worker: int,
+    status: int,
+    payload: Buffer,
+) -> bytes:
+    """Pack the outcome of one task."""
+    size = len(payload)
+    return _RESULT.pack(Kind.RESULTS, 1, manager, sequence, offset_ns, key, start, end, size, worker, status) + payload
 
 
 def one_result(message: Buffer) -> Result | None:
