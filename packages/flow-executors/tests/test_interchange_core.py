@@ -37,6 +37,33 @@ def test_nodes_are_filled_one_after_the_other_where_asked_for() -> None:
     assert len(second.tasks) == 1
 
 
+def test_a_task_that_comes_alone_to_an_idle_manager_goes_on_as_it_is() -> None:
+    world = World()
+    first, second = world.join(node("a")), world.join(node("b"))
+    for key in (1, 2):  # a function is new to each of them once
+        world.submit(key)
+    record = frames.pack_record(DIGEST, 3, 0, b"payload")
+    message = frames.pack_tasks(0, [DIGEST], [3], [len(record)], record)
+    world.core.from_client(message, world.now)
+    assert world.core.down == [(first.peer, message)]
+    assert world.core.waiting.count == 0
+    world.turn()
+    world.submit(4, 5)
+    assert (set(first.tasks) & {4, 5}, set(second.tasks) & {4, 5}) == ({5}, {4})
+
+
+def test_a_task_that_comes_alone_waits_behind_those_that_wait() -> None:
+    world = World()
+    manager = world.join(node(workers=1, prefetch=0))
+    world.submit(1)
+    world.submit(2)
+    world.finish(manager, [1])  # in the same turn as the next one comes
+    record = frames.pack_record(DIGEST, 3, 0, b"")
+    world.core.from_client(frames.pack_tasks(0, [DIGEST], [3], [len(record)], record), world.now)
+    world.turn()
+    assert set(manager.tasks) == {2}
+
+
 def test_a_manager_never_gets_more_than_its_room() -> None:
     world = World()
     manager = world.join(node())
