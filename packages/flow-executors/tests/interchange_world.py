@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from flow_core.interfaces.call import Resources, TaskSpec
 from flow_core.interfaces.outcome import Verdict
-from flow_executors.interchange.core import Core, Settings
+from flow_executors.interchange.core import Core
+from flow_executors.interchange.settings import Settings
 from flow_executors.wire import frames
 from flow_executors.wire.frames import ExitCode, Kind
 

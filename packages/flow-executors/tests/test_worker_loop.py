@@ -14,10 +14,10 @@ from flow_core.errors import AppException, AppTimeout, DeserializationError, Ser
 from flow_core.interfaces.call import Resources, TaskSpec
 from flow_core.remote.errors import unpack
 from flow_executors.manager.blobs import Blobs
-from flow_executors.manager.core import Handout
 from flow_executors.manager.letters import Letters
 from flow_executors.manager.nursery import Died, Nursery, Spawned
 from flow_executors.manager.pipes import Pipes
+from flow_executors.manager.records import Handout
 from flow_executors.manager.shipments import Shipments
 from flow_executors.serialize.buffers import load_with_buffers
 from flow_executors.serialize.functions import pack_function

@@ -17,7 +17,8 @@ from dataclasses import replace
 from flow_executors.client.incarnation import Site
 from flow_executors.direct.doors import DirectDoors
 from flow_executors.host import host_id
-from flow_executors.interchange.core import Core, Settings
+from flow_executors.interchange.core import Core
+from flow_executors.interchange.settings import Settings
 from flow_executors.wire.frames import (
     DEFAULT_CLASS,
     Command,

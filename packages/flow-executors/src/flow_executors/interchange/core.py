@@ -8,7 +8,7 @@ in two places: it waits in a queue here, or is out at one manager, or its outcom
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from flow_core.interfaces.outcome import Loss, LossKind, Verdict
 from flow_executors.errors import BadMessage, VersionMismatch
@@ -17,6 +17,7 @@ from flow_executors.interchange.dispatch import Dispatcher
 from flow_executors.interchange.drain import Drains
 from flow_executors.interchange.liveness import Liveness
 from flow_executors.interchange.pool import Manager
+from flow_executors.interchange.settings import Settings
 from flow_executors.manager.demand import Capacity
 from flow_executors.wire.commands import KeyChange
 from flow_executors.wire.control import DrainMode
@@ -67,29 +68,6 @@ _ASK_EVERY_S = 1.0
 _END_OF_BLOCK_NS = 5_000_000_000
 _MOST = 0.8
 """Of a block's life: a task that used more of it would not end in another block either."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the interchange is told at its start.
-
-    Attributes:
-        run_id: Only managers of this run are taken.
-        python: Version of the client's Python.
-        incarnation: Counts restarts from 0; numbers given to managers start beyond those of earlier ones.
-        heartbeat_period_s: How often managers are to be heard.
-        heartbeat_threshold_s: After which silence they count as lost.
-        packed: Fill the manager that came first before the next, rather than spread tasks.
-        host_id: Where the interchange and the client are.
-    """
-
-    run_id: str
-    python: str
-    incarnation: int = 0
-    heartbeat_period_s: float = 30.0
-    heartbeat_threshold_s: float = 120.0
-    packed: bool = False
-    host_id: str = ""
 
 
 class Core:

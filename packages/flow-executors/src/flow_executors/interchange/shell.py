@@ -15,8 +15,9 @@ import zmq
 from flow_core.remote.faults import point
 from flow_executors.errors import BadMessage
 from flow_executors.host import host_id
-from flow_executors.interchange.core import Core, Settings
+from flow_executors.interchange.core import Core
 from flow_executors.interchange.doors import Doors
+from flow_executors.interchange.settings import Settings
 from flow_executors.interchange.setup import Setup
 from flow_executors.interchange.spin import Spin
 from flow_executors.wire.commands import KeyChange

@@ -8,92 +8,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import NamedTuple
 
 from flow_executors.manager.demand import Capacity, Demand, Ledger
 from flow_executors.manager.pace import Pace
+from flow_executors.manager.records import Effects, Fallen, Handout, Record, Task, Worker
+from flow_executors.wire.specs import DEFAULT_CLASS
 
-DEFAULT_CLASS = 0
 STEAL_AFTER_S = 0.001
 WALLTIME_GRACE_S = 5.0
 BULKY = 3072
 """Records above this many bytes may need a file each: few of them are handed out in advance."""
 _BULKY_DEPTH = 2
 _MAX_FALSE_STARTS = 3
-
-Record = bytes | memoryview
-
-
-@dataclass(slots=True)
-class Task:
-    """A task of a class of its own, which the manager keeps until it is done."""
-
-    key: int
-    class_id: int
-    record: Record
-    demand: Demand
-
-
-@dataclass(slots=True)
-class Worker:
-    """A worker as the core sees it.
-
-    Attributes:
-        rank: Its number.
-        pid: Its process.
-        depth: How many packets its pipe holds.
-        held: Keys handed to it and not reported, oldest first; all but the first are surely not started.
-        since: When it last took up or finished a task.
-        task: The task of a class of its own that it runs, with the devices booked for it.
-        doom: Why it is being killed, if it is, and under which key.
-        fenced: Keys in its pipe that were cancelled; with True if even when started.
-        reported: The key whose start was reported last.
-    """
-
-    rank: int
-    pid: int
-    depth: int
-    held: dict[int, None] = field(default_factory=dict)
-    since: float = 0.0
-    task: Task | None = None
-    devices: tuple[str, ...] = ()
-    doom: tuple[int, str] | None = None
-    fenced: dict[int, bool] = field(default_factory=dict)
-    reported: int = -1
-
-
-class Handout(NamedTuple):
-    """Give a record to a worker. A tuple, since there is one a task."""
-
-    rank: int
-    key: int
-    record: Record
-    class_id: int = DEFAULT_CLASS
-    devices: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class Effects:
-    """What is to be done besides handing out, gathered since it was last taken."""
-
-    cancelled: list[int] = field(default_factory=list)
-    returned: list[tuple[int, int, Record]] = field(default_factory=list)
-    """(class id, key, record)"""
-    kill: list[int] = field(default_factory=list)
-    """ranks"""
-
-    def __bool__(self) -> bool:
-        return bool(self.cancelled or self.returned or self.kill)
-
-
-@dataclass(frozen=True, slots=True)
-class Fallen:
-    """What a worker's death means: the try that ran in it (none if it was idle), and why if that was on purpose."""
-
-    keys: tuple[int, ...] = ()
-    doom: str = ""
 
 
 class ManagerCore:
@@ -118,6 +45,7 @@ class ManagerCore:
         self._recall = 0
         self._fenced: set[int] = set()  # ranks of workers whose pipe is to be searched
         self.effects = Effects()
+        """What is to be done besides handing out; to be taken by ``take_effects``."""
 
     # -- classes and tasks coming in
 

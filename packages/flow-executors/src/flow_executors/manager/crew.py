@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from flow_core.errors import ExecutorError
 from flow_core.remote.faults import point
 from flow_executors.manager import sessions
-from flow_executors.manager.core import Handout
 from flow_executors.manager.letters import Letters
 from flow_executors.manager.nursery import Died, NotSpawned, Nursery, NurseryGone, Spawned
 from flow_executors.manager.pipes import Frame, Pipes
+from flow_executors.manager.records import Handout
 from flow_executors.manager.shipments import Shipments
 from flow_executors.wire.results import BUFFERS
 from flow_executors.worker.frames import NEED, PACKET, READY

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from flow_core.interfaces.call import DEFAULT_SPEC, TaskSpec
 from flow_executors.manager.blobs import memory_file
-from flow_executors.manager.core import Handout, Record
 from flow_executors.manager.pinning import accelerator_environment
+from flow_executors.manager.records import Handout, Record
 from flow_executors.worker.frames import LETTER_ROOM, PACKET, pack_letter, pack_letter_to_file
 
 _NO_FILE = -1

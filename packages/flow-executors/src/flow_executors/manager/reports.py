@@ -7,8 +7,8 @@ import signal
 from flow_core.errors import AppTimeout
 from flow_core.interfaces.outcome import Loss, LossKind, Place, Verdict
 from flow_core.remote.errors import pack
-from flow_executors.manager.core import Record
 from flow_executors.manager.nursery import Died
+from flow_executors.manager.records import Record
 from flow_executors.wire.frames import Kind, pack_loss, pack_tasks
 
 

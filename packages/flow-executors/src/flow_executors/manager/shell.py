@@ -14,7 +14,7 @@ from flow_core.remote.faults import point
 from flow_executors.errors import BadMessage
 from flow_executors.manager.blobs import Blobs
 from flow_executors.manager.contact import Contact
-from flow_executors.manager.core import DEFAULT_CLASS, Effects, ManagerCore
+from flow_executors.manager.core import ManagerCore
 from flow_executors.manager.crew import Crew, News
 from flow_executors.manager.demand import Demand
 from flow_executors.manager.line import Line
@@ -23,6 +23,7 @@ from flow_executors.manager.nursery import Died
 from flow_executors.manager.outbox import Outbox
 from flow_executors.manager.parking import Parking
 from flow_executors.manager.pipes import Pipes
+from flow_executors.manager.records import Effects
 from flow_executors.manager.reports import fallen_outcome, how, interrupted_outcome, pack_returned
 from flow_executors.manager.respawn import Respawn
 from flow_executors.manager.sampling import Sampling
@@ -47,6 +48,7 @@ from flow_executors.wire.frames import (
 )
 from flow_executors.wire.kinds import Received
 from flow_executors.wire.single import one_task
+from flow_executors.wire.specs import DEFAULT_CLASS
 
 LINE = -1
 _COALESCE_S = 200e-6

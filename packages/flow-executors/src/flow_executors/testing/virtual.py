@@ -13,9 +13,11 @@ from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
 
 from flow_core.interfaces.call import TaskSpec
-from flow_executors.interchange.core import Core, Settings
-from flow_executors.manager.core import DEFAULT_CLASS, ManagerCore, Record
+from flow_executors.interchange.core import Core
+from flow_executors.interchange.settings import Settings
+from flow_executors.manager.core import ManagerCore
 from flow_executors.manager.demand import Capacity, Demand
+from flow_executors.manager.records import Record
 from flow_executors.wire.frames import (
     ALL,
     Credit,
@@ -37,6 +39,7 @@ from flow_executors.wire.frames import (
     unpack_tasks,
     unpack_welcome,
 )
+from flow_executors.wire.specs import DEFAULT_CLASS
 
 HOP_S = 150e-6
 """How long a message takes."""
