@@ -11,23 +11,17 @@ from flow_executors.wire.kinds import GREETINGS, Buffer
 
 _COPIED = 64 << 10
 # As plain numbers: flags of ZeroMQ are enums, with which computing takes half as long as sending.
-_NOW, _NOW_MORE, _INPUT = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE), int(zmq.POLLIN)
+_NOW, _NOW_MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
 
 
 class DirectDoors(Doors):
-    """Doors that say whether something waits, and are asked that instead of being read in vain."""
-
-    @property
-    def readable(self) -> bool:
-        """Whether a manager's message waits; asked after anything was done to the socket, which may hide its signal."""
-        events = self.router.get(zmq.EVENTS)
-        return isinstance(events, int) and bool(events & _INPUT)
+    """Doors that are read and written without lists of parts."""
 
     def receive(self, limit: int) -> Iterator[tuple[bytes, str, Buffer]]:
         """Yield up to so many messages with their peer and, for greetings, the block of the peer's key."""
         router = self.router
         for _ in range(limit):
-            if not self.readable:
+            if not self._readable():
                 return
             peer, body = router.recv(_NOW), router.recv(_NOW, copy=False)
             while body.more:
@@ -37,6 +31,7 @@ class DirectDoors(Doors):
 
     def _send(self, peer: bytes, message: Buffer) -> bool:
         """Send over the network."""
+        self._used = True
         try:
             self.router.send(peer, _NOW_MORE)
             self.router.send(message, _NOW, copy=len(message) < _COPIED)

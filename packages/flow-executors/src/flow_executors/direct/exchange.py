@@ -61,42 +61,32 @@ class Exchange:
             host_id=host_id(),
         )
         self._core = Core(settings, who, time.time_ns)
-        self._packed = site.packed
         self._ack_at = self._settle_at = 0.0
         self._settled = True
         self._more = True  # what came before the first look has signalled nobody
         self._poll = select.poll()
         self._side = {door.fileno() for door in (self._doors.zap, self._doors.monitor)}
-        for descriptor in (self._wake_fd, self._local_fd, self._doors.router.fileno(), *self._side):
+        self._router_fd = self._doors.router.fileno()
+        for descriptor in (self._wake_fd, self._local_fd, self._router_fd, *self._side):
             self._poll.register(descriptor, select.POLLIN)
 
     # -- the client's side
 
     def submit(self, class_id: int, digest: bytes, key: int, record: bytes) -> None:
         """Take a task of a class that was described: to a manager if one has room, else into its queue."""
-        now = time.monotonic()
         with self._lock:
-            if class_id == DEFAULT_CLASS and self._sent_at_once(digest, key, record):
-                return
-            self._core.from_client(pack_tasks(class_id, (digest,), (key,), (len(record),), record), now)
+            if class_id != DEFAULT_CLASS:
+                message = pack_tasks(class_id, (digest,), (key,), (len(record),), record)
+            else:
+                message = pack_task(digest, key, record)
+                if self._core.pass_on(digest, key, message):
+                    self._send()
+                    if self._doors.unread():
+                        self.wake()
+                    return
+            now = time.monotonic()
+            self._core.from_client(message, now)
             self._turn(now)
-
-    def _sent_at_once(self, digest: bytes, key: int, record: bytes) -> bool:
-        """Do what the core would do with a task while nothing waits and somebody is idle: the same in fewer steps."""
-        pool = self._core.pool
-        if not pool.idle or self._core.waiting.count:
-            return False
-        manager = pool.idle[min(pool.idle)] if self._packed else next(iter(pool.idle.values()))
-        if digest not in manager.known:
-            return False
-        manager.out.add(key)
-        manager.idle_since = None
-        self._doors.send(manager.peer, pack_task(digest, key, record))
-        pool.settle(manager)
-        pool.rotate(manager)
-        if self._doors.readable:
-            self.wake()
-        return True
 
     def tell(self, messages: Iterable[Buffer]) -> None:
         """Take what a client tells an interchange: SPEC, BLOB, CANCEL."""
@@ -149,7 +139,7 @@ class Exchange:
         core.turn(now)
         if core.down:
             self._send()
-        if core.up or self._doors.readable:
+        if core.up or self._doors.unread():
             self.wake()
 
     def wake(self) -> None:
@@ -164,8 +154,9 @@ class Exchange:
     def take(self) -> list[Buffer]:
         """Wait for something and take it in; return the messages that are for the client."""
         began, patience_s = time.monotonic(), self._patience_s()
-        ready = {descriptor for descriptor, _ in self._poll.poll(int(patience_s * 1000 + 0.999))}
-        if self._wake_fd in ready:
+        ready = dict(self._poll.poll(int(patience_s * 1000 + 0.999)))
+        woken = self._wake_fd in ready
+        if woken:
             self._hush()
         core = self._core
         with self._lock:
@@ -174,14 +165,16 @@ class Exchange:
                 core.slept(now)
             if self._local_fd in ready:
                 self._take_local(now)
-            self._take_in(now, self._more or not self._side.isdisjoint(ready))
+            side = self._more or not self._side.isdisjoint(ready)
+            if side or woken or not ready or self._router_fd in ready:
+                self._take_in(now, side)
             if core.waiting.count or now >= self._settle_at:
                 self._settle(now)
             else:
                 self._settled = False
             if core.down:
                 self._send()
-                self._more = self._doors.readable
+                self._more = self._more or self._doors.unread()
             up = core.up[:]
             core.up.clear()
         return up

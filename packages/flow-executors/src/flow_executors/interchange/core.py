@@ -92,6 +92,8 @@ class Core:
         self._who = who
         self._liveness = Liveness(settings.heartbeat_threshold_s)
         self._dispatcher = Dispatcher(desk, settings.packed)
+        self.pass_on = self._dispatcher.pass_on
+        """Take a message of one task that can go on as it is: digest, key and message; False where it cannot."""
         self._drains = Drains(desk)
         self._greeted: dict[bytes, str] = {}  # peer -> block of its key
         self._asked: dict[bytes, float] = {}  # strangers, and when they were asked to introduce themselves
@@ -216,7 +218,7 @@ class Core:
 
     def _tasks(self, message: Buffer, now: float) -> None:
         one = head_of_one(message)
-        if one is not None and self._dispatcher.pass_on(*one, message):
+        if one is not None and self.pass_on(*one, message):
             return
         batch = unpack_tasks(message)
         if not self.waiting.add(batch, now):
