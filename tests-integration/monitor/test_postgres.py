@@ -105,6 +105,13 @@ def test_every_query_works(server: str, run_dir: Path) -> None:
         assert len(blocks.blocks(connection, "pg")) == len(blocks.nodes(connection, "pg")) == 2
         for order in tasks.TaskOrder:
             assert tasks.page(connection, "pg", order=order, descending=True).items
+        up, down = (
+            tasks.page(connection, "pg", order=tasks.TaskOrder.RUN_TIME, descending=way, limit=500).items
+            for way in (False, True)
+        )
+        assert down == up[::-1]
+        assert [task.run_time_ns is None for task in up] == sorted([task.run_time_ns is None for task in up])[::-1]
+        assert tasks.page(connection, "pg", tasks.TaskFilter(search="CONVERGE")).total > 0
         for run_order in workflows.WorkflowOrder:
             assert workflows.page(connection, order=run_order).items
 

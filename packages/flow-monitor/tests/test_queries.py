@@ -8,7 +8,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from alembic import command, config as alembic_config
 from sqlalchemy import text
 
 from flow_core.interfaces.events import TaskJoined, TaskSubmitted
@@ -17,14 +16,14 @@ from flow_monitor.log.reader import Position
 from flow_monitor.project.core import Fold
 from flow_monitor.project.rebuild import upgrade
 from flow_monitor.project.store import Progress, RunStore
-from flow_monitor.queries import blocks, graph, resources, tasks, timeline, workflows
+from flow_monitor.queries import blocks, graph, provenance, resources, tasks, timeline, workflows
 from flow_monitor.queries.database import Database, open_database
 from flow_monitor.queries.records import RunState
 from flow_monitor.queries.tasks import TaskFilter, TaskOrder
 from flow_monitor.queries.workflows import WorkflowOrder
 from flow_monitor.schema import version
 from flow_monitor.schema.engine import writing_engine
-from flow_monitor.testing.made import make_database
+from flow_monitor.testing.made import as_version, make_database
 from flow_monitor.testing.synthetic import SyntheticRun
 
 Projected = Callable[[SyntheticRun], Database]
@@ -175,6 +174,7 @@ def test_a_database_of_the_version_before_is_read_and_older_ones_are_told_to_be_
         assert graph.tasks(connection, RUN.run_id) == nodes
         assert graph.apps(connection, RUN.run_id).joins == ()
         assert tasks.one(connection, RUN.run_id, 3).waits_for == ()
+        assert len(list(provenance.tasks(connection, RUN.run_id))) == len(nodes)
     as_version(Path(database.name), version.HEAD - 2)
     with pytest.raises(SchemaMismatch, match="flow monitor upgrade"), database.connect():
         pass
@@ -209,17 +209,6 @@ def test_join_tasks_are_shown_with_what_they_made_and_what_they_wait_for(tmp_pat
         assert graph.apps(connection, "r").joins == (("spread", "read", 1), ("spread", "work", 2))
         assert tasks.one(connection, "r", 1).waits_for == (3, 0)
         assert connection.execute(text("SELECT run_id, waits_for FROM joined")).all() == [("r", "3,0")]
-
-
-def as_version(path: Path, number: int) -> None:
-    """Take a database back to what an older version made."""
-    engine = writing_engine(f"sqlite:///{path}")
-    with engine.begin() as connection:
-        config = alembic_config.Config()
-        config.set_main_option("script_location", str(Path(version.__file__).parent / "migrations"))
-        config.attributes["connection"] = connection
-        command.downgrade(config, f"{number:04d}")
-    engine.dispose()
 
 
 def test_use_is_the_same_however_it_is_grouped(projected: Projected) -> None:

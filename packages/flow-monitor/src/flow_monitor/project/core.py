@@ -42,7 +42,7 @@ TASK_COLUMNS: Final = (
     "task_id", "task_func_name", "task_kind", "task_label", "task_status", "task_executor", "task_depends",
     "task_inputs", "task_outputs", "task_stdin", "task_stdout", "task_stderr", "task_hashsum", "task_memoize",
     "task_from_memo", "task_time_invoked", "task_time_running", "task_time_returned", "task_depth", "task_tries",
-    "task_fail_count", "task_fail_cost", "task_parent", "task_error", "task_traceback",
+    "task_fail_count", "task_fail_cost", "task_parent", "task_error", "task_traceback", "task_run_time",
 )  # fmt: skip
 TRY_COLUMNS: Final = (
     "task_id", "try_id", "task_executor", "block_id", "hostname", "manager", "worker", "pid", "try_key",
@@ -63,6 +63,7 @@ _FROM_MEMO = TASK_COLUMNS.index("task_from_memo")
 _RETURNED = TASK_COLUMNS.index("task_time_returned")
 _TRIES = TASK_COLUMNS.index("task_tries")
 _ERROR = TASK_COLUMNS.index("task_error")
+_RUN_TIME = TASK_COLUMNS.index("task_run_time")
 _NO_TASK: Final[Line] = [None] * len(TASK_COLUMNS)
 _NO_TRY: Final[Line] = [None] * len(TRY_COLUMNS)
 _TRY_RUNNING = TRY_COLUMNS.index("task_try_time_running")
@@ -275,7 +276,7 @@ class Fold:
             ",".join(map(str, depends)) if depends else "",
             json.dumps(inputs) if inputs else None, json.dumps(outputs) if outputs else None,
             None, stdout or None, stderr or None, None, int(cache), None, time_ns, None, None,
-            depth, None, None, None, parent, None, None,
+            depth, None, None, None, parent, None, None, None,
         ]  # fmt: skip
         if old is not None:
             for at, value in enumerate(old):
@@ -333,6 +334,8 @@ class Fold:
         line[_TRIES : _TRIES + 3] = tries, fail_count, fail_cost
         line[_ERROR] = error or None
         line[_ERROR + 1] = traceback or None
+        if line[_RUNNING] is not None:  # else it is in the database, which knows the difference then
+            line[_RUN_TIME] = time_ns - line[_RUNNING]
 
     # -- tries
 

@@ -220,9 +220,15 @@ def _upsert(table: Table, names: tuple[str, ...], fixed: tuple[str, ...], mark: 
 
 
 def _change(table: str, name: str) -> str:
+    if name == "task_run_time":  # the start and the end may have come in different batches
+        return f'"{name}" = {_merged(table, "task_time_returned")} - {_merged(table, "task_time_running")}'
+    return f'"{name}" = {_merged(table, name)}'
+
+
+def _merged(table: str, name: str) -> str:
     old, new = f'"{table}"."{name}"', f'excluded."{name}"'
     first, second = (old, new) if name in _FIRST_STAYS else (new, old)
-    return f'"{name}" = coalesce({first}, {second})'
+    return f"coalesce({first}, {second})"
 
 
 def _load_tally(connection: Connection, run_id: str) -> Tally:

@@ -8,7 +8,6 @@ from sqlalchemy.engine import Connection
 from flow_monitor.queries import rows, workflows
 from flow_monitor.queries.records import AppGraph, GraphTask, Stage
 from flow_monitor.schema import tables as t
-from flow_monitor.schema.version import HEAD, version_of
 
 _T = t.task.c
 
@@ -47,9 +46,7 @@ def tasks(connection: Connection, run_id: str, limit: int = 20_000) -> tuple[Gra
 
 
 def waits(connection: Connection, run_id: str, task_id: int | None = None) -> dict[int, tuple[int, ...]]:
-    """Return what each join task of a run waits for, or what one does; databases of version 2 do not say."""
-    if version_of(connection) == HEAD - 1:
-        return {}
+    """Return what each join task of a run waits for, or what one does."""
     j = t.joined.c
     query = select(j.task_id, j.waits_for).where(j.run_id == run_id)
     if task_id is not None:
@@ -72,8 +69,6 @@ def apps(connection: Connection, run_id: str) -> AppGraph:
 
 
 def _app_joins(connection: Connection, run_id: str) -> tuple[tuple[str, str, int], ...]:
-    if version_of(connection) == HEAD - 1:
-        return ()
     j = t.app_join.c
     query = select(j.from_app, j.to_app, j.made, j.awaited).where(j.run_id == run_id).order_by(j.from_app, j.to_app)
     return tuple((row.from_app, row.to_app, max(row.made or 0, row.awaited or 0)) for row in connection.execute(query))

@@ -70,7 +70,9 @@ def tasks(connection: Connection, run_id: str) -> Iterator[TaskRecord]:
     after = -1
     while True:
         c = t.task.c
-        query = select(t.task).where(c.run_id == run_id, c.task_id > after).order_by(c.task_id).limit(_PORTION)
+        query = (
+            select(*rows.TASK_COLUMNS).where(c.run_id == run_id, c.task_id > after).order_by(c.task_id).limit(_PORTION)
+        )
         found = connection.execute(query).all()
         if not found:
             return

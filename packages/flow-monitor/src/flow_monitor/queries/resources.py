@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from enum import Enum
 
 from sqlalchemy import ColumnElement, FromClause, and_, func, select
@@ -30,41 +29,43 @@ def sampled(connection: Connection, run_id: str) -> bool:
 
 def usage(connection: Connection, run_id: str, by: Grouping = Grouping.WORKFLOW, bins: int = 200) -> tuple[Usage, ...]:
     """Return CPU (cores) and memory of the tasks' processes over time: a mean per process and bin, summed by group."""
-    low, high = connection.execute(
-        select(func.min(_R.timestamp), func.max(_R.timestamp)).where(_R.run_id == run_id)
-    ).one()
-    if low is None:
+    low, high = _bounds(connection, run_id)
+    if low is None or high is None:
         return ()
     width = max(1, (high - low) // bins + 1)
     slot = ((_R.timestamp - low) // width).label("slot")
     group, source = _group(by)
-    query = (
+    each = (
         select(
             slot,
             group.label("grouped"),
-            func.avg(_R.psutil_process_cpu_percent),
-            func.avg(_R.psutil_process_memory_resident),
-            func.avg(_R.psutil_process_count),
+            func.avg(_R.psutil_process_cpu_percent).label("cpu"),
+            func.avg(_R.psutil_process_memory_resident).label("memory"),
+            func.avg(_R.psutil_process_count).label("processes"),
         )
         .select_from(source)
-        .where(_R.run_id == run_id, _R.task_id.is_not(None))
+        .where(_R.run_id == run_id, _R.timestamp.between(low, high), _R.task_id.is_not(None))
         .group_by("slot", "grouped", _R.task_id, _R.try_id)
+        .subquery()
     )
-    sums: dict[tuple[int, str], list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
-    for at, name, cpu, memory, processes in connection.execute(query):
-        total = sums[int(at), name or ""]
-        total[0] += float(cpu or 0) / 100
-        total[1] += float(memory or 0)
-        total[2] += float(processes or 0)
-    return tuple(Usage(low + at * width + width // 2, name, *sums[at, name]) for at, name in sorted(sums))
+    c = each.c
+    query = (
+        select(c.slot, c.grouped, func.sum(c.cpu), func.sum(c.memory), func.sum(c.processes))
+        .group_by(c.slot, c.grouped)
+        .order_by(c.slot, c.grouped)
+    )
+    return tuple(
+        Usage(
+            low + int(at) * width + width // 2, name or "", float(cpu or 0) / 100, float(memory or 0), float(count or 0)
+        )
+        for at, name, cpu, memory, count in connection.execute(query)
+    )
 
 
 def node_load(connection: Connection, run_id: str, bins: int = 200) -> tuple[Usage, ...]:
     """Return the load of whole nodes over time: CPU in per cent of the node / 100, memory in bytes."""
-    low, high = connection.execute(
-        select(func.min(_R.timestamp), func.max(_R.timestamp)).where(_R.run_id == run_id)
-    ).one()
-    if low is None:
+    low, high = _bounds(connection, run_id)
+    if low is None or high is None:
         return ()
     width = max(1, (high - low) // bins + 1)
     slot = (_R.timestamp - low) // width
@@ -76,7 +77,7 @@ def node_load(connection: Connection, run_id: str, bins: int = 200) -> tuple[Usa
             func.avg(_R.psutil_process_memory_resident),
             func.avg(_R.psutil_process_count),
         )
-        .where(_R.run_id == run_id, _R.task_id.is_(None))
+        .where(_R.run_id == run_id, _R.timestamp.between(low, high), _R.task_id.is_(None))
         .group_by("slot", _R.hostname)
         .order_by("slot")
     )
@@ -86,6 +87,15 @@ def node_load(connection: Connection, run_id: str, bins: int = 200) -> tuple[Usa
         )
         for at, host, cpu, memory, count in connection.execute(query)
     )
+
+
+def _bounds(connection: Connection, run_id: str) -> tuple[int | None, int | None]:
+    """Return the first and the last time of a sample, each found at an end of the index."""
+    first, last = (
+        connection.execute(select(end(_R.timestamp)).where(_R.run_id == run_id)).scalar()
+        for end in (func.min, func.max)
+    )
+    return first, last
 
 
 def _group(by: Grouping) -> tuple[ColumnElement[str], FromClause]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 from flow_monitor.queries.records import SILENT_AFTER_NS, RunState, Task, Try, Workflow
+from flow_monitor.schema import tables as t
 
 DbRow = Any
 """A row of SQLAlchemy: columns as attributes."""
+
+TASK_COLUMNS: Final = tuple(column for column in t.task.c if column.name != "task_run_time")
+"""Columns of a task that a database of the version before has, too."""
 
 
 def workflow(row: DbRow, now_ns: int) -> Workflow:

@@ -2,56 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
-
-from sqlalchemy import ColumnElement, Table, and_, func, or_, select
+from sqlalchemy import Table, and_, or_, select
 from sqlalchemy.engine import Connection
 
 from flow_monitor.errors import NoSuchRecord
-from flow_monitor.queries import graph, rows
+from flow_monitor.queries import graph, listing, rows
+from flow_monitor.queries.listing import TaskFilter as TaskFilter, TaskOrder as TaskOrder
 from flow_monitor.queries.records import Page, StatusChange, Task, TaskDetail, TaskFile, TaskSample
 from flow_monitor.schema import tables as t
 
 _T = t.task.c
 _SHOWN_DEPENDENTS = 200
 _SEARCHED_DEPENDENTS = 200_000
-
-
-class TaskOrder(Enum):
-    """What a list of tasks is sorted by."""
-
-    ID = "id"
-    APP = "app"
-    STATUS = "status"
-    INVOKED = "invoked"
-    RUN_TIME = "run_time"
-    TRIES = "tries"
-
-
-_ORDERS: dict[TaskOrder, ColumnElement[object]] = {
-    TaskOrder.ID: _T.task_id,
-    TaskOrder.APP: _T.task_func_name,
-    TaskOrder.STATUS: _T.task_status,
-    TaskOrder.INVOKED: _T.task_id,  # tasks are numbered as they are invoked
-    TaskOrder.RUN_TIME: _T.task_time_returned - _T.task_time_running,
-    TaskOrder.TRIES: _T.task_tries,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class TaskFilter:
-    """Which tasks to list; empty means all. ``search``: a task id, or text in label or error."""
-
-    app: str = ""
-    states: tuple[str, ...] = ()
-    search: str = ""
+_PORTION = 500
+_NOT_LISTED = ("task_traceback", "task_hashsum", "task_inputs", "task_outputs")
+_LISTED = [column for column in rows.TASK_COLUMNS if column.name not in _NOT_LISTED]
 
 
 def page(
     connection: Connection,
     run_id: str,
-    which: TaskFilter = TaskFilter(),
+    which: TaskFilter = listing.ALL_TASKS,
     *,
     order: TaskOrder = TaskOrder.ID,
     descending: bool = False,
@@ -59,61 +30,22 @@ def page(
     limit: int = 100,
 ) -> Page[Task]:
     """Return some tasks of a run."""
-    where = _where(run_id, which, like="LIKE" if connection.dialect.name == "sqlite" else "ILIKE")
-    column = _ORDERS[order]
-    columns = [c for c in t.task.c if c.name not in ("task_traceback", "task_hashsum", "task_inputs", "task_outputs")]
-    ordered = [column.desc() if descending else column.asc()]
-    if order not in (TaskOrder.ID, TaskOrder.INVOKED):
-        ordered.append(_T.task_id.asc())
-    query = select(*columns).where(where).order_by(*ordered).offset(offset).limit(limit)
-    items = tuple(rows.task(row) for row in connection.execute(query))
-    return Page(items, offset, limit, _count(connection, run_id, which, where))
-
-
-def _where(run_id: str, which: TaskFilter, like: str) -> ColumnElement[bool]:
-    conditions: list[ColumnElement[bool]] = [_T.run_id == run_id]
-    if which.app:
-        conditions.append(_T.task_func_name == which.app)
-    if which.states:
-        conditions.append(_T.task_status.in_(which.states))
-    if which.search:
-        text = which.search.strip()
-        found = [_has(_T.task_label, text, like), _has(_T.task_error, text, like)]
-        if text.isdecimal() and len(text) < 19:
-            conditions.append(_T.task_id == int(text))
-        else:
-            conditions.append(or_(*found))
-    return and_(*conditions)
-
-
-def _has(column: ColumnElement[str | None], text: str, like: str) -> ColumnElement[bool]:
-    """Look for text, small or capital: SQLite's LIKE does not tell them apart, PostgreSQL has ILIKE for it.
-
-    ``icontains`` would make small letters of every row first: half of the time on a million rows.
-    """
-    escaped = text.replace("/", "//").replace("%", "/%").replace("_", "/_")
-    pattern = f"%{escaped}%"
-    return column.like(pattern, escape="/") if like == "LIKE" else column.ilike(pattern, escape="/")
-
-
-def _count(connection: Connection, run_id: str, which: TaskFilter, where: ColumnElement[bool]) -> int:
-    """Return how many tasks there are: from the sums unless text is searched."""
-    if which.search:
-        return connection.execute(select(func.count()).select_from(t.task).where(where)).scalar_one()
-    c = t.app_status.c
-    query = select(func.sum(c.tasks)).where(c.run_id == run_id)
-    if which.app:
-        query = query.where(c.task_func_name == which.app)
-    if which.states:
-        query = query.where(c.task_status.in_(which.states))
-    return int(connection.execute(query).scalar() or 0)
+    found = listing.find(connection, run_id, which, order, descending=descending, offset=offset, limit=limit)
+    items: dict[int, Task] = {}
+    for start in range(0, len(found.task_ids), _PORTION):
+        ids = found.task_ids[start : start + _PORTION]
+        query = select(*_LISTED).where(_T.run_id == run_id, _T.task_id.in_(ids))
+        items.update((row.task_id, rows.task(row)) for row in connection.execute(query))
+    return Page(tuple(items[task_id] for task_id in found.task_ids), offset, limit, found.total)
 
 
 def one(connection: Connection, run_id: str, task_id: int) -> TaskDetail:
     """Return all that is known of a task. Raises NoSuchRecord."""
     row = None
     if 0 <= task_id < 1 << 63:
-        row = connection.execute(select(t.task).where(_T.run_id == run_id, _T.task_id == task_id)).one_or_none()
+        row = connection.execute(
+            select(*rows.TASK_COLUMNS).where(_T.run_id == run_id, _T.task_id == task_id)
+        ).one_or_none()
     if row is None:
         raise NoSuchRecord(f"there is no task {task_id} in workflow {run_id!r}")
     tries = select(t.try_).where(t.try_.c.run_id == run_id, t.try_.c.task_id == task_id).order_by(t.try_.c.try_id)

@@ -27,6 +27,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     select,
+    text,
     type_coerce,
 )
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -73,6 +74,7 @@ def _of_task() -> ForeignKeyConstraint:
 
 _TIME = BigInteger()
 _COUNT = BigInteger()
+_GROUP = ("run_id", "task_func_name", "task_status")
 
 workflow = Table(
     "workflow",
@@ -115,10 +117,17 @@ task = Table(
     Column("task_fail_cost", Float),
     Column("task_parent", BigInteger),
     *_columns(Text(), "task_error", "task_traceback"),
-    Index("ix_task_status", "run_id", "task_status", "task_id"),
-    Index("ix_task_func", "run_id", "task_func_name", "task_id"),
+    Column("task_run_time", _TIME),
+    Index("ix_task_group", *_GROUP, "task_id"),
+    Index("ix_task_sorted", *_GROUP, "task_tries", "task_run_time", "task_id"),
+    Index(
+        "ix_task_text", "run_id", "task_id", "task_label", "task_error", "task_func_name", "task_status", "task_tries",
+        "task_run_time", sqlite_where=text("task_label IS NOT NULL OR task_error IS NOT NULL"),
+    ).ddl_if(dialect="sqlite"),
     sqlite_with_rowid=False,
-)
+)  # fmt: skip
+"""``task_run_time``: nanoseconds from the first start to the end. ``flow_monitor.queries.listing`` reads the indexes:
+of them pages of any list of tasks are made, without looking at other tasks. Since version 4."""
 
 try_ = Table(
     "try_rows",

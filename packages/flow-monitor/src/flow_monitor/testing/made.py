@@ -6,9 +6,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from alembic import command
+from alembic.config import Config
+
 from flow_core.interfaces.events import Event, RunStarted
 from flow_monitor.log.writer import LogWriter
 from flow_monitor.project.rebuild import log_of, rebuild
+from flow_monitor.schema import version
+from flow_monitor.schema.engine import writing_engine
 from flow_monitor.testing.synthetic import SyntheticRun
 
 
@@ -30,3 +35,14 @@ def make_database(directory: Path, *runs: SyntheticRun) -> Path:
         write_log(run_dir, run.run_id, events)
         rebuild(run_dir, f"sqlite:///{path}")
     return path
+
+
+def as_version(path: Path, number: int) -> None:
+    """Take a SQLite database back to what an older version made."""
+    engine = writing_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(version.__file__).parent / "migrations"))
+        config.attributes["connection"] = connection
+        command.downgrade(config, f"{number:04d}")
+    engine.dispose()

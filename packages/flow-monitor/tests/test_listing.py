@@ -1,0 +1,187 @@
+"""Lists of tasks: every order with every filter, from any place, is what sorting all tasks would give; by indexes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event, text
+from sqlalchemy.engine import Connection
+
+from flow_core.interfaces.events import Event, TaskEnded, TaskSubmitted, TryEnded, TryLaunched, TryStarted
+from flow_core.interfaces.outcome import Place
+from flow_monitor.log.reader import Position
+from flow_monitor.project.core import Fold
+from flow_monitor.project.rebuild import upgrade
+from flow_monitor.project.store import Progress, RunStore
+from flow_monitor.queries import listing, tasks
+from flow_monitor.queries.database import Database, open_database
+from flow_monitor.queries.records import Task
+from flow_monitor.queries.tasks import TaskFilter, TaskOrder
+from flow_monitor.schema.engine import writing_engine
+from flow_monitor.schema.version import HEAD
+from flow_monitor.testing.made import as_version, make_database
+from flow_monitor.testing.synthetic import SyntheticRun
+
+RUN = SyntheticRun(tasks=240, width=40, fail_rate=0.4, samples=0, ended=False, seed=3)
+FILTERS = (
+    TaskFilter(),
+    TaskFilter(app="simulate"),
+    TaskFilter(states=("failed",)),
+    TaskFilter(states=("failed", "memo_done", "exec_done")),
+    TaskFilter(app="simulate", states=("exec_done",)),
+    TaskFilter(app="nobody"),
+    TaskFilter(states=("no_such_state",)),
+    TaskFilter(search="PART 1"),
+    TaskFilter(search="converge", app="simulate", states=("failed",)),
+    TaskFilter(search="12"),
+    TaskFilter(search="100%"),
+)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """Give a run whose last tasks are still running."""
+    with open_database(str(make_database(tmp_path_factory.mktemp("run"), RUN))) as opened:
+        yield opened
+
+
+def key(task: Task, order: TaskOrder) -> tuple[object, ...]:
+    """Return what a task is sorted by; what is not known comes first."""
+    took = -1 if task.run_time_ns is None else task.run_time_ns
+    return {
+        TaskOrder.ID: (),
+        TaskOrder.INVOKED: (),
+        TaskOrder.APP: (task.app,),
+        TaskOrder.STATUS: (task.status,),
+        TaskOrder.RUN_TIME: (took,),
+        TaskOrder.TRIES: (-1 if task.time_returned is None else task.tries, took),
+    }[order] + (task.task_id,)
+
+
+def fits(task: Task, which: TaskFilter) -> bool:
+    """Tell whether a list with this filter has the task."""
+    text_of = f"{task.label}\n{task.error}".lower()
+    found = task.task_id == int(which.search) if which.search.isdecimal() else which.search.lower() in text_of
+    return (not which.app or task.app == which.app) and (not which.states or task.status in which.states) and found
+
+
+def check(connection: Connection, which: TaskFilter, run_id: str = RUN.run_id) -> None:
+    """Compare parts of lists in all orders with what sorting in Python gives."""
+    everything = tasks.page(connection, run_id, limit=1000).items
+    assert len(everything) > 4
+    wanted = [task for task in everything if fits(task, which)]
+    for order, descending in product(TaskOrder, (False, True)):
+        wanted.sort(key=lambda task, order=order: key(task, order), reverse=descending)  # type: ignore[misc] # bound
+        for offset in (0, len(wanted) // 3, max(0, len(wanted) - 5), len(wanted) + 3):
+            part = tasks.page(connection, run_id, which, order=order, descending=descending, offset=offset, limit=11)
+            assert part.total == len(wanted)
+            assert part.items == tuple(wanted[offset : offset + 11]), (which, order, descending, offset)
+
+
+@pytest.mark.parametrize("which", FILTERS, ids=str)
+def test_a_part_of_a_list_is_what_sorting_all_tasks_gives(database: Database, which: TaskFilter) -> None:
+    with database.connect() as connection:
+        check(connection, which)
+
+
+def test_lists_of_too_many_groups_to_merge_are_the_same(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "_MOST_GROUPS", 1)
+    with database.connect() as connection:
+        for which in FILTERS:
+            check(connection, which)
+
+
+def test_lists_of_the_version_before_are_the_same(tmp_path: Path) -> None:
+    path = make_database(tmp_path, RUN)
+    as_version(path, HEAD - 1)
+    with open_database(str(path)) as database, database.connect() as connection:
+        for which in FILTERS:
+            check(connection, which)
+    upgrade(f"sqlite:///{path}")
+    with open_database(str(path)) as database, database.connect() as connection:
+        check(connection, TaskFilter())
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("order", TaskOrder, ids=str)
+def test_pages_are_read_from_indexes_in_their_order(database: Database, order: TaskOrder, descending: bool) -> None:
+    statements: list[tuple[str, object]] = []
+    with database.connect() as connection:
+        event.listen(
+            connection, "before_cursor_execute", lambda _c, _cur, sql, values, *_: statements.append((sql, values))
+        )
+        for which in FILTERS[:5]:
+            for offset in (0, 30):
+                listing.find(connection, RUN.run_id, which, order, descending=descending, offset=offset, limit=10)
+        asked = [(sql, values) for sql, values in statements if "task_rows" in sql]
+        assert len(asked) >= 10
+        for sql, values in asked:
+            plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values)]
+            steps = [step for step in plan if "task_rows" in step]
+            assert steps
+            assert all(step.startswith("SEARCH") and "COVERING INDEX ix_task_" in step for step in steps), plan
+            assert not any("TEMP B-TREE" in step for step in plan), plan
+
+
+def test_text_is_looked_for_among_the_tasks_that_have_any(database: Database) -> None:
+    statements: list[tuple[str, object]] = []
+    with database.connect() as connection:
+        event.listen(
+            connection, "before_cursor_execute", lambda _c, _cur, sql, values, *_: statements.append((sql, values))
+        )
+        for order in TaskOrder:
+            listing.find(connection, RUN.run_id, TaskFilter(search="part"), order, descending=True, offset=0, limit=10)
+        for sql, values in [one for one in statements if "task_rows" in one[0]]:
+            plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values)]
+            assert any("COVERING INDEX ix_task_text" in step for step in plan), plan
+
+
+def project(path: Path, batches: list[list[Event]]) -> None:
+    """Project batches, each by a projection that was begun anew."""
+    upgrade(f"sqlite:///{path}")
+    engine = writing_engine(f"sqlite:///{path}")
+    for at, batch in enumerate(batches):
+        store = RunStore(engine, "r", "none")
+        before, fold = store.resume(), Fold("r", store.load_tally())
+        fold.fold(batch)
+        store.apply(fold.take(), before, Progress(Position(at + 1), at + 1), 1)
+    engine.dispose()
+
+
+TASK: list[Event] = [
+    TaskSubmitted(10, 0, "work", "python", "", ("t",), ()),
+    TryLaunched(20, 0, 0, 7, "t"),
+    TryStarted(30, 0, 0, Place("t")),
+    TryEnded(70, 0, 0, "OK", 30, 70, "t", Place("t"), None),
+    TaskEnded(80, 0, "exec_done", tries=1),
+]
+
+
+@pytest.mark.parametrize("portion", [1, 2, 3, len(TASK)])
+def test_the_run_time_is_known_whatever_batches_start_and_end_come_in(tmp_path: Path, portion: int) -> None:
+    path = tmp_path / "m.db"
+    project(path, [TASK[at : at + portion] for at in range(0, len(TASK), portion)])
+    with open_database(str(path)) as database, database.connect() as connection:
+        assert connection.execute(text("SELECT task_run_time FROM task")).scalar_one() == 50
+
+
+def test_tasks_of_which_only_the_id_is_known_are_listed_too(tmp_path: Path) -> None:
+    path = tmp_path / "m.db"
+    apps = [TaskSubmitted(at, at, "work" if at % 2 else "rest", "python", "", ("t",), ()) for at in range(1, 9)]
+    ended: list[Event] = [TaskEnded(20 + at, at, "exec_done") for at in (2, 9)]
+    engine_rows = "INSERT INTO task_rows (run_key, task_id) SELECT run_key, {} FROM workflow"
+    project(path, [[*apps, *ended]])
+    engine = writing_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        for task_id in (11, 12):
+            connection.execute(text(engine_rows.format(task_id)))
+    engine.dispose()
+    with open_database(str(path)) as database, database.connect() as connection:
+        for order in TaskOrder:
+            found = listing.find(connection, "r", TaskFilter(), order, descending=True, offset=0, limit=99)
+            assert sorted(found.task_ids) == [*range(1, 10), 11, 12]
+            rest = listing.find(connection, "r", TaskFilter(), order, descending=True, offset=8, limit=99)
+            assert rest.task_ids == found.task_ids[8:]
