@@ -26,6 +26,7 @@ PAGES = (
     "/workflow/{run}/graph.json?color=state", "/workflow/{run}/graph.json?level=stages",
     "/workflow/{run}/graph.json?level=tasks", "/workflow/{run}/timeline", "/workflow/{run}/timeline.json",
     "/workflow/{run}/task/{task}", "/workflow/{run}/task/0", "/workflow/{run}/task/{task}/resources.json",
+    "/workflow/{run}/task/{task}/flow.json",
     "/workflow/{run}/resources", "/workflow/{run}/resources/cpu.json",
     "/workflow/{run}/resources/memory.json?by=node", "/workflow/{run}/resources/cpu.json?by=block",
     "/workflow/{run}/resources/memory.json?by=app", "/workflow/{run}/resources/app_cpu.json",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,10 +16,13 @@ from flow import Config, python_app
 from flow.executors import HighThroughputExecutor
 from flow.monitoring import MonitoringHub
 from flow.providers import LocalProvider
+from flow_core.interfaces.events import Event, EventKind
+from flow_core.interfaces.sinks import RunInfo
 from flow_monitor import open_database
 from flow_monitor.export.wfformat import wfformat
 from flow_monitor.queries import blocks, resources, tasks, workflows
 from flow_monitor.queries.records import RunState
+from flow_monitor.sampling.sock_diag import kernel_tells_traffic
 
 HOG_MB = 60
 
@@ -72,6 +78,77 @@ def test_what_managers_tell_of_blocks_nodes_and_tasks_arrives(tmp_path: Path) ->
         assert resources.node_load(connection, run.run_id)
         assert max(use.memory for use in resources.usage(connection, run.run_id)) >= HOG_MB << 20
         assert wfformat(connection, run.run_id)["schemaVersion"] == "1.5"
+
+
+@python_app
+def talk(port: int, first: int, last: int) -> int:
+    """Send to a port, wait for an answer, send more; keep the connection, as those do who have a pool of them."""
+    import socket
+    import sys
+
+    connection = socket.create_connection(("127.0.0.1", port))
+    connection.sendall(b"x" * first)
+    answer = len(connection.recv(1000))
+    connection.sendall(b"y" * last)
+    sys.modules["kept_connection"] = connection  # type: ignore[assignment] # lives as long as the worker
+    connection.recv(1)
+    return answer
+
+
+class Sampled:
+    """A sink that tells when a task was sampled."""
+
+    wants = EventKind.SAMPLE
+
+    def __init__(self) -> None:
+        self.seen = threading.Event()
+
+    def start(self, run: RunInfo) -> None:
+        """Begin."""
+
+    def emit(self, events: Sequence[Event]) -> None:
+        """Look for samples of tasks."""
+        if any(sample.key is not None for event in events for sample in getattr(event, "samples", ())):
+            self.seen.set()
+
+    def close(self, timeout_s: float) -> int:
+        """End."""
+        return 0
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.skipif(not kernel_tells_traffic(), reason="the kernel refuses sock_diag here")
+def test_what_a_task_sends_and_receives_is_counted_to_its_end(tmp_path: Path) -> None:
+    first, last = 300_000, 70_000
+    sink, received = Sampled(), 0
+    executor = HighThroughputExecutor(label="htex", address="127.0.0.1", max_workers=1, provider=LocalProvider())
+    hub = MonitoringHub(resource_monitoring_interval=0.1)
+    config = Config(
+        executors=[executor], strategy="none", run_dir=str(tmp_path / "runinfo"), monitoring=hub, sinks=[sink]
+    )
+    with socket.create_server(("127.0.0.1", 0)) as server, flow.load(config):
+        future = talk(server.getsockname()[1], first, last)
+        server.settimeout(60)
+        client, _ = server.accept()
+        client.settimeout(60)
+        with client:
+            while received < first:
+                received += len(client.recv(1 << 16))
+            assert sink.seen.wait(60)
+            client.sendall(b"z" * 500)
+            while received < first + last:
+                received += len(client.recv(1 << 16))
+            client.sendall(b"!")
+            assert future.result(60) == 500
+    with open_database(str(tmp_path / "runinfo" / "monitoring.db")) as database, database.connect() as connection:
+        run_id = workflows.page(connection).items[0].run_id
+        (one,) = tasks.one(connection, run_id, 0).tries
+        assert one.net_sent is not None
+        assert one.net_received is not None
+        assert first + last <= one.net_sent <= first + last + 2
+        assert 501 <= one.net_received <= 503
+        grown = [sample.net_sent or 0 for sample in tasks.samples(connection, run_id, 0)]
+        assert grown == sorted(grown)
 
 
 @pytest.mark.timeout(120)

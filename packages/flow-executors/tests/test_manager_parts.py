@@ -1,16 +1,23 @@
-"""The small deciders of a manager: pace, demand, contact, respawn, parking, outbox."""
+"""The small deciders of a manager: pace, demand, contact, respawn, parking, outbox, sampling."""
+
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, strategies as st
 
-from flow_core.interfaces.call import Resources, TaskSpec
+from flow_core.interfaces.call import Resources, TaskSpec, TryKey
 from flow_core.interfaces.outcome import Verdict
+from flow_core.interfaces.sampler import Sample, SamplerSpec
 from flow_executors.manager.contact import Contact, Phase, Reach
 from flow_executors.manager.demand import Capacity, Demand, Ledger, misfit
 from flow_executors.manager.outbox import Outbox
 from flow_executors.manager.pace import MAX_DEPTH, Pace
 from flow_executors.manager.parking import Parking
 from flow_executors.manager.respawn import Respawn
+from flow_executors.manager.sampling import Sampling
 from flow_executors.wire.results import unpack_results
 
 HOME = "10.0.0.1"
@@ -216,3 +223,49 @@ def test_results_are_kept_until_they_are_acknowledged_and_sent_again_under_a_new
     assert outbox.keys() == [14]
     outbox.acknowledge(2)
     assert not outbox.owed
+
+
+class LastLooks:
+    """A sampler that remembers what it was asked."""
+
+    asked: ClassVar[list[tuple[str, dict[int, int]]]] = []
+
+    def sample(self, running: Mapping[int, TryKey], now_ns: int) -> Sequence[Sample]:
+        """Sample."""
+        self.asked.append(("sample", dict(running)))
+        return [Sample(now_ns, key, pid, 1, 0.0, 0.0, 0.0, 0, 0.0, 0, 0) for pid, key in running.items()]
+
+    def ended(self, ended: Mapping[int, TryKey], now_ns: int) -> Sequence[Sample]:
+        """Look a last time."""
+        self.asked.append(("ended", dict(ended)))
+        if 13 in ended.values():
+            raise OSError("no")
+        return [Sample(now_ns, key, pid, 1, 0.0, 0.0, 0.0, 0, 0.0, 0, 0) for pid, key in ended.items()]
+
+    def close(self) -> None:
+        """Close."""
+
+
+def test_only_tasks_that_were_sampled_get_a_last_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("flow_test_sampler")
+    module.LastLooks = LastLooks  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flow_test_sampler", module)
+    monkeypatch.setattr(LastLooks, "asked", [])
+    sampling = Sampling(SamplerSpec("flow_test_sampler:LastLooks", 1.0), 0.0)
+    assert sampling.ended(5, [1, 2]) == ()
+    assert [sample.key for sample in sampling.take({5: 11, 6: 12}, 1.0)] == [11, 12]
+    assert sampling.due == 2.0
+    assert sampling.ended(5, [1, 2]) == ()
+    assert [sample.key for sample in sampling.ended(5, [10, 11])] == [11]
+    assert sampling.ended(5, [11]) == ()
+    assert LastLooks.asked == [("sample", {5: 11, 6: 12}), ("ended", {5: 11})]
+
+
+def test_a_sampler_that_fails_is_asked_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("flow_test_sampler")
+    module.LastLooks = LastLooks  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flow_test_sampler", module)
+    sampling = Sampling(SamplerSpec("flow_test_sampler:LastLooks", 1.0), 0.0)
+    assert len(sampling.take({5: 13}, 1.0)) == 1
+    assert sampling.ended(5, [13]) == ()
+    assert sampling.take({5: 14}, 2.0) == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ GOLDEN = Path(__file__).parent / "golden" / "v1.txt"
 TASKS = frames.pack_tasks(7, [b"d" * 16], [1, 2**63], [3, 2], b"abcde")
 REGISTRATION = frames.Registration("m1", "0", "node1", 42, 2, 8, 2.0, named=(("licence", 1.0),), python="3.11.2")
 LOSS = Loss(LossKind.WORKER, Place("x", pid=9), None, 9, "killed", "tail")
-SAMPLE = Sample(5, TryKey(3), 9, 1, 50.0, 1.0, 0.5, 100, 0.1, 7, 8)
+SAMPLE = Sample(5, TryKey(3), 9, 1, 50.0, 1.0, 0.5, 100, 0.1, 7, 8, 0, 0)
 
 EXAMPLES: dict[str, bytes] = {
     "tasks": TASKS,
@@ -187,6 +188,13 @@ def test_a_loss_comes_back_with_the_pid_of_its_worker() -> None:
 
 def test_samples_and_commands_come_back() -> None:
     assert frames.unpack_samples(EXAMPLES["samples"]) == (3, (SAMPLE,), 1)
+
+
+def test_network_traffic_that_is_not_known_is_left_out_since_older_readers_take_none_there() -> None:
+    unknown = replace(SAMPLE, net_sent=None, net_received=None)
+    message = frames.pack_samples(3, [unknown, SAMPLE])
+    assert b"null" not in message
+    assert frames.unpack_samples(message) == (3, (unknown, SAMPLE), 0)
     assert frames.unpack_command(EXAMPLES["command"]) == frames.Command(1, "drain", ("0",), (), 2.5)
     assert frames.unpack_reply(EXAMPLES["reply"]).blocks[0].idle_for_s == 1.5
 

@@ -29,7 +29,7 @@ class Sample:
     """One look at one task's process tree (``key`` is None for the node as a whole).
 
     CPU times are cumulative seconds (children that ended included), memory is in bytes, disk and network are
-    cumulative bytes.
+    cumulative bytes. Network traffic is None where it is not known.
     """
 
     time_ns: int
@@ -43,8 +43,8 @@ class Sample:
     memory_percent: float
     disk_read: int
     disk_write: int
-    net_sent: int = 0
-    net_received: int = 0
+    net_sent: int | None = None
+    net_received: int | None = None
 
 
 class NodeSampler(Protocol):
@@ -52,6 +52,10 @@ class NodeSampler(Protocol):
 
     def sample(self, running: Mapping[int, TryKey], now_ns: int) -> Sequence[Sample]:
         """Look at the given process trees (pid of the worker -> key of its try) and at the node. Must take < 5 ms."""
+        ...
+
+    def ended(self, ended: Mapping[int, TryKey], now_ns: int) -> Sequence[Sample]:
+        """Take a last look at tasks that were sampled and have just ended (pid of the worker -> key), in < 5 ms."""
         ...
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 
 from flow_core.interfaces.call import TryKey
@@ -31,6 +31,7 @@ class Sampling:
     def __init__(self, spec: SamplerSpec, now: float) -> None:
         self._interval_s = max(0.1, spec.interval_s)
         self._sampler: NodeSampler | None = self._make(spec)
+        self._sampled: frozenset[int] = frozenset()
         self.due = now + self._interval_s
 
     def _make(self, spec: SamplerSpec) -> NodeSampler | None:
@@ -45,10 +46,24 @@ class Sampling:
     def take(self, running: Mapping[int, int], now: float) -> Sequence[Sample]:
         """Sample, and set the clock."""
         self.due = now + self._interval_s
+        tries = {pid: TryKey(key) for pid, key in running.items()}
+        samples = self._ask(lambda sampler: sampler.sample(tries, time.time_ns()))
+        self._sampled = frozenset(tries.values())
+        return samples
+
+    def ended(self, pid: int, keys: Iterable[int]) -> Sequence[Sample]:
+        """Take a last look at what a worker ran, where that was sampled before: so short tasks cost nothing."""
+        known = self._sampled.intersection(keys)
+        if not known:
+            return ()
+        self._sampled -= known
+        return self._ask(lambda sampler: sampler.ended({pid: TryKey(min(known))}, time.time_ns()))
+
+    def _ask(self, question: Callable[[NodeSampler], Sequence[Sample]]) -> Sequence[Sample]:
         if self._sampler is None:
             return ()
         try:
-            return self._sampler.sample({pid: TryKey(key) for pid, key in running.items()}, time.time_ns())
+            return question(self._sampler)
         except Exception as error:
             log.warning("no more samples from this node: %s", error)
             self._sampler = None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import select
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from flow_core.interfaces.outcome import LossKind, Verdict
+from flow_core.interfaces.sampler import Sample
 from flow_core.remote.faults import point
 from flow_executors.errors import BadMessage
 from flow_executors.manager.blobs import Blobs
@@ -308,6 +309,8 @@ class Manager:
         for rank, frames in news.results:
             keys = [frame[0] for frame in frames]
             busy_ns = sum(frame[2] - frame[1] for frame in frames)
+            if self._sampling is not None and rank in self._core.workers:
+                self._tell(self._sampling.ended(self._core.workers[rank].pid, keys))
             self._outbox.add_frames(rank, frames)
             self._crew.letters.done(keys)
             self._core.finished(rank, keys, busy_ns * 1e-9, now)
@@ -371,9 +374,11 @@ class Manager:
             self._drain_at = None
             self._drain()
         if self._sampling is not None and now >= self._sampling.due:
-            samples = self._sampling.take(self._core.running(), now)
-            if samples and self._member.registered:
-                self._line.send(pack_samples(self._outbox.manager, samples))
+            self._tell(self._sampling.take(self._core.running(), now))
+
+    def _tell(self, samples: Sequence[Sample]) -> None:
+        if samples and self._member.registered:
+            self._line.send(pack_samples(self._outbox.manager, samples))
 
     def _tell_starts(self, now: float) -> None:
         if self._member.registered:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.sampler import Sample
 from flow_executors.wire.kinds import Buffer, Kind, expect
-from flow_executors.wire.schema import decode, encode
+from flow_executors.wire.schema import LEFT_OUT, decode, encode
 
 _EVENTS = struct.Struct("<BxxxI")
 
@@ -32,8 +32,8 @@ class SampleRecord:
     memory_percent: float
     disk_read: int
     disk_write: int
-    net_sent: int = 0
-    net_received: int = 0
+    net_sent: int | None = field(default=None, metadata=LEFT_OUT)
+    net_received: int | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,16 +11,19 @@ import types
 import typing
 from collections.abc import Hashable
 from functools import lru_cache
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from flow_executors.errors import BadMessage
 from flow_executors.wire.kinds import MAX_JSON, Buffer
 
 T = TypeVar("T")
 
+LEFT_OUT: Final = {"left_out": True}
+"""Metadata of a field that could not be None in an older version: its default stands for None there."""
+
 
 def encode(record: object) -> bytes:
-    """Return a dataclass instance as compact JSON in UTF-8."""
+    """Return a dataclass instance as compact JSON in UTF-8. Fields with ``LEFT_OUT`` are left out where None."""
     return json.dumps(_plain(record), separators=(",", ":")).encode()
 
 
@@ -54,7 +57,12 @@ def _no_constant(text: str) -> object:
 
 def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        given = ((field, getattr(value, field.name)) for field in dataclasses.fields(value))
+        return {
+            field.name: _plain(item)
+            for field, item in given
+            if item is not None or LEFT_OUT.keys().isdisjoint(field.metadata)
+        }
     if isinstance(value, (tuple, list)):
         return [_plain(item) for item in value]
     return value

@@ -143,6 +143,9 @@ class Try:
     cpu_user_s: float | None
     cpu_system_s: float | None
     max_rss_kb: int | None
+    net_sent: int | None = None
+    """Bytes sent over TCP until its last sample; None where it was not sampled."""
+    net_received: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +252,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class TaskSample:
-    """One sample of one task."""
+    """One sample of one task: CPU time in seconds, memory in bytes; disk and network in bytes since it began.
+
+    Network traffic is None where it is not known.
+    """
 
     time_ns: int
     try_id: int | None
@@ -260,6 +266,8 @@ class TaskSample:
     disk_read: int
     disk_write: int
     processes: int
+    net_sent: int | None = None
+    net_received: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,8 +71,8 @@ def task(row: DbRow) -> Task:
     )
 
 
-def try_(row: DbRow) -> Try:
-    """Return a try."""
+def try_(row: DbRow, traffic: tuple[int | None, int | None]) -> Try:
+    """Return a try; ``traffic``: bytes sent and received."""
     return Try(
         try_id=row.try_id,
         executor=row.task_executor or "",
@@ -89,6 +89,8 @@ def try_(row: DbRow) -> Try:
         cpu_user_s=row.cpu_user_s,
         cpu_system_s=row.cpu_system_s,
         max_rss_kb=row.max_rss_kb,
+        net_sent=traffic[0],
+        net_received=traffic[1],
     )
 
 

@@ -9,6 +9,7 @@ import psutil
 
 from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.sampler import Sample
+from flow_monitor.sampling.network import Network
 from flow_monitor.sampling.process_tree import TreeUse, look
 
 
@@ -26,36 +27,52 @@ class NodeSampler:
     """Samples process trees by ``/proc`` (psutil where there is none). Used by one thread.
 
     A worker runs many tasks one after the other in one process: a task's CPU and disk count from the first look at it.
-    What it used in all, to the last moment, comes with its result.
+    What it used in all, to the last moment, comes with its result; but not its network traffic, for which ``ended``
+    takes a last look. Traffic is that of TCP connections, see ``traffic``; it is None where it cannot be known.
     """
 
     def __init__(self) -> None:
         self._seen: dict[int, _Seen] = {}
         self._memory = max(1, psutil.virtual_memory().total)
+        self._network = Network()
         psutil.cpu_percent(None)
 
     def sample(self, running: Mapping[int, TryKey], now_ns: int) -> Sequence[Sample]:
         """Return a sample of each task, and one of the node (its key is None)."""
-        samples = [self._node(now_ns)]
-        for pid in self._seen.keys() - running.keys():
-            del self._seen[pid]
-        for pid, key in running.items():
-            use = look(pid)
-            if use is not None:
-                samples.append(self._task(pid, key, use, now_ns))
+        for pid, seen in list(self._seen.items()):
+            if running.get(pid) != seen.key:
+                self._forget(pid)
+        return [self._node(now_ns), *self._tasks(running, now_ns)]
+
+    def ended(self, ended: Mapping[int, TryKey], now_ns: int) -> Sequence[Sample]:
+        """Return a last sample of tasks that were sampled before, and forget them."""
+        known = {pid: key for pid, key in ended.items() if pid in self._seen and self._seen[pid].key == key}
+        samples = self._tasks(known, now_ns)
+        for pid in known:
+            self._forget(pid)
         return samples
 
     def close(self) -> None:
         """Forget all. Idempotent."""
         self._seen.clear()
+        self._network.close()
+
+    def _tasks(self, running: Mapping[int, TryKey], now_ns: int) -> list[Sample]:
+        uses = {pid: use for pid in running if (use := look(pid)) is not None}
+        self._network.look({running[pid]: use.pids for pid, use in uses.items()})
+        return [self._task(pid, running[pid], use, now_ns) for pid, use in uses.items()]
+
+    def _forget(self, pid: int) -> None:
+        self._network.forget(self._seen.pop(pid).key)
 
     def _task(self, pid: int, key: TryKey, use: TreeUse, now_ns: int) -> Sample:
         seen = self._seen.get(pid)
-        if seen is None or seen.key != key:
+        if seen is None:
             seen = self._seen[pid] = _Seen(key, use, use, now_ns)
         elapsed_s = (now_ns - seen.last_ns) / 1e9
         busy_s = use.user_s + use.system_s - seen.last.user_s - seen.last.system_s
         seen.last, seen.last_ns = use, now_ns
+        sent, received = self._network.of(key)
         return Sample(
             time_ns=now_ns,
             key=key,
@@ -68,6 +85,8 @@ class NodeSampler:
             memory_percent=100 * use.rss / self._memory,
             disk_read=max(0, use.disk_read - seen.base.disk_read),
             disk_write=max(0, use.disk_write - seen.base.disk_write),
+            net_sent=sent,
+            net_received=received,
         )
 
     def _node(self, now_ns: int) -> Sample:
@@ -85,6 +104,6 @@ class NodeSampler:
             memory_percent=memory.percent,
             disk_read=disk.read_bytes if disk else 0,
             disk_write=disk.write_bytes if disk else 0,
-            net_sent=net.bytes_sent if net else 0,
-            net_received=net.bytes_recv if net else 0,
+            net_sent=net.bytes_sent if net else None,
+            net_received=net.bytes_recv if net else None,
         )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 import psutil
 
@@ -16,14 +17,19 @@ _MOST_PROCESSES = 2048
 
 @dataclass(slots=True)
 class TreeUse:
-    """Sums over a tree. CPU in seconds, memory and disk in bytes; CPU and disk of ended children are in them."""
+    """Sums over a tree, and its processes. CPU in seconds, memory and disk in bytes; CPU of ended children is in it."""
 
-    processes: int = 0
+    pids: list[int] = field(default_factory=list)
     user_s: float = 0.0
     system_s: float = 0.0
     rss: int = 0
     disk_read: int = 0
     disk_write: int = 0
+
+    @property
+    def processes(self) -> int:
+        """Number of processes."""
+        return len(self.pids)
 
 
 def look(root: int) -> TreeUse | None:
@@ -31,7 +37,22 @@ def look(root: int) -> TreeUse | None:
     use = TreeUse()
     read = _read_proc if sys.platform == "linux" else _read_psutil
     read(root, use)
-    return use if use.processes else None
+    return use if use.pids else None
+
+
+def sockets(pid: int) -> set[int]:
+    """Return the inodes of the sockets that a process holds; none where that is not ours to see. Linux only."""
+    found = set()
+    try:
+        with os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
+                with suppress(OSError):  # closed meanwhile
+                    name = os.readlink(entry.path)
+                    if name.startswith("socket:["):
+                        found.add(int(name[8:-1]))
+    except OSError:
+        pass  # gone, or somebody else's
+    return found
 
 
 def _read_proc(root: int, use: TreeUse) -> None:
@@ -42,7 +63,7 @@ def _read_proc(root: int, use: TreeUse) -> None:
                 fields = stream.read().rpartition(b")")[2].split()
         except OSError:
             continue
-        use.processes += 1
+        use.pids.append(pid)
         use.user_s += (int(fields[11]) + int(fields[13])) / _TICKS  # utime, and cutime of those waited for
         use.system_s += (int(fields[12]) + int(fields[14])) / _TICKS
         use.rss += int(fields[21]) * _PAGE
@@ -83,7 +104,7 @@ def _read_psutil(root: int, use: TreeUse) -> None:
                 times, memory = one.cpu_times(), one.memory_info()
             except psutil.Error:
                 continue
-            use.processes += 1
+            use.pids.append(one.pid)
             use.user_s += times.user + getattr(times, "children_user", 0.0)
             use.system_s += times.system + getattr(times, "children_system", 0.0)
             use.rss += memory.rss

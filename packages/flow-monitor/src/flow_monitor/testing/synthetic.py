@@ -247,7 +247,19 @@ class _Player:
                         pid, busy = self._places[slot].pid, rng.uniform(60, 100)
                         samples.append(
                             Sample(
-                                at, TryKey(key), pid, 2, busy, cpu * 0.9, cpu * 0.1, memory, 0.3, int(cpu * 1e6), 4096
+                                at,
+                                TryKey(key),
+                                pid,
+                                2,
+                                busy,
+                                cpu * 0.9,
+                                cpu * 0.1,
+                                memory,
+                                0.3,
+                                int(cpu * 1e6),
+                                4096,
+                                int(cpu * 2e5),
+                                int(cpu * 3e6),
                             )
                         )
                 yield Sampled(at, "htex", str(node), f"node{node:02d}.cluster", f"m{node}", tuple(samples))

@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from flow_monitor.queries import tasks, workflows
 from flow_viz.output import tail
 from flow_viz.pages.frame import show
-from flow_viz.plots.resources import task_figure
+from flow_viz.plots.resources import task_figure, task_flow_figure
 from flow_viz.site import site
 
 blueprint = Blueprint("task", __name__)
@@ -41,3 +41,10 @@ def resources(run_id: str, task_id: int) -> ResponseReturnValue:
     """Return the picture of a task's use of CPU and memory."""
     with site().database.connect() as connection:
         return task_figure(tasks.samples(connection, run_id, task_id)).plain()
+
+
+@blueprint.get("/workflow/<run:run_id>/task/<int:task_id>/flow.json")
+def flow(run_id: str, task_id: int) -> ResponseReturnValue:
+    """Return the picture of what a task read, wrote, sent and received."""
+    with site().database.connect() as connection:
+        return task_flow_figure(tasks.samples(connection, run_id, task_id)).plain()

@@ -1,4 +1,4 @@
-"""Use of CPU and memory over time."""
+"""Use of CPU, memory, disk and network over time."""
 
 from __future__ import annotations
 
@@ -107,6 +107,33 @@ def task_figure(samples: Sequence[TaskSample]) -> Figure:
         "tickmode": "auto",
     }  # fmt: skip
     return Figure(traces, layout)
+
+
+_FLOWS = (
+    ("disk read", "disk_read", "#4c78d8"),
+    ("disk written", "disk_write", "#2fa77a"),
+    ("network sent", "net_sent", "#f08c3b"),
+    ("network received", "net_received", "#b65fcf"),
+)
+
+
+def task_flow_figure(samples: Sequence[TaskSample]) -> Figure:
+    """Return what a task has read, written, sent and received so far, in MiB; no line of what is not known."""
+    traces: list[Trace] = []
+    tries = sorted({sample.try_id or 0 for sample in samples})
+    for try_id in tries:
+        mine = [sample for sample in samples if (sample.try_id or 0) == try_id]
+        again = f", try {try_id}" if len(tries) > 1 else ""
+        for name, field, color in _FLOWS:
+            known = [(sample.time_ns, getattr(sample, field)) for sample in mine if getattr(sample, field) is not None]
+            if known:
+                traces.append({
+                    "type": "scatter", "mode": "lines+markers", "name": f"{name}{again}",
+                    "x": [milliseconds(time) for time, _ in known], "y": [round(value / _MIB, 3) for _, value in known],
+                    "line": {"color": color, "width": 1.8, "dash": _DASHES[try_id % len(_DASHES)]},
+                    "marker": {"size": 4}, "hovertemplate": f"%{{y:.2f}} MiB {name}<extra></extra>",
+                })  # fmt: skip
+    return Figure(traces, _over_time("MiB so far", legend=True))
 
 
 def app_cpu_figure(names: Sequence[str], cpu_s: Sequence[float], run_s: Sequence[float]) -> Figure:

@@ -1,0 +1,59 @@
+"""The network traffic of tasks: one dump of the kernel's counters a look, however many tasks there are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping
+
+from flow_core.interfaces.call import TryKey
+from flow_monitor.sampling.process_tree import sockets
+from flow_monitor.sampling.sock_diag import DumpRefused, SockDiag
+from flow_monitor.sampling.traffic import Traffic
+
+
+class Network:
+    """Knows what tasks sent and received over TCP. Used by one thread; never raises.
+
+    Nothing is asked of the kernel while no task holds a socket.
+    """
+
+    def __init__(self) -> None:
+        self._traffic: Traffic | None = Traffic() if sys.platform == "linux" else None
+        self._kernel: SockDiag | None = None
+
+    def look(self, tasks: Mapping[TryKey, Collection[int]]) -> None:
+        """Count what the processes of tasks have sent and received since the last look."""
+        if self._traffic is None or not tasks:
+            return
+        holders: dict[int, TryKey] = {}
+        for key, pids in tasks.items():
+            for pid in pids:
+                for inode in sockets(pid):
+                    holders.setdefault(inode, key)
+        watched = self._traffic.watched
+        if not holders and not watched:
+            return
+        try:
+            if self._kernel is None:
+                self._kernel = SockDiag()
+            found = self._kernel.dump(lambda cookie, inode: inode in holders or cookie in watched)
+        except DumpRefused:
+            self.close()
+            return
+        self._traffic.update(found, holders)
+
+    def of(self, key: TryKey) -> tuple[int | None, int | None]:
+        """Return bytes sent and received by a task so far; None where the kernel does not tell."""
+        return (None, None) if self._traffic is None else self._traffic.of(key)
+
+    def forget(self, key: TryKey) -> None:
+        """Forget a task that has ended."""
+        if self._traffic is not None:
+            self._traffic.forget(key)
+
+    def close(self) -> None:
+        """Ask no more; from now on nothing is known. Idempotent."""
+        self._traffic = None
+        if self._kernel is not None:
+            self._kernel.close()
+            self._kernel = None
