@@ -171,7 +171,8 @@ class Receiver:
                     self._handoff.on_wake()
                 else:
                     self._read(reader)
-            self._report_inbox()
+            if self.inbox:
+                self._report_inbox()
             self._handoff.flush()
             self._timers(incarnation)
         self._ended(incarnation)
