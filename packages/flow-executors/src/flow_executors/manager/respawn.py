@@ -37,4 +37,4 @@ class Respawn:
 
     def deadline(self) -> float | None:
         """Return when the next one is due."""
-        return min(self._due.values(), default=None)
+        return min(self._due.values()) if self._due else None

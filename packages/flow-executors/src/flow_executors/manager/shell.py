@@ -108,6 +108,8 @@ class Manager:
         self._sampling = sampling
         self._drain_at = drain_at
         self._signals = signals
+        self._crew_fd = crew.fileno()
+        self._signals_fd = -1 if signals is None else signals.fileno()
         self._outbox = Outbox()
         self._poller = select.poll()
         self._member = Membership(line, contact, offer, self._outbox, self._poller, run_id)
@@ -138,9 +140,9 @@ class Manager:
 
     def run(self) -> Leaving:
         """Serve until it is time to leave; return why."""
-        self._poller.register(self._crew.fileno(), select.POLLIN)
+        self._poller.register(self._crew_fd, select.POLLIN)
         if self._signals is not None:
-            self._poller.register(self._signals.fileno(), select.POLLIN)
+            self._poller.register(self._signals_fd, select.POLLIN)
         self._member.begin()
         for rank in range(self._offer.workers):
             self._crew.spawn(rank)
@@ -174,7 +176,7 @@ class Manager:
         self._member.watch()
         ready = self._look(self._patience_ms())
         now = time.monotonic()
-        workers = self._crew.fileno() in ready
+        workers = self._crew_fd in ready
         if workers:
             self._handle(self._crew.news(), now)
             if self._core.quiet:
@@ -183,7 +185,7 @@ class Manager:
             self._listen(now)
         if now >= self._due or not ready or not self._member.registered:
             self._look_at_clock(now)
-        if self._signals is not None and self._signals.fileno() in ready:
+        if self._signals is not None and self._signals_fd in ready:
             self._signals.handle(self)
         self._hand_out(now)
         self._send(now)
