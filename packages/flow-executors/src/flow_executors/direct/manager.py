@@ -33,8 +33,7 @@ class DirectManager(Manager):
             self._member.watch()
         ready = self._look(_PUT_OFF_MS if busy else self._patience_ms())
         now = time.monotonic()
-        crew, signals = self._crew.fileno(), self._signals
-        workers = crew in ready
+        workers = self._crew_fd in ready
         if workers:
             self._handle(self._crew.news(), now)
             self._send(now)
@@ -42,10 +41,10 @@ class DirectManager(Manager):
             self._listen(now)
         self._hand_out(now)
         if now >= self._clock_at or not ready:
-            self._clock_at = now + _PUT_OFF_S
+            self._clock_at = now + _PUT_OFF_S if ready else 0.0
             self._look_at_clock(now)
-        if signals is not None and signals.fileno() in ready:
-            signals.handle(self)
+        if self._signals is not None and self._signals_fd in ready:
+            self._signals.handle(self)
             self._hand_out(now)
         self._send(now)
 
