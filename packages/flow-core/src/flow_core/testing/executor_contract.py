@@ -364,7 +364,7 @@ class ExecutorContract:
         @given(_OPERATIONS)
         def run(operations: list[Operation]) -> None:
             with tempfile.TemporaryDirectory(prefix="flow-contract-") as directory:
-                self._play(operations, Path(directory))
+                self._play(operations, Path(directory, "run"))
 
         run()
 
