@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import socket
 import sys
-import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,8 +14,7 @@ from flow import Config, python_app
 from flow.executors import HighThroughputExecutor
 from flow.monitoring import MonitoringHub
 from flow.providers import LocalProvider
-from flow_core.interfaces.events import Event, EventKind
-from flow_core.interfaces.sinks import RunInfo
+from flow_core.testing.sampling import SampledTasks
 from flow_monitor import open_database
 from flow_monitor.export.wfformat import wfformat
 from flow_monitor.queries import blocks, resources, tasks, workflows
@@ -95,32 +92,11 @@ def talk(port: int, first: int, last: int) -> int:
     return answer
 
 
-class Sampled:
-    """A sink that tells when a task was sampled."""
-
-    wants = EventKind.SAMPLE
-
-    def __init__(self) -> None:
-        self.seen = threading.Event()
-
-    def start(self, run: RunInfo) -> None:
-        """Begin."""
-
-    def emit(self, events: Sequence[Event]) -> None:
-        """Look for samples of tasks."""
-        if any(sample.key is not None for event in events for sample in getattr(event, "samples", ())):
-            self.seen.set()
-
-    def close(self, timeout_s: float) -> int:
-        """End."""
-        return 0
-
-
 @pytest.mark.timeout(120)
 @pytest.mark.skipif(not kernel_tells_traffic(), reason="the kernel refuses sock_diag here")
 def test_what_a_task_sends_and_receives_is_counted_to_its_end(tmp_path: Path) -> None:
     first, last = 300_000, 70_000
-    sink, received = Sampled(), 0
+    sink, received = SampledTasks(1), 0
     executor = HighThroughputExecutor(label="htex", address="127.0.0.1", max_workers=1, provider=LocalProvider())
     hub = MonitoringHub(resource_monitoring_interval=0.1)
     config = Config(

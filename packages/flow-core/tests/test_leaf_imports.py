@@ -19,7 +19,12 @@ LEAF = {
     "flow_core.remote.run",
 }
 TRANSPORT = LEAF | {"flow_core.interfaces.outcome", "flow_core.remote.errors", "flow_core.remote.refs"}
-STEPS = LEAF | {"flow_core.remote.bash", "flow_core.remote.outputs", "flow_core.remote.walltime"}
+STEPS = LEAF | {
+    "flow_core.remote.bash",
+    "flow_core.remote.outputs",
+    "flow_core.remote.usage",
+    "flow_core.remote.walltime",
+}
 DECORATORS = LEAF | {
     "flow_core.active",
     "flow_core.apps",

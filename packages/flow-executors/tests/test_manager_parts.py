@@ -11,13 +11,13 @@ from hypothesis import given, strategies as st
 from flow_core.interfaces.call import Resources, TaskSpec, TryKey
 from flow_core.interfaces.outcome import Verdict
 from flow_core.interfaces.sampler import Sample, SamplerSpec
+from flow_core.remote.sampling import Sampling
 from flow_executors.manager.contact import Contact, Phase, Reach
 from flow_executors.manager.demand import Capacity, Demand, Ledger, misfit
 from flow_executors.manager.outbox import Outbox
 from flow_executors.manager.pace import MAX_DEPTH, Pace
 from flow_executors.manager.parking import Parking
 from flow_executors.manager.respawn import Respawn
-from flow_executors.manager.sampling import Sampling
 from flow_executors.wire.results import unpack_results
 
 HOME = "10.0.0.1"

@@ -28,6 +28,7 @@ OURS = [
     "flow_core.remote.faults",
     "flow_core.remote.refs",
     "flow_core.remote.run",
+    "flow_core.remote.usage",
     "flow_executors",
     "flow_executors.manager",
     "flow_executors.manager.cradle",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from flow_core.interfaces.call import TryKey
 from flow_monitor.sampling.node import NodeSampler
 from flow_monitor.sampling.process_tree import look
+from flow_monitor.sampling.threads import ThreadSampler
 
 BURN = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
 PARENT = f"""
@@ -64,3 +67,78 @@ def test_the_cpu_of_the_task_before_in_the_same_worker_is_not_counted(tree: int)
     again = sampler.sample({tree: TryKey(2)}, 2 * 10**9)[1]
     assert first.cpu_user_s == again.cpu_user_s == 0.0
     assert again.cpu_percent == 0.0
+    sampler.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nobody counts by thread elsewhere")
+def test_threads_are_told_apart_by_their_cpu_and_the_processes_they_started() -> None:
+    ready, go = threading.Barrier(3), threading.Event()
+    idents: dict[str, int] = {}
+
+    def busy() -> None:
+        idents["busy"] = threading.get_native_id()
+        end = time.thread_time() + 0.2
+        while time.thread_time() < end:
+            pass
+        ready.wait(30)
+        go.wait(30)
+
+    def waits() -> None:
+        idents["waits"] = threading.get_native_id()
+        with subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"up\n"
+            ready.wait(30)
+            go.wait(30)
+
+    sampler = ThreadSampler()
+    threads = [threading.Thread(target=one, daemon=True) for one in (busy, waits)]
+    for thread in threads:
+        thread.start()
+    time_ns = 10**9
+    while len(idents) < 2:
+        pass
+    running = {idents["busy"]: TryKey(1), idents["waits"]: TryKey(2)}
+    sampler.sample(running, time_ns)
+    ready.wait(30)
+    _, one, other = sampler.sample(running, 2 * time_ns)
+    assert (one.key, other.key) == (1, 2)
+    assert (one.processes, other.processes) == (0, 2), "those it started, and those that these did"
+    assert other.cpu_user_s + other.cpu_system_s >= 0.29
+    assert one.cpu_user_s + one.cpu_system_s < 0.29
+    own = look(os.getpid(), below=False)
+    assert own is not None
+    assert one.memory_rss == pytest.approx(own.rss / 2, rel=0.2)
+    assert other.memory_rss > one.memory_rss
+    assert one.net_sent is None, "connections are those of the whole process"
+    assert len(sampler.ended({idents["busy"]: TryKey(1)}, 3 * time_ns)) == 1
+    sampler.close()
+    go.set()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="nobody counts by thread elsewhere")
+def test_what_a_threads_processes_used_stays_counted_when_they_have_ended() -> None:
+    me = {threading.get_native_id(): TryKey(1)}
+    sampler = ThreadSampler()
+    already = sampler.sample(me, 10**9)[1].processes
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"up\n"
+        before = sampler.sample(me, 2 * 10**9)[1]
+        assert before.processes == already + 2
+    after = sampler.sample(me, 3 * 10**9)[1]
+    assert after.processes == already
+    assert before.cpu_user_s + before.cpu_system_s >= 0.29
+    assert after.cpu_user_s >= before.cpu_user_s
+    assert after.cpu_system_s >= before.cpu_system_s
+    sampler.close()
+
+
+def test_a_thread_that_has_ended_is_not_sampled() -> None:
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(threading.get_native_id()))
+    thread.start()
+    thread.join()
+    sampler = ThreadSampler()
+    assert len(sampler.sample({found[0]: TryKey(1)}, 1)) == 1
+    sampler.close()

@@ -13,7 +13,8 @@ from flask.testing import FlaskClient
 
 from flow_monitor.project.rebuild import upgrade
 from flow_monitor.queries.database import open_database
-from flow_monitor.testing.made import make_database
+from flow_monitor.schema.version import HEAD
+from flow_monitor.testing.made import as_version, make_database
 from flow_monitor.testing.synthetic import SyntheticRun
 from flow_viz import create_app
 
@@ -33,6 +34,7 @@ FIGURES = (
     "resources/node_memory.json",
     "resources/app_cpu.json",
     "task/3/resources.json",
+    "task/3/flow.json",
 )
 
 
@@ -245,18 +247,24 @@ def test_the_token_can_be_typed_in(directory: Path) -> None:
 
 
 def test_what_is_not_measured_is_said_to_be(tmp_path: Path) -> None:
-    from dataclasses import replace
+    path = make_database(tmp_path, SyntheticRun(run_id="r", tasks=8, samples=0))
+    client = client_of(path)
+    assert "No samples were taken" in client.get("/workflow/r/resources").text
+    assert "Disk and network" not in client.get("/workflow/r/task/0").text
 
-    from flow_core.interfaces.events import NodeJoined, RunStarted
-    from flow_monitor.project.rebuild import rebuild
-    from flow_monitor.testing.made import write_log
 
-    events = [
-        replace(event, executors=("threads",)) if isinstance(event, RunStarted) else event
-        for event in SyntheticRun(run_id="r", tasks=8, samples=0).events()
-        if not isinstance(event, NodeJoined)
-    ]
-    write_log(tmp_path / "000", "r", events)
-    rebuild(tmp_path / "000", f"sqlite:///{tmp_path / 'monitoring.db'}")
-    text = client_of(tmp_path / "monitoring.db").get("/workflow/r/resources").text
-    assert "Not measured: what tasks use in threads" in text
+def test_a_task_shows_what_it_read_wrote_sent_and_received(tmp_path: Path) -> None:
+    path = make_database(tmp_path, SyntheticRun(run_id="r", tasks=8, samples=40))
+    client = client_of(path)
+    page = client.get("/workflow/r/task/0").text
+    assert "Disk and network" in page
+    assert re.search(r"<td class=\"num\">[\d.]+ [KM]iB, [\d.]+ [KM]iB</td>", page), "sent, received"
+    figure = client.get("/workflow/r/task/0/flow.json").get_json()
+    lines = {trace["name"]: trace["y"] for trace in figure["data"]}
+    assert set(lines) == {"disk read", "disk written", "network sent", "network received"}
+    assert lines["network received"] == sorted(lines["network received"])
+    as_version(path, HEAD - 1)
+    page = client_of(path).get("/workflow/r/task/0").text
+    assert not re.search(r"iB, [\d.]+ [KM]iB</td>", page), "before this version it was not measured"
+    lines = {trace["name"] for trace in client_of(path).get("/workflow/r/task/0/flow.json").get_json()["data"]}
+    assert lines == {"disk read", "disk written"}

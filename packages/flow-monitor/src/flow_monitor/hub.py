@@ -23,6 +23,7 @@ logger = logging.getLogger("flow.monitor")
 DEFAULT_ENDPOINT: Final = "sqlite:///runinfo/monitoring.db"
 _SCHEMES = ("sqlite:", "postgresql:", "postgresql+psycopg:", "postgres:")
 _SAMPLER: Final = "flow_monitor.sampling.node:NodeSampler"
+_THREAD_SAMPLER: Final = "flow_monitor.sampling.threads:ThreadSampler"
 
 
 class MonitoringHub:
@@ -79,7 +80,7 @@ class MonitoringHub:
         """Return what nodes sample with, None where sampling is off."""
         if not self.resource_monitoring_enabled:
             return None
-        return SamplerSpec(_SAMPLER, float(self.resource_monitoring_interval))
+        return SamplerSpec(_SAMPLER, float(self.resource_monitoring_interval), thread_factory=_THREAD_SAMPLER)
 
     def start(self, run: RunInfo) -> None:
         """Open the run's event log and start the projection.

@@ -14,6 +14,8 @@ from typing import Any, Protocol, cast
 
 from flow_core.errors import ConfigurationError, ExecutorBroken, ExecutorClosed, TaskRefused
 from flow_core.executors.reporter import Reporter
+from flow_core.executors.reports import ReportCollector, collector
+from flow_core.executors.thread_watch import watch_threads
 from flow_core.interfaces.call import Call, NodeContext, TryKey
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.executor import Executor, ShutdownReport
@@ -21,6 +23,8 @@ from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, TryList
 from flow_core.interfaces.scaling import Load
 from flow_core.remote.parcel import pack_task, run_parcel, unpack_result
 from flow_core.remote.run import execute
+from flow_core.remote.sampling import TaskWatch
+from flow_core.remote.usage import begin_thread, thread_used, usage_between
 from flow_core.representation import shown
 
 _REPORTER_S = 2.0
@@ -43,6 +47,7 @@ class _OverFutures(Executor):
         self._place = Place(label)
         self._submitting = threading.local()
         self._lock = threading.Lock()
+        self._reports: ReportCollector | None = None
 
     @abstractmethod
     def _hand_over(self, key: TryKey, call: Call) -> Future[Any]:
@@ -86,6 +91,8 @@ class _OverFutures(Executor):
                 if key in self._outstanding:  # not so if shutdown() has reported it meanwhile
                     self._outstanding[key] = future
             future.add_done_callback(partial(self._done, key))
+            if self._reports is not None:
+                self._reports.wake()
         except TaskRefused as error:
             self._report(Outcome(key, Verdict.REFUSED, error=error))
         except BrokenExecutor as error:
@@ -128,11 +135,24 @@ class _OverFutures(Executor):
         if left:
             listener.finished(left)
         forced = self._close(timeout_s)
+        if self._reports is not None:
+            self._reports.close(min(timeout_s, _REPORTER_S))
+            self._reports = None
         if self._reporter is not None:
             self._reporter.close(min(timeout_s, _REPORTER_S))
         return ShutdownReport(forced, time.monotonic() - began)
 
     # -- how
+
+    def _collect(self, context: RunContext) -> None:
+        """Have workers report by files, if the run wants samples."""
+        self._reports = collector(context, self.label, lambda: len(self._outstanding))
+
+    def _packed(self, key: TryKey, call: Call) -> bytes:
+        """Return a try as bytes. Raises SerializationError."""
+        where = NodeContext(self.label, key=key, working_dir=self.working_dir, walltime_s=call.spec.walltime_s)
+        reporting = None if self._reports is None else self._reports.reporting
+        return pack_task(call.func, call.args, call.kwargs, call.spec, call.steps, where, reporting)
 
     def _take(self, key: TryKey) -> bool:
         with self._lock:
@@ -173,7 +193,7 @@ class FuturesExecutor(_OverFutures):
     """Runs tasks in any ``concurrent.futures`` pool. The kernel wraps pools that it finds in a Config.
 
     A thread pool gets tasks as they are. Every other pool gets bytes, so whatever cloudpickle can carry works.
-    Starts are not reported, and a try that runs cannot be ended.
+    Starts are reported where the run samples tasks, of tries that run for a second; a try that runs cannot be ended.
 
     Args:
         label: Name of the executor.
@@ -194,6 +214,7 @@ class FuturesExecutor(_OverFutures):
         else:
             raise ConfigurationError(f"FuturesExecutor {label!r}: {pool!r} is no pool, nor a function that makes one")
         self._renewing = threading.Lock()
+        self._watch: TaskWatch | None = None
 
     def __repr__(self) -> str:
         return f"FuturesExecutor({self.label!r}, {shown(self._make or self._pool)})"
@@ -201,14 +222,18 @@ class FuturesExecutor(_OverFutures):
     def _open(self, context: RunContext) -> None:
         if self._make is not None:
             self._pool = self._make()
+        if isinstance(self._pool, concurrent.futures.ThreadPoolExecutor):
+            self._watch = watch_threads(context, self.label, report_starts=True)
+        else:
+            self._collect(context)
 
     def _hand_over(self, key: TryKey, call: Call) -> Future[Any]:
         pool = self._pool
         assert pool is not None
-        where = NodeContext(self.label, key=key, working_dir=self.working_dir, walltime_s=call.spec.walltime_s)
         if isinstance(pool, concurrent.futures.ThreadPoolExecutor):
-            return pool.submit(_run_here, key, call, where, self._place)
-        data = pack_task(call.func, call.args, call.kwargs, call.spec, call.steps, where)
+            where = NodeContext(self.label, key=key, working_dir=self.working_dir, walltime_s=call.spec.walltime_s)
+            return pool.submit(_run_here, key, call, where, self._place, self._watch)
+        data = self._packed(key, call)
         try:
             return pool.submit(run_parcel, data)
         except BrokenExecutor:
@@ -232,6 +257,8 @@ class FuturesExecutor(_OverFutures):
 
     def _close(self, timeout_s: float) -> tuple[str, ...]:
         pool = self._pool
+        if self._watch is not None:
+            self._watch.close()
         if self._make is None or pool is None:
             return ()
         self._pool = None
@@ -279,10 +306,10 @@ class SubmitExecutor(_OverFutures):
         start = getattr(self.wrapped, "start", None)
         if callable(start):
             start()
+        self._collect(context)
 
     def _hand_over(self, key: TryKey, call: Call) -> Future[Any]:
-        where = NodeContext(self.label, key=key, working_dir=self.working_dir, walltime_s=call.spec.walltime_s)
-        data = pack_task(call.func, call.args, call.kwargs, call.spec, call.steps, where)
+        data = self._packed(key, call)
         if self._takes_resources:
             return self.wrapped.submit(run_parcel, _resources(call), data)
         return self.wrapped.submit(run_parcel, data)
@@ -317,8 +344,19 @@ def _resources(call: Call) -> dict[str, object]:
     return given
 
 
-def _run_here(key: TryKey, call: Call, where: NodeContext, place: Place) -> Outcome:
+def _run_here(key: TryKey, call: Call, where: NodeContext, place: Place, watch: TaskWatch | None) -> Outcome:
     """Run a try in a thread of the pool."""
+    if watch is None:
+        return _tried(key, call, where, place)
+    thread, before = threading.get_native_id(), begin_thread()
+    watch.begin(thread, key)
+    outcome = _tried(key, call, where, place)
+    outcome.usage = None if before is None else usage_between(before, thread_used())
+    watch.end(thread)
+    return outcome
+
+
+def _tried(key: TryKey, call: Call, where: NodeContext, place: Place) -> Outcome:
     started_ns = time.time_ns()
     try:
         value = execute(call.func, call.args, call.kwargs, call.spec, call.steps, where)
@@ -330,5 +368,7 @@ def _run_here(key: TryKey, call: Call, where: NodeContext, place: Place) -> Outc
 def _unpacked(key: TryKey, data: object, label: str) -> Outcome:
     result = unpack_result(cast(bytes, data))
     verdict = Verdict.OK if result.error is None else Verdict.APP_ERROR
-    place = Place(label, pid=result.pid)
-    return Outcome(key, verdict, result.value, result.error, None, place, result.started_ns, result.ended_ns)
+    place = Place(label, node=result.node, pid=result.pid)
+    return Outcome(
+        key, verdict, result.value, result.error, None, place, result.started_ns, result.ended_ns, result.usage
+    )

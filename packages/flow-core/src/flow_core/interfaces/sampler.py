@@ -1,4 +1,4 @@
-"""Resource sampling on a node: one sampler a node, named in the run's settings and imported there."""
+"""Resource sampling on a node: one sampler a manager, or a process without one, named in the run's settings."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ class SamplerSpec:
         factory: Dotted name ``package.module:callable``, imported on the node; called with the settings as keywords.
         interval_s: Seconds between two samples.
         settings: Plain (name, value) pairs.
+        thread_factory: The same for tasks that run in threads of one process: what it makes gets native ids of
+            threads in the place of pids. Empty: such tasks are not sampled.
     """
 
     factory: str
     interval_s: float = 10.0
     settings: tuple[tuple[str, str | int | float | bool], ...] = ()
+    thread_factory: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,7 @@ class Sample:
 
 
 class NodeSampler(Protocol):
-    """Made and called in the manager of a node."""
+    """Made and called in the manager of a node, or in a process that runs tasks without one; one thread at a time."""
 
     def sample(self, running: Mapping[int, TryKey], now_ns: int) -> Sequence[Sample]:
         """Look at the given process trees (pid of the worker -> key of its try) and at the node. Must take < 5 ms."""

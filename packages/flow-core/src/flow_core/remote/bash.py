@@ -22,6 +22,7 @@ from flow_core.errors import (
     BashExitFailure,
 )
 from flow_core.interfaces.call import NodeContext
+from flow_core.remote.usage import add_command
 from flow_core.remote.walltime import held, timeout_message
 
 _SHELL = "/bin/bash" if os.path.exists("/bin/bash") else "bash"
@@ -274,10 +275,22 @@ def _wait_until(process: subprocess.Popen[bytes], deadline: float) -> int | None
         poller.register(watched, select.POLLIN)
         while (left_s := deadline - time.monotonic()) > 0:
             if poller.poll(min(left_s, _SLICE_S) * 1000):
-                return process.wait()
+                return _reaped(process)
     finally:
         os.close(watched)
     return process.poll()
+
+
+def _reaped(process: subprocess.Popen[bytes]) -> int:
+    """Return the exit code of a process that has ended, and account for it: nobody else tells who waited for it."""
+    if process.returncode is None:
+        try:
+            _, status, used = os.wait4(process.pid, 0)
+        except ChildProcessError:  # somebody reaps all children of this process
+            return process.wait()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        add_command(used)
+    return process.returncode
 
 
 def _poll_until(process: subprocess.Popen[bytes], deadline: float) -> int | None:

@@ -8,12 +8,16 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flow_core.errors import DeserializationError, SerializationError
 from flow_core.interfaces.call import DEFAULT_SPEC, NodeContext, TaskSpec, TaskStep
 from flow_core.remote.errors import pack, unpack
 from flow_core.remote.refs import reference, resolve
+
+if TYPE_CHECKING:
+    from flow_core.interfaces.outcome import Usage
+    from flow_core.remote.reports import Reporting
 
 
 @dataclass(slots=True)
@@ -25,6 +29,8 @@ class TaskResult:
     started_ns: int
     ended_ns: int
     pid: int
+    node: str = ""
+    usage: Usage | None = None
 
 
 def pack_task(
@@ -34,8 +40,11 @@ def pack_task(
     spec: TaskSpec = DEFAULT_SPEC,
     steps: Sequence[TaskStep] = (),
     where: NodeContext | None = None,
+    reporting: Reporting | None = None,
 ) -> bytes:
     """Return a task as bytes for ``run_parcel``. The function goes by name where it can, else by value.
+
+    With ``reporting`` its use of resources is measured, and sampled where it runs; ``where`` has its key.
 
     Raises:
         SerializationError: something cannot be pickled; the message names it.
@@ -45,23 +54,33 @@ def pack_task(
         reference(func) or _dumps(func, f"the function {name}"),
         _pack_arguments(name, tuple(args), dict(kwargs or {})),
         _dumps((spec, tuple(steps), where or NodeContext()), "its steps"),
+        reporting,
     )
     return pickle.dumps(parts, protocol=5)
 
 
 def run_parcel(data: bytes) -> bytes:
     """Run the task of ``pack_task`` here and return its result for ``unpack_result``. Never raises."""
-    started_ns = time.time_ns()
+    started_ns, value, failure, usage = time.time_ns(), b"", None, None
     try:
-        value = _dumps(_run(data), "the result")
+        parts = _loads(data, "the frame")
+        if parts[3] is None:
+            value = _dumps(_run(*parts[:3]), "the result")
+        else:
+            value, failure, usage = _measured(parts)
     except BaseException as error:
         return failed_parcel(error, started_ns)
-    return pickle.dumps((value, None, started_ns, time.time_ns(), os.getpid()), protocol=5)
+    return _packed(value, failure, started_ns, usage)
 
 
 def failed_parcel(error: BaseException, started_ns: int = 0) -> bytes:
     """Return the result of a task that failed, for ``unpack_result``; ``started_ns`` is in ns UTC."""
-    return pickle.dumps((b"", pack(error), started_ns, time.time_ns(), os.getpid()), protocol=5)
+    return _packed(b"", pack(error), started_ns, None)
+
+
+def _packed(value: bytes, failure: bytes | None, started_ns: int, usage: Usage | None) -> bytes:
+    node = os.uname().nodename
+    return pickle.dumps((value, failure, started_ns, time.time_ns(), os.getpid(), node, usage), protocol=5)
 
 
 def is_failed(result: bytes) -> bool:
@@ -75,7 +94,7 @@ def unpack_result(data: bytes) -> TaskResult:
     Raises:
         DeserializationError: the bytes are no whole result.
     """
-    packed, packed_error, started_ns, ended_ns, pid = _loads(data, "the result")
+    packed, packed_error, started_ns, ended_ns, pid, node, usage = _loads(data, "the result")
     value: object = None
     error = None if packed_error is None else unpack(packed_error)
     if error is None:
@@ -83,13 +102,32 @@ def unpack_result(data: bytes) -> TaskResult:
             value = _loads(packed, "the result")
         except DeserializationError as failure:
             error = failure
-    return TaskResult(value, error, started_ns, ended_ns, pid)
+    return TaskResult(value, error, started_ns, ended_ns, pid, node, usage)
 
 
-def _run(data: bytes) -> object:
+def _measured(parts: tuple[Any, ...]) -> tuple[bytes, bytes | None, Usage | None]:
+    """Run a task that is watched; return its packed result or its packed error, and what it used."""
+    from flow_core.remote.reports import Reported
+    from flow_core.remote.usage import begin_thread, process_used, thread_used, usage_between
+
+    *task, reporting = parts
+    where = _loads(task[2], "the steps")[2]
+    on_main = threading.current_thread() is threading.main_thread()
+    value, failure = b"", None
+    before = process_used() if on_main else begin_thread()
+    with Reported(reporting, where.key):
+        try:
+            value = _dumps(_run(*task), "the result")
+        except BaseException as error:
+            failure = pack(error)
+    if before is None:
+        return value, failure, None
+    return value, failure, usage_between(before, process_used() if on_main else thread_used())
+
+
+def _run(func: str | bytes, arguments: bytes, around: bytes) -> object:
     from flow_core.remote.run import execute
 
-    func, arguments, around = _loads(data, "the frame")
     function = resolve(func) if isinstance(func, str) else _loads(func, "the function")
     args, kwargs = _loads(arguments, "the arguments")
     spec, steps, where = _loads(around, "the steps")

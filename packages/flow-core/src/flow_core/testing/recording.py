@@ -13,6 +13,7 @@ from flow_core.interfaces.clock import Clock, SystemClock
 from flow_core.interfaces.context import RunContext, WithDriver
 from flow_core.interfaces.events import Event, EventKind
 from flow_core.interfaces.outcome import Outcome, Place, TryListener
+from flow_core.interfaces.sampler import SamplerSpec
 from flow_core.interfaces.scaling import ScalingSettings
 from flow_core.interfaces.sinks import EventPort
 
@@ -99,10 +100,18 @@ class RecordingPort:
     def __init__(self) -> None:
         self.wants = EventKind.ALL
         self.events: list[Event] = []
+        self._changed = threading.Condition()
 
     def post(self, event: Event) -> None:
         """Keep one event."""
-        self.events.append(event)
+        with self._changed:
+            self.events.append(event)
+            self._changed.notify_all()
+
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until a condition over the events holds; tell whether it came to hold within ``timeout_s``."""
+        with self._changed:
+            return self._changed.wait_for(condition, timeout_s)
 
 
 def make_context(
@@ -115,6 +124,7 @@ def make_context(
     scaling: ScalingSettings | None = None,
     clock: Clock | None = None,
     start_timeout_s: float = 60.0,
+    sampler: SamplerSpec | None = None,
 ) -> RunContext:
     """Return the context of a run in a directory of the test's own."""
     return RunContext(
@@ -126,7 +136,7 @@ def make_context(
         events=events if events is not None else RecordingPort(),
         scaling=scaling if scaling is not None else ScalingSettings(strategy="none"),
         lifetime=WithDriver(),
-        sampler=None,
+        sampler=sampler,
         logger=logging.getLogger(f"flow.executors.{label}"),
         clock=clock if clock is not None else SystemClock(),
         start_timeout_s=start_timeout_s,

@@ -12,6 +12,7 @@ from typing import Protocol
 from flow_core.interfaces.outcome import LossKind, Verdict
 from flow_core.interfaces.sampler import Sample
 from flow_core.remote.faults import point
+from flow_core.remote.sampling import Sampling
 from flow_executors.errors import BadMessage
 from flow_executors.manager.blobs import Blobs
 from flow_executors.manager.contact import Contact
@@ -27,7 +28,6 @@ from flow_executors.manager.pipes import Pipes
 from flow_executors.manager.records import Effects
 from flow_executors.manager.reports import fallen_outcome, how, interrupted_outcome, pack_returned
 from flow_executors.manager.respawn import Respawn
-from flow_executors.manager.sampling import Sampling
 from flow_executors.manager.shipments import SWEEP_S
 from flow_executors.wire.frames import (
     ALL,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from flow_core.errors import FlowError
+from flow_core.remote.sampling import Sampling
 from flow_executors import __version__
 from flow_executors.host import host_id
 from flow_executors.manager import lifetime, pinning, resources
@@ -24,7 +25,7 @@ from flow_executors.manager.demand import Capacity
 from flow_executors.manager.line import Line
 from flow_executors.manager.nursery import Nursery
 from flow_executors.manager.options import ManagerOptions, from_arguments
-from flow_executors.manager.sampling import Sampling, spec_from_text
+from flow_executors.manager.sampling import spec_from_text
 from flow_executors.manager.shell import Manager
 from flow_executors.manager.signals import SignalPipe
 from flow_executors.wire.frames import ExitCode, Registration

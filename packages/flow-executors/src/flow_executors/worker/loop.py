@@ -6,7 +6,6 @@ import os
 import pickle
 import signal
 import sys
-from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from struct import Struct
 from time import time_ns
 
@@ -15,6 +14,7 @@ from flow_core.interfaces.call import DEFAULT_SPEC, NodeContext, TryKey
 from flow_core.remote.errors import pack
 from flow_core.remote.faults import point
 from flow_core.remote.run import execute
+from flow_core.remote.usage import Used, process_used
 from flow_executors.worker.frames import APP_ERROR, FRAME, KEY, KEY_AT, NEED, OK, PACKET, READY
 from flow_executors.worker.unpack import Parcel, Unpacker
 
@@ -83,7 +83,7 @@ class Worker:
 
     def _run(self, packet: bytes) -> tuple[int, bytes]:
         """Run the task in a packet; whatever it does, return a status and a payload."""
-        before = _usage() if self._settings.usage else None
+        before = process_used() if self._settings.usage else None
         try:
             parcel = self._unpacker.unpack(packet)
             status, payload = self._pack_value(self._call(parcel))
@@ -234,17 +234,6 @@ def _presentable(error: BaseException) -> BaseException:
     return shown
 
 
-def _usage() -> tuple[float, float, int, int, int]:
-    own, below = getrusage(RUSAGE_SELF), getrusage(RUSAGE_CHILDREN)
-    return (
-        own[0] + below[0],
-        own[1] + below[1],
-        own[2] if own[2] > below[2] else below[2],
-        own[9] + below[9],
-        own[10] + below[10],
-    )
-
-
-def _usage_since(before: tuple[float, float, int, int, int]) -> bytes:
-    now = _usage()
+def _usage_since(before: Used) -> bytes:
+    now = process_used()
     return _USAGE(now[0] - before[0], now[1] - before[1], now[2], now[3] - before[3], now[4] - before[4])

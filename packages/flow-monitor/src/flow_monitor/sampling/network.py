@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 
 from flow_core.interfaces.call import TryKey
 from flow_monitor.sampling.process_tree import sockets
-from flow_monitor.sampling.sock_diag import DumpRefused, SockDiag
+from flow_monitor.sampling.sock_diag import DumpRefused, SockDiag, Tcp
 from flow_monitor.sampling.traffic import Traffic
 
 
@@ -30,17 +30,29 @@ class Network:
             for pid in pids:
                 for inode in sockets(pid):
                     holders.setdefault(inode, key)
-        watched = self._traffic.watched
-        if not holders and not watched:
-            return
+        if holders or self._traffic.watched:
+            found = self._dump(holders)
+            if self._traffic is not None:
+                self._traffic.update(found, holders)
+
+    def ignore(self, pid: int) -> None:
+        """Leave out what the connections that a process has now have carried until now."""
+        held = sockets(pid)
+        if self._traffic is not None and held:
+            found = self._dump(held)
+            if self._traffic is not None:
+                self._traffic.ignore(found)
+
+    def _dump(self, inodes: Container[int]) -> list[Tcp]:
+        """Return connections watched or of these inodes; where the kernel refuses nothing is known from now on."""
+        watched = self._traffic.watched if self._traffic is not None else ()
         try:
             if self._kernel is None:
                 self._kernel = SockDiag()
-            found = self._kernel.dump(lambda cookie, inode: inode in holders or cookie in watched)
+            return self._kernel.dump(lambda cookie, inode: inode in inodes or cookie in watched)
         except DumpRefused:
             self.close()
-            return
-        self._traffic.update(found, holders)
+            return []
 
     def of(self, key: TryKey) -> tuple[int | None, int | None]:
         """Return bytes sent and received by a task so far; None where the kernel does not tell."""

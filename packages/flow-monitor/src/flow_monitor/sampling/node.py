@@ -1,7 +1,8 @@
-"""The sampler of a node: made once in a manager, looks at the process trees of all its tasks and at the node itself."""
+"""The sampler of a node: looks at the process trees of all tasks it is told of, and at the node itself."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,13 +29,15 @@ class NodeSampler:
 
     A worker runs many tasks one after the other in one process: a task's CPU and disk count from the first look at it.
     What it used in all, to the last moment, comes with its result; but not its network traffic, for which ``ended``
-    takes a last look. Traffic is that of TCP connections, see ``traffic``; it is None where it cannot be known.
+    takes a last look. Traffic is that of TCP connections, see ``traffic``; it is None where it cannot be known. Those
+    that this process has when the sampler is made, perhaps from who forked it, count from then on.
     """
 
     def __init__(self) -> None:
         self._seen: dict[int, _Seen] = {}
         self._memory = max(1, psutil.virtual_memory().total)
         self._network = Network()
+        self._network.ignore(os.getpid())
         psutil.cpu_percent(None)
 
     def sample(self, running: Mapping[int, TryKey], now_ns: int) -> Sequence[Sample]:
@@ -57,8 +60,16 @@ class NodeSampler:
         self._seen.clear()
         self._network.close()
 
+    def _look(self, running: Mapping[int, TryKey]) -> dict[int, TreeUse]:
+        """Return what tasks use, of those that are there."""
+        return {pid: use for pid in running if (use := look(pid)) is not None}
+
+    def _traffic(self, pid: int, key: TryKey) -> tuple[int | None, int | None]:
+        """Return bytes sent and received by a task that was just looked at."""
+        return self._network.of(key)
+
     def _tasks(self, running: Mapping[int, TryKey], now_ns: int) -> list[Sample]:
-        uses = {pid: use for pid in running if (use := look(pid)) is not None}
+        uses = self._look(running)
         self._network.look({running[pid]: use.pids for pid, use in uses.items()})
         return [self._task(pid, running[pid], use, now_ns) for pid, use in uses.items()]
 
@@ -72,7 +83,7 @@ class NodeSampler:
         elapsed_s = (now_ns - seen.last_ns) / 1e9
         busy_s = use.user_s + use.system_s - seen.last.user_s - seen.last.system_s
         seen.last, seen.last_ns = use, now_ns
-        sent, received = self._network.of(key)
+        sent, received = self._traffic(pid, key)
         return Sample(
             time_ns=now_ns,
             key=key,

@@ -31,13 +31,44 @@ class TreeUse:
         """Number of processes."""
         return len(self.pids)
 
+    def add(self, other: TreeUse) -> None:
+        """Add what only grows of another: CPU and disk."""
+        self.user_s += other.user_s
+        self.system_s += other.system_s
+        self.disk_read += other.disk_read
+        self.disk_write += other.disk_write
 
-def look(root: int) -> TreeUse | None:
-    """Return the use of a process and its descendants; None where the process is gone. Never raises."""
+
+def look(root: int, *, below: bool = True) -> TreeUse | None:
+    """Return the use of a process and (``below``) its descendants; None where it is gone. Never raises."""
     use = TreeUse()
-    read = _read_proc if sys.platform == "linux" else _read_psutil
-    read(root, use)
+    if sys.platform == "linux":
+        for pid in _tree(root) if below else (root,):
+            _read_proc(pid, use)
+    else:
+        _read_psutil(root, use, below)
     return use if use.pids else None
+
+
+def read_thread(thread: int) -> TreeUse | None:
+    """Return what a thread of this process used, by its native id: CPU and disk alone. None where it is gone."""
+    use = TreeUse()
+    path = f"/proc/self/task/{thread}"
+    fields = _fields(path)
+    if fields is None:
+        return None
+    use.user_s, use.system_s = int(fields[11]) / _TICKS, int(fields[12]) / _TICKS
+    _add_disk(path, use)
+    return use
+
+
+def children_of(pid: int, thread: int) -> list[int]:
+    """Return the processes that a thread has started, and that have not been waited for. Linux only."""
+    try:
+        with open(f"/proc/{pid}/task/{thread}/children", "rb") as stream:
+            return list(map(int, stream.read().split()))
+    except OSError:
+        return []
 
 
 def sockets(pid: int) -> set[int]:
@@ -55,22 +86,29 @@ def sockets(pid: int) -> set[int]:
     return found
 
 
-def _read_proc(root: int, use: TreeUse) -> None:
-    """Read /proc of the tree only: looking at all processes of a node for each task would cost far more."""
-    for pid in _tree(root):
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as stream:
-                fields = stream.read().rpartition(b")")[2].split()
-        except OSError:
-            continue
-        use.pids.append(pid)
-        use.user_s += (int(fields[11]) + int(fields[13])) / _TICKS  # utime, and cutime of those waited for
-        use.system_s += (int(fields[12]) + int(fields[14])) / _TICKS
-        use.rss += int(fields[21]) * _PAGE
-        _add_disk(pid, use)
+def _read_proc(pid: int, use: TreeUse) -> None:
+    path = f"/proc/{pid}"
+    fields = _fields(path)
+    if fields is None:
+        return
+    use.pids.append(pid)
+    use.user_s += (int(fields[11]) + int(fields[13])) / _TICKS  # utime, and cutime of those waited for
+    use.system_s += (int(fields[12]) + int(fields[14])) / _TICKS
+    use.rss += int(fields[21]) * _PAGE
+    _add_disk(path, use)
+
+
+def _fields(path: str) -> list[bytes] | None:
+    """Return the fields of a stat file after the name, of a process or a thread; None where it is gone."""
+    try:
+        with open(f"{path}/stat", "rb") as stream:
+            return stream.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
 
 
 def _tree(root: int) -> Iterator[int]:
+    """Walk down from a process: looking at all processes of a node for each task would cost far more."""
     waiting, seen = [root], 0
     while waiting and seen < _MOST_PROCESSES:
         pid = waiting.pop()
@@ -78,15 +116,14 @@ def _tree(root: int) -> Iterator[int]:
         yield pid
         try:
             for thread in os.listdir(f"/proc/{pid}/task"):
-                with open(f"/proc/{pid}/task/{thread}/children", "rb") as stream:
-                    waiting.extend(map(int, stream.read().split()))
+                waiting.extend(children_of(pid, int(thread)))
         except OSError:
             continue
 
 
-def _add_disk(pid: int, use: TreeUse) -> None:
+def _add_disk(path: str, use: TreeUse) -> None:
     try:
-        with open(f"/proc/{pid}/io", "rb") as stream:
+        with open(f"{path}/io", "rb") as stream:
             for line in stream:
                 if line.startswith(b"read_bytes:"):
                     use.disk_read += int(line.split()[1])
@@ -96,10 +133,10 @@ def _add_disk(pid: int, use: TreeUse) -> None:
         pass  # not ours to see
 
 
-def _read_psutil(root: int, use: TreeUse) -> None:
+def _read_psutil(root: int, use: TreeUse, below: bool) -> None:
     try:
         process = psutil.Process(root)
-        for one in (process, *process.children(recursive=True)):
+        for one in (process, *(process.children(recursive=True) if below else ())):
             try:
                 times, memory = one.cpu_times(), one.memory_info()
             except psutil.Error:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, abort, request
 from flask.typing import ResponseReturnValue
 
-from flow_monitor.queries import blocks, resources, workflows
-from flow_monitor.queries.database import Connection
+from flow_monitor.queries import resources, workflows
 from flow_monitor.queries.resources import Grouping
 from flow_viz.pages.frame import show
 from flow_viz.plots import resources as plots
@@ -34,7 +33,6 @@ def page(run_id: str) -> str:
             by=asked_grouping().value,
             groupings=[by.value for by in Grouping],
             sampled=resources.sampled(connection, run_id),
-            unmeasured=_unmeasured(connection, run_id),
         )
 
 
@@ -60,9 +58,3 @@ def figure(run_id: str, what: str) -> ResponseReturnValue:
             draw = plots.cpu_figure if what == "cpu" else plots.memory_figure
             made = draw(usage, apps_colors)
     return made.plain()
-
-
-def _unmeasured(connection: Connection, run_id: str) -> list[str]:
-    """Return the executors of the run without managers: nobody measures what tasks use in them."""
-    measured = {node.executor for node in blocks.nodes(connection, run_id)}
-    return [name for name in workflows.one(connection, run_id).executors if name not in measured]

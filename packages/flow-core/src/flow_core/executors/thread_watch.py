@@ -1,0 +1,33 @@
+"""Watching tasks that run in threads of the driver's own process: no file and no connection is needed."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from flow_core.interfaces.context import RunContext
+from flow_core.interfaces.events import EventKind, Sampled
+from flow_core.interfaces.outcome import Place
+from flow_core.interfaces.sampler import Sample
+from flow_core.remote.sampling import Start, TaskWatch
+
+
+def watch_threads(context: RunContext, label: str, *, report_starts: bool = False) -> TaskWatch | None:
+    """Return what samples an executor's threads; None where the run wants no samples, or none of threads.
+
+    ``report_starts``: report the starts of tasks that run for a second, for an executor that does not do so itself.
+    """
+    spec = context.sampler
+    if spec is None or not spec.thread_factory or EventKind.SAMPLE not in context.events.wants:
+        return None
+    node = socket.gethostname()
+
+    def tell(starts: Sequence[Start], samples: Sequence[Sample]) -> None:
+        if report_starts and starts:
+            context.listener.started([(key, time_ns, Place(label, node=node)) for key, time_ns, _ in starts])
+        if samples:
+            context.events.post(Sampled(time.time_ns(), label, "", node, "", tuple(samples)))
+
+    return TaskWatch(replace(spec, factory=spec.thread_factory), tell, f"flow-sampling-{label}")

@@ -1,0 +1,168 @@
+"""Running the sampler that a run asks for, where tasks run: in a manager, or beside them on a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
+
+from flow_core.interfaces.call import TryKey
+from flow_core.interfaces.sampler import NodeSampler, Sample, SamplerSpec
+
+log = logging.getLogger("flow.sampling")
+
+_LEAST_INTERVAL_S = 0.1
+_TOLD_AFTER_S = 1.0
+_QUIET_TURNS = 5
+
+
+class Sampling:
+    """A sampler and its clock. It never raises: a sampler that fails is dropped, with a line in the log.
+
+    Used by one thread at a time. ``now`` is of ``time.monotonic``.
+    """
+
+    def __init__(self, spec: SamplerSpec, now: float) -> None:
+        self.interval_s = max(_LEAST_INTERVAL_S, spec.interval_s)
+        self._sampler: NodeSampler | None = self._make(spec)
+        self._sampled: frozenset[int] = frozenset()
+        self.due = now + self.interval_s
+
+    def _make(self, spec: SamplerSpec) -> NodeSampler | None:
+        try:
+            module, _, name = spec.factory.partition(":")
+            made: NodeSampler = getattr(import_module(module), name)(**dict(spec.settings))
+        except Exception as error:
+            log.warning("no samples from this node: %s cannot be made (%s)", spec.factory, error)
+            return None
+        return made
+
+    def take(self, running: Mapping[int, int], now: float) -> Sequence[Sample]:
+        """Sample, and set the clock."""
+        self.due = now + self.interval_s
+        tries = {pid: TryKey(key) for pid, key in running.items()}
+        samples = self._ask(lambda sampler: sampler.sample(tries, time.time_ns()))
+        self._sampled = frozenset(tries.values())
+        return samples
+
+    def was_sampled(self, key: int) -> bool:
+        """Tell whether a try was among those sampled last. Any thread."""
+        return key in self._sampled
+
+    def ended(self, pid: int, keys: Iterable[int]) -> Sequence[Sample]:
+        """Take a last look at what a worker ran, where that was sampled before: so short tasks cost nothing."""
+        known = self._sampled.intersection(keys)
+        if not known:
+            return ()
+        self._sampled -= known
+        return self._ask(lambda sampler: sampler.ended({pid: TryKey(min(known))}, time.time_ns()))
+
+    def _ask(self, question: Callable[[NodeSampler], Sequence[Sample]]) -> Sequence[Sample]:
+        if self._sampler is None:
+            return ()
+        try:
+            return question(self._sampler)
+        except Exception as error:
+            log.warning("no more samples from this node: %s", error)
+            self._drop()
+            return ()
+
+    def _drop(self) -> None:
+        sampler, self._sampler = self._sampler, None
+        with suppress(Exception):
+            if sampler is not None:
+                sampler.close()
+
+    def close(self) -> None:
+        """Release what the sampler holds; nothing is sampled after that."""
+        self._drop()
+
+
+Start = tuple[TryKey, int, int]
+"""Key, time in ns UTC, and the pid or the native id of the thread that the try runs in."""
+Tell = Callable[[Sequence[Start], Sequence[Sample]], None]
+"""Takes starts of tries that have run for a second, and samples. Any thread; must not raise."""
+
+
+class TaskWatch:
+    """Samples the tasks that run in this process, from a daemon thread that rests while there are none.
+
+    Threads that run tasks call ``begin`` and ``end``, which cost a microsecond for a task too short to be sampled.
+    """
+
+    def __init__(self, spec: SamplerSpec, tell: Tell, name: str) -> None:
+        """Take what to sample with, where to tell it, and the thread's name."""
+        self._tell = tell
+        self._sampling = Sampling(spec, time.monotonic())
+        self._turn_s = min(self._sampling.interval_s, _TOLD_AFTER_S)
+        self._running: dict[int, tuple[TryKey, int]] = {}
+        self._told: dict[int, TryKey] = {}
+        self._resting = False
+        self._closed = False
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        """Of the sampler, and of the order in which samples are told."""
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def begin(self, ident: int, key: TryKey) -> None:
+        """A try begins in a process or thread."""
+        self._running[ident] = (key, time.time_ns())
+        if self._resting:
+            self._wake.set()
+
+    def end(self, ident: int) -> None:
+        """The try that runs there has ended; one that was sampled is sampled a last time, before this returns."""
+        key, _ = self._running.pop(ident)
+        if self._sampling.was_sampled(key):
+            with self._lock:
+                self._tell((), self._sampling.ended(ident, (key,)))
+
+    def close(self) -> None:
+        """Take no more samples. Idempotent."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._sampling.close()
+        self._stop.set()
+        self._wake.set()
+
+    def _run(self) -> None:
+        quiet = 0
+        while not self._stop.wait(self._turn_s):
+            if self._running:
+                quiet = 0
+                self._look()
+                continue
+            quiet += 1
+            if quiet > _QUIET_TURNS:
+                self._rest()
+                quiet = 0
+
+    def _rest(self) -> None:
+        self._wake.clear()
+        self._resting = True
+        if not self._running and not self._stop.is_set():
+            self._wake.wait()
+        self._resting = False
+
+    def _look(self) -> None:
+        now_ns, now = time.time_ns(), time.monotonic()
+        running = dict(self._running)
+        starts = []
+        for ident, (key, since_ns) in running.items():
+            if now_ns - since_ns >= _TOLD_AFTER_S * 1e9 and self._told.get(ident) != key:
+                self._told[ident] = key
+                starts.append((key, since_ns, ident))
+        with self._lock:
+            if self._closed:
+                return
+            samples: Sequence[Sample] = ()
+            if now >= self._sampling.due:
+                samples = self._sampling.take({ident: key for ident, (key, _) in running.items()}, now)
+            if starts or samples:
+                self._tell(starts, samples)

@@ -1,0 +1,70 @@
+"""For tests of sampling: a sampler that measures nothing, and a sink that tells when tasks were sampled."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from flow_core.interfaces.call import TryKey
+from flow_core.interfaces.events import Event, EventKind, Sampled
+from flow_core.interfaces.sampler import Sample, SamplerSpec
+from flow_core.interfaces.sinks import RunInfo
+
+LAST: Final = 7.0
+"""CPU seconds in the last sample of a task; in others it is 1."""
+
+
+class MadeUpSampler:
+    """Gives a sample of each task, and one of the node."""
+
+    def sample(self, running: Mapping[int, TryKey], now_ns: int) -> Sequence[Sample]:
+        """Return made-up samples."""
+        return [_sample(None, 0, now_ns, 0.0), *(_sample(key, pid, now_ns, 1.0) for pid, key in running.items())]
+
+    def ended(self, ended: Mapping[int, TryKey], now_ns: int) -> Sequence[Sample]:
+        """Return made-up last samples."""
+        return [_sample(key, pid, now_ns, LAST) for pid, key in ended.items()]
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def made_up_sampler(interval_s: float = 0.1) -> SamplerSpec:
+    """Return what makes such samplers, for processes and threads."""
+    name = f"{__name__}:{MadeUpSampler.__name__}"
+    return SamplerSpec(name, interval_s, thread_factory=name)
+
+
+def _sample(key: TryKey | None, pid: int, now_ns: int, cpu_s: float) -> Sample:
+    return Sample(now_ns, key, pid, 1, 50.0, cpu_s, 0.0, 1 << 20, 0.1, 0, 0)
+
+
+class SampledTasks:
+    """A sink that tells when so many tries were sampled, each so often.
+
+    Attributes:
+        seen: Set from then on.
+    """
+
+    def __init__(self, tries: int, times: int = 1) -> None:
+        self.wants = EventKind.SAMPLE
+        self.seen = threading.Event()
+        self._tries, self._times = tries, times
+        self._seen: Counter[int] = Counter()
+
+    def start(self, run: RunInfo) -> None:
+        """Begin a run."""
+
+    def emit(self, events: Sequence[Event]) -> None:
+        """Look for samples of tries."""
+        for event in events:
+            if isinstance(event, Sampled):
+                self._seen.update(sample.key for sample in event.samples if sample.key is not None)
+        if sum(times >= self._times for times in self._seen.values()) >= self._tries:
+            self.seen.set()
+
+    def close(self, timeout_s: float) -> int:
+        """End the run."""
+        return 0
