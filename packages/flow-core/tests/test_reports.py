@@ -29,7 +29,7 @@ from flow_core.remote.reports import ReportWriter
 from flow_core.remote.sampling import Start, TaskWatch
 from flow_core.testing import RecordingListener, make_context
 from flow_core.testing.recording import RecordingPort
-from flow_core.testing.sampling import LAST, made_up_sampler
+from flow_core.testing.sampling import LAST, burn, made_up_sampler, wait_for_file
 
 KEY = TryKey(5)
 pytestmark = pytest.mark.timeout(120)
@@ -209,27 +209,6 @@ def test_a_watch_rests_while_nothing_runs_and_wakes_for_a_task() -> None:
 
 
 # -- executors
-
-
-def wait_for_file(path: str) -> int:
-    """Run until a file is there, or a minute is over."""
-    import os
-    import time
-
-    end = time.monotonic() + 60
-    while not os.path.exists(path) and time.monotonic() < end:
-        time.sleep(0.01)
-    return os.getpid()
-
-
-def burn(path: str) -> int:
-    """Use half a second of CPU, then wait for a file."""
-    import time
-
-    end = time.thread_time() + 0.5
-    while time.thread_time() < end:
-        pass
-    return wait_for_file(path)
 
 
 def processes() -> concurrent.futures.Executor:

@@ -1,8 +1,10 @@
-"""For tests of sampling: a sampler that measures nothing, and a sink that tells when tasks were sampled."""
+"""For tests of sampling: a sampler that measures nothing, a sink that tells when tasks were sampled, and tasks."""
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -68,3 +70,19 @@ class SampledTasks:
     def close(self, timeout_s: float) -> int:
         """End the run."""
         return 0
+
+
+def wait_for_file(path: str) -> int:
+    """Run until a file is there, or a minute is over; return the pid."""
+    end = time.monotonic() + 60
+    while not os.path.exists(path) and time.monotonic() < end:
+        time.sleep(0.01)
+    return os.getpid()
+
+
+def burn(path: str) -> int:
+    """Use half a second of CPU, then wait for a file; return the pid."""
+    end = time.thread_time() + 0.5
+    while time.thread_time() < end:
+        pass
+    return wait_for_file(path)
