@@ -14,6 +14,7 @@ from flow import Config, bash_app, python_app
 from flow.executors import ThreadPoolExecutor
 from flow.monitoring import MonitoringHub
 from flow_core.executors.futures import FuturesExecutor
+from flow_core.futures.app_future import AppFuture
 from flow_core.testing.sampling import SampledTasks
 from flow_monitor import open_database
 from flow_monitor.queries import resources, tasks, workflows
@@ -21,22 +22,27 @@ from flow_monitor.queries import resources, tasks, workflows
 pytestmark = pytest.mark.timeout(120)
 
 
-@python_app
-def hold(megabytes: int, path: str) -> int:
-    """Use CPU and hold memory until a file is there."""
-    import os
-    import time
+def apps() -> tuple[Callable[..., AppFuture[int]], Callable[..., AppFuture[int]]]:
+    """Return an app that uses CPU and holds memory until a file is there, and one that uses CPU in another process.
 
-    held, end = bytearray(megabytes << 20), time.monotonic() + 60
-    while not os.path.exists(path) and time.monotonic() < end:
-        pass
-    return len(held)
+    They are made here so that they travel by value: a spawned worker cannot import this module.
+    """
 
+    @python_app
+    def hold(megabytes: int, path: str) -> int:
+        import os
+        import time
 
-@bash_app
-def hold_in_bash(path: str) -> str:
-    """Use CPU in another process until a file is there."""
-    return f"while [ ! -e {path} ]; do :; done"
+        held, end = bytearray(megabytes << 20), time.monotonic() + 60
+        while not os.path.exists(path) and time.monotonic() < end:
+            pass
+        return len(held)
+
+    @bash_app
+    def hold_in_bash(path: str) -> str:
+        return f"while [ ! -e {path} ]; do :; done"
+
+    return hold, hold_in_bash
 
 
 def pool() -> concurrent.futures.Executor:
@@ -49,6 +55,7 @@ def pool() -> concurrent.futures.Executor:
 def test_tasks_are_measured_and_sampled(tmp_path: Path, make: Callable[[], object]) -> None:
     go, sampled = tmp_path / "go", SampledTasks(2, times=3)
     hub = MonitoringHub(resource_monitoring_interval=0.2)
+    hold, hold_in_bash = apps()
     config = Config(executors=[make()], run_dir=str(tmp_path / "runinfo"), monitoring=hub, sinks=[sampled])
     with flow.load(config):
         futures = [hold(50, str(go)), hold_in_bash(str(go))]
