@@ -194,6 +194,15 @@ def test_a_watch_tells_starts_and_samples_of_long_tasks_and_a_last_sample(monkey
     assert seen[-1][1][0].cpu_user_s == LAST
 
 
+def test_a_task_within_a_task_ends_both() -> None:
+    watch = TaskWatch(made_up_sampler(), lambda _starts, _samples: None, "watch")
+    for key in (KEY, TryKey(6)):
+        watch.begin(1, key)
+    for _ in range(2):
+        watch.end(1)
+    watch.close()
+
+
 def test_a_watch_rests_while_nothing_runs_and_wakes_for_a_task() -> None:
     seen = threading.Event()
     watch = TaskWatch(made_up_sampler(), lambda _, samples: seen.set() if samples else None, "watch")

@@ -117,7 +117,10 @@ class TaskWatch:
 
     def end(self, ident: int) -> None:
         """The try that runs there has ended; one that was sampled is sampled a last time, before this returns."""
-        key, _ = self._running.pop(ident)
+        found = self._running.pop(ident, None)
+        if found is None:  # a task ran another one in its own place
+            return
+        key, _ = found
         if self._sampling.was_sampled(key):
             with self._lock:
                 self._tell((), self._sampling.ended(ident, (key,)))
