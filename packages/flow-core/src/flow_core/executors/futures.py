@@ -15,7 +15,7 @@ from typing import Any, Protocol, cast
 from flow_core.errors import ConfigurationError, ExecutorBroken, ExecutorClosed, TaskRefused
 from flow_core.executors.reporter import Reporter
 from flow_core.executors.reports import ReportCollector, collector
-from flow_core.executors.thread_watch import watch_threads
+from flow_core.executors.thread_watch import watch_threads, watched
 from flow_core.interfaces.call import Call, NodeContext, TryKey
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.executor import Executor, ShutdownReport
@@ -24,7 +24,6 @@ from flow_core.interfaces.scaling import Load
 from flow_core.remote.parcel import pack_task, run_parcel, unpack_result
 from flow_core.remote.run import execute
 from flow_core.remote.sampling import TaskWatch
-from flow_core.remote.usage import begin_thread, thread_used, usage_between
 from flow_core.representation import shown
 
 _REPORTER_S = 2.0
@@ -348,12 +347,7 @@ def _run_here(key: TryKey, call: Call, where: NodeContext, place: Place, watch: 
     """Run a try in a thread of the pool."""
     if watch is None:
         return _tried(key, call, where, place)
-    thread, before = threading.get_native_id(), begin_thread()
-    watch.begin(thread, key)
-    outcome = _tried(key, call, where, place)
-    outcome.usage = None if before is None else usage_between(before, thread_used())
-    watch.end(thread)
-    return outcome
+    return watched(watch, key, partial(_tried, key, call, where, place))
 
 
 def _tried(key: TryKey, call: Call, where: NodeContext, place: Place) -> Outcome:

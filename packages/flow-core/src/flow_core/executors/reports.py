@@ -18,9 +18,9 @@ from flow_core.interfaces.events import EventKind, Sampled
 from flow_core.interfaces.outcome import Place
 from flow_core.interfaces.sampler import Sample
 from flow_core.remote.reports import SAMPLED, STARTED, SUFFIX, VERSION, Reporting
+from flow_core.remote.turns import Turns
 
 _FIELDS = tuple(field.name for field in fields(Sample))
-_LONGEST_TURN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,34 +162,25 @@ class ReportCollector:
         self._label = label
         self._outstanding = outstanding
         self._reader = ReportReader(directory)
-        self._turn_s = min(max(0.1, context.sampler.interval_s), _LONGEST_TURN_S)
-        self._resting = False
-        self._wake = threading.Event()
-        self._stop = threading.Event()
+        self._turns = Turns(context.sampler.interval_s)
         self._thread = threading.Thread(target=self._run, name=f"flow-reports-{label}", daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
         """Say that a try was submitted. Any thread; never blocks."""
-        if self._resting:
-            self._wake.set()
+        self._turns.wake()
 
     def close(self, timeout_s: float) -> None:
         """Take what is left, remove the directory, and end. Idempotent."""
-        self._stop.set()
-        self._wake.set()
+        self._turns.end()
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        while not self._stop.wait(self._turn_s):
+        while self._turns.next():
             idle = not self._outstanding()  # looked at first: what ended tries told is there then
             self._tell(self._reader.read())
             if idle:
-                self._wake.clear()
-                self._resting = True
-                if not self._outstanding() and not self._stop.is_set():
-                    self._wake.wait()
-                self._resting = False
+                self._turns.rest(lambda: not self._outstanding())
         self._tell(self._reader.finish())
         if self._reader.damaged:
             self._context.logger.warning(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.events import EventKind, Sampled
-from flow_core.interfaces.outcome import Place
+from flow_core.interfaces.outcome import Outcome, Place
 from flow_core.interfaces.sampler import Sample
 from flow_core.remote.sampling import Start, TaskWatch
+from flow_core.remote.usage import begin_thread, thread_used, usage_between
 
 
 def watch_threads(context: RunContext, label: str, *, report_starts: bool = False) -> TaskWatch | None:
@@ -31,3 +34,13 @@ def watch_threads(context: RunContext, label: str, *, report_starts: bool = Fals
             context.events.post(Sampled(time.time_ns(), label, "", node, "", tuple(samples)))
 
     return TaskWatch(replace(spec, factory=spec.thread_factory), tell, f"flow-sampling-{label}")
+
+
+def watched(watch: TaskWatch, key: TryKey, run: Callable[[], Outcome]) -> Outcome:
+    """Run a try in the calling thread, watched, and put what it used into its outcome. ``run`` must not raise."""
+    thread, before = threading.get_native_id(), begin_thread()
+    watch.begin(thread, key)
+    outcome = run()
+    outcome.usage = None if before is None else usage_between(before, thread_used())
+    watch.end(thread)
+    return outcome

@@ -7,12 +7,13 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from queue import SimpleQueue
 from typing import Final
 
 from flow_core.errors import ConfigurationError, ExecutorClosed
 from flow_core.executors.interrupt import Interruptible, Killed
-from flow_core.executors.thread_watch import watch_threads
+from flow_core.executors.thread_watch import watch_threads, watched
 from flow_core.interfaces.call import DEFAULT_SPEC, Call, NodeContext, TryKey
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.executor import Executor, ShutdownReport
@@ -20,7 +21,6 @@ from flow_core.interfaces.outcome import Outcome, Place, Verdict
 from flow_core.interfaces.scaling import Load
 from flow_core.interfaces.staging import Staging
 from flow_core.remote.run import execute
-from flow_core.remote.usage import begin_thread, thread_used, usage_between
 from flow_core.representation import expression
 
 _OPTIONS: Final = ("label", "max_threads", "thread_name_prefix", "storage_access", "working_dir", "managed")
@@ -240,7 +240,7 @@ class _Pool:
         worker.ident = threading.get_ident()
         take, waiting, running, listener = self._queue.get, self.waiting, self.running, self._listener
         place, now = worker.place, time.time_ns
-        watch, native = self._watch, threading.get_native_id()
+        watch = self._watch
         while True:
             key = take()
             if key is None:
@@ -253,13 +253,10 @@ class _Pool:
                 self._grow()  # submit() may have taken this thread for idle
             started_ns = now()
             listener.started(((key, started_ns, place),))
-            before = None if watch is None else begin_thread()
-            if watch is not None:
-                watch.begin(native, key)
-            outcome = self._run(worker, key, call)
-            if watch is not None:
-                outcome.usage = None if before is None else usage_between(before, thread_used())
-                watch.end(native)
+            if watch is None:
+                outcome = self._run(worker, key, call)
+            else:
+                outcome = watched(watch, key, partial(self._run, worker, key, call))
             del call  # an idle thread must not keep the last task's data alive
             if running.pop(key, None) is not None:
                 outcome.place = place

@@ -16,6 +16,7 @@ from flow_core.remote.errors import pack, unpack
 from flow_core.remote.refs import reference, resolve
 
 if TYPE_CHECKING:
+    from flow_core.interfaces.call import TryKey
     from flow_core.interfaces.outcome import Usage
     from flow_core.remote.reports import Reporting
 
@@ -50,11 +51,12 @@ def pack_task(
         SerializationError: something cannot be pickled; the message names it.
     """
     name = getattr(func, "__qualname__", repr(func))
+    context = where or NodeContext()
     parts = (
         reference(func) or _dumps(func, f"the function {name}"),
         _pack_arguments(name, tuple(args), dict(kwargs or {})),
-        _dumps((spec, tuple(steps), where or NodeContext()), "its steps"),
-        reporting,
+        _dumps((spec, tuple(steps), context), "its steps"),
+        None if reporting is None else (reporting, context.key),
     )
     return pickle.dumps(parts, protocol=5)
 
@@ -63,11 +65,11 @@ def run_parcel(data: bytes) -> bytes:
     """Run the task of ``pack_task`` here and return its result for ``unpack_result``. Never raises."""
     started_ns, value, failure, usage = time.time_ns(), b"", None, None
     try:
-        parts = _loads(data, "the frame")
-        if parts[3] is None:
-            value = _dumps(_run(*parts[:3]), "the result")
+        *task, watched = _loads(data, "the frame")
+        if watched is None:
+            value = _dumps(_run(*task), "the result")
         else:
-            value, failure, usage = _measured(parts)
+            value, failure, usage = _measured(task, *watched)
     except BaseException as error:
         return failed_parcel(error, started_ns)
     return _packed(value, failure, started_ns, usage)
@@ -105,17 +107,15 @@ def unpack_result(data: bytes) -> TaskResult:
     return TaskResult(value, error, started_ns, ended_ns, pid, node, usage)
 
 
-def _measured(parts: tuple[Any, ...]) -> tuple[bytes, bytes | None, Usage | None]:
+def _measured(task: list[Any], reporting: Reporting, key: TryKey) -> tuple[bytes, bytes | None, Usage | None]:
     """Run a task that is watched; return its packed result or its packed error, and what it used."""
     from flow_core.remote.reports import Reported
     from flow_core.remote.usage import begin_thread, process_used, thread_used, usage_between
 
-    *task, reporting = parts
-    where = _loads(task[2], "the steps")[2]
     on_main = threading.current_thread() is threading.main_thread()
     value, failure = b"", None
     before = process_used() if on_main else begin_thread()
-    with Reported(reporting, where.key):
+    with Reported(reporting, key):
         try:
             value = _dumps(_run(*task), "the result")
         except BaseException as error:

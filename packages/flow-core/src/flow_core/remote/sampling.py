@@ -11,10 +11,10 @@ from importlib import import_module
 
 from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.sampler import NodeSampler, Sample, SamplerSpec
+from flow_core.remote.turns import LEAST_S, Turns
 
 log = logging.getLogger("flow.sampling")
 
-_LEAST_INTERVAL_S = 0.1
 _TOLD_AFTER_S = 1.0
 _QUIET_TURNS = 5
 
@@ -26,7 +26,7 @@ class Sampling:
     """
 
     def __init__(self, spec: SamplerSpec, now: float) -> None:
-        self.interval_s = max(_LEAST_INTERVAL_S, spec.interval_s)
+        self.interval_s = max(LEAST_S, spec.interval_s)
         self._sampler: NodeSampler | None = self._make(spec)
         self._sampled: frozenset[int] = frozenset()
         self.due = now + self.interval_s
@@ -97,13 +97,10 @@ class TaskWatch:
         """Take what to sample with, where to tell it, and the thread's name."""
         self._tell = tell
         self._sampling = Sampling(spec, time.monotonic())
-        self._turn_s = min(self._sampling.interval_s, _TOLD_AFTER_S)
+        self._turns = Turns(spec.interval_s)
         self._running: dict[int, tuple[TryKey, int]] = {}
         self._told: dict[int, TryKey] = {}
-        self._resting = False
         self._closed = False
-        self._wake = threading.Event()
-        self._stop = threading.Event()
         self._lock = threading.Lock()
         """Of the sampler, and of the order in which samples are told."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -112,8 +109,7 @@ class TaskWatch:
     def begin(self, ident: int, key: TryKey) -> None:
         """A try begins in a process or thread."""
         self._running[ident] = (key, time.time_ns())
-        if self._resting:
-            self._wake.set()
+        self._turns.wake()
 
     def end(self, ident: int) -> None:
         """The try that runs there has ended; one that was sampled is sampled a last time, before this returns."""
@@ -131,36 +127,26 @@ class TaskWatch:
             if not self._closed:
                 self._closed = True
                 self._sampling.close()
-        self._stop.set()
-        self._wake.set()
+        self._turns.end()
 
     def _run(self) -> None:
         quiet = 0
-        while not self._stop.wait(self._turn_s):
+        while self._turns.next():
             if self._running:
                 quiet = 0
                 self._look()
                 continue
             quiet += 1
             if quiet > _QUIET_TURNS:
-                self._rest()
+                self._turns.rest(lambda: not self._running)
                 quiet = 0
-
-    def _rest(self) -> None:
-        self._wake.clear()
-        self._resting = True
-        if not self._running and not self._stop.is_set():
-            self._wake.wait()
-        self._resting = False
 
     def _look(self) -> None:
         now_ns, now = time.time_ns(), time.monotonic()
         running = dict(self._running)
-        starts = []
-        for ident, (key, since_ns) in running.items():
-            if now_ns - since_ns >= _TOLD_AFTER_S * 1e9 and self._told.get(ident) != key:
-                self._told[ident] = key
-                starts.append((key, since_ns, ident))
+        long = {ident: run for ident, run in running.items() if now_ns - run[1] >= _TOLD_AFTER_S * 1e9}
+        starts = [(key, since, ident) for ident, (key, since) in long.items() if self._told.get(ident) != key]
+        self._told = {ident: key for ident, (key, _) in long.items()}
         with self._lock:
             if self._closed:
                 return
