@@ -97,7 +97,9 @@ def find(
     total = _count(connection, run_id, which)
     groups = _groups(connection, run_id, which, by_tries=order in _BY_TRIES) if indexed else None
     if groups is None:
-        query = select(_T.task_id).where(*_conditions(run_id, which)).order_by(*_sorted(connection, keys, descending))
+        query = (
+            select(_T.task_id).where(*_conditions(_T, run_id, which)).order_by(*_sorted(connection, keys, descending))
+        )
         return Listing(_ids(connection, query, offset, limit), total)
     if not groups:
         return Listing((), total)
@@ -126,12 +128,13 @@ def _by_value(connection: Connection, key: ColumnElement[Any]) -> ColumnElement[
     return UnaryExpression(key, operator=custom_op("+")) if connection.dialect.name == "sqlite" else key
 
 
-def _conditions(run_id: str, which: TaskFilter) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = [_T.run_id == run_id]
+def _conditions(columns: Any, run_id: str, which: TaskFilter) -> list[ColumnElement[bool]]:
+    """Return what app and state leave, of tasks or of their sums: the columns of either."""
+    conditions: list[ColumnElement[bool]] = [columns.run_id == run_id]
     if which.app:
-        conditions.append(_T.task_func_name == which.app)
+        conditions.append(columns.task_func_name == which.app)
     if which.states:
-        conditions.append(_T.task_status.in_(which.states))
+        conditions.append(columns.task_status.in_(which.states))
     return conditions
 
 
@@ -166,11 +169,7 @@ def _groups(connection: Connection, run_id: str, which: TaskFilter, *, by_tries:
 def _kinds(connection: Connection, run_id: str, which: TaskFilter) -> list[_Group]:
     """Return the pairs of app and state that tasks have. A task whose submission is in a gap has no app."""
     c = t.app_status.c
-    query = select(c.task_func_name, c.task_status).where(c.run_id == run_id, c.tasks > 0)
-    if which.app:
-        query = query.where(c.task_func_name == which.app)
-    if which.states:
-        query = query.where(c.task_status.in_(which.states))
+    query = select(c.task_func_name, c.task_status).where(*_conditions(c, run_id, which), c.tasks > 0)
     return [
         (_is(_T.task_func_name, app or None), _is(_T.task_status, state))
         for app, state in connection.execute(query.order_by(c.task_func_name, c.task_status))
@@ -200,11 +199,7 @@ def _is(column: ColumnElement[Any], value: object) -> ColumnElement[bool]:
 def _count(connection: Connection, run_id: str, which: TaskFilter) -> int:
     """Return how many tasks there are, from the sums."""
     c = t.app_status.c
-    query = select(func.sum(c.tasks)).where(c.run_id == run_id)
-    if which.app:
-        query = query.where(c.task_func_name == which.app)
-    if which.states:
-        query = query.where(c.task_status.in_(which.states))
+    query = select(func.sum(c.tasks)).where(*_conditions(c, run_id, which))
     return int(connection.execute(query).scalar() or 0)
 
 
@@ -213,7 +208,7 @@ def _count(connection: Connection, run_id: str, which: TaskFilter) -> int:
 
 def _search(connection: Connection, run_id: str, which: TaskFilter) -> Select[Any]:
     """Return the tasks that a text is found in, or the one whose id it is."""
-    text, conditions = which.search.strip(), _conditions(run_id, which)
+    text, conditions = which.search.strip(), _conditions(_T, run_id, which)
     if text.isdecimal() and len(text) < 19:
         return select(_T.task_id).where(*conditions, _T.task_id == int(text))
     like = "LIKE" if connection.dialect.name == "sqlite" else "ILIKE"
