@@ -94,8 +94,7 @@ class Shell:
             self._listen(found, now)
         elif sleeps:  # nothing for long: look at all, whatever the descriptors say
             self._listen(self._all, now)
-        if self._deadline <= now or self._next_beat <= now:
-            self._timers(now)
+        self._timers(now)
         self._send(now)
         self._waiting = self._doors.unread()
         self._spin.after(now, heard, self._core.busy)
