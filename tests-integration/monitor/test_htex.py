@@ -19,7 +19,7 @@ from flow_monitor import open_database
 from flow_monitor.export.wfformat import wfformat
 from flow_monitor.queries import blocks, resources, tasks, workflows
 from flow_monitor.queries.records import RunState
-from flow_monitor.sampling.sock_diag import kernel_tells_traffic
+from flow_monitor.testing.traffic import kernel_tells_traffic
 
 HOG_MB = 60
 

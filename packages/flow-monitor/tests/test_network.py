@@ -17,8 +17,9 @@ from flow_monitor.sampling import network as module
 from flow_monitor.sampling.network import Network
 from flow_monitor.sampling.node import NodeSampler
 from flow_monitor.sampling.process_tree import sockets
-from flow_monitor.sampling.sock_diag import DumpRefused, SockDiag, Tcp, kernel_tells_traffic, parse, request
+from flow_monitor.sampling.sock_diag import DumpRefused, SockDiag, Tcp, parse, request
 from flow_monitor.sampling.traffic import Traffic
+from flow_monitor.testing.traffic import kernel_tells_traffic
 
 needs_kernel = pytest.mark.skipif(not kernel_tells_traffic(), reason="the kernel refuses sock_diag here")
 A, B = TryKey(1), TryKey(2)

@@ -141,18 +141,3 @@ class SockDiag:
     def close(self) -> None:
         """Close it. Idempotent."""
         self._socket.close()
-
-
-def kernel_tells_traffic() -> bool:
-    """Return whether this machine answers dumps."""
-    try:
-        kernel = SockDiag()
-    except DumpRefused:
-        return False
-    try:
-        kernel.dump(lambda _cookie, _inode: False)
-    except DumpRefused:
-        return False
-    finally:
-        kernel.close()
-    return True
