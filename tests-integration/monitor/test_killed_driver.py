@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from flow_core.interfaces.events import TaskEnded
 from flow_monitor import open_database
 from flow_monitor.errors import MonitorError
 from flow_monitor.log.reader import LogReader
@@ -33,6 +34,76 @@ for number in range(1_000_000):
         print("up", flush=True)
 """
 PATIENCE_S = 45.0
+
+
+SELDOM = """
+import sys, time
+from flow_core import Config, load, python_app
+from flow_monitor import MonitoringHub
+
+@python_app
+def quick(x):
+    return x
+
+load(Config(run_dir=sys.argv[1], monitoring=MonitoringHub()))
+for number in range(1000):
+    quick(number).result()
+    print(number, flush=True)
+    sys.stdin.readline()
+"""
+RUSH = """
+import sys, time
+from flow_core import Config, load, python_app
+from flow_monitor import MonitoringHub
+
+@python_app
+def quick(x):
+    return x
+
+load(Config(run_dir=sys.argv[1], monitoring=MonitoringHub()))
+began, turn = time.monotonic(), 0
+while True:
+    for future in [quick(turn) for _ in range(500)]:
+        future.result()
+    turn += 1
+    print(time.monotonic() - began, flush=True)
+    time.sleep(max(0.0, began + turn * 0.05 - time.monotonic()))  # 10,000 tasks a second
+"""
+MEMORY_S = 0.1
+"""How long events may wait in the memory of the script."""
+
+
+def test_a_task_that_ended_a_moment_before_the_script_was_killed_is_in_the_log(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SELDOM, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as driver:
+        assert driver.stdout is not None
+        assert driver.stdin is not None
+        assert driver.stdout.readline() == b"0\n"
+        time.sleep(3)  # the script rests, and what writes its events as well
+        driver.stdin.write(b"\n")
+        driver.stdin.flush()
+        assert driver.stdout.readline() == b"1\n"
+        time.sleep(2 * MEMORY_S)
+        driver.kill()
+        driver.wait(20)
+    with LogReader(tmp_path / "000" / "monitoring" / "events.log") as reader:
+        ended = [event.task_id for event in reader.read(final=True).events if isinstance(event, TaskEnded)]
+    assert ended == [0, 1]
+
+
+def test_of_a_rush_that_goes_on_the_log_lacks_a_moment_when_the_script_is_killed(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", RUSH, str(tmp_path)], stdout=subprocess.PIPE) as driver:
+        assert driver.stdout is not None
+        while float(driver.stdout.readline()) < 4:
+            pass
+        killed_ns = time.time_ns()
+        driver.kill()
+        driver.wait(20)
+    newest = 0
+    with LogReader(tmp_path / "000" / "monitoring" / "events.log") as reader:
+        while events := reader.read(final=True).events:
+            newest = max(newest, events[-1].time_ns)
+    assert killed_ns - newest < 5 * MEMORY_S * 1e9
 
 
 def test_what_was_logged_is_shown_and_the_run_is_called_killed(tmp_path: Path) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import logging
+import os
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -22,9 +26,10 @@ from flow_core.interfaces.events import (
 from flow_core.interfaces.outcome import Place
 from flow_monitor.errors import LogError, ProjectionConflict
 from flow_monitor.log.reader import LogReader, Position
-from flow_monitor.project import activity as module
+from flow_monitor.project import activity as module, projector as projector_module
 from flow_monitor.project.activity import Activity
 from flow_monitor.project.core import RESOURCE_COLUMNS, STATUS_COLUMNS, TASK_COLUMNS, TRY_COLUMNS, Fold, Rows
+from flow_monitor.project.process import _niced
 from flow_monitor.project.projector import Job, Outage, Projector
 from flow_monitor.project.rebuild import rebuild, upgrade
 from flow_monitor.project.store import Progress, RunStore
@@ -196,6 +201,48 @@ def test_a_database_that_stays_away_ends_the_projection_when_its_patience_is_ove
     job = Job(RUN.run_id, small_frames, f"sqlite:///{tmp_path / 'nodir' / 'm.db'}")
     with pytest.raises(Outage, match="cannot open the database"):
         Projector(job, lambda _s: False, 0.2, logging.getLogger("test")).run()
+
+
+def test_following_ends_between_batches_and_another_thread_brings_the_rest(tmp_path: Path, small_frames: Path) -> None:
+    rebuilt, path = tmp_path / "rebuilt.db", tmp_path / "m.db"
+    rebuild(small_frames, f"sqlite:///{rebuilt}")
+    waits = iter([True, True, False])
+    projector = Projector(
+        Job(RUN.run_id, small_frames, f"sqlite:///{path}"), lambda _s: next(waits), 5.0, logging.getLogger("test")
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(projector_module, "LEAST_BATCH_EVENTS", 20)
+        patch.setattr(projector_module, "BATCH_EVENTS", 20)
+        projector.open()
+        with concurrent.futures.ThreadPoolExecutor(1) as niced:
+            niced.submit(projector.follow).result(30)
+        with open_database(str(path)) as database, database.connect() as connection:
+            assert 0 < workflows.one(connection, RUN.run_id).submitted < RUN.tasks
+            assert workflows.one(connection, RUN.run_id).state is not RunState.DIED
+    assert projector.finish().events == len(EVENTS)
+    projector.close()
+    assert dump(path) == dump(rebuilt)
+
+
+def test_batches_shrink_while_they_take_long_and_grow_again() -> None:
+    size = projector_module.BATCH_EVENTS
+    for _ in range(10):
+        size = projector_module._next_size(size, 5.0)
+    assert size == projector_module.LEAST_BATCH_EVENTS
+    assert projector_module._next_size(size, projector_module.LONGEST_BATCH_S / 2) == size
+    for _ in range(10):
+        size = projector_module._next_size(size, 0.01)
+    assert size == projector_module.BATCH_EVENTS
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities are of whole processes elsewhere")
+def test_the_lowest_priority_is_that_of_a_thread_and_ends_with_it() -> None:
+    before, seen = os.getpriority(os.PRIO_PROCESS, 0), []
+    _niced(lambda: seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+    assert seen == [19]
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+    with pytest.raises(Outage, match="no"):
+        _niced(lambda: (_ for _ in ()).throw(Outage("no")))
 
 
 def test_rebuilding_from_nothing_says_so(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """The event pump: takes tuples from the hot path, makes events of them for the sinks that want them.
 
 The kernel appends ``(EventClass, *fields)``: one bound ``deque.append``, no lock, no object. The pump's thread looks at
-most every 50 ms (in a rush, every second), builds the events that some sink wants, and hands them to one lane a sink
-(see ``lane``). Nothing here ever blocks a caller: submission may ask ``congested`` and wait for room by itself.
+most every 50 ms and at least every 100 ms (in the first second of a rush, once), builds the events that some sink
+wants, and hands them to one lane a sink (see ``lane``). A log that writes at once therefore has what is 100 ms old.
+Nothing here ever blocks a caller: submission may ask ``congested`` and wait for room by itself.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from flow_core.interfaces.sinks import EventSink, RunInfo
 from flow_core.observe.lane import Lane
 
 _BUSY_S = 0.05
-_IDLE_S = 0.8
 _HOT = 1500
 _HOLD_S = 1.0
+_CALM_S = 2.0
+"""After so long without one a rush is a new one."""
 _CHUNK = 5000
 
 
@@ -30,7 +32,7 @@ class EventPump:
     Attributes:
         wants: Union of what the sinks want, NONE before ``start`` and after ``close``. Flags are slow: read it rarely.
         append: The hot path: takes a tuple ``(EventClass, *fields)`` or an event. Any thread, 0.1 us, never raises. It
-            does not wake the pump, which looks again within 0.8 s when idle; ``wake`` does.
+            does not wake the pump, which looks again within 100 ms; ``wake`` does.
         congested: Whether sinks are so far behind that submitting threads should ``wait_for_room``.
     """
 
@@ -100,7 +102,7 @@ class EventPump:
             self._wake.set()
 
     def wake(self) -> None:
-        """See that what was appended is looked at soon: within 50 ms, not 0.8 s. Any thread; never blocks."""
+        """See that what was appended is looked at soon: within 50 ms, not 100. Any thread; never blocks."""
         if not self._wake.is_set():
             self._wake.set()
 
@@ -143,22 +145,24 @@ class EventPump:
     # -- the pump's thread
 
     def _run(self) -> None:
-        idle_s = _BUSY_S
+        rushed = -_CALM_S
         while True:
             stopping = self._stop.is_set()
             self._wake.clear()
-            self._hold()
-            moved = self._drain()
+            if time.monotonic() - rushed > _CALM_S:
+                self._hold()
+            if self._drain() > _HOT:
+                rushed = time.monotonic()
             if stopping:
                 return
-            idle_s = _BUSY_S if moved else min(2 * idle_s, _IDLE_S)
             if not self._stop.wait(_BUSY_S) and not self._queue:
-                self._wake.wait(idle_s)
+                self._wake.wait(_BUSY_S)
 
     def _hold(self) -> None:
-        """While events come in a rush, leave the interpreter to those who make them: for a second, or until it is time.
+        """When a rush begins, leave the interpreter to those who make events: for a second, or until it is over.
 
-        What a burst of short tasks costs is the lock of the interpreter, and events can be told after it as well.
+        What a burst of short tasks costs is the lock of the interpreter, and events can be told after it as well. A
+        rush that goes on is told of at once, since it must be some time: so little is lost if the process is killed.
         """
         until, before = time.monotonic() + _HOLD_S, 0
         while before + _HOT < len(self._queue) < self._soft_limit * 0.9 and time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""The projection as a process: niced, told what to do over its standard input, ends when that does."""
+"""The projection as a process: niced while the run goes on, told what to do over standard input, whose end ends it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import os
 import select
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from flow_monitor.errors import MonitorError
 from flow_monitor.project.projector import Job, Outage, Projector
+from flow_monitor.project.store import Progress
 
 logger = logging.getLogger("flow.monitor.projector")
 
@@ -58,19 +61,52 @@ def read_job(fd: int) -> tuple[Job, float]:
         raise MonitorError("this program is started by MonitoringHub; use 'flow monitor rebuild' by hand") from error
 
 
+def _project(projector: Projector) -> Progress:
+    """Project at the lowest priority while the run goes on, since its tasks come first; what is left, at its own."""
+    try:
+        projector.open()
+        _niced(projector.follow)
+        return projector.finish()
+    finally:
+        projector.close()
+
+
+def _niced(act: Callable[[], None]) -> None:
+    """Call something at the lowest priority, and raise what it raises.
+
+    On Linux that is of a thread, and an ordinary user cannot take it back: so it is one of its own that ends after it.
+    """
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        with suppress(OSError):
+            if sys.platform == "linux":
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+            else:
+                os.nice(19)
+        try:
+            act()
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run, name="flow-projection")
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+
+
 def main() -> int:
     """Run one projection; return the exit code: 0 done, 1 cannot be done, 75 not done yet (the log has the rest)."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for name in ("alembic", "sqlalchemy"):
         logging.getLogger(name).setLevel(logging.WARNING)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver; its end ends us
-    with suppress(OSError):
-        os.nice(19)  # it may lag: tasks of the run come first
     gc.set_threshold(100_000, 20, 100)  # rows are many and in no cycles
     try:
         job, patience_s = read_job(0)
         logger.info("projecting run %s", job.run_id)
-        done = Projector(job, ParentWatch(0).wait, patience_s, logger).run()
+        done = _project(Projector(job, ParentWatch(0).wait, patience_s, logger))
     except Outage as error:
         logger.error("gave up, rebuild with 'flow monitor rebuild': %s", error)
         return 75

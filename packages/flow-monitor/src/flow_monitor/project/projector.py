@@ -12,13 +12,15 @@ from typing import TypeVar
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from flow_monitor.log.reader import LogReader, Position
+from flow_monitor.log.reader import LogReader, Portion, Position
 from flow_monitor.project.core import Fold
 from flow_monitor.project.store import Progress, RunStore
 from flow_monitor.schema.engine import writing_engine
 from flow_monitor.schema.version import upgrade
 
 BATCH_EVENTS = 20_000
+LEAST_BATCH_EVENTS = 500
+LONGEST_BATCH_S = 0.4
 _BUSY_S = 0.1
 _IDLE_S = 0.5
 _HEARTBEAT_S = 15.0
@@ -41,7 +43,7 @@ class Outage(Exception):
 
 
 class Projector:
-    """Projects one run. Used by one thread.
+    """Projects one run. Used by one thread, and by another after ``follow`` has returned.
 
     Args:
         job: What to project.
@@ -58,32 +60,78 @@ class Projector:
         self._give_up_at: float | None = None
         self._progress = Progress()
         self._engine: Engine | None = None
+        self._reader: LogReader | None = None
+        self._store: RunStore | None = None
+        self._fold: Fold | None = None
 
     def run(self) -> Progress:
-        """Project until the writer is gone and the log is at its end.
+        """Project until the writer is gone and the log is at its end. Raises what its parts raise."""
+        try:
+            self.open()
+            self.follow()
+            return self.finish()
+        finally:
+            self.close()
+
+    def open(self) -> None:
+        """Open the database and the log, where they were left.
 
         Raises:
             Outage: the database stayed unreachable; what was not written is still in the log.
             MonitorError: the log or the database is not ours, or another process projects the run.
         """
-        store, fold = self._insist("open the database", self._open)
-        with LogReader(self._job.log_path, self._progress.position) as reader:
-            if self._progress.position.offset:
-                self._logger.info("going on at byte %d of the log", self._progress.position.offset)
-            self._follow(reader, store, fold)
-            reader.sync()
+        self._store, self._fold = self._insist("open the database", self._open)
+        self._reader = LogReader(self._job.log_path, self._progress.position)
+        if self._progress.position.offset:
+            self._logger.info("going on at byte %d of the log", self._progress.position.offset)
+
+    def follow(self) -> None:
+        """Project until the writer is gone. Raises as ``finish``.
+
+        Batches are of a size that takes no longer than ``LONGEST_BATCH_S`` on the clock: on a busy machine, at the
+        lowest priority, large ones would keep those waiting who want the run to end.
+        """
+        reader, store = self._opened()
+        size, quiet_since = LEAST_BATCH_EVENTS, time.monotonic()
+        while self._live:
+            began = time.monotonic()
+            portion = reader.read(size)
+            if self._project(portion):
+                quiet_since = time.monotonic()
+                size = _next_size(size, quiet_since - began)
+                self._sleep(_BUSY_S if len(portion.rows) < size // 4 else 0.0)
+                continue
+            if time.monotonic() - quiet_since > _HEARTBEAT_S:
+                quiet_since = time.monotonic()
+                self._insist("say that it lives", lambda: store.heartbeat(time.time_ns()))
+            self._sleep(_IDLE_S)
+
+    def finish(self) -> Progress:
+        """Project what is left, and end the run in the database.
+
+        Raises:
+            Outage: the database stayed unreachable; what was not written is still in the log.
+            MonitorError: another process projects the run.
+        """
+        reader, store = self._opened()
+        while self._project(reader.read(BATCH_EVENTS, final=True)):
+            pass
+        reader.sync()
         self._insist("finish", lambda: store.finish(died=True))
-        self.close()
         return self._progress
 
     def close(self) -> None:
-        """Give back the connection. Idempotent."""
+        """Give back the connection and the log. Idempotent."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
 
     def _open(self) -> tuple[RunStore, Fold]:
-        self.close()
+        if self._engine is not None:
+            self._engine.dispose()
         self._engine = writing_engine(self._job.endpoint)
         upgrade(self._engine)
         store = RunStore(self._engine, self._job.run_id, str(self._job.log_path))
@@ -91,24 +139,20 @@ class Projector:
         tally = store.load_tally() if self._progress.position.offset else None
         return store, Fold(self._job.run_id, tally)
 
-    def _follow(self, reader: LogReader, store: RunStore, fold: Fold) -> None:
-        quiet_since = time.monotonic()
-        while True:
-            last_round = not self._live
-            portion = reader.read(BATCH_EVENTS, final=last_round)
-            if portion.position != self._progress.position:
-                fold.fold_rows(portion.rows)
-                self._write(store, fold, portion.position, len(portion.rows), portion.damaged)
-                quiet_since = time.monotonic()
-                if len(portion.rows) < BATCH_EVENTS // 4:
-                    self._sleep(_BUSY_S)
-                continue
-            if last_round:
-                return
-            if time.monotonic() - quiet_since > _HEARTBEAT_S:
-                quiet_since = time.monotonic()
-                self._insist("say that it lives", lambda: store.heartbeat(time.time_ns()))
-            self._sleep(_IDLE_S)
+    def _opened(self) -> tuple[LogReader, RunStore]:
+        assert self._reader is not None, "open() comes first"
+        assert self._store is not None
+        return self._reader, self._store
+
+    def _project(self, portion: Portion) -> bool:
+        """Bring a portion into the database; return whether there was anything in it."""
+        if portion.position == self._progress.position:
+            return False
+        assert self._fold is not None
+        assert self._store is not None
+        self._fold.fold_rows(portion.rows)
+        self._write(self._store, self._fold, portion.position, len(portion.rows), portion.damaged)
+        return True
 
     def _write(self, store: RunStore, fold: Fold, position: Position, events: int, damaged: int) -> None:
         before = self._progress
@@ -143,6 +187,13 @@ class Projector:
                 time.sleep(pause)
             self._sleep(pause)
             pause = min(pause * 2, _BACKOFF_MAX_S)
+
+
+def _next_size(size: int, took_s: float) -> int:
+    """Return how many events the next batch may have, after one that took so long."""
+    if took_s > LONGEST_BATCH_S:
+        return max(LEAST_BATCH_EVENTS, size // 4)
+    return min(BATCH_EVENTS, 2 * size) if took_s < LONGEST_BATCH_S / 4 else size
 
 
 def _passes(error: DBAPIError | OSError) -> bool:
