@@ -71,6 +71,7 @@ def writing_engine(endpoint: str) -> Engine:
     def _connected(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
         assert isinstance(connection, sqlite3.Connection)
         connection.isolation_level = None  # SQLAlchemy begins transactions, not the driver
+        connection.execute("PRAGMA page_size=8192")  # of a new file: half as many reads when nothing is cached
         connection.execute(f"PRAGMA journal_mode={'WAL' if wal else 'DELETE'}").fetchone()
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA foreign_keys=ON")
