@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from flow_core.interfaces.call import TryKey
-from flow_core.interfaces.events import Event, EventsLost, Sampled, TaskChanged, TaskSubmitted, TryEnded
+from flow_core.interfaces.events import Event, EventsLost, Sampled, TaskChanged, TaskEnded, TaskSubmitted, TryEnded
 from flow_core.interfaces.outcome import Place, Usage
 from flow_core.interfaces.sampler import Sample
 from flow_monitor.errors import LogError
 from flow_monitor.log.frames import pack
 from flow_monitor.log.reader import LogReader, Position
-from flow_monitor.log.records import event_of, header_json, read_header, records_json, row_of
+from flow_monitor.log.records import CODES, event_of, header_json, read_header, records_json, row_of
 from flow_monitor.log.writer import LogWriter
 from flow_monitor.testing.synthetic import SyntheticRun
 
@@ -64,6 +64,22 @@ def test_nested_records_come_back_as_they_were_written(tmp_path: Path) -> None:
 def test_text_that_databases_refuse_is_replaced(tmp_path: Path) -> None:
     path = written(tmp_path / "log", [TaskChanged(1, 2, "a\x00b\udc80c \u2603 \U0001f600")])
     assert read_all(path)[0] == [TaskChanged(1, 2, "a\ufffdb\ufffdc \u2603 \U0001f600")]
+
+
+@pytest.mark.parametrize("error", ["", "no Unicode: \udc80"])
+def test_a_cost_without_end_stays_one(tmp_path: Path, error: str) -> None:
+    event = TaskEnded(1, 2, "failed", fail_cost=float("inf"), error=error)
+    ((read,), damaged) = read_all(written(tmp_path / "log", [event]))
+    assert isinstance(read, TaskEnded)
+    assert (read.fail_cost, damaged) == (float("inf"), 0)
+
+
+def test_a_log_of_before_with_numbers_that_json_has_not_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path / "log", [])
+    row = [CODES[TaskEnded], 1, 2, "failed", "", False, 1, 1, float("inf"), "", ""]
+    with path.open("ab") as file:
+        file.write(pack(json.dumps([[], [row]]).encode()))
+    assert read_all(path) == ([TaskEnded(1, 2, "failed", tries=1, fail_count=1, fail_cost=float("inf"))], 0)
 
 
 def test_reading_goes_on_where_it_stopped(tmp_path: Path) -> None:

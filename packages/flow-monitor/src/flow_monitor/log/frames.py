@@ -1,6 +1,7 @@
 """Framing of the event log: magic, length, CRC-32, payload. No I/O here.
 
-Payloads are ASCII JSON, in which the first byte of the magic cannot occur: after damage the next frame is found again.
+Payloads are JSON in UTF-8, in which the first byte of the magic cannot occur: after damage the next frame is found
+again.
 """
 
 from __future__ import annotations

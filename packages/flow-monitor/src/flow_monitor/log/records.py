@@ -2,20 +2,23 @@
 
 A row is ``[code, field, field, ...]``; places, which repeat, stand once a frame, and rows hold their number in it. A
 log written by another version is read by field names: fields it lacks get their defaults, fields and kinds of events
-unknown here are skipped. So the log stays readable when the records grow.
+unknown here are skipped. So the log stays readable when the records grow. JSON has no number without end: such a cost
+(of a task that its retry handler gave up) is null in a row.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
 from operator import attrgetter, index
 from os import PathLike, fspath
 from typing import Any, Final, SupportsFloat, SupportsIndex, cast, get_args
 
-from flow_core.interfaces.events import Event, Sampled, TryEnded, TryStarted
+import orjson
+
+from flow_core.interfaces.events import Event, Sampled, TaskEnded, TryEnded, TryStarted
 from flow_core.interfaces.outcome import Place, Usage
 from flow_core.interfaces.sampler import Sample
 from flow_monitor.errors import LogError
@@ -52,14 +55,14 @@ def header_json(run_id: str, epoch: int) -> bytes:
         "events": [[cls.__name__, list(_FIELDS[cls])] for cls in EVENT_TYPES],
         "nested": {cls.__name__: list(_FIELDS[cls]) for cls in _NESTED},
     }
-    return _encoder(_Plain()).encode(head).encode("ascii")
+    return orjson.dumps(head)
 
 
 def records_json(records: Sequence[Record]) -> bytes:
     """Return a batch as JSON: the places it names, then its rows. Raises TypeError, ValueError or LookupError."""
     plain = _Plain()
-    rows = _encoder(plain).encode(records)
-    return f"[{_encoder(plain).encode([_GETTERS[Place](p) for p in plain.places])},{rows}]".encode("ascii")
+    rows = _encoded(records, plain)
+    return b"[%b,%b]" % (_encoded([_GETTERS[Place](place) for place in plain.places], plain), rows)
 
 
 class _Plain:
@@ -95,8 +98,8 @@ def _simple(value: object) -> object:
     """Return a value that is nearly plain as a plain one. Raises TypeError."""
     if isinstance(value, PathLike):
         return fspath(value)
-    if isinstance(value, Enum):
-        return value.name
+    if isinstance(value, tuple):
+        return tuple(value)
     if isinstance(value, SupportsIndex):
         return index(value)
     if isinstance(value, SupportsFloat):
@@ -104,8 +107,12 @@ def _simple(value: object) -> object:
     raise TypeError(f"{type(value).__name__} is nothing that an event holds")
 
 
-def _encoder(plain: _Plain) -> json.JSONEncoder:
-    return json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=plain, check_circular=False)
+def _encoded(values: Sequence[object], plain: _Plain) -> bytes:
+    try:
+        return orjson.dumps(values, plain, orjson.OPT_PASSTHROUGH_DATACLASS)
+    except TypeError:  # a text that is no Unicode, as names of files can be, or what is nothing of an event
+        given = json.dumps(values, separators=(",", ":"), default=plain, check_circular=False)
+        return given.encode("ascii")
 
 
 def row_of(event: Event) -> Row:
@@ -122,10 +129,13 @@ def _sequence(value: object) -> object:
 def event_of(row: Row) -> Event:
     """Return a row as an event. Raises TypeError where its fields are no such event's."""
     cls = EVENT_TYPES[row[0]]
-    fields = [tuple(value) if isinstance(value, list) else value for value in row[1:]]
+    fields: list[Any] = [tuple(value) if isinstance(value, list) else value for value in row[1:]]
     if cls in (TryStarted, TryEnded):
         at = _PLACE_AT[cls] - 1
         fields[at] = None if fields[at] is None else Place(*fields[at])
+    if cls is TaskEnded:
+        at = _FIELDS[cls].index("fail_cost")
+        fields[at] = cost_of(fields[at])
     if cls is TryEnded:
         at = _FIELDS[cls].index("usage")
         fields[at] = None if fields[at] is None else Usage(*fields[at])
@@ -133,6 +143,11 @@ def event_of(row: Row) -> Event:
         at = _FIELDS[cls].index("samples")
         fields[at] = tuple(Sample(*sample) for sample in fields[at])
     return cast(Event, cls(*fields))
+
+
+def cost_of(told: float | None) -> float:
+    """Return the cost of a task's failures as a row tells it."""
+    return math.inf if told is None else told
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -172,8 +187,11 @@ def _decoder(events: Sequence[tuple[str, list[str]]], nested: Mapping[str, list[
 
 
 def _load(payload: bytes) -> tuple[list[Any], list[Row]]:
-    batch = json.loads(payload)
-    if b"\\ud" in payload or b"\\u0000" in payload:
+    try:
+        batch = orjson.loads(payload)
+    except ValueError:  # lone surrogates, and what earlier versions wrote of numbers without end
+        batch = json.loads(payload)
+    if b"\\u" in payload and (b"\\ud" in payload or b"\\u0000" in payload):
         batch = _clean(batch)
     places, rows = batch
     return places, rows

@@ -30,7 +30,7 @@ from flow_core.interfaces.events import (
     TryLaunched,
     TryStarted,
 )
-from flow_monitor.log.records import CODES, Row as LogRow, event_of, row_of
+from flow_monitor.log.records import CODES, Row as LogRow, cost_of, event_of, row_of
 from flow_monitor.project.tally import FINAL, AppSums, Tally
 
 Row = dict[str, object]
@@ -250,10 +250,7 @@ class Fold:
             counts[before] -= 1
         counts[number] += 1
         self._apps.add(app)
-        row = self._tasks.get(task_id)
-        if row is None:
-            row = self._task(task_id)
-        row[_STATUS] = state
+        (self._tasks.get(task_id) or self._task(task_id))[_STATUS] = state
         self._statuses.append((task_id, time_ns, state, try_id))
         return True
 
@@ -290,9 +287,10 @@ class Fold:
         self._sums.add(app)
         for above in depends:
             self._edge(tally.app(above), app)
-        for table, urls in (("input_file", inputs), ("output_file", outputs)):
-            for url in urls:
-                self._file(table, task_id, url)
+        for url in inputs:
+            self._file("input_file", task_id, url)
+        for url in outputs:
+            self._file("output_file", task_id, url)
 
     def _rename(self, task_id: int, app: str) -> None:
         """Count a task under the name of its app, not under none."""
@@ -327,11 +325,11 @@ class Fold:
     def _task_ended(self, row: LogRow) -> None:
         _, time_ns, task_id, state, hashsum, memoized, tries, fail_count, fail_cost, error, traceback = row
         self._enter(task_id, state.lower(), time_ns)
-        line = self._task(task_id)
+        line = self._tasks.get(task_id) or self._task(task_id)
         line[_HASHSUM] = hashsum or None
         line[_FROM_MEMO] = int(memoized)
         line[_RETURNED] = time_ns
-        line[_TRIES : _TRIES + 3] = tries, fail_count, fail_cost
+        line[_TRIES : _TRIES + 3] = tries, fail_count, cost_of(fail_cost)
         line[_ERROR] = error or None
         line[_ERROR + 1] = traceback or None
         if line[_RUNNING] is not None:  # else it is in the database, which knows the difference then
@@ -369,7 +367,7 @@ class Fold:
 
     def _running(self, task_id: int, try_id: int, time_ns: int) -> None:
         if self.tally.state(task_id) != "running" and self._enter(task_id, "running", time_ns, try_id):
-            line = self._task(task_id)
+            line = self._tasks[task_id]
             if line[_RUNNING] is None:
                 line[_RUNNING] = time_ns
 
@@ -381,9 +379,10 @@ class Fold:
             line[2] = executor
         else:
             line[2:8] = place
-            if (place[0], place[3]) in self.tally.managers:
-                self.tally.managers[place[0], place[3]] += 1
-                self._managers.add((place[0], place[3]))
+            manager = (place[0], place[3])
+            if manager in self.tally.managers:
+                self.tally.managers[manager] += 1
+                self._managers.add(manager)
         if started_ns:
             line[_TRY_RUNNING] = started_ns
             self._running(task_id, try_id, started_ns)

@@ -102,7 +102,7 @@ def main() -> int:
     for name in ("alembic", "sqlalchemy"):
         logging.getLogger(name).setLevel(logging.WARNING)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver; its end ends us
-    gc.set_threshold(100_000, 20, 100)  # rows are many and in no cycles
+    gc.set_threshold(1_000_000, 20, 100)  # rows are many and in no cycles: batches end before one is looked for
     try:
         job, patience_s = read_job(0)
         logger.info("projecting run %s", job.run_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import Table, delete, func, insert, select, update
@@ -42,6 +43,8 @@ _ORDER: tuple[Table, ...] = (
 """Parents before children: foreign keys are checked at once."""
 _FIRST_STAYS = frozenset({"time_requested", "task_time_running", "time_began"})
 _HISTORY = frozenset({"status_rows", "block_status", "gap"})
+_TOGETHER = 16
+"""Rows of one statement. Older libraries of SQLite take 999 values in one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +163,14 @@ def _put_lines(
     connection: Connection, table: Table, names: tuple[str, ...], key: int, lines: Sequence[Sequence[object]]
 ) -> None:
     """Insert rows of a long table, as sequences, or complete those that are there."""
-    if lines:
-        _run_many(connection, _upsert(table, ("run_key", *names), (str(int(key)),), _mark(connection)), lines)
+    said, fixed, mark = ("run_key", *names), (str(int(key)),), _mark(connection)
+    whole = 0
+    if connection.dialect.name == "sqlite":  # what Python does for a statement costs as much as a short row
+        whole = len(lines) - len(lines) % _TOGETHER
+        flat = [list(chain.from_iterable(lines[at : at + _TOGETHER])) for at in range(0, whole, _TOGETHER)]
+        _run_many(connection, _upsert(table, said, fixed, mark, _TOGETHER), flat)
+    if whole < len(lines):
+        _run_many(connection, _upsert(table, said, fixed, mark), lines[whole:])
 
 
 def _put_rows(connection: Connection, table: Table, rows: Sequence[Row]) -> None:
@@ -204,11 +213,11 @@ def _names(table: Table) -> tuple[str, ...]:
 
 
 @cache
-def _upsert(table: Table, names: tuple[str, ...], fixed: tuple[str, ...], mark: str) -> str:
-    """Return SQL that both databases take: the first values are fixed, the others are given by the row."""
+def _upsert(table: Table, names: tuple[str, ...], fixed: tuple[str, ...], mark: str, rows: int = 1) -> str:
+    """Return SQL that both databases take, for some rows: their first values are fixed, the others are given."""
     values = ", ".join([*fixed, *[mark] * (len(names) - len(fixed))])
     columns = ", ".join(f'"{name}"' for name in names)
-    said = f'INSERT INTO "{table.name}" ({columns}) VALUES ({values})'
+    said = f'INSERT INTO "{table.name}" ({columns}) VALUES {", ".join([f"({values})"] * rows)}'
     if table is t.resource:
         return said
     keys = ["run_id"] if table is t.workflow else [column.name for column in table.primary_key]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -79,7 +79,8 @@ class Tally:
     """Live tries whose start is counted."""
     keys: dict[int, tuple[int, int]] = field(default_factory=dict)
     live: dict[tuple[int, int], int] = field(default_factory=dict)
-    ended_keys: OrderedDict[int, tuple[int, int]] = field(default_factory=OrderedDict)
+    ended_keys: deque[int] = field(default_factory=deque)
+    """Keys that are forgotten next, the oldest first."""
     lost: int = 0
 
     def app(self, task_id: int) -> str:
@@ -134,13 +135,13 @@ class Tally:
         """Keep an ended try's key a while longer: its last sample may still come."""
         key = self.live.pop((task_id, try_id), None)
         if key is not None:
-            self.ended_keys[key] = self.keys.pop(key)
+            self.ended_keys.append(key)
             if len(self.ended_keys) > KEPT_KEYS:
-                self.ended_keys.popitem(last=False)
+                self.keys.pop(self.ended_keys.popleft(), None)
 
     def owner(self, key: int) -> tuple[int, int] | None:
         """Return task and try of a key."""
-        return self.keys.get(key) or self.ended_keys.get(key)
+        return self.keys.get(key)
 
     def total(self, *states: str) -> int:
         """Return the number of tasks in the given states, of all where none is given."""
