@@ -242,8 +242,8 @@ class DataFlowKernel:
         future._files = TaskFiles(outputs, _stream(stdout, future, tid), _stream(stderr, future, tid))
 
     def _tell_submitted(self, task: Task, futures: Sequence[Future[Any]]) -> None:
-        executors = [executor.label for executor in self._launcher.allowed(task)]
-        self._teller.submitted(task, self._edges.named(futures), executors, current_join.get())
+        depends = self._edges.named(futures) if futures else ()
+        self._teller.submitted(task, depends, self._launcher.labels(task), current_join.get())
 
     # -- what futures ask
 

@@ -59,6 +59,7 @@ class Launcher:
         self._teller = teller
         self._logger = logger
         self._allowed: dict[tuple[str, ...] | None, tuple[Executor, ...]] = {}
+        self._labels: dict[tuple[str, ...] | None, tuple[str, ...]] = {}
         self._ways: dict[Effect, Callable[[Task, Any], None]] = {
             Effect.PREPARE: self._prepare,
             Effect.LOOK_UP: self._look_up,
@@ -112,6 +113,16 @@ class Launcher:
         if executors is None:
             executors = self._allowed[labels] = self._find(labels, task.app.name)
         return executors
+
+    def labels(self, task: Task) -> tuple[str, ...]:
+        """Return the labels of the executors that may run a task. Raises as ``allowed``."""
+        if task.app.kind is AppKind.JOIN:
+            return (self._bodies.label,)
+        asked = task.options.executors or task.app.executors
+        labels = self._labels.get(asked)
+        if labels is None:
+            labels = self._labels[asked] = tuple(executor.label for executor in self.allowed(task))
+        return labels
 
     def _find(self, labels: tuple[str, ...] | None, app: str) -> tuple[Executor, ...]:
         if labels is None or "all" in labels:

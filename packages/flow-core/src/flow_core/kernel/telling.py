@@ -8,8 +8,9 @@ import time
 import traceback
 from collections.abc import Sequence
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from flow_core.apps.definition import NO_OPTIONS
 from flow_core.files import File, masked
 from flow_core.graph.failures import one_line, root_cause
 from flow_core.graph.retry import describe
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from flow_core.interfaces.events import Event
     from flow_core.interfaces.outcome import Outcome, Place
     from flow_core.interfaces.staging import Transfer
+
+
+_NO_FILES: Final[tuple[tuple[str, ...], tuple[str, ...], str, str]] = ((), (), "", "")
 
 
 class Pump(Protocol):
@@ -75,26 +79,27 @@ class Teller:
         self._told.add(message)
         self._logger.log(level, message, *args)
 
-    def submitted(self, task: Task, depends: Sequence[int], executors: Sequence[str], parent: int | None) -> None:
+    def submitted(self, task: Task, depends: Sequence[int], executors: tuple[str, ...], parent: int | None) -> None:
         """An app was called."""
-        options = task.options
-        inputs = task.kwargs.get("inputs", ())
-        named = [_file_name(item) for item in inputs] if isinstance(inputs, (list, tuple)) else []
+        app, options = task.app, task.options
+        inputs, outputs, stdout, stderr = _NO_FILES
+        if options is not NO_OPTIONS or "inputs" in task.kwargs:
+            inputs, outputs, stdout, stderr = _files_of(task)
         self._append(
             (
                 TaskSubmitted,
                 time.time_ns(),
                 task.tid,
-                task.app.name,
-                task.app.kind.value,
+                app.name,
+                app.kind._value_,
                 options.label,
-                tuple(executors),
+                executors,
                 tuple(depends),
-                tuple(name for name in named if name),
-                tuple(masked(file.url) for file in options.outputs),
-                masked(stream_name(options.stdout)),
-                masked(stream_name(options.stderr)),
-                task.app.cache,
+                inputs,
+                outputs,
+                stdout,
+                stderr,
+                app.cache,
                 parent,
             )
         )
@@ -123,7 +128,7 @@ class Teller:
                 time.time_ns(),
                 task.tid,
                 task.tries - 1,
-                outcome.verdict.name,
+                outcome.verdict._name_,
                 outcome.started_ns,
                 outcome.ended_ns,
                 label,
@@ -162,7 +167,7 @@ class Teller:
                 self._append(_file_record(transfer, -1, "", None))
         if task.state is State.failed and task.error is not None:
             self._logger.info("%s failed: %s", task, one_line(task.error))
-        else:
+        elif self.debug:
             self._logger.debug("%s ended as %s", task, task.state.name)
         if self.tasks:
             self._append(self._end_record(task))
@@ -175,8 +180,8 @@ class Teller:
             TaskEnded,
             time.time_ns(),
             task.tid,
-            task.state.name,
-            rare.memo_key.digest.hex() if rare is not None and rare.memo_key is not None else "",
+            task.state._name_,
+            "" if rare is None or rare.memo_key is None else rare.memo_key.digest.hex(),
             task.state is State.memo_done,
             task.tries,
             0 if spent is None else spent.failures + spent.losses,
@@ -203,6 +208,19 @@ def traceback_text(error: BaseException) -> str:
     """Return the traceback of where an exception was raised: the remote one, if it came from another process."""
     remote = getattr(error, "remote_traceback", "")
     return remote if isinstance(remote, str) and remote else "".join(traceback.format_exception(error))
+
+
+def _files_of(task: Task) -> tuple[tuple[str, ...], tuple[str, ...], str, str]:
+    """Return the names of a call's inputs and outputs, and of its standard output and error."""
+    options = task.options
+    inputs = task.kwargs.get("inputs", ())
+    named = [_file_name(item) for item in inputs] if isinstance(inputs, (list, tuple)) else []
+    return (
+        tuple(name for name in named if name),
+        tuple(masked(file.url) for file in options.outputs),
+        masked(stream_name(options.stdout)),
+        masked(stream_name(options.stderr)),
+    )
 
 
 def stream_name(stream: StdStream | None) -> str:
