@@ -27,6 +27,7 @@ from flow_core.remote import reports as module
 from flow_core.remote.bash import BashStep
 from flow_core.remote.reports import ReportWriter
 from flow_core.remote.sampling import Start, TaskWatch
+from flow_core.report_files import FIELDS
 from flow_core.testing import RecordingListener, make_context
 from flow_core.testing.recording import RecordingPort
 from flow_core.testing.sampling import LAST, burn, made_up_sampler, wait_for_file
@@ -87,8 +88,8 @@ def test_a_damaged_line_costs_itself_alone(tmp_path: Path) -> None:
 
 
 def test_samples_of_another_version_are_read_by_the_names_of_their_fields(tmp_path: Path) -> None:
-    names = ["colour", *reversed(module._FIELDS)]
-    values = ["red", *reversed([getattr(sample(KEY, 9), name) for name in module._FIELDS])]
+    names = ["colour", *reversed(FIELDS)]
+    values = ["red", *reversed([getattr(sample(KEY, 9), name) for name in FIELDS])]
     head = {"flow_reports": 1, "node": "n", "pid": 3, "sample": names, "more": 1}
     (tmp_path / "n-3-1-000000.reports").write_text(f"{json.dumps(head)}\n{json.dumps(['sampled', [values]])}\n")
     newer = {**head, "flow_reports": 2}

@@ -2,81 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
-from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.events import EventKind, Sampled
 from flow_core.interfaces.outcome import Place
-from flow_core.interfaces.sampler import Sample
-from flow_core.remote.reports import SAMPLED, STARTED, SUFFIX, VERSION, Reporting
+from flow_core.remote.reports import Reporting
 from flow_core.remote.turns import Turns
-
-_FIELDS = tuple(field.name for field in fields(Sample))
-
-
-@dataclass(frozen=True, slots=True)
-class Reports:
-    """What one worker told: starts as (key, time in ns UTC, pid or native id of the thread), and samples."""
-
-    node: str
-    pid: int
-    starts: tuple[tuple[TryKey, int, int], ...]
-    samples: tuple[Sample, ...]
-
-
-class _File:
-    """One file, as far as it was read."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.worker, _, number = path.name.removesuffix(SUFFIX).rpartition("-")
-        self.number = int(number) if number.isdecimal() else 0
-        self._offset = 0
-        self._node = ""
-        self._pid = 0
-        self._names: tuple[str, ...] = ()
-        self._good = True
-
-    def read(self) -> tuple[Reports | None, int]:
-        """Return what is new and whole, and the number of lines that cannot be understood. Raises OSError."""
-        with open(self.path, "rb") as stream:
-            stream.seek(self._offset)
-            data = stream.read()
-        whole = data.rfind(b"\n") + 1
-        self._offset += whole
-        starts: list[tuple[TryKey, int, int]] = []
-        samples: list[Sample] = []
-        bad = 0
-        for line in data[:whole].splitlines():
-            try:
-                self._take(json.loads(line), starts, samples)
-            except (ValueError, TypeError, LookupError):
-                bad += 1
-        if not starts and not samples:
-            return None, bad
-        return Reports(self._node, self._pid, tuple(starts), tuple(samples)), bad
-
-    def _take(self, line: Any, starts: list[tuple[TryKey, int, int]], samples: list[Sample]) -> None:
-        if isinstance(line, dict):
-            self._good = int(line["flow_reports"]) <= VERSION
-            self._node, self._pid, self._names = str(line["node"]), int(line["pid"]), tuple(line["sample"])
-        elif self._good and line[0] == STARTED:
-            starts.append((TryKey(int(line[1])), int(line[2]), int(line[3])))
-        elif self._good and line[0] == SAMPLED:
-            samples += [self._sample(values) for values in line[1]]
-
-    def _sample(self, values: Sequence[Any]) -> Sample:
-        given = dict(zip(self._names, values, strict=True))
-        return Sample(**{name: given[name] for name in _FIELDS if name in given})
+from flow_core.report_files import DIRECTORY, ReportFile, Reports, names_in
 
 
 class ReportReader:
@@ -89,7 +26,7 @@ class ReportReader:
     def __init__(self, directory: Path) -> None:
         self.damaged = 0
         self._directory = directory
-        self._files: dict[str, _File] = {}
+        self._files: dict[str, ReportFile] = {}
 
     def read(self) -> list[Reports]:
         """Return what is new. Never raises: a file that cannot be read is tried again the next time."""
@@ -118,16 +55,11 @@ class ReportReader:
         return found
 
     def _find(self) -> None:
-        try:
-            with os.scandir(self._directory) as entries:
-                names = sorted(entry.name for entry in entries if entry.name.endswith(SUFFIX))
-        except OSError:
-            return
-        for name in names:
+        for name in names_in(self._directory):
             if name not in self._files:
-                self._files[name] = _File(self._directory / name)
+                self._files[name] = ReportFile(self._directory / name)
 
-    def _read(self, file: _File) -> Reports | None:
+    def _read(self, file: ReportFile) -> Reports | None:
         try:
             report, bad = file.read()
         except OSError:
@@ -155,7 +87,7 @@ class ReportCollector:
             OSError: the directory cannot be made.
         """
         assert context.sampler is not None
-        directory = context.executor_dir / "reports"
+        directory = context.executor_dir / DIRECTORY
         directory.mkdir(parents=True, exist_ok=True)
         self.reporting = Reporting(str(directory), context.sampler)
         self._context = context

@@ -1,8 +1,8 @@
 """Files by which workers without a connection of ours tell what their tasks use, and that they have begun.
 
 A worker appends lines to files of its own in a directory of the run; whoever started it reads what is whole, and
-removes what was read. A line is written by one ``write``: it is there although the worker is killed right after. The
-first line of a file says who wrote it, and the fields of samples; each other is ``[kind, ...]``.
+removes what was read. A line is written by one ``write``: it is there although the worker is killed right after.
+``flow_core.report_files`` says what is in them.
 """
 
 from __future__ import annotations
@@ -20,13 +20,10 @@ from dataclasses import dataclass
 from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.sampler import Sample, SamplerSpec
 from flow_core.remote.sampling import Start, TaskWatch
+from flow_core.report_files import FIELDS, SAMPLED, STARTED, SUFFIX, VERSION
 
-VERSION = 1
-SUFFIX = ".reports"
-STARTED, SAMPLED = "started", "sampled"
 _LONGEST = 256 << 10
 """Bytes after which a worker begins another file, so that the one before can be removed."""
-_FIELDS = tuple(field.name for field in dataclasses.fields(Sample))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +51,7 @@ class ReportWriter:
         told = [sample for sample in samples if sample.key is not None or self._speaks_for_node()]
         lines: list[list[object]] = [[STARTED, *start] for start in starts]
         if told:
-            lines.append([SAMPLED, [[getattr(sample, name) for name in _FIELDS] for sample in told]])
+            lines.append([SAMPLED, [[getattr(sample, name) for name in FIELDS] for sample in told]])
         if not lines:
             return
         try:
@@ -83,7 +80,7 @@ class ReportWriter:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._number += 1
         self._size = 0
-        head = {"flow_reports": VERSION, "node": self._node, "pid": os.getpid(), "sample": _FIELDS}
+        head = {"flow_reports": VERSION, "node": self._node, "pid": os.getpid(), "sample": FIELDS}
         os.write(self._fd, json.dumps(head, separators=(",", ":")).encode() + b"\n")
 
     def _end_file(self) -> None:

@@ -70,6 +70,11 @@ class LogReader:
         """The run the log belongs to; None before its header was read."""
         return None if self._header is None else self._header.run_id
 
+    @property
+    def epoch(self) -> int | None:
+        """The epoch of what was read last; None before a header was read."""
+        return None if self._header is None else self._header.epoch
+
     def read(self, max_events: int = 20_000, *, final: bool = False) -> Portion:
         """Return the next events, about as many as asked for; none when there is nothing new yet.
 

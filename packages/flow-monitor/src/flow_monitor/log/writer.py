@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import time
+import weakref
 from collections.abc import Sequence
 from mmap import PROT_READ, mmap
 from pathlib import Path
@@ -27,18 +28,24 @@ class LogWriter:
 
     Attributes:
         lost: Number of events that are not in the log.
+        locked: Whether the log is locked, so that nobody else appends: not so where the file system has no locks.
     """
 
-    def __init__(self, path: Path, run_id: str, epoch: int) -> None:
+    def __init__(self, path: Path, run_id: str, epoch: int, *, begin: bool = True) -> None:
         """Open the log for appending, make it where it is missing.
+
+        Args:
+            begin: Write the header now. Else ``begin`` is to be called before the first ``append``.
 
         Raises:
             LogError: it cannot be opened, or another process appends to it.
         """
         self.lost = 0
+        self.locked = False
         self._gap = 0
         self._reason = ""
         self._path = path
+        self._header = pack(header_json(run_id, epoch))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
@@ -47,13 +54,19 @@ class LogWriter:
         try:
             self._lock()
             self._end = self._cut_torn_tail()
-            self._write(pack(header_json(run_id, epoch)))
+            if begin:
+                self.begin()
         except OSError as error:
             os.close(self._fd)
             raise LogError(f"cannot write the event log {path}: {error}") from error
         except LogError:
             os.close(self._fd)
             raise
+        _open.add(self)
+
+    def begin(self) -> None:
+        """Write the header, which says how to read what is appended from now on. Raises OSError."""
+        self._write(self._header)
 
     def append(self, events: Sequence[Record]) -> None:
         """Append events, or records of them, in order; never raises."""
@@ -65,9 +78,14 @@ class LogWriter:
         if self._fd >= 0:
             if self._gap:
                 self._append_frame(())
-            os.close(self._fd)
-            self._fd = -1
+            self.abandon()
         return self.lost
+
+    def abandon(self) -> None:
+        """Close the file. In a forked child the parent's stays open and locked. Idempotent."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def _append_frame(self, events: Sequence[Record]) -> None:
         try:
@@ -119,6 +137,7 @@ class LogWriter:
     def _lock(self) -> None:
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.locked = True
         except BlockingIOError as error:
             raise LogError(
                 f"{self._path} is being written by another process: give each run its own run_dir"
@@ -133,6 +152,19 @@ class LogWriter:
         if good < size:
             os.ftruncate(self._fd, good)
         return good
+
+
+_open: weakref.WeakSet[LogWriter] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """Close the logs in a forked child: it would keep them locked when the process that writes them is gone."""
+    for writer in list(_open):
+        writer.abandon()
+    _open.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def last_whole_frame_end(fd: int, size: int) -> int:

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from flow_monitor.log.reader import LogReader, Portion, Position
 from flow_monitor.project.core import Fold
+from flow_monitor.project.recovery import recover
 from flow_monitor.project.store import Progress, RunStore
 from flow_monitor.schema.engine import writing_engine
 from flow_monitor.schema.version import upgrade
@@ -107,13 +108,14 @@ class Projector:
             self._sleep(_IDLE_S)
 
     def finish(self) -> Progress:
-        """Project what is left, and end the run in the database.
+        """Project what is left, with what workers reported and nobody read, and end the run in the database.
 
         Raises:
             Outage: the database stayed unreachable; what was not written is still in the log.
             MonitorError: another process projects the run.
         """
         reader, store = self._opened()
+        recover(self._job.log_path, self._logger)
         while self._project(reader.read(BATCH_EVENTS, final=True)):
             pass
         reader.sync()

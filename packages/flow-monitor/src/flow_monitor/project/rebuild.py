@@ -24,6 +24,8 @@ def log_of(run_dir: Path) -> Path:
 def rebuild(run_dir: Path, endpoint: str, *, patience_s: float = 30.0) -> Progress:
     """Delete what the database knows of a run and make it again from the run's log.
 
+    What workers reported in files before the run was killed, and nobody read, is brought into the log first.
+
     Args:
         run_dir: A run directory (``runinfo/NNN``), or its event log.
         endpoint: URI of the database.
