@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -10,13 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from flow_monitor.export.prometheus import render, server
+from flow_core.interfaces.call import TryKey
+from flow_core.interfaces.events import Event, Sampled, TaskSubmitted, TryEnded, TryLaunched
+from flow_core.interfaces.sampler import Sample
+from flow_monitor.export.prometheus import Seen, render, server
 from flow_monitor.export.rocrate import metadata, write_crate
 from flow_monitor.export.wfformat import wfformat
-from flow_monitor.queries import provenance, workflows
+from flow_monitor.project.rebuild import rebuild
+from flow_monitor.queries import provenance, traffic, workflows
 from flow_monitor.queries.database import Database, open_database
 from flow_monitor.queries.frames import frame
-from flow_monitor.testing.made import make_database
+from flow_monitor.schema.version import HEAD
+from flow_monitor.testing.made import as_version, make_database, write_log
 from flow_monitor.testing.synthetic import SyntheticRun
 
 RUN = SyntheticRun(run_id="r", tasks=40, seed=3, name='na"me\n.py')
@@ -98,6 +104,89 @@ def test_metrics_are_served_with_their_labels_escaped(database: Database) -> Non
     assert "# TYPE flow_tasks gauge" in text
     tasks = [float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith("flow_tasks{")]
     assert sum(tasks) == 40
+
+
+# -- network traffic
+
+TRIES = {0: [(900, 30), (50, 7)], 1: [(4, 2)], 2: [(None, None)], 3: []}
+"""Bytes sent and received of the tries of each task, as far as they were sampled: tasks 0 and 1 are of one app."""
+
+
+@pytest.fixture(scope="module")
+def with_traffic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("net")
+    events: list[Event] = []
+    for task, tries in TRIES.items():
+        events.append(TaskSubmitted(1, task, "talk" if task < 2 else "hush", "python", "", ("x",), ()))
+        for number, (sent, received) in enumerate(tries or [(None, None)]):
+            key = TryKey(task * 10 + number)
+            events.append(TryLaunched(2, task, number, key, "x"))
+            for at in (3, 4) if tries else ():  # the second says all
+                bytes_so_far = [None if value is None else value // (5 - at) for value in (sent, received)]
+                sample = Sample(at, key, 9, 1, 1.0, 1.0, 0.0, 1, 0.0, 0, 0, *bytes_so_far)
+                events.append(Sampled(at, "x", "", "n", "", (sample,)))
+            events.append(TryEnded(5, task, number, "OK", 2, 5, "x", None, None))
+    write_log(directory / "run", "r", events)
+    rebuild(directory / "run", f"sqlite:///{directory / 'm.db'}")
+    return directory / "m.db"
+
+
+def test_traffic_of_a_task_is_that_of_its_last_try_and_of_an_app_that_of_all_tries(with_traffic: Path) -> None:
+    with open_database(str(with_traffic)) as opened, opened.connect() as connection:
+        found = [(task.net_sent, task.net_received) for task in provenance.tasks(connection, "r")]
+        assert found == [(50, 7), (4, 2), (None, None), (None, None)]
+        assert traffic.of_apps(connection, "r") == {"talk": (954, 39), "hush": (None, None)}
+
+
+def test_metrics_have_traffic_where_it_is_known(with_traffic: Path) -> None:
+    seen: Seen = {}
+    with open_database(str(with_traffic)) as opened, opened.connect() as connection:
+        text = render(connection, seen=seen)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(traffic, "of_apps", lambda *_: pytest.fail("the samples of this run were summed before"))
+            assert render(connection, seen=seen) == text
+    lines = [line for line in text.splitlines() if line.startswith("flow_app_network")]
+    assert [(line.partition("{")[0], line.rpartition(" ")[2]) for line in lines] == [
+        ("flow_app_network_sent_bytes_total", "954"),
+        ("flow_app_network_received_bytes_total", "39"),
+    ]
+    assert all('app="talk"' in line for line in lines)
+    assert "# TYPE flow_app_network_sent_bytes_total counter" in text
+
+
+def test_a_crate_has_traffic_as_use_of_resources_where_it_is_known(with_traffic: Path) -> None:
+    with open_database(str(with_traffic)) as opened, opened.connect() as connection:
+        graph = metadata(connection, "r")["@graph"]
+    assert isinstance(graph, list)
+    by_id = {entity["@id"]: entity for entity in graph}
+    used = [[by_id[one["@id"]] for one in by_id[f"#task-{task}"].get("resourceUsage", ())] for task in TRIES]
+    assert [[one["value"] for one in entities] for entities in used] == [["50", "7"], ["4", "2"], [], []]
+    assert {one["propertyID"] for one in used[0]} == {"flow.net_sent_bytes", "flow.net_received_bytes"}
+    assert {one["@type"] for one in used[0]} == {"PropertyValue"}
+
+
+def test_spans_have_traffic_where_it_is_known(with_traffic: Path) -> None:
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    from flow_monitor.export.otel import export_spans
+
+    exporter = InMemorySpanExporter()
+    with open_database(str(with_traffic)) as opened, opened.connect() as connection:
+        export_spans(connection, "r", exporter)
+    of_tasks = [dict(span.attributes or {}) for span in exporter.get_finished_spans()]
+    by_task = {attributes.get("flow.task_id"): attributes for attributes in of_tasks}
+    assert by_task[0]["flow.net_sent_bytes"] == 50
+    assert by_task[0]["flow.net_received_bytes"] == 7
+    assert not any(name.startswith("flow.net") for task in (2, 3) for name in by_task[task])
+
+
+def test_a_database_of_the_version_before_knows_no_traffic(with_traffic: Path, tmp_path: Path) -> None:
+    older = tmp_path / "older.db"
+    shutil.copy(with_traffic, older)
+    as_version(older, HEAD - 1)
+    with open_database(str(older)) as opened, opened.connect() as connection:
+        assert {task.net_sent for task in provenance.tasks(connection, "r")} == {None}
+        assert "flow_app_network" not in render(connection)
 
 
 def test_spans_are_linked_as_tasks_depend(database: Database) -> None:

@@ -58,10 +58,11 @@ def _task(
         "flow.task_id": task.task_id, "flow.app": task.app, "flow.kind": task.kind, "flow.state": task.status,
         "flow.executor": task.executor, "host.name": task.host,
     }  # fmt: skip
-    if task.cpu_s is not None:
-        attributes["flow.cpu_s"] = task.cpu_s
-    if task.max_rss_kb is not None:
-        attributes["flow.max_rss_kb"] = task.max_rss_kb
+    use = {
+        "flow.cpu_s": task.cpu_s, "flow.max_rss_kb": task.max_rss_kb, "flow.net_sent_bytes": task.net_sent,
+        "flow.net_received_bytes": task.net_received,
+    }  # fmt: skip
+    attributes.update({name: value for name, value in use.items() if value is not None})
     links = [Link(seen[parent]) for parent in task.depends if parent in seen]
     span = tracer.start_span(
         task.app or "task", context=context, start_time=task.time_invoked, attributes=attributes, links=links

@@ -61,6 +61,7 @@ def metadata(connection: Connection, run_id: str) -> Json:
         _whole(run, script, sorted(read - written), sorted(written)),
         *(_file(record) for record in files.values()),
         *(_action(task) for task in tasks),
+        *(entity for task in tasks for entity in _resource_use(task)),
     ]  # fmt: skip
     return {"@context": list(_CONTEXT), "@graph": graph}
 
@@ -105,7 +106,21 @@ def _action(task: provenance.TaskRecord) -> Json:
         made["endTime"] = iso(task.time_returned)
     if task.error:
         made["error"] = task.error
+    if used := _resource_use(task):
+        made["resourceUsage"] = _ids(str(entity["@id"]) for entity in used)
     return made
+
+
+def _resource_use(task: provenance.TaskRecord) -> list[Json]:
+    """Return what is known of a task's network traffic, as the profile describes use of resources."""
+    return [
+        {
+            "@id": f"#task-{task.task_id}-network-{name}", "@type": "PropertyValue", "name": f"bytes {name} over TCP",
+            "propertyID": f"flow.net_{name}_bytes", "unitCode": "http://qudt.org/vocab/unit/BYTE", "value": str(value),
+        }
+        for name, value in (("sent", task.net_sent), ("received", task.net_received))
+        if value is not None
+    ]  # fmt: skip
 
 
 def _file(record: provenance.FileRecord) -> Json:

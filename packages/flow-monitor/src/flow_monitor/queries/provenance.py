@@ -9,15 +9,20 @@ from dataclasses import dataclass
 from sqlalchemy import Table, and_, select
 from sqlalchemy.engine import Connection
 
-from flow_monitor.queries import rows
+from flow_monitor.queries import rows, traffic
 from flow_monitor.schema import tables as t
 
 _PORTION = 10_000
+_Use = tuple[str, str, float | None, int | None, int | None, int | None]
+_NO_TRY: _Use = ("", "", None, None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskRecord:
-    """One task of a run. Times are int64 nanoseconds UTC; ``host`` and use are those of its last try."""
+    """One task of a run. Times are int64 nanoseconds UTC; ``host`` and use are those of its last try.
+
+    Network traffic is in bytes, None where it is not known.
+    """
 
     task_id: int
     app: str
@@ -36,6 +41,8 @@ class TaskRecord:
     error: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    net_sent: int | None = None
+    net_received: int | None = None
 
     @property
     def name(self) -> str:
@@ -81,12 +88,13 @@ def tasks(connection: Connection, run_id: str) -> Iterator[TaskRecord]:
         outputs = _files_of(connection, t.output_file, run_id, after, last)
         tries = _last_tries(connection, run_id, after, last)
         for row in found:
-            host, executor, cpu, rss = tries.get(row.task_id, ("", "", None, None))
+            host, executor, cpu, rss, sent, received = tries.get(row.task_id, _NO_TRY)
             yield TaskRecord(
                 row.task_id, row.task_func_name or "", row.task_kind or "", row.task_label or "",
                 row.task_status or "", rows.ids(row.task_depends), row.task_parent, row.task_time_invoked,
                 row.task_time_running, row.task_time_returned, executor or row.task_executor or "", host, cpu, rss,
                 row.task_error or "", tuple(inputs[row.task_id]), tuple(outputs[row.task_id]),
+                sent, received,
             )  # fmt: skip
         after = last
 
@@ -100,16 +108,17 @@ def _files_of(connection: Connection, table: Table, run_id: str, after: int, las
     return found
 
 
-def _last_tries(
-    connection: Connection, run_id: str, after: int, last: int
-) -> dict[int, tuple[str, str, float | None, int | None]]:
+def _last_tries(connection: Connection, run_id: str, after: int, last: int) -> dict[int, _Use]:
+    """Return host, executor, CPU seconds, memory and traffic of the last try of each task."""
     y = t.try_.c
     query = (
-        select(y.task_id, y.hostname, y.task_executor, y.cpu_user_s, y.cpu_system_s, y.max_rss_kb)
+        select(y.task_id, y.try_id, y.hostname, y.task_executor, y.cpu_user_s, y.cpu_system_s, y.max_rss_kb)
         .where(and_(y.run_id == run_id, y.task_id > after, y.task_id <= last))
         .order_by(y.task_id, y.try_id)
     )
-    return {
-        task_id: (host or "", executor or "", None if user is None else user + (system or 0.0), rss)
-        for task_id, host, executor, user, system, rss in connection.execute(query)
-    }
+    seen = traffic.of_tries(connection, run_id, after + 1, last)
+    found: dict[int, _Use] = {}
+    for task_id, try_id, host, executor, user, system, rss in connection.execute(query):
+        cpu = None if user is None else user + (system or 0.0)
+        found[task_id] = (host or "", executor or "", cpu, rss, *seen.get((task_id, try_id), traffic.UNKNOWN))
+    return found

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Table, and_, func, or_, select
+from sqlalchemy import Table, and_, or_, select
 from sqlalchemy.engine import Connection
 
 from flow_monitor.errors import NoSuchRecord
-from flow_monitor.queries import graph, listing, rows
+from flow_monitor.queries import graph, listing, rows, traffic
 from flow_monitor.queries.listing import TaskFilter as TaskFilter, TaskOrder as TaskOrder
 from flow_monitor.queries.records import Page, StatusChange, Task, TaskDetail, TaskFile, TaskSample
 from flow_monitor.schema import tables as t
-from flow_monitor.schema.version import HEAD, version_of
 
 _T = t.task.c
 _SHOWN_DEPENDENTS = 200
 _SEARCHED_DEPENDENTS = 200_000
 _PORTION = 500
-_UNKNOWN = (None, None)
 _NOT_LISTED = ("task_traceback", "task_hashsum", "task_inputs", "task_outputs")
 _LISTED = [column for column in rows.TASK_COLUMNS if column.name not in _NOT_LISTED]
 
@@ -52,7 +50,7 @@ def one(connection: Connection, run_id: str, task_id: int) -> TaskDetail:
         raise NoSuchRecord(f"there is no task {task_id} in workflow {run_id!r}")
     tries = select(t.try_).where(t.try_.c.run_id == run_id, t.try_.c.task_id == task_id).order_by(t.try_.c.try_id)
     dependents = _dependents(connection, run_id, task_id)
-    traffic = _traffic(connection, run_id, task_id)
+    seen = traffic.of_tries(connection, run_id, task_id, task_id)
     return TaskDetail(
         task=rows.task(row),
         parent=row.task_parent,
@@ -65,7 +63,7 @@ def one(connection: Connection, run_id: str, task_id: int) -> TaskDetail:
         memoize=bool(row.task_memoize),
         fail_cost=row.task_fail_cost or 0.0,
         traceback=row.task_traceback or "",
-        tries=tuple(rows.try_(r, traffic.get(r.try_id, _UNKNOWN)) for r in connection.execute(tries)),
+        tries=tuple(rows.try_(r, seen.get((task_id, r.try_id), traffic.UNKNOWN)) for r in connection.execute(tries)),
         history=_history(connection, run_id, task_id),
         inputs=_files(connection, t.input_file, run_id, task_id),
         outputs=_files(connection, t.output_file, run_id, task_id),
@@ -74,7 +72,7 @@ def one(connection: Connection, run_id: str, task_id: int) -> TaskDetail:
 
 def samples(connection: Connection, run_id: str, task_id: int, limit: int = 5000) -> tuple[TaskSample, ...]:
     """Return the resource samples of a task in order of time."""
-    c, known = t.resource.c, _knows_traffic(connection)
+    c, known = t.resource.c, traffic.known(connection)
     query = select(t.resource).where(c.run_id == run_id, c.task_id == task_id).order_by(c.timestamp).limit(limit)
     return tuple(
         TaskSample(
@@ -92,24 +90,6 @@ def samples(connection: Connection, run_id: str, task_id: int, limit: int = 5000
         )
         for r in connection.execute(query)
     )
-
-
-def _knows_traffic(connection: Connection) -> bool:
-    """Tell whether what samples say of the network was measured: before version 4 it was not."""
-    return version_of(connection) == HEAD
-
-
-def _traffic(connection: Connection, run_id: str, task_id: int) -> dict[int, tuple[int | None, int | None]]:
-    """Return bytes sent and received by each try until its last sample: they only grow."""
-    if not _knows_traffic(connection):
-        return {}
-    c = t.resource.c
-    query = (
-        select(c.try_id, func.max(c.psutil_process_net_sent), func.max(c.psutil_process_net_received))
-        .where(c.run_id == run_id, c.task_id == task_id)
-        .group_by(c.try_id)
-    )
-    return {try_id: (sent, received) for try_id, sent, received in connection.execute(query)}
 
 
 def _history(connection: Connection, run_id: str, task_id: int) -> tuple[StatusChange, ...]:
