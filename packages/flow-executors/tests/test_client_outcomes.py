@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 from flow_core.errors import DeserializationError, TaskRefused
 from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Usage, Verdict
@@ -40,6 +41,25 @@ def test_nothing_is_none_and_places_are_shared() -> None:
     first, second = outcomes_of(frames.unpack_results(message), {7, 8}, where)
     assert first.value is None
     assert first.place is second.place
+
+
+def test_a_worker_that_was_replaced_has_another_pid_from_then_on() -> None:
+    where = directory()
+    before = where.place(3, 1)
+    where.replaced(3, 1, 99)
+    assert (before.pid, where.place(3, 1).pid, where.place(3, 0).pid) == (51, 99, 50)
+    assert where.place(3, 1) is where.place(3, 1)
+    where.replaced(3, 2, 100)  # it has none such
+    where.replaced(4, 0, 100)
+    assert where.managers[3].worker_pids == (50, 99)
+
+
+def test_a_worker_that_was_not_known_when_its_manager_registered_is_known_when_it_is_there() -> None:
+    where = Directory("htex")
+    where.add(3, replace(OFFER, worker_pids=()))
+    assert where.place(3, 1).pid == 0
+    where.replaced(3, 1, 51)
+    assert [where.place(3, worker).pid for worker in (0, 1)] == [0, 51]
 
 
 def test_unknown_and_repeated_keys_are_left_out() -> None:

@@ -44,6 +44,7 @@ EXAMPLES: dict[str, bytes] = {
     "again": frames.pack_again(),
     "hello": frames.pack_hello(frames.Introduction("manager", "run", "3.11.2", "0.1.0", 42)),
     "register": frames.pack_register(3, REGISTRATION, [1, 2]),
+    "worker": frames.pack_worker(3, 1, 4_194_304),
     "welcome": frames.pack_welcome(frames.Welcome(3, 99, 30.0, 120.0)),
     "left": frames.pack_left(frames.Departure(3, "m1", "0", "node1", "gone", True)),
     "spec": frames.pack_spec(7, TaskSpec(Resources(cores=2.0, named=(("a", 1.0),)), 3, walltime_s=1.5)),
@@ -71,6 +72,7 @@ PARSERS = [
     frames.unpack_exit,
     frames.unpack_hello,
     frames.unpack_register,
+    frames.unpack_worker,
     frames.unpack_welcome,
     frames.unpack_left,
     frames.unpack_spec,
@@ -168,6 +170,10 @@ def test_heartbeats_come_back_with_their_starts(
 
 def test_a_registration_comes_back_with_number_and_keys() -> None:
     assert frames.unpack_register(EXAMPLES["register"]) == (3, REGISTRATION, (1, 2))
+
+
+def test_a_replaced_worker_comes_back() -> None:
+    assert frames.unpack_worker(EXAMPLES["worker"]) == (3, 1, 4_194_304)
 
 
 def test_a_task_spec_comes_back_equal() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from flow_core.interfaces.outcome import Place
@@ -30,6 +31,15 @@ class Directory:
         for worker, _ in enumerate(offer.worker_pids):
             self._places.pop((number, worker), None)
         return fresh
+
+    def replaced(self, number: int, worker: int, pid: int) -> None:
+        """Another process has taken the place of a worker."""
+        offer = self.managers.get(number)
+        if offer is not None and worker < offer.workers:
+            pids = [*offer.worker_pids, *[0] * (offer.workers - len(offer.worker_pids))]
+            pids[worker] = pid
+            self.managers[number] = replace(offer, worker_pids=tuple(pids))
+            self._places.pop((number, worker), None)
 
     def remove(self, number: int) -> Registration | None:
         """A manager left."""

@@ -40,6 +40,7 @@ from flow_executors.wire.frames import (
     unpack_register,
     unpack_reply,
     unpack_results,
+    unpack_worker,
 )
 from flow_executors.wire.kinds import Buffer
 from flow_executors.wire.link import LinkReader
@@ -117,6 +118,7 @@ class Receiver:
             Kind.STARTED: self._started,
             Kind.CREDIT: self._credited,
             Kind.REGISTER: self._registered,
+            Kind.WORKER: self._replaced,
             Kind.LEFT: self._left,
             Kind.NEED: self._need,
             Kind.REPLY: self._reply,
@@ -302,6 +304,9 @@ class Receiver:
         if again:
             self._handoff.send(pack_cancel(again, any(self.cancelled[key] for key in again)))
         self._hooks.joined(number, offer, fresh)
+
+    def _replaced(self, message: Buffer) -> None:
+        self._directory.replaced(*unpack_worker(message))
 
     def _left(self, message: Buffer) -> None:
         departure = unpack_left(message)

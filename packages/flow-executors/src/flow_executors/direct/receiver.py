@@ -28,6 +28,7 @@ from flow_executors.wire.frames import (
     unpack_need,
     unpack_register,
     unpack_results,
+    unpack_worker,
 )
 from flow_executors.wire.kinds import Buffer
 from flow_executors.wire.single import Result, one_result
@@ -69,6 +70,7 @@ class DirectReceiver:
             Kind.STARTED: self._started,
             Kind.CREDIT: self._credited,
             Kind.REGISTER: self._registered,
+            Kind.WORKER: self._replaced,
             Kind.LEFT: self._left,
             Kind.NEED: self._need,
             Kind.EVENTS: hooks.events,
@@ -174,6 +176,9 @@ class DirectReceiver:
         if again:
             self._exchange.tell([pack_cancel(again, any(self.cancelled[key] for key in again))])
         self._hooks.joined(number, offer, fresh)
+
+    def _replaced(self, message: Buffer) -> None:
+        self._directory.replaced(*unpack_worker(message))
 
     def _left(self, message: Buffer) -> None:
         departure = unpack_left(message)

@@ -117,7 +117,8 @@ class Core:
             Kind.RETURNED: self._returned,
             Kind.NEED: self._need,
             Kind.CREDIT: self._resize,
-            Kind.EVENTS: self._events,
+            Kind.EVENTS: self._pass_up,
+            Kind.WORKER: self._pass_up,
             Kind.EXIT: self._manager_exit,
         }
 
@@ -433,7 +434,7 @@ class Core:
         credit = unpack_credit(message)
         self.pool.resize(manager, min(credit.slots, manager.offer.workers), min(credit.prefetch, 1 << 24))
 
-    def _events(self, manager: Manager, message: Buffer, now: float) -> None:
+    def _pass_up(self, manager: Manager, message: Buffer, now: float) -> None:
         self.up.append(message)
 
     def _manager_exit(self, manager: Manager, message: Buffer, now: float) -> None:

@@ -39,6 +39,7 @@ from flow_executors.wire.frames import (
     pack_exit,
     pack_need,
     pack_samples,
+    pack_worker,
     unpack_blob,
     unpack_cancel,
     unpack_count,
@@ -237,7 +238,8 @@ class Manager:
     def _register(self) -> None:
         """Offer the workers, once there are all that there will be."""
         if self._member.greeted and len(self._ready) == self._offer.workers:
-            pids = tuple(worker.pid for _, worker in sorted(self._core.workers.items()))
+            workers = self._core.workers
+            pids = tuple(workers[rank].pid if rank in workers else 0 for rank in range(self._offer.workers))
             self._member.register(pids, self._core.pace.prefetch, self._held())
 
     def _held(self) -> list[int]:
@@ -321,6 +323,7 @@ class Manager:
             self._ready.add(pipes.rank)
             self._respawn.ready()
             self._register()
+            self._tell_replaced(pipes)
         if news.needed:
             missing = self._blobs.missing(news.needed)
             if missing:
@@ -332,6 +335,13 @@ class Manager:
                 self._give_up(f"workers cannot be started: {failure.reason}")
         if news.gone:
             self._after_nursery(now)
+
+    def _tell_replaced(self, pipes: Pipes) -> None:
+        """Say which process is a worker now, after the results of the one before, where that one was registered."""
+        if self._member.registered:
+            if self._outbox:
+                self._line.send(self._outbox.pack())
+            self._line.send(pack_worker(self._outbox.manager, pipes.rank, pipes.pid))
 
     def _mourn(self, report: Died, pipes: Pipes | None, now: float) -> None:
         """Report what a dead worker ran, give what it had not started to others, and replace it."""

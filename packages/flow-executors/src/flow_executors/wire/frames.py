@@ -57,9 +57,11 @@ from flow_executors.wire.registration import (
     pack_left,
     pack_register,
     pack_welcome,
+    pack_worker,
     unpack_left,
     unpack_register,
     unpack_welcome,
+    unpack_worker,
 )
 from flow_executors.wire.results import (
     ResultBatch,
@@ -134,6 +136,7 @@ __all__ = [
     "pack_tasks",
     "pack_usage",
     "pack_welcome",
+    "pack_worker",
     "result_head",
     "unpack_beat",
     "unpack_blob",
@@ -158,4 +161,5 @@ __all__ = [
     "unpack_tasks",
     "unpack_usage",
     "unpack_welcome",
+    "unpack_worker",
 ]

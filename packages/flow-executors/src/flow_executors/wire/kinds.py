@@ -33,6 +33,8 @@ class Kind(IntEnum):
     """Manager -> interchange -> client: a manager offers its slots, with the keys it still holds."""
     WELCOME = ord("W")
     """Interchange -> manager: the registration is accepted."""
+    WORKER = ord("I")
+    """Manager -> interchange -> client: another process has taken the place of a worker; ahead of its first result."""
     LEFT = ord("L")
     """Interchange -> client: a manager is gone, and why."""
     HEARTBEAT = ord("H")

@@ -3,6 +3,7 @@
 - REGISTER: ``u8 kind, 3 x 0, u32 manager number (0: none yet), u32 JSON length, u32 n``, the JSON of ``Registration``,
   ``n x u64`` keys that the manager still holds: waiting, running, or with a result not acknowledged. The results not
   acknowledged follow at once as RESULTS.
+- WORKER: ``u8 kind, 3 x 0, u32 manager number, u32 rank, u32 pid``
 - WELCOME: ``u8 kind``, then JSON of ``Welcome``
 - LEFT: ``u8 kind``, then JSON of ``Departure``
 
@@ -21,6 +22,7 @@ from flow_executors.wire.kinds import Buffer, Kind, exact, expect
 from flow_executors.wire.schema import decode, encode
 
 _REGISTER = struct.Struct("<BxxxIII")
+_WORKER = struct.Struct("<BxxxIII")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Registration:
         host_id: Tells whether two processes see the same files in memory (boot id and namespace).
         time_ns: The manager's clock when it sent this.
         ends_at_ns: When the block's own time is over (ns UTC); 0 where not known.
-        worker_pids: Process ids of the workers by rank, where already known.
+        worker_pids: Process ids of the workers by rank, 0 where not known.
     """
 
     manager_id: str
@@ -115,6 +117,23 @@ def unpack_register(message: Buffer) -> tuple[int, Registration, tuple[int, ...]
     if not (0 <= registration.workers < 1 << 20 and 0 <= registration.prefetch < 1 << 24):
         raise BadMessage(f"a manager cannot have {registration.workers} workers, prefetch {registration.prefetch}")
     return manager, registration, struct.unpack_from(f"<{n}Q", view, _REGISTER.size + size)
+
+
+def pack_worker(manager: int, rank: int, pid: int) -> bytes:
+    """Pack WORKER."""
+    return _WORKER.pack(Kind.WORKER, manager, rank, pid)
+
+
+def unpack_worker(message: Buffer) -> tuple[int, int, int]:
+    """Parse WORKER into the manager's number, the rank and the process id.
+
+    Raises:
+        BadMessage: it is none.
+    """
+    view = expect(message, _WORKER.size, Kind.WORKER)
+    exact(view, _WORKER.size, Kind.WORKER)
+    _, manager, rank, pid = _WORKER.unpack_from(view)
+    return manager, rank, pid
 
 
 def pack_welcome(welcome: Welcome) -> bytes:
