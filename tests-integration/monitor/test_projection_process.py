@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -49,11 +50,14 @@ def found(path: Path, run_id: str = "it") -> Workflow:
         return workflows.one(connection, run_id)
 
 
-def projector_of(run_id: str) -> int | None:
-    for process in psutil.process_iter(["cmdline", "ppid"]):
-        line = process.info["cmdline"] or []
-        if "flow_monitor.project" in line and line[-1] == run_id and process.status() != psutil.STATUS_ZOMBIE:
-            return int(process.pid)
+def projector_of(run: RunInfo) -> int | None:
+    """Return the pid of the projection of a run, known by the file it logs to: others may have the same run id."""
+    log = str((run.run_dir / "monitoring" / "projector.log").resolve())
+    for process in psutil.process_iter(["cmdline"]):
+        if "flow_monitor.project" in (process.info["cmdline"] or []):
+            with suppress(OSError, psutil.NoSuchProcess):
+                if os.readlink(f"/proc/{process.pid}/fd/2") == log and process.status() != psutil.STATUS_ZOMBIE:
+                    return int(process.pid)
     return None
 
 
@@ -65,7 +69,7 @@ def test_all_events_are_in_the_database_when_the_hub_is_closed(tmp_path: Path) -
     assert hub.close(PATIENCE_S) == 0
     run = found(tmp_path / "runinfo" / "monitoring.db")
     assert (run.name, run.submitted, run.unfinished) == ("mine", 300, 0)
-    assert projector_of("it") is None
+    assert projector_of(run_info(tmp_path)) is None
 
 
 def test_the_database_follows_while_the_run_goes_on(tmp_path: Path) -> None:
@@ -75,7 +79,7 @@ def test_the_database_follows_while_the_run_goes_on(tmp_path: Path) -> None:
     try:
         emit(hub, EVENTS[:100])
         wait_for(lambda: path.exists() and bool(_submitted(path)))
-        assert projector_of("it") is not None
+        assert projector_of(run_info(tmp_path)) is not None
     finally:
         hub.close(PATIENCE_S)
 
@@ -124,7 +128,7 @@ def test_a_locked_database_only_delays(tmp_path: Path) -> None:
     lock.execute("BEGIN EXCLUSIVE")
     emit(hub, EVENTS[100:])
     assert hub.close(0.2) == 0
-    pid = projector_of("it")
+    pid = projector_of(run_info(tmp_path))
     assert pid is not None
     lock.execute("ROLLBACK")
     lock.close()
@@ -171,7 +175,7 @@ def test_a_killed_driver_leaves_a_whole_database_and_no_process(tmp_path: Path) 
         assert driver.stdout.readline() == b"up\n"
         driver.kill()
         driver.wait(20)
-    wait_for(lambda: projector_of("killed") is None)
+    wait_for(lambda: projector_of(run) is None)
     path = tmp_path / "runinfo" / "monitoring.db"
     assert found(path, "killed").submitted == 100
     assert found(path, "killed").state is RunState.DIED
