@@ -20,6 +20,7 @@ from flow_providers.options import checked, record_of
 
 T = TypeVar("T")
 _SEPARATOR = ":"
+_OF_HOSTS = ("launcher", "worker_init", "walltime", "walltime_s", "cmd_timeout", "cores_per_node", "mem_per_node")
 
 
 class AdHocProvider(BlockProvider):
@@ -102,12 +103,13 @@ class AdHocProvider(BlockProvider):
     def submit(  # noqa: D102
         self, command: str, tasks_per_node: int, job_name: str = "flow.auto", *, extras: JobExtras = NO_EXTRAS
     ) -> str:
+        hosts = self._told()
         refusals = []
         for index in self._by_load():
             with self._lock:
                 self._promised[index] += 1
             try:
-                job = self._hosts[index].submit(command, tasks_per_node, job_name, extras=extras)
+                job = hosts[index].submit(command, tasks_per_node, job_name, extras=extras)
             except SubmitUnknown:
                 raise
             except SubmitException as error:
@@ -130,8 +132,9 @@ class AdHocProvider(BlockProvider):
         return [answers.get(job_id, False) for job_id in job_ids]
 
     def find(self, tag_prefix: str) -> list[str]:  # noqa: D102
-        with ThreadPoolExecutor(len(self._hosts)) as pool:
-            answers = [pool.submit(host.find, tag_prefix) for host in self._hosts]
+        hosts = self._told()
+        with ThreadPoolExecutor(len(hosts)) as pool:
+            answers = [pool.submit(host.find, tag_prefix) for host in hosts]
         found: list[str] = []
         silent = []
         for index, answer in enumerate(answers):
@@ -145,13 +148,20 @@ class AdHocProvider(BlockProvider):
 
     def tail(self, job_id: str, max_bytes: int = 4096) -> tuple[str, str]:  # noqa: D102
         index, job = self._split(job_id)
-        return ("", "") if index is None else self._hosts[index].tail(job, max_bytes)
+        return ("", "") if index is None else self._told()[index].tail(job, max_bytes)
 
     def close(self) -> None:  # noqa: D102
         for host in self._hosts:
             host.close()
 
     # -- how
+
+    def _told(self) -> list[LocalProvider]:
+        """Return the providers of the hosts with the options of this one, which may have been changed meanwhile."""
+        for host in self._hosts:
+            for name in _OF_HOSTS:
+                setattr(host, name, getattr(self, name))
+        return self._hosts
 
     def _by_load(self) -> list[int]:
         with self._lock:
@@ -170,8 +180,9 @@ class AdHocProvider(BlockProvider):
             by_host.setdefault(self._split(job_id)[0] or 0, []).append(job_id)
         if not by_host:
             return {}
+        hosts = self._told()
         with ThreadPoolExecutor(len(by_host)) as pool:
-            parts = [(ids, pool.submit(question, self._hosts[i], self._jobs(ids))) for i, ids in by_host.items()]
+            parts = [(ids, pool.submit(question, hosts[i], self._jobs(ids))) for i, ids in by_host.items()]
         answers: dict[str, T] = {}
         errors = []
         for ids, part in parts:
