@@ -22,7 +22,12 @@ def nothing(*_values: object) -> None:
     return None
 
 
+def take(inputs: object) -> None:
+    return None
+
+
 app = flow.python_app(nothing)
+taking = flow.python_app(take)
 
 
 def plain_pool(count: int) -> float:
@@ -68,6 +73,18 @@ def layers(count: int, width: int = 100) -> float:
     return depth * width / (time.perf_counter() - began)
 
 
+def inputs(count: int, width: int = 100) -> float:
+    """The same layers, with the futures in ``inputs``."""
+    depth = max(1, count // width)
+    began = time.perf_counter()
+    layer = [app() for _ in range(width)]
+    for _ in range(depth - 1):
+        layer = [taking(inputs=layer) for _ in range(width)]
+    for future in layer:
+        future.result()
+    return depth * width / (time.perf_counter() - began)
+
+
 def barriers(count: int, width: int = 100) -> float:
     """Layers of ``width`` tasks, each layer joined by one task that the next one waits for."""
     depth = max(1, count // (width + 1))
@@ -92,6 +109,7 @@ def main() -> None:
         "chain": lambda: chain(count),
         "100-wide layers, joined": lambda: barriers(min(count, 10_100)),
         "100-wide layers, all to all": lambda: layers(min(count, 10_000)),
+        "the same by inputs=": lambda: inputs(min(count, 10_000)),
     }
     rates: dict[str, list[float]] = {name: [] for name in cases}
     os.chdir(tempfile.mkdtemp(prefix="flow-bench-"))

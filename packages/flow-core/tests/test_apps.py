@@ -305,6 +305,31 @@ def test_inputs_reach_the_kernel_also_if_the_function_does_not_take_them(kernel:
     assert kernel.last.app.takes == frozenset()
 
 
+def test_inputs_alone_leave_the_options_of_the_app_as_they_are(kernel: RecordingKernel) -> None:
+    @python_app
+    def function(x: int, inputs: Any = ()) -> None: ...
+
+    given = (1, 2)
+    function(0, inputs=given)
+    assert kernel.last.kwargs == {"inputs": [1, 2]}
+    assert kernel.last.options is NO_OPTIONS
+    function(0, given)
+    assert (kernel.last.args, kernel.last.kwargs, kernel.last.options) == ((0,), {"inputs": [1, 2]}, NO_OPTIONS)
+    function.options(outputs=["out"])(0, inputs=given)
+    assert kernel.last.options.outputs == (File("out"),)
+    with pytest.raises(ConfigurationError, match="inputs must be a list"):
+        function(0, inputs="x.txt")
+
+
+def test_a_bash_app_that_takes_everything_gets_streams_beside_its_inputs(kernel: RecordingKernel) -> None:
+    @bash_app
+    def function(**kwargs: Any) -> str:
+        return "true"
+
+    function(inputs=[1])
+    assert kernel.last.kwargs == {"inputs": [1], "stdout": None, "stderr": None}
+
+
 @pytest.mark.parametrize("keywords", [{"inputs": None}, {"inputs": []}, {"outputs": []}, {"stdout": None}])
 def test_empty_special_keywords_are_as_if_not_passed(kernel: RecordingKernel, keywords: dict[str, Any]) -> None:
     importable(1, **keywords)

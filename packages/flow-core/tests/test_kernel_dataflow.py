@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import gc
+import re
 import threading
 import weakref
 from pathlib import Path
@@ -229,6 +230,52 @@ def test_many_futures_in_inputs_are_resolved_into_a_list_of_each_calls_own(load:
     calls = [spoil(inputs=parents) for _ in range(3)]
     gate.set()
     assert [call.result(10) for call in calls] == [[True] * 20 + ["mine"]] * 3
+
+
+@flow.python_app
+def kinds(inputs: Any = ()) -> list[str]:
+    return [type(item).__name__ for item in inputs]
+
+
+@flow.python_app
+def blind() -> str:
+    return "does not take any"
+
+
+@pytest.mark.parametrize("resolver", [None, DEEP], ids=["shallow", "deep"])
+def test_inputs_of_all_kinds_reach_functions_that_take_them_and_no_others(
+    load: Load, tmp_path: Path, resolver: Any
+) -> None:
+    load(dependency_resolver=resolver)
+    (tmp_path / "a").write_text("x")
+    file = flow.File(str(tmp_path / "a"))
+    for inputs, expected in (
+        ([], []),
+        ([1, "two", None], ["int", "str", "NoneType"]),
+        ([file, 1], ["File", "int"]),
+        ([add(1), file], ["int", "File"]),
+        ([[file], {"a": file}], ["list", "dict"]),
+    ):
+        assert kinds(inputs=inputs).result(10) == expected
+        assert blind(inputs=inputs).result(10) == "does not take any"
+
+
+def test_a_future_hidden_among_the_inputs_is_refused_beside_files_and_values(load: Load) -> None:
+    load()
+    with pytest.raises(HiddenFutureError, match=re.escape("inputs[2][0]")):
+        kinds(inputs=[1, flow.File("a"), [add(1)]])
+
+
+def test_a_custom_resolver_sees_every_list(load: Load) -> None:
+    seen: list[object] = []
+
+    def resolver(value: object, result: Any) -> object:
+        seen.append(value)
+        return value
+
+    load(dependency_resolver=resolver)
+    assert kinds(inputs=[1, 2]).result(10) == ["int", "int"]
+    assert seen.count([1, 2]) == 2
 
 
 def test_what_many_calls_have_in_common_holds_no_results_when_it_is_done(load: Load) -> None:

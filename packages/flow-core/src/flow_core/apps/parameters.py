@@ -14,6 +14,7 @@ from flow_core.files import File
 
 _SHARED: Final = ("inputs", "outputs", "stdout", "stderr")
 _YIELDING: Final = ("walltime", "label", "resource_specification")
+_INPUTS_ALONE: Final = frozenset(("inputs",))
 
 _Args = tuple[Any, ...]
 _Kwargs = dict[str, Any]
@@ -65,6 +66,11 @@ class Parameters:
             BadStdStreamFile: the same of a stream.
         """
         args, kwargs = self._by_keyword(args, kwargs)
+        if self._kind is not AppKind.BASH and self.watched.intersection(kwargs) == _INPUTS_ALONE and _no_files(base):
+            self._inputs(kwargs)
+            if not kwargs["inputs"] and "inputs" not in self.takes:
+                del kwargs["inputs"]
+            return args, kwargs, base
         spec, label = base.spec, base.label
         if "walltime" in self.watched and "walltime" in kwargs:
             walltime = kwargs.pop("walltime")
@@ -166,6 +172,10 @@ def _positions(declared: dict[str, inspect.Parameter]) -> dict[str, int]:
         for position, (name, parameter) in enumerate(declared.items())
         if name in _SHARED and parameter.kind is both
     }
+
+
+def _no_files(options: CallOptions) -> bool:
+    return not options.outputs and options.stdout is None and options.stderr is None
 
 
 def _holds_position(position: int | None, args: _Args) -> bool:

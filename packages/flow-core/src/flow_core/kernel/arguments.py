@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, cast
 
 from flow_core.errors import HiddenFutureError
+from flow_core.files import File
 from flow_core.futures.app_future import AppFuture
 from flow_core.graph.resolver import ATOMS, DEEP, may_hold_files, one_level, refuse_hidden, shallow
 from flow_core.graph.task import Common
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _SPECIAL = frozenset(("inputs", "outputs", "stdout", "stderr"))
 _MANY = 8
+_NO_FUTURES = ATOMS | {File}
+"""Types of which an object surely is no future and holds none."""
 
 
 def are_plain(args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
@@ -31,16 +34,22 @@ def are_plain(args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
     return True
 
 
-def need_staging(args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
-    """Tell whether staging must look at resolved arguments."""
+def need_staging(args: tuple[object, ...], kwargs: dict[str, object], takes: frozenset[str]) -> bool:
+    """Tell whether staging must look at resolved arguments; ``takes`` are the special ones that the function gets."""
     for value in args if len(args) < _MANY or not ATOMS.issuperset(map(type, args)) else ():
         if type(value) not in ATOMS and may_hold_files(value):
             return True
-    if not kwargs:
-        return False
-    if not _SPECIAL.isdisjoint(kwargs):
-        return True
-    return any(type(value) not in ATOMS and may_hold_files(value) for value in kwargs.values())
+    for name, value in kwargs.items():
+        if name in _SPECIAL and name not in takes:
+            return True
+        if type(value) not in ATOMS and may_hold_files(value) and not _only(ATOMS, value):
+            return True
+    return False
+
+
+def _only(types: frozenset[type], value: object) -> bool:
+    """Tell, at the speed of C, whether a value is a list that holds nothing but objects of some types."""
+    return type(value) is list and types.issuperset(map(type, value))
 
 
 def all_futures(args: Sequence[object]) -> bool:
@@ -95,7 +104,7 @@ class Arguments:
             for name, value in task.kwargs.items():
                 if quick and name == "inputs" and type(value) is list and all_futures(value):
                     found.extend(value)
-                elif type(value) not in ATOMS:
+                elif type(value) not in ATOMS and not (quick and _only(_NO_FUTURES, value)):
                     self._gather(task, name, value, collect)
         return found
 
@@ -135,6 +144,8 @@ class Arguments:
             return list(value.resolved())
         if self.quick and where == "inputs" and type(value) is list and all_futures(value):
             return [future._result for future in value]
+        if self.quick and _only(_NO_FUTURES, value):
+            return value
         return self._way(task, where, value)(value, _result)
 
     def _way(self, task: Task, where: int | str, value: object) -> Callable[[object, Result], object]:

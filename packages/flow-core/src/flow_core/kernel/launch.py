@@ -225,7 +225,8 @@ class Launcher:
             task.args, task.kwargs = rare.original
         options, kind = task.options, task.app.kind
         moves = options.outputs or options.stdout is not None or options.stderr is not None
-        if kind is AppKind.PYTHON and not moves and (plain or not need_staging(task.args, task.kwargs)):
+        simple = kind is AppKind.PYTHON and not moves
+        if simple and (plain or not need_staging(task.args, task.kwargs, task.app.takes)):
             return False
         assert task.executor is not None
         plan = self._staging.plan(task.tid, task.executor, task.app, task.args, task.kwargs, options)
