@@ -1,6 +1,7 @@
 """Make a monitoring database of a long run, straight from made-up events, without a log.
 
     python benchmarks/viz/generate.py OUT.db [--tasks 1000000] [--seed 1]
+    python benchmarks/viz/generate.py postgresql://user@host/name
 
 The run has what pages must bear: map-reduce rounds, failures, retries, files of some tasks, samples of nodes.
 """
@@ -11,20 +12,22 @@ import argparse
 import time
 from pathlib import Path
 
+from sqlalchemy import text
+from sqlalchemy.engine import Engine
+
 from flow_core.interfaces.events import Event
 from flow_monitor.log.reader import Position
 from flow_monitor.project.core import Fold
 from flow_monitor.project.rebuild import upgrade
 from flow_monitor.project.store import Progress, RunStore
-from flow_monitor.schema.engine import writing_engine
+from flow_monitor.schema.engine import sqlite_path, writing_engine
 from flow_monitor.testing.synthetic import SyntheticRun
 
 BATCH = 50_000
 
 
-def generate(path: Path, run: SyntheticRun) -> int:
-    """Write a run into a database; return the number of events."""
-    endpoint = f"sqlite:///{path.absolute()}"
+def generate(endpoint: str, run: SyntheticRun) -> tuple[int, int]:
+    """Write a run into a database; return the number of events, and of bytes of the database."""
     upgrade(endpoint)
     engine = writing_engine(endpoint)
     store, fold = RunStore(engine, run.run_id, "none"), Fold(run.run_id)
@@ -37,8 +40,17 @@ def generate(path: Path, run: SyntheticRun) -> int:
             batch = []
     before = _write(store, fold, before, batch)
     store.finish(died=True)
+    size = _size(engine)
     engine.dispose()
-    return before.events
+    return before.events, size
+
+
+def _size(engine: Engine) -> int:
+    path = sqlite_path(engine.url)
+    if path is not None:
+        return path.stat().st_size
+    with engine.connect() as connection:
+        return int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
 
 
 def _write(store: RunStore, fold: Fold, before: Progress, batch: list[Event]) -> Progress:
@@ -51,7 +63,7 @@ def _write(store: RunStore, fold: Fold, before: Progress, batch: list[Event]) ->
 def main() -> None:
     """Generate as told."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("path", type=Path)
+    parser.add_argument("database", help="a SQLite file, or the URI of a database")
     parser.add_argument("--tasks", type=int, default=1_000_000)
     parser.add_argument("--width", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
@@ -61,9 +73,10 @@ def main() -> None:
         fail_rate=0.02, samples=4, seed=options.seed, name="long.py",
     )  # fmt: skip
     began = time.perf_counter()
-    events = generate(options.path, run)
+    database = options.database
+    events, size = generate(database if "://" in database else f"sqlite:///{Path(database).absolute()}", run)
     took = time.perf_counter() - began
-    print(f"{events} events, {options.path.stat().st_size / 1e6:.0f} MB in {took:.0f} s")
+    print(f"{events} events, {size / 1e6:.0f} MB in {took:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Time every page of flow-visualize, and what its plots ask for, on a database; the bar is 1 s, the first time too.
 
     python benchmarks/viz/pages.py OUT.db [--cold]
+    python benchmarks/viz/pages.py postgresql://user@host/name [--cold --data DIR]
 
 Lists are asked for in every order and with every kind of filter that they offer, at their begin, middle and end. With
-``--cold`` nothing of the database is in the cache of files when a page is first asked for.
+``--cold`` nothing of the database is in the cache of files when a page is first asked for; of a server on this machine,
+``--data`` is where its files are (what it keeps in its own memory stays there).
 """
 
 from __future__ import annotations
@@ -62,14 +64,24 @@ def forget(path: Path) -> None:
         os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def files(database: str, data: Path | None) -> list[Path]:
+    """Return the files that a database is in."""
+    if data is not None:
+        return [path for path in data.rglob("*") if path.is_file()]
+    return [Path(database)]
+
+
 def main() -> None:
     """Open each page twice; print how long each took, slowest first."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("path", type=Path)
+    parser.add_argument("database", help="a SQLite file, or the URI of a database")
     parser.add_argument("--cold", action="store_true")
+    parser.add_argument("--data", type=Path, help="the directory of a server's files")
     parser.add_argument("--only", default="", help="what the addresses contain")
     options = parser.parse_args()
-    with open_database(str(options.path)) as database, database.connect() as connection:
+    if options.cold and "://" in options.database and options.data is None:
+        parser.error("--cold needs to know where the server's files are: --data DIR")
+    with open_database(options.database) as database, database.connect() as connection:
         newest = workflows.page(connection).items[0]
     found = []
     for page in addresses(newest.submitted):
@@ -77,8 +89,9 @@ def main() -> None:
         if options.only not in address:
             continue
         if options.cold:
-            forget(options.path)
-        with open_database(str(options.path)) as database:
+            for path in files(options.database, options.data):
+                forget(path)
+        with open_database(options.database) as database:
             client = create_app(database).test_client()
             times = []
             for _ in range(2):

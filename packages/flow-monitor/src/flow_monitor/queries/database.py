@@ -162,7 +162,7 @@ def _open(uri: str) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA query_only=ON")
         connection.execute("PRAGMA cache_size=-16384")
-        connection.execute("PRAGMA mmap_size=2147418112")
+        connection.execute("PRAGMA mmap_size=0")
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error:
         connection.close()

@@ -1,7 +1,8 @@
 """Which tasks a list shows, in what order: found in indexes, so that no page of a million tasks reads them all.
 
 In the indexes the tasks of one app, in one state, with one number of tries, stand together in every order that lists
-have. Such groups are few and known from the sums that pages show; a list is those that its filter leaves, merged by the
+have. Such groups are few and known from the sums that pages show. A list is a row of segments: those of one app when it
+is sorted by apps, first those whose run time is not known when by run times. A segment is some groups, merged by the
 database, which reads no more of each than it passes over. Text is looked for in an index of the tasks that have any.
 """
 
@@ -64,8 +65,6 @@ _WITHOUT_INDEX: dict[ColumnElement[Any], ColumnElement[Any]] = {
 }
 
 _Group = tuple[ColumnElement[bool], ...]
-_UNKNOWN: _Group = (_T.task_func_name.is_(None), _T.task_status.is_(None))
-"""Tasks of which nothing but their ids is known: what told more is in a gap. They are in no sums."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,21 +94,20 @@ def find(
         query = found.order_by(*_sorted(connection, [_by_value(connection, key) for key in keys], descending))
         return Listing(_ids(connection, query, offset, limit), total)
     total = _count(connection, run_id, which)
-    groups = _groups(connection, run_id, which, by_tries=order in _BY_TRIES) if indexed else None
-    if groups is None:
+    kinds = _kinds(connection, run_id, which) if indexed else []
+    segments = _segments(connection, run_id, kinds, order) if len(kinds) <= _MOST_GROUPS and indexed else None
+    if segments is None:
         query = (
             select(_T.task_id).where(*_conditions(_T, run_id, which)).order_by(*_sorted(connection, keys, descending))
         )
         return Listing(_ids(connection, query, offset, limit), total)
-    if not groups:
-        return Listing((), total)
-    if offset <= total // 2 or _UNKNOWN in groups:
-        query = _merged(connection, run_id, groups, keys, descending)
-        return Listing(_ids(connection, query, offset, limit), total)
+    there = sum(kind.tasks for kind in kinds)
+    if offset <= there // 2:
+        return Listing(_walk(connection, run_id, segments, offset, limit, descending=descending), total)
     # it is nearer to the other end: what is passed over is read
-    end = max(0, total - offset)
-    query = _merged(connection, run_id, groups, keys, not descending)
-    return Listing(_ids(connection, query, max(0, end - limit), min(limit, end))[::-1], total)
+    end = max(0, there - offset)
+    found = _walk(connection, run_id, segments, max(0, end - limit), min(limit, end), descending=not descending)
+    return Listing(found[::-1], total)
 
 
 def _ids(connection: Connection, query: Any, offset: int, limit: int) -> tuple[int, ...]:
@@ -138,42 +136,120 @@ def _conditions(columns: Any, run_id: str, which: TaskFilter) -> list[ColumnElem
     return conditions
 
 
-# -- groups, merged
+# -- segments of groups
 
 
-def _merged(
-    connection: Connection, run_id: str, groups: Sequence[_Group], keys: Sequence[ColumnElement[Any]], descending: bool
-) -> Any:  # a select, or a union of some
-    first, *more = [select(*keys).where(_T.run_id == run_id, *group) for group in groups]
-    if not more:
-        return first.order_by(*_sorted(connection, keys, descending))
-    union = union_all(first, *more)
-    return union.order_by(*_sorted(connection, union.selected_columns, descending))
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Tasks of one app in one state, None where not known: what told it is in a gap; and how many they are."""
+
+    app: str | None
+    state: str | None
+    tasks: int
+
+    @property
+    def group(self) -> _Group:
+        return _is(_T.task_func_name, self.app), _is(_T.task_status, self.state)
 
 
-def _groups(connection: Connection, run_id: str, which: TaskFilter, *, by_tries: bool) -> list[_Group] | None:
-    """Return conditions that tell the groups apart; None where they are too many to be merged."""
-    groups: list[_Group] = []
-    for kind in _kinds(connection, run_id, which):
-        if by_tries:
-            groups.extend((*kind, _is(_T.task_tries, tries)) for tries in _tries(connection, run_id, kind))
-        else:
-            groups.append(kind)
-        if len(groups) > _MOST_GROUPS:
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """Groups that follow each other in a list, by what the tasks in them are sorted: none of the keys is null.
+
+    ``tasks``: how many, None where that is not known.
+    """
+
+    groups: Sequence[_Group]
+    keys: tuple[ColumnElement[Any], ...] = (_T.task_id,)
+    tasks: int | None = None
+
+
+def _segments(
+    connection: Connection, run_id: str, kinds: Sequence[_Kind], order: TaskOrder
+) -> Sequence[_Segment] | None:
+    """Return the segments of a list on its way up; None where there are too many groups to be merged."""
+    if order in _BY_TRIES:
+        return _by_tries(connection, run_id, kinds, order)
+    parts: dict[str | None, list[_Kind]] = {}
+    for kind in sorted(kinds, key=lambda kind: kind.state or "") if order is TaskOrder.STATUS else kinds:
+        name = {TaskOrder.APP: kind.app, TaskOrder.STATUS: kind.state}.get(order)
+        parts.setdefault(name, []).append(kind)
+    return [_Segment([kind.group for kind in part], tasks=sum(kind.tasks for kind in part)) for part in parts.values()]
+
+
+def _by_tries(
+    connection: Connection, run_id: str, kinds: Sequence[_Kind], order: TaskOrder
+) -> Sequence[_Segment] | None:
+    parts: dict[int | None, list[_Group]] = {}
+    for kind in kinds:
+        for tries in _tries(connection, run_id, kind.group):
+            name = tries if order is TaskOrder.TRIES else None
+            parts.setdefault(name, []).append((*kind.group, _is(_T.task_tries, tries)))
+        if sum(map(len, parts.values())) > _MOST_GROUPS:
             return None
-    if not which.app and not which.states and _any(connection, run_id, _UNKNOWN):
-        groups.append(_UNKNOWN)
-    return groups
+    segments = []
+    for name in sorted(parts, key=lambda tries: -1 if tries is None else tries):
+        for known in (False, True):
+            timed = _T.task_run_time.is_not(None) if known else _T.task_run_time.is_(None)
+            keys = (_T.task_run_time, _T.task_id) if known else (_T.task_id,)
+            segments.append(_Segment([(*group, timed) for group in parts[name]], keys))
+    return segments
 
 
-def _kinds(connection: Connection, run_id: str, which: TaskFilter) -> list[_Group]:
-    """Return the pairs of app and state that tasks have. A task whose submission is in a gap has no app."""
-    c = t.app_status.c
-    query = select(c.task_func_name, c.task_status).where(*_conditions(c, run_id, which), c.tasks > 0)
-    return [
-        (_is(_T.task_func_name, app or None), _is(_T.task_status, state))
-        for app, state in connection.execute(query.order_by(c.task_func_name, c.task_status))
+def _walk(
+    connection: Connection, run_id: str, segments: Sequence[_Segment], offset: int, limit: int, *, descending: bool
+) -> tuple[int, ...]:
+    """Return a part of a list: segments before it are passed over, unread where their size is known."""
+    found: list[int] = []
+    for segment in reversed(segments) if descending else segments:
+        if segment.tasks is not None and offset >= segment.tasks:
+            offset -= segment.tasks
+            continue
+        query = _merged(connection, run_id, segment, descending, offset + limit)
+        part = _ids(connection, query, offset, limit - len(found))
+        found.extend(part)
+        if len(found) == limit:
+            break
+        offset = 0 if part or not offset else offset - _size(connection, run_id, segment)
+    return tuple(found)
+
+
+def _merged(connection: Connection, run_id: str, segment: _Segment, descending: bool, reach: int) -> Any:
+    """Return a statement that gives a segment, so far as it is read: a select, or a union of some."""
+    keys = segment.keys
+    first, *more = [select(*keys).where(_T.run_id == run_id, *group) for group in segment.groups]
+    if not more:
+        return first.order_by(*_directed(keys, descending))
+    if connection.dialect.name == "sqlite":
+        union = union_all(first, *more)
+    else:  # PostgreSQL sorts all of a union unless its parts have an order and an end
+        union = union_all(*(part.order_by(*_directed(keys, descending)).limit(reach) for part in (first, *more)))
+    return union.order_by(*_directed(union.selected_columns, descending))
+
+
+def _directed(keys: Iterable[ColumnElement[Any]], descending: bool) -> list[ColumnElement[Any]]:
+    return [key.desc() if descending else key.asc() for key in keys]
+
+
+def _size(connection: Connection, run_id: str, segment: _Segment) -> int:
+    counts = [
+        select(func.count().label("tasks")).select_from(t.task).where(_T.run_id == run_id, *group)
+        for group in segment.groups
     ]
+    return sum(row.tasks for row in connection.execute(union_all(*counts)))
+
+
+def _kinds(connection: Connection, run_id: str, which: TaskFilter) -> list[_Kind]:
+    """Return the pairs of app and state that tasks have, by app. A task whose submission is in a gap has no app."""
+    c = t.app_status.c
+    query = select(c.task_func_name, c.task_status, c.tasks).where(*_conditions(c, run_id, which), c.tasks > 0)
+    found = connection.execute(query.order_by(c.task_func_name, c.task_status))
+    kinds = [_Kind(app or None, state, tasks) for app, state, tasks in found]
+    if not which.app and not which.states:
+        # tasks of which nothing but their ids is known are in no sums
+        count = _size(connection, run_id, _Segment([_Kind(None, None, 0).group]))
+        kinds[:0] = [_Kind(None, None, count)] if count else []
+    return kinds
 
 
 def _any(connection: Connection, run_id: str, group: _Group) -> bool:
