@@ -79,8 +79,9 @@ class Database:
         return DatabaseError(f"{self.name}: {text}")
 
     def _sqlite_engine(self, path: Path) -> Engine:
+        # no bound above: a query that holds one may ask in parts, which need more
         engine = create_engine(
-            "sqlite://", creator=lambda: _connect_read_only(path), poolclass=QueuePool, pool_size=4, max_overflow=8
+            "sqlite://", creator=lambda: _connect_read_only(path), poolclass=QueuePool, pool_size=6, max_overflow=-1
         )
 
         @event.listens_for(engine, "begin")
@@ -162,7 +163,7 @@ def _open(uri: str) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA query_only=ON")
         connection.execute("PRAGMA cache_size=-16384")
-        connection.execute("PRAGMA mmap_size=0")
+        connection.execute("PRAGMA mmap_size=0")  # read: not in memory, a page of a map costs two faults or more
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error:
         connection.close()

@@ -89,10 +89,8 @@ def find(
     indexed = version_of(connection) == HEAD
     keys = _ORDERS[order] if indexed else tuple(_WITHOUT_INDEX.get(key, key) for key in _ORDERS[order])
     if which.search:
-        found = _search(connection, run_id, which)
-        total = connection.execute(select(func.count()).select_from(found.subquery())).scalar_one()
-        query = found.order_by(*_sorted(connection, [_by_value(connection, key) for key in keys], descending))
-        return Listing(_ids(connection, query, offset, limit), total)
+        search = _search(connection, run_id, which)
+        return _found(connection, search, keys, descending=descending, offset=offset, limit=limit)
     total = _count(connection, run_id, which)
     kinds = _kinds(connection, run_id, which) if indexed else []
     segments = _segments(connection, run_id, kinds, order) if len(kinds) <= _MOST_GROUPS and indexed else None
@@ -154,7 +152,7 @@ class _Kind:
 
 @dataclass(frozen=True, slots=True)
 class _Segment:
-    """Groups that follow each other in a list, by what the tasks in them are sorted: none of the keys is null.
+    """Groups that follow each other in a list, by what the tasks in them are sorted: a key is null in all or in none.
 
     ``tasks``: how many, None where that is not known.
     """
@@ -191,8 +189,8 @@ def _by_tries(
     for name in sorted(parts, key=lambda tries: -1 if tries is None else tries):
         for known in (False, True):
             timed = _T.task_run_time.is_not(None) if known else _T.task_run_time.is_(None)
-            keys = (_T.task_run_time, _T.task_id) if known else (_T.task_id,)
-            segments.append(_Segment([(*group, timed) for group in parts[name]], keys))
+            groups = [(*group, timed) for group in parts[name]]
+            segments.append(_Segment(groups, (_T.task_run_time, _T.task_id)))  # as in the index, null or not
     return segments
 
 
@@ -280,6 +278,30 @@ def _count(connection: Connection, run_id: str, which: TaskFilter) -> int:
 
 
 # -- text
+
+
+def _found(
+    connection: Connection,
+    search: Select[Any],
+    keys: Sequence[ColumnElement[Any]],
+    *,
+    descending: bool,
+    offset: int,
+    limit: int,
+) -> Listing:
+    """Return a part of what was found. PostgreSQL has no index of texts, and is told to look at all tasks but once."""
+    if connection.dialect.name == "sqlite":
+        total = connection.execute(select(func.count()).select_from(search.subquery())).scalar_one()
+        query = search.order_by(*_sorted(connection, [_by_value(connection, key) for key in keys], descending))
+        return Listing(_ids(connection, query, offset, limit), total)
+    names = [f"key_{at}" for at in range(len(keys) - 1)] + ["task_id"]
+    found = search.with_only_columns(*(key.label(name) for key, name in zip(keys, names, strict=True))).cte()
+    count = select(func.count()).select_from(found)
+    part = select(found.c.task_id, count.scalar_subquery().label("total"))
+    part = part.order_by(*_sorted(connection, found.c, descending)).offset(offset).limit(limit)
+    rows = connection.execute(part).all()
+    total = rows[0].total if rows else connection.execute(count).scalar_one()
+    return Listing(tuple(row.task_id for row in rows), total)
 
 
 def _search(connection: Connection, run_id: str, which: TaskFilter) -> Select[Any]:
