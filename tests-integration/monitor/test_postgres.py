@@ -9,17 +9,21 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import OperationalError
 
 from flow_core.interfaces.events import TaskJoined
 from flow_core.interfaces.sinks import RunInfo
 from flow_monitor import MonitoringHub, open_database, rebuild
 from flow_monitor.errors import DatabaseBusy, DatabaseError
-from flow_monitor.queries import blocks, graph, resources, tasks, timeline, workflows
+from flow_monitor.queries import blocks, graph, listing, resources, tasks, timeline, workflows
+from flow_monitor.queries.records import Task
+from flow_monitor.queries.tasks import TaskFilter, TaskOrder
 from flow_monitor.testing.synthetic import SyntheticRun
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(180)]
@@ -114,6 +118,60 @@ def test_every_query_works(server: str, run_dir: Path) -> None:
         assert tasks.page(connection, "pg", tasks.TaskFilter(search="CONVERGE")).total > 0
         for run_order in workflows.WorkflowOrder:
             assert workflows.page(connection, order=run_order).items
+
+
+FILTERS = (
+    TaskFilter(),
+    TaskFilter(app="simulate"),
+    TaskFilter(states=("failed", "exec_done")),
+    TaskFilter(search="PART"),
+    TaskFilter(app="simulate", search="converge"),
+    TaskFilter(app="nobody"),
+)
+
+
+def key(task: Task, order: TaskOrder) -> tuple[object, ...]:
+    """Return what a task is sorted by; what is not known comes first."""
+    took = -1 if task.run_time_ns is None else task.run_time_ns
+    keys: dict[TaskOrder, tuple[object, ...]] = {
+        TaskOrder.APP: (task.app,),
+        TaskOrder.STATUS: (task.status,),
+        TaskOrder.RUN_TIME: (took,),
+        TaskOrder.TRIES: (task.tries, took),
+    }
+    return (*keys.get(order, ()), task.task_id)
+
+
+@pytest.mark.parametrize("which", FILTERS, ids=str)
+def test_a_part_of_a_list_is_what_sorting_all_tasks_gives(server: str, run_dir: Path, which: TaskFilter) -> None:
+    with open_database(server) as database, database.connect() as connection:
+        found = list(tasks.page(connection, "pg", which, limit=1000).items)
+        assert bool(found) == (which.app != "nobody")
+        for order, descending in product(TaskOrder, (False, True)):
+            found.sort(key=lambda task, order=order: key(task, order), reverse=descending)  # type: ignore[misc] # bound
+            for offset in (0, len(found) // 3, max(0, len(found) - 5), len(found) + 3):
+                part = tasks.page(connection, "pg", which, order=order, descending=descending, offset=offset, limit=11)
+                assert part.total == len(found)
+                assert part.items == tuple(found[offset : offset + 11]), (order, descending, offset)
+
+
+def test_lists_are_read_in_the_order_of_indexes(server: str, run_dir: Path) -> None:
+    statements: list[tuple[str, Any]] = []
+    with open_database(server) as database, database.connect() as connection:
+        connection.execute(text("SET enable_sort = off"))  # of so few tasks sorting would be quicker
+        connection.execute(text("SET enable_seqscan = off"))
+        connection.execute(text("SET enable_bitmapscan = off"))
+        event.listen(
+            connection, "before_cursor_execute", lambda _c, _cur, sql, values, *_: statements.append((sql, values))
+        )
+        for which, order, descending in product(FILTERS[:3], TaskOrder, (False, True)):
+            listing.find(connection, "pg", which, order, descending=descending, offset=70, limit=10)
+        lists = [(sql, values) for sql, values in statements if "FROM task_rows" in sql and "LIMIT" in sql]
+        assert len(lists) >= 36
+        for sql, values in lists:
+            plan = [row[0].strip() for row in connection.exec_driver_sql(f"EXPLAIN (COSTS OFF) {sql}", values)]
+            steps = {step.removeprefix("->").strip() for step in plan}
+            assert not steps & {"Sort", "Incremental Sort"}, plan
 
 
 def test_a_rebuild_gives_the_same(server: str, run_dir: Path) -> None:

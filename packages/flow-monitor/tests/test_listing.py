@@ -26,6 +26,7 @@ from flow_monitor.testing.made import as_version, make_database
 from flow_monitor.testing.synthetic import SyntheticRun
 
 RUN = SyntheticRun(tasks=240, width=40, fail_rate=0.4, samples=0, ended=False, seed=3)
+STATES = ("exec_done", "memo_done", "failed", "dep_fail", "running", "pending", "launched")
 FILTERS = (
     TaskFilter(),
     TaskFilter(app="simulate"),
@@ -124,6 +125,32 @@ def test_pages_are_read_from_indexes_in_their_order(database: Database, order: T
             assert steps
             assert all(step.startswith("SEARCH") and "COVERING INDEX ix_task_" in step for step in steps), plan
             assert not any("TEMP B-TREE" in step for step in plan), plan
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("order", [TaskOrder.APP, TaskOrder.STATUS], ids=str)
+def test_apps_and_states_before_a_part_of_a_list_are_passed_over_unread(
+    database: Database, order: TaskOrder, descending: bool
+) -> None:
+    asked: list[tuple[str, ...]] = []
+    with database.connect() as connection:
+        everything = listing.find(
+            connection, RUN.run_id, TaskFilter(), order, descending=descending, offset=0, limit=999
+        )
+        column = "task_func_name" if order is TaskOrder.APP else "task_status"
+        query = text(f"SELECT {column} FROM task WHERE task_id = :task")
+        offset = 100
+        here = connection.execute(query, {"task": everything.task_ids[offset]}).scalar_one()
+        event.listen(
+            connection,
+            "before_cursor_execute",
+            lambda _c, _cur, sql, values, *_: asked.append((sql, *map(str, values))),
+        )
+        part = listing.find(connection, RUN.run_id, TaskFilter(), order, descending=descending, offset=offset, limit=1)
+    assert part.task_ids == everything.task_ids[offset : offset + 1]
+    lists = [values for sql, *values in asked if "task_rows" in sql and "LIMIT" in sql]
+    names = {"split", "simulate", "analyse", "merge"} if order is TaskOrder.APP else {*STATES}
+    assert [names & {*values} for values in lists] == [{here}]
 
 
 def test_text_is_looked_for_among_the_tasks_that_have_any(database: Database) -> None:

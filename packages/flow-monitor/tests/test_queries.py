@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -223,6 +226,42 @@ def test_use_is_the_same_however_it_is_grouped(projected: Projected) -> None:
             "node00.cluster",
             "node01.cluster",
         }
+
+
+@pytest.mark.parametrize("bins", [1, 3, 7, 200])
+def test_use_is_the_mean_of_each_process_in_each_bin_summed(projected: Projected, bins: int) -> None:
+    database = projected(RUN)
+    with database.connect() as connection:
+        rows = connection.execute(
+            text("SELECT timestamp, task_id, try_id, psutil_process_cpu_percent AS cpu FROM resource")
+        ).all()
+        begin, last = min(row.timestamp for row in rows), max(row.timestamp for row in rows)
+        width = (last - begin) // bins + 1
+        parts: dict[tuple[int, int, int], list[float]] = defaultdict(list)
+        for row in rows:
+            if row.task_id is not None:
+                parts[(row.timestamp - begin) // width, row.task_id, row.try_id].append(row.cpu)
+        wanted: dict[int, float] = defaultdict(float)
+        for (at, _, _), values in parts.items():
+            wanted[begin + at * width + width // 2] += sum(values) / len(values) / 100
+        found = resources.usage(connection, RUN.run_id, bins=bins)
+    assert [one.time_ns for one in found] == sorted(wanted)
+    assert {one.time_ns: one.cpu_cores for one in found} == pytest.approx(wanted)
+
+
+def test_many_ask_for_sums_at_once(projected: Projected) -> None:
+    database = projected(RUN)
+    together = threading.Barrier(20)
+
+    def ask(_number: int) -> int:
+        with database.connect() as connection:
+            together.wait(20)
+            return len(resources.usage(connection, RUN.run_id, resources.Grouping.APP))
+
+    with ThreadPoolExecutor(20) as pool:
+        counts = list(pool.map(ask, range(20)))
+    assert len({*counts}) == 1
+    assert counts[0] > 1
 
 
 def test_blocks_and_nodes_tell_their_history(projected: Projected) -> None:
