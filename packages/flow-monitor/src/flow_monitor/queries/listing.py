@@ -23,6 +23,8 @@ from flow_monitor.schema.version import HEAD, version_of
 _T = t.task.c
 _MOST_GROUPS = 100
 """Groups that are merged; where there are more, an index is read to its end."""
+_DOWNWARD = 3
+"""So much longer PostgreSQL takes to read an index downward, from a disk: the system reads ahead only upward."""
 
 
 class TaskOrder(Enum):
@@ -100,10 +102,11 @@ def find(
         )
         return Listing(_ids(connection, query, offset, limit), total)
     there = sum(kind.tasks for kind in kinds)
-    if offset <= there // 2:
+    end = max(0, there - offset)
+    down = 1 if connection.dialect.name == "sqlite" else _DOWNWARD
+    if offset * (down if descending else 1) <= end * (1 if descending else down):
         return Listing(_walk(connection, run_id, segments, offset, limit, descending=descending), total)
     # it is nearer to the other end: what is passed over is read
-    end = max(0, there - offset)
     found = _walk(connection, run_id, segments, max(0, end - limit), min(limit, end), descending=not descending)
     return Listing(found[::-1], total)
 
