@@ -40,9 +40,8 @@ def generate(endpoint: str, run: SyntheticRun) -> tuple[int, int]:
             batch = []
     before = _write(store, fold, before, batch)
     store.finish(died=True)
-    size = _size(engine)
-    engine.dispose()
-    return before.events, size
+    engine.dispose()  # what is in the log of a SQLite file comes into it
+    return before.events, _size(engine)
 
 
 def _size(engine: Engine) -> int:
@@ -50,7 +49,9 @@ def _size(engine: Engine) -> int:
     if path is not None:
         return path.stat().st_size
     with engine.connect() as connection:
-        return int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
+        size = int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
+    engine.dispose()
+    return size
 
 
 def _write(store: RunStore, fold: Fold, before: Progress, batch: list[Event]) -> Progress:
