@@ -7,7 +7,7 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from flow_core.interfaces.call import Resources, TaskSpec
-from flow_executors.manager.core import ManagerCore
+from flow_executors.manager.core import LEAST_WAIT_S, ManagerCore
 from flow_executors.manager.demand import Capacity, Demand
 
 SHORT_S = 10e-6
@@ -58,6 +58,30 @@ def test_short_tasks_are_prefetched_to_the_depth_of_the_pipe():
     quick(core)
     core.accept(0, tasks(*range(100)))
     assert len(core.assign(0.0)) == 15
+
+
+def test_results_wait_for_others_while_every_worker_has_enough_to_do():
+    core = manager(slots=2)
+    assert core.results_wait_s() == LEAST_WAIT_S
+    core.accept(0, tasks(*range(100)))
+    for key, rank in given_to(core.assign(0.0)).items():
+        core.finished(rank, [key], 0.002, 0.0)
+    core.assign(0.0)
+    held = [len(worker.held) for worker in core.workers.values()]
+    assert core.pace.depth == 8
+    assert min(held) == 8
+    assert core.results_wait_s() == pytest.approx(0.0035)  # a quarter of 7 times 2 ms
+    core.finished(1, list(core.workers[1].held), 7 * 0.002, 0.0)
+    assert core.results_wait_s() == LEAST_WAIT_S  # that worker has nothing to do
+
+
+def test_results_of_very_short_tasks_wait_little():
+    core = manager(slots=2)
+    quick(core)
+    core.accept(0, tasks(*range(200)))
+    core.assign(0.0)
+    assert min(len(worker.held) for worker in core.workers.values()) == 63
+    assert core.results_wait_s() == LEAST_WAIT_S
 
 
 def test_a_long_task_ends_the_prefetching():

@@ -20,6 +20,10 @@ WALLTIME_GRACE_S = 5.0
 BULKY = 3072
 """Records above this many bytes may need a file each: few of them are handed out in advance."""
 _BULKY_DEPTH = 2
+_WELL_STOCKED = 4
+LEAST_WAIT_S = 200e-6
+MOST_WAIT_S = 4e-3
+"""Of results for others, to leave with them."""
 _MAX_FALSE_STARTS = 3
 
 
@@ -425,6 +429,17 @@ class ManagerCore:
     def quiet(self) -> bool:
         """Whether nothing is here."""
         return not self._pending and not self._special and not self.busy
+
+    def results_wait_s(self) -> float:
+        """Return how long after a message of results the next one may leave, where more results will come.
+
+        A message a result costs the processes on its way as much as the start of a command. So results wait for a part
+        of the time for which every worker surely has something to do, as far as is known how long tasks take.
+        """
+        if self.pace.depth < _WELL_STOCKED or not self.workers:
+            return LEAST_WAIT_S
+        stock = self.pace.estimate * (min(len(worker.held) for worker in self.workers.values()) - 1)
+        return min(MOST_WAIT_S, max(LEAST_WAIT_S, stock / 4))
 
     @property
     def waiting(self) -> int:

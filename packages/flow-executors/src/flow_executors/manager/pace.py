@@ -13,17 +13,18 @@ class Pace:
 
     Attributes:
         depth: 1, 2, 4 ... 63.
+        estimate: Seconds that a task takes, 0 before the first.
         prefetch: Tasks to take beyond the slots: those in pipes, and as many again waiting when they are short.
     """
 
-    __slots__ = ("_cap", "_estimate", "_limit", "_slots", "depth", "prefetch")
+    __slots__ = ("_cap", "_limit", "_slots", "depth", "estimate", "prefetch")
 
     def __init__(self, slots: int, limit: int | None) -> None:
         """``limit`` is the user's cap of tasks prefetched by this manager beyond its slots; None for none."""
         self._slots = max(1, slots)
         self._limit = limit
         self._cap = MAX_DEPTH if limit is None else min(MAX_DEPTH, 1 + -(-limit // self._slots))
-        self._estimate = 0.0
+        self.estimate = 0.0
         self.depth = 1
         self.prefetch = 0
 
@@ -35,9 +36,9 @@ class Pace:
         if not count:
             return False
         mean = max(_SHORTEST_S, busy_s / count)
-        weight = 1.0 if not self._estimate else min(0.5, count / _CAUTION)
-        self._estimate += (mean - self._estimate) * weight
-        wanted = TARGET_S / self._estimate
+        weight = 1.0 if not self.estimate else min(0.5, count / _CAUTION)
+        self.estimate += (mean - self.estimate) * weight
+        wanted = TARGET_S / self.estimate
         if 0.75 * self.depth <= wanted < 2 * self.depth:
             return False  # near enough: a depth that flickers costs messages
         depth = min(self._cap, _rounded(int(wanted)))

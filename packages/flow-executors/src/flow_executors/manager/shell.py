@@ -53,7 +53,6 @@ from flow_executors.wire.single import one_task
 from flow_executors.wire.specs import DEFAULT_CLASS
 
 LINE = -1
-_COALESCE_S = 200e-6
 _STARTS_EVERY_S = 1.0
 _LAST_WORDS_S = 2.0
 _HOUR_S = 3600.0
@@ -451,8 +450,8 @@ class Manager:
             self._finish_drain(now)
 
     def _coalesce(self) -> None:
-        """Wait the rest of 200 us since the last message, unless the workers have nothing left: nothing will come."""
-        rest = self._last_send + _COALESCE_S - time.monotonic()
+        """Wait for more results to send with these, unless the workers have nothing left: nothing will come."""
+        rest = self._last_send + self._core.results_wait_s() - time.monotonic()
         if rest > 0 and not self._core.quiet:
             time.sleep(rest)
             now = time.monotonic()
