@@ -451,8 +451,10 @@ class Manager:
 
     def _coalesce(self) -> None:
         """Wait for more results to send with these, unless the workers have nothing left: nothing will come."""
+        if self._core.quiet:
+            return
         rest = self._last_send + self._core.results_wait_s() - time.monotonic()
-        if rest > 0 and not self._core.quiet:
+        if rest > 0:
             time.sleep(rest)
             now = time.monotonic()
             self._handle(self._crew.news(), now)
