@@ -23,6 +23,7 @@ from flow_core import Config, load, python_app
 from flow_core.interfaces.events import Event, RunStarted, TaskEnded, TaskSubmitted, TryEnded, TryLaunched
 from flow_core.interfaces.outcome import Place, Usage
 from flow_monitor import MonitoringHub
+from flow_monitor.project.process import GC_THRESHOLD
 from flow_monitor.project.rebuild import rebuild
 from flow_monitor.testing.made import write_log
 
@@ -45,7 +46,7 @@ def throughput(tasks: int, directory: Path) -> None:
     """Print how fast a log is projected, and how large the database is then."""
     run_dir, path = directory / "run", directory / "monitoring.db"
     write_log(run_dir, "r", events(tasks, run_dir))
-    gc.set_threshold(100_000, 20, 100)  # as the projection's process has it
+    gc.set_threshold(*GC_THRESHOLD)  # as the projection's process has it
     clock, cpu = time.perf_counter(), time.process_time()
     rebuild(run_dir, f"sqlite:///{path}")
     clock, cpu = time.perf_counter() - clock, time.process_time() - cpu

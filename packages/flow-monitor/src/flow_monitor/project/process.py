@@ -18,6 +18,9 @@ from flow_monitor.errors import MonitorError
 from flow_monitor.project.projector import Job, Outage, Projector
 from flow_monitor.project.store import Progress
 
+GC_THRESHOLD = (1_000_000, 20, 100)
+"""Rows are many and in no cycles: a batch is over before cycles are looked for."""
+
 logger = logging.getLogger("flow.monitor.projector")
 
 
@@ -102,7 +105,7 @@ def main() -> int:
     for name in ("alembic", "sqlalchemy"):
         logging.getLogger(name).setLevel(logging.WARNING)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver; its end ends us
-    gc.set_threshold(1_000_000, 20, 100)  # rows are many and in no cycles: batches end before one is looked for
+    gc.set_threshold(*GC_THRESHOLD)
     try:
         job, patience_s = read_job(0)
         logger.info("projecting run %s", job.run_id)
