@@ -40,6 +40,12 @@ def way(request: pytest.FixtureRequest) -> dict[str, object]:
 
 
 @pytest.fixture
+def network() -> dict[str, object]:
+    """Options of an executor whose managers come by the network."""
+    return {"launch_cmd": BY_NETWORK}
+
+
+@pytest.fixture
 def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
     """Give a function that starts an executor; at the end every key has one outcome and nothing is left."""
     drivers: list[Driver] = []

@@ -29,6 +29,7 @@ from flow_executors.testing.local_run import (
     wait_until,
 )
 from flow_executors.wire import frames
+from flow_executors.worker.frames import PACKET
 from flow_providers.local.provider import LocalProvider
 
 Drive = Callable[..., Driver]
@@ -109,7 +110,8 @@ def test_tasks_of_a_manager_that_dies_are_lost_and_the_rest_runs_in_the_next_blo
 ) -> None:
     monkeypatch.setenv("FLOW_FAULT", f"{stage}:8:kill:file={tmp_path / 'killed'}")
     driver = drive(**way)
-    outcomes = driver.outcomes([driver.submit(calls.double, number) for number in range(200)])
+    large = "x" * PACKET  # so that they pass through the manager
+    outcomes = driver.outcomes([driver.submit(calls.double, large) for _ in range(200)])  # type: ignore[arg-type]
     assert {outcome.verdict for outcome in outcomes} == {Verdict.OK, Verdict.LOST}
 
 

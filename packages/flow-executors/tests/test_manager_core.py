@@ -9,6 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from flow_core.interfaces.call import Resources, TaskSpec
 from flow_executors.manager.core import LEAST_WAIT_S, ManagerCore
 from flow_executors.manager.demand import Capacity, Demand
+from flow_executors.manager.records import Fallen
+from flow_executors.wire.lanes import Claim
 
 SHORT_S = 10e-6
 LONG_S = 1.0
@@ -309,6 +311,65 @@ def test_a_start_is_told_once_after_it_has_lasted():
     assert core.starts(5.5, 1.0) == []
     assert core.starts(6.5, 1.0) == [(1, 0, 5.0)]
     assert core.starts(7.5, 1.0) == []
+
+
+def claim(rank, claimed, *keys, age_s=0.0):
+    return Claim(rank, 100 + rank, claimed, keys, age_s)
+
+
+def test_a_claimed_worker_gets_nothing_until_it_is_given_back():
+    core = manager()
+    core.claim(claim(1, True), 0.0)
+    core.accept(0, tasks(1, 2, 3))
+    assert given_to(core.assign(0.0)) == {1: 0}
+    assert not core.quiet
+    core.claim(claim(1, False), 0.0)
+    assert given_to(core.assign(0.0)) == {2: 1}
+    assert core.claimed == []
+
+
+def test_a_worker_given_back_with_a_task_gets_the_next_after_it():
+    core = manager(slots=1)
+    core.claim(claim(0, True), 0.0)
+    core.claim(claim(0, False, 7), 0.0)
+    core.accept(0, tasks(1))
+    assert core.assign(0.0) == []
+    assert core.held() == [1, 7]
+    core.claim(claim(0, False), 0.0)
+    assert given_to(core.assign(0.0)) == {1: 0}
+
+
+def test_of_a_task_that_the_script_tells_of_all_is_known():
+    core = manager(slots=1)
+    core.claim(claim(0, True), 0.0)
+    assert not core.busy
+    core.claim(claim(0, True, 7, age_s=2.0), 10.0)
+    assert core.busy
+    assert core.starts(10.0, 1.0) == [(7, 0, 8.0)]
+    core.cancel([7], kill=True)
+    core.took_back(0, [])
+    assert core.take_effects().kill == [0]
+    assert core.worker_down(0, []) == Fallen((7,), "cancel")
+
+
+def test_a_claim_of_a_worker_that_is_dead_is_none():
+    core = manager(slots=1)
+    core.worker_down(0, [])
+    core.claim(claim(0, True), 0.0)
+    core.worker_up(0, 999, 63, 0.0)
+    core.claim(claim(0, True), 0.0)
+    core.accept(0, tasks(1))
+    assert given_to(core.assign(0.0)) == {1: 0}
+
+
+def test_workers_are_replaced_of_which_only_the_script_knew_what_they_do_once_it_is_out_of_reach():
+    core = manager(slots=3)
+    core.claim(claim(1, True), 0.0)
+    core.claim(claim(2, False, 7), 0.0)
+    core.disown()
+    assert sorted(core.take_effects().kill) == [1, 2]
+    core.accept(0, tasks(1, 2))
+    assert given_to(core.assign(0.0)) == {1: 0}
 
 
 def test_resources_say_what_a_task_takes():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from flow_core.interfaces.call import Resources, TaskSpec, TryKey
-from flow_core.interfaces.outcome import Loss, LossKind, Place, Usage
+from flow_core.interfaces.outcome import Loss, LossKind, Place, Usage, Verdict
 from flow_core.interfaces.sampler import Sample
 from flow_executors.errors import BadMessage, VersionMismatch
 from flow_executors.wire import frames
@@ -53,6 +53,9 @@ EXAMPLES: dict[str, bytes] = {
     "keys": frames.pack_keys(frames.KeyChange((("k" * 40, "0"),), ("1",))),
     "samples": frames.pack_samples(3, [SAMPLE], 1),
     "loss": frames.pack_loss(LOSS),
+    "lane": frames.pack_lane(frames.LaneOffer(3, 1, 4_194_304, 7, 9, 2**40, 2**41)),
+    "claim": frames.pack_claim(frames.Claim(1, 4_194_304, True, (5, 2**63), 1.5)),
+    "fallen": frames.pack_fallen(frames.FallenWorker(3, 1, 4_194_304, Verdict.LOST, b"loss", (5, 2**63))),
     "usage": frames.pack_usage(Usage(1.0, 0.5, 100, 1, 2)),
 }
 
@@ -79,6 +82,9 @@ PARSERS = [
     frames.unpack_command,
     frames.unpack_reply,
     frames.unpack_keys,
+    frames.unpack_lane,
+    frames.unpack_claim,
+    frames.unpack_fallen,
     frames.unpack_samples,
     lambda data: frames.unpack_loss(data, None),
     lambda data: frames.unpack_usage(memoryview(data)),
@@ -170,6 +176,31 @@ def test_heartbeats_come_back_with_their_starts(
 
 def test_a_registration_comes_back_with_number_and_keys() -> None:
     assert frames.unpack_register(EXAMPLES["register"]) == (3, REGISTRATION, (1, 2))
+
+
+@given(U32, U32, st.booleans(), st.lists(U64, max_size=5), st.integers(0, 2**32 - 1))
+def test_a_claim_comes_back(rank: int, pid: int, claimed: bool, keys: list[int], age_ms: int) -> None:
+    claim = frames.Claim(rank, pid, claimed, tuple(keys), age_ms / 1000)
+    found = frames.unpack_claim(frames.pack_claim(claim))
+    assert replace(found, age_s=claim.age_s) == claim
+    assert abs(found.age_s - claim.age_s) < 0.0011
+
+
+@given(U32, U32, st.sampled_from(Verdict), st.lists(U64, max_size=5), st.binary(max_size=30))
+def test_a_fallen_worker_comes_back(rank: int, pid: int, verdict: Verdict, given_on: list[int], payload: bytes) -> None:
+    fallen = frames.FallenWorker(3, rank, pid, verdict, payload, tuple(given_on))
+    assert frames.unpack_fallen(frames.pack_fallen(fallen)) == fallen
+
+
+def test_what_is_no_verdict_is_no_fallen_worker() -> None:
+    message = bytearray(EXAMPLES["fallen"])
+    message[1] = 77
+    with pytest.raises(BadMessage, match="77"):
+        frames.unpack_fallen(message)
+
+
+def test_a_lane_comes_back() -> None:
+    assert frames.unpack_lane(EXAMPLES["lane"]) == frames.LaneOffer(3, 1, 4_194_304, 7, 9, 2**40, 2**41)
 
 
 def test_a_replaced_worker_comes_back() -> None:

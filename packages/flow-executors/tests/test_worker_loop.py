@@ -19,13 +19,14 @@ from flow_executors.manager.nursery import Died, Nursery, Spawned
 from flow_executors.manager.pipes import Pipes
 from flow_executors.manager.records import Handout
 from flow_executors.manager.shipments import Shipments
+from flow_executors.manager.stream import FrameReader
 from flow_executors.serialize.buffers import load_with_buffers
 from flow_executors.serialize.functions import pack_function
 from flow_executors.testing.node import alive, until
 from flow_executors.wire.control import pack_blob, unpack_blob
 from flow_executors.wire.results import BUFFERS
 from flow_executors.wire.tasks import BufferRef, pack_record
-from flow_executors.worker.frames import APP_ERROR, NEED, OK, PACKET, READY
+from flow_executors.worker.frames import APP_ERROR, LANE_ROOM, NEED, OK, PACKET, READY, made_direct
 
 WAIT_S = 20.0
 
@@ -33,13 +34,18 @@ WAIT_S = 20.0
 class Bench:
     """A nursery with one worker, and its pipes."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, lanes=False):
         self.nursery = Nursery.fork()
         self.blobs = Blobs()
         self.letters = Letters()
         self.next_key = 0
         self.nursery.configure(
-            executor="htex", node="here", index_fd=self.blobs.index_fd, log_dir=str(directory), max_result=1_000_000
+            executor="htex",
+            node="here",
+            index_fd=self.blobs.index_fd,
+            log_dir=str(directory),
+            max_result=1_000_000,
+            lanes=lanes,
         )
         self.pipes = self.spawn()
 
@@ -114,6 +120,13 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path):
     made = Bench(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def with_lane(tmp_path):
+    made = Bench(tmp_path, lanes=True)
     yield made
     made.close()
 
@@ -334,3 +347,33 @@ def test_workers_end_with_their_nursery(bench):
     os.kill(bench.nursery.pid, signal.SIGKILL)
     assert bench.frames() == []
     assert bench.pipes.eof
+
+
+def direct(bench, size):
+    """Give the worker a task whose result of so many bytes is awaited at the lane; return what comes there, or not."""
+    record = pack_record(bench.blob(b"Rbuiltins:bytes"), 77, 0, pickle.dumps(((size,), {}, ()), 5))
+    assert bench.pipes.put(made_direct(record))
+    assert select.select([bench.pipes.lane_out, bench.pipes.result_out], [], [], WAIT_S)[0]
+    return FrameReader(bench.pipes.lane_out).read() if select.select([bench.pipes.lane_out], [], [], 0)[0] else []
+
+
+def test_a_small_result_that_the_script_awaits_goes_over_the_lane(with_lane):
+    ((key, started, ended, status, payload),) = direct(with_lane, 100)
+    assert (key, status, pickle.loads(payload)) == (77, OK, bytes(100))
+    assert 0 < started <= ended
+    assert with_lane.call(b"Rmath:hypot", 3.0, 4.0) == 5.0  # to the manager as ever
+
+
+def test_a_large_one_and_one_whose_task_is_given_on_go_to_the_manager(with_lane):
+    assert direct(with_lane, LANE_ROOM) == []
+    ((key, _, _, status, _),) = with_lane.frames()
+    assert (key, status) == (77, OK)
+    os.kill(with_lane.pipes.pid, signal.SIGSTOP)
+    record = pack_record(with_lane.blob(b"Rbuiltins:bytes"), 78, 0, pickle.dumps(((1,), {}, ()), 5))
+    assert with_lane.pipes.put(made_direct(record))
+    assert with_lane.pipes.take_back(1) == [(78, record)]
+    os.kill(with_lane.pipes.pid, signal.SIGCONT)
+
+
+def test_letters_are_answered_to_the_manager(with_lane):
+    assert with_lane.call(b"Rmath:hypot", 3.0, 4.0, spec=TaskSpec(Resources(cores=2.0))) == 5.0

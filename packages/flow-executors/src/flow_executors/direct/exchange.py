@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from flow_executors.client.incarnation import Site
 from flow_executors.direct.doors import DirectDoors
+from flow_executors.direct.lanes import TELL_AFTER_S, Lanes
 from flow_executors.host import host_id
 from flow_executors.interchange.core import Core
 from flow_executors.interchange.settings import Settings
@@ -38,6 +39,8 @@ _PUT_OFF_S = 0.001
 _SLEPT_S = 2.0
 _LINGER_MS = 1000
 _LONGEST_S = 3600.0
+_ALERT_S = 1.0
+"""For so long after a task was given over a lane the receiver looks often enough to tell its manager in time."""
 
 
 class Exchange:
@@ -69,6 +72,9 @@ class Exchange:
         self._router_fd = self._doors.router.fileno()
         for descriptor in (self._wake_fd, self._local_fd, self._router_fd, *self._side):
             self._poll.register(descriptor, select.POLLIN)
+        self._lanes = Lanes(self._core, self._poll)
+        self._dozing = False
+        """The receiver sleeps for longer than a task over a lane may go unnoticed."""
 
     # -- the client's side
 
@@ -81,7 +87,7 @@ class Exchange:
                 message = pack_task(digest, key, record)
                 if self._core.pass_on(digest, key, message):
                     self._send()
-                    if self._doors.unread():
+                    if self._dozing or self._doors.unread():
                         self.wake()
                     return
             now = time.monotonic()
@@ -139,7 +145,7 @@ class Exchange:
         core.turn(now)
         if core.down:
             self._send()
-        if core.up or self._doors.unread():
+        if core.up or self._dozing or self._doors.unread():
             self.wake()
 
     def wake(self) -> None:
@@ -161,8 +167,10 @@ class Exchange:
         core = self._core
         with self._lock:
             now = time.monotonic()
+            self._dozing = False
             if now - began > patience_s + _SLEPT_S:
                 core.slept(now)
+            self._lanes.take(ready, now)  # before what managers say, which may be of a worker's death
             if self._local_fd in ready:
                 self._take_local(now)
             side = self._more or not self._side.isdisjoint(ready)
@@ -183,10 +191,12 @@ class Exchange:
         """Hand out, look at the clock, acknowledge. Put off for a moment where nothing waits for it: results first."""
         core = self._core
         self._settled, self._settle_at = True, now + _PUT_OFF_S
+        core.down += self._lanes.overdue(now)
         core.turn(now)
         deadline = core.next_deadline(now)
         if deadline is not None and deadline <= now:
             core.tick(now)
+            self._lanes.forget_the_gone()
         if core.owes_acks:
             self._acknowledge(now)
 
@@ -206,10 +216,14 @@ class Exchange:
         if not self._settled:
             return max(0.0, self._settle_at - now)
         with self._lock:
-            deadline = self._core.next_deadline(now)
+            deadlines = [self._core.next_deadline(now), self._lanes.deadline()]
             if self._core.owes_acks:
-                deadline = self._ack_at if deadline is None else min(deadline, self._ack_at)
-        return _LONGEST_S if deadline is None else max(0.0, deadline - now)
+                deadlines.append(self._ack_at)
+            if now < self._lanes.used_at + _ALERT_S:
+                deadlines.append(now + TELL_AFTER_S)
+            patience_s = max(0.0, min((one for one in deadlines if one is not None), default=now + _LONGEST_S) - now)
+            self._dozing = patience_s > TELL_AFTER_S and len(self._lanes) > 0
+        return patience_s
 
     def _hush(self) -> None:
         try:
@@ -233,10 +247,11 @@ class Exchange:
         self._more = count == _MESSAGES
 
     def _take_local(self, now: float) -> None:
-        core, doors = self._core, self._doors.local
+        core, doors, lanes = self._core, self._doors.local, self._lanes
         for peer, block, message in doors.receive():
-            core.from_peer(peer, block, message, now)
+            lanes.hear(peer, block, message, now)
         for peer in doors.disconnected():
+            lanes.lost(peer, now)
             core.disconnected(peer, now)
 
     def _breaks(self, now: float) -> None:
@@ -244,9 +259,13 @@ class Exchange:
             self._core.disconnected(peer, now)
 
     def _send(self) -> None:
-        down = self._core.down
+        down, lanes = self._core.down, self._lanes
         for peer, message in down:
-            self._doors.send(peer, message)
+            if peer in lanes:
+                for one in lanes.divert(peer, message, time.monotonic()):
+                    self._doors.send(peer, one)
+            else:
+                self._doors.send(peer, message)
         down.clear()
 
     # -- the end
@@ -254,12 +273,14 @@ class Exchange:
     def close(self) -> None:
         """Close the doors after what was sent has left. When no other thread uses this any more."""
         with self._lock:
+            self._lanes.close()
             self._doors.close(_LINGER_MS)
             os.close(self._wake_fd)
             self._wake_fd = -1
 
     def forsake(self) -> None:
         """In a forked child: let go of the parent's connections, lest they outlive it."""
+        self._lanes.close()
         self._doors.local.close()
         for name in os.listdir("/proc/self/fd"):
             if _is_local(int(name), self._port):
@@ -269,8 +290,13 @@ class Exchange:
 def _is_local(descriptor: int, port: int) -> bool:
     """Whether a descriptor is a TCP socket of that port here."""
     try:
-        copy = socket.socket(fileno=os.dup(descriptor))
-    except OSError:
+        copied = os.dup(descriptor)
+    except OSError:  # it is closed
+        return False
+    try:
+        copy = socket.socket(fileno=copied)
+    except OSError:  # no socket
+        os.close(copied)
         return False
     with copy:
         try:

@@ -1,4 +1,9 @@
-"""The manager of a LowLatencyExecutor: each result leaves at once, alone, and the next task is awaited wide awake."""
+"""The manager of a LowLatencyExecutor: each result leaves at once, alone, and the next task is awaited wide awake.
+
+A script on the same machine is offered a lane to each worker, and gives small tasks to idle workers itself. The manager
+is told of those that take longer, and of all that it must know to cancel them; of the others it never hears, but when
+a worker dies it says so, and the script knows which task that was.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +12,15 @@ import resource
 import time
 from collections.abc import Collection
 
+from flow_core.interfaces.outcome import LossKind, Verdict
 from flow_executors.interchange.spin import Spin
+from flow_executors.manager.nursery import Died
+from flow_executors.manager.pipes import Pipes
+from flow_executors.manager.reports import fallen_outcome, interrupted_outcome
 from flow_executors.manager.shell import Leaving, Manager
+from flow_executors.wire.frames import FallenWorker, Kind, LaneOffer, pack_fallen, pack_lane, unpack_claim
+from flow_executors.wire.kinds import Received
+from flow_executors.wire.local import is_local
 
 _SHARE = 1.0
 _AWAKE_S = 0.0003
@@ -19,15 +31,64 @@ _PUT_OFF_S, _PUT_OFF_MS = 0.005, 6
 class DirectManager(Manager):
     """A manager in whose turns results come first. One thread: the process's main one."""
 
+    lanes = True
+
     _spin: Spin
     _clock_at = 0.0
+    _offered = False
 
     def run(self) -> Leaving:
         """Serve until it is time to leave; return why."""
         self._spin = Spin(len(os.sched_getaffinity(0)), _preemptions, share=_SHARE)
+        self._handlers[Kind.CLAIM] = self._take_claim
         return super().run()
 
+    def block_ends(self, walltime_s: float, reason: str) -> None:
+        """As any manager, and also for those tasks that only the script knows."""
+        for worker in self._core.claimed:
+            self._fell(worker.rank, worker.pid, *interrupted_outcome(LossKind.BLOCK, reason))
+        super().block_ends(walltime_s, reason)
+
+    # -- lanes
+
+    def _take_welcome(self, message: Received, now: float) -> None:
+        super()._take_welcome(message, now)
+        self._offered = self._sampling is None and self._crew.shipments.same_host and is_local(self._line.home)
+        for rank in self._core.workers if self._offered else ():
+            pipes = self._crew.pipes_of(rank)
+            if pipes is not None:
+                self._offer_lane(pipes)
+
+    def _tell_replaced(self, pipes: Pipes) -> None:
+        super()._tell_replaced(pipes)
+        if self._offered:
+            self._offer_lane(pipes)
+
+    def _offer_lane(self, pipes: Pipes) -> None:
+        if pipes.lane_out >= 0:
+            ends = pipes.task_in, pipes.lane_out
+            inodes = [os.fstat(end).st_ino for end in ends]
+            self._line.send(pack_lane(LaneOffer(self._outbox.manager, pipes.rank, pipes.pid, *ends, *inodes)))
+
+    def _take_claim(self, message: Received, now: float) -> None:
+        self._core.claim(unpack_claim(message), now)
+
+    def _tell_fallen(self, report: Died, given_on: tuple[int, ...]) -> None:
+        if self._offered:
+            verdict, payload = fallen_outcome(report, "", self._offer.node, self._offer.block)
+            self._fell(report.rank, report.pid, verdict, payload, given_on)
+
+    def _fell(self, rank: int, pid: int, verdict: Verdict, payload: bytes, given_on: tuple[int, ...] = ()) -> None:
+        if self._member.registered:
+            self._send_results()  # what they say of tasks is as it was before
+            self._line.send(pack_fallen(FallenWorker(self._outbox.manager, rank, pid, verdict, payload, given_on)))
+
+    # -- one turn
+
     def _turn(self) -> None:
+        if self._offered and not self._member.registered:
+            self._offered = False
+            self._core.disown()
         busy = self._member.watched and time.monotonic() < self._clock_at
         if not busy:
             self._member.watch()

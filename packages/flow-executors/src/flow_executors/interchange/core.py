@@ -142,6 +142,12 @@ class Core:
         except BadMessage:
             self.ignored += 1
 
+    def from_worker(self, peer: bytes, message: Buffer, now: float) -> None:
+        """Take RESULTS that a worker of a manager has sent by itself: no sign of life of the manager."""
+        manager = self.pool.by_peer.get(peer)
+        if manager is not None:
+            self._results(manager, message, now)
+
     def disconnected(self, peer: bytes, now: float) -> None:
         """The connection of a manager is gone; it may come back over another within a second."""
         self._greeted.pop(peer, None)

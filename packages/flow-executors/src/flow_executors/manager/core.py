@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from flow_executors.manager.demand import Capacity, Demand, Ledger
 from flow_executors.manager.pace import Pace
 from flow_executors.manager.records import Effects, Fallen, Handout, Record, Task, Worker
+from flow_executors.wire.lanes import Claim
 from flow_executors.wire.specs import DEFAULT_CLASS
 
 STEAL_AFTER_S = 0.001
@@ -48,6 +49,7 @@ class ManagerCore:
         self._killable: dict[int, float] = {}  # rank -> when its task's walltime and grace are over
         self._recall = 0
         self._fenced: set[int] = set()  # ranks of workers whose pipe is to be searched
+        self._claimed: dict[int, Worker] = {}
         self.effects = Effects()
         """What is to be done besides handing out; to be taken by ``take_effects``."""
 
@@ -97,10 +99,35 @@ class ManagerCore:
         self._release(worker)
         running = tuple(worker.held)
         doom = worker.doom[1] if worker.doom is not None and worker.doom[0] in running else ""
-        for index in (self._idle, self._part, self._deep, self._killable):
+        for index in (self._idle, self._part, self._deep, self._killable, self._claimed):
             index.pop(rank, None)
         self._fenced.discard(rank)
         return Fallen(running, doom)
+
+    def claim(self, claim: Claim, now: float) -> None:
+        """Leave a worker to the script, or take it back; learn which tasks the script has given it."""
+        worker = self.workers.get(claim.rank)
+        if worker is None or worker.pid != claim.pid:
+            return  # it is dead, which the script is being told
+        for key in worker.lent:
+            if key not in claim.keys:
+                worker.held.pop(key, None)
+        if claim.keys and not worker.held:
+            worker.since = now - claim.age_s
+        worker.held.update(dict.fromkeys(claim.keys))
+        worker.lent, worker.claimed = claim.keys, claim.claimed
+        if claim.claimed:
+            self._claimed[worker.rank] = worker
+        else:
+            self._claimed.pop(worker.rank, None)
+        self._index(worker)
+
+    def disown(self) -> None:
+        """The script is out of reach: what it may have given to workers is unknown, so new ones take their place."""
+        for worker in [*self.workers.values()]:
+            if worker.claimed or worker.lent:
+                self._doom(worker, -1, "disowned")
+                self._claimed.pop(worker.rank, None)
 
     def finished(self, rank: int, keys: Sequence[int], busy_s: float, now: float) -> None:
         """A worker reported results of these keys, which took ``busy_s`` together."""
@@ -129,8 +156,10 @@ class ManagerCore:
         rank, load = worker.rank, len(worker.held)
         if load:
             self._idle.pop(rank, None)
-        elif worker.doom is None:
+        elif worker.doom is None and not worker.claimed:
             self._idle[rank] = worker
+        else:
+            self._idle.pop(rank, None)
         if load > 1:
             self._deep[rank] = worker
         else:
@@ -422,13 +451,21 @@ class ManagerCore:
 
     @property
     def busy(self) -> bool:
-        """Whether some worker has something to do."""
-        return len(self._idle) < len(self.workers)
+        """Whether some worker has something to do, as far as known here."""
+        idle = len(self._idle)
+        if self._claimed:
+            idle += sum(not worker.held for worker in self._claimed.values())
+        return idle < len(self.workers)
+
+    @property
+    def claimed(self) -> list[Worker]:
+        """Workers that may have tasks which are not known here."""
+        return [*self._claimed.values()]
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing is here."""
-        return not self._pending and not self._special and not self.busy
+        """Whether nothing is here, or given to workers by the script."""
+        return not self._pending and not self._special and not self._claimed and not self.busy
 
     def results_wait_s(self) -> float:
         """Return how long after a message of results the next one may leave, where more results will come.

@@ -26,6 +26,7 @@ MAX_MESSAGE = 262_144
 _PAGES = 64
 _PAGE_SIZE = 4096
 _RESULT_PIPE = 262_144
+_LANE_PIPE = 65_536
 _TAIL_BYTES = 4096
 _READ_BACK = 16_384
 _FATAL = b"Fatal Python error"
@@ -119,8 +120,14 @@ class Cradle:
 
     def _obey(self, order: dict[str, object]) -> None:
         match order:
-            case {"do": "configure", "logs": str(logs), "env": dict(env), "settings": dict(settings)}:
-                self._pool = birth.Pool(logs, env, settings)
+            case {
+                "do": "configure",
+                "logs": str(logs),
+                "env": dict(env),
+                "settings": dict(settings),
+                "lanes": bool(lanes),
+            }:
+                self._pool = birth.Pool(logs, env, settings, lanes)
             case {"do": "spawn", "rank": int(rank), "env": dict(env), "cpus": list(cpus)}:
                 self._spawn(rank, env, cpus)
             case {"do": "kill", "rank": int(rank), "grace": float(grace) | int(grace)}:
@@ -132,6 +139,7 @@ class Cradle:
         try:
             task_r, task_w = _pipe(fds, os.O_DIRECT, _PAGES * _PAGE_SIZE)
             result_r, result_w = _pipe(fds, 0, _RESULT_PIPE)
+            lane = _pipe(fds, 0, _LANE_PIPE) if self._pool.lanes else ()
             depth = fcntl.fcntl(task_w, fcntl.F_GETPIPE_SZ) // _PAGE_SIZE - 1
             log = self._pool.log_of(rank)
             log_start = _size(log)
@@ -144,10 +152,12 @@ class Cradle:
             self._tell({"was": "failed", "rank": rank, "reason": str(error)})
             return
         if pid == 0:
-            self._leave([task_w, result_r])
-            birth.be_born(self._pool, birth.Cot(rank, env, cpus, log, task_r, result_w), nursery)
+            self._leave([task_w, result_r, *lane[:1]])
+            cot = birth.Cot(rank, env, cpus, log, task_r, result_w, lane[1] if lane else -1)
+            birth.be_born(self._pool, cot, nursery)
         self._workers[pid] = _Infant(rank, pid, log, log_start)
-        self._tell({"was": "spawned", "rank": rank, "pid": pid, "depth": depth}, [task_w, task_r, result_r])
+        ends = [task_w, task_r, result_r, *lane[:1]]
+        self._tell({"was": "spawned", "rank": rank, "pid": pid, "depth": depth}, ends)
         self._close(fds)
 
     def _leave(self, others: list[int]) -> None:

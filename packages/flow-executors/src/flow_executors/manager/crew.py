@@ -18,9 +18,10 @@ from flow_core.remote.faults import point
 from flow_executors.manager import sessions
 from flow_executors.manager.letters import Letters
 from flow_executors.manager.nursery import Died, NotSpawned, Nursery, NurseryGone, Spawned
-from flow_executors.manager.pipes import Frame, Pipes
+from flow_executors.manager.pipes import Pipes
 from flow_executors.manager.records import Handout
 from flow_executors.manager.shipments import Shipments
+from flow_executors.manager.stream import Frame
 from flow_executors.wire.results import BUFFERS
 from flow_executors.worker.frames import NEED, PACKET, READY
 
@@ -66,6 +67,10 @@ class Crew:
         """Ask for a worker."""
         environment, cpus = self._outfit(rank)
         self._nursery.spawn(rank, environment, cpus)
+
+    def pipes_of(self, rank: int) -> Pipes | None:
+        """Return the pipes of a worker; None where there is no worker."""
+        return self._pipes.get(rank)
 
     def kill(self, rank: int) -> None:
         """Ask to end a worker with all that it started."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from flow_executors.manager.cradle import MAX_MESSAGE, Cradle
 
-_FDS_A_MESSAGE = 3
+_FDS_A_MESSAGE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class Spawned:
         task_back: The other end of that pipe, to read back what was not started.
         result_out: Where results are read.
         depth: How many tasks the pipe holds.
+        lane_out: Where results of tasks are read that did not come from the manager; -1 where there is no lane.
     """
 
     rank: int
@@ -37,6 +38,7 @@ class Spawned:
     task_back: int
     result_out: int
     depth: int
+    lane_out: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class Nursery:
         working_dir: str | None = None,
         max_result: int = 16 << 30,
         usage: bool = False,
+        lanes: bool = False,
     ) -> None:
         """Say what all workers share. Before the first ``spawn``.
 
@@ -124,6 +127,7 @@ class Nursery:
             working_dir: Directory of staged files.
             max_result: Largest result in bytes.
             usage: Whether to measure what each task uses.
+            lanes: Whether workers can be given tasks by others than this process, and answer them.
         """
         settings = {
             "executor": executor,
@@ -134,7 +138,8 @@ class Nursery:
             "max_result": max_result,
             "usage": usage,
         }
-        self._send({"do": "configure", "logs": log_dir, "env": dict(environment or {}), "settings": settings})
+        shared = {"logs": log_dir, "env": dict(environment or {}), "settings": settings, "lanes": lanes}
+        self._send({"do": "configure", **shared})
 
     def spawn(self, rank: int, environment: Mapping[str, str], cpus: Sequence[int] = ()) -> None:
         """Ask for a worker; Spawned or NotSpawned will be reported."""
@@ -191,8 +196,8 @@ class Nursery:
 def _report(message: dict[str, object], fds: list[int]) -> Report:
     match message:
         case {"was": "spawned", "rank": int(rank), "pid": int(pid), "depth": int(depth)}:
-            task_in, task_back, result_out = fds
-            return Spawned(rank, pid, task_in, task_back, result_out, depth)
+            task_in, task_back, result_out, *lane = fds
+            return Spawned(rank, pid, task_in, task_back, result_out, depth, *lane)
         case {"was": "died", "rank": int(rank), "pid": int(pid), "status": int(status), "tail": str(tail)}:
             code = os.waitstatus_to_exitcode(status)
             return Died(rank, pid, code if code >= 0 else None, -code if code < 0 else None, tail)

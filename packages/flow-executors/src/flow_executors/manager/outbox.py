@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from flow_executors.manager.pipes import Frame
+from flow_executors.manager.stream import Frame
 from flow_executors.wire.results import pack_results
 from flow_executors.wire.single import pack_result
 

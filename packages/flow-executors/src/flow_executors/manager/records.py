@@ -35,6 +35,8 @@ class Worker:
         doom: Why it is being killed, if it is, and under which key.
         fenced: Keys in its pipe that were cancelled; with True if even when started.
         reported: The key whose start was reported last.
+        claimed: Whether the script gives it its tasks, not this manager.
+        lent: Those of the keys held that the script has given it.
     """
 
     rank: int
@@ -47,6 +49,8 @@ class Worker:
     doom: tuple[int, str] | None = None
     fenced: dict[int, bool] = field(default_factory=dict)
     reported: int = -1
+    claimed: bool = False
+    lent: tuple[int, ...] = ()
 
 
 class Handout(NamedTuple):

@@ -84,7 +84,9 @@ class Leaving:
 
 
 class Manager:
-    """One manager. One thread: the process's main one."""
+    """One manager. One thread: the process's main one. ``lanes``: whether its workers are to have lanes."""
+
+    lanes = False
 
     def __init__(
         self,
@@ -338,9 +340,13 @@ class Manager:
     def _tell_replaced(self, pipes: Pipes) -> None:
         """Say which process is a worker now, after the results of the one before, where that one was registered."""
         if self._member.registered:
-            if self._outbox:
-                self._line.send(self._outbox.pack())
+            self._send_results()
             self._line.send(pack_worker(self._outbox.manager, pipes.rank, pipes.pid))
+
+    def _send_results(self) -> None:
+        """Send those that are there, ahead of something else."""
+        if self._outbox:
+            self._line.send(self._outbox.pack())
 
     def _mourn(self, report: Died, pipes: Pipes | None, now: float) -> None:
         """Report what a dead worker ran, give what it had not started to others, and replace it."""
@@ -353,10 +359,14 @@ class Manager:
         for key in fallen.keys:
             verdict, payload = fallen_outcome(report, fallen.doom, self._offer.node, self._offer.block)
             self._outbox.add(key, verdict, payload, report.rank)
+        self._tell_fallen(report, tuple(key for key, _ in unstarted))
         if not fallen.doom:
             log.warning("worker %d (pid %d) %s", report.rank, report.pid, how(report))
         if not self._respawn.died(report.rank, report.rank in self._ready, now):
             self._give_up(f"workers die as they start: the last one {how(report)}: {report.stderr_tail}")
+
+    def _tell_fallen(self, report: Died, given_on: tuple[int, ...]) -> None:
+        """Nobody else has given tasks to a worker."""
 
     def _after_nursery(self, now: float) -> None:
         self._core.drain()
@@ -474,7 +484,6 @@ class Manager:
         """Send what is left to send, and say why."""
         self._hand_out(time.monotonic())
         if self._member.registered:
-            if self._outbox:
-                self._line.send(self._outbox.pack())
+            self._send_results()
             self._line.send(pack_exit(leaving.code, leaving.reason))
         log.info("leaving: %s", leaving.reason)

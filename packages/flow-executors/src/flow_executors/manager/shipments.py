@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 
 from flow_core.interfaces.outcome import Loss, LossKind, Verdict
-from flow_executors.manager.pipes import Frame
+from flow_executors.manager.stream import Frame
 from flow_executors.wire.frames import pack_loss
 from flow_executors.wire.results import USAGE, USAGE_SIZE
 from flow_executors.wire.tasks import pack_buffers, unpack_buffers

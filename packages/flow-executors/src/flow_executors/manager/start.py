@@ -91,6 +91,7 @@ def _run(options: ManagerOptions, nursery: Nursery, kind: type[Manager]) -> int:
         working_dir=options.working_dir or None,
         max_result=options.max_result_bytes,
         usage=bool(options.sampler),
+        lanes=kind.lanes and not options.sampler,
     )
     crew = Crew(nursery, _outfit(options, workers, entries))
     line = Line(options.addresses, options.port, secret)

@@ -3,7 +3,7 @@
 Every message is one buffer: a zmq frame between interchange and manager, and a ``u32 length`` prefixed frame on the
 socket between client and interchange. The first byte is the kind; numbers are little endian. Layouts are documented
 where they are packed: ``tasks``, ``results``, ``control``, ``registration``, ``hello``, ``specs``, ``commands``,
-``samples``, ``losses``. Whatever a parser is fed, it returns a record or raises BadMessage.
+``samples``, ``losses``, ``lanes``. Whatever a parser is fed, it returns a record or raises BadMessage.
 """
 
 from __future__ import annotations
@@ -49,6 +49,17 @@ from flow_executors.wire.control import (
 )
 from flow_executors.wire.hello import Hello, Introduction, pack_hello, unpack_hello
 from flow_executors.wire.kinds import DIGEST_SIZE, KNOWN_KINDS, Kind, kind_of
+from flow_executors.wire.lanes import (
+    Claim,
+    FallenWorker,
+    LaneOffer,
+    pack_claim,
+    pack_fallen,
+    pack_lane,
+    unpack_claim,
+    unpack_fallen,
+    unpack_lane,
+)
 from flow_executors.wire.losses import pack_loss, unpack_loss
 from flow_executors.wire.registration import (
     Departure,
@@ -95,15 +106,18 @@ __all__ = [
     "BlobPiece",
     "BlockActivity",
     "BufferRef",
+    "Claim",
     "Command",
     "Credit",
     "Departure",
     "DrainMode",
     "ExitCode",
+    "FallenWorker",
     "Hello",
     "Introduction",
     "KeyChange",
     "Kind",
+    "LaneOffer",
     "Registration",
     "Reply",
     "ResultBatch",
@@ -117,12 +131,15 @@ __all__ = [
     "pack_blob",
     "pack_buffers",
     "pack_cancel",
+    "pack_claim",
     "pack_command",
     "pack_credit",
     "pack_drain",
     "pack_exit",
+    "pack_fallen",
     "pack_hello",
     "pack_keys",
+    "pack_lane",
     "pack_left",
     "pack_loss",
     "pack_need",
@@ -142,13 +159,16 @@ __all__ = [
     "unpack_blob",
     "unpack_buffers",
     "unpack_cancel",
+    "unpack_claim",
     "unpack_command",
     "unpack_count",
     "unpack_credit",
     "unpack_drain",
     "unpack_exit",
+    "unpack_fallen",
     "unpack_hello",
     "unpack_keys",
+    "unpack_lane",
     "unpack_left",
     "unpack_loss",
     "unpack_need",

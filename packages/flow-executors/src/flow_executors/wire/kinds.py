@@ -65,6 +65,12 @@ class Kind(IntEnum):
     """Interchange -> manager: I do not know you: send HELLO and REGISTER again."""
     KEYS = ord("O")
     """Client -> interchange: public keys of blocks to admit or to revoke."""
+    LANE = ord("l")
+    """Manager -> client without an interchange between: how one of its workers can be given tasks directly."""
+    CLAIM = ord("c")
+    """Client -> manager: who gives tasks to a worker, and which the client has given it."""
+    FALLEN = ord("f")
+    """Manager -> client: a worker with a lane is dead, and what that means for tasks of which only the client knows."""
 
 
 GREETINGS = (Kind.HELLO, Kind.REGISTER)

@@ -12,6 +12,8 @@ Record of one task, which goes to the worker as it is::
 
     16 B digest of the function, u64 key, u32 class id, u8 flags, 3 x u8 0, payload
 
+Flags: BUFFERS, see below, and that of a record which the script itself has given to a worker (``worker.frames``).
+
 Payload: empty when there are no arguments and no steps, else a pickle of ``(args, kwargs, steps)``. With flag BUFFERS
 the pickle is preceded by a table of the large buffers that travel out of band (pickle protocol 5), in order::
 

@@ -25,19 +25,22 @@ class Pool:
         logs: Directory of the workers' logs; empty for none (they write where the manager writes).
         environment: Variables of every worker.
         settings: Keywords for ``loop.Settings``, all but the rank.
+        lanes: Whether each has a lane to the script.
     """
 
-    __slots__ = ("environment", "logs", "settings")
+    __slots__ = ("environment", "lanes", "logs", "settings")
 
     def __init__(
         self,
         logs: str = "",
         environment: Mapping[str, str] | None = None,
         settings: Mapping[str, object] | None = None,
+        lanes: bool = False,
     ) -> None:
         self.logs = logs
         self.environment = dict(environment or {})
         self.settings = dict(settings or {})
+        self.lanes = lanes
 
     def log_of(self, rank: int) -> str:
         """Return the path of a worker's log, or an empty string."""
@@ -45,12 +48,19 @@ class Pool:
 
 
 class Cot:
-    """What one worker starts with: its rank, variables, CPUs, log and pipe ends."""
+    """What one worker starts with: its rank, variables, CPUs, log and pipe ends (-1 for that of a lane it has not)."""
 
-    __slots__ = ("cpus", "environment", "log", "rank", "result_fd", "task_fd")
+    __slots__ = ("cpus", "environment", "lane_fd", "log", "rank", "result_fd", "task_fd")
 
     def __init__(
-        self, rank: int, environment: Mapping[str, str], cpus: Sequence[int], log: str, task_fd: int, result_fd: int
+        self,
+        rank: int,
+        environment: Mapping[str, str],
+        cpus: Sequence[int],
+        log: str,
+        task_fd: int,
+        result_fd: int,
+        lane_fd: int,
     ) -> None:
         self.rank = rank
         self.environment = environment
@@ -58,6 +68,7 @@ class Cot:
         self.log = log
         self.task_fd = task_fd
         self.result_fd = result_fd
+        self.lane_fd = lane_fd
 
 
 def preload() -> None:
@@ -74,7 +85,7 @@ def be_born(pool: Pool, cot: Cot, nursery_pid: int) -> NoReturn:
         from flow_executors.worker.loop import Settings, Worker
 
         settings = Settings(rank=cot.rank, **pool.settings)  # type: ignore[arg-type]  # checked by Nursery.configure
-        Worker(settings, cot.task_fd, cot.result_fd).serve()
+        Worker(settings, cot.task_fd, cot.result_fd, cot.lane_fd).serve()
         status = 0
     except BaseException:
         import traceback

@@ -12,6 +12,9 @@ From the worker, a stream::
 
     u32 payload length, u64 key, i64 start, i64 end, u8 status, payload
 
+A worker may have a *lane*, a second stream of that kind, to the script itself. Results of records flagged DIRECT, which
+the script has put into the worker's pipe without its manager, go there unless they are large; all else does not.
+
 Status as in RESULTS of the wire, or READY (the worker waits for tasks), or NEED (payload: digest of a missing blob).
 """
 
@@ -24,6 +27,11 @@ PACKET = 4096
 LETTER = b"\x00flow.letter.1\x00\x00"
 INLINE = 0xFFFFFFFF
 KEY_AT = 16
+FLAGS_AT = 28
+"""In a record, not in a letter."""
+DIRECT = 0x02
+LANE_ROOM = 16_384
+"""Longest payload that goes over a lane, whose pipe is never full so: the other side has few tasks out at a time."""
 READY = 0xFF
 NEED = 0xFE
 OK = 0
@@ -49,6 +57,23 @@ def unpack_letter(packet: bytes) -> tuple[int, int, memoryview]:
     """Return file, size of the extra, and the extra and record themselves where they are inline."""
     _, _, _, file, size = _LETTER.unpack_from(packet)
     return file, size, memoryview(packet)[_LETTER.size :]
+
+
+def is_direct(packet: bytes) -> bool:
+    """Whether the result of a packet is awaited by the script itself."""
+    return bool(packet[FLAGS_AT] & DIRECT) and not packet.startswith(LETTER)
+
+
+def made_direct(record: bytes) -> bytes:
+    """Return a record whose result is to come over the lane."""
+    return b"".join((record[:FLAGS_AT], bytes((record[FLAGS_AT] | DIRECT,)), record[FLAGS_AT + 1 :]))
+
+
+def made_plain(packet: bytes) -> bytes:
+    """Return a packet whose result is to go to the manager, which gives it on."""
+    if not is_direct(packet):
+        return packet
+    return b"".join((packet[:FLAGS_AT], bytes((packet[FLAGS_AT] & ~DIRECT,)), packet[FLAGS_AT + 1 :]))
 
 
 def key_of(packet: bytes) -> int:

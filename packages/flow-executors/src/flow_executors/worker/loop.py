@@ -15,7 +15,18 @@ from flow_core.remote.errors import pack
 from flow_core.remote.faults import point
 from flow_core.remote.run import execute
 from flow_core.remote.usage import Used, process_used
-from flow_executors.worker.frames import APP_ERROR, FRAME, KEY, KEY_AT, NEED, OK, PACKET, READY
+from flow_executors.worker.frames import (
+    APP_ERROR,
+    FRAME,
+    KEY,
+    KEY_AT,
+    LANE_ROOM,
+    NEED,
+    OK,
+    PACKET,
+    READY,
+    is_direct,
+)
 from flow_executors.worker.unpack import Parcel, Unpacker
 
 USAGE = 0x80
@@ -53,12 +64,13 @@ class Settings:
 
 
 class Worker:
-    """One worker. Serves on the main thread of a process of its own."""
+    """One worker. Serves on the main thread of a process of its own. ``lane_fd`` is -1 where it has no lane."""
 
-    def __init__(self, settings: Settings, task_fd: int, result_fd: int) -> None:
+    def __init__(self, settings: Settings, task_fd: int, result_fd: int, lane_fd: int = -1) -> None:
         self._settings = settings
         self._task_fd = task_fd
         self._result_fd = result_fd
+        self._lane_fd = lane_fd
         self._pid = os.getpid()
         self._in_task = False
         self._file = -1
@@ -68,7 +80,7 @@ class Worker:
     def serve(self) -> None:
         """Run tasks until the manager closes its end."""
         signal.signal(signal.SIGINT, self._on_interrupt)
-        self._send(0, 0, 0, READY, b"")
+        self._send(self._result_fd, 0, 0, 0, READY, b"")
         read, task_fd = os.read, self._task_fd
         while packet := read(task_fd, PACKET):
             point("worker.before_run")
@@ -76,7 +88,8 @@ class Worker:
             status, payload = self._run(packet)
             ended = time_ns()
             point("worker.after_run")
-            self._send(KEY.unpack_from(packet, KEY_AT)[0], started, ended, status, payload)
+            way = self._way_of(packet, status, payload) if self._lane_fd >= 0 else self._result_fd
+            self._send(way, KEY.unpack_from(packet, KEY_AT)[0], started, ended, status, payload)
             point("worker.result_written")
             if self._file >= 0:
                 self._let_go()
@@ -166,17 +179,23 @@ class Worker:
         os.close(self._file)
         self._file = -1
 
-    def _send(self, key: int, started: int, ended: int, status: int, payload: bytes) -> None:
+    def _way_of(self, packet: bytes, status: int, payload: bytes) -> int:
+        """Return where a result is to be written: to the manager, unless it is small and the script itself asked."""
+        if is_direct(packet) and not status & BUFFERS and len(payload) <= LANE_ROOM:
+            return self._lane_fd
+        return self._result_fd
+
+    def _send(self, way: int, key: int, started: int, ended: int, status: int, payload: bytes) -> None:
         """Write one frame; blocks while the pipe is full. The loop ends with the pipe's other end."""
         data = FRAME.pack(len(payload), key, started, ended, status) + payload
-        count = os.write(self._result_fd, data)
+        count = os.write(way, data)
         if count < len(data):
             rest = memoryview(data)[count:]
             while rest:
-                rest = rest[os.write(self._result_fd, rest) :]
+                rest = rest[os.write(way, rest) :]
 
     def _ask_for(self, digest: bytes) -> None:
-        self._send(0, 0, 0, NEED, digest)
+        self._send(self._result_fd, 0, 0, 0, NEED, digest)
 
     def _end_forked_child(self) -> None:
         """A task called os.fork and its child came back to here: it must not go on as a second worker."""

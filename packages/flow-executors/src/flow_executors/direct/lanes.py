@@ -1,0 +1,326 @@
+"""The script's ends of the lanes to workers of its own machine, and which tasks it has given over them.
+
+A lane spares a task the way through the manager, there and back: the script writes it into the worker's pipe, and
+reads its result from another one. The manager stays in charge of the worker, and of all tasks but these. Why that is
+safe:
+
+- A worker is *claimed*, by a message, before it is given a task like that, and only while its manager surely has
+  nothing to do that could be in the way: none of the tasks that it was sent is without result.
+- A claim is given back, ahead of them, where tasks of the manager need the worker, or where it is to be drained.
+- Tasks that take long, and those that are to be cancelled, are made known to the manager, which then does all that it
+  does for its own.
+- When a worker dies its manager says so, which of its tasks it has given to others, and what that means for the rest.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Iterable, Sequence
+
+from flow_core.interfaces.outcome import Loss, LossKind, Verdict
+from flow_executors.direct.lane import Lane, open_lane
+from flow_executors.errors import BadMessage
+from flow_executors.interchange.core import Core
+from flow_executors.interchange.pool import Manager
+from flow_executors.manager.stream import Frame
+from flow_executors.wire.frames import (
+    DEFAULT_CLASS,
+    Claim,
+    DrainMode,
+    FallenWorker,
+    Kind,
+    LaneOffer,
+    TaskBatch,
+    pack_cancel,
+    pack_claim,
+    pack_loss,
+    pack_tasks,
+    unpack_cancel,
+    unpack_drain,
+    unpack_fallen,
+    unpack_lane,
+    unpack_tasks,
+)
+from flow_executors.wire.kinds import Buffer
+from flow_executors.wire.single import one_task, pack_result
+from flow_executors.worker.frames import FLAGS_AT, PACKET
+
+TELL_AFTER_S = 0.25
+"""Of a task, to its manager."""
+_KINDS = (Kind.LANE, Kind.FALLEN)
+
+
+class Lanes:
+    """All lanes of an executor. Several threads under one lock; the one that polls calls all but ``divert``.
+
+    Args:
+        core: The mind that knows managers and their tasks, and takes results.
+        poll: Where results are waited for.
+    """
+
+    def __init__(self, core: Core, poll: select.poll) -> None:
+        self._core = core
+        self._pool = core.pool
+        self._poll = poll
+        self._by_descriptor: dict[int, Lane] = {}
+        self._of: dict[bytes, dict[int, Lane]] = {}
+        self._slow: dict[Lane, float] = {}
+        self.used_at = 0.0
+        """When a task was last given over a lane."""
+
+    def __contains__(self, peer: object) -> bool:
+        """Whether a manager has offered lanes."""
+        return peer in self._of
+
+    def __len__(self) -> int:
+        """Return how many lanes there are."""
+        return len(self._by_descriptor)
+
+    # -- what workers write
+
+    def take(self, ready: Iterable[int], now: float) -> None:
+        """Take the results that are there, of the descriptors that are ready."""
+        known = self._by_descriptor
+        for lane in [known[descriptor] for descriptor in ready if descriptor in known] if known else ():
+            try:
+                self._report(lane, lane.read(), now)
+            except BadMessage as error:
+                self._give_up(lane, str(error), now)
+            if lane.dead:
+                self._ignore(lane)  # its manager will tell
+
+    def _report(self, lane: Lane, frames: Sequence[Frame], now: float) -> None:
+        core, manager = self._core, self._pool.by_peer.get(lane.peer)
+        if manager is None:
+            return
+        for key, start, end, status, payload in frames:
+            message = pack_result(manager.number, 0, 0, key, start, end, lane.rank, status, payload)
+            core.from_worker(lane.peer, message, now)
+            self._over(lane, (key,), now)
+
+    def _over(self, lane: Lane, keys: Iterable[int], now: float) -> None:
+        """Tasks have their outcome. Who was told that the worker has them is told that it has not, whoever knew first:
+        messages may have crossed.
+        """
+        for key in keys:
+            lane.keys.pop(key, None)
+        if not lane.keys:
+            self._slow.pop(lane, None)
+        if lane.told:
+            self._core.down.append((lane.peer, lane.claim(now)))
+
+    def _give_up(self, lane: Lane, why: str, now: float) -> None:
+        """What comes over a lane is no stream of results: its tasks are lost, and the worker is to be replaced."""
+        keys, loss = tuple(lane.keys), pack_loss(Loss(LossKind.WORKER, reason=why))
+        self._ignore(lane)
+        lane.claimed = False
+        self._core.down.append((lane.peer, lane.claim(now)))
+        self._core.down.append((lane.peer, pack_cancel(keys, True)))
+        lane.told = ()  # what becomes of these there is of no interest any more
+        self._report(lane, [(key, 0, 0, Verdict.LOST, loss) for key in keys], now)
+
+    # -- what managers say
+
+    def hear(self, peer: bytes, block: str, message: Buffer, now: float) -> None:
+        """Take a message of a manager: of its lanes, or any other that may bear on them."""
+        if len(message) and message[0] in _KINDS:
+            try:
+                self._hear_of_lanes(peer, message, now)
+            except BadMessage:
+                self._core.ignored += 1
+            return
+        if peer not in self._of:
+            self._core.from_peer(peer, block, message, now)
+            return
+        if message[0] == Kind.EXIT:
+            self._take_last(peer, now)
+        self._core.from_peer(peer, block, message, now)
+        self._settle(peer, now)
+
+    def _hear_of_lanes(self, peer: bytes, message: Buffer, now: float) -> None:
+        if message[0] == Kind.LANE:
+            self._open(peer, unpack_lane(message))
+        else:
+            self._bury(peer, unpack_fallen(message), now)
+
+    def _open(self, peer: bytes, offer: LaneOffer) -> None:
+        manager = self._pool.by_peer.get(peer)
+        if manager is None or manager.number != offer.manager:
+            return
+        lane = open_lane(peer, manager.offer.pid, offer)
+        if lane is None:
+            return
+        lanes = self._of.setdefault(peer, {})
+        before = lanes.get(offer.rank)
+        if before is not None:
+            self._close(before)
+        lanes[offer.rank] = self._by_descriptor[lane.fileno()] = lane
+        self._poll.register(lane.fileno(), select.POLLIN)
+
+    def _bury(self, peer: bytes, fallen: FallenWorker, now: float) -> None:
+        lane = self._of.get(peer, {}).get(fallen.rank)
+        if lane is None or lane.pid != fallen.pid:
+            return
+        del self._of[peer][fallen.rank]
+        lane.told = ()
+        self._report(lane, lane.read_all(), now)
+        lost = [key for key in lane.keys if key not in fallen.given_on]
+        self._report(lane, [(key, 0, 0, fallen.verdict, fallen.payload) for key in lost], now)
+        self._close(lane)
+
+    def _settle(self, peer: bytes, now: float) -> None:
+        """After word of a manager: forget tasks of which it has told the outcome, and leave it alone if it drains."""
+        manager = self._pool.by_peer.get(peer)
+        if manager is None:
+            self._drop(peer)
+            return
+        for lane in self._of[peer].values():
+            over = [key for key in lane.keys if not manager.has(key)]
+            if over:
+                self._over(lane, over, now)
+        if not manager.slots:
+            self._core.down += [(peer, said) for said in self._release(self._of[peer].values(), now)]
+
+    # -- the ends of managers
+
+    def lost(self, peer: bytes, now: float) -> None:
+        """The connection of a manager is gone, and with it what it knew of claims: workers of such are replaced."""
+        self._take_last(peer, now)
+        self._drop(peer)
+
+    def _take_last(self, peer: bytes, now: float) -> None:
+        for lane in self._of.get(peer, {}).values():
+            self._report(lane, lane.read_all(), now)
+
+    def forget_the_gone(self) -> None:
+        """Drop the lanes of managers that were given up."""
+        for peer in self._of.keys() - self._pool.by_peer.keys():
+            self._drop(peer)
+
+    def _drop(self, peer: bytes) -> None:
+        for lane in self._of.pop(peer, {}).values():
+            self._close(lane)
+
+    def _ignore(self, lane: Lane) -> None:
+        """Use a lane no more, and listen to it no more."""
+        lane.usable = False
+        self._slow.pop(lane, None)
+        if self._by_descriptor.pop(lane.fileno(), None) is not None:
+            self._poll.unregister(lane.fileno())
+
+    def _close(self, lane: Lane) -> None:
+        self._ignore(lane)
+        lane.close()
+
+    def close(self) -> None:
+        """Close all; also for a forked child, whose parent goes on."""
+        for lanes in self._of.values():
+            for lane in lanes.values():
+                lane.close()
+        self._of.clear()
+        self._by_descriptor.clear()
+        self._slow.clear()
+
+    # -- tasks
+
+    def divert(self, peer: bytes, message: Buffer, now: float) -> list[Buffer]:
+        """Give the tasks of a message to workers as far as they can be; return what is to be sent to their manager."""
+        kind, manager = message[0], self._pool.by_peer.get(peer)
+        if manager is None:
+            return [message]
+        if kind == Kind.TASKS:
+            return self._divert_tasks(peer, manager, message, now)
+        if kind == Kind.CANCEL:
+            wanted = set(unpack_cancel(message)[0])
+            concerned = [lane for lane in self._of[peer].values() if not wanted.isdisjoint(lane.keys)]
+            return [*self._release(concerned, now), message]
+        if kind == Kind.DRAIN and unpack_drain(message) is DrainMode.DRAIN:
+            return [*self._release(self._of[peer].values(), now), message]
+        return [message]
+
+    def _divert_tasks(self, peer: bytes, manager: Manager, message: Buffer, now: float) -> list[Buffer]:
+        said: list[Buffer] = []
+        one = one_task(bytes(message))
+        if one is not None:
+            if self._give(peer, manager, one[1], one[2], 1, said, now):
+                return said
+        else:
+            batch = unpack_tasks(message)
+            if batch.class_id != DEFAULT_CLASS:
+                return [*self._release(self._of[peer].values(), now), message]
+            rest: list[int] = []
+            count = len(batch.keys)
+            for place, (key, record) in enumerate(zip(batch.keys, batch.records(), strict=True)):
+                if not self._give(peer, manager, key, record, count - place + len(rest), said, now):
+                    rest.append(place)
+            if not rest:
+                return said
+            message = _some_of(batch, rest)
+        said += self._make_room(peer, manager, now)
+        said.append(message)
+        return said
+
+    def _give(
+        self, peer: bytes, manager: Manager, key: int, record: Buffer, fresh: int, said: list[Buffer], now: float
+    ) -> bool:
+        """Give one task to a worker, adding what the manager is to know to what is said to it; False if that can't be.
+
+        ``fresh`` of the tasks that the manager counts as its own are not sent yet, this one among them.
+        """
+        if len(record) > PACKET or record[FLAGS_AT]:
+            return False
+        spare = None
+        for lane in self._of[peer].values():
+            if lane.free:
+                if lane.claimed:
+                    if lane.write(key, bytes(record), now):
+                        self.used_at = self._slow[lane] = now
+                        return True
+                elif spare is None:
+                    spare = lane
+        if spare is None or self._managed(peer, manager) > fresh or not spare.write(key, bytes(record), now):
+            return False
+        spare.claimed = True
+        said.append(pack_claim(Claim(spare.rank, spare.pid, True)))
+        self.used_at = self._slow[spare] = now
+        return True
+
+    def _managed(self, peer: bytes, manager: Manager) -> int:
+        """Return how many tasks without outcome are the manager's to see to, or not sent yet."""
+        return manager.outstanding - sum(len(lane.keys) for lane in self._of[peer].values() if lane.claimed)
+
+    def _make_room(self, peer: bytes, manager: Manager, now: float) -> list[Buffer]:
+        """Give workers back to a manager that has tasks for more of them than it has."""
+        lanes = self._of[peer].values()
+        own = manager.offer.workers - sum(lane.claimed for lane in lanes)
+        idle = [lane for lane in lanes if lane.claimed and not lane.keys]
+        return self._release(idle[: max(0, self._managed(peer, manager) - own)], now)
+
+    def _release(self, lanes: Iterable[Lane], now: float) -> list[Buffer]:
+        said: list[Buffer] = []
+        for lane in lanes:
+            if lane.claimed:
+                lane.claimed = False
+                self._slow.pop(lane, None)
+                said.append(lane.claim(now))
+        return said
+
+    # -- time
+
+    def overdue(self, now: float) -> list[tuple[bytes, bytes]]:
+        """Return what is to be sent to whom because tasks take long."""
+        late = [lane for lane, since in self._slow.items() if now - since >= TELL_AFTER_S]
+        for lane in late:
+            del self._slow[lane]
+        return [(lane.peer, lane.claim(now)) for lane in late]
+
+    def deadline(self) -> float | None:
+        """Return when something is overdue, unless it has ended before."""
+        return next(iter(self._slow.values())) + TELL_AFTER_S if self._slow else None
+
+
+def _some_of(batch: TaskBatch, places: Sequence[int]) -> bytes:
+    records = batch.records()
+    chosen = [records[place] for place in places]
+    keys = [batch.keys[place] for place in places]
+    return pack_tasks(batch.class_id, batch.digests, keys, [len(record) for record in chosen], b"".join(chosen))

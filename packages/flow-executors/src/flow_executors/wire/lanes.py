@@ -1,0 +1,143 @@
+"""Lanes: the ways between a script and single workers of its own machine, beside their manager.
+
+- LANE: ``u8 kind, 3 x 0, u32 manager number, u32 rank, u32 pid, u32 tasks, u32 results, u64 tasks' inode, u64 results'
+  inode``: the descriptors of the manager behind which a worker's pipes are to be found. Whoever opens them under
+  ``/proc`` compares the inodes: no two pipes of a machine have the same.
+- CLAIM: ``u8 kind, u8 claimed, 2 x 0, u32 rank, u32 pid, u32 age in ms, u32 n, n x u64 keys``: whether the script gives
+  tasks to that worker itself from now on, and which it has given it, the oldest so long ago. What a CLAIM says takes
+  the place of what the one before said.
+- FALLEN: ``u8 kind, u8 verdict, 2 x 0, u32 manager number, u32 rank, u32 pid, u32 n, n x u64 keys``, then a payload as
+  in RESULTS: a worker with a lane is dead; its manager has given these tasks to others, and verdict and payload are for
+  all others that the script has given it and that the manager was not told of.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from flow_core.interfaces.outcome import Verdict
+from flow_executors.errors import BadMessage
+from flow_executors.wire.kinds import Buffer, Kind, exact, expect
+
+_LANE = struct.Struct("<BxxxIIIIIQQ")
+_CLAIM = struct.Struct("<BBxxIIII")
+_FALLEN = struct.Struct("<BBxxIIII")
+_MOST_MS = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class LaneOffer:
+    """A worker that can be given tasks directly.
+
+    Attributes:
+        manager: Number of its manager.
+        rank: Its own number there.
+        pid: Its process.
+        tasks: Descriptor of the manager: the end of the pipe where tasks are written.
+        results: Descriptor of the manager: the end of the lane's own pipe where results are read.
+        tasks_inode: Which pipe the first is.
+        results_inode: Which pipe the second is.
+    """
+
+    manager: int
+    rank: int
+    pid: int
+    tasks: int
+    results: int
+    tasks_inode: int
+    results_inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the script has to do with a worker; ``age_s`` is how long it has had the oldest of the keys."""
+
+    rank: int
+    pid: int
+    claimed: bool
+    keys: tuple[int, ...] = ()
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FallenWorker:
+    """The end of a worker with a lane; see FALLEN."""
+
+    manager: int
+    rank: int
+    pid: int
+    verdict: Verdict
+    payload: bytes
+    given_on: tuple[int, ...] = ()
+
+
+def pack_lane(offer: LaneOffer) -> bytes:
+    """Pack LANE."""
+    return _LANE.pack(
+        Kind.LANE,
+        offer.manager,
+        offer.rank,
+        offer.pid,
+        offer.tasks,
+        offer.results,
+        offer.tasks_inode,
+        offer.results_inode,
+    )
+
+
+def unpack_lane(message: Buffer) -> LaneOffer:
+    """Parse LANE.
+
+    Raises:
+        BadMessage: it is none.
+    """
+    view = expect(message, _LANE.size, Kind.LANE)
+    exact(view, _LANE.size, Kind.LANE)
+    return LaneOffer(*_LANE.unpack_from(view)[1:])
+
+
+def pack_claim(claim: Claim) -> bytes:
+    """Pack CLAIM."""
+    keys, age_ms = claim.keys, min(_MOST_MS, int(claim.age_s * 1000))
+    head = _CLAIM.pack(Kind.CLAIM, claim.claimed, claim.rank, claim.pid, age_ms, len(keys))
+    return head + struct.pack(f"<{len(keys)}Q", *keys)
+
+
+def unpack_claim(message: Buffer) -> Claim:
+    """Parse CLAIM.
+
+    Raises:
+        BadMessage: its length is wrong.
+    """
+    view = expect(message, _CLAIM.size, Kind.CLAIM)
+    _, claimed, rank, pid, age_ms, n = _CLAIM.unpack_from(view)
+    return Claim(rank, pid, bool(claimed), _keys(view, _CLAIM.size, n, Kind.CLAIM, rest=False), age_ms / 1000)
+
+
+def pack_fallen(fallen: FallenWorker) -> bytes:
+    """Pack FALLEN."""
+    keys = fallen.given_on
+    head = _FALLEN.pack(Kind.FALLEN, fallen.verdict, fallen.manager, fallen.rank, fallen.pid, len(keys))
+    return head + struct.pack(f"<{len(keys)}Q", *keys) + fallen.payload
+
+
+def unpack_fallen(message: Buffer) -> FallenWorker:
+    """Parse FALLEN.
+
+    Raises:
+        BadMessage: its length is wrong, or the verdict unknown.
+    """
+    view = expect(message, _FALLEN.size, Kind.FALLEN)
+    _, verdict, manager, rank, pid, n = _FALLEN.unpack_from(view)
+    keys = _keys(view, _FALLEN.size, n, Kind.FALLEN, rest=True)
+    if verdict not in set(Verdict):
+        raise BadMessage(f"unknown verdict {verdict} of FALLEN")
+    return FallenWorker(manager, rank, pid, Verdict(verdict), bytes(view[_FALLEN.size + 8 * n :]), keys)
+
+
+def _keys(view: memoryview, at: int, count: int, kind: Kind, rest: bool) -> tuple[int, ...]:
+    if not rest or len(view) < at + 8 * count:
+        exact(view, at + 8 * count, kind)
+    keys: tuple[int, ...] = struct.unpack_from(f"<{count}Q", view, at)
+    return keys

@@ -1,0 +1,526 @@
+"""Lanes: the script, one manager and its workers, with messages that take their time; real pipes, no processes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import select
+from collections import deque
+
+import pytest
+from hypothesis import settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from flow_core.interfaces.call import Resources, TaskSpec
+from flow_core.interfaces.outcome import Loss, LossKind, Verdict
+from flow_executors.direct.lanes import TELL_AFTER_S, Lanes
+from flow_executors.interchange.core import Core
+from flow_executors.interchange.settings import Settings
+from flow_executors.manager.core import ManagerCore
+from flow_executors.manager.demand import Capacity, Demand
+from flow_executors.manager.reports import pack_returned
+from flow_executors.wire import frames
+from flow_executors.wire.frames import DEFAULT_CLASS, DrainMode, Kind
+from flow_executors.wire.single import pack_result, pack_task
+from flow_executors.worker.frames import FRAME, LANE_ROOM, PACKET, is_direct, key_of, made_plain
+
+PEER = b"peer"
+DIGEST = b"d" * 16
+WHO = frames.Introduction("client", "run", platform.python_version())
+BOTH = TaskSpec(Resources(cores=2.0))
+LOST = frames.pack_loss(Loss(LossKind.WORKER, reason="it died"))
+
+
+class Worker:
+    """A worker's pipes, and what it runs."""
+
+    def __init__(self, rank: int, pid: int) -> None:
+        self.rank = rank
+        self.pid = pid
+        self.task_out, self.task_in = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)
+        self.lane_out, self.lane_in = os.pipe2(os.O_NONBLOCK)
+        self.running: bytes | None = None
+        self.doomed = False
+
+    def read(self) -> bytes | None:
+        """Take a packet out of the pipe."""
+        try:
+            return os.read(self.task_out, PACKET)
+        except BlockingIOError:
+            return None
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is a packet in the pipe."""
+        poll = select.poll()
+        poll.register(self.task_out, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def write(self, key: int, status: int, payload: bytes = b"") -> None:
+        """Write a result to the lane."""
+        os.write(self.lane_in, FRAME.pack(len(payload), key, 1, 2, status) + payload)
+
+    def close(self) -> None:
+        """Close all ends."""
+        for end in (self.task_out, self.task_in, self.lane_out, self.lane_in):
+            os.close(end)
+
+
+class Node:
+    """What a manager does around its core, and its workers."""
+
+    def __init__(self, workers: int) -> None:
+        self.core = ManagerCore(Capacity(workers), 0)
+        self.number = 0
+        self.up: deque[bytes] = deque()
+        self.workers: dict[int, Worker] = {}
+        self.next_pid = 1000
+        self.large: dict[int, bytes] = {}
+        self.told_slots = workers
+
+    def spawn(self, rank: int) -> None:
+        """A worker is there."""
+        self.next_pid += 1
+        worker = self.workers[rank] = Worker(rank, self.next_pid)
+        self.core.worker_up(rank, worker.pid, 15, 0.0)
+        ends = worker.task_in, worker.lane_out
+        inodes = [os.fstat(end).st_ino for end in ends]
+        self.up.append(frames.pack_lane(frames.LaneOffer(self.number, rank, worker.pid, *ends, *inodes)))
+
+    def take(self, message: bytes, now: float) -> None:
+        """Do what a message asks for."""
+        kind, core = message[0], self.core
+        if kind == Kind.TASKS:
+            batch = frames.unpack_tasks(message)
+            records = [bytes(record) for record in batch.records()]
+            core.accept(batch.class_id, list(zip(batch.keys, records, strict=True)))
+        elif kind == Kind.SPEC:
+            class_id, spec = frames.unpack_spec(message)
+            core.add_class(class_id, Demand.of(spec, core.capacity))
+        elif kind == Kind.CANCEL:
+            core.cancel(*frames.unpack_cancel(message))
+        elif kind == Kind.CLAIM:
+            core.claim(frames.unpack_claim(message), now)
+        elif kind == Kind.DRAIN:
+            core.drain()
+        self.act(now)
+
+    def act(self, now: float) -> None:
+        """Hand out, and do what else the core wants."""
+        core = self.core
+        for rank, count in core.readbacks(now):
+            core.took_back(rank, self.taken_back(rank, count))
+        for handout in core.assign(now):
+            record = bytes(handout.record)
+            if len(record) > PACKET:  # a real one writes a letter
+                self.large[handout.key] = record
+            os.write(self.workers[handout.rank].task_in, record[:100])
+        effects = core.take_effects()
+        for rank in effects.kill:
+            self.workers[rank].doomed = True
+        for key in effects.cancelled:
+            self.report(key, Verdict.CANCELLED)
+        for class_id, key, record in effects.returned:
+            self.up.append(pack_returned(class_id, [(key, record)], last=False))
+        if core.draining and self.told_slots:
+            self.told_slots = 0
+            self.up.append(frames.pack_credit(frames.Credit(1, 0, 0, 0)))
+
+    def taken_back(self, rank: int, count: int) -> list[tuple[int, bytes]]:
+        """Read packets back."""
+        found = []
+        while len(found) < count and (packet := self.workers[rank].read()) is not None:
+            key = key_of(packet)
+            found.append((key, self.large.get(key) or made_plain(packet)))
+        return found
+
+    def report(self, key: int, verdict: Verdict, payload: bytes = b"", rank: int = 0) -> None:
+        """Tell an outcome."""
+        self.up.append(pack_result(self.number, 0, 0, key, 1, 2, rank, verdict, payload))
+
+    def start(self, rank: int) -> int | None:
+        """A worker takes what is in its pipe; return the key."""
+        worker = self.workers[rank]
+        packet = worker.read() if worker.running is None else None
+        if packet is None:
+            return None
+        worker.running = packet
+        return key_of(packet)
+
+    def finish(self, rank: int, large: bool, now: float) -> int:
+        """A worker's task ends; return its key."""
+        worker = self.workers[rank]
+        assert worker.running is not None
+        key, direct = key_of(worker.running), is_direct(worker.running)
+        worker.running = None
+        if direct and not large:
+            worker.write(key, Verdict.OK)
+            return key
+        self.report(key, Verdict.OK, rank=rank)
+        self.core.finished(rank, [key], 0.001, now)
+        self.act(now)
+        return key
+
+    def die(self, rank: int, now: float) -> None:
+        """A worker dies, and another takes its place."""
+        unstarted = self.taken_back(rank, PACKET)
+        worker = self.workers.pop(rank)
+        fallen = self.core.worker_down(rank, unstarted)
+        for key in fallen.keys:
+            self.report(key, Verdict.CANCELLED if fallen.doom else Verdict.LOST, b"" if fallen.doom else LOST, rank)
+        given_on = tuple(key for key, _ in unstarted)
+        self.up.append(
+            frames.pack_fallen(frames.FallenWorker(self.number, rank, worker.pid, Verdict.LOST, LOST, given_on))
+        )
+        worker.close()
+        self.spawn(rank)
+        self.act(now)
+
+
+class Script:
+    """What an exchange does around its core and its lanes."""
+
+    def __init__(self) -> None:
+        self.core = Core(Settings("run", platform.python_version(), 0, 1e6, 1e6), WHO, lambda: 0)
+        self.poll = select.poll()
+        self.lanes = Lanes(self.core, self.poll)
+        self.down: deque[bytes] = deque()
+        self.outcomes: dict[int, Verdict] = {}
+        """The first word of each task's end, which is the one that counts."""
+
+    def admit(self, node: Node, workers: int) -> None:
+        """Let a manager in."""
+        offer = frames.Registration("m", "0", "here", os.getpid(), workers, python=platform.python_version())
+        self.core.from_peer(PEER, "0", frames.pack_hello(frames.Introduction("manager", "run", WHO.python)), 0.0)
+        self.core.from_peer(PEER, "0", frames.pack_register(0, offer, ()), 0.0)
+        (node.number,) = self.core.pool.by_number
+        self.core.from_client(frames.pack_spec(1, BOTH), 0.0)
+        self.turn(0.0)
+
+    def submit(self, key: int, size: int, class_id: int, now: float) -> None:
+        """Take a task."""
+        record = frames.pack_record(DIGEST, key, class_id, bytes(size))
+        if class_id != DEFAULT_CLASS:
+            self.core.from_client(frames.pack_tasks(class_id, (DIGEST,), (key,), (len(record),), record), now)
+        else:
+            message = pack_task(DIGEST, key, record)
+            if not self.core.pass_on(DIGEST, key, message):
+                self.core.from_client(message, now)
+        self.turn(now)
+
+    def listen(self, now: float) -> None:
+        """Take the results that are there."""
+        self.lanes.take([descriptor for descriptor, _ in self.poll.poll(0)], now)
+        self.turn(now)
+
+    def hear(self, message: bytes, now: float) -> None:
+        """Take what the manager says."""
+        self.lanes.take([descriptor for descriptor, _ in self.poll.poll(0)], now)
+        self.lanes.hear(PEER, "", message, now)
+        self.turn(now)
+
+    def cancel(self, keys: list[int], kill: bool, now: float) -> None:
+        """Ask to cancel."""
+        self.core.from_client(frames.pack_cancel(keys, kill), now)
+        self.turn(now)
+
+    def drain(self, now: float) -> None:
+        """Ask the manager to leave."""
+        self.core.from_client(frames.pack_command(frames.Command(1, "drain", ("0",), (), None)), now)
+        self.turn(now)
+
+    def turn(self, now: float) -> None:
+        """End a turn."""
+        self.core.down += self.lanes.overdue(now)
+        self.core.turn(now)
+        for peer, message in self.core.down:
+            said = self.lanes.divert(peer, message, now) if peer in self.lanes else [message]
+            self.down.extend(bytes(one) for one in said if one[0] not in (Kind.HELLO, Kind.WELCOME))
+        self.core.down.clear()
+        for message in self.core.up:
+            if message[0] == Kind.RESULTS:
+                batch = frames.unpack_results(message)
+                for key, status in zip(batch.keys, batch.statuses, strict=True):
+                    self.outcomes.setdefault(key, Verdict(status))
+        self.core.up.clear()
+
+
+class Story(RuleBasedStateMachine):
+    """Anything happens in any order; every task has one outcome, and none waits for ever."""
+
+    @initialize(workers=st.integers(1, 3))
+    def begin(self, workers: int) -> None:
+        """A manager with its workers has come, and its lanes are open."""
+        self.now = 10.0
+        self.node = Node(workers)
+        self.script = Script()
+        self.script.admit(self.node, workers)
+        for rank in range(workers):
+            self.node.spawn(rank)
+        self.deliver_up(workers)
+        assert len(self.script.lanes) == workers
+        self.keys: set[int] = set()
+        self.killed: set[int] = set()
+        self.finished: set[int] = set()
+        self.starts: dict[int, int] = {}
+        self.by_lane = 0
+
+    # -- what happens
+
+    @rule(size=st.sampled_from([0, 0, 0, 10, PACKET]), count=st.integers(1, 4))
+    def submit(self, size: int, count: int) -> None:
+        """Tasks of the default class."""
+        for _ in range(count):
+            key = len(self.keys) + 1
+            self.keys.add(key)
+            self.script.submit(key, size, DEFAULT_CLASS, self.now)
+
+    @rule()
+    def submit_special(self) -> None:
+        """A task that takes two workers."""
+        key = len(self.keys) + 1
+        self.keys.add(key)
+        if len(self.node.workers) > 1:
+            self.script.submit(key, 0, 1, self.now)
+        else:
+            self.script.submit(key, 0, DEFAULT_CLASS, self.now)
+
+    @rule(count=st.integers(1, 5))
+    def deliver_down(self, count: int) -> None:
+        """Messages reach the manager."""
+        while count and self.script.down:
+            self.node.take(self.script.down.popleft(), self.now)
+            count -= 1
+
+    @rule(count=st.integers(1, 5))
+    def deliver_up(self, count: int) -> None:
+        """Messages reach the script."""
+        while count and self.node.up:
+            self.script.hear(self.node.up.popleft(), self.now)
+            count -= 1
+
+    @rule()
+    def listen(self) -> None:
+        """The script looks at its lanes."""
+        self.script.listen(self.now)
+
+    @rule(rank=st.integers(0, 2))
+    def start(self, rank: int) -> None:
+        """A worker takes a task."""
+        if rank in self.node.workers and not self.node.workers[rank].doomed:
+            key = self.node.start(rank)
+            if key is not None:
+                self.starts[key] = self.starts.get(key, 0) + 1
+                packet = self.node.workers[rank].running
+                self.by_lane += packet is not None and is_direct(packet)
+
+    @rule(rank=st.integers(0, 2), large=st.booleans())
+    def finish(self, rank: int, large: bool) -> None:
+        """A worker's task ends."""
+        if rank in self.node.workers and self.node.workers[rank].running is not None:
+            self.finished.add(self.node.finish(rank, large, self.now))
+
+    @rule(rank=st.integers(0, 2))
+    def die(self, rank: int) -> None:
+        """A worker dies."""
+        if rank in self.node.workers:
+            self.node.die(rank, self.now)
+
+    @rule()
+    def kill(self) -> None:
+        """Workers that are to be killed are dead."""
+        for rank, worker in list(self.node.workers.items()):
+            if worker.doomed:
+                self.node.die(rank, self.now)
+
+    @precondition(lambda self: self.keys)
+    @rule(data=st.data(), kill=st.booleans())
+    def cancel(self, data: st.DataObject, kill: bool) -> None:
+        """The user cancels a task."""
+        key = data.draw(st.sampled_from(sorted(self.keys)))
+        self.killed.add(key)
+        self.script.cancel([key], kill, self.now)
+
+    @rule(seconds=st.sampled_from([0.01, TELL_AFTER_S, 2.0]))
+    def wait(self, seconds: float) -> None:
+        """Time passes."""
+        self.now += seconds
+        self.script.listen(self.now)
+
+    @rule()
+    def drain(self) -> None:
+        """The block is to leave."""
+        self.script.drain(self.now)
+
+    # -- what holds
+
+    @invariant()
+    def outcomes_are_true(self) -> None:
+        """What a worker has finished is never lost, what it has not is never right, and what nobody cancelled runs."""
+        for key, verdict in self.script.outcomes.items() if hasattr(self, "script") else ():
+            assert (verdict is Verdict.OK) == (key in self.finished)
+            assert verdict is not Verdict.CANCELLED or key in self.killed
+
+    @invariant()
+    def no_task_is_started_twice(self) -> None:
+        """A worker's death ends a task, or it had not begun."""
+        assert all(count == 1 for count in getattr(self, "starts", {}).values())
+
+    @invariant()
+    def no_task_waits_behind_another(self) -> None:
+        """Nothing is put into the pipe of a worker that is busy, with one exception.
+
+        A worker that the script holds free for itself may be doomed by the manager for a task before.
+        """
+        if hasattr(self, "node"):
+            for worker in self.node.workers.values():
+                assert not (worker.running is not None and worker.waits) or worker.doomed
+
+    def teardown(self) -> None:
+        """In the end all tasks end, but those that wait for another block."""
+        if not hasattr(self, "script"):
+            return
+        try:
+            self.come_to_the_end()
+        finally:
+            self.script.lanes.close()
+            for worker in self.node.workers.values():
+                worker.close()
+
+    def come_to_the_end(self) -> None:
+        """Let everything happen that is under way."""
+        for _ in range(400):
+            self.deliver_down(50)
+            self.kill()
+            for rank in list(self.node.workers):
+                self.start(rank)
+                self.finish(rank, False)
+            self.deliver_up(50)
+            self.listen()
+        waiting = self.script.core.waiting.count
+        for key in self.keys - self.script.outcomes.keys():
+            assert self.node.core.draining, f"task {key} has no outcome"
+        assert len(self.keys - self.script.outcomes.keys()) == waiting
+        if self.node.core.draining:
+            assert self.node.core.quiet
+        assert not any(manager.outstanding for manager in self.script.core.pool.by_number.values())
+
+
+TestStory = Story.TestCase
+TestStory.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+@pytest.fixture
+def story():
+    """Give a story that has begun, with two workers."""
+    made = Story()
+    made.begin(2)
+    yield made
+    made.teardown()
+
+
+def test_a_lone_small_task_goes_over_a_lane_and_the_manager_hears_of_the_first_only(story):
+    for key in range(1, 10):
+        story.submit(0, 1)
+        assert [rank for rank in (0, 1) if story.node.workers[rank].waits] == [0]
+        story.start(0)
+        story.finish(0, False)
+        story.listen()
+        assert story.script.outcomes[key] is Verdict.OK
+    assert [message[0] for message in story.script.down] == [Kind.CLAIM]
+    assert story.by_lane == 9
+
+
+def test_a_manager_with_a_task_that_is_too_large_is_given_a_worker_back(story):
+    story.submit(0, 2)  # both workers are claimed
+    story.start(0)
+    story.finish(0, False)
+    story.listen()
+    story.submit(PACKET, 1)
+    story.deliver_down(10)
+    assert story.start(0) is None
+    assert story.node.workers[0].running is not None
+    assert not is_direct(story.node.workers[0].running)
+
+
+def test_what_takes_long_is_told_once_and_its_end_too(story):
+    story.submit(0, 1)
+    story.start(0)
+    story.wait(TELL_AFTER_S)
+    story.deliver_down(10)
+    story.wait(TELL_AFTER_S)
+    assert not story.script.down
+    assert story.node.core.held() == [1]
+    assert story.node.core.starts(story.now, 0.4) == [(1, 0, pytest.approx(10.0, abs=0.01))]
+    story.finish(0, False)
+    story.listen()
+    story.deliver_down(10)
+    assert story.node.core.held() == []
+    assert story.node.core.claimed
+
+
+def test_a_worker_that_writes_what_is_no_result_is_replaced_and_its_task_lost(story):
+    story.submit(0, 1)
+    story.start(0)
+    worker = story.node.workers[0]
+    os.write(worker.lane_in, FRAME.pack(LANE_ROOM + 1, 1, 0, 0, 0))
+    story.listen()
+    assert story.script.outcomes[1] is Verdict.LOST
+    story.deliver_down(10)
+    assert worker.doomed
+    story.submit(0, 2)
+    assert story.node.workers[1].waits
+
+
+def test_a_lane_that_is_not_the_one_offered_is_not_opened(story):
+    worker = story.node.workers[0]
+    offer = frames.LaneOffer(story.node.number, 0, worker.pid, worker.task_in, worker.lane_out, 1, 2)
+    before = len(os.listdir("/proc/self/fd"))
+    story.script.hear(frames.pack_lane(offer), story.now)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(story.script.lanes) == 2
+
+
+def test_a_worker_dead_before_its_manager_knows_is_given_nothing(story):
+    worker = story.node.workers[0]
+    os.close(worker.lane_in)
+    worker.lane_in = os.open(os.devnull, os.O_WRONLY)
+    story.listen()
+    story.submit(0, 1)
+    assert not worker.waits
+    assert story.node.workers[1].waits
+
+
+def test_what_cannot_be_written_goes_to_the_manager(story):
+    worker = story.node.workers[0]
+    fcntl.fcntl(worker.task_in, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(worker.task_in, bytes(100))  # the pipe is full
+    story.submit(0, 1)
+    assert story.script.down[0][0] == Kind.TASKS or story.node.workers[1].waits
+    assert len(worker.read() or b"") == 100
+
+
+def test_lanes_of_a_manager_that_is_gone_are_closed(story):
+    story.submit(0, 1)
+    story.start(0)
+    story.finish(0, False)
+    story.script.lanes.lost(PEER, story.now)
+    story.script.core.disconnected(PEER, story.now)
+    story.script.turn(story.now)
+    assert story.script.outcomes[1] is Verdict.OK  # it had been written
+    assert len(story.script.lanes) == 0
+
+
+def test_mode_of_draining_is_what_the_script_asked_for(story):
+    story.submit(0, 1)
+    story.start(0)
+    story.drain()
+    assert [message[0] for message in story.script.down] == [Kind.CLAIM, Kind.CLAIM, Kind.DRAIN]
+    assert frames.unpack_drain(story.script.down[-1]) is DrainMode.DRAIN
+    story.deliver_down(10)
+    assert not story.node.core.quiet
+    story.finish(0, False)
+    story.listen()
+    story.deliver_down(10)
+    assert story.node.core.quiet
