@@ -12,6 +12,14 @@ from dataclasses import dataclass, field
 import psutil
 
 
+_MODULES = {
+    "flow_executors.interchange": "interchange",
+    "flow_executors.manager": "manager",
+    "flow_executors.direct": "manager",
+    "flow_providers.jobs.reaper": "reaper",
+}
+
+
 def processes_of(run_id: str) -> dict[str, list[psutil.Process]]:
     """Return the processes of a run by role: interchange, manager, nursery, worker, task, reaper."""
     found: dict[str, list[psutil.Process]] = {}
@@ -38,8 +46,8 @@ def role_of(process: psutil.Process) -> str:
     if name.startswith("flow-nursery"):
         return "nursery"
     command = " ".join(process.cmdline())
-    for role in ("interchange", "manager", "reaper"):
-        if f"flow_executors.{role}" in command or f"flow_providers.jobs.{role}" in command:
+    for module, role in _MODULES.items():
+        if module in command:
             return role if command.split()[0].rpartition("/")[2].startswith("python") else "script"
     return "other"
 

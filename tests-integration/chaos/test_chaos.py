@@ -17,12 +17,13 @@ from killer import Killer, processes_of
 
 import flow
 from flow import AppFuture, Config, bash_app, python_app
-from flow.executors import HighThroughputExecutor
+from flow.executors import HighThroughputExecutor, LowLatencyExecutor
 from flow.providers import LocalProvider
 
 SECONDS = float(os.environ.get("FLOW_CHAOS_SECONDS", "20"))
 SEED = int(os.environ.get("FLOW_CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 1 << 32)
-IN_FLIGHT = int(os.environ.get("FLOW_CHAOS_IN_FLIGHT", "300"))
+IN_FLIGHT = int(os.environ.get("FLOW_CHAOS_IN_FLIGHT", "0"))
+"""Calls that are out at a time; 0: 300, or 3 where tasks are to find workers idle and go to them directly."""
 
 
 @python_app
@@ -74,12 +75,16 @@ def call(x: int) -> tuple[AppFuture[object], object]:
 
 @pytest.mark.chaos
 @pytest.mark.timeout(SECONDS + 240)
-def test_no_task_is_lost_while_processes_are_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    print(f"FLOW_CHAOS_SEED={SEED} FLOW_CHAOS_SECONDS={SECONDS:g} FLOW_CHAOS_IN_FLIGHT={IN_FLIGHT}")
+@pytest.mark.parametrize(("kind", "usually"), [(HighThroughputExecutor, 300), (LowLatencyExecutor, 3)])
+def test_no_task_is_lost_while_processes_are_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[HighThroughputExecutor], usually: int
+) -> None:
+    in_flight = IN_FLIGHT or usually
+    print(f"FLOW_CHAOS_SEED={SEED} FLOW_CHAOS_SECONDS={SECONDS:g} FLOW_CHAOS_IN_FLIGHT={in_flight}")
     monkeypatch.chdir(tmp_path)
     config = Config(
         executors=[
-            HighThroughputExecutor(
+            kind(
                 label="chaos",
                 max_workers=2,
                 heartbeat_period=0.2,
@@ -102,7 +107,7 @@ def test_no_task_is_lost_while_processes_are_killed(tmp_path: Path, monkeypatch:
         end = time.monotonic() + SECONDS
         with Killer(run_id, SEED) as killer:
             while time.monotonic() < end:
-                while len(open_calls) < IN_FLIGHT:
+                while len(open_calls) < in_flight:
                     open_calls.append(call(count))
                     count += 1
                 future, expected = open_calls.popleft()
