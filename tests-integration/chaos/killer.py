@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 
 import psutil
 
-
 _MODULES = {
     "flow_executors.interchange": "interchange",
     "flow_executors.manager": "manager",

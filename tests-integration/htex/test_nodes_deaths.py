@@ -2,14 +2,27 @@
 
 import os
 import pickle
+import platform
 import signal
+import time
 
 import pytest
 
 from flow_core.interfaces.outcome import LossKind, Verdict
 from flow_executors.testing.node import Node, alive, name_of, until
 from flow_executors.testing.switchboard import Switchboard
-from flow_executors.wire.frames import Kind, pack_again, unpack_loss, unpack_results
+from flow_executors.wire.frames import (
+    Introduction,
+    Kind,
+    Welcome,
+    pack_again,
+    pack_hello,
+    pack_welcome,
+    unpack_loss,
+    unpack_register,
+    unpack_results,
+    unpack_worker,
+)
 from flow_executors.wire.keys import make_pair
 
 SLEEP = b"Rtime:sleep"
@@ -63,6 +76,28 @@ def test_of_many_tasks_in_the_pipe_only_the_one_that_ran_is_lost(tmp_path, point
         lost = [key for key, (status, _) in results.items() if status == Verdict.LOST]
         assert len(lost) == 1
         assert all(status == Verdict.OK for key, (status, _) in results.items() if key not in lost)
+
+
+def test_a_worker_that_is_replaced_before_the_welcome_is_told_of_after_it(tmp_path):
+    with Node(tmp_path, register=False) as node:
+        board = node.board
+        board.next(Kind.HELLO)
+        board.send(pack_hello(Introduction("interchange", board.run_id, platform.python_version(), "test")))
+        _, offer, _ = unpack_register(board.next(Kind.REGISTER))
+        os.kill(offer.worker_pids[1], signal.SIGKILL)
+        until(lambda: len(workers_of(node) - {*offer.worker_pids}) == 1, "another worker is there")
+        board.send(pack_welcome(Welcome(board.number, time.time_ns(), *board.heartbeat)))
+        number, rank, pid = unpack_worker(board.next(Kind.WORKER))
+        assert (number, rank) == (board.number, 1)
+        assert {pid} == workers_of(node) - {*offer.worker_pids}
+        board.run(range(1, 21), PID)
+        board.results(20)
+        assert not [message for message in board.messages if message[0] == Kind.REGISTER]
+
+
+def workers_of(node):
+    """Return the pids of a manager's workers that live."""
+    return {pid for pid in node.below() if name_of(pid).startswith("flow-w")}
 
 
 def test_a_worker_that_dies_with_its_result_in_the_pipe_loses_nothing(tmp_path):

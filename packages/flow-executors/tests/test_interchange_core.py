@@ -128,6 +128,17 @@ def test_a_manager_that_comes_back_keeps_its_tasks_and_those_that_never_arrived_
     assert world.outcomes[1] == [Verdict.OK]
 
 
+def test_a_manager_that_registers_twice_is_one_manager() -> None:
+    world = World()
+    manager = world.join(node())
+    world.submit(1)
+    world.join(manager, held=(1,))
+    assert list(world.core.pool.by_number) == [manager.number]
+    world.finish(manager, [1])
+    world.turn()
+    assert world.outcomes == {1: [Verdict.OK]}
+
+
 def test_a_silent_manager_is_lost_and_told_so_when_it_comes_back() -> None:
     world = World()
     manager = world.join(node())

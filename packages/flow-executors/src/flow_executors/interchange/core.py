@@ -356,10 +356,10 @@ class Core:
             self.down.append((peer, pack_drain(mode)))
 
     def _again(self, peer: bytes, number: int, offer: Registration, held: Sequence[int]) -> Manager | None:
-        manager = self.pool.by_number.get(number)
+        manager = self.pool.by_number.get(number) or self.pool.by_peer.get(peer)
         if manager is None or manager.offer.manager_id != offer.manager_id:
             return None
-        self._cut_off.pop(number, None)
+        self._cut_off.pop(manager.number, None)
         self._liveness.forget(manager.peer)
         self.pool.move(manager, peer)
         manager.cut_off_at = None

@@ -55,6 +55,8 @@ class Membership:
         self._hello = pack_hello(Introduction("manager", run_id, offer.python, offer.software, os.getpid()))
         self._watched: list[int] = []
         self._asked_ns = 0
+        self.told_pids: tuple[int, ...] = ()
+        """Process ids of the workers, as they were told to the interchange; none before it has answered."""
         self._told_credit = (offer.workers, 0)
 
     @property
@@ -64,8 +66,8 @@ class Membership:
 
     @property
     def greeted(self) -> bool:
-        """Whether the interchange has answered and is to be offered the workers."""
-        return self._contact.phase is Phase.GREETED
+        """Whether the interchange has answered and is to be offered the workers, which was not done yet."""
+        return self._contact.phase is Phase.GREETED and not self.told_pids
 
     # -- finding it
 
@@ -107,6 +109,7 @@ class Membership:
     def answered(self) -> None:
         """The interchange said hello."""
         self._contact.phase = Phase.GREETED
+        self.told_pids = ()
 
     def unknown(self) -> None:
         """The interchange does not know this manager: say hello again."""
@@ -118,6 +121,7 @@ class Membership:
     def register(self, worker_pids: tuple[int, ...], prefetch: int, held: Sequence[int]) -> None:
         """Offer the workers, and say which tasks are here already."""
         self._asked_ns = time.time_ns()
+        self.told_pids = worker_pids
         offer = replace(self.offer, prefetch=prefetch, time_ns=self._asked_ns, worker_pids=worker_pids)
         self._line.send(pack_register(self._outbox.manager, offer, held))
 

@@ -248,6 +248,10 @@ class Manager:
 
     def _take_welcome(self, message: Received, now: float) -> None:
         welcome = self._member.welcome(message, self._core.pace.prefetch, now)
+        for rank, pid in enumerate(self._member.told_pids):
+            worker = self._core.workers.get(rank)
+            if worker is not None and worker.pid != pid:  # replaced meanwhile
+                self._line.send(pack_worker(self._outbox.manager, rank, worker.pid))
         self._crew.shipments.same_host = bool(welcome.host_id) and welcome.host_id == self._offer.host_id
 
     def _take_tasks(self, message: Received, now: float) -> None:
