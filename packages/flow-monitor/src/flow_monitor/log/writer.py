@@ -31,11 +31,11 @@ class LogWriter:
         locked: Whether the log is locked, so that nobody else appends: not so where the file system has no locks.
     """
 
-    def __init__(self, path: Path, run_id: str, epoch: int, *, begin: bool = True) -> None:
+    def __init__(self, path: Path, run_id: str, epoch: int, *, header: bool = True) -> None:
         """Open the log for appending, make it where it is missing.
 
         Args:
-            begin: Write the header now. Else ``begin`` is to be called before the first ``append``.
+            header: Write the header now. Else ``write_header`` is to be called before the first ``append``.
 
         Raises:
             LogError: it cannot be opened, or another process appends to it.
@@ -54,8 +54,8 @@ class LogWriter:
         try:
             self._lock()
             self._end = self._cut_torn_tail()
-            if begin:
-                self.begin()
+            if header:
+                self.write_header()
         except OSError as error:
             os.close(self._fd)
             raise LogError(f"cannot write the event log {path}: {error}") from error
@@ -64,7 +64,7 @@ class LogWriter:
             raise
         _open.add(self)
 
-    def begin(self) -> None:
+    def write_header(self) -> None:
         """Write the header, which says how to read what is appended from now on. Raises OSError."""
         self._write(self._header)
 

@@ -39,6 +39,15 @@ class Job:
     endpoint: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a projection reads, remembers and writes."""
+
+    reader: LogReader
+    fold: Fold
+    store: RunStore
+
+
 class Outage(Exception):
     """The database could not be reached until the time allowed was over."""
 
@@ -61,9 +70,7 @@ class Projector:
         self._give_up_at: float | None = None
         self._progress = Progress()
         self._engine: Engine | None = None
-        self._reader: LogReader | None = None
-        self._store: RunStore | None = None
-        self._fold: Fold | None = None
+        self._opened: _Work | None = None
 
     def run(self) -> Progress:
         """Project until the writer is gone and the log is at its end. Raises what its parts raise."""
@@ -81,8 +88,8 @@ class Projector:
             Outage: the database stayed unreachable; what was not written is still in the log.
             MonitorError: the log or the database is not ours, or another process projects the run.
         """
-        self._store, self._fold = self._insist("open the database", self._open)
-        self._reader = LogReader(self._job.log_path, self._progress.position)
+        store, fold = self._insist("open the database", self._open)
+        self._opened = _Work(LogReader(self._job.log_path, self._progress.position), fold, store)
         if self._progress.position.offset:
             self._logger.info("going on at byte %d of the log", self._progress.position.offset)
 
@@ -92,19 +99,19 @@ class Projector:
         Batches are of a size that takes no longer than ``LONGEST_BATCH_S`` on the clock: on a busy machine, at the
         lowest priority, large ones would keep those waiting who want the run to end.
         """
-        reader, store = self._opened()
+        work = self._work
         size, quiet_since = LEAST_BATCH_EVENTS, time.monotonic()
         while self._live:
             began = time.monotonic()
-            portion = reader.read(size)
-            if self._project(portion):
+            portion = work.reader.read(size)
+            if self._project(work, portion):
                 quiet_since = time.monotonic()
                 size = _next_size(size, quiet_since - began)
                 self._sleep(_BUSY_S if len(portion.rows) < size // 4 else 0.0)
                 continue
             if time.monotonic() - quiet_since > _HEARTBEAT_S:
                 quiet_since = time.monotonic()
-                self._insist("say that it lives", lambda: store.heartbeat(time.time_ns()))
+                self._insist("say that it lives", lambda: work.store.heartbeat(time.time_ns()))
             self._sleep(_IDLE_S)
 
     def finish(self) -> Progress:
@@ -114,19 +121,19 @@ class Projector:
             Outage: the database stayed unreachable; what was not written is still in the log.
             MonitorError: another process projects the run.
         """
-        reader, store = self._opened()
+        work = self._work
         recover(self._job.log_path, self._logger)
-        while self._project(reader.read(BATCH_EVENTS, final=True)):
+        while self._project(work, work.reader.read(BATCH_EVENTS, final=True)):
             pass
-        reader.sync()
-        self._insist("finish", lambda: store.finish(died=True))
+        work.reader.sync()
+        self._insist("finish", lambda: work.store.finish(died=True))
         return self._progress
 
     def close(self) -> None:
         """Give back the connection and the log. Idempotent."""
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        if self._opened is not None:
+            self._opened.reader.close()
+            self._opened = None
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
@@ -141,28 +148,26 @@ class Projector:
         tally = store.load_tally() if self._progress.position.offset else None
         return store, Fold(self._job.run_id, tally)
 
-    def _opened(self) -> tuple[LogReader, RunStore]:
-        assert self._reader is not None, "open() comes first"
-        assert self._store is not None
-        return self._reader, self._store
+    @property
+    def _work(self) -> _Work:
+        assert self._opened is not None, "open() comes first"
+        return self._opened
 
-    def _project(self, portion: Portion) -> bool:
+    def _project(self, work: _Work, portion: Portion) -> bool:
         """Bring a portion into the database; return whether there was anything in it."""
         if portion.position == self._progress.position:
             return False
-        assert self._fold is not None
-        assert self._store is not None
-        self._fold.fold_rows(portion.rows)
-        self._write(self._store, self._fold, portion.position, len(portion.rows), portion.damaged)
+        work.fold.fold_rows(portion.rows)
+        self._write(work, portion.position, len(portion.rows), portion.damaged)
         return True
 
-    def _write(self, store: RunStore, fold: Fold, position: Position, events: int, damaged: int) -> None:
+    def _write(self, work: _Work, position: Position, events: int, damaged: int) -> None:
         before = self._progress
         after = Progress(position, before.events + events, before.damaged + damaged)
         if damaged:
             self._logger.warning("%d bytes of the log before byte %d are damaged", damaged, position.offset)
-        rows = fold.take()
-        self._insist("write", lambda: store.apply(rows, before, after, time.time_ns()))
+        rows = work.fold.take()
+        self._insist("write", lambda: work.store.apply(rows, before, after, time.time_ns()))
         self._progress = after
 
     def _sleep(self, seconds: float) -> None:

@@ -37,12 +37,12 @@ def recover(log_path: Path, logger: logging.Logger) -> int:
         return 0
     try:
         run_id, epoch = _of(log_path)
-        with closing(LogWriter(log_path, run_id, epoch, begin=False)) as writer:
+        with closing(LogWriter(log_path, run_id, epoch, header=False)) as writer:
             if not writer.locked:
                 raise LogError(f"{log_path} cannot be locked: it may still be written")
             events = _missing(log_path, files, logger)
             if events:
-                writer.begin()
+                writer.write_header()
                 writer.append(events)
                 logger.info("%d events of files that the run had not read are in the log now", len(events))
             return len(events) - writer.lost
