@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,6 @@ from flow_core.testing.driver import Driver
 from flow_executors import LowLatencyExecutor
 from flow_executors.testing.direct_run import make_direct_executor
 from flow_executors.testing.local_run import (
-    PATIENCE_S,
     manager_pid,
     processes_of,
     run_id_of,
@@ -36,23 +35,9 @@ Drive = Callable[..., Driver]
 
 
 @pytest.fixture
-def drive(tmp_path: Path) -> Iterator[Drive]:
-    """Give a function that starts an executor; at the end every key has one outcome and nothing is left."""
-    drivers: list[Driver] = []
-
-    def start(**options: object) -> Driver:
-        driver = Driver(make_direct_executor(**options), tmp_path / f"direct{len(drivers)}", PATIENCE_S)
-        drivers.append(driver)
-        driver.start()
-        return driver
-
-    yield start
-    for driver in drivers:
-        driver.release()
-        driver.shutdown()
-    for driver in drivers:
-        driver.check()
-        wait_gone(run_id_of(driver))
+def drive(drive_direct: Drive) -> Drive:
+    """Give a function that starts an executor."""
+    return drive_direct
 
 
 def _executor(driver: Driver) -> LowLatencyExecutor:

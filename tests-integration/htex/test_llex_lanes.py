@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,8 +17,7 @@ from flow_core.interfaces.call import Call, TaskSpec, TryKey
 from flow_core.interfaces.outcome import LossKind, Verdict
 from flow_core.testing import calls
 from flow_core.testing.driver import Driver
-from flow_executors.testing.direct_run import make_direct_executor
-from flow_executors.testing.local_run import PATIENCE_S, manager_pid, run_id_of, wait_gone, wait_until
+from flow_executors.testing.local_run import PATIENCE_S, manager_pid, wait_until
 from flow_executors.testing.node import alive, descendants, name_of
 from flow_executors.worker.frames import LANE_ROOM, PACKET
 from flow_executors.worker.large import LARGE
@@ -30,29 +29,25 @@ TOO_LARGE = b"x" * PACKET
 
 
 @pytest.fixture
-def drive(tmp_path: Path) -> Iterator[Drive]:
-    """Give a function that starts an executor; at the end every key has one outcome and nothing is left."""
-    drivers: list[Driver] = []
-
-    def start(**options: object) -> Driver:
-        driver = Driver(make_direct_executor(**options), tmp_path / f"lanes{len(drivers)}", PATIENCE_S)
-        drivers.append(driver)
-        driver.start()
-        return driver
-
-    yield start
-    for driver in drivers:
-        driver.release()
-        driver.shutdown()
-    for driver in drivers:
-        driver.check()
-        wait_gone(run_id_of(driver))
+def drive(drive_direct: Drive) -> Drive:
+    """Give a function that starts an executor."""
+    return drive_direct
 
 
 def warm(driver: Driver) -> None:
     """Run tasks one by one until they go over lanes: functions are known, and the manager has nothing to do."""
     for number in range(20):
         assert driver.outcome(driver.submit(calls.double, number)).value == 2 * number
+
+
+def running(driver: Driver, told: bool = False) -> TryKey:
+    """Let a task run until it is released, over a lane, and wait until its manager knows of it if that is wanted."""
+    warm(driver)
+    key = driver.hold("task")
+    driver.wait_held("task")
+    if told:
+        assert driver.listener.wait_started([key], PATIENCE_S)
+    return key
 
 
 def workers_of(driver: Driver) -> list[int]:
@@ -213,11 +208,7 @@ def test_a_worker_that_dies_at_any_stage_costs_its_own_task_at_most(
 @pytest.mark.parametrize("told", [False, True])
 def test_the_death_of_a_worker_is_told_whether_the_manager_knew_of_its_task_or_not(drive: Drive, told: bool) -> None:
     driver = drive()
-    warm(driver)
-    key = driver.hold("task")
-    driver.wait_held("task")
-    if told:
-        assert driver.listener.wait_started([key], PATIENCE_S)
+    key = running(driver, told)
     pid = busy_worker(driver)
     os.kill(pid, signal.SIGSEGV)
     outcome = driver.outcome(key)
@@ -248,11 +239,7 @@ def test_a_task_that_a_dead_worker_had_not_begun_runs_elsewhere(drive: Drive) ->
 @pytest.mark.parametrize("told", [False, True])
 def test_a_running_task_is_killed_on_demand_and_not_else(drive: Drive, told: bool) -> None:
     driver = drive()
-    warm(driver)
-    key = driver.hold("task")
-    driver.wait_held("task")
-    if told:
-        assert driver.listener.wait_started([key], PATIENCE_S)
+    key = running(driver, told)
     driver.executor.cancel([key])
     assert driver.outcome(driver.submit(calls.double, 4)).value == 8
     assert driver.executor.outstanding() == 1
@@ -301,9 +288,7 @@ def test_a_block_that_is_drained_ends_what_runs_there_first(drive: Drive) -> Non
 
 def test_a_block_that_is_ended_by_its_scheduler_says_so_of_what_ran_there(drive: Drive) -> None:
     driver = drive()
-    warm(driver)
-    key = driver.hold("task")
-    driver.wait_held("task")
+    key = running(driver)
     os.kill(manager_pid(driver), signal.SIGTERM)
     outcome = driver.outcome(key)
     assert outcome.verdict is Verdict.LOST
@@ -318,9 +303,7 @@ def test_tasks_of_a_manager_that_is_gone_are_lost_and_the_next_one_has_lanes_too
 ) -> None:
     driver = drive(heartbeat_threshold=1)
     before = pipes_open()
-    warm(driver)
-    key = driver.hold("task")
-    driver.wait_held("task")
+    key = running(driver)
     pid = manager_pid(driver)
     os.kill(pid, how)
     outcome = driver.outcome(key)

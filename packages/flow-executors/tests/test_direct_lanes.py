@@ -475,11 +475,42 @@ def test_a_worker_that_writes_what_is_no_result_is_replaced_and_its_task_lost(st
 
 def test_a_lane_that_is_not_the_one_offered_is_not_opened(story):
     worker = story.node.workers[0]
-    offer = frames.LaneOffer(story.node.number, 0, worker.pid, worker.task_in, worker.lane_out, 1, 2)
+    offer = frames.LaneOffer(story.node.number, 0, worker.pid + 100, worker.task_in, worker.lane_out, 1, 2)
     before = len(os.listdir("/proc/self/fd"))
     story.script.hear(frames.pack_lane(offer), story.now)
-    assert len(os.listdir("/proc/self/fd")) == before
-    assert len(story.script.lanes) == 2
+    assert len(os.listdir("/proc/self/fd")) == before - 2  # those of the worker that was there
+    assert len(story.script.lanes) == 1
+
+
+def test_a_lane_that_is_offered_again_is_the_one_that_is_open(story):
+    story.submit(0, 1)
+    worker = story.node.workers[0]
+    ends = worker.task_in, worker.lane_out
+    inodes = [os.fstat(end).st_ino for end in ends]
+    story.script.hear(frames.pack_lane(frames.LaneOffer(story.node.number, 0, worker.pid, *ends, *inodes)), story.now)
+    story.die(0)
+    story.deliver_up(10)
+    story.deliver_down(10)
+    assert story.node.core.held() == [1]  # given on
+
+
+def test_there_are_not_more_lanes_than_can_be_watched_and_the_other_workers_are_their_managers(monkeypatch):
+    monkeypatch.setattr("flow_executors.direct.lanes.MOST_LANES", 1)
+    node, script = Node(3), Script()
+    script.admit(node, 3)
+    for rank in range(3):
+        node.spawn(rank)
+    while node.up:
+        script.hear(node.up.popleft(), 0.0)
+    assert len(script.lanes) == 1
+    for key in range(1, 4):
+        script.submit(key, 0, DEFAULT_CLASS, 0.0)
+    while script.down:
+        node.take(script.down.popleft(), 0.0)
+    assert all(worker.waits for worker in node.workers.values())
+    script.lanes.close()
+    for worker in node.workers.values():
+        worker.close()
 
 
 def test_a_worker_dead_before_its_manager_knows_is_given_nothing(story):

@@ -47,6 +47,8 @@ from flow_executors.worker.frames import FLAGS_AT, PACKET
 
 TELL_AFTER_S = 0.25
 """Of a task, to its manager."""
+MOST_LANES = 64
+"""Each costs two descriptors and a look at each turn; more tasks than that are not waited for one by one."""
 _KINDS = (Kind.LANE, Kind.FALLEN)
 
 
@@ -147,13 +149,15 @@ class Lanes:
         manager = self._pool.by_peer.get(peer)
         if manager is None or manager.number != offer.manager:
             return
-        lane = open_lane(peer, manager.offer.pid, offer)
-        if lane is None:
-            return
         lanes = self._of.setdefault(peer, {})
         before = lanes.get(offer.rank)
         if before is not None:
-            self._close(before)
+            if before.pid == offer.pid:
+                return  # it is open
+            self._close(lanes.pop(offer.rank))
+        lane = open_lane(peer, manager.offer.pid, offer) if len(self) < MOST_LANES else None
+        if lane is None:
+            return
         lanes[offer.rank] = self._by_descriptor[lane.fileno()] = lane
         self._poll.register(lane.fileno(), select.POLLIN)
 
