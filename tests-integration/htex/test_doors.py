@@ -59,7 +59,8 @@ def test_without_a_blocks_key_nobody_is_answered(drive: Drive, keys: str) -> Non
 def test_noise_on_the_port_changes_nothing(drive: Drive) -> None:
     driver = drive()
     driver.outcome(driver.submit(calls.nothing))
-    before = _resident(interchange_pid(driver))
+    interchange = interchange_pid(driver)
+    before = _resident(interchange)
     for number in range(300):
         with socket.create_connection(("127.0.0.1", _port(driver))) as noise:
             try:
@@ -67,7 +68,8 @@ def test_noise_on_the_port_changes_nothing(drive: Drive) -> None:
             except OSError:
                 pass  # thrown out already
     assert driver.outcome(driver.submit(calls.double, 2)).value == 4
-    assert _resident(interchange_pid(driver)) - before < 5_000
+    assert interchange_pid(driver) == interchange  # it was not replaced
+    assert _resident(interchange) - before < 5_000
 
 
 def test_noise_within_the_machine_changes_nothing(drive: Drive) -> None:
@@ -76,7 +78,8 @@ def test_noise_within_the_machine_changes_nothing(drive: Drive) -> None:
     executor = driver.executor
     assert isinstance(executor, HighThroughputExecutor)
     assert executor._pilot is not None
-    address, before = executor._pilot._site.local_address, _resident(interchange_pid(driver))
+    interchange = interchange_pid(driver)
+    address, before = executor._pilot._site.local_address, _resident(interchange)
     for number in range(300):
         with connect_locally(address) as noise:
             try:
@@ -84,7 +87,8 @@ def test_noise_within_the_machine_changes_nothing(drive: Drive) -> None:
             except OSError:
                 pass  # thrown out already
     assert driver.outcome(driver.submit(calls.double, 2)).value == 4
-    assert _resident(interchange_pid(driver)) - before < 5_000
+    assert interchange_pid(driver) == interchange  # it was not replaced
+    assert _resident(interchange) - before < 5_000
 
 
 def _resident(pid: int) -> int:
@@ -127,7 +131,8 @@ def test_a_hundred_thousand_malformed_messages_of_a_manager_change_nothing(drive
     secret = BlockSecret.from_bytes(executor._pilot.order("mad").secrets[0][1])
     driver.outcome(driver.submit(calls.nothing))  # it goes the way of the new key, after it: the key is known now
     chance = random.Random(5)
-    before = _resident(interchange_pid(driver))
+    interchange = interchange_pid(driver)
+    before = _resident(interchange)
     context = zmq.Context()
     try:
         mad = context.socket(zmq.DEALER)
@@ -148,4 +153,5 @@ def test_a_hundred_thousand_malformed_messages_of_a_manager_change_nothing(drive
     finally:
         context.destroy(0)
     assert driver.outcome(driver.submit(calls.double, 2)).value == 4
-    assert _resident(interchange_pid(driver)) - before < 5_000
+    assert interchange_pid(driver) == interchange  # it was not replaced
+    assert _resident(interchange) - before < 5_000

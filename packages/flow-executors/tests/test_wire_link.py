@@ -55,6 +55,15 @@ def test_messages_of_any_size_arrive_in_order(parts: list[tuple[bytes, int]]) ->
         assert exchange((one, other), messages) == messages
 
 
+def test_a_message_that_is_too_long_is_refused_before_there_is_room_made_for_it(ends: Ends) -> None:
+    reader = LinkReader(ends[1], 1000)
+    ends[0].sendall((1000).to_bytes(4, "little") + bytes(1000))
+    assert [bytes(message) for message in reader.read()] == [bytes(1000)]
+    ends[0].sendall((1001).to_bytes(4, "little"))
+    with pytest.raises(BadMessage, match="1001"):
+        reader.read()
+
+
 def test_a_message_larger_than_any_buffer_arrives(ends: Ends) -> None:
     message = bytes(range(256)) * 8192
     assert exchange(ends, [b"a", message, b"b"]) == [b"a", message, b"b"]

@@ -18,6 +18,8 @@ from flow_executors.wire.kinds import GREETINGS, Buffer
 from flow_executors.wire.local import is_own
 from flow_executors.wire.stream import Stream
 
+_STRANGERS = 64 << 10
+"""Longest message of a guest whose key is not known yet: no room is made for what noise seems to announce."""
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 
@@ -88,7 +90,7 @@ class LocalDoors:
             if not is_own(connection):
                 connection.close()
                 continue
-            guest = _Guest(Stream(connection, self._epoll))
+            guest = _Guest(Stream(connection, self._epoll, _STRANGERS))
             self._by_descriptor[connection.fileno()] = guest
 
     def _read(self, guest: _Guest, found: list[tuple[bytes, str, Buffer]]) -> None:
@@ -111,6 +113,7 @@ class LocalDoors:
         if block is None:
             return False
         guest.block = block
+        guest.stream.trust()
         self._by_peer[guest.peer] = guest
         return True
 

@@ -24,12 +24,17 @@ _PARTS = 64
 
 
 class LinkReader:
-    """Cuts the stream into messages. Messages stay valid: each read that completes some leaves its buffer to them."""
+    """Cuts the stream into messages. Messages stay valid: each read that completes some leaves its buffer to them.
 
-    __slots__ = ("_buffer", "_filled", "_socket", "closed", "more")
+    Attributes:
+        longest: Longest message that is accepted: there is room for it as soon as its length is known.
+    """
 
-    def __init__(self, end: socket.socket) -> None:
+    __slots__ = ("_buffer", "_filled", "_socket", "closed", "longest", "more")
+
+    def __init__(self, end: socket.socket, longest: int = MAX_MESSAGE) -> None:
         self._socket = end
+        self.longest = longest
         self._buffer = bytearray(_ROOM)
         self._filled = 0
         self.closed = False
@@ -42,7 +47,7 @@ class LinkReader:
         ``closed`` is True after the other side has ended and all it had written was read.
 
         Raises:
-            BadMessage: a length is beyond MAX_MESSAGE: the stream is out of step and of no more use.
+            BadMessage: a length is beyond ``longest``: the stream is out of step and of no more use.
         """
         room = memoryview(self._buffer)[self._filled :]
         self.more = False
@@ -73,7 +78,7 @@ class LinkReader:
         need = 0
         while filled - at >= _LENGTH.size:
             (size,) = _LENGTH.unpack_from(buffer, at)
-            if size > MAX_MESSAGE:
+            if size > self.longest:
                 raise BadMessage(f"a message of {size} bytes: the stream is out of step")
             need = _LENGTH.size + size
             if filled - at < need:

@@ -8,7 +8,7 @@ import time
 
 from flow_executors.errors import BadMessage
 from flow_executors.wire.kinds import Buffer
-from flow_executors.wire.link import LinkReader, LinkWriter
+from flow_executors.wire.link import MAX_MESSAGE, LinkReader, LinkWriter
 
 _READS = 16
 _IN, _IN_OUT = select.EPOLLIN, select.EPOLLIN | select.EPOLLOUT
@@ -25,11 +25,11 @@ class Stream:
 
     __slots__ = ("_connection", "_epoll", "_reader", "_writer", "ended")
 
-    def __init__(self, connection: socket.socket, epoll: select.epoll) -> None:
+    def __init__(self, connection: socket.socket, epoll: select.epoll, longest: int = MAX_MESSAGE) -> None:
         connection.setblocking(False)
         self._connection = connection
         self._epoll = epoll
-        self._reader = LinkReader(connection)
+        self._reader = LinkReader(connection, longest)
         self._writer = LinkWriter(connection)
         self.ended = False
         epoll.register(connection.fileno(), _IN)
@@ -37,6 +37,10 @@ class Stream:
     def fileno(self) -> int:
         """Return the descriptor by which the epoll tells of it."""
         return self._connection.fileno()
+
+    def trust(self) -> None:
+        """Accept messages of any length from now on."""
+        self._reader.longest = MAX_MESSAGE
 
     def read(self) -> list[memoryview]:
         """Return the messages that are there."""
