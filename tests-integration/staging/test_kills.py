@@ -17,6 +17,7 @@ from flow_core import File
 from flow_core.errors import FlowError
 from flow_core.staging.noop import NoOpFileStaging
 from flow_executors import HighThroughputExecutor
+from flow_executors.testing.node import alive, until
 from flow_providers import LocalProvider
 from flow_staging import FTPInTaskStaging
 
@@ -137,5 +138,7 @@ def test_an_output_of_a_task_that_was_ended_is_never_published(ftp, root, pids, 
         made.cancel(kill=True)
         assert not concurrent.futures.wait([made], 60).not_done
         assert made.cancelled() or made.exception() is not None
+        worker = int(pids.read_text())
+        until(lambda: not alive(worker), "the worker is killed", 15)  # its future had not to wait for that
         held.set()
     assert "out" not in visible(root)

@@ -72,11 +72,12 @@ def test_the_cpu_of_the_task_before_in_the_same_worker_is_not_counted(tree: int)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="nobody counts by thread elsewhere")
 def test_threads_are_told_apart_by_their_cpu_and_the_processes_they_started() -> None:
-    ready, go = threading.Barrier(3), threading.Event()
+    begin, ready, go = threading.Event(), threading.Barrier(3), threading.Event()
     idents: dict[str, int] = {}
 
     def busy() -> None:
         idents["busy"] = threading.get_native_id()
+        begin.wait(30)
         end = time.thread_time() + 0.2
         while time.thread_time() < end:
             pass
@@ -85,6 +86,7 @@ def test_threads_are_told_apart_by_their_cpu_and_the_processes_they_started() ->
 
     def waits() -> None:
         idents["waits"] = threading.get_native_id()
+        begin.wait(30)
         with subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
             assert child.stdout is not None
             assert child.stdout.readline() == b"up\n"
@@ -99,7 +101,8 @@ def test_threads_are_told_apart_by_their_cpu_and_the_processes_they_started() ->
     while len(idents) < 2:
         pass
     running = {idents["busy"]: TryKey(1), idents["waits"]: TryKey(2)}
-    sampler.sample(running, time_ns)
+    sampler.sample(running, time_ns)  # what it finds is taken off what comes after
+    begin.set()
     ready.wait(30)
     _, one, other = sampler.sample(running, 2 * time_ns)
     assert (one.key, other.key) == (1, 2)
