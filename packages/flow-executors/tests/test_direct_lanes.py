@@ -163,7 +163,7 @@ class Node:
         return key
 
     def die(self, rank: int, now: float) -> None:
-        """A worker dies, and another takes its place."""
+        """A worker dies; what it had not begun goes to others at once, and another takes its place after that."""
         unstarted = self.taken_back(rank, PACKET)
         worker = self.workers.pop(rank)
         fallen = self.core.worker_down(rank, unstarted)
@@ -174,6 +174,7 @@ class Node:
             frames.pack_fallen(frames.FallenWorker(self.number, rank, worker.pid, Verdict.LOST, LOST, given_on))
         )
         worker.close()
+        self.act(now)
         self.spawn(rank)
         self.act(now)
 
@@ -369,11 +370,11 @@ class Story(RuleBasedStateMachine):
 
     @invariant()
     def no_task_waits_behind_another(self) -> None:
-        """Nothing is put into the pipe of a worker that is busy, with one exception.
+        """Nothing is in the pipe of a worker that is busy, once both sides have heard what the other has said.
 
-        A worker that the script holds free for itself may be doomed by the manager for a task before.
+        With one exception: a worker that the script holds free for itself may be doomed for a task before.
         """
-        if hasattr(self, "node"):
+        if hasattr(self, "node") and not self.script.down and not self.node.up:
             for worker in self.node.workers.values():
                 assert not (worker.running is not None and worker.waits) or worker.doomed
 

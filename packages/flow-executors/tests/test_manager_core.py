@@ -352,6 +352,19 @@ def test_of_a_task_that_the_script_tells_of_all_is_known():
     assert core.worker_down(0, []) == Fallen((7,), "cancel")
 
 
+def test_what_the_script_gives_to_a_worker_that_was_given_something_just_now_is_read_back():
+    core = manager(slots=2)
+    core.accept(0, tasks(1))
+    (handout,) = core.assign(0.0)
+    core.claim(claim(handout.rank, True), 0.0)
+    assert core.readbacks(0.0) == [(handout.rank, 63)]
+    core.took_back(handout.rank, tasks(2))
+    assert given_to(core.assign(0.0)) == {2: 1 - handout.rank}
+    assert core.readbacks(0.0) == []
+    core.finished(handout.rank, [1], SHORT_S, 0.0)
+    assert [worker.rank for worker in core.claimed] == [handout.rank]
+
+
 def test_a_claim_of_a_worker_that_is_dead_is_none():
     core = manager(slots=1)
     core.worker_down(0, [])

@@ -114,6 +114,8 @@ class ManagerCore:
                 worker.held.pop(key, None)
         if claim.keys and not worker.held:
             worker.since = now - claim.age_s
+        if claim.claimed and not worker.claimed and worker.held.keys() - claim.keys:
+            self._fenced.add(worker.rank)  # claimed before word came that it was given something: read that back
         worker.held.update(dict.fromkeys(claim.keys))
         worker.lent, worker.claimed = claim.keys, claim.claimed
         if claim.claimed:
