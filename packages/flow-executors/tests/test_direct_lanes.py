@@ -117,6 +117,7 @@ class Node:
                 self.large[handout.key] = record
             os.write(self.workers[handout.rank].task_in, record[:100])
         effects = core.take_effects()
+        self.tell_taken(effects.taken)
         for rank in effects.kill:
             self.workers[rank].doomed = True
         for key in effects.cancelled:
@@ -126,6 +127,10 @@ class Node:
         if core.draining and self.told_slots:
             self.told_slots = 0
             self.up.append(frames.pack_credit(frames.Credit(1, 0, 0, 0)))
+
+    def tell_taken(self, taken: list[tuple[int, int, tuple[int, ...]]]) -> None:
+        """Tell the script what it gave to workers that has been read back."""
+        self.up.extend(frames.pack_taken(frames.TakenBack(self.number, *one)) for one in taken)
 
     def taken_back(self, rank: int, count: int) -> list[tuple[int, bytes]]:
         """Read packets back."""
@@ -169,10 +174,8 @@ class Node:
         fallen = self.core.worker_down(rank, unstarted)
         for key in fallen.keys:
             self.report(key, Verdict.CANCELLED if fallen.doom else Verdict.LOST, b"" if fallen.doom else LOST, rank)
-        given_on = tuple(key for key, _ in unstarted)
-        self.up.append(
-            frames.pack_fallen(frames.FallenWorker(self.number, rank, worker.pid, Verdict.LOST, LOST, given_on))
-        )
+        self.tell_taken(self.core.take_taken())
+        self.up.append(frames.pack_fallen(frames.FallenWorker(self.number, rank, worker.pid, Verdict.LOST, LOST)))
         worker.close()
         self.act(now)
         self.spawn(rank)
@@ -409,7 +412,7 @@ class Story(RuleBasedStateMachine):
 
 
 TestStory = Story.TestCase
-TestStory.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestStory.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
 
 
 @pytest.fixture
@@ -531,6 +534,49 @@ def test_what_cannot_be_written_goes_to_the_manager(story):
     story.submit(0, 1)
     assert story.script.down[0][0] == Kind.TASKS or story.node.workers[1].waits
     assert len(worker.read() or b"") == 100
+
+
+def test_what_was_read_back_is_not_lost_with_the_worker_that_it_was_given_to(story):
+    story.submit(0, 1)
+    story.die(0)  # task 1 goes to worker 1, which the script claims before it hears of that
+    story.submit(0, 1)
+    story.deliver_down(2)
+    story.die(1)
+    story.deliver_up(10)
+    assert story.script.outcomes == {}
+    assert sorted(story.node.core.held()) == [1, 2]
+
+
+def test_what_was_read_back_is_the_managers_and_it_gets_a_worker_for_it():
+    story = Story()
+    story.begin(1)
+    story.submit(0, 1)
+    story.start(0)
+    story.finish(0, False)
+    story.submit(0, 1)
+    story.killed.add(1)
+    story.script.cancel([1], False, story.now)
+    story.deliver_down(3)  # on the way to the cancelled task, which has ended, the next one was read back
+    story.listen()
+    story.teardown()
+    assert story.script.outcomes == {1: Verdict.OK, 2: Verdict.OK}
+
+
+def test_a_claim_under_way_does_not_bring_back_what_was_read_back(story):
+    worker = story.node.workers[0]
+    story.submit(0, 1)
+    story.wait(TELL_AFTER_S)
+    story.deliver_down(10)
+    core = story.node.core
+    core.took_back(0, story.node.taken_back(0, 1))
+    core.claim(frames.Claim(0, worker.pid, True, (1,), 0.5), story.now)
+    assert core.held() == [1]
+    assert core.running() == {}
+    story.node.act(story.now)
+    story.deliver_up(10)
+    story.deliver_down(10)
+    assert core.held() == [1]
+    assert not core.workers[0].moved
 
 
 def test_lanes_of_a_manager_that_is_gone_are_closed(story):

@@ -55,7 +55,8 @@ EXAMPLES: dict[str, bytes] = {
     "loss": frames.pack_loss(LOSS),
     "lane": frames.pack_lane(frames.LaneOffer(3, 1, 4_194_304, 7, 9, 2**40, 2**41)),
     "claim": frames.pack_claim(frames.Claim(1, 4_194_304, True, (5, 2**63), 1.5)),
-    "fallen": frames.pack_fallen(frames.FallenWorker(3, 1, 4_194_304, Verdict.LOST, b"loss", (5, 2**63))),
+    "taken": frames.pack_taken(frames.TakenBack(3, 1, 4_194_304, (5, 2**63))),
+    "fallen": frames.pack_fallen(frames.FallenWorker(3, 1, 4_194_304, Verdict.LOST, b"loss")),
     "usage": frames.pack_usage(Usage(1.0, 0.5, 100, 1, 2)),
 }
 
@@ -84,6 +85,7 @@ PARSERS = [
     frames.unpack_keys,
     frames.unpack_lane,
     frames.unpack_claim,
+    frames.unpack_taken,
     frames.unpack_fallen,
     frames.unpack_samples,
     lambda data: frames.unpack_loss(data, None),
@@ -186,9 +188,15 @@ def test_a_claim_comes_back(rank: int, pid: int, claimed: bool, keys: list[int],
     assert abs(found.age_s - claim.age_s) < 0.0011
 
 
-@given(U32, U32, st.sampled_from(Verdict), st.lists(U64, max_size=5), st.binary(max_size=30))
-def test_a_fallen_worker_comes_back(rank: int, pid: int, verdict: Verdict, given_on: list[int], payload: bytes) -> None:
-    fallen = frames.FallenWorker(3, rank, pid, verdict, payload, tuple(given_on))
+@given(U32, U32, st.lists(U64, max_size=5))
+def test_what_was_taken_back_comes_back(rank: int, pid: int, keys: list[int]) -> None:
+    taken = frames.TakenBack(3, rank, pid, tuple(keys))
+    assert frames.unpack_taken(frames.pack_taken(taken)) == taken
+
+
+@given(U32, U32, st.sampled_from(Verdict), st.binary(max_size=30))
+def test_a_fallen_worker_comes_back(rank: int, pid: int, verdict: Verdict, payload: bytes) -> None:
+    fallen = frames.FallenWorker(3, rank, pid, verdict, payload)
     assert frames.unpack_fallen(frames.pack_fallen(fallen)) == fallen
 
 

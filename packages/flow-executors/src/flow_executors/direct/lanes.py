@@ -9,7 +9,8 @@ safe:
 - A claim is given back, ahead of them, where tasks of the manager need the worker, or where it is to be drained.
 - Tasks that take long, and those that are to be cancelled, are made known to the manager, which then does all that it
   does for its own.
-- When a worker dies its manager says so, which of its tasks it has given to others, and what that means for the rest.
+- What a manager reads back from a worker's pipe, for whatever reason, is its own again, and it says so.
+- When a worker dies its manager says so too, and what that means for the tasks that it knows nothing of.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from flow_executors.wire.frames import (
     FallenWorker,
     Kind,
     LaneOffer,
+    TakenBack,
     TaskBatch,
     pack_cancel,
     pack_claim,
@@ -39,6 +41,7 @@ from flow_executors.wire.frames import (
     unpack_drain,
     unpack_fallen,
     unpack_lane,
+    unpack_taken,
     unpack_tasks,
 )
 from flow_executors.wire.kinds import Buffer
@@ -49,7 +52,7 @@ TELL_AFTER_S = 0.25
 """Of a task, to its manager."""
 MOST_LANES = 64
 """Each costs two descriptors and a look at each turn; more tasks than that are not waited for one by one."""
-_KINDS = (Kind.LANE, Kind.FALLEN)
+_KINDS = (Kind.LANE, Kind.TAKEN, Kind.FALLEN)
 
 
 class Lanes:
@@ -142,6 +145,8 @@ class Lanes:
     def _hear_of_lanes(self, peer: bytes, message: Buffer, now: float) -> None:
         if message[0] == Kind.LANE:
             self._open(peer, unpack_lane(message))
+        elif message[0] == Kind.TAKEN:
+            self._return(peer, unpack_taken(message), now)
         else:
             self._bury(peer, unpack_fallen(message), now)
 
@@ -161,15 +166,26 @@ class Lanes:
         lanes[offer.rank] = self._by_descriptor[lane.fileno()] = lane
         self._poll.register(lane.fileno(), select.POLLIN)
 
+    def _return(self, peer: bytes, taken: TakenBack, now: float) -> None:
+        """A manager has tasks of a lane now. It is answered, since it may have been told of them just before."""
+        lane, manager = self._lane_of(peer, taken.rank, taken.pid), self._pool.by_peer.get(peer)
+        if lane is not None and manager is not None:
+            lane.told = ()
+            self._over(lane, taken.keys, now)
+            self._core.down += [(peer, said) for said in (lane.claim(now), *self._make_room(peer, manager, now))]
+
+    def _lane_of(self, peer: bytes, rank: int, pid: int) -> Lane | None:
+        lane = self._of.get(peer, {}).get(rank)
+        return lane if lane is not None and lane.pid == pid else None
+
     def _bury(self, peer: bytes, fallen: FallenWorker, now: float) -> None:
-        lane = self._of.get(peer, {}).get(fallen.rank)
-        if lane is None or lane.pid != fallen.pid:
+        lane = self._lane_of(peer, fallen.rank, fallen.pid)
+        if lane is None:
             return
         del self._of[peer][fallen.rank]
         lane.told = ()
         self._report(lane, lane.read_all(), now)
-        lost = [key for key in lane.keys if key not in fallen.given_on]
-        self._report(lane, [(key, 0, 0, fallen.verdict, fallen.payload) for key in lost], now)
+        self._report(lane, [(key, 0, 0, fallen.verdict, fallen.payload) for key in [*lane.keys]], now)
         self._close(lane)
 
     def _settle(self, peer: bytes, now: float) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from flow_core.interfaces.outcome import LossKind, Verdict
 from flow_executors.interchange.spin import Spin
@@ -18,7 +18,16 @@ from flow_executors.manager.nursery import Died
 from flow_executors.manager.pipes import Pipes
 from flow_executors.manager.reports import fallen_outcome, interrupted_outcome
 from flow_executors.manager.shell import Leaving, Manager
-from flow_executors.wire.frames import FallenWorker, Kind, LaneOffer, pack_fallen, pack_lane, unpack_claim
+from flow_executors.wire.frames import (
+    FallenWorker,
+    Kind,
+    LaneOffer,
+    TakenBack,
+    pack_fallen,
+    pack_lane,
+    pack_taken,
+    unpack_claim,
+)
 from flow_executors.wire.kinds import Received
 from flow_executors.wire.local import is_local
 
@@ -73,15 +82,21 @@ class DirectManager(Manager):
     def _take_claim(self, message: Received, now: float) -> None:
         self._core.claim(unpack_claim(message), now)
 
-    def _tell_fallen(self, report: Died, given_on: tuple[int, ...]) -> None:
+    def _tell_taken(self, taken: Sequence[tuple[int, int, tuple[int, ...]]]) -> None:
+        for rank, pid, keys in taken if self._member.registered else ():
+            self._line.send(pack_taken(TakenBack(self._outbox.manager, rank, pid, keys)))
+
+    def _tell_fallen(self, report: Died) -> None:
         if self._offered:
             verdict, payload = fallen_outcome(report, "", self._offer.node, self._offer.block)
-            self._fell(report.rank, report.pid, verdict, payload, given_on)
+            self._fell(report.rank, report.pid, verdict, payload)
 
-    def _fell(self, rank: int, pid: int, verdict: Verdict, payload: bytes, given_on: tuple[int, ...] = ()) -> None:
+    def _fell(self, rank: int, pid: int, verdict: Verdict, payload: bytes) -> None:
+        """Say what the end of a worker means for what the script has given it, after all that is known already."""
         if self._member.registered:
-            self._send_results()  # what they say of tasks is as it was before
-            self._line.send(pack_fallen(FallenWorker(self._outbox.manager, rank, pid, verdict, payload, given_on)))
+            self._send_results()
+            self._tell_taken(self._core.take_taken())
+            self._line.send(pack_fallen(FallenWorker(self._outbox.manager, rank, pid, verdict, payload)))
 
     # -- one turn
 

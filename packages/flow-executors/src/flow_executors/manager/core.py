@@ -109,15 +109,19 @@ class ManagerCore:
         worker = self.workers.get(claim.rank)
         if worker is None or worker.pid != claim.pid:
             return  # it is dead, which the script is being told
+        claimed_anew = claim.claimed and not worker.claimed
+        if not claimed_anew:  # such a claim does not name the first task
+            worker.moved.intersection_update(claim.keys)
+        lent = tuple(key for key in claim.keys if key not in worker.moved)
         for key in worker.lent:
-            if key not in claim.keys:
+            if key not in lent:
                 worker.held.pop(key, None)
-        if claim.keys and not worker.held:
+        if lent and not worker.held:
             worker.since = now - claim.age_s
-        if claim.claimed and not worker.claimed and worker.held.keys() - claim.keys:
+        if claimed_anew and worker.held.keys() - lent:
             self._fenced.add(worker.rank)  # claimed before word came that it was given something: read that back
-        worker.held.update(dict.fromkeys(claim.keys))
-        worker.lent, worker.claimed = claim.keys, claim.claimed
+        worker.held.update(dict.fromkeys(lent))
+        worker.lent, worker.claimed = lent, claim.claimed
         if claim.claimed:
             self._claimed[worker.rank] = worker
         else:
@@ -305,6 +309,11 @@ class ManagerCore:
 
     def _took(self, worker: Worker, tasks: Sequence[tuple[int, Record]]) -> None:
         """Take keys off a worker, fenced ones for good; the others wait again, before those that came later."""
+        taken = tuple(key for key, _ in tasks if key in worker.lent or key not in worker.held)
+        if taken:
+            worker.lent = tuple(key for key in worker.lent if key not in taken)
+            worker.moved.update(taken)
+            self.effects.taken.append((worker.rank, worker.pid, taken))
         for key, record in reversed(tasks):
             worker.held.pop(key, None)
             if worker.fenced.pop(key, None) is not None:
@@ -430,6 +439,11 @@ class ManagerCore:
         """Return what is to be done, once."""
         effects, self.effects = self.effects, Effects()
         return effects
+
+    def take_taken(self) -> list[tuple[int, int, tuple[int, ...]]]:
+        """Return the effects that must be known before a death is, once."""
+        taken, self.effects.taken = self.effects.taken, []
+        return taken
 
     def held(self) -> list[int]:
         """Return the keys of all tasks that are here."""

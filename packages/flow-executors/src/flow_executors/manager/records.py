@@ -37,6 +37,7 @@ class Worker:
         reported: The key whose start was reported last.
         claimed: Whether the script gives it its tasks, not this manager.
         lent: Those of the keys held that the script has given it.
+        moved: Keys that the script gave it and that were read back, until the script says that it knows.
     """
 
     rank: int
@@ -51,6 +52,7 @@ class Worker:
     reported: int = -1
     claimed: bool = False
     lent: tuple[int, ...] = ()
+    moved: set[int] = field(default_factory=set)
 
 
 class Handout(NamedTuple):
@@ -72,9 +74,11 @@ class Effects:
     """(class id, key, record)"""
     kill: list[int] = field(default_factory=list)
     """ranks"""
+    taken: list[tuple[int, int, tuple[int, ...]]] = field(default_factory=list)
+    """(rank, pid, keys) of what the script had given to a worker, and does not know to be the manager's now"""
 
     def __bool__(self) -> bool:
-        return bool(self.cancelled or self.returned or self.kill)
+        return bool(self.cancelled or self.returned or self.kill or self.taken)
 
 
 @dataclass(frozen=True, slots=True)

@@ -363,13 +363,16 @@ class Manager:
         for key in fallen.keys:
             verdict, payload = fallen_outcome(report, fallen.doom, self._offer.node, self._offer.block)
             self._outbox.add(key, verdict, payload, report.rank)
-        self._tell_fallen(report, tuple(key for key, _ in unstarted))
+        self._tell_fallen(report)
         if not fallen.doom:
             log.warning("worker %d (pid %d) %s", report.rank, report.pid, how(report))
         if not self._respawn.died(report.rank, report.rank in self._ready, now):
             self._give_up(f"workers die as they start: the last one {how(report)}: {report.stderr_tail}")
 
-    def _tell_fallen(self, report: Died, given_on: tuple[int, ...]) -> None:
+    def _tell_fallen(self, report: Died) -> None:
+        """Nobody else has given tasks to a worker."""
+
+    def _tell_taken(self, taken: Sequence[tuple[int, int, tuple[int, ...]]]) -> None:
         """Nobody else has given tasks to a worker."""
 
     def _after_nursery(self, now: float) -> None:
@@ -428,6 +431,7 @@ class Manager:
     def _follow(self, effects: Effects) -> None:
         """Do what the core wants done besides handing out."""
         core, crew = self._core, self._crew
+        self._tell_taken(effects.taken)
         for rank in effects.kill:
             crew.kill(rank)
         for key in effects.cancelled:

@@ -69,6 +69,8 @@ class Kind(IntEnum):
     """Manager -> client without an interchange between: how one of its workers can be given tasks directly."""
     CLAIM = ord("c")
     """Client -> manager: who gives tasks to a worker, and which the client has given it."""
+    TAKEN = ord("t")
+    """Manager -> client: which of them are not there any more, but with the manager."""
     FALLEN = ord("f")
     """Manager -> client: a worker with a lane is dead, and what that means for tasks of which only the client knows."""
 

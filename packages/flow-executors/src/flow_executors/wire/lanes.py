@@ -6,9 +6,10 @@
 - CLAIM: ``u8 kind, u8 claimed, 2 x 0, u32 rank, u32 pid, u32 age in ms, u32 n, n x u64 keys``: whether the script gives
   tasks to that worker itself from now on, and which it has given it, the oldest so long ago. What a CLAIM says takes
   the place of what the one before said.
-- FALLEN: ``u8 kind, u8 verdict, 2 x 0, u32 manager number, u32 rank, u32 pid, u32 n, n x u64 keys``, then a payload as
-  in RESULTS: a worker with a lane is dead; its manager has given these tasks to others, and verdict and payload are for
-  all others that the script has given it and that the manager was not told of.
+- TAKEN: ``u8 kind, 3 x 0, u32 manager number, u32 rank, u32 pid, u32 n, n x u64 keys``: the manager has read these
+  tasks back from the worker's pipe, and sees to them from now on. Answered by a CLAIM.
+- FALLEN: ``u8 kind, u8 verdict, 2 x 0, u32 manager number, u32 rank, u32 pid``, then a payload as in RESULTS: a worker
+  with a lane is dead. Verdict and payload are for all that the script has given it of which the manager was not told.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from flow_executors.wire.kinds import Buffer, Kind, exact, expect
 
 _LANE = struct.Struct("<BxxxIIIIIQQ")
 _CLAIM = struct.Struct("<BBxxIIII")
-_FALLEN = struct.Struct("<BBxxIIII")
+_TAKEN = struct.Struct("<BxxxIIII")
+_FALLEN = struct.Struct("<BBxxIII")
 _MOST_MS = 0xFFFFFFFF
 
 
@@ -61,6 +63,16 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenBack:
+    """What a manager has read back from a worker's pipe of what the script had given it."""
+
+    manager: int
+    rank: int
+    pid: int
+    keys: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FallenWorker:
     """The end of a worker with a lane; see FALLEN."""
 
@@ -69,7 +81,6 @@ class FallenWorker:
     pid: int
     verdict: Verdict
     payload: bytes
-    given_on: tuple[int, ...] = ()
 
 
 def pack_lane(offer: LaneOffer) -> bytes:
@@ -100,8 +111,7 @@ def unpack_lane(message: Buffer) -> LaneOffer:
 def pack_claim(claim: Claim) -> bytes:
     """Pack CLAIM."""
     keys, age_ms = claim.keys, min(_MOST_MS, int(claim.age_s * 1000))
-    head = _CLAIM.pack(Kind.CLAIM, claim.claimed, claim.rank, claim.pid, age_ms, len(keys))
-    return head + struct.pack(f"<{len(keys)}Q", *keys)
+    return _CLAIM.pack(Kind.CLAIM, claim.claimed, claim.rank, claim.pid, age_ms, len(keys)) + _packed(keys)
 
 
 def unpack_claim(message: Buffer) -> Claim:
@@ -112,32 +122,48 @@ def unpack_claim(message: Buffer) -> Claim:
     """
     view = expect(message, _CLAIM.size, Kind.CLAIM)
     _, claimed, rank, pid, age_ms, n = _CLAIM.unpack_from(view)
-    return Claim(rank, pid, bool(claimed), _keys(view, _CLAIM.size, n, Kind.CLAIM, rest=False), age_ms / 1000)
+    return Claim(rank, pid, bool(claimed), _keys(view, _CLAIM.size, n, Kind.CLAIM), age_ms / 1000)
+
+
+def pack_taken(taken: TakenBack) -> bytes:
+    """Pack TAKEN."""
+    return _TAKEN.pack(Kind.TAKEN, taken.manager, taken.rank, taken.pid, len(taken.keys)) + _packed(taken.keys)
+
+
+def unpack_taken(message: Buffer) -> TakenBack:
+    """Parse TAKEN.
+
+    Raises:
+        BadMessage: its length is wrong.
+    """
+    view = expect(message, _TAKEN.size, Kind.TAKEN)
+    _, manager, rank, pid, n = _TAKEN.unpack_from(view)
+    return TakenBack(manager, rank, pid, _keys(view, _TAKEN.size, n, Kind.TAKEN))
 
 
 def pack_fallen(fallen: FallenWorker) -> bytes:
     """Pack FALLEN."""
-    keys = fallen.given_on
-    head = _FALLEN.pack(Kind.FALLEN, fallen.verdict, fallen.manager, fallen.rank, fallen.pid, len(keys))
-    return head + struct.pack(f"<{len(keys)}Q", *keys) + fallen.payload
+    return _FALLEN.pack(Kind.FALLEN, fallen.verdict, fallen.manager, fallen.rank, fallen.pid) + fallen.payload
 
 
 def unpack_fallen(message: Buffer) -> FallenWorker:
     """Parse FALLEN.
 
     Raises:
-        BadMessage: its length is wrong, or the verdict unknown.
+        BadMessage: it is too short, or the verdict unknown.
     """
     view = expect(message, _FALLEN.size, Kind.FALLEN)
-    _, verdict, manager, rank, pid, n = _FALLEN.unpack_from(view)
-    keys = _keys(view, _FALLEN.size, n, Kind.FALLEN, rest=True)
+    _, verdict, manager, rank, pid = _FALLEN.unpack_from(view)
     if verdict not in set(Verdict):
         raise BadMessage(f"unknown verdict {verdict} of FALLEN")
-    return FallenWorker(manager, rank, pid, Verdict(verdict), bytes(view[_FALLEN.size + 8 * n :]), keys)
+    return FallenWorker(manager, rank, pid, Verdict(verdict), bytes(view[_FALLEN.size :]))
 
 
-def _keys(view: memoryview, at: int, count: int, kind: Kind, rest: bool) -> tuple[int, ...]:
-    if not rest or len(view) < at + 8 * count:
-        exact(view, at + 8 * count, kind)
+def _packed(keys: tuple[int, ...]) -> bytes:
+    return struct.pack(f"<{len(keys)}Q", *keys)
+
+
+def _keys(view: memoryview, at: int, count: int, kind: Kind) -> tuple[int, ...]:
+    exact(view, at + 8 * count, kind)
     keys: tuple[int, ...] = struct.unpack_from(f"<{count}Q", view, at)
     return keys
