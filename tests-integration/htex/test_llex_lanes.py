@@ -297,6 +297,17 @@ def test_a_block_that_is_ended_by_its_scheduler_says_so_of_what_ran_there(drive:
     warm(driver)
 
 
+def test_of_a_block_that_is_ended_late_what_ran_for_most_of_it_has_exceeded_it(drive: Drive) -> None:
+    provider = LocalProvider(max_blocks=1)
+    provider.walltime_s = 0.9  # which it does not enforce: less than a second
+    driver = drive(provider=provider)
+    key = running(driver, told=True)
+    os.kill(manager_pid(driver), signal.SIGTERM)
+    outcome = driver.outcome(key)
+    assert outcome.loss is not None
+    assert outcome.loss.kind is LossKind.WALLTIME
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_tasks_of_a_manager_that_is_gone_are_lost_and_the_next_one_has_lanes_too(
     drive: Drive, how: signal.Signals

@@ -15,9 +15,11 @@ from flow_executors.wire.frames import (
     Introduction,
     Kind,
     Welcome,
+    kind_of,
     pack_again,
     pack_hello,
     pack_welcome,
+    unpack_credit,
     unpack_loss,
     unpack_register,
     unpack_results,
@@ -177,10 +179,19 @@ def test_a_frozen_manager_leaves_when_it_comes_back_too_late(tmp_path):
         until(lambda: not any(alive(pid) for pid in below), "nothing is left")
 
 
+def full(message: bytes) -> bool:
+    """Whether a manager says that it takes nothing more."""
+    return kind_of(message) == Kind.CREDIT and unpack_credit(message).slots == 0
+
+
 def test_told_to_end_by_the_scheduler_it_returns_what_waits_and_reports_what_runs(node):
     node.board.run([1, 2, 3, 4], SLEEP, payload(600))
     until(lambda: node.asleep() == 2, "two tasks run")
     os.kill(node.process.pid, signal.SIGTERM)
+    first = node.board.wait_for(
+        lambda message: kind_of(message) in (Kind.RETURNED, Kind.RESULTS) or full(message), "end"
+    )
+    assert kind_of(first) == Kind.CREDIT  # else more would be sent by whoever hears of an outcome
     assert set(node.board.returned().keys) == {3, 4}
     results = node.board.results(2)
     assert {loss_of(result).kind for result in results.values()} == {LossKind.BLOCK}

@@ -52,11 +52,10 @@ class DirectManager(Manager):
         self._handlers[Kind.CLAIM] = self._take_claim
         return super().run()
 
-    def block_ends(self, walltime_s: float, reason: str) -> None:
-        """As any manager, and also for those tasks that only the script knows."""
-        for worker in self._core.claimed:
+    def _interrupt(self, walltime_s: float, reason: str, now: float) -> None:
+        super()._interrupt(walltime_s, reason, now)
+        for worker in self._core.claimed:  # for those tasks that only the script knows
             self._fell(worker.rank, worker.pid, *interrupted_outcome(LossKind.BLOCK, reason))
-        super().block_ends(walltime_s, reason)
 
     # -- lanes
 

@@ -165,12 +165,17 @@ class Manager:
         Not to be called by a signal handler.
         """
         self._drain()
+        if self._member.registered:
+            self._member.tell_credit(0, 0)  # before outcomes: whoever hears of them may have more tasks at hand
         now = time.monotonic()
         self._hand_out(now)
+        self._interrupt(walltime_s, reason, now)
+        self.leave(Leaving(ExitCode.DONE, reason))
+
+    def _interrupt(self, walltime_s: float, reason: str, now: float) -> None:
         for key, ran_s in self._core.running_for(now):
             kind = LossKind.WALLTIME if walltime_s and ran_s > _MOST * walltime_s else LossKind.BLOCK
             self._outbox.add(key, *interrupted_outcome(kind, reason))
-        self.leave(Leaving(ExitCode.DONE, reason))
 
     # -- one turn
 
