@@ -89,6 +89,7 @@ def test_no_task_is_lost_while_processes_are_killed(
                 max_workers=2,
                 heartbeat_period=0.2,
                 heartbeat_threshold=2,
+                block_error_handler=False,  # as blocks are killed while they start, too
                 provider=LocalProvider(init_blocks=2, min_blocks=2, max_blocks=2),
             )
         ],
