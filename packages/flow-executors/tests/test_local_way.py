@@ -6,6 +6,7 @@ import os
 import select
 import socket
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -127,6 +128,19 @@ def _ended(connection: socket.socket) -> bool:
         return False
     except ConnectionResetError:
         return True
+
+
+def test_guests_whose_key_is_not_known_yet_take_little_room(house: House) -> None:
+    tracemalloc.start()
+    try:
+        guests = [connect_locally(house.address) for _ in range(200)]
+        house.listen()
+        assert len(house.doors._by_descriptor) == 200
+        assert tracemalloc.get_traced_memory()[0] < 200 * 10_000
+    finally:
+        tracemalloc.stop()
+    for guest in guests:
+        guest.close()
 
 
 def test_noise_ends_the_connection_it_came_by_and_no_other(house: House) -> None:

@@ -18,7 +18,7 @@ from flow_executors.wire.kinds import GREETINGS, Buffer
 from flow_executors.wire.local import is_own
 from flow_executors.wire.stream import Stream
 
-_STRANGERS = 64 << 10
+_STRANGERS = 4 << 10
 """Longest message of a guest whose key is not known yet: no room is made for what noise seems to announce."""
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 

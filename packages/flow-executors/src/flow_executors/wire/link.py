@@ -26,20 +26,27 @@ _PARTS = 64
 class LinkReader:
     """Cuts the stream into messages. Messages stay valid: each read that completes some leaves its buffer to them.
 
-    Attributes:
-        longest: Longest message that is accepted: there is room for it as soon as its length is known.
+    Args:
+        end: The socket.
+        longest: Longest message that is accepted: there is room for it as soon as its length is known, and for no
+            more than that before.
     """
 
-    __slots__ = ("_buffer", "_filled", "_socket", "closed", "longest", "more")
+    __slots__ = ("_buffer", "_filled", "_longest", "_socket", "closed", "more")
 
     def __init__(self, end: socket.socket, longest: int = MAX_MESSAGE) -> None:
         self._socket = end
-        self.longest = longest
-        self._buffer = bytearray(_ROOM)
+        self._longest = longest
+        self._buffer = bytearray(min(_ROOM, _LENGTH.size + longest))
         self._filled = 0
         self.closed = False
         self.more = False
         """Whether the last read took all that it had room for: another may find more. Else it is not worth a call."""
+
+    def accept_any(self) -> None:
+        """Accept messages of any length from now on."""
+        self._longest = MAX_MESSAGE
+        self._buffer += bytes(max(0, _ROOM - len(self._buffer)))
 
     def read(self) -> list[memoryview]:
         """Read once what is there and return the messages completed by it, in order.
@@ -47,7 +54,7 @@ class LinkReader:
         ``closed`` is True after the other side has ended and all it had written was read.
 
         Raises:
-            BadMessage: a length is beyond ``longest``: the stream is out of step and of no more use.
+            BadMessage: a length is beyond the longest: the stream is out of step and of no more use.
         """
         room = memoryview(self._buffer)[self._filled :]
         self.more = False
@@ -78,7 +85,7 @@ class LinkReader:
         need = 0
         while filled - at >= _LENGTH.size:
             (size,) = _LENGTH.unpack_from(buffer, at)
-            if size > self.longest:
+            if size > self._longest:
                 raise BadMessage(f"a message of {size} bytes: the stream is out of step")
             need = _LENGTH.size + size
             if filled - at < need:
