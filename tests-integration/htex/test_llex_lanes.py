@@ -17,7 +17,7 @@ from flow_core.interfaces.call import Call, TaskSpec, TryKey
 from flow_core.interfaces.outcome import LossKind, Verdict
 from flow_core.testing import calls
 from flow_core.testing.driver import Driver
-from flow_executors.testing.local_run import PATIENCE_S, manager_pid, wait_until
+from flow_executors.testing.local_run import PATIENCE_S, Frozen, manager_pid, wait_until
 from flow_executors.testing.node import alive, descendants, name_of
 from flow_executors.worker.frames import LANE_ROOM, PACKET
 from flow_executors.worker.large import LARGE
@@ -80,26 +80,6 @@ def pipes_open() -> list[str]:
         with contextlib.suppress(OSError):
             found.append(os.readlink(f"/proc/self/fd/{entry}"))
     return sorted(name for name in found if name.startswith("pipe:"))
-
-
-class Frozen:
-    """A process that is stopped for a while."""
-
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
-
-    def __enter__(self) -> Frozen:
-        os.kill(self.pid, signal.SIGSTOP)
-        wait_until(lambda: _state(self.pid) == "T", "it did not stop")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if alive(self.pid):
-            os.kill(self.pid, signal.SIGCONT)
-
-
-def _state(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_small_tasks_do_not_pass_through_the_manager(drive: Drive) -> None:

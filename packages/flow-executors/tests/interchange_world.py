@@ -58,9 +58,8 @@ class World:
             self.sent.append((peer, bytes(message)))
             self._down(peer, bytes(message))
         self.core.down.clear()
-        for message in self.core.up:
+        for message in self.core.desk.take_up():
             self._up(bytes(message))
-        self.core.up.clear()
         self.core.delivered(False)
 
     def _down(self, peer: bytes, message: bytes) -> None:

@@ -11,6 +11,7 @@ from interchange_world import DIGEST, World, node
 from flow_core.interfaces.outcome import Verdict
 from flow_executors.wire import frames
 from flow_executors.wire.frames import ExitCode, Kind
+from flow_executors.wire.single import marked_told, pack_result
 
 
 def test_tasks_wait_until_a_manager_comes() -> None:
@@ -289,3 +290,19 @@ def test_nonsense_is_counted_and_dropped(message: bytes) -> None:
     world.core.from_peer(b"stranger", "0", message, world.now)
     world.core.from_client(message, world.now)
     assert world.core.ignored > 0
+
+
+def test_results_that_the_client_knows_do_not_hurry_but_go_before_all_that_comes_after_them() -> None:
+    world = World()
+    manager = world.join(node())
+    world.submit(1, 2, 3)
+    core, messages = world.core, {}
+    for key in (1, 2, 3):
+        plain = pack_result(manager.number, key, 0, key, 0, 0, 0, Verdict.OK, b"")
+        messages[key] = marked_told(plain) if key < 3 else plain
+        core.from_peer(manager.peer, "", messages[key], world.now)
+        assert bool(core.up) == (key == 3)
+        assert core.owes_acks
+    assert core.desk.known == [messages[1], messages[2]]
+    assert core.desk.take_up() == [messages[1], messages[2], messages[3]]
+    assert core.desk.take_up() == []

@@ -15,7 +15,7 @@ from flow_executors.interchange.local_doors import LocalDoors
 from flow_executors.manager import sessions
 from flow_executors.manager.contact import Reach
 from flow_executors.manager.line import Line
-from flow_executors.manager.ways import LocalWay
+from flow_executors.manager.ways import LocalWay, ShortWay
 from flow_executors.wire.frames import Introduction, pack_hello
 from flow_executors.wire.keys import BlockSecret, make_pair
 from flow_executors.wire.local import address_of, connect_locally, is_own, listen_locally
@@ -233,3 +233,46 @@ def test_without_a_listening_socket_nobody_comes() -> None:
     doors = LocalDoors(-1, {})
     assert doors.receive() == []
     doors.close()
+
+
+def test_the_short_way_is_heard_as_long_as_somebody_reads(house: House) -> None:
+    way = ShortWay(house.address, house.secret)
+    assert way.tell(b"a result")
+    until(house.listen, house.doors.fileno())
+    assert [message for _, _, message in house.heard] == [b"a result"]
+    told = 0
+    while way.tell(LARGE[: 100 << 10]):  # nobody reads
+        told += 1
+        assert told < 1000
+    assert not way.tell(b"no more")
+    way.close()
+
+
+def test_the_short_way_ends_with_its_other_end(house: House) -> None:
+    way = ShortWay(house.address, house.secret)
+    house.listen()  # it is let in
+    house.doors.close()
+    assert not way.tell(b"a result")
+    way.close()
+
+
+def test_where_nobody_listens_there_is_no_short_way(house: House) -> None:
+    house.listener.close()
+    house.doors.close()
+    with pytest.raises(OSError, match="refused"):
+        ShortWay(house.address, house.secret)
+
+
+def test_no_more_are_let_in_than_there_is_room_for() -> None:
+    listener, secret = listen_locally(), BlockSecret("b0", make_pair().public, make_pair())
+    doors = LocalDoors(os.dup(listener.fileno()), {_raw(secret.pair.public): "b0"}, most=1)
+    first = ShortWay(address_of(listener), secret)
+    doors.receive()
+    second = ShortWay(address_of(listener), secret)
+    doors.receive()
+    assert first.tell(b"heard")
+    assert not second.tell(b"not heard")
+    assert [bytes(message) for _, _, message in doors.receive()] == [b"heard"]
+    for one in (first, second, doors):
+        one.close()
+    listener.close()

@@ -6,7 +6,8 @@ from hypothesis import given, strategies as st
 
 from flow_core.interfaces.outcome import Verdict
 from flow_executors.wire.frames import pack_record, pack_results, pack_tasks, unpack_results
-from flow_executors.wire.single import one_result, one_task, pack_result, pack_task
+from flow_executors.wire.results import result_head
+from flow_executors.wire.single import TOLD_AT, marked_told, one_result, one_task, pack_result, pack_task
 
 _KEYS = st.integers(0, 2**64 - 1)
 _TIMES = st.integers(-(2**63), 2**63 - 1)
@@ -35,6 +36,10 @@ def test_one_result_is_read_as_a_batch_of_one(
     assert message == pack_result(7, 3, offset, key, start, end, worker, Verdict.OK, payload)
     batch = unpack_results(message)
     assert one_result(message) == (7, offset, *batch.keys, *batch.starts, *batch.ends, *batch.workers, payload)
+    told = marked_told(message)
+    assert one_result(told) == one_result(message)
+    assert result_head(told) == result_head(message)
+    assert (message[TOLD_AT], told[TOLD_AT]) == (0, 1)
 
 
 @given(st.integers(0, 255), st.integers(0, 3))

@@ -6,11 +6,14 @@ import itertools
 import logging
 import os
 import platform
+import socket
 import threading
 import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
+
+from zmq.utils import z85
 
 from flow_core.errors import ExecutorBroken, ExecutorClosed, ExecutorError, SerializationError
 from flow_core.interfaces.call import Call, TryKey
@@ -21,6 +24,7 @@ from flow_executors.client.handoff import Handoff
 from flow_executors.client.incarnation import Incarnation, Site
 from flow_executors.client.queue import TaskQueues
 from flow_executors.client.receiver import Hooks, Receiver
+from flow_executors.interchange.local_doors import LocalDoors
 from flow_executors.serialize.records import Records
 from flow_executors.wire.frames import (
     Command,
@@ -34,8 +38,11 @@ from flow_executors.wire.frames import (
     pack_exit,
     pack_keys,
 )
+from flow_executors.wire.local import address_of, listen_locally
 
 _COMMAND_TIMEOUT_S = 10.0
+_MOST_TELL = 64
+"""So many managers tell a result at once by themselves: each costs a descriptor."""
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
@@ -55,7 +62,10 @@ class Client:
         self.directory = Directory(site.label)
         self._site = site
         self._listener = listener
-        self._admitted: list[tuple[str, str]] = []
+        self._admitted: dict[bytes, str] = {}  # blocks by their public key
+        entrance = _entrance() if site.local is not None else None
+        self._results = address_of(entrance) if entrance is not None else ""
+        self._door = LocalDoors(entrance.detach() if entrance is not None else -1, self._admitted, _MOST_TELL)
         self._handoff = Handoff(self.queues, self.records.functions)
         self._numbers = itertools.count(1)
         self._error: ExecutorError | None = ExecutorClosed(f"the executor {site.label} is not started")
@@ -72,6 +82,7 @@ class Client:
             logger,
             self.records.blob,
             self.records.buffers,
+            self._door,
         )
 
     # -- start and end
@@ -85,6 +96,7 @@ class Client:
         except ExecutorError as error:
             self._error = ExecutorClosed(str(error))
             self._handoff.close()
+            self._door.close()
             raise
 
     def wait_ready(self, timeout_s: float) -> None:
@@ -106,7 +118,8 @@ class Client:
                 )
 
     def _incarnate(self, number: int) -> Incarnation:
-        return Incarnation(self._site, number, self._admitted)
+        admitted = [(z85.encode(key).decode(), block) for key, block in [*self._admitted.items()]]
+        return Incarnation(self._site, number, admitted, self._results)
 
     def close(self, timeout_s: float) -> list[str]:
         """End the interchange; report everything that is left; say what was forced. Idempotent."""
@@ -127,6 +140,7 @@ class Client:
             forced.append(f"the receiver thread of {label} did not end")
         self._report_rest()
         self._handoff.close()
+        self._door.close()
         self.records.buffers.clear()
         return forced
 
@@ -154,6 +168,7 @@ class Client:
         incarnation = self._receiver.incarnation
         if incarnation is not None:
             incarnation.close()
+        self._door.close()
         self._site.close()
 
     # -- failure
@@ -240,12 +255,13 @@ class Client:
 
     def admit(self, public_key: bytes, block: str) -> None:
         """Let the managers of a block in."""
-        self._admitted.append((public_key.decode(), block))
+        self._admitted[z85.decode(public_key)] = block
         self._handoff.send(pack_keys(KeyChange(admit=((public_key.decode(), block),))))
 
     def revoke(self, block: str) -> None:
         """Keep the managers of a block out from now on."""
-        self._admitted[:] = [pair for pair in self._admitted if pair[1] != block]
+        for key in [key for key, name in [*self._admitted.items()] if name == block]:
+            self._admitted.pop(key, None)
         self._handoff.send(pack_keys(KeyChange(revoke=(block,))))
 
     def command(
@@ -318,6 +334,13 @@ class Client:
     def error(self) -> ExecutorError | None:
         """Why nothing can be submitted; None while all is well."""
         return self._error
+
+
+def _entrance() -> socket.socket | None:
+    try:
+        return listen_locally()
+    except OSError:  # no more descriptors: then all results come by the interchange
+        return None
 
 
 def _forked() -> None:

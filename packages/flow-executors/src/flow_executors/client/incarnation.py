@@ -61,8 +61,8 @@ class Site:
         if self.local is not None:
             self.local.close()
 
-    def setup(self, incarnation: int, admitted: Sequence[tuple[str, str]], link_fd: int) -> Setup:
-        """Return the settings of an interchange."""
+    def setup(self, incarnation: int, admitted: Sequence[tuple[str, str]], link_fd: int, results: str = "") -> Setup:
+        """Return the settings of an interchange; ``results``: where the client listens to managers of its machine."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return Setup(
             run_id=self.run_id,
@@ -79,6 +79,7 @@ class Site:
             heartbeat_period_s=self.heartbeat_period_s,
             heartbeat_threshold_s=self.heartbeat_threshold_s,
             packed=self.packed,
+            results=results,
             log=str(self.directory / "interchange.log"),
             debug=self.debug,
         )
@@ -87,13 +88,13 @@ class Site:
 class Incarnation:
     """One interchange process and the client's end of the socket to it."""
 
-    def __init__(self, site: Site, number: int, admitted: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, site: Site, number: int, admitted: Sequence[tuple[str, str]], results: str = "") -> None:
         """Start it. Raises ExecutorError when it cannot be started."""
         self.number = number
         self._stderr = site.directory / "interchange.stderr"
         self.link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self.link.setblocking(False)
-        setup = site.setup(number, admitted, theirs.fileno())
+        setup = site.setup(number, admitted, theirs.fileno(), results)
         try:
             with self._stderr.open("wb") as errors:
                 self.process = subprocess.Popen(

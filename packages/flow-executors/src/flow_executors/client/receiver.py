@@ -20,6 +20,7 @@ from flow_executors.client.incarnation import Incarnation
 from flow_executors.client.outcomes import outcomes_of
 from flow_executors.client.reclaim import Fate, Reclaim
 from flow_executors.errors import BadMessage
+from flow_executors.interchange.local_doors import LocalDoors
 from flow_executors.serialize.buffers import BufferStore
 from flow_executors.wire.frames import (
     Credit,
@@ -80,6 +81,7 @@ class Receiver:
         logger: logging.Logger,
         blob: Callable[[bytes], bytes | None],
         buffers: BufferStore,
+        door: LocalDoors,
     ) -> None:
         self.ready = threading.Event()
         """Set when an interchange has introduced itself."""
@@ -105,6 +107,7 @@ class Receiver:
         self._logger = logger
         self._blob = blob
         self._buffers = buffers
+        self._door = door
         self._reclaim: Reclaim | None = None
         self._heard = 0.0
         self._deaths: deque[float] = deque(maxlen=_RESTARTS)
@@ -159,20 +162,23 @@ class Receiver:
 
     def _serve(self, incarnation: Incarnation) -> None:
         reader = LinkReader(incarnation.link)
-        link, wake = incarnation.link.fileno(), self._handoff.wake_fd
+        link, wake, door = incarnation.link.fileno(), self._handoff.wake_fd, self._door.fileno()
         poller = select.poll()
-        poller.register(wake, select.POLLIN)
+        for descriptor in (wake, door):
+            poller.register(descriptor, select.POLLIN)
         congested: bool | None = None
         while not reader.closed:
             if congested is not (congested := self._handoff.congested):
                 poller.register(link, select.POLLIN | select.POLLOUT if congested else select.POLLIN)
             ready = poller.poll(self._timeout_ms())
             self._handoff.counters.wakeups += 1
-            for descriptor, _ in ready:
-                if descriptor == wake:
-                    self._handoff.on_wake()
-                else:
-                    self._read(reader)
+            found = dict(ready)
+            if wake in found:
+                self._handoff.on_wake()
+            if link in found:
+                self._read(reader)
+            if door in found:
+                self._hear_managers()
             if self.inbox:
                 self._report_inbox()
             self._handoff.flush()
@@ -201,6 +207,14 @@ class Receiver:
                 self._take(message)
             if not reader.more:
                 return
+
+    def _hear_managers(self) -> None:
+        """Managers tell of results, as the interchange will, too: what is not understood can wait for that."""
+        for _, _, message in self._door.receive():
+            one = one_result(message)
+            if one is None or one[0] not in self._directory.managers or not self._report_one(one):
+                self.ignored += 1
+        self._door.disconnected()
 
     def _take(self, message: Buffer) -> None:
         try:
@@ -237,8 +251,12 @@ class Receiver:
 
     def _results(self, message: Buffer) -> None:
         one = one_result(message)
-        if one is not None and self._report_one(one):
-            return
+        if one is not None:
+            if one[2] not in self._queues.records:
+                self.dropped += 1
+                return
+            if self._report_one(one):
+                return
         batch = unpack_results(message)
         records = self._queues.records
         outcomes = outcomes_of(batch, records, self._directory)

@@ -16,8 +16,9 @@ from flow_core.interfaces.outcome import LossKind, Verdict
 from flow_executors.interchange.spin import Spin
 from flow_executors.manager.nursery import Died
 from flow_executors.manager.pipes import Pipes
+from flow_executors.manager.records import Leaving
 from flow_executors.manager.reports import fallen_outcome, interrupted_outcome
-from flow_executors.manager.shell import Leaving, Manager
+from flow_executors.manager.shell import Manager
 from flow_executors.wire.frames import (
     FallenWorker,
     Kind,
@@ -93,7 +94,7 @@ class DirectManager(Manager):
     def _fell(self, rank: int, pid: int, verdict: Verdict, payload: bytes) -> None:
         """Say what the end of a worker means for what the script has given it, after all that is known already."""
         if self._member.registered:
-            self._send_results()
+            self._delivery.all()
             self._tell_taken(self._core.take_taken())
             self._line.send(pack_fallen(FallenWorker(self._outbox.manager, rank, pid, verdict, payload)))
 

@@ -341,6 +341,7 @@ class Core:
             settings.heartbeat_period_s,
             settings.heartbeat_threshold_s,
             settings.host_id,
+            settings.results,
         )
         self.down.append((peer, pack_welcome(welcome)))
         self.up.append(pack_register(manager.number, offer, held))
@@ -402,7 +403,7 @@ class Core:
             self._unacked[manager.number] = manager
             if manager.received - manager.acked >= _ACK_EVERY:
                 self.presses = True
-        self.up.append(message)
+        self.desk.pass_up(message)
         self.settle(manager, now)
 
     def settle(self, manager: Manager, now: float) -> None:

@@ -10,6 +10,7 @@ from flow_executors.interchange.classes import Slice, Waiting
 from flow_executors.interchange.pool import Manager, Pool
 from flow_executors.wire.frames import DEFAULT_CLASS, pack_need, pack_recall, pack_results, pack_tasks
 from flow_executors.wire.kinds import Buffer
+from flow_executors.wire.single import TOLD_AT
 
 
 class Desk:
@@ -17,6 +18,7 @@ class Desk:
 
     Attributes:
         up: Messages for the client, in order.
+        known: Results for the client that it knows already, told by their manager: they do not hurry.
         down: Messages for managers, with their address.
         waiting: Tasks that are at no manager.
         pool: The managers.
@@ -27,10 +29,11 @@ class Desk:
         joined_at: When a manager last came.
     """
 
-    __slots__ = ("blobs", "down", "expected", "joined_at", "pool", "specs", "time_ns", "up", "waiting")
+    __slots__ = ("blobs", "down", "expected", "joined_at", "known", "pool", "specs", "time_ns", "up", "waiting")
 
     def __init__(self, time_ns: Callable[[], int]) -> None:
         self.up: list[Buffer] = []
+        self.known: list[Buffer] = []
         self.down: list[tuple[bytes, Buffer]] = []
         self.waiting = Waiting()
         self.pool = Pool()
@@ -39,6 +42,17 @@ class Desk:
         self.time_ns = time_ns
         self.expected: set[str] = set()
         self.joined_at = 0.0
+
+    def pass_up(self, results: Buffer) -> None:
+        """Put results for the client into the tray."""
+        (self.known if results[TOLD_AT] else self.up).append(results)
+
+    def take_up(self) -> list[Buffer]:
+        """Return all that is for the client, once. What it knows is older than the rest, or as old."""
+        messages = [*self.known, *self.up]
+        self.known.clear()
+        self.up.clear()
+        return messages
 
     def send(self, manager: Manager, message: Buffer) -> None:
         """Put a message for a manager into the tray, unless its connection is gone."""

@@ -6,6 +6,7 @@ A guest's first message is the public key of its block, as it would be with encr
 from __future__ import annotations
 
 import errno
+import math
 import os
 import select
 import socket
@@ -40,10 +41,12 @@ class LocalDoors:
     Args:
         listen_fd: The inherited listening socket; -1 where there is none, and nobody comes.
         admitted: Blocks by their public key; looked at when a guest comes.
+        most: So many are let in, and no more.
     """
 
-    def __init__(self, listen_fd: int, admitted: Mapping[bytes, str]) -> None:
+    def __init__(self, listen_fd: int, admitted: Mapping[bytes, str], most: float = math.inf) -> None:
         self._admitted = admitted
+        self._most = most
         self._listener = socket.socket(fileno=listen_fd) if listen_fd >= 0 else None
         self._epoll = select.epoll()
         self._listening = False
@@ -87,7 +90,7 @@ class LocalDoors:
                     self._epoll.unregister(self._listener.fileno())
                     self._listening = False
                 return
-            if not is_own(connection):
+            if not is_own(connection) or len(self._by_descriptor) >= self._most:
                 connection.close()
                 continue
             guest = _Guest(Stream(connection, self._epoll, _STRANGERS))

@@ -17,6 +17,7 @@ class Settings:
         heartbeat_threshold_s: After which silence they count as lost.
         packed: Fill the manager that came first before the next, rather than spread tasks.
         host_id: Where the interchange and the client are.
+        results: Where managers of this machine find the client itself; empty where they do not.
     """
 
     run_id: str
@@ -26,3 +27,4 @@ class Settings:
     heartbeat_threshold_s: float = 120.0
     packed: bool = False
     host_id: str = ""
+    results: str = ""

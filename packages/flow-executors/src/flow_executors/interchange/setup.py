@@ -24,6 +24,7 @@ class Setup:
         heartbeat_period_s: How often managers are to be heard.
         heartbeat_threshold_s: After which silence they count as lost.
         packed: Whether the first manager is filled before the next.
+        results: Where managers of this machine find the script itself; empty where they do not.
         log: Path of the log.
         debug: Whether to log every message.
     """
@@ -42,6 +43,7 @@ class Setup:
     heartbeat_period_s: float = 30.0
     heartbeat_threshold_s: float = 120.0
     packed: bool = False
+    results: str = ""
     log: str = ""
     debug: bool = False
 

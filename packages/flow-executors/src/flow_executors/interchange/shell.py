@@ -54,6 +54,7 @@ class Shell:
             setup.heartbeat_threshold_s,
             setup.packed,
             host_id(),
+            setup.results,
         )
         self._core = Core(settings, who, time.time_ns)
         self._core.admitted(KeyChange(admit=setup.admitted))
@@ -212,11 +213,10 @@ class Shell:
     def _send_up(self) -> None:
         core = self._core
         try:
-            done = self._writer.write(core.up)
+            done = self._writer.write(core.desk.take_up())
         except OSError:
             core.leave("the script is gone")
             done = False
-        core.up.clear()
         self._watch(writing=not done)
 
     def _watch(self, writing: bool) -> None:
@@ -228,6 +228,10 @@ class Shell:
         if not self._ack_at:
             self._ack_at = now + _ACK_DELAY_S
         due = now >= self._ack_at
+        if self._core.desk.known and (due or self._core.presses):
+            self._send_up()
+            if self._writing:
+                return
         self._core.delivered(due)
         if due or not self._core.owes_acks:
             self._ack_at = 0.0

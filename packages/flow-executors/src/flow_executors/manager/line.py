@@ -6,15 +6,18 @@ answered; what to do about a broken line is the shell's matter.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import zmq
 
 from flow_executors.manager.contact import Reach
-from flow_executors.manager.ways import LocalWay, NetworkWay, Way
+from flow_executors.manager.ways import LocalWay, NetworkWay, ShortWay, Way
 from flow_executors.wire.keys import BlockSecret
 from flow_executors.wire.kinds import Received
 from flow_executors.wire.local import is_local
+
+log = logging.getLogger("flow.manager")
 
 
 class Line:
@@ -31,6 +34,7 @@ class Line:
         self._ways: list[Way] = []
         self._chosen: Way | None = None
         self._hosts_called = False
+        self._short: ShortWay | None = None
         self.home = ""
         """The address that answered last."""
 
@@ -80,6 +84,29 @@ class Line:
         """Send a message to whoever answered; dropped while nobody has."""
         if self._chosen is not None:
             self._chosen.send(message)
+
+    def open_short_way(self, address: str) -> None:
+        """Connect to the client itself, where the interchange was found on this machine and named an address."""
+        self._close_short_way()
+        if address and is_local(self.home):
+            try:
+                self._short = ShortWay(address, self._secret)
+            except OSError as error:
+                log.info("all results go by the interchange: %s", error)
+
+    def tell(self, message: Received) -> bool:
+        """Tell the client itself; False if that cannot be done, or it may not have heard all."""
+        if self._short is None:
+            return False
+        told = self._short.tell(message)
+        if not told:
+            self._close_short_way()
+        return told
+
+    def _close_short_way(self) -> None:
+        if self._short is not None:
+            self._short.close()
+            self._short = None
 
     def reach(self) -> dict[str, Reach]:
         """Return how far each address was reached by now; call the hosts if the machine's own way leads nowhere."""

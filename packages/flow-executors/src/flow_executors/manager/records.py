@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from flow_executors.manager.demand import Demand
+from flow_executors.wire.control import ExitCode
 from flow_executors.wire.specs import DEFAULT_CLASS
 
 Record = bytes | memoryview
@@ -87,3 +88,12 @@ class Fallen:
 
     keys: tuple[int, ...] = ()
     doom: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Why and how the manager leaves: ``code`` is told to the interchange, and the process ends with ``status``."""
+
+    code: ExitCode
+    reason: str
+    status: int = 0

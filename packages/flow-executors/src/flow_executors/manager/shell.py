@@ -6,7 +6,6 @@ import logging
 import select
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from flow_core.interfaces.outcome import LossKind, Verdict
@@ -18,6 +17,7 @@ from flow_executors.manager.blobs import Blobs
 from flow_executors.manager.contact import Contact
 from flow_executors.manager.core import ManagerCore
 from flow_executors.manager.crew import Crew, News
+from flow_executors.manager.delivery import HOLD_BACK_MS, Delivery
 from flow_executors.manager.demand import Demand
 from flow_executors.manager.line import Line
 from flow_executors.manager.membership import Membership
@@ -25,7 +25,7 @@ from flow_executors.manager.nursery import Died
 from flow_executors.manager.outbox import Outbox
 from flow_executors.manager.parking import Parking
 from flow_executors.manager.pipes import Pipes
-from flow_executors.manager.records import Effects
+from flow_executors.manager.records import Effects, Leaving
 from flow_executors.manager.reports import fallen_outcome, how, interrupted_outcome, pack_returned
 from flow_executors.manager.respawn import Respawn
 from flow_executors.manager.shipments import SWEEP_S
@@ -74,15 +74,6 @@ class Signals(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """Why and how the manager leaves: ``code`` is told to the interchange, and the process ends with ``status``."""
-
-    code: ExitCode
-    reason: str
-    status: int = 0
-
-
 class Manager:
     """One manager. One thread: the process's main one. ``lanes``: whether its workers are to have lanes."""
 
@@ -113,6 +104,7 @@ class Manager:
         self._crew_fd = crew.fileno()
         self._signals_fd = -1 if signals is None else signals.fileno()
         self._outbox = Outbox()
+        self._delivery = Delivery(line, self._outbox)
         self._poller = select.poll()
         self._member = Membership(line, contact, offer, self._outbox, self._poller, run_id)
         self._parking = Parking()
@@ -181,7 +173,8 @@ class Manager:
 
     def _turn(self) -> None:
         self._member.watch()
-        ready = self._look(self._patience_ms())
+        held_back = self._delivery.held_back
+        ready = self._look(HOLD_BACK_MS if held_back else self._patience_ms())
         now = time.monotonic()
         workers = self._crew_fd in ready
         if workers:
@@ -195,6 +188,8 @@ class Manager:
         if self._signals is not None and self._signals_fd in ready:
             self._signals.handle(self)
         self._hand_out(now)
+        if held_back and held_back is self._delivery.held_back:
+            self._delivery.rest()
         self._send(now)
 
     def _look(self, patience_ms: int) -> Collection[int]:
@@ -257,6 +252,8 @@ class Manager:
             worker = self._core.workers.get(rank)
             if worker is not None and worker.pid != pid:  # replaced meanwhile
                 self._line.send(pack_worker(self._outbox.manager, rank, worker.pid))
+        self._delivery.forget()
+        self._line.open_short_way(welcome.results)
         self._crew.shipments.same_host = bool(welcome.host_id) and welcome.host_id == self._offer.host_id
 
     def _take_tasks(self, message: Received, now: float) -> None:
@@ -349,13 +346,8 @@ class Manager:
     def _tell_replaced(self, pipes: Pipes) -> None:
         """Say which process is a worker now, after the results of the one before, where that one was registered."""
         if self._member.registered:
-            self._send_results()
+            self._delivery.all()
             self._line.send(pack_worker(self._outbox.manager, pipes.rank, pipes.pid))
-
-    def _send_results(self) -> None:
-        """Send those that are there, ahead of something else."""
-        if self._outbox:
-            self._line.send(self._outbox.pack())
 
     def _mourn(self, report: Died, pipes: Pipes | None, now: float) -> None:
         """Report what a dead worker ran, give what it had not started to others, and replace it."""
@@ -465,7 +457,10 @@ class Manager:
         if self._outbox:
             self._coalesce()
             point("manager.before_send")
-            self._line.send(self._outbox.pack())
+            if len(self._outbox) == 1 and self._core.quiet:
+                self._delivery.one(hold_back=self._offer.workers + self._core.pace.prefetch > 1)
+            else:
+                self._delivery.all()
             self._last_send = time.monotonic()
         slots = 0 if self._core.draining else self._offer.workers
         self._member.tell_credit(slots, self._core.pace.prefetch if slots else 0)
@@ -497,6 +492,6 @@ class Manager:
         """Send what is left to send, and say why."""
         self._hand_out(time.monotonic())
         if self._member.registered:
-            self._send_results()
+            self._delivery.all()
             self._line.send(pack_exit(leaving.code, leaving.reason))
         log.info("leaving: %s", leaving.reason)

@@ -7,7 +7,8 @@ import signal
 import time
 
 from flow_executors.manager.lifetime import Lifetime
-from flow_executors.manager.shell import Leaving, Manager
+from flow_executors.manager.records import Leaving
+from flow_executors.manager.shell import Manager
 from flow_executors.wire.control import ExitCode
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)

@@ -84,3 +84,23 @@ def interchange_pid(driver: Driver) -> int:
     assert isinstance(pilot.client, Client)
     assert pilot.client.incarnation is not None
     return pilot.client.incarnation.process.pid
+
+
+class Frozen:
+    """A process that is stopped for a while."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def __enter__(self) -> Frozen:
+        os.kill(self.pid, signal.SIGSTOP)
+        wait_until(lambda: _state(self.pid) == "T", "it did not stop")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGCONT)
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

@@ -74,7 +74,8 @@ class Registration:
 class Welcome:
     """The answer to a registration; times in ns UTC of the interchange's clock, periods in seconds.
 
-    ``host_id`` is that of the interchange and the client, as in ``Registration``.
+    ``host_id`` is that of the interchange and the client, as in ``Registration``. ``results`` is where managers of the
+    same machine find the client itself, to tell it a result at once; empty where they do not.
     """
 
     manager: int
@@ -82,6 +83,7 @@ class Welcome:
     heartbeat_period_s: float
     heartbeat_threshold_s: float
     host_id: str = ""
+    results: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,14 @@
 
 RESULTS, little endian::
 
-    u8 kind, u8 0, u16 0, u32 n, u32 manager number, u32 sequence number, i64 clock offset in ns,
+    u8 kind, u8 told, u16 0, u32 n, u32 manager number, u32 sequence number, i64 clock offset in ns,
     n x u64 keys, n x i64 start, n x i64 end, n x u32 payload lengths, n x u16 worker, n x u8 status,
     then the n payloads joined
 
 Times are nanoseconds of the manager's own clock, 0 where not known; the reader adds the clock offset. The sequence
 number counts the manager's messages from 1 (0 from the interchange) and is what ACK refers to.
+
+Told: 1 if the client was told at once, by the manager itself, of what is in it; so it does not hurry.
 
 Status: a Verdict in the low four bits, and flags. Payload by verdict:
 

@@ -10,6 +10,8 @@ from flow_executors.wire.kinds import DIGEST_SIZE, Buffer, Kind, Received
 _TASK = struct.Struct(f"<BBxxIII{DIGEST_SIZE}sQI")
 _RESULT = struct.Struct("<BxxxIIIqQqqIHB")
 
+TOLD_AT = 1
+"""Where a message of RESULTS has its mark."""
 Result = tuple[int, int, int, int, int, int, Buffer]
 """manager number, clock offset, key, start, end, worker, payload"""
 
@@ -49,6 +51,11 @@ def pack_result(
     """Pack the outcome of one task."""
     size = len(payload)
     return _RESULT.pack(Kind.RESULTS, 1, manager, sequence, offset_ns, key, start, end, size, worker, status) + payload
+
+
+def marked_told(message: bytes) -> bytes:
+    """Return RESULTS with the mark that the client has been told of what is in it."""
+    return message[:TOLD_AT] + b"\1" + message[TOLD_AT + 1 :]
 
 
 def one_result(message: Buffer) -> Result | None:
