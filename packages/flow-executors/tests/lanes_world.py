@@ -14,6 +14,7 @@ from flow_executors.interchange.core import Core
 from flow_executors.interchange.settings import Settings
 from flow_executors.manager.core import ManagerCore
 from flow_executors.manager.demand import Capacity, Demand
+from flow_executors.manager.records import Taken
 from flow_executors.manager.reports import pack_returned
 from flow_executors.wire import frames
 from flow_executors.wire.frames import DEFAULT_CLASS, Kind
@@ -123,7 +124,7 @@ class Node:
             self.told_slots = 0
             self.up.append(frames.pack_credit(frames.Credit(1, 0, 0, 0)))
 
-    def tell_taken(self, taken: list[tuple[int, int, tuple[int, ...]]]) -> None:
+    def tell_taken(self, taken: list[Taken]) -> None:
         """Tell the script what it gave to workers that has been read back."""
         self.up.extend(frames.pack_taken(frames.TakenBack(self.number, *one)) for one in taken)
 

@@ -255,14 +255,15 @@ class Client:
 
     def admit(self, public_key: bytes, block: str) -> None:
         """Let the managers of a block in."""
-        self._admitted[z85.decode(public_key)] = block
-        self._handoff.send(pack_keys(KeyChange(admit=((public_key.decode(), block),))))
+        self._change_keys(KeyChange(admit=((public_key.decode(), block),)))
 
     def revoke(self, block: str) -> None:
         """Keep the managers of a block out from now on."""
-        for key in [key for key, name in [*self._admitted.items()] if name == block]:
-            self._admitted.pop(key, None)
-        self._handoff.send(pack_keys(KeyChange(revoke=(block,))))
+        self._change_keys(KeyChange(revoke=(block,)))
+
+    def _change_keys(self, change: KeyChange) -> None:
+        change.apply(self._admitted)
+        self._handoff.send(pack_keys(change))
 
     def command(
         self,

@@ -16,7 +16,7 @@ from flow_core.interfaces.outcome import LossKind, Verdict
 from flow_executors.interchange.spin import Spin
 from flow_executors.manager.nursery import Died
 from flow_executors.manager.pipes import Pipes
-from flow_executors.manager.records import Leaving
+from flow_executors.manager.records import Leaving, Taken
 from flow_executors.manager.reports import fallen_outcome, interrupted_outcome
 from flow_executors.manager.shell import Manager
 from flow_executors.wire.frames import (
@@ -82,7 +82,7 @@ class DirectManager(Manager):
     def _take_claim(self, message: Received, now: float) -> None:
         self._core.claim(unpack_claim(message), now)
 
-    def _tell_taken(self, taken: Sequence[tuple[int, int, tuple[int, ...]]]) -> None:
+    def _tell_taken(self, taken: Sequence[Taken]) -> None:
         for rank, pid, keys in taken if self._member.registered else ():
             self._line.send(pack_taken(TakenBack(self._outbox.manager, rank, pid, keys)))
 

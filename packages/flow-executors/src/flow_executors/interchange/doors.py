@@ -9,7 +9,6 @@ import struct
 from collections.abc import Iterator
 
 import zmq
-from zmq.utils import z85
 
 from flow_executors.interchange.local_doors import LocalDoors
 from flow_executors.interchange.setup import Setup
@@ -62,11 +61,7 @@ class Doors:
 
     def change_keys(self, change: KeyChange) -> None:
         """Admit and revoke blocks' keys."""
-        for key, block in change.admit:
-            self.admitted[z85.decode(key.encode())] = block
-        for block in change.revoke:
-            for raw in [raw for raw, name in self.admitted.items() if name == block]:
-                del self.admitted[raw]
+        change.apply(self.admitted)
 
     def authenticate(self) -> None:
         """Answer the requests for authentication that are there."""

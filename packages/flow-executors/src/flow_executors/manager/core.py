@@ -12,7 +12,7 @@ from heapq import heappop, heappush
 
 from flow_executors.manager.demand import Capacity, Demand, Ledger
 from flow_executors.manager.pace import Pace
-from flow_executors.manager.records import Effects, Fallen, Handout, Record, Task, Worker
+from flow_executors.manager.records import Effects, Fallen, Handout, Record, Taken, Task, Worker
 from flow_executors.wire.lanes import Claim
 from flow_executors.wire.specs import DEFAULT_CLASS
 
@@ -440,7 +440,7 @@ class ManagerCore:
         effects, self.effects = self.effects, Effects()
         return effects
 
-    def take_taken(self) -> list[tuple[int, int, tuple[int, ...]]]:
+    def take_taken(self) -> list[Taken]:
         """Return the effects that must be known before a death is, once."""
         taken, self.effects.taken = self.effects.taken, []
         return taken

@@ -10,6 +10,8 @@ from flow_executors.wire.control import ExitCode
 from flow_executors.wire.specs import DEFAULT_CLASS
 
 Record = bytes | memoryview
+Taken = tuple[int, int, tuple[int, ...]]
+"""A worker's rank and pid, and the keys that were read back of what the script had given it."""
 
 
 @dataclass(slots=True)
@@ -75,8 +77,8 @@ class Effects:
     """(class id, key, record)"""
     kill: list[int] = field(default_factory=list)
     """ranks"""
-    taken: list[tuple[int, int, tuple[int, ...]]] = field(default_factory=list)
-    """(rank, pid, keys) of what the script had given to a worker, and does not know to be the manager's now"""
+    taken: list[Taken] = field(default_factory=list)
+    """what the script does not know to be the manager's now"""
 
     def __bool__(self) -> bool:
         return bool(self.cancelled or self.returned or self.kill or self.taken)

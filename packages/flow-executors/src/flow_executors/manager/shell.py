@@ -25,7 +25,7 @@ from flow_executors.manager.nursery import Died
 from flow_executors.manager.outbox import Outbox
 from flow_executors.manager.parking import Parking
 from flow_executors.manager.pipes import Pipes
-from flow_executors.manager.records import Effects, Leaving
+from flow_executors.manager.records import Effects, Leaving, Taken
 from flow_executors.manager.reports import fallen_outcome, how, interrupted_outcome, pack_returned
 from flow_executors.manager.respawn import Respawn
 from flow_executors.manager.shipments import SWEEP_S
@@ -369,7 +369,7 @@ class Manager:
     def _tell_fallen(self, report: Died) -> None:
         """Nobody else has given tasks to a worker."""
 
-    def _tell_taken(self, taken: Sequence[tuple[int, int, tuple[int, ...]]]) -> None:
+    def _tell_taken(self, taken: Sequence[Taken]) -> None:
         """Nobody else has given tasks to a worker."""
 
     def _after_nursery(self, now: float) -> None:

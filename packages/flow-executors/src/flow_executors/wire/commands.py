@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from zmq.utils import z85
+
 from flow_executors.wire.kinds import Buffer, Kind, expect
 from flow_executors.wire.schema import decode, encode
 
@@ -55,6 +57,13 @@ class KeyChange:
 
     admit: tuple[tuple[str, str], ...] = ()
     revoke: tuple[str, ...] = ()
+
+    def apply(self, admitted: dict[bytes, str]) -> None:
+        """Change which keys (raw) are admitted, for which blocks. Others may read or change them meanwhile."""
+        for key, block in self.admit:
+            admitted[z85.decode(key.encode())] = block
+        for raw in [raw for raw, block in [*admitted.items()] if block in self.revoke]:
+            admitted.pop(raw, None)
 
 
 def pack_command(command: Command) -> bytes:
