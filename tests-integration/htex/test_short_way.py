@@ -112,12 +112,30 @@ def test_where_the_script_lets_no_manager_in_it_comes_by_the_interchange(
         one(driver, number)
 
 
-def test_errors_and_what_cannot_be_read_are_as_ever(drive: Drive) -> None:
-    driver = drive()
+UNREADABLE = "type('Unreadable', (), {'__reduce__': lambda self: (int, ('no number',))})()"
+"""Makes a value that can be packed, and not unpacked."""
+
+
+@pytest.mark.parametrize(
+    ("function", "argument", "verdict"),
+    [
+        (calls.fail, "said so", Verdict.APP_ERROR),
+        (eval, UNREADABLE, Verdict.APP_ERROR),
+        (eval, "list(range(1_000_000))", Verdict.OK),
+    ],
+    ids=["error", "unreadable", "large"],
+)
+def test_after_anything_else_they_are_told_as_before(
+    drive: Drive, function: Callable[[str], object], argument: str, verdict: Verdict
+) -> None:
+    driver = drive(**LATE)
     one(driver, 1)
-    failed = driver.outcome(driver.submit(calls.fail, "said so"))
-    assert failed.verdict is Verdict.APP_ERROR
-    one(driver, 2)
+    assert driver.outcome(driver.submit(function, argument)).verdict is verdict
+    key = driver.hold("task")
+    driver.wait_held("task")
+    with Frozen(interchange_pid(driver)):
+        driver.release("task")
+        assert driver.outcome(key).verdict is Verdict.OK
 
 
 def test_noise_at_the_scripts_own_door_changes_nothing(drive: Drive) -> None:

@@ -84,6 +84,13 @@ def test_only_what_went_well_is_told(desk: Desk, verdict: Verdict) -> None:
     assert [message[TOLD_AT] for message in desk.line.sent] == [0]
 
 
+def test_what_is_large_is_sent_once(desk: Desk) -> None:
+    desk.outbox.add(7, Verdict.OK, bytes(100_000))
+    desk.delivery.one(hold_back=True)
+    assert desk.line.told == []
+    assert [message[TOLD_AT] for message in desk.line.sent] == [0]
+
+
 def test_a_client_that_cannot_be_told_hears_by_the_interchange() -> None:
     desk = Desk(short=False)
     desk.outbox.add(7, Verdict.OK, b"value")

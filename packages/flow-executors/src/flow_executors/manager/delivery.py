@@ -16,6 +16,9 @@ from flow_executors.wire.single import marked_told, one_result
 HOLD_BACK_MS = 2
 """The interchange does not wait longer for a result that the client knows."""
 
+_LARGEST = 32 << 10
+"""A longer message is not written twice: it would take more time than it saves, and may not fit into the socket."""
+
 
 class Delivery:
     """Empties the outbox. One thread. To be used while the manager is registered, but for ``forget``."""
@@ -36,13 +39,17 @@ class Delivery:
         """Send the only result there is, to the client first if that can be done; ``hold_back`` it from the other."""
         self.rest()
         message = self._outbox.pack()
-        if one_result(message) is None or not self._line.tell(message):
+        if not (self._line.short and self._fits(message) and self._line.tell(message)):
             self._line.send(message)
             return
         point("manager.told")
         self.held_back = marked_told(message)
         if not hold_back:
             self.rest()
+
+    @staticmethod
+    def _fits(message: bytes) -> bool:
+        return len(message) <= _LARGEST and one_result(message) is not None
 
     def rest(self) -> None:
         """Send what was held back."""

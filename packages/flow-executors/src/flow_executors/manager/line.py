@@ -94,6 +94,11 @@ class Line:
             except OSError as error:
                 log.info("all results go by the interchange: %s", error)
 
+    @property
+    def short(self) -> bool:
+        """Whether there is a way to the client itself."""
+        return self._short is not None
+
     def tell(self, message: Received) -> bool:
         """Tell the client itself; False if that cannot be done, or it may not have heard all."""
         if self._short is None:
