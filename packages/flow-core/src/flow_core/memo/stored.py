@@ -42,7 +42,6 @@ def dump(value: object) -> bytes:
     try:
         return pickle.dumps(value, protocol=5)
     except Exception:
-        import cloudpickle
+        from flow_core.remote import by_value
 
-        data: bytes = cloudpickle.dumps(value, protocol=5)
-        return data
+        return by_value.dumps(value)

@@ -124,12 +124,11 @@ def _dumps(value: object) -> bytes | None:
     except Exception:
         pass
     try:
-        import cloudpickle
+        from flow_core.remote import by_value
 
-        by_value: bytes = cloudpickle.dumps(value, protocol=5)
+        return by_value.dumps(value)
     except Exception:
         return None
-    return by_value
 
 
 def _whole(exc: BaseException) -> bytes | None:

@@ -155,13 +155,12 @@ def _dumps(value: object, what: str) -> bytes:
             return data
     except Exception:
         data = b""
-    import cloudpickle
+    from flow_core.remote import by_value
 
     try:
-        by_value: bytes = cloudpickle.dumps(value, protocol=5)
+        return by_value.dumps(value)
     except Exception as error:
         raise SerializationError(f"{what} cannot be pickled: {error}") from error
-    return by_value
 
 
 def _loads(data: bytes, what: str) -> Any:

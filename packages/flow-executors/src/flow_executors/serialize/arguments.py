@@ -5,10 +5,9 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping, Sequence
 
-import cloudpickle
-
 from flow_core.errors import SerializationError
 from flow_core.interfaces.call import Call
+from flow_core.remote import by_value
 from flow_executors.serialize.buffers import Large
 from flow_executors.serialize.functions import by_value_names
 from flow_executors.worker.large import carried
@@ -52,10 +51,9 @@ def pack_arguments(call: Call, large: Large | None = None) -> bytes:
 def _by_value(value: object, call: Call, large: Large | None) -> bytes:
     on_buffer = None if large is None else large.keep_in_band
     try:
-        data: bytes = cloudpickle.dumps(value, protocol=5, buffer_callback=on_buffer)
+        return by_value.dumps(value, on_buffer)
     except Exception as error:
         raise SerializationError(_complaint(call, error)) from error
-    return data
 
 
 def _complaint(call: Call, error: Exception) -> str:
@@ -72,7 +70,7 @@ def _culprit(args: Sequence[object], kwargs: Mapping[str, object]) -> str:
     named += [(f"argument {key!r}", value) for key, value in kwargs.items()]
     for where, value in named:
         try:
-            cloudpickle.dumps(value, protocol=5)
+            by_value.dumps(value)
         except Exception:
             return f"{where} ({type(value).__name__})"
     return ""

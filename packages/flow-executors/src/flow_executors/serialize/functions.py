@@ -15,6 +15,7 @@ from types import ModuleType
 import cloudpickle
 
 from flow_core.errors import SerializationError
+from flow_core.remote import by_value
 from flow_core.remote.refs import reference
 from flow_executors.wire.kinds import DIGEST_SIZE
 
@@ -90,14 +91,13 @@ def pack_function(func: Callable[..., object]) -> bytes:
     if ref is not None and importable(ref.partition(":")[0]):
         return REFERENCE + ref.encode()
     try:
-        by_value: bytes = cloudpickle.dumps(func, protocol=5)
+        return BY_VALUE + by_value.dumps(func)
     except Exception as error:
         name = getattr(func, "__qualname__", repr(func))
         raise SerializationError(
             f"the function {name} cannot be sent to workers: {type(error).__name__}: {error}. It, or something that "
             "it refers to (a global, a default, a variable of its enclosing function), cannot be pickled"
         ) from error
-    return BY_VALUE + by_value
 
 
 _importable: dict[str, bool] = {"__main__": False, "__mp_main__": False}

@@ -224,18 +224,17 @@ def _dumps(value: object, buffers: list[memoryview] | None) -> bytes:
             return data
     except Exception:
         pass
-    import cloudpickle
+    from flow_core.remote import by_value
 
     if buffers is not None:
         buffers.clear()
     try:
-        by_value: bytes = cloudpickle.dumps(value, protocol=5, buffer_callback=on_buffer)
+        return by_value.dumps(value, on_buffer)
     except Exception as error:
         raise SerializationError(
             f"the result of the task, of type {type(value).__name__}, cannot be pickled "
             f"({type(error).__name__}: {error}): return plain data, or write it to a file and return a File"
         ) from error
-    return by_value
 
 
 def _presentable(error: BaseException) -> BaseException:

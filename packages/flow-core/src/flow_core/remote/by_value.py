@@ -1,0 +1,69 @@
+"""Values as bytes by value: what cloudpickle does, with code that still knows the file it was written in.
+
+cloudpickle names the file of all code ``<dynamic-code>``, so tracebacks, profilers and ``faulthandler`` on a node would
+not say where a function is written. Lines and columns it keeps.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import ChainMap
+from collections.abc import Callable, MutableMapping
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+
+if TYPE_CHECKING:
+    from pickle import PickleBuffer
+
+_PROTOCOL = 5
+_NAMELESS = "<dynamic-code>"
+_DISPATCH: MutableMapping[type, Callable[[Any], Any]] = cloudpickle.Pickler.dispatch_table
+_REDUCE_CODE = _DISPATCH[CodeType]
+
+
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    """The one pickler of what travels by value. Equal functions of one file give equal bytes."""
+
+    def __init__(
+        self,
+        file: io.BytesIO,
+        protocol: int = _PROTOCOL,
+        buffer_callback: Callable[[PickleBuffer], bool | None] | None = None,
+    ) -> None:
+        files: dict[str, str] = {}
+        own: dict[type, Callable[[Any], Any]] = {CodeType: lambda code: _reduced(code, files)}
+        self.dispatch_table = ChainMap(own, _DISPATCH)
+        super().__init__(file, protocol, buffer_callback)
+
+
+def dumps(value: object, buffer_callback: Callable[[PickleBuffer], bool | None] | None = None) -> bytes:
+    """Pickle a value, protocol 5; functions and classes that no other process can import go by value.
+
+    Raises:
+        Exception: whatever the value's own methods or cloudpickle raise when something cannot be pickled.
+    """
+    with io.BytesIO() as file:
+        Pickler(file, buffer_callback=buffer_callback).dump(value)
+        return file.getvalue()
+
+
+def _reduced(code: CodeType, files: dict[str, str]) -> tuple[Any, ...]:
+    kind, arguments, *rest = _REDUCE_CODE(code)
+    if _NAMELESS not in arguments:
+        return kind, arguments, *rest  # a version of cloudpickle that keeps the name
+    at = arguments.index(_NAMELESS)  # the file stands before the name, so it is the first
+    return kind, (*arguments[:at], _file_of(code, files), *arguments[at + 1 :]), *rest
+
+
+def _file_of(code: CodeType, files: dict[str, str]) -> str:
+    """Return the path of a code's file, the same object for all code of one pickle: its bytes stand there once."""
+    name = code.co_filename
+    path = files.get(name)
+    if path is None:
+        written = name if name.startswith("<") else os.path.abspath(name)
+        # A new object: if the pickle held it elsewhere too, bytes would depend on which strings are interned.
+        path = files[name] = written.encode(errors="surrogateescape").decode(errors="surrogateescape")
+    return path
