@@ -22,6 +22,7 @@ from flow_core.files import File, masked
         ("/data/a b.txt", "file", "", "/data/a b.txt", "a b.txt"),
         ("file:///data/a%20b.txt", "file", "", "/data/a b.txt", "a b.txt"),
         ("file:/data/a", "file", "", "/data/a", "a"),
+        ("file://localhost/data/a", "file", "localhost", "/data/a", "a"),
         ("http://host:80/x/a.txt?v=1", "http", "host:80", "/x/a.txt", "a.txt"),
         ("HTTPS://host/a", "https", "host", "/a", "a"),
         ("ftp://user@host/d/", "ftp", "user@host", "/d/", "d"),
@@ -51,6 +52,11 @@ def test_copies_have_places_of_their_own() -> None:
     file = File("http://host/a")
     there = file.at("/w/a")
     assert (there.filepath, file.local_path, there.clean_copy()) == ("/w/a", None, file)
+
+
+def test_a_file_url_of_another_host_is_refused_with_the_path_that_was_meant() -> None:
+    with pytest.raises(ConfigurationError, match=r"'file:///data/x\.txt' for the path /data/x\.txt"):
+        File("file://data/x.txt")
 
 
 @pytest.mark.parametrize("wrong", ["", 5, None, b"a", "file:relative", "file://"])

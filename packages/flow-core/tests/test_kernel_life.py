@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -161,3 +162,18 @@ def test_the_loader_of_older_scripts_is_the_same(tmp_path: Path) -> None:
     assert DataFlowKernelLoader.dfk() is kernel is flow.dfk()
     DataFlowKernelLoader.clear()
     assert not kernel.is_open
+
+
+def test_a_run_whose_files_cannot_be_made_names_its_directory_and_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_args: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("flow_core.kernel.assembly.open_log", full)
+    expected = r"the run in '.*runinfo/000' could not begin: No space left on device\. Free space there"
+    with pytest.raises(ConfigurationError, match=expected):
+        flow.load(flow.Config(run_dir=tmp_path / "runinfo"))
+    monkeypatch.undo()
+    with flow.load(flow.Config(run_dir=tmp_path / "runinfo")):
+        pass

@@ -30,6 +30,35 @@ def test_identical_calls_in_flight_run_once_and_later_ones_not_at_all(load: Load
     assert kernel.summary().memoized == 5
 
 
+def test_each_of_identical_calls_in_flight_has_a_result_object_of_its_own(load: Load) -> None:
+    executor = MemoryExecutor("memory")
+    load(executor)
+    app = flow.python_app(_rows, cache=True)
+    futures = [app(2) for _ in range(3)]
+    executor.run_all()
+    for future in futures:
+        assert future.result(10) == [0, 1]
+        future.result().append("the caller's")
+    assert app(2).result(10) == [0, 1]
+
+
+def _rows(count: int) -> list[object]:
+    return list(range(count))
+
+
+def test_calls_share_a_result_that_cannot_be_copied(load: Load) -> None:
+    executor = MemoryExecutor("memory")
+    load(executor)
+    app = flow.python_app(_lock, cache=True)
+    futures = [app() for _ in range(2)]
+    executor.run_all()
+    assert futures[0].result(10) is futures[1].result(10) is app().result(10)
+
+
+def _lock() -> object:
+    return threading.Lock()
+
+
 def test_followers_share_a_failure_and_the_next_call_runs_again(load: Load) -> None:
     executor = MemoryExecutor("memory")
     load(executor)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -175,3 +177,38 @@ def test_lines_a_task_come_when_debug_is_asked_for_while_it_runs(
     assert "task 0 (wait) ended as exec_done" in (tmp_path / "debug.log").read_text()
     assert "ended as exec_done" not in (kernel.run_dir / "flow.log").read_text()
     assert capsys.readouterr().err == ""
+
+
+def test_a_log_that_cannot_be_written_says_so_once(capfd: pytest.CaptureFixture[str]) -> None:
+    set_file_logger("/dev/full")
+    for number in range(3):
+        logging.getLogger("flow.kernel").error("line %d", number)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line == "flow: /dev/full cannot be written (No space left on device): lines are lost"
+
+
+def test_a_log_says_how_many_lines_are_missing_when_there_is_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    full, write = threading.Event(), os.write
+
+    def limited(fd: int, data: memoryview) -> int:
+        if not full.is_set():
+            return write(fd, data)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("flow_core.observe.log_file.os.write", limited)
+    set_file_logger(tmp_path / "debug.log", format_string="%(message)s")
+    logger = logging.getLogger("flow.kernel")
+    logger.error("first")
+    full.set()
+    logger.error("second")
+    logger.error("third")
+    full.clear()
+    logger.error("fourth")
+    assert lines(tmp_path / "debug.log") == [
+        "first",
+        "2 lines are missing here: this log could not be written",
+        "fourth",
+    ]
+    assert len(capfd.readouterr().err.splitlines()) == 1

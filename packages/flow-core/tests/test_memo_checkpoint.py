@@ -65,6 +65,41 @@ def test_the_other_modes_write_at_the_end_or_never(tmp_path: Path, mode: str | N
     assert records(tmp_path) == written
 
 
+@pytest.mark.parametrize("mode", ["manual", "dfk_exit", "periodic", "task_exit"])
+def test_a_checkpoint_holds_what_the_task_returned(tmp_path: Path, mode: str) -> None:
+    memo, rows = memoizer(tmp_path, mode), [1, 2]
+    memo.store([entry(1, rows)])
+    rows.append(3)
+    found = result(memo, 1)
+    assert isinstance(found, list)
+    found.append(4)
+    memo.checkpoint()
+    memo.close()
+    later = memoizer(tmp_path / "later", checkpoint_files=[tmp_path / "checkpoint"])
+    assert result(later, 1) == [1, 2]
+
+
+def test_a_damaged_checkpoint_does_not_refuse_the_whole_ones_beside_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("whole", "junk"):
+        memo = memoizer(tmp_path / name, "task_exit")
+        memo.store([entry(1, "one")])
+        memo.close()
+    junk = tmp_path / "junk" / "checkpoint"
+    (junk / "tasks.log").write_bytes(os.urandom(200))
+    with caplog.at_level(logging.WARNING):
+        later = memoizer(tmp_path, checkpoint_files=[junk, tmp_path / "whole" / "checkpoint"])
+    assert result(later, 1) == "one"
+    assert str(junk / "tasks.log") in caplog.text
+
+
+def test_a_file_named_by_mistake_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "results.csv").write_text("a,b,c\n1,2,3\n4,5,6\n")
+    with pytest.raises(BadCheckpoint, match=r"results\.csv is not a checkpoint"):
+        memoizer(tmp_path, checkpoint_files=[tmp_path / "results.csv"])
+
+
 def test_periodic_writes_by_itself(tmp_path: Path) -> None:
     memo = memoizer(tmp_path, "periodic", checkpoint_period=0.02)
     memo.store([entry(1)])

@@ -144,6 +144,10 @@ class BadCheckpoint(DataFlowException):
     """A checkpoint cannot be read; the message names the file and says how."""
 
 
+class NotACheckpoint(BadCheckpoint):
+    """The bytes of a file are no checkpoint, or its header is damaged: nothing of it can be read."""
+
+
 class Unhashable(DataFlowException):
     """An argument of a cached app cannot be part of its key; the message names the argument and says what to do."""
 

@@ -23,6 +23,15 @@ def masked(url: str) -> str:
     return _SIGNATURE.sub(r"\1***", _PASSWORD.sub(r"\1:***@", url))
 
 
+def _check_host(url: str, host: str, path: str) -> None:
+    """Refuse a ``file:`` URL of a host: ``file://data/x`` names the host ``data``, hardly what was meant."""
+    if host not in ("", "localhost"):
+        raise ConfigurationError(
+            f"{url!r} names a file of the host {host!r}, and file: URLs are read on the machine at hand: write "
+            f"'file:///{host}{path}' for the path /{host}{path}, or a URL of a method that reaches that host"
+        )
+
+
 class File:
     """A file that apps read or write, named by a local path or a URL.
 
@@ -45,7 +54,8 @@ class File:
         """Name a file.
 
         Raises:
-            ConfigurationError: the name is empty, not text, or a ``file:`` URL without an absolute path.
+            ConfigurationError: the name is empty, not text, or a ``file:`` URL of another host or without an absolute
+                path.
         """
         name = os.fspath(url) if isinstance(url, os.PathLike) else url
         if not isinstance(name, str) or not name:
@@ -58,7 +68,10 @@ class File:
             parts = urlsplit(name)
             self.scheme = parts.scheme.lower()
             self.netloc = parts.netloc
-            self.path = unquote(parts.path) if self.scheme == "file" else parts.path
+            self.path = parts.path
+            if self.scheme == "file":
+                self.path = unquote(parts.path)
+                _check_host(name, parts.netloc, parts.path)
         elif name.startswith("file:"):
             from urllib.parse import unquote
 

@@ -18,7 +18,7 @@ import sys
 from dataclasses import dataclass
 from zlib import crc32
 
-from flow_core.errors import BadCheckpoint
+from flow_core.errors import BadCheckpoint, NotACheckpoint
 
 FILE_NAME = "tasks.log"
 VERSION = 1
@@ -81,17 +81,18 @@ def check_file_header(data: bytes, name: str) -> bool:
     """Tell whether a file's first bytes are a whole header; False for one that was torn while it was written.
 
     Raises:
-        BadCheckpoint: it is no checkpoint, or one of a newer version.
+        NotACheckpoint: it is no checkpoint.
+        BadCheckpoint: it is one of a newer version.
     """
     if len(data) < FILE_HEADER_BYTES:
         if file_header().startswith(data):
             return False
-        raise BadCheckpoint(f"{name} is not a checkpoint file of Flow")
+        raise NotACheckpoint(f"{name} is not a checkpoint file of Flow")
     magic, version = _FILE.unpack_from(data)
     if magic != _FILE_MAGIC:
-        raise BadCheckpoint(f"{name} is not a checkpoint file of Flow")
+        raise NotACheckpoint(f"{name} is not a checkpoint file of Flow")
     if _CRC.unpack_from(data, _FILE.size)[0] != crc32(data[: _FILE.size]):
-        raise BadCheckpoint(f"{name}: the header of this checkpoint file is damaged")
+        raise NotACheckpoint(f"{name}: the header of this checkpoint file is damaged")
     if version != VERSION:
         raise BadCheckpoint(
             f"{name} is a checkpoint of version {version}; this Flow reads version {VERSION}: update it"

@@ -444,7 +444,7 @@ class Core:
             return
         for follower in self._flights.land(digest):
             if leader.error is None:
-                self._end(follower, State.memo_done, leader.value)
+                self.effects.append((Effect.SHARE, follower, leader.value))
             else:
                 self._end(follower, State.failed, error=leader.error)
 

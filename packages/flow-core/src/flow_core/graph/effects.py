@@ -26,6 +26,8 @@ class Effect(IntEnum):
     """Put results into the arguments; make the key of a cached call (``keyed``) or else PLACE it."""
     LOOK_UP = auto()
     """Look for a remembered result (``remembered``), else PLACE it."""
+    SHARE = auto()
+    """Give a call that followed an identical one its own copy of the result given: ``remembered``."""
     PLACE = auto()
     """Choose an executor and plan the staging: ``placed``, ``staging`` and ``staged``, or ``unplaced``."""
     LAUNCH = auto()

@@ -34,7 +34,7 @@ from flow_core.kernel.parts import Parts
 from flow_core.kernel.pending import Gate
 from flow_core.kernel.reactor import Reactor
 from flow_core.kernel.remembered import Remembered
-from flow_core.kernel.rundir import make_run_dir
+from flow_core.kernel.rundir import begin_error, make_run_dir
 from flow_core.kernel.summary import Summary, summarize
 from flow_core.kernel.telling import Teller, stream_name
 from flow_core.observe.pump import EventPump
@@ -88,8 +88,10 @@ class DataFlowKernel:
         try:
             with lines_of(self.run_id):
                 self._assemble(config, info, self._parts)
-        except BaseException:
+        except BaseException as error:
             self._closing.undo()
+            if isinstance(error, OSError):
+                raise begin_error(self.run_dir, error) from error
             raise
         self._closing.begin()
 

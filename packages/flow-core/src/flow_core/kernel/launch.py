@@ -63,6 +63,7 @@ class Launcher:
         self._ways: dict[Effect, Callable[[Task, Any], None]] = {
             Effect.PREPARE: self._prepare,
             Effect.LOOK_UP: self._look_up,
+            Effect.SHARE: self._share,
             Effect.PLACE: self._place,
             Effect.LAUNCH: self._launch,
             Effect.PRICE: self._price,
@@ -162,6 +163,18 @@ class Launcher:
                 self._reactor.post(self._core.remembered, (task, value))
                 return
         self._place(task, None)
+
+    def _share(self, task: Task, value: object) -> None:
+        """Give a follower a copy of its leader's result, or the result itself where the memoizer has no copy of it."""
+        memoizer, key = self._memoizer, task.more().memo_key
+        assert memoizer is not None
+        assert key is not None
+        try:
+            stored = memoizer.lookup(key)
+            value = value if stored is None else stored.result()
+        except Exception as error:
+            self._logger.warning("%s shares the result object of an identical call, which has no copy: %s", task, error)
+        self._reactor.post(self._core.remembered, (task, value))
 
     def _outputs_are_there(self, task: Task) -> bool:
         """Tell whether the local files that a remembered call made are still where it made them; others are trusted."""

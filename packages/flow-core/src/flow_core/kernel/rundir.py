@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -28,5 +29,22 @@ def make_run_dir(base: str | os.PathLike[str]) -> Path:
                 continue
             return directory
     except OSError as error:
-        raise ConfigurationError(f"the run directory cannot be made under run_dir={str(base)!r}: {error}") from error
+        raise ConfigurationError(
+            f"the run directory cannot be made under run_dir={str(base)!r}: {error}{_remedy(error)}"
+        ) from error
     raise ConfigurationError(f"no number is free for a run under {top}")
+
+
+def begin_error(run_dir: Path, error: OSError) -> ConfigurationError:
+    """Return the error of a run whose files could not be made, with the file, where it is known, and what to do."""
+    what = "" if error.filename is None else f"{error.filename!r}: "
+    reason = error.strerror or str(error)
+    return ConfigurationError(f"the run in {str(run_dir)!r} could not begin: {what}{reason}{_remedy(error)}")
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ". Free space there (also inodes: df -i), or name another place with run_dir="
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return ". Name a place that you may write to with run_dir="
+    return ""

@@ -18,18 +18,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from flow_core.checkpoint.log import CheckpointLog
 from flow_core.checkpoint.period import period_seconds
 from flow_core.checkpoint.reader import CheckpointReader, Record, checkpoint_file
-from flow_core.checkpoint.record import PYTHON, Meta, pack
-from flow_core.errors import BadCheckpoint, ConfigurationError
+from flow_core.checkpoint.record import FILE_NAME, PYTHON, Meta, pack
+from flow_core.errors import BadCheckpoint, ConfigurationError, NotACheckpoint
 from flow_core.interfaces.call import Call
 from flow_core.interfaces.memoizer import AppIdentity, MemoEntry, Memoizer, MemoKey, MissReason, Stored
 from flow_core.memo.explain import Candidate, candidate_of, explain
 from flow_core.memo.key import SOURCE, memo_key, source_key
-from flow_core.memo.stored import Filed, Kept, dump
+from flow_core.memo.stored import Filed, Held, Shared, hold
 
 MODES = (None, "task_exit", "periodic", "dfk_exit", "manual")
 _DEFAULT_PERIOD_S = 1800.0
@@ -39,8 +40,22 @@ _KEEP_BYTES = 512
 _CANDIDATES = 1000
 
 
+@dataclass(frozen=True, slots=True)
+class _Unwritten:
+    """A result that is not in the checkpoint: its key, the task that made it, its times in ns UTC, and a copy of it."""
+
+    key: MemoKey
+    task_id: int
+    started_ns: int
+    ended_ns: int
+    held: Held
+
+
 class BasicMemoizer(Memoizer):
     """Remembers results while the run lasts, writes them to a checkpoint as its mode says, reads earlier ones.
+
+    A result is copied when it is stored and each time it is found, so that what is found and what is written is what
+    the task returned, whatever its callers do to theirs. Only what cannot be pickled is shared, and said so.
 
     Thread-safe. Values that are in a checkpoint file and larger than 512 bytes are not kept in memory.
 
@@ -71,7 +86,8 @@ class BasicMemoizer(Memoizer):
 
         Raises:
             ConfigurationError: the mode or the period is wrong.
-            BadCheckpoint: an earlier checkpoint is not there, or is none. A torn or damaged one is reported and used.
+            BadCheckpoint: an earlier checkpoint is not there, or is of a newer version, or the file named is none. A
+                torn or damaged ``tasks.log`` is reported, and what can be read of it is used.
         """
         if checkpoint_mode not in MODES:
             raise ConfigurationError(
@@ -83,9 +99,9 @@ class BasicMemoizer(Memoizer):
         self._period_s = _DEFAULT_PERIOD_S if checkpoint_period is None else period_seconds(checkpoint_period)
         self._logger = logger if logger is not None else logging.getLogger("flow.memo")
         self._log = CheckpointLog(Path(checkpoint_dir).absolute())
-        self._table: dict[bytes, Kept | Filed] = {}
+        self._table: dict[bytes, Held | Filed] = {}
         self._foreign: dict[bytes, Filed] = {}
-        self._unwritten: dict[bytes, MemoEntry] = {}
+        self._unwritten: dict[bytes, _Unwritten] = {}
         self._candidates: dict[str, deque[Candidate]] = {}
         self._lock = threading.Lock()
         self._writing = threading.Lock()
@@ -105,7 +121,7 @@ class BasicMemoizer(Memoizer):
 
     def lookup(self, key: MemoKey) -> Stored | None:
         """Return the newest entry of this key, or None."""
-        found: Kept | Filed | None = self._table.get(key.digest)
+        found: Held | Filed | None = self._table.get(key.digest)
         if found is None and self._foreign:
             source = source_key(key)
             found = self._foreign.get(source) if source is not None else None
@@ -115,9 +131,10 @@ class BasicMemoizer(Memoizer):
         """Remember results; in mode ``task_exit`` write them. A failure to write is logged, and tried again later."""
         if not self.enabled or not entries:
             return
+        copies = [self._copied(entry) for entry in entries]
         with self._lock:
-            for entry in entries:
-                self._table[entry.key.digest] = Kept(entry.value)
+            for entry in copies:
+                self._table[entry.key.digest] = entry.held
                 self._unwritten[entry.key.digest] = entry
                 self._remember(entry.key.app, Candidate(entry.key.parts, f"task {entry.task_id}"))
         if self._mode == "task_exit":
@@ -181,6 +198,16 @@ class BasicMemoizer(Memoizer):
         except OSError as error:
             self._logger.error("The checkpoint %s could not be synced: %s", self._log.directory, error)
 
+    def _copied(self, entry: MemoEntry) -> _Unwritten:
+        held = hold(entry.value)
+        if isinstance(held, Shared):
+            self._complain(
+                f"pickle {entry.key.app}",
+                f"The result of task {entry.task_id} of app {entry.key.app!r} is not in the checkpoint, and calls that "
+                f"find it share one object, since a {held.kind} cannot be pickled: {held.error}",
+            )
+        return _Unwritten(entry.key, entry.task_id, entry.started_ns, entry.ended_ns, held)
+
     # -- writing
 
     def _write(self, digests: Sequence[bytes]) -> None:
@@ -201,7 +228,7 @@ class BasicMemoizer(Memoizer):
                 sizes = [len(data) for _, data in packed]
                 self._written([entry for entry, _ in packed], offsets, sizes, now)
 
-    def _written(self, entries: Sequence[MemoEntry], offsets: Sequence[int], sizes: Sequence[int], now: int) -> None:
+    def _written(self, entries: Sequence[_Unwritten], offsets: Sequence[int], sizes: Sequence[int], now: int) -> None:
         with self._lock:
             for entry, offset, size in zip(entries, offsets, sizes, strict=True):
                 digest = entry.key.digest
@@ -210,19 +237,14 @@ class BasicMemoizer(Memoizer):
                     if size > _KEEP_BYTES:
                         self._table[digest] = Filed(self._log.path, offset, digest, now)
 
-    def _dump(self, entry: MemoEntry) -> bytes | None:
-        """Pickle a value; one that cannot be is kept in memory alone, and said so once an app."""
+    def _dump(self, entry: _Unwritten) -> bytes | None:
+        """Return a result as bytes; one that cannot be pickled is kept in memory alone."""
         try:
-            return dump(entry.value)
-        except Exception as error:
+            return entry.held.pickled()
+        except Exception:
             with self._lock:
                 if self._unwritten.get(entry.key.digest) is entry:
                     del self._unwritten[entry.key.digest]
-            self._complain(
-                f"pickle {entry.key.app}",
-                f"The result of task {entry.task_id} of app {entry.key.app!r} is not in the checkpoint, since a "
-                f"{type(entry.value).__qualname__} cannot be pickled: {error}",
-            )
             return None
 
     def _complain(self, about: str, text: str) -> None:
@@ -261,14 +283,20 @@ class BasicMemoizer(Memoizer):
     # -- reading earlier checkpoints
 
     def _load(self, path: Path) -> set[bytes]:
+        """Read one checkpoint; what is none though it is in a checkpoint's place is skipped with a warning."""
         reader = CheckpointReader(path)
         count = 0
         found = set()
-        for record in reader:
-            with self._lock:
-                self._take(path, record)
-            found.add(record.meta.digest)
-            count += 1
+        try:
+            for record in reader:
+                with self._lock:
+                    self._take(path, record)
+                found.add(record.meta.digest)
+                count += 1
+        except NotACheckpoint as error:
+            if path.name != FILE_NAME:  # the user named a wrong file
+                raise
+            self._logger.warning("%s; nothing of it is used: remove it, or restore it from a copy", error)
         for damage in reader.damages:
             self._logger.warning("Checkpoint %s; what is before is used", damage)
         self.loaded += count
@@ -294,7 +322,7 @@ class BasicMemoizer(Memoizer):
         known.append(candidate)
 
 
-def _meta(entry: MemoEntry, now: int) -> Meta:
+def _meta(entry: _Unwritten, now: int) -> Meta:
     key = entry.key
     parts = tuple(part for part in key.parts if part[0] != SOURCE)
     times = (entry.started_ns, entry.ended_ns, now)

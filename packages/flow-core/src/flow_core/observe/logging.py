@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
+from flow_core.observe.log_file import LogFile
 from flow_core.observe.run_logger import OnlyRun
 
 ROOT = "flow"
@@ -58,7 +59,7 @@ def set_file_logger(
         OSError: the file cannot be opened.
     """
     path = os.path.abspath(filename)
-    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler = LogFile(path)
     _replace(name, f"file:{path}", _prepared(handler, level, format_string))
 
 
@@ -98,7 +99,7 @@ def open_run_log(
     if fmt not in ("text", "json"):
         raise ValueError(f"log format {fmt!r} is unknown; use 'text' or 'json'")
     path = Path(run_dir) / RUN_LOG
-    handler = _prepared(logging.FileHandler(path, encoding="utf-8", errors="backslashreplace"), level, None)
+    handler = _prepared(LogFile(path), level, None)
     if fmt == "json":
         handler.setFormatter(JsonFormatter())
     if run_id is not None:

@@ -85,6 +85,24 @@ class MemoizerContract:
         memoizer.store([MemoEntry(key, 0, threading.Lock())])
         assert memoizer.lookup(key) is not None
 
+    def test_changes_of_a_result_do_not_reach_what_is_remembered(self, memoizer: Memoizer) -> None:
+        key, value = self._key(memoizer, 1), [1, {"a": 2}]
+        memoizer.store([MemoEntry(key, 0, value)])
+        value.append("the caller's")
+        stored = memoizer.lookup(key)
+        assert stored is not None
+        assert stored.result() == [1, {"a": 2}]
+
+    def test_each_hit_is_an_object_of_its_own(self, memoizer: Memoizer) -> None:
+        key = self._key(memoizer, 1)
+        memoizer.store([MemoEntry(key, 0, {"a": [2]})])
+        for _ in range(2):
+            stored = memoizer.lookup(key)
+            assert stored is not None
+            found = stored.result()
+            assert found == {"a": [2]}
+            found["a"].append("the caller's")
+
     def test_a_miss_is_explained_by_what_changed(self, memoizer: Memoizer) -> None:
         memoizer.store([MemoEntry(self._key(memoizer, 1), 0, 2)])
         reason = memoizer.explain(self._key(memoizer, 5))
