@@ -19,7 +19,16 @@ from flow_monitor.log.reader import Position
 from flow_monitor.project.core import Fold
 from flow_monitor.project.rebuild import upgrade
 from flow_monitor.project.store import Progress, RunStore
-from flow_monitor.queries import blocks, graph, provenance, resources, tasks, timeline, workflows
+from flow_monitor.queries import (
+    blocks,
+    database as database_module,
+    graph,
+    provenance,
+    resources,
+    tasks,
+    timeline,
+    workflows,
+)
 from flow_monitor.queries.database import Database, open_database
 from flow_monitor.queries.records import RunState
 from flow_monitor.queries.tasks import TaskFilter, TaskOrder
@@ -44,6 +53,31 @@ def projected(tmp_path: Path) -> Iterator[Projected]:
             return database
 
         yield project
+
+
+def test_a_file_that_can_only_be_taken_for_unchanging_is_opened_again_when_it_has_changed(
+    projected: Projected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_, asked = database_module._open, []
+
+    def refuses_side_files(uri: str) -> sqlite3.Connection:
+        asked.append(uri)
+        if "immutable" not in uri:
+            error = sqlite3.OperationalError("unable to open database file")
+            error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+            raise error
+        return open_(uri)
+
+    monkeypatch.setattr(database_module, "_open", refuses_side_files)
+    database = projected(SyntheticRun(run_id="a", tasks=10))
+    for more in ("b", "c"):
+        for _ in range(2):
+            with database.connect() as connection:
+                before = workflows.page(connection).total
+        projected(SyntheticRun(run_id=more, tasks=10))
+        with database.connect() as connection:
+            assert workflows.page(connection).total == before + 1
+    assert len(asked) == 6
 
 
 def test_a_run_has_its_counts_and_times(projected: Projected) -> None:

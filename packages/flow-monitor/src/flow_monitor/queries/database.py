@@ -1,11 +1,20 @@
-"""A monitoring database opened for reading: never written, never made."""
+"""A monitoring database opened for reading: never written, never made.
+
+Nothing but SQLite may open the file. Locks of POSIX belong to the process, and closing any descriptor of a file drops
+all that the process has on it: also those of SQLite's other connections. The last writer then believes that nobody
+reads, deletes the write-ahead log, and the readers go on with the deleted file for good. So the file is only asked for
+its status here, and SQLite says whether it is a database.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,7 +34,6 @@ from flow_monitor.schema.engine import parse_endpoint, sqlite_path
 from flow_monitor.schema.version import check_readable
 
 _LOCK_WAIT_S = 2.0
-_SQLITE_HEAD = b"SQLite format 3\x00"
 _SIDE_FILES_REFUSED = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 
 
@@ -40,6 +48,8 @@ class Database:
         self._url = url
         self._path = sqlite_path(url)
         self.name = str(self._path) if self._path is not None else url.render_as_string(hide_password=True)
+        self._stamp: _Stamp | None = None
+        self._immutable = False
         self._engine = self._sqlite_engine(self._path) if self._path is not None else _server_engine(url)
 
     @contextmanager
@@ -53,7 +63,7 @@ class Database:
             SchemaMismatch: it is too old or too new.
         """
         if self._path is not None:
-            _check_file(self._path)
+            self._follow(self._path)
         try:
             with self._engine.connect() as connection:
                 check_readable(connection)
@@ -64,6 +74,23 @@ class Database:
     def close(self) -> None:
         """Close all connections. Idempotent."""
         self._engine.dispose()
+
+    def _follow(self, path: Path) -> None:
+        """Give up connections to a file that is no longer the one of that name, or that they take for unchanging."""
+        stamp = None
+        try:
+            stamp = _look_at(path)
+        finally:
+            before = self._stamp
+            self._stamp = stamp
+            if before is not None and (stamp is None or stamp.changed(before, contents=self._immutable)):
+                self._immutable = False
+                self._engine.dispose()
+
+    def _connect(self, path: Path) -> sqlite3.Connection:
+        connection, immutable = _connect_read_only(path)
+        self._immutable = self._immutable or immutable
+        return connection
 
     def _meant(self, error: DBAPIError | sqlite3.Error) -> DatabaseError:
         """Return the error of ours for one of the driver."""
@@ -81,7 +108,7 @@ class Database:
     def _sqlite_engine(self, path: Path) -> Engine:
         # no bound above: a query that holds one may ask in parts, which need more
         engine = create_engine(
-            "sqlite://", creator=lambda: _connect_read_only(path), poolclass=QueuePool, pool_size=6, max_overflow=-1
+            "sqlite://", creator=lambda: self._connect(path), poolclass=QueuePool, pool_size=6, max_overflow=-1
         )
 
         @event.listens_for(engine, "begin")
@@ -126,36 +153,69 @@ def _server_engine(url: URL) -> Engine:
         raise BadEndpoint("no driver for postgresql: install flow-monitor[postgresql]") from error
 
 
-def _check_file(path: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    """Which file it is, and of which contents, as far as its status tells."""
+
+    file: tuple[int, int]
+    contents: tuple[int, int, int]
+
+    def changed(self, before: _Stamp, *, contents: bool) -> bool:
+        """Tell whether it is another file than before, or (``contents``) the same with something else in it."""
+        return self.file != before.file or (contents and self.contents != before.contents)
+
+
+def _look_at(path: Path) -> _Stamp:
+    """Return what the file is by its status alone: it must not be opened here, see above.
+
+    Raises:
+        DatabaseMissing: there is no such file.
+        NotOurDatabase: nobody has written to it.
+        DatabaseError: it cannot be looked at.
+    """
     try:
-        with open(path, "rb") as stream:
-            head = stream.read(len(_SQLITE_HEAD))
+        status = path.stat()
     except FileNotFoundError as error:
         raise DatabaseMissing(
             f"there is no file {path}: run a workflow with Config(monitoring=MonitoringHub()) first, or name another"
         ) from error
     except OSError as error:
         raise DatabaseError(f"{path} cannot be opened: {error.strerror}") from error
-    if not head:
+    if not stat.S_ISREG(status.st_mode):
+        raise NotOurDatabase(f"{path} is not a SQLite database: it is no plain file")
+    if not status.st_size:
         raise NotOurDatabase(f"{path} is empty: no run has written to it yet")
-    if head != _SQLITE_HEAD:
-        raise NotOurDatabase(f"{path} is not a SQLite database")
+    if not os.access(path, os.R_OK):
+        raise DatabaseError(f"{path} cannot be opened: {os.strerror(errno.EACCES)}")
+    return _Stamp((status.st_dev, status.st_ino), (status.st_size, status.st_mtime_ns, _size(_wal_of(path))))
 
 
-def _connect_read_only(path: Path) -> sqlite3.Connection:
-    """Open a file so that it cannot be changed. A closed file in a directory that is not ours needs ``immutable``."""
+def _wal_of(path: Path) -> Path:
+    return Path(f"{path}-wal")
+
+
+def _size(path: Path) -> int:
+    """Return the size of a file; 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _connect_read_only(path: Path) -> tuple[sqlite3.Connection, bool]:
+    """Open a file so that it cannot be changed; say whether it is taken for one that nobody else changes either.
+
+    A closed file in a directory that is not ours needs ``immutable``: its side files cannot be made.
+    """
     quoted = quote(os.path.abspath(path))
     try:
-        return _open(f"file:{quoted}?mode=ro")
+        return _open(f"file:{quoted}?mode=ro"), False
     except sqlite3.OperationalError as error:
         # Only where a WAL database cannot have its side files made: a lock is somebody writing, and
         # ``immutable`` would read through it.
-        if error.sqlite_errorcode & 0xFF not in _SIDE_FILES_REFUSED:
+        if error.sqlite_errorcode & 0xFF not in _SIDE_FILES_REFUSED or _size(_wal_of(path)):
             raise
-        wal = Path(f"{path}-wal")
-        if wal.exists() and wal.stat().st_size:
-            raise
-    return _open(f"file:{quoted}?mode=ro&immutable=1")
+    return _open(f"file:{quoted}?mode=ro&immutable=1"), True
 
 
 def _open(uri: str) -> sqlite3.Connection:
