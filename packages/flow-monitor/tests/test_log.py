@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import logging
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,9 @@ from flow_core.interfaces.events import Event, EventsLost, Sampled, TaskChanged,
 from flow_core.interfaces.outcome import Place, Usage
 from flow_core.interfaces.sampler import Sample
 from flow_monitor.errors import LogError
+from flow_monitor.log import keeper as keeper_module, writer as writer_module
 from flow_monitor.log.frames import pack
+from flow_monitor.log.keeper import LogKeeper
 from flow_monitor.log.reader import LogReader, Position
 from flow_monitor.log.records import CODES, event_of, header_json, read_header, records_json, row_of
 from flow_monitor.log.writer import LogWriter
@@ -171,29 +175,113 @@ def test_two_writers_of_one_log_are_refused(tmp_path: Path) -> None:
     writer.close()
 
 
-def test_a_failed_write_is_counted_and_recorded_when_writing_works_again(
+class Disk:
+    """Has room for some bytes more, as long as it is full."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.room: int | None = None
+        self._write = os.write
+        monkeypatch.setattr(os, "write", self.write)
+        monkeypatch.setattr(writer_module, "_TRY_AGAIN_S", 0.0)
+
+    def write(self, fd: int, data: memoryview) -> int:
+        if self.room is None:
+            return self._write(fd, data)
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        part, self.room = self.room, 0
+        return self._write(fd, data[:part])
+
+
+def test_what_a_full_disk_had_no_room_for_is_written_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    writer = LogWriter(tmp_path / "log", "r", 1)
-    write = os.write
-    parts = iter([7])
-
-    def full_disk(fd: int, data: memoryview) -> int:
-        for part in parts:
-            return write(fd, data[:part])
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "write", full_disk)
-    writer.append(EVENTS[:5])
-    monkeypatch.setattr(os, "write", write)
+    disk, writer = Disk(monkeypatch), LogWriter(tmp_path / "log", "r", 1)
+    writer.append(EVENTS[:3])
+    disk.room = 7
+    writer.append(EVENTS[3:5])
     writer.append(EVENTS[5:8])
-    assert writer.close() == 5
+    assert (writer.waiting, writer.failure) == (5, "No space left on device")
+    assert read_all(tmp_path / "log", final=False)[0] == EVENTS[:3]
+    disk.room = None
+    writer.append(EVENTS[8:9])
+    assert (writer.waiting, writer.failure) == (0, "")
+    assert writer.close() == 0
+    assert read_all(tmp_path / "log") == (EVENTS[:9], 0)
+
+
+def test_the_end_of_a_run_waits_a_while_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, writer = Disk(monkeypatch), LogWriter(tmp_path / "log", "r", 1)
+    disk.room = 0
+    writer.append(EVENTS[:5])
+    monkeypatch.setattr(time, "sleep", lambda _: setattr(disk, "room", None))
+    assert writer.close(patience_s=10.0) == 0
+    assert read_all(tmp_path / "log") == (EVENTS[:5], 0)
+
+
+def test_events_that_no_memory_is_left_for_are_counted_with_their_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, writer = Disk(monkeypatch), LogWriter(tmp_path / "log", "r", 1)
+    monkeypatch.setattr(writer_module, "KEPT_BYTES", len(pack(records_json(EVENTS[:5]))) + 1)
+    disk.room = 0
+    before = time.time_ns()
+    writer.append(EVENTS[:5])
+    for event in EVENTS[5:15]:
+        writer.append([event])
+    disk.room = None
+    writer.append(EVENTS[15:16])
+    assert (writer.close(), writer.lost_why) == (10, "the event log could not be written: No space left on device")
     events, damaged = read_all(tmp_path / "log")
-    assert damaged == 0
-    gap = events[0]
+    assert ([*events[:5], *events[6:]], damaged) == ([*EVENTS[:5], EVENTS[15]], 0)
+    gap = events[5]
     assert isinstance(gap, EventsLost)
-    assert (gap.count, "No space left" in gap.reason) == (5, True)
-    assert events[1:] == EVENTS[5:8]
+    assert (gap.count, gap.reason) == (10, writer.lost_why)
+    assert before <= gap.since_ns <= gap.time_ns <= time.time_ns()
+
+
+def test_what_never_found_room_is_counted_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, writer = Disk(monkeypatch), LogWriter(tmp_path / "log", "r", 1)
+    disk.room = 0
+    writer.append(EVENTS[:5])
+    assert writer.close() == 5
+    assert (writer.lost, writer.waiting, read_all(tmp_path / "log")) == (5, 0, ([], 0))
+    assert 0 < writer.lost_from_ns <= writer.lost_until_ns
+
+
+def test_a_keeper_writes_what_waits_though_no_new_events_come_and_says_each_thing_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(keeper_module, "_TRY_AGAIN_S", 0.01)
+    disk, writer = Disk(monkeypatch), LogWriter(tmp_path / "log", "r", 1)
+    keeper = LogKeeper(writer, logging.getLogger("flow.monitor"))
+    disk.room = 0
+    for event in EVENTS[:20]:
+        keeper.append([event])
+    (said,) = caplog.messages
+    assert str(tmp_path / "log") in said
+    assert "No space left on device" in said
+    disk.room = None
+    until = time.monotonic() + 40
+    while writer.waiting and time.monotonic() < until:
+        time.sleep(0.01)
+    assert read_all(tmp_path / "log", final=False)[0] == EVENTS[:20]
+    assert keeper.close(1.0) == 0
+    assert len(caplog.messages) == 2
+    assert "are written to" in caplog.messages[1]
+
+
+def test_a_keeper_says_how_many_events_were_lost_and_when(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk, writer = Disk(monkeypatch), LogWriter(tmp_path / "log", "r", 1)
+    keeper = LogKeeper(writer, logging.getLogger("flow.monitor"))
+    disk.room = 0
+    keeper.append(EVENTS[:20])
+    assert keeper.close(0.0) == 20
+    assert len(caplog.messages) == 2
+    assert "20 events between 20" in caplog.messages[1]
+    assert " UTC are lost" in caplog.messages[1]
 
 
 def test_an_event_that_cannot_be_encoded_costs_only_itself(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from flow_core.errors import ConfigurationError
 from flow_core.interfaces.events import Event, EventKind, RunStarted
 from flow_core.interfaces.sampler import SamplerSpec
 from flow_core.interfaces.sinks import RunInfo
+from flow_monitor.log.keeper import LogKeeper
 from flow_monitor.log.records import Record
 from flow_monitor.log.writer import LOG_NAME, LogWriter
 from flow_monitor.project.supervisor import ProjectionSettings, Supervisor
@@ -70,7 +71,7 @@ class MonitoringHub:
         self.logging_endpoint = logging_endpoint
         self.workflow_name = workflow_name
         self.drain_patience_s = drain_patience_s
-        self._writer: LogWriter | None = None
+        self._log: LogKeeper | None = None
         self._supervisor: Supervisor | None = None
         self._lost = 0
         self._unnamed = False
@@ -90,7 +91,7 @@ class MonitoringHub:
             ConfigurationError: the hub is in use by another run.
             OSError: the projection's process cannot be started.
         """
-        if self._writer is not None:
+        if self._log is not None:
             raise ConfigurationError("this MonitoringHub is used by a run that goes on: give each Config its own")
         if self.hub_address is not None or self.hub_port is not None:
             logger.info(
@@ -109,33 +110,34 @@ class MonitoringHub:
             writer.close()
             self._quieten()
             raise
-        self._writer, self._supervisor, self._lost = writer, supervisor, 0
+        self._log, self._supervisor, self._lost = LogKeeper(writer, logger), supervisor, 0
         self._unnamed = self.workflow_name is not None
         logger.debug("monitoring run %s in %s, projection pid %s", run.run_id, path, supervisor.pid)
 
     def emit(self, events: Sequence[Event]) -> None:
-        """Append events to the log. Pump thread only; never raises, a failed write is counted and recorded later."""
+        """Append events to the log. Pump thread only; never raises: what cannot be written waits in memory."""
         self.emit_records(events)
 
     def emit_records(self, records: Sequence[Record]) -> None:
         """Append events to the log as the kernel made them, see ``RecordSink``. Pump thread only; never raises."""
-        if self._writer is None:
+        if self._log is None:
             return
         if self._unnamed:
             records = [self._named(record) for record in records]
-        self._writer.append(records)
+        self._log.append(records)
 
     def close(self, timeout_s: float) -> int:
         """Close the log, wait within the time for the database to have it all; return the number of events lost.
 
-        Events are safe once they are in the log: a database that is behind costs none. Idempotent.
+        Events are safe once they are in the log: a database that is behind costs none. Those that a full disk had no
+        room for are written now, or counted as lost if there still is none after some seconds. Idempotent.
         """
-        writer, supervisor = self._writer, self._supervisor
-        self._writer = self._supervisor = None
-        if writer is None or supervisor is None:
+        log, supervisor = self._log, self._supervisor
+        self._log = self._supervisor = None
+        if log is None or supervisor is None:
             return self._lost
         began = time.monotonic()
-        self._lost = writer.close()
+        self._lost = log.close(timeout_s)
         if not supervisor.close(timeout_s - (time.monotonic() - began)):
             logger.info("the monitoring database is behind; the projection goes on for a while in the background")
         self._quieten()

@@ -245,12 +245,13 @@ class FileStaged:
 
 @dataclass(frozen=True, slots=True)
 class EventsLost:
-    """Events that could not be recorded: how many, and why."""
+    """Events that could not be recorded: how many, why, and when the first of them was; 0 where that is not known."""
 
     kind: ClassVar[EventKind] = EventKind.LOG
     time_ns: int
     count: int
     reason: str
+    since_ns: int = 0
 
 
 Event = (

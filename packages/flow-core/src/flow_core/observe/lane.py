@@ -53,6 +53,7 @@ class Lane:
         self._queue: deque[tuple[object, ...] | Event] = deque()
         self._changed = threading.Condition()
         self._gap = 0
+        self._gap_since_ns = 0
         self._in_hand = 0
         self._emitting_since: float | None = None
         self._deadline: float | None = None
@@ -74,6 +75,7 @@ class Lane:
             missed = len(events) - room
             if missed > 0:
                 if not self._gap:
+                    self._gap_since_ns = time.time_ns()
                     self._logger.warning("Event sink %s is too slow: events are lost until it catches up", self.name)
                 self._gap += missed
                 self.lost += missed
@@ -130,7 +132,7 @@ class Lane:
         gap, self._gap = self._gap, 0
         if not gap or EventKind.LOG not in self.wants:
             return None
-        return [EventsLost(time.time_ns(), gap, f"sink {self.name} was too slow")]
+        return [EventsLost(time.time_ns(), gap, f"sink {self.name} was too slow", self._gap_since_ns)]
 
     def _emit(self, batch: list[tuple[object, ...] | Event]) -> None:
         self._emitting_since = time.monotonic()

@@ -7,7 +7,9 @@ import fcntl
 import os
 import time
 import weakref
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from mmap import PROT_READ, mmap
 from pathlib import Path
 
@@ -18,17 +20,36 @@ from flow_monitor.log.records import Record, header_json, records_json
 
 LOG_NAME = "events.log"
 _FRAME_EVENTS = 1024
+KEPT_BYTES = 64 << 20
+"""What waits in memory for room on the disk, at most: some 400 000 events."""
+_TRY_AGAIN_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    """Events that are lost and not told of yet: how many, from when to when, and why."""
+
+    events: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+    reason: str = ""
 
 
 class LogWriter:
     """One open log. Used by one thread.
 
-    A write that fails never raises: its events are counted, and a record of the gap follows as soon as writing works
-    again. A frame that was written in part is cut off.
+    A write that fails never raises. What could not be written, as on a full disk, is kept in memory and written with
+    the next events, or at the end, when there is room; a frame that was written in part is cut off. Events for which
+    there is no room in memory either are counted, and a record of the gap follows those before it.
 
     Attributes:
-        lost: Number of events that are not in the log.
+        path: The log.
+        lost: Number of events that are not in the log and will not be.
+        lost_from_ns: When the first of them was to be written; 0 where there is none.
+        lost_until_ns: When the last was.
+        lost_why: Why the last was not.
         locked: Whether the log is locked, so that nobody else appends: not so where the file system has no locks.
+        failure: Why the last write failed; empty when it did not.
     """
 
     def __init__(self, path: Path, run_id: str, epoch: int, *, header: bool = True) -> None:
@@ -40,11 +61,16 @@ class LogWriter:
         Raises:
             LogError: it cannot be opened, or another process appends to it.
         """
-        self.lost = 0
+        self.path = path
+        self.lost = self.lost_from_ns = self.lost_until_ns = 0
+        self.lost_why = ""
         self.locked = False
-        self._gap = 0
-        self._reason = ""
-        self._path = path
+        self.failure = ""
+        self._gap = _Gap()
+        self._waiting: deque[tuple[bytes, int]] = deque()
+        self._waiting_bytes = 0
+        self._tried = 0.0
+        self._failing_since_ns = 0
         self._header = pack(header_json(run_id, epoch))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,16 +94,45 @@ class LogWriter:
         """Write the header, which says how to read what is appended from now on. Raises OSError."""
         self._write(self._header)
 
+    @property
+    def waiting(self) -> int:
+        """Number of events that wait in memory for room on the disk."""
+        return sum(events for _, events in self._waiting)
+
     def append(self, events: Sequence[Record]) -> None:
         """Append events, or records of them, in order; never raises."""
         for start in range(0, len(events), _FRAME_EVENTS):
             self._append_frame(events[start : start + _FRAME_EVENTS])
 
-    def close(self) -> int:
-        """Write what is known of a gap, close the file; return the number of events lost. Idempotent."""
+    def write_waiting(self) -> bool:
+        """Write what waits, as much as there is room for; return whether nothing is left. Never raises."""
+        self._tried = time.monotonic()
+        while self._waiting:
+            frame, _ = self._waiting[0]
+            try:
+                self._write(frame)
+            except OSError as error:
+                if not self.failure:
+                    self._failing_since_ns = time.time_ns()
+                self.failure = error.strerror or str(error)
+                return False
+            self._waiting.popleft()
+            self._waiting_bytes -= len(frame)
+        self.failure = ""
+        return True
+
+    def close(self, patience_s: float = 0.0) -> int:
+        """Write what waits and what is known of a gap, close the file; return the number of events lost. Idempotent.
+
+        Args:
+            patience_s: How long to wait for room on the disk.
+        """
         if self._fd >= 0:
-            if self._gap:
-                self._append_frame(())
+            until = time.monotonic() + patience_s
+            while not self.write_waiting() and time.monotonic() < until:
+                time.sleep(min(_TRY_AGAIN_S, patience_s))
+            self._give_up_waiting()
+            self._append_gap()
             self.abandon()
         return self.lost
 
@@ -89,17 +144,43 @@ class LogWriter:
 
     def _append_frame(self, events: Sequence[Record]) -> None:
         try:
-            frame = pack(records_json(events)) if events else b""
+            frame = pack(records_json(events))
         except (TypeError, ValueError, KeyError, RecursionError) as error:
             self._append_one_by_one(events, error)
             return
-        if self._gap:
-            frame = pack(records_json([EventsLost(time.time_ns(), self._gap, self._reason)])) + frame
-        try:
-            self._write(frame)
-            self._gap = 0
-        except OSError as error:
-            self._count(len(events), f"the event log could not be written: {error.strerror or error}")
+        if self._fd < 0:
+            self._count(len(events), "the event log is closed")
+            return
+        if self._waiting:
+            if time.monotonic() - self._tried >= _TRY_AGAIN_S:
+                self.write_waiting()
+            if self._waiting_bytes + len(frame) > KEPT_BYTES:
+                self._count(len(events), f"the event log could not be written: {self.failure}")
+                return
+        self._append_gap()
+        self._put(frame, len(events))
+
+    def _append_gap(self) -> None:
+        """Append what is known of a gap, where there is one."""
+        gap, self._gap = self._gap, _Gap()
+        if gap.events:
+            told = EventsLost(gap.last_ns, gap.events, gap.reason, gap.first_ns)
+            self._put(pack(records_json([told])), 0)
+
+    def _put(self, frame: bytes, events: int) -> None:
+        """Write a frame of so many events, or let it wait behind those that do."""
+        self._waiting.append((frame, events))
+        self._waiting_bytes += len(frame)
+        if len(self._waiting) == 1:
+            self.write_waiting()
+
+    def _give_up_waiting(self) -> None:
+        """Count what still waits as lost: there was no room for it in time."""
+        events = self.waiting
+        if events:
+            self._count(events, f"the event log could not be written: {self.failure}", self._failing_since_ns)
+        self._waiting.clear()
+        self._waiting_bytes = 0
 
     def _append_one_by_one(self, events: Sequence[Record], error: Exception) -> None:
         """Find the event that cannot be written as JSON, keep the others."""
@@ -110,10 +191,12 @@ class LogWriter:
         for event in events:
             self._append_frame([event])
 
-    def _count(self, events: int, reason: str) -> None:
+    def _count(self, events: int, reason: str, since_ns: int = 0) -> None:
+        now = time.time_ns()
         self.lost += events
-        self._gap += events
-        self._reason = reason
+        self.lost_from_ns = self.lost_from_ns or since_ns or now
+        self.lost_until_ns, self.lost_why = now, reason
+        self._gap = _Gap(self._gap.events + events, self._gap.first_ns or since_ns or now, now, reason)
 
     def _write(self, frame: bytes) -> None:
         if self._fd < 0:
@@ -139,9 +222,7 @@ class LogWriter:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.locked = True
         except BlockingIOError as error:
-            raise LogError(
-                f"{self._path} is being written by another process: give each run its own run_dir"
-            ) from error
+            raise LogError(f"{self.path} is being written by another process: give each run its own run_dir") from error
         except OSError:
             pass  # a file system without locks
 

@@ -45,7 +45,7 @@ def recover(log_path: Path, logger: logging.Logger) -> int:
                 writer.write_header()
                 writer.append(events)
                 logger.info("%d events of files that the run had not read are in the log now", len(events))
-            return len(events) - writer.lost
+            return len(events) - writer.close()
     except (LogError, OSError) as error:
         logger.warning("what workers reported in files is left out: %s", error)
         return 0
