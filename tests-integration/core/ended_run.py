@@ -24,19 +24,26 @@ def main(directory: Path, how: str) -> None:
     config = flow.Config(
         executors=[ThreadPoolExecutor(max_threads=2)], run_dir=str(directory / "runinfo"), checkpoint_mode="dfk_exit"
     )
-    if how == "own handler":
-        signal.signal(signal.SIGTERM, lambda *_: print("mine", flush=True))
+    number = signal.SIGHUP if "SIGHUP" in how else signal.SIGTERM
+    if how.startswith("own handler"):
+        signal.signal(number, lambda *_: print("mine", flush=True))
+    if how == "ignored SIGHUP":  # as nohup does
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     flow.load(config)
     assert [double(number).result() for number in range(10)] == list(range(0, 20, 2))
     if how == "exception":
         raise RuntimeError("the script broke")
     if how == "exit":
         sys.exit(3)
-    if how in ("SIGINT", "SIGTERM"):
+    if how in ("SIGINT", "SIGTERM", "SIGHUP"):
         os.kill(os.getpid(), getattr(signal, how))
         signal.pause()
-    if how == "own handler":
-        os.kill(os.getpid(), signal.SIGTERM)
+    if how == "both":  # as when a session ends: by the system, by the shell, by the system again
+        for each in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM):
+            os.kill(os.getpid(), each)
+        signal.pause()
+    if how.startswith("own handler") or how == "ignored SIGHUP":
+        os.kill(os.getpid(), number)
     if how == "loop":  # killed while it calls apps, from outside the main thread
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
         numbers = itertools.count(10)

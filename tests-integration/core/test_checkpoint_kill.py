@@ -117,7 +117,18 @@ def test_a_second_run_runs_nothing_also_from_a_compacted_checkpoint(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("how", "code"), [("plain", 0), ("exception", 1), ("exit", 3), ("SIGINT", -2), ("SIGTERM", -15), ("loop", -15)]
+    ("how", "code"),
+    [
+        ("plain", 0),
+        ("exception", 1),
+        ("exit", 3),
+        ("SIGINT", -2),
+        ("SIGTERM", -15),
+        ("loop", -15),
+        ("SIGHUP", -1),
+        ("both", -1),
+        ("ignored SIGHUP", 0),
+    ],
 )
 def test_mode_dfk_exit_writes_however_the_script_ends(tmp_path: Path, how: str, code: int) -> None:
     script = _SCRIPT.with_name("ended_run.py")
@@ -131,8 +142,9 @@ def test_mode_dfk_exit_writes_however_the_script_ends(tmp_path: Path, how: str, 
     assert "ended: " in log.splitlines()[-1]
 
 
-def test_a_handler_of_the_users_own_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["own handler", "own handler of SIGHUP"])
+def test_a_handler_of_the_users_own_stays(tmp_path: Path, how: str) -> None:
     script = _SCRIPT.with_name("ended_run.py")
-    command = [sys.executable, str(script), str(tmp_path), "own handler"]
+    command = [sys.executable, str(script), str(tmp_path), how]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert (done.returncode, done.stdout) == (0, "mine\n"), done.stderr

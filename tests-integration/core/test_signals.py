@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -66,12 +70,57 @@ def test_a_signal_ends_the_script_and_its_workers(tmp_path: Path, number: signal
     assert "1 cancelled" in (tmp_path / "runinfo" / "000" / "flow.log").read_text().splitlines()[-1]
 
 
-def _gone(pid: int) -> bool:
-    deadline = time.monotonic() + 20
+def _in_session_of(terminal: int) -> None:
+    """In the child: begin a session whose terminal this is, as sshd and terminal programs do."""
+    os.setsid()
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
+
+def test_a_closed_terminal_ends_the_script_and_its_workers(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(_SCRIPT)
+    ours, theirs = pty.openpty()
+    told = tmp_path / "told"
+    with told.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, str(script)],
+            cwd=tmp_path,
+            stdin=theirs,
+            stdout=out,
+            stderr=theirs,
+            preexec_fn=lambda: _in_session_of(theirs),
+        )
+    os.close(theirs)
+    try:
+        assert _within(30, lambda: "running\n" in told.read_text())
+        os.close(ours)  # what a dropped connection does
+        process.wait(50)
+    finally:
+        process.kill()
+        process.wait(10)
+    assert process.returncode == -signal.SIGHUP
+    assert _gone(int(told.read_text().split()[0]))
+    log = (tmp_path / "runinfo" / "000" / "flow.log").read_text()
+    assert "SIGHUP: cleaning up" in log
+    assert "1 cancelled" in log.splitlines()[-1]
+
+
+def _within(seconds: float, done: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
+        if done():
             return True
         time.sleep(0.05)
     return False
+
+
+def _gone(pid: int) -> bool:
+    return _within(20, lambda: not _alive(pid))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -14,6 +14,7 @@ from flow_core import AppFuture, python_app
 from flow_core.errors import (
     ExecutorBroken,
     ExecutorError,
+    NoDataFlowKernelError,
     SerializationError,
     TaskKillsWorkers,
     WorkerLost,
@@ -40,6 +41,11 @@ def end_worker(how, out):
 
 
 @python_app
+def call_an_app():
+    return double(1).result()
+
+
+@python_app
 def sleep(seconds):
     import time
 
@@ -57,6 +63,14 @@ def use_missing_package():
 @python_app
 def large(size):
     return bytes(size)
+
+
+def test_an_app_called_in_a_task_says_how_else(config):
+    with flow.load(config()):
+        error = call_an_app().exception(50)
+    assert isinstance(error, NoDataFlowKernelError)
+    assert "inside a task" in str(error)
+    assert "@join_app" in str(error)
 
 
 def test_a_task_whose_worker_is_killed_is_retried_and_then_named(config, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import multiprocessing
 from typing import Any
 
 import pytest
@@ -57,3 +58,20 @@ def test_an_executor_that_does_not_start_leaves_nothing_behind(load: Load) -> No
 def test_the_kernel_is_an_executors_listener_only_through_the_context(load: Load) -> None:
     kernel = load()
     assert all(isinstance(executor, Executor) for executor in kernel.executors.values())
+
+
+@flow.python_app
+def call_an_app() -> object:
+    return add(1).result()
+
+
+@pytest.mark.parametrize("start", ["fork", "forkserver"])
+def test_an_app_called_in_a_task_of_a_process_says_how_else(load: Load, start: str) -> None:
+    pool = concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(start))
+    load(pool)
+    error = call_an_app().exception(30)
+    assert isinstance(error, NoDataFlowKernelError)
+    assert "inside a task" in str(error)
+    assert "@join_app" in str(error)
+    assert "call flow.load()" not in str(error)
+    pool.shutdown()

@@ -177,3 +177,13 @@ def test_a_run_whose_files_cannot_be_made_names_its_directory_and_a_remedy(
     monkeypatch.undo()
     with flow.load(flow.Config(run_dir=tmp_path / "runinfo")):
         pass
+
+
+def test_a_deleted_working_directory_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for run_dir in ("runinfo", str(tmp_path / "runinfo")):
+        with pytest.raises(ConfigurationError, match="working directory was deleted"):
+            flow.load(flow.Config(run_dir=run_dir))

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flow_core.errors import NoDataFlowKernelError
+from flow_core.remote.run import in_worker
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -33,6 +34,14 @@ current_join: ContextVar[int | None] = ContextVar("flow_current_join", default=N
 """Id of the join task whose body runs in this context: the parent of tasks made there."""
 
 
+CALLED_IN_TASK = (
+    "an app was called inside a task that runs in a worker process: the kernel is in the script, so no task can be "
+    "made here. Make the app that calls it a @join_app, whose body runs in the script, and return the future; or call "
+    "the plain function, which is the app's __wrapped__. Do not load a Config here: it would start executors "
+    "of its own"
+)
+
+
 def set_active(kernel: Submitter | None) -> None:
     """Make a kernel the active one, or none."""
     global _active
@@ -48,9 +57,11 @@ def get_active() -> Submitter:
     """Return the active kernel.
 
     Raises:
-        NoDataFlowKernelError: no Config is loaded.
+        NoDataFlowKernelError: no Config is loaded, or this is a task in a worker process, where none can be.
     """
     if _active is None:
+        if in_worker():
+            raise NoDataFlowKernelError(CALLED_IN_TASK)
         raise NoDataFlowKernelError(
             "no Config is loaded, so there is nothing to run apps: call flow.load() (local threads) or "
             "flow.load(config) first, or give the app its own kernel with data_flow_kernel="

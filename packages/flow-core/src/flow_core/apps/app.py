@@ -36,8 +36,8 @@ class AppBase(Generic[P, R]):
     """A decorated function. It keeps the function's name, signature and docstring; ``__wrapped__`` is the function.
 
     A call returns an AppFuture at once, from any thread. The kernel is looked up at each call, so apps may be defined
-    before any Config is loaded. In a task on another machine there is no kernel: there a call raises
-    NoDataFlowKernelError.
+    before any Config is loaded. In a task that runs in a worker process there is no kernel: there a call raises
+    NoDataFlowKernelError, and the way is a join app.
 
     Args:
         func: The user's own function.

@@ -1,17 +1,20 @@
-"""Ctrl-C and SIGTERM while kernels are open, where the user has no handlers of their own.
+"""Ctrl-C, SIGTERM and SIGHUP while kernels are open, where the user has no handlers of their own.
 
 Ctrl-C: a KeyboardInterrupt may come between any two steps of Python code; in the midst of the graph's own steps it
 would lose a task or leave a waiter asleep. Ours looks whether the main thread is inside a reactor. If so the interrupt
 is raised as it leaves (a few microseconds later); a second one is raised at once.
 
-SIGTERM: its default action ends the process on the spot, without a checkpoint. Ours raises SystemExit in the main
-thread in the same careful way, and at the same time cleans all kernels up on a thread of its own, within a bound; then
-the process dies by the signal, whatever the main thread does. A second SIGTERM ends it on the spot.
+SIGTERM and SIGHUP (the terminal was closed, the ssh session dropped): their default action ends the process on the
+spot, without a checkpoint. Ours raises SystemExit in the main thread in the same careful way, and at the same time
+cleans all kernels up on a thread of its own, within a bound; then the process dies by the signal, whatever the main
+thread does. A second SIGTERM ends it on the spot; a second SIGHUP does not, since a terminal's end is often told twice,
+by the system and by the shell. Where SIGHUP is ignored (``nohup``) it stays so.
 """
 
 from __future__ import annotations
 
 import atexit
+import ctypes
 import logging
 import os
 import signal
@@ -31,10 +34,12 @@ class Guarded(Protocol):
         """Called on the main thread: take an exception for later, or return False."""
         ...
 
-    def end(self, timeout_s: float) -> None:
-        """Clean up; called on a thread of its own."""
+    def end(self, number: int, timeout_s: float) -> None:
+        """Clean up since that signal came; called on a thread of its own."""
         ...
 
+
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 _guarded: list[Guarded] = []
 _terminating = threading.Event()
@@ -46,8 +51,9 @@ def guard(one: Guarded) -> None:
         return
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _on_interrupt)
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _on_terminate)
+    for number in _ENDING:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _on_terminate)
     _guarded.append(one)
 
 
@@ -62,8 +68,9 @@ def unguard(one: Guarded) -> None:
 def _give_back() -> None:
     if signal.getsignal(signal.SIGINT) is _on_interrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if signal.getsignal(signal.SIGTERM) is _on_terminate:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in _ENDING:
+        if signal.getsignal(number) is _on_terminate:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _on_interrupt(number: int, frame: FrameType | None) -> None:
@@ -72,9 +79,11 @@ def _on_interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _on_terminate(number: int, _frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_DFL)
+    signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.SIG_DFL)
+    if _terminating.is_set():  # the other of the two came before: one clean-up is enough
+        return
     _terminating.set()
-    threading.Thread(target=_terminate, args=(list(_guarded),), name="flow-terminate", daemon=True).start()
+    threading.Thread(target=_terminate, args=(number, list(_guarded)), name="flow-terminate", daemon=True).start()
     error = SystemExit(128 + number)
     if not _defer(error):
         raise error
@@ -91,18 +100,26 @@ def _defer(error: BaseException) -> bool:
     return any(one.defer(error) for one in _guarded)
 
 
-def _terminate(kernels: list[Guarded]) -> None:
+def _terminate(number: int, kernels: list[Guarded]) -> None:
     """Clean up and die by the signal, also if the clean-up itself should hang."""
-    _logger.warning("SIGTERM: cleaning up")
+    _logger.warning("%s: cleaning up", signal.Signals(number).name)
     threads = [
-        threading.Thread(target=one.end, args=(TERMINATION_S,), name="flow-terminate-one", daemon=True)
+        threading.Thread(target=one.end, args=(number, TERMINATION_S), name="flow-terminate-one", daemon=True)
         for one in kernels
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(TERMINATION_S + 1.0)
-    os.kill(os.getpid(), signal.SIGTERM)
+    _die_by(number)
+
+
+def _die_by(number: int) -> None:
+    """End the process by a signal, whatever is set for it: Python lets only the main thread change that, C any."""
+    set_action = ctypes.CDLL(None).signal
+    set_action.argtypes, set_action.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
+    set_action(number, None)  # SIG_DFL
+    os.kill(os.getpid(), number)
 
 
 def _after_fork_in_child() -> None:

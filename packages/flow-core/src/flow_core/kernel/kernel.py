@@ -11,11 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from flow_core.active import current_join
+from flow_core.active import CALLED_IN_TASK, current_join
 from flow_core.apps.definition import NO_OPTIONS, AppDefinition, AppKind, CallOptions
 from flow_core.apps.special import resolve_streams
 from flow_core.config import Config, checked_config
-from flow_core.errors import KernelClosedError
+from flow_core.errors import KernelClosedError, NoDataFlowKernelError
 from flow_core.executors.threads import ThreadPoolExecutor, in_worker
 from flow_core.files import File
 from flow_core.futures.app_future import AppFuture, TaskFiles
@@ -39,6 +39,7 @@ from flow_core.kernel.summary import Summary, summarize
 from flow_core.kernel.telling import Teller, stream_name
 from flow_core.observe.pump import EventPump
 from flow_core.observe.run_logger import RunLogger, lines_of
+from flow_core.remote.run import in_worker as in_worker_process
 from flow_core.staging.manager import StagingManager
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ class DataFlowKernel:
 
         Raises:
             KernelClosedError: the kernel was cleaned up.
+            NoDataFlowKernelError: this is a task in a worker process that was forked from the script.
             ConfigurationError: the app names an executor that does not exist.
             HiddenFutureError: a future is hidden in an argument where it is not waited for.
             DependencyError: with ``lazy_errors=False``, that an earlier task failed.
@@ -159,6 +161,8 @@ class DataFlowKernel:
         if self.pump.congested:
             self._wait_for_sinks()
         if self._parts.refusal is not None:
+            if in_worker_process():  # a pool's worker, forked from the script
+                raise NoDataFlowKernelError(CALLED_IN_TASK)
             raise KernelClosedError(f"app {app.name!r} was called, but {self._parts.refusal}")
         future: AppFuture[Any] = AppFuture(next(self._tids))
         task = Task(future.tid, app, args, kwargs, options, future, self)

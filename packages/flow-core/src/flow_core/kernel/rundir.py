@@ -17,6 +17,13 @@ def make_run_dir(base: str | os.PathLike[str]) -> Path:
     Raises:
         ConfigurationError: it cannot be made.
     """
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ConfigurationError(
+            "the current working directory was deleted, and tasks, staged files and relative paths need one: change to "
+            "a directory that exists before you start the script"
+        ) from None
     top = Path(base).absolute()
     try:
         top.mkdir(parents=True, exist_ok=True)

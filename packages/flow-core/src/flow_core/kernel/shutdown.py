@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import signal
 import sys
 import threading
 import time
@@ -62,9 +61,9 @@ class Closing:
             return True
         return self.parts.reactor.defer(error)
 
-    def end(self, timeout_s: float) -> None:
+    def end(self, number: int, timeout_s: float) -> None:
         """Clean up since the process ends by a signal."""
-        self._exit_code = 128 + signal.SIGTERM
+        self._exit_code = 128 + number
         self.cleanup(timeout_s)
 
     def cleanup(self, timeout_s: float) -> None:

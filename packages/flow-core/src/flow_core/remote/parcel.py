@@ -126,13 +126,17 @@ def _measured(task: list[Any], reporting: Reporting, key: TryKey) -> tuple[bytes
 
 
 def _run(func: str | bytes, arguments: bytes, around: bytes) -> object:
-    from flow_core.remote.run import execute
+    from flow_core.remote.run import enter_worker, execute, leave_worker
 
     function = resolve(func) if isinstance(func, str) else _loads(func, "the function")
     args, kwargs = _loads(arguments, "the arguments")
     spec, steps, where = _loads(around, "the steps")
     on_main = threading.current_thread() is threading.main_thread()
-    return execute(function, args, kwargs, spec, steps, replace(where, main_thread=on_main))
+    enter_worker()
+    try:
+        return execute(function, args, kwargs, spec, steps, replace(where, main_thread=on_main))
+    finally:
+        leave_worker()
 
 
 def _pack_arguments(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> bytes:

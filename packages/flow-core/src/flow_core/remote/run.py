@@ -9,6 +9,25 @@ from flow_core.interfaces.call import NodeContext, TaskSpec, TaskStep
 
 _Run = Callable[[], object]
 
+_worker = 0
+
+
+def enter_worker() -> None:
+    """Note that this process runs tasks of a script that is another process, for as long as until ``leave_worker``."""
+    global _worker
+    _worker += 1
+
+
+def leave_worker() -> None:
+    """Take one ``enter_worker`` back."""
+    global _worker
+    _worker -= 1
+
+
+def in_worker() -> bool:
+    """Tell whether this process runs a task of a script that is another process."""
+    return _worker > 0
+
 
 def execute(
     func: Callable[..., object],

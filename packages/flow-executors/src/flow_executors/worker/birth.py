@@ -82,8 +82,10 @@ def be_born(pool: Pool, cot: Cot, nursery_pid: int) -> NoReturn:
     try:
         _settle(pool, cot, nursery_pid)
         point("worker.born")
+        from flow_core.remote.run import enter_worker
         from flow_executors.worker.loop import Settings, Worker
 
+        enter_worker()
         settings = Settings(rank=cot.rank, **pool.settings)  # type: ignore[arg-type]  # checked by Nursery.configure
         Worker(settings, cot.task_fd, cot.result_fd, cot.lane_fd).serve()
         status = 0
