@@ -24,6 +24,7 @@ from flow_core.interfaces.scaling import Load
 from flow_core.remote.parcel import pack_task, run_parcel, unpack_result
 from flow_core.remote.run import execute
 from flow_core.remote.sampling import TaskWatch
+from flow_core.remote.tracebacks import fold
 from flow_core.representation import shown
 
 _REPORTER_S = 2.0
@@ -355,6 +356,7 @@ def _tried(key: TryKey, call: Call, where: NodeContext, place: Place) -> Outcome
     try:
         value = execute(call.func, call.args, call.kwargs, call.spec, call.steps, where)
     except BaseException as error:
+        fold(error)
         return Outcome(key, Verdict.APP_ERROR, None, error, None, place, started_ns, time.time_ns())
     return Outcome(key, Verdict.OK, value, None, None, place, started_ns, time.time_ns())
 

@@ -21,6 +21,7 @@ from flow_core.interfaces.outcome import Outcome, Place, Verdict
 from flow_core.interfaces.scaling import Load
 from flow_core.interfaces.staging import Staging
 from flow_core.remote.run import execute
+from flow_core.remote.tracebacks import fold
 from flow_core.representation import expression
 
 _OPTIONS: Final = ("label", "max_threads", "thread_name_prefix", "storage_access", "working_dir", "managed")
@@ -280,6 +281,7 @@ class _Pool:
             except Killed:
                 outcome = Outcome(key, Verdict.CANCELLED)
             except BaseException as error:
+                fold(error)
                 outcome = Outcome(key, Verdict.APP_ERROR, None, error)
             worker.leave()
         except Killed:  # it came between the end of the task and leave()

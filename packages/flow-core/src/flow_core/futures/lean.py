@@ -119,6 +119,7 @@ class Future(StdFuture[R]):
             self._await_done(timeout)
         if self._exception is None:
             return cast(R, self._result)
+        __tracebackhide__ = True  # IPython and pytest leave this frame out
         try:
             raise self._exception
         finally:

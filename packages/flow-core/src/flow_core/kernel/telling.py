@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-import traceback
 from collections.abc import Sequence
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Final, Protocol
@@ -27,6 +26,7 @@ from flow_core.interfaces.events import (
     TryStarted,
 )
 from flow_core.interfaces.outcome import Loss
+from flow_core.remote.tracebacks import formatted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -205,9 +205,12 @@ def _size(transfer: Transfer) -> int:
 
 
 def traceback_text(error: BaseException) -> str:
-    """Return the traceback of where an exception was raised: the remote one, if it came from another process."""
+    """Return the traceback of where an exception was raised: the remote one, if it came from another process.
+
+    Frames of Flow are left out.
+    """
     remote = getattr(error, "remote_traceback", "")
-    return remote if isinstance(remote, str) and remote else "".join(traceback.format_exception(error))
+    return remote if isinstance(remote, str) and remote else formatted(error)
 
 
 def _files_of(task: Task) -> tuple[tuple[str, ...], tuple[str, ...], str, str]:

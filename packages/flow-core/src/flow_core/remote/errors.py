@@ -1,7 +1,7 @@
 """Exceptions that cross processes: as themselves where possible, as a RemoteError otherwise, never not at all.
 
-A packed exception is a pickle of plain data: type name, text, traceback and notes always; the pickled exception when
-it comes back as itself; cause, context and the members of a group each packed in the same way.
+A packed exception is a pickle of plain data: type name, text, frames of the traceback and notes always; the pickled
+exception when it comes back as itself; cause, context and the members of a group each packed in the same way.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 
-from flow_core.errors import RemoteError
+from flow_core.errors import FlowError, RemoteError
 
 _TEXT_LIMIT = 64 * 1024  # characters of any one text
 _BLOB_LIMIT = 1024 * 1024  # bytes of one pickled exception
@@ -31,14 +31,16 @@ def pack(exc: BaseException) -> bytes:
         return pickle.dumps(_record(exc, 0, set()), protocol=5)
     except Exception as error:  # what is so odd that not even its description can be made
         text = f"<it cannot be described: {type(error).__name__}>"
-        record = {"type": type(exc).__name__, "text": text, "traceback": "", "notes": [], "suppress": False}
+        record = {"type": type(exc).__name__, "text": text, "notes": [], "suppress": False}
         return pickle.dumps(record, protocol=5)
 
 
 def unpack(data: bytes) -> BaseException:
     """Rebuild an exception: the original type where it can be loaded here, else RemoteError.
 
-    The remote traceback is its ``remote_traceback`` attribute and a note that tracebacks show. Causes are chained.
+    The remote traceback is its ``remote_traceback`` attribute, with those of its causes and members, and a note that
+    tracebacks show. Source lines are looked up here; frames of Flow are left out (see ``flow_core.remote.tracebacks``).
+    Causes are chained.
 
     Raises:
         ValueError: the bytes are not a packed exception.
@@ -68,9 +70,9 @@ def _record(exc: BaseException, depth: int, seen: set[int]) -> _Record:
     record: _Record = {
         "type": f"{type(exc).__module__}.{type(exc).__qualname__}",
         "text": cut(_text(exc)),
-        "traceback": cut(_traceback(exc)),
         "notes": _notes(exc),
         "suppress": exc.__suppress_context__,
+        **_traceback(exc),
     }
     if isinstance(exc, BaseExceptionGroup):
         members = exc.exceptions[:_MEMBERS_LIMIT]
@@ -101,18 +103,20 @@ def _notes(exc: BaseException) -> list[str]:
     return [cut(str(note)) for note in notes[:_CHAIN_LIMIT] if isinstance(note, str) and not note.startswith(_HEADER)]
 
 
-def _traceback(exc: BaseException) -> str:
+def _traceback(exc: BaseException) -> _Record:
+    """Return what the traceback is shown from: frames, the last lines, and what an earlier process told."""
     earlier = getattr(exc, "remote_traceback", None)
+    told: _Record = {"deliberate": isinstance(exc, FlowError), "earlier": earlier if type(earlier) is str else ""}
     try:
         import traceback
 
-        here = "".join(traceback.format_tb(exc.__traceback__))
-        last = "".join(traceback.format_exception_only(type(exc), exc)) if not earlier else ""
+        from flow_core.remote.tracebacks import frames
+
+        told["frames"] = frames(exc.__traceback__)
+        told["last"] = cut("".join(traceback.format_exception_only(type(exc), exc)))
     except Exception as error:
-        return f"<the traceback cannot be shown: {type(error).__name__}>\n"
-    if isinstance(earlier, str) and earlier:
-        return f"{earlier}\nraised again through:\n{here}" if here else earlier
-    return f"Traceback (most recent call last):\n{here}{last}" if here else last
+        told["last"] = f"<the traceback cannot be shown: {type(error).__name__}>\n"
+    return told
 
 
 def _dumps(value: object) -> bytes | None:
@@ -207,15 +211,18 @@ def _built_in_init(cls: type[BaseException]) -> Callable[..., None]:
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: classes made by Python code
 
 
-def _rebuild(record: _Record) -> BaseException:
-    exc = _original(record) or _substitute(record)
+def _rebuild(record: _Record, deliberate: bool = False) -> BaseException:
+    """Rebuild an exception; ``deliberate`` where it is the cause of one that Flow raised on purpose."""
+    deliberate = deliberate or bool(record.get("deliberate"))
+    whole = cut(_whole_traceback(record, deliberate))
+    exc = _original(record) or RemoteError(str(record["type"]), str(record["text"]), whole)
     notes = record.get("notes")
-    trace = str(record.get("traceback", ""))
-    _decorate(exc, list(notes) if isinstance(notes, list) else [], trace)
+    own = _own_traceback(record, deliberate) if _stack(record, deliberate) else ""
+    _decorate(exc, list(notes) if isinstance(notes, list) else [], whole, own)
     for name in ("cause", "context"):
         linked = record.get(name)
         if isinstance(linked, dict):
-            setattr(exc, f"__{name}__", _rebuild(linked))
+            setattr(exc, f"__{name}__", _rebuild(linked, deliberate))
     exc.__suppress_context__ = bool(record.get("suppress"))
     return exc
 
@@ -240,7 +247,7 @@ def _group(record: _Record) -> BaseException:
     listed = record["members"]
     members = [_rebuild(member) for member in listed] if isinstance(listed, list) else []
     if not members:
-        return _substitute(record)
+        return RemoteError(str(record["type"]), str(record["text"]))
     message, kind = str(record["message"]), record["class"]
     if isinstance(kind, bytes):
         try:
@@ -251,13 +258,56 @@ def _group(record: _Record) -> BaseException:
     return BaseExceptionGroup(message, members)
 
 
-def _substitute(record: _Record) -> BaseException:
-    return RemoteError(str(record["type"]), str(record["text"]), str(record["traceback"]))
-
-
-def _decorate(exc: BaseException, notes: list[str], trace: str) -> None:
+def _decorate(exc: BaseException, notes: list[str], whole: str, own: str) -> None:
+    """Attach the remote tracebacks: ``whole`` has those of the causes too, which carry their own as notes."""
     try:
-        exc.remote_traceback = trace  # type: ignore[attr-defined]  # every exception has a __dict__; see unpack
-        exc.__notes__ = [*notes, _HEADER + trace] if trace else notes
+        exc.remote_traceback = whole  # type: ignore[attr-defined]  # every exception has a __dict__; see unpack
+        exc.__notes__ = [*notes, _HEADER + own] if own else notes
     except Exception:
         pass  # a class that forbids attributes still travels
+
+
+# -- the text of a remote traceback
+
+
+_LINKS = {
+    "cause": "\nThe above exception was the direct cause of the following exception:\n\n",
+    "context": "\nDuring handling of the above exception, another exception occurred:\n\n",
+}
+
+
+def _stack(record: _Record, deliberate: bool) -> str:
+    """Return header and frames of one exception; nothing where none is to be shown. Made once for each record."""
+    from flow_core.remote.tracebacks import HEADER, shown
+
+    stack = record.get("stack")
+    if isinstance(stack, str):
+        return stack
+    described, earlier = record.get("frames"), str(record.get("earlier", ""))
+    lines = shown(described, deliberate) if isinstance(described, list) else ""
+    if earlier:
+        stack = f"{earlier}\nraised again through:\n{lines}" if lines else earlier
+    else:
+        stack = HEADER + lines if lines else ""
+    record["stack"] = stack
+    return stack
+
+
+def _own_traceback(record: _Record, deliberate: bool) -> str:
+    return _stack(record, deliberate) + ("" if record.get("earlier") else str(record.get("last", "")))
+
+
+def _whole_traceback(record: _Record, deliberate: bool, depth: int = 0) -> str:
+    """Return the traceback of an exception, before it those of its causes, after it those of its members."""
+    deliberate = deliberate or bool(record.get("deliberate"))
+    text = _own_traceback(record, deliberate)
+    members = record.get("members")
+    if isinstance(members, list):
+        for number, member in enumerate(members, 1):
+            told = _whole_traceback(member, deliberate, depth + 1)
+            text += f"  +-- member {number} of {len(members)}\n" + "".join(f"  | {row}\n" for row in told.splitlines())
+    for name in ("cause", "context"):
+        linked = record.get(name)
+        if isinstance(linked, dict) and depth < _CHAIN_LIMIT and not (name == "context" and record.get("suppress")):
+            return _whole_traceback(linked, deliberate, depth + 1) + _LINKS[name] + text
+    return text
