@@ -182,9 +182,9 @@ def test_what_waits_is_cancelled_and_what_runs_is_killed_on_demand(drive: Drive)
     running = driver.hold("running")
     driver.wait_held("running")
     waiting = driver.submit(calls.nothing)
-    reason = driver.executor.why_waiting(waiting)
-    assert reason is not None
-    assert "1 slots" in reason.text
+    (queued, limit) = driver.executor.why_waiting(waiting)
+    assert queued.text == "no task is ahead of it in the queue, 1 of 1 worker of 'llex' busy"
+    assert "as many blocks as it may have" in limit.text
     driver.executor.cancel([waiting])
     assert driver.outcome(waiting).verdict is Verdict.CANCELLED
     driver.executor.cancel([running], kill=True)

@@ -10,15 +10,17 @@ from typing import Final
 from flow_core.errors import ConfigurationError, ExecutorClosed, ExecutorError, ScalingFailed
 from flow_core.interfaces.call import Call, TryKey
 from flow_core.interfaces.context import RunContext
-from flow_core.interfaces.executor import BlockExecutor, ShutdownReport, WaitReason
+from flow_core.interfaces.executor import BlockExecutor, ShutdownReport
 from flow_core.interfaces.scaling import Load
 from flow_core.interfaces.staging import Staging
+from flow_core.interfaces.waiting import Cause
 from flow_core.representation import expression
 from flow_executors.client.listen import is_loopback
 from flow_executors.manager.options import ManagerOptions
 from flow_executors.options import check_options
 from flow_executors.pilot import Pilot, Plan
 from flow_executors.scaling.failures import BlockErrorHandler
+from flow_executors.waiting import causes_of
 from flow_executors.wire.frames import Registration
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.provider import ExecutionProvider
@@ -234,18 +236,10 @@ class HighThroughputExecutor(BlockExecutor):
         """Return the load."""
         return self._pilot.load() if self._pilot is not None else Load()
 
-    def why_waiting(self, key: TryKey, /) -> WaitReason | None:
-        """Say why a try does not run yet."""
+    def why_waiting(self, key: TryKey, /, *, timeout_s: float = 2.0) -> Sequence[Cause]:
+        """Say all that keeps a try from being done: tasks ahead of it, resources, blocks that have no worker yet."""
         pilot = self._pilot
-        if pilot is None or not pilot.client.knows(key):
-            return None
-        credit = pilot.client.credit
-        if not credit.managers:
-            blocks = ", ".join(f"{number} {state.lower()}" for state, number in pilot.load().blocks) or "none"
-            return WaitReason(f"no node of {self.label} is connected yet; blocks: {blocks}")
-        if pilot.client.waits(key):
-            return WaitReason(f"{pilot.client.outstanding} tasks of {self.label} share {credit.slots} slots")
-        return None
+        return () if pilot is None else causes_of(pilot, key, timeout_s)
 
     def shutdown(self, timeout_s: float) -> ShutdownReport:
         """End the interchange and cancel all blocks."""

@@ -21,6 +21,7 @@ from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.executor import Executor, ShutdownReport
 from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, TryListener, Verdict
 from flow_core.interfaces.scaling import Load
+from flow_core.interfaces.waiting import Cause, CauseKind, count, tasks_ahead
 from flow_core.remote.parcel import pack_task, run_parcel, unpack_result
 from flow_core.remote.run import execute
 from flow_core.remote.sampling import TaskWatch
@@ -118,6 +119,21 @@ class _OverFutures(Executor):
         """Return how many tries are outstanding; as many as fit are taken to run."""
         count, slots = len(self._outstanding), self._slots()
         return Load(waiting=max(0, count - slots), running=min(count, slots), slots=slots)
+
+    def why_waiting(self, key: TryKey, /, *, timeout_s: float = 2.0) -> Sequence[Cause]:
+        """Say what keeps a try from being done, as far as its pool can be asked."""
+        outstanding = list(self._outstanding.items())
+        ahead = [future for one, future in outstanding if one < key and not (future is not None and future.done())]
+        future = self._outstanding.get(key)
+        if key not in self._outstanding or (future is not None and future.done()):
+            return ()
+        slots = self._slots()
+        workers = f"for {count(slots, 'worker')}" if slots else "and does not say how many workers it has"
+        tasks = f"it has {count(len(outstanding), 'task')} of ours {workers}"
+        if future is not None and future.running():
+            return (Cause(CauseKind.RUNNING, f"the pool of {self.label!r} says that it runs, or is next: {tasks}"),)
+        text = f"the pool of {self.label!r} has not begun it: {tasks}, {tasks_ahead(len(ahead))}"
+        return (Cause(CauseKind.QUEUED if slots else CauseKind.NO_WORKER, text),)
 
     def shutdown(self, timeout_s: float) -> ShutdownReport:
         """Cancel what waits; what runs is reported as cancelled, and ended only where the pool is our own."""

@@ -20,6 +20,7 @@ from flow_core.interfaces.executor import Executor, ShutdownReport
 from flow_core.interfaces.outcome import Outcome, Place, Verdict
 from flow_core.interfaces.scaling import Load
 from flow_core.interfaces.staging import Staging
+from flow_core.interfaces.waiting import Cause, CauseKind, count, tasks_ahead
 from flow_core.remote.run import execute
 from flow_core.remote.tracebacks import fold
 from flow_core.representation import expression
@@ -107,6 +108,11 @@ class ThreadPoolExecutor(Executor):
             return Load()
         return Load(waiting=len(pool.waiting), running=len(pool.running), slots=self.max_threads)
 
+    def why_waiting(self, key: TryKey, /, *, timeout_s: float = 2.0) -> Sequence[Cause]:
+        """Say what keeps a try from being done."""
+        pool = self._pool
+        return () if pool is None else pool.why_waiting(key)
+
     def shutdown(self, timeout_s: float) -> ShutdownReport:
         """Give back what waits, interrupt what runs, and wait for the threads; those that go on are named and left.
 
@@ -181,6 +187,21 @@ class _Pool:
             worker = self.running.get(key)
             if worker is not None:
                 worker.kill(key)
+
+    def why_waiting(self, key: TryKey) -> list[Cause]:
+        worker = self.running.get(key)
+        if worker is not None:
+            name = "" if worker.thread is None else f" {worker.thread.name}"
+            return [Cause(CauseKind.RUNNING, f"thread{name} runs it")]
+        waiting = list(self.waiting)
+        if key not in self.waiting:
+            return []
+        ahead = waiting.index(key) if key in waiting else 0
+        threads = count(self._executor.max_threads, "thread")
+        busy = (
+            f"{len(self.running)} of {threads} of executor {self.label!r} {'is' if len(self.running) == 1 else 'are'}"
+        )
+        return [Cause(CauseKind.QUEUED, f"{tasks_ahead(ahead)}, and {busy} busy (max_threads)")]
 
     def shutdown(self, timeout_s: float) -> ShutdownReport:
         began = time.monotonic()

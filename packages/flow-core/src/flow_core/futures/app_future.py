@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from flow_core.futures.data_future import DataFuture
 from flow_core.futures.derived import Derivable
+from flow_core.futures.explained import explained, in_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from flow_core.interfaces.waiting import Explanation
 
 R = TypeVar("R")
 
@@ -26,6 +29,10 @@ class Handle(Protocol):
 
     def flush(self) -> None:
         """Send what is buffered on the task's way."""
+        ...
+
+    def why(self, timeout_s: float) -> Explanation | None:
+        """Say why the task is not done yet."""
         ...
 
 
@@ -68,6 +75,21 @@ class AppFuture(Derivable[R]):
             return handle
         return "unsched" if handle is None else handle.status()
 
+    def why(self, timeout_s: float = 2.0) -> Explanation:
+        """Say all that keeps the task from being done: print it, or look at its ``causes``.
+
+        Dependencies and their states, what is ahead of it, resources that no worker has, blocks that are pending and
+        the scheduler's reason, files being moved, tries that failed; of one that runs where and since when, and of one
+        that has ended how. Any thread.
+
+        Args:
+            timeout_s: How long an executor may take to answer; what it did not say by then is said to be missing. With
+                0 only what is known at once.
+        """
+        handle = self._handle
+        told = None if handle is None or isinstance(handle, str) else handle.why(timeout_s)
+        return told if told is not None else explained(self, f"task {self.tid}", self.task_status(), self.tid)
+
     def cancel(self, kill: bool = False) -> bool:
         """Cancel the task unless it was reported to have started.
 
@@ -94,6 +116,9 @@ class AppFuture(Derivable[R]):
         handle = self._handle
         if handle is not None and not isinstance(handle, str):
             handle.flush()
+
+    def _why_not(self, timeout: float | None) -> str:
+        return in_one_line(self.why, timeout)
 
     def _describe(self) -> str:
         return f"tid={self.tid} task={self.task_status()} {super()._describe()}"

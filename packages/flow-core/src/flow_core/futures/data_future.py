@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, cast
 
 from flow_core.errors import NotFutureError
 from flow_core.files import File, masked
+from flow_core.futures.explained import explained, in_one_line, parent_why
 from flow_core.futures.lean import CANCELLATION, Future, settle
 
 if TYPE_CHECKING:
     from typing import Any
+
+    from flow_core.interfaces.waiting import Explanation
 
 
 class DataFuture(Future[File]):
@@ -80,6 +83,17 @@ class DataFuture(Future[File]):
     def running(self) -> bool:
         """Tell whether the app that makes the file is known to run."""
         return not self.done() and self._parent is not None and self._parent.running()
+
+    def why(self, timeout_s: float = 2.0) -> Explanation:
+        """Say why the app that makes the file is not done yet; see its ``why``."""
+        return parent_why(self._parent, timeout_s, self._explained)
+
+    def _explained(self) -> Explanation:
+        state = "done" if self.done() else "running" if self.running() else "pending"
+        return explained(self, f"the file {masked(self._file.url)}", state, self.tid)
+
+    def _why_not(self, timeout: float | None) -> str:
+        return in_one_line(self.why, timeout)
 
     def _about_to_wait(self) -> None:
         if isinstance(self._parent, Future):

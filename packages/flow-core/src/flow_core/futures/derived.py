@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import builtins
 from concurrent.futures import Future as StdFuture
-from typing import ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
+from flow_core.futures.explained import explained, in_one_line, parent_why
 from flow_core.futures.lean import CANCELLATION, Future, settle
+
+if TYPE_CHECKING:
+    from flow_core.interfaces.waiting import Explanation
 
 R = TypeVar("R")
 
@@ -67,6 +71,17 @@ class DerivedFuture(Derivable[object]):
         if self._is_attribute:
             return getattr(whole, str(self._key))
         return whole[self._key]  # type: ignore[index]  # whatever the user's result allows
+
+    def why(self, timeout_s: float = 2.0) -> Explanation:
+        """Say why the future that this is a part of is not done yet; see its ``why``."""
+        return parent_why(self._parent, timeout_s, self._explained)
+
+    def _explained(self) -> Explanation:
+        state = "done" if self.done() else "pending"
+        return explained(self, "a part of a result", state, None)
+
+    def _why_not(self, timeout: float | None) -> str:
+        return in_one_line(self.why, timeout)
 
     def _about_to_wait(self) -> None:
         parent = self._parent

@@ -168,6 +168,10 @@ class Future(StdFuture[R]):
     def _about_to_wait(self) -> None:
         """Take a hint that somebody is about to wait. Subclasses flush what they have buffered."""
 
+    def _why_not(self, timeout: float | None) -> str:
+        """Return what a TimeoutError is to add: nothing, or ``; `` and why it is not done, in one line."""
+        return ""
+
     # -- how the stdlib and asyncio wait for it
 
     @property
@@ -196,7 +200,7 @@ class Future(StdFuture[R]):
     def _await_done(self, timeout: float | None) -> None:
         """Return when FINISHED; raise CancelledError or TimeoutError."""
         if not self.done() and not self._park(timeout):
-            raise TimeoutError(f"{self!r} was not done within {timeout} s")
+            raise TimeoutError(f"{self!r} was not done within {timeout} s{self._why_not(timeout)}")
         if self._state is CANCELLED:
             raise CancelledError
 

@@ -32,6 +32,7 @@ class Core:
     Attributes:
         live: Unfinished tasks by id.
         tries: Tasks by the key of the try that is out.
+        budgets: What each task may spend on failures.
         effects: What the shell has to do; it takes the list and leaves an empty one.
         ended: Tasks that ended, whose futures the shell must settle before anybody else sees the graph; the same.
         counts: Ended tasks by final state.
@@ -59,7 +60,7 @@ class Core:
         self.verbose = False
         self.halted: Failure | None = None
         self.closing = False
-        self._budgets = budgets
+        self.budgets = budgets
         self._lazy_errors = lazy_errors
         self._asks_price = asks_price
         self._flights = Flights()
@@ -163,13 +164,14 @@ class Core:
 
     def started(self, tries: Sequence[tuple[TryKey, int, Place]]) -> None:
         """Tries began to run."""
-        for key, time_ns, place in tries:
-            task = self.tries.get(key)
+        for start in tries:
+            task = self.tries.get(start[0])
             if task is not None and task.state is State.launched:
                 task.started = True
+                task.start = start
                 task.state = State.running
                 if self.verbose:
-                    self.effects.append((Effect.TRY_STARTED, task, (time_ns, place)))
+                    self.effects.append((Effect.TRY_STARTED, task, start[1:]))
 
     def finished(self, outcomes: Sequence[Outcome]) -> None:
         """Tries ended."""
@@ -248,6 +250,18 @@ class Core:
             self._failed_try(task, error)
 
     # -- from outside
+
+    def leader_of(self, task: Task) -> Task | None:
+        """Return the identical call in flight that a cached call follows, if it follows one."""
+        rare = task.rare
+        if rare is None or rare.memo_key is None or rare.leads:
+            return None
+        return self._flights.followed(digest_of(task), task)
+
+    @property
+    def tries_made(self) -> int:
+        """How many tries were made so far, of all tasks."""
+        return self._last_key & ((1 << EPOCH_SHIFT) - 1)
 
     def cancel(self, task: Task, kill: bool = False) -> bool:
         """Cancel a task unless it has started; tell whether it is cancelled.
@@ -355,13 +369,13 @@ class Core:
             self._charge(task, 1.0, error)
 
     def _charge(self, task: Task, cost: float, error: BaseException) -> None:
-        if self._spent(task).app_error(cost, self._budgets):
+        if self._spent(task).app_error(cost, self.budgets):
             self._again(task, error)
         else:
             self._end(task, State.failed, error=error)
 
     def _lost(self, task: Task, loss: Loss) -> None:
-        error = self._spent(task).loss(loss, self._budgets, task.app.rerun_on_loss, str(task))
+        error = self._spent(task).loss(loss, self.budgets, task.app.rerun_on_loss, str(task))
         if error is None:
             self._again(task, loss)
         else:

@@ -65,9 +65,10 @@ class Spent:
         walltime_losses: Losses to the walltime of a block. Executors report these (LossKind.WALLTIME) only for tries
             that used more than 80% of the block's life; others are BLOCK losses.
         returns: Tries that came back unstarted.
+        last: How the last of them failed or was lost, in one line; empty where nobody has said.
     """
 
-    __slots__ = ("cost", "failures", "kills", "losses", "returns", "walltime_losses")
+    __slots__ = ("cost", "failures", "kills", "last", "losses", "returns", "walltime_losses")
 
     def __init__(self) -> None:
         self.failures = 0
@@ -76,6 +77,7 @@ class Spent:
         self.kills = 0
         self.walltime_losses = 0
         self.returns = 0
+        self.last = ""
 
     def app_error(self, cost: float, budgets: Budgets) -> bool:
         """Book a failure of the app; tell whether another try may be made."""

@@ -32,6 +32,10 @@ class Flights:
         """Let a task wait for the leader."""
         self._followers.setdefault(digest, deque()).append(task)
 
+    def followed(self, digest: bytes, task: Task) -> Task | None:
+        """Return the leader that a task waits for, None if it follows nobody."""
+        return self._leaders.get(digest) if task in self._followers.get(digest, ()) else None
+
     def land(self, digest: bytes) -> list[Task]:
         """End the flight; return all followers that have not ended meanwhile."""
         del self._leaders[digest]

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from flow_core.interfaces.call import TaskStep, TryKey
     from flow_core.interfaces.executor import Executor
     from flow_core.interfaces.memoizer import MemoKey
+    from flow_core.interfaces.outcome import Place
     from flow_core.interfaces.staging import Transfer
+    from flow_core.interfaces.waiting import Explanation
 
 
 class Home(Protocol):
@@ -35,6 +37,10 @@ class Home(Protocol):
 
     def flush_for(self, task: Task) -> None:
         """Send what is buffered on the task's way."""
+        ...
+
+    def why_of(self, task: Task, timeout_s: float) -> Explanation:
+        """Say why the task is not done yet."""
         ...
 
 
@@ -54,6 +60,8 @@ class Task(Call):
         key: Key of the try that is out, 0 for none.
         tries: How many tries were made.
         started: Whether the current try is known to have started, or the task is past its tries.
+        start: The last report of a start: key of the try, time (int64 ns UTC), place. Of the current try if the keys
+            are the same.
         executor: Where the current try runs.
         waiting: How many parents (or joined futures) are not done.
         children: Tasks that wait for this one.
@@ -74,6 +82,7 @@ class Task(Call):
         "options",
         "rare",
         "spent",
+        "start",
         "started",
         "state",
         "tid",
@@ -106,6 +115,7 @@ class Task(Call):
         self.key: TryKey | int = 0
         self.tries = 0
         self.started = False
+        self.start: tuple[TryKey, int, Place] | None = None
         self.executor: Executor | None = None
         self.waiting = 0
         self.children: list[Task | Junction] | None = None
@@ -134,6 +144,10 @@ class Task(Call):
         """Send what is buffered on its way."""
         if self.home is not None:
             self.home.flush_for(self)
+
+    def why(self, timeout_s: float) -> Explanation | None:
+        """Say why it is not done yet; None for a task of no kernel."""
+        return None if self.home is None else self.home.why_of(self, timeout_s)
 
     def __str__(self) -> str:
         return f"task {self.tid} ({self.app.name})"

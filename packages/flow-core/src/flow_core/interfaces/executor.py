@@ -10,13 +10,7 @@ from flow_core.interfaces.call import Call, TryKey
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.scaling import Load
 from flow_core.interfaces.staging import Staging
-
-
-@dataclass(frozen=True, slots=True)
-class WaitReason:
-    """Why a try does not run yet, in one sentence for the user."""
-
-    text: str
+from flow_core.interfaces.waiting import Cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +72,14 @@ class Executor(ABC):
     def load(self) -> Load:
         """Return a frozen picture of the executor. Any thread; never blocks; O(1)."""
 
-    def why_waiting(self, key: TryKey, /) -> WaitReason | None:
-        """Say why a try does not run yet; None if it runs, is not known, or nothing is known. Any thread."""
-        return None
+    def why_waiting(self, key: TryKey, /, *, timeout_s: float = 2.0) -> Sequence[Cause]:
+        """Say all that keeps a try from being done; empty if the executor has not got it, or cannot tell.
+
+        A try that runs is waited for too: its cause is RUNNING. Any thread. Returns within about ``timeout_s`` seconds;
+        what another thread or process did not answer by then is a cause of kind UNKNOWN that says so. With 0 only what
+        is known at once.
+        """
+        return ()
 
     def adopt(self, keys: Sequence[TryKey], /) -> Sequence[TryKey]:
         """After a restart of the driver: which of these keys the executor still holds and will report."""

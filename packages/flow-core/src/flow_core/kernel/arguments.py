@@ -108,6 +108,30 @@ class Arguments:
                     self._gather(task, name, value, collect)
         return found
 
+    def held(self, task: Task) -> list[Future[Any]]:
+        """Return the futures in a call's arguments as they are now, and change nothing: its task may go on meanwhile.
+
+        Where a resolver of the user's own raises, what it has found until then.
+        """
+        found: list[Future[Any]] = []
+
+        def collect(future: Future[Any]) -> object:
+            found.append(future)
+            return future
+
+        positional: list[tuple[int | str, object]] = list(enumerate(task.args))
+        for where, value in [*positional, *task.kwargs.items()]:
+            if isinstance(value, Future):
+                found.append(value)
+            elif type(value) is Common:
+                found.extend(value)
+            elif type(value) not in ATOMS and not _only(_NO_FUTURES, value):
+                try:
+                    self._way(task, where, value)(value, collect)
+                except Exception:
+                    continue
+        return found
+
     def resolve(self, task: Task) -> bool:
         """Put results in the place of futures; all of them are done and ended well.
 

@@ -13,6 +13,7 @@ from flow_core.futures.lean import FINISHED
 from flow_core.graph.failures import cancellation
 from flow_core.graph.resolver import ATOMS
 from flow_core.graph.task import Common, Junction, Task
+from flow_core.graph.waiting import Awaited
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,6 +95,16 @@ class Edges:
                     failures.append(failure)
         return parents, foreign, failures
 
+    def awaited(self, futures: Sequence[Future[Any]]) -> list[Awaited]:
+        """Return who settles those of some futures that are not done; each once."""
+        found = {id(future): _awaited(future) for future in map(_whole, futures) if not future.done()}
+        return list({(one.task_id, one.who): one for one in found.values()}.values())
+
+    def first_of(self, futures: Sequence[Future[Any]]) -> Task | None:
+        """Return an unfinished task of this kernel that settles one of some futures; one that runs, if there is one."""
+        tasks = [task for task in map(_task_of, map(_whole, futures)) if task is not None and task.home is self._home]
+        return max(tasks, key=lambda task: (not task.waiting, task.state), default=None)
+
     def named(self, futures: Sequence[Future[Any]]) -> list[int]:
         """Return the ids of the tasks whose futures some are, each once."""
         return list({tid: None for tid in map(tid_of, futures) if tid is not None})
@@ -138,6 +149,15 @@ def _whole(future: Future[Any]) -> Future[Any]:
     while isinstance(future, DerivedFuture) and future._parent is not None:
         future = future._parent
     return future
+
+
+def _awaited(future: Future[Any]) -> Awaited:
+    task = _task_of(future)
+    if task is not None:
+        return Awaited(str(task), task.state.name, task.tid)
+    tid = tid_of(future)
+    who = f"a {type(future).__name__} that is none of this run's tasks" if tid is None else f"task {tid}"
+    return Awaited(who, "running" if future.running() else "pending", tid)
 
 
 def _task_of(future: Future[Any]) -> Task | None:

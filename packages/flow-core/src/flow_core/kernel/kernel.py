@@ -20,15 +20,18 @@ from flow_core.executors.threads import ThreadPoolExecutor, in_worker
 from flow_core.files import File
 from flow_core.futures.app_future import AppFuture, TaskFiles
 from flow_core.futures.data_future import DataFuture
+from flow_core.futures.derived import DerivedFuture
 from flow_core.futures.lean import in_callback
 from flow_core.graph.core import Core
 from flow_core.graph.failures import halted_error
 from flow_core.graph.retry import Budgets
 from flow_core.graph.task import Task
 from flow_core.interfaces.memoizer import AppIdentity
+from flow_core.interfaces.waiting import Cause, CauseKind, count
 from flow_core.kernel import assembly, shutdown
 from flow_core.kernel.arguments import Arguments, are_plain
 from flow_core.kernel.edges import Edges, tid_of
+from flow_core.kernel.explaining import ANSWER_S, Explainer, Overview
 from flow_core.kernel.launch import Launcher
 from flow_core.kernel.parts import Parts
 from flow_core.kernel.pending import Gate
@@ -45,6 +48,7 @@ from flow_core.staging.manager import StagingManager
 if TYPE_CHECKING:
     from flow_core.apps.definition import StdStream
     from flow_core.interfaces.sinks import RunInfo
+    from flow_core.interfaces.waiting import Explanation
 
 _BODIES = "flow-join"
 _BODY_THREADS = 500  # started only while all others are busy: bodies may wait for tasks
@@ -128,6 +132,7 @@ class DataFlowKernel:
             self._teller,
             self._logger,
         )
+        self._explainer = Explainer(self._reactor, self._edges, arguments, self.staging)
         self._reactor.perform = self._launcher.perform
         self._reactor.on_ended = self._on_ended
         assembly.tell_start(self.pump, info, self.executors)
@@ -270,6 +275,10 @@ class DataFlowKernel:
         elif task.waiting:
             self._flush()
 
+    def why_of(self, task: Task, timeout_s: float) -> Explanation:
+        """Say why a task is not done yet."""
+        return self._explainer.of(task, timeout_s)
+
     def _flush(self) -> None:
         for executor in self.executors.values():
             executor.flush()
@@ -294,6 +303,45 @@ class DataFlowKernel:
     def summary(self) -> Summary:
         """Return how far the run is."""
         return summarize(self._reactor)
+
+    def why(self, task: int | Future[Any], timeout_s: float = ANSWER_S) -> Explanation:
+        """Say all that keeps a task from being done, as its future's ``why`` does.
+
+        Args:
+            task: Its id or its future.
+            timeout_s: How long its executor may take to answer, in seconds.
+
+        Raises:
+            LookupError: no unfinished task has that id. Those that have ended are known by their futures only.
+        """
+        if isinstance(task, (AppFuture, DataFuture, DerivedFuture)):
+            return task.why(timeout_s)
+        tid = _id_of(task)
+        found = self._reactor.call(lambda: self._core.live.get(tid), None)
+        if found is None:
+            known = self.task_count
+            ended = f"it has ended: of {known} tasks" if 0 <= tid < known else f"none has that id yet: of {known} tasks"
+            raise LookupError(f"task {tid} is not unfinished, {ended} {self.summary().unfinished} are unfinished")
+        return self._explainer.of(found, timeout_s)
+
+    def why_waiting(self, timeout_s: float = ANSWER_S) -> Overview:
+        """Say why the unfinished tasks are not done: those that are alike together, with why one of them is not.
+
+        Looks at each unfinished task, at about 1 us each; executors are asked for ``timeout_s`` seconds in all.
+        """
+        return self._explainer.overview(timeout_s, self._held_calls())
+
+    def _held_calls(self) -> list[Cause]:
+        """Return what holds back calls of apps whose futures are still to come."""
+        causes = []
+        if self._gate is not None and self._gate.waiting:
+            calls = count(self._gate.waiting, "call")
+            text = f"{calls} of apps wait until fewer than max_pending={self._gate.limit} tasks are unfinished"
+            causes.append(Cause(CauseKind.BACK_PRESSURE, text))
+        if self.pump.congested:
+            text = f"calls of apps wait for the sinks of events, which are {self.pump.backlog():,} events behind"
+            causes.append(Cause(CauseKind.BACK_PRESSURE, text))
+        return causes
 
     def wait_for_current_tasks(self) -> None:
         """Wait until all tasks submitted so far have ended, well or not."""
@@ -384,7 +432,7 @@ def _id_of(task: int | Future[Any]) -> int:
         return task
     tid = tid_of(task)
     if tid is None:
-        raise TypeError(f"checkpoint() takes ids or futures of tasks, not {task!r}")
+        raise TypeError(f"ids or futures of tasks are needed, not {task!r}")
     return tid
 
 

@@ -15,13 +15,17 @@ class Gate:
     """Lets calls through while fewer than ``limit`` tasks are unfinished.
 
     Threads in which tasks or callbacks run never wait here: they are what the unfinished tasks wait for.
+
+    Attributes:
+        limit: How many tasks may be unfinished.
+        waiting: How many threads wait here.
     """
 
     def __init__(self, limit: int, unfinished: Callable[[], int]) -> None:
         self.limit = limit
         self._unfinished = unfinished
         self._changed = threading.Condition()
-        self._waiting = 0
+        self.waiting = 0
         self._open = False
 
     def enter(self) -> None:
@@ -29,16 +33,16 @@ class Gate:
         if self._unfinished() < self.limit or in_worker() or in_callback():
             return
         with self._changed:
-            self._waiting += 1
+            self.waiting += 1
             try:
                 while not self._open and self._unfinished() >= self.limit:
                     self._changed.wait(_LOOK_S)
             finally:
-                self._waiting -= 1
+                self.waiting -= 1
 
     def ended(self) -> None:
         """Look again: tasks have ended."""
-        if self._waiting:
+        if self.waiting:
             with self._changed:
                 self._changed.notify_all()
 

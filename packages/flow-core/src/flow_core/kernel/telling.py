@@ -148,6 +148,8 @@ class Teller:
             self._retried(task, one_line(failure))
 
     def _retried(self, task: Task, reason: str) -> None:
+        if task.spent is not None:
+            task.spent.last = reason
         self._logger.info("%s is tried again (try %d failed): %s", task, task.tries, reason)
 
     def joined(self, task: Task, waits_for: Sequence[int]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 
 from flow_core.errors import FlowError, StagingError
@@ -19,16 +21,26 @@ Moved = Callable[[Transfer, str, BaseException | None], None]
 """Told of each file that was moved, with its digest if one was learnt, or could not be; any thread; must not raise."""
 
 
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """A file that is not at its place yet: since when it is being moved (int64 ns UTC), None before its turn."""
+
+    transfer: Transfer
+    method: Staging
+    since_ns: int | None = None
+
+
 class Moves:
     """Starts work as long as less than ``limit`` is going on, and the rest as that ends. Any thread; never blocks."""
 
     def __init__(self, limit: int, moved: Moved | None = None) -> None:
-        self._limit = limit
+        self.limit = limit
         self._moved = moved
         self._lock = threading.Lock()
         self._going = 0
         self._beginning = False
         self._waiting: deque[tuple[Work, Future[None]]] = deque()
+        self._batches: set[_Batch] = set()
         self._closed = False
 
     def start(self, work: Work) -> Future[None]:
@@ -43,6 +55,14 @@ class Moves:
         else:
             self._go_on()
         return future
+
+    def of_task(self, task_id: int) -> list[Moving]:
+        """Return the files of a task that are being moved, and those that wait for their turn."""
+        with self._lock:
+            batches, waiting = list(self._batches), list(self._waiting)
+        going = [moving for batch in batches for moving in batch.going() if moving.transfer.task_id == task_id]
+        queued = [(method, one) for work, _ in waiting for method, transfers in work for one in transfers]
+        return [*going, *(Moving(one, method) for method, one in queued if one.task_id == task_id)]
 
     def close(self) -> None:
         """Fail what has not begun; nothing begins any more. Idempotent."""
@@ -60,16 +80,20 @@ class Moves:
             self._beginning = True
         while True:
             with self._lock:
-                if not self._waiting or self._going >= self._limit:
+                if not self._waiting or self._going >= self.limit:
                     self._beginning = False
                     return
                 self._going += 1
                 work, future = self._waiting.popleft()
-            _Batch(work, self._moved).together.add_done_callback(partial(self._finished, future))
+                batch = _Batch(work, self._moved)
+                self._batches.add(batch)
+            batch.begin()
+            batch.together.add_done_callback(partial(self._finished, batch, future))
 
-    def _finished(self, future: Future[None], together: Future[None]) -> None:
+    def _finished(self, batch: _Batch, future: Future[None], together: Future[None]) -> None:
         with self._lock:
             self._going -= 1
+            self._batches.discard(batch)
         error = together.exception()
         if error is None:
             future.set_result(None)
@@ -85,11 +109,24 @@ class _Batch:
         self.together: Future[None] = Future()
         self._tell = moved
         self._lock = threading.Lock()
+        self._work = work
+        self._since_ns = time.time_ns()
+        self._over: set[int] = set()  # ids of the lists of transfers that have ended
         self._left = len(work) + 1  # one for the loop itself, so that it ends after all were begun
         self._error: BaseException | None = None
-        for method, transfers in work:
+
+    def begin(self) -> None:
+        """Hand the transfers to their methods; once."""
+        for method, transfers in self._work:
             self._begin(method, transfers)
         self._count_down()
+
+    def going(self) -> list[Moving]:
+        """Return what has not been moved yet: methods tell of all files of theirs together."""
+        with self._lock:
+            over = set(self._over)
+        left = [part for part in self._work if id(part[1]) not in over]
+        return [Moving(one, method, self._since_ns) for method, transfers in left for one in transfers]
 
     def _begin(self, method: Staging, transfers: Sequence[Transfer]) -> None:
         try:
@@ -114,6 +151,8 @@ class _Batch:
             error = _named(error, method, transfers)
             with self._lock:
                 self._error = self._error or error
+        with self._lock:
+            self._over.add(id(transfers))
         if self._tell is not None:
             for transfer, digest in zip(transfers, _digests(learnt, len(transfers)), strict=True):
                 self._tell(transfer, digest, error)

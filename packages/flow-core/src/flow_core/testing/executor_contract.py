@@ -21,6 +21,7 @@ from flow_core.errors import AppTimeout, ExecutorClosed
 from flow_core.interfaces.call import Call, TaskSpec, TryKey
 from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.outcome import Outcome, Verdict
+from flow_core.interfaces.waiting import CauseKind
 from flow_core.testing import calls
 from flow_core.testing.driver import Driver
 
@@ -261,6 +262,33 @@ class ExecutorContract:
             lambda: (driver.executor.load().waiting, driver.executor.load().running) == (0, 0),
             "load did not come down to nothing",
         )
+
+    # -- why
+
+    def test_what_waits_and_what_runs_is_explained(self, driver: Driver) -> None:
+        held = [f"held-{number}" for number in range(self.slots)]
+        holders = [driver.hold(name) for name in held]
+        driver.executor.flush()
+        for name in held:
+            driver.wait_held(name)
+        waiting = [driver.submit(calls.nothing) for _ in range(5)]
+        driver.executor.flush()
+        for key in [*holders, *waiting]:
+            causes = driver.executor.why_waiting(key, timeout_s=self.timeout_s)
+            assert causes
+            assert all(cause.text for cause in causes)
+        kinds = {cause.kind for cause in driver.executor.why_waiting(waiting[-1], timeout_s=self.timeout_s)}
+        assert CauseKind.RUNNING not in kinds
+        driver.release()
+        driver.outcomes(holders + waiting)
+
+    def test_what_is_not_here_is_not_explained(self, driver: Driver) -> None:
+        key = driver.submit(calls.nothing)
+        driver.outcome(key)
+        assert list(driver.executor.why_waiting(key)) == []
+        assert list(driver.executor.why_waiting(TryKey(987654321))) == []
+        driver.shutdown()
+        assert list(driver.executor.why_waiting(key)) == []
 
     # -- cancel
 

@@ -12,6 +12,7 @@ from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.executor import Executor, ShutdownReport
 from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, TryListener, Verdict
 from flow_core.interfaces.scaling import Load
+from flow_core.interfaces.waiting import Cause, CauseKind, tasks_ahead
 
 _WAIT_S = 30.0
 
@@ -82,6 +83,16 @@ class MemoryExecutor(Executor):
         """Return how many wait and run."""
         with self._changed:
             return Load(waiting=len(self._waiting), running=len(self._running), slots=self.slots)
+
+    def why_waiting(self, key: TryKey, /, *, timeout_s: float = 2.0) -> Sequence[Cause]:
+        """Say whether a try waits or runs, and what is ahead of it."""
+        with self._changed:
+            if key in self._running:
+                return (Cause(CauseKind.RUNNING, f"executor {self.label!r} runs it"),)
+            if key not in self._waiting:
+                return ()
+            ahead = list(self._waiting).index(key)
+        return (Cause(CauseKind.QUEUED, f"executor {self.label!r} has not begun it: {tasks_ahead(ahead)}"),)
 
     def shutdown(self, timeout_s: float) -> ShutdownReport:
         """Give every try left an outcome: RETURNED if it waits, CANCELLED if it runs."""

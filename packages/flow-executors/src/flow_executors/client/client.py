@@ -33,6 +33,7 @@ from flow_executors.wire.frames import (
     Introduction,
     KeyChange,
     Reply,
+    Whereabouts,
     pack_cancel,
     pack_command,
     pack_exit,
@@ -272,6 +273,7 @@ class Client:
         blocks: Sequence[str] = (),
         managers: Sequence[str] = (),
         idle_for_s: float | None = None,
+        key: TryKey | None = None,
         timeout_s: float = _COMMAND_TIMEOUT_S,
     ) -> Reply:
         """Give the interchange an order and wait for its answer. Not on the receiver thread.
@@ -286,7 +288,7 @@ class Client:
             answers.append(reply)
             done.set()
 
-        command = Command(next(self._numbers), name, tuple(blocks), tuple(managers), idle_for_s)
+        command = Command(next(self._numbers), name, tuple(blocks), tuple(managers), idle_for_s, key)
         self._receiver.replies[command.number] = answered
         sent = self._handoff.send(pack_command(command))
         if not (sent and done.wait(timeout_s)):
@@ -295,6 +297,19 @@ class Client:
         if answers[0].error:
             raise ExecutorError(answers[0].error)
         return answers[0]
+
+    def whereabouts(self, key: TryKey, timeout_s: float) -> Whereabouts:
+        """Say where a task is, asking the interchange unless it has not got the task. Raises ExecutorError: no answer.
+
+        Not on the receiver thread.
+        """
+        if self.waits(key):
+            waiting, credit = list(self.queues.unsent), self.credit
+            ahead = sum(one < key for one in waiting)
+            return Whereabouts("script", ahead, managers=credit.managers, slots=credit.slots)
+        if timeout_s <= 0 or self._receiver.on_thread:
+            return Whereabouts("sent", managers=self.credit.managers, slots=self.credit.slots)
+        return self.command("why", key=key, timeout_s=timeout_s).whereabouts or Whereabouts("sent")
 
     # -- what there is
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from flow_core.errors import ExecutorBroken
 from flow_core.interfaces.call import Call, TryKey
 from flow_executors.client.directory import Directory
-from flow_executors.wire.frames import Credit, Reply
+from flow_executors.wire.frames import Credit, Reply, Whereabouts
 
 
 class ClientFace(Protocol):
@@ -59,9 +59,14 @@ class ClientFace(Protocol):
         blocks: Sequence[str] = (),
         managers: Sequence[str] = (),
         idle_for_s: float | None = None,
+        key: TryKey | None = None,
         timeout_s: float = 10.0,
     ) -> Reply:
         """Give an order about managers and return its answer. Raises ExecutorError."""
+        ...
+
+    def whereabouts(self, key: TryKey, timeout_s: float) -> Whereabouts:
+        """Say where a task is; with a timeout of 0 as far as that is known here. Raises ExecutorError: no answer."""
         ...
 
     @property

@@ -26,6 +26,7 @@ from flow_executors.wire.frames import (
     Introduction,
     KeyChange,
     Reply,
+    Whereabouts,
     pack_cancel,
     pack_spec,
 )
@@ -204,15 +205,21 @@ class DirectClient:
         blocks: Sequence[str] = (),
         managers: Sequence[str] = (),
         idle_for_s: float | None = None,
+        key: TryKey | None = None,
         timeout_s: float = _COMMAND_TIMEOUT_S,
     ) -> Reply:
         """Carry out an order about managers. Raises ExecutorError: it cannot be carried out."""
         if isinstance(self._error, ExecutorClosed):
             raise self._error
-        reply = self._exchange.command(Command(next(self._numbers), name, tuple(blocks), tuple(managers), idle_for_s))
+        command = Command(next(self._numbers), name, tuple(blocks), tuple(managers), idle_for_s, key)
+        reply = self._exchange.command(command)
         if reply.error:
             raise ExecutorError(reply.error)
         return reply
+
+    def whereabouts(self, key: TryKey, timeout_s: float) -> Whereabouts:
+        """Say where a task is; known here at once."""
+        return self.command("why", key=key).whereabouts or Whereabouts()
 
     # -- what there is
 

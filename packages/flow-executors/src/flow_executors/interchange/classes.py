@@ -154,6 +154,20 @@ class ClassQueue:
         self.rank = LAST
         return keys
 
+    def find(self, key: int) -> tuple[Rank, int] | None:
+        """Return the rank of a task and how many of this queue are before it; None if it does not wait here."""
+        ahead = 0
+        for waiting in self._batches:
+            rest = waiting.batch.keys[waiting.at :]
+            if key in rest:
+                return waiting.rank, ahead + rest.index(key)
+            ahead += len(rest)
+        return None
+
+    def before(self, rank: Rank) -> int:
+        """Return how many tasks of this queue are more urgent than that."""
+        return sum(len(one.batch.keys) - one.at for one in self._batches if one.rank < rank)
+
     def pending(self) -> list[int]:
         """Return the keys of all that wait, in order."""
         return [key for waiting in self._batches for key in waiting.batch.keys[waiting.at :]]
@@ -327,6 +341,17 @@ class Waiting:
         for shape in shapes:
             if not shape.ticket and shape.first() is not None:
                 self._stand_shape(shape)
+
+    def locate(self, key: int) -> tuple[ClassQueue, int, int] | None:
+        """Return the queue of a task, how many tasks come before it, and how many of these have a higher priority."""
+        for queue in self._queues.values():
+            found = queue.find(key) if queue.count else None
+            if found is not None:
+                rank, ahead = found
+                others = [(one, one.before(rank)) for one in self._queues.values() if one is not queue and one.count]
+                urgent = sum(number for one, number in others if one.spec.priority > queue.spec.priority)
+                return queue, ahead + sum(number for _, number in others), urgent
+        return None
 
     @property
     def count(self) -> int:

@@ -1,15 +1,16 @@
-"""Holding and draining managers and blocks by order of the client, and saying how busy they are."""
+"""Holding and draining managers and blocks by order of the client; saying how busy they are, and where a task is."""
 
 from __future__ import annotations
 
 from flow_executors.interchange.desk import Desk
 from flow_executors.interchange.pool import Manager
+from flow_executors.interchange.whereabouts import whereabouts
 from flow_executors.wire.control import DrainMode
 from flow_executors.wire.frames import BlockActivity, Command, Reply, pack_drain, pack_reply
 
 
 class Drains:
-    """Carries out the client's orders about managers."""
+    """Carries out the client's orders about managers, and answers its questions."""
 
     __slots__ = ("_desk",)
 
@@ -17,8 +18,12 @@ class Drains:
         self._desk = desk
 
     def command(self, command: Command, now: float) -> None:
-        """Carry out one order and reply."""
+        """Carry out one order, or answer one question, and reply."""
         orders = {"hold": self._hold, "release": self._release, "drain": self._drain}
+        if command.name == "why":
+            place = whereabouts(self._desk, command.key if command.key is not None else 0)
+            self._desk.up.append(pack_reply(Reply(command.number, whereabouts=place)))
+            return
         error, chosen = "", self._meant(command)
         if command.name in orders:
             chosen = orders[command.name](command, chosen, now)

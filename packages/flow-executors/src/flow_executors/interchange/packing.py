@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from itertools import islice
 
+from flow_core.interfaces.call import Resources
 from flow_core.interfaces.outcome import Verdict
 from flow_executors.interchange.classes import AGEING_S, Rank, Shape, Slice
 from flow_executors.interchange.desk import Desk
@@ -161,9 +162,7 @@ class Packer:
 
     def _never(self, shape: Shape, profile: Profile) -> str:
         """Say why tasks of a shape can never run on such managers; empty if they can."""
-        if shape.need_s + _ENDING_S > profile.life_s and shape.need_s:
-            return f"it needs running_time_min={shape.need_s:g} s, a block lasts {profile.life_s:.0f} s (walltime)"
-        return misfit(shape.resources, profile.largest)
+        return never(shape.resources, shape.need_s, profile)
 
     def _refuse_in_time(self, shape: Shape, reasons: list[str], now: float) -> None:
         """Refuse what fits nowhere, but not while nodes may still come of which nothing is known."""
@@ -224,3 +223,10 @@ class Packer:
                 manager.reserved_for = None
                 pool.settle(manager)
         shape.reserved.clear()
+
+
+def never(resources: Resources, need_s: float, profile: Profile) -> str:
+    """Say why tasks that take such resources, and such a time, can never run on such managers; empty if they can."""
+    if need_s + _ENDING_S > profile.life_s and need_s:
+        return f"it needs running_time_min={need_s:g} s, a block lasts {profile.life_s:.0f} s (walltime)"
+    return misfit(resources, profile.largest)

@@ -230,6 +230,11 @@ class ScalingCore:
         return {block.job_id: name for name, block in self.blocks.items() if block.job_id and not block.ended}
 
     @property
+    def paused_until(self) -> float:
+        """When the next block may be asked for after failures."""
+        return self._paused_until
+
+    @property
     def active(self) -> int:
         """Blocks that count for strategies."""
         return sum(block.active for block in self.blocks.values())

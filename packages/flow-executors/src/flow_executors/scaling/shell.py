@@ -11,11 +11,13 @@ from flow_core.errors import ExecutorError, FlowError, ScalingFailed
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.events import BlockChanged, EventKind
 from flow_core.interfaces.scaling import BlockLimits
+from flow_core.interfaces.waiting import Cause
 from flow_executors.scaling.blocks import BlockJobs
 from flow_executors.scaling.core import Decision, ScalingCore
 from flow_executors.scaling.failures import describe, give_up, how
 from flow_executors.scaling.host import BlockHost
 from flow_executors.scaling.strategies import strategy_of
+from flow_executors.scaling.waiting import block_causes
 from flow_providers.errors import ProviderError
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
@@ -135,6 +137,11 @@ class Scaler:
         """Return the number of blocks in each state that occurs."""
         with self._lock:
             return self._core.counts()
+
+    def why_waiting(self) -> list[Cause]:
+        """Return why there are no more workers: blocks on their way, failed ones, the limit."""
+        with self._lock:
+            return block_causes(self._core, self._host.label, time.monotonic())
 
     def job_ids(self) -> dict[str, str]:
         """Return the job's id of every block that was submitted."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from zmq.utils import z85
 
 from flow_executors.wire.kinds import Buffer, Kind, expect
-from flow_executors.wire.schema import decode, encode
+from flow_executors.wire.schema import LEFT_OUT, decode, encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +16,12 @@ class Command:
 
     Attributes:
         number: Repeated in the reply.
-        name: ``hold``, ``release``, ``drain`` (blocks or managers), ``blocks`` (what is connected).
+        name: ``hold``, ``release``, ``drain`` (blocks or managers), ``blocks`` (what is connected), ``why`` (where a
+            task is, and what is in its way).
         blocks: Blocks meant.
         managers: Names of managers meant.
         idle_for_s: With ``drain``: only blocks that have had nothing to do for that long.
+        key: With ``why``: the task.
     """
 
     number: int
@@ -27,6 +29,7 @@ class Command:
     blocks: tuple[str, ...] = ()
     managers: tuple[str, ...] = ()
     idle_for_s: float | None = None
+    key: int | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +46,59 @@ class BlockActivity:
 
 
 @dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where a task is, and what is in its way there.
+
+    Attributes:
+        at: ``script`` (it was not sent), ``sent`` (no more is known), ``queue`` (of the interchange) or ``manager``;
+            empty where it is nowhere.
+        ahead: In a queue or the script: tasks that come before it.
+        urgent: Of these, tasks of higher priority.
+        misfits: In the queue: why it can run on none of the managers, one reason a kind of them.
+        needs: In the queue: slots that it takes, where it takes more than one.
+        most_free: The most slots that are free on one manager that it fits.
+        cramped: Whether it would fit such a manager by its slots, but its memory or devices are taken.
+        closed: Managers that take nothing: held, draining, or cut off.
+        reserved: Managers that are kept free for a task of higher rank.
+        managers: Managers that are connected.
+        slots: Slots of all managers.
+        busy: Slots that have a task.
+        block: With a manager: its block.
+        node: Its node.
+        manager: Its name.
+        outstanding: Tasks that it has.
+        workers: Slots of that manager.
+        started_ns: When the task started there, as the manager told (int64 ns UTC); 0 where it told nothing.
+    """
+
+    at: str = ""
+    ahead: int = 0
+    urgent: int = 0
+    misfits: tuple[str, ...] = ()
+    needs: int = 1
+    most_free: int = 0
+    cramped: bool = False
+    closed: int = 0
+    reserved: int = 0
+    managers: int = 0
+    slots: int = 0
+    busy: int = 0
+    block: str = ""
+    node: str = ""
+    manager: str = ""
+    outstanding: int = 0
+    workers: int = 0
+    started_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """The answer to a Command: blocks that it took effect on, or what was asked for."""
 
     number: int
     blocks: tuple[BlockActivity, ...] = ()
     error: str = ""
+    whereabouts: Whereabouts | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, slots=True)

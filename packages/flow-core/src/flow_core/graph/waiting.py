@@ -1,0 +1,154 @@
+"""Why a task is not done yet, as far as the graph knows: from the task's record to causes. Pure; nothing is changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flow_core.graph.failures import one_line
+from flow_core.graph.states import State
+from flow_core.interfaces.waiting import Cause, CauseKind, count, shown_state, since
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from flow_core.graph.retry import Budgets, Spent
+    from flow_core.graph.task import Task
+
+_NAMED = 3
+_IDS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """A future that a task waits for: who settles it, in what state that is, and its id if it is a task."""
+
+    who: str
+    state: str
+    task_id: int | None = None
+
+
+def causes_of(
+    task: Task, awaited: Sequence[Awaited], leader: Task | None, budgets: Budgets, now_ns: int
+) -> list[Cause]:
+    """Return all that keeps an unfinished task from being done, as far as the graph knows; never nothing.
+
+    Args:
+        task: The task.
+        awaited: The unfinished futures that it waits for, where it waits for any.
+        leader: The identical call in flight that it follows, if it follows one.
+        budgets: What each task may spend on failures.
+        now_ns: The time, int64 ns UTC.
+    """
+    return [*_where(task, awaited, leader, now_ns), *_failed_parents(task), *_refusals(task), *_tries(task, budgets)]
+
+
+def _where(task: Task, awaited: Sequence[Awaited], leader: Task | None, now_ns: int) -> list[Cause]:
+    """Return what the state alone means."""
+    state = task.state
+    if state is State.running:
+        return [_running(task, now_ns)]
+    if state is State.launched:
+        return [Cause(CauseKind.QUEUED, f"it was handed to {_executor(task)}, which has reported no start")]
+    if state is State.joining:
+        return [_futures(task, awaited, "its body has returned, and it waits for ", "future of its body")]
+    if state is State.staging:
+        way = "out: it has run, and is done when they are there" if task.started else "in, ahead of its start"
+        return [Cause(CauseKind.STAGING, f"its files are brought {way}")]
+    if task.waiting:
+        return [_futures(task, awaited, "it waits for ", "future in its arguments")]
+    if leader is not None:
+        text = f"it has the result of {leader}, an identical cached call that is {shown_state(leader.state.name)}"
+        return [Cause(CauseKind.SAME_CALL, text, (leader.tid,))]
+    if state is State.fail_retryable:
+        return [Cause(CauseKind.RETRY, f"try {task.tries} failed, and the next is about to be made")]
+    if task.started:
+        return [Cause(CauseKind.PREPARING, "it has run, and its result is being stored")]
+    return [Cause(CauseKind.PREPARING, "nothing is in its way: its executor is chosen and its arguments put together")]
+
+
+def _running(task: Task, now_ns: int) -> Cause:
+    start = task.start
+    if start is None or start[0] != task.key:
+        return Cause(CauseKind.RUNNING, f"try {task.tries} runs at {_executor(task)}")
+    _, start_ns, place = start
+    parts = [("block", place.block), ("node", place.node), ("manager", place.manager)]
+    where = [f"{name} {value}" for name, value in parts if value]
+    if place.worker is not None:
+        where.append(f"worker {place.worker}")
+    if place.pid:
+        where.append(f"pid {place.pid}")
+    told = f" ({', '.join(where)})" if where else ""
+    text = f"try {task.tries} runs {since(start_ns, now_ns)} at {_executor(task)}{told}"
+    return Cause(CauseKind.RUNNING, text, since_ns=start_ns)
+
+
+def _futures(task: Task, awaited: Sequence[Awaited], begin: str, what: str) -> Cause:
+    kind = CauseKind.DEPENDENCY
+    if not awaited:
+        return Cause(kind, begin + count(task.waiting, what, what.replace("future", "futures")))
+    ids = tuple(one.task_id for one in awaited if one.task_id is not None)[:_IDS]
+    if len(awaited) == 1:
+        return Cause(kind, f"{begin}{awaited[0].who}, which is {shown_state(awaited[0].state)}", ids)
+    named = ", ".join(f"{one.who} is {shown_state(one.state)}" for one in _in_order(awaited)[:_NAMED])
+    more = f", ... ({_tally(awaited)} in all)" if len(awaited) > _NAMED else ""
+    return Cause(kind, f"{begin}{count(len(awaited), what, what.replace('future', 'futures'))}: {named}{more}", ids)
+
+
+def _in_order(awaited: Sequence[Awaited]) -> list[Awaited]:
+    """Return what runs first, then what waits by itself, then what waits for others."""
+    order = ("running", "launched", "staging", "fail_retryable", "joining")
+    return sorted(awaited, key=lambda one: order.index(one.state) if one.state in order else len(order))
+
+
+def _tally(awaited: Sequence[Awaited]) -> str:
+    numbers: dict[str, int] = {}
+    for one in awaited:
+        numbers[one.state] = numbers.get(one.state, 0) + 1
+    return ", ".join(f"{number:,} {shown_state(state)}" for state, number in numbers.items())
+
+
+def _failed_parents(task: Task) -> list[Cause]:
+    failures = task.rare.failures if task.rare is not None else ()
+    if not failures:
+        return []
+    named = "; ".join(f"{who} ended with {one_line(error).rstrip('.')}" for who, error in failures[:_NAMED])
+    more = f"; {len(failures) - _NAMED:,} more" if len(failures) > _NAMED else ""
+    text = f"a dependency has failed, so it will not run but fail too, once the others have ended: {named}{more}"
+    return [Cause(CauseKind.DEPENDENCY, text)]
+
+
+def _refusals(task: Task) -> list[Cause]:
+    rare = task.rare
+    if rare is None or not rare.refused_by:
+        return []
+    why = f" ({one_line(rare.refused).rstrip('.')})" if rare.refused is not None else ""
+    labels = ", ".join(repr(label) for label in sorted(rare.refused_by))
+    return [Cause(CauseKind.RESOURCES, f"executor {labels} has refused it{why}")]
+
+
+def _tries(task: Task, budgets: Budgets) -> list[Cause]:
+    spent = task.spent
+    if spent is None:
+        return []
+    parts = _spent_parts(spent, budgets)
+    if not parts:
+        return []
+    last = f"; the last: {spent.last.rstrip('.')}" if spent.last else ""
+    return [Cause(CauseKind.RETRY, f"of {count(task.tries, 'try', 'tries')} so far {', '.join(parts)}{last}")]
+
+
+def _spent_parts(spent: Spent, budgets: Budgets) -> list[str]:
+    parts = []
+    if spent.failures:
+        parts.append(f"{spent.failures} failed (cost {spent.cost:g} of retries={budgets.retries:g})")
+    if spent.losses:
+        lost = f"{spent.losses} {'was' if spent.losses == 1 else 'were'} lost"
+        parts.append(f"{lost} (infrastructure_retries={budgets.infrastructure_retries})")
+    if spent.returns:
+        parts.append(f"{spent.returns} came back unstarted")
+    return parts
+
+
+def _executor(task: Task) -> str:
+    return "an executor" if task.executor is None else f"executor {task.executor.label!r}"

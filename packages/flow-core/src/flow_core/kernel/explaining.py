@@ -1,0 +1,224 @@
+"""Why tasks are not done yet: what the graph, staging and the executors say of it, put together."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from flow_core.files import masked
+from flow_core.futures.explained import explained
+from flow_core.futures.lean import in_callback
+from flow_core.graph.states import State
+from flow_core.graph.waiting import Awaited, causes_of
+from flow_core.interfaces.staging import Direction
+from flow_core.interfaces.waiting import Cause, CauseKind, Explanation, count, shown_state, since
+from flow_core.kernel.join import returned_futures
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+    from concurrent.futures import Future
+
+    from flow_core.graph.task import Task
+    from flow_core.interfaces.executor import Executor
+    from flow_core.kernel.arguments import Arguments
+    from flow_core.kernel.edges import Edges
+    from flow_core.kernel.reactor import Reactor
+    from flow_core.staging.manager import StagingManager
+
+ANSWER_S = 2.0
+"""How long an executor may take to answer, in seconds."""
+_GRACE_S = 0.25
+_STEPS = 1000
+"""Tasks that are looked at for the one that a chain of dependencies begins with."""
+_NAMED_FILES = 3
+_NOBODY: tuple[Task, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingGroup:
+    """Unfinished tasks that are alike: of one app, in one state, at one executor, asking for the same.
+
+    Attributes:
+        app: Name of the app.
+        state: Name of the state.
+        number: How many there are.
+        sample: Why one of them, the oldest, is not done.
+    """
+
+    app: str
+    state: str
+    number: int
+    sample: Explanation
+
+    def __str__(self) -> str:
+        causes = "; ".join(cause.text for cause in self.sample.causes)
+        which = "" if self.number == 1 else f", such as task {self.sample.task_id}"
+        name = f"task {self.sample.task_id} ({self.app})" if self.number == 1 else f"{self.number:,} x {self.app}"
+        return f"{name}, {shown_state(self.state)}{which}: {causes}"
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Why the unfinished tasks of a run are not done yet. ``str()`` gives a line a group, the largest first.
+
+    Attributes:
+        unfinished: How many tasks are unfinished.
+        groups: Tasks that are alike, together.
+        calls: What holds back calls of apps that have not returned their futures yet, such as ``max_pending``.
+    """
+
+    unfinished: int
+    groups: tuple[WaitingGroup, ...]
+    calls: tuple[Cause, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.unfinished and not self.calls:
+            return "No task is unfinished."
+        lines = [f"{count(self.unfinished, 'task is', 'tasks are')} unfinished:"]
+        return "\n".join([*lines, *(f"- {group}" for group in self.groups), *(f"- {one.text}" for one in self.calls)])
+
+
+class Explainer:
+    """Says why tasks are not done. Any thread; every answer comes within a bound, whatever executors do."""
+
+    def __init__(self, reactor: Reactor, edges: Edges, arguments: Arguments, staging: StagingManager) -> None:
+        self._reactor = reactor
+        self._edges = edges
+        self._arguments = arguments
+        self._staging = staging
+
+    def of(self, task: Task, timeout_s: float = ANSWER_S) -> Explanation:
+        """Say all that keeps a task from being done; with a timeout of 0 only what is known at once.
+
+        Its executor is asked in a thread of its own, and so are those of the task that a chain of dependencies begins
+        with. In a callback of a future nothing is waited for: the answer may need that very thread.
+        """
+        patience_s = 0.0 if in_callback() else timeout_s
+        self._reactor.pump()
+        causes = self._of(task, patience_s)
+        if task.state.final:
+            return explained(task.future, str(task), task.state.name, task.tid)
+        return Explanation(str(task), task.state.name, tuple(causes), task.tid)
+
+    def overview(self, timeout_s: float = ANSWER_S, calls: Sequence[Cause] = ()) -> Overview:
+        """Say why the unfinished tasks are not done, those that are alike together; takes ``timeout_s`` in all."""
+        tasks = self._reactor.call(lambda: tuple(self._reactor.core.live.values()), _NOBODY)
+        groups: dict[Hashable, list[Task]] = {}
+        for task in tasks:
+            groups.setdefault(_alike(task), []).append(task)
+        deadline = time.monotonic() + timeout_s
+        told = []
+        for group in sorted(groups.values(), key=len, reverse=True):
+            sample = self.of(group[0], max(0.0, deadline - time.monotonic()))
+            if not sample.done:
+                told.append(WaitingGroup(group[0].app.name, sample.state, len(group), sample))
+        return Overview(len(tasks), tuple(told), tuple(calls))
+
+    # -- how
+
+    def _of(self, task: Task, patience_s: float) -> list[Cause]:
+        core = self._reactor.core
+        futures = self._futures(task)
+        awaited = self._edges.awaited(futures) if futures else ()
+        leader = self._reactor.call(lambda: core.leader_of(task), None) if self._may_follow(task) else None
+        causes = self._own(task, awaited, leader, patience_s)
+        first = leader if leader is not None else self._first(futures)
+        if first is not None and first is not task:
+            causes += self._begin(first, patience_s)
+        return causes
+
+    def _own(self, task: Task, awaited: Sequence[Awaited], leader: Task | None, patience_s: float) -> list[Cause]:
+        """Return what keeps a task itself, with what staging or its executor says of it."""
+        causes = causes_of(task, awaited, leader, self._reactor.core.budgets, time.time_ns())
+        if task.state is State.staging:
+            return [*causes, *self._files(task)]
+        answer = asked(task.executor, task.key, patience_s) if task.state is State.launched else []
+        return [*answer, *causes[1:]] if answer else causes
+
+    def _futures(self, task: Task) -> list[Future[Any]]:
+        """Return the futures that a task waits for, those that are done among them."""
+        if task.state is State.joining:
+            joined = task.rare.joined if task.rare is not None else None
+            try:
+                return returned_futures(str(task), joined)
+            except Exception:  # the last of them was done a moment ago
+                return []
+        return self._arguments.held(task) if task.waiting else []
+
+    @staticmethod
+    def _may_follow(task: Task) -> bool:
+        return task.state is State.pending and task.rare is not None and task.rare.memo_key is not None
+
+    def _first(self, futures: Sequence[Future[Any]]) -> Task | None:
+        """Return the task that a chain of dependencies begins with, None where that is none of this kernel's."""
+        task = self._edges.first_of(futures)
+        for _ in range(_STEPS):
+            if task is None or not task.waiting:
+                return task
+            above = self._edges.first_of(self._futures(task))
+            if above is None:
+                return task
+            task = above
+        return task
+
+    def _begin(self, first: Task, patience_s: float) -> list[Cause]:
+        causes = self._own(first, (), None, patience_s)
+        if first.state.final:
+            return []
+        told = "; ".join(cause.text for cause in causes)
+        text = f"{first}, with which this begins, is {shown_state(first.state.name)}: {told}"
+        return [Cause(CauseKind.DEPENDENCY, text, (first.tid,))]
+
+    def _files(self, task: Task) -> list[Cause]:
+        moving = self._staging.moves.of_task(task.tid)
+        going = [one for one in moving if one.since_ns is not None]
+        causes = []
+        now_ns = time.time_ns()
+        for one in going[:_NAMED_FILES]:
+            way = "in" if one.transfer.direction is Direction.IN else "out"
+            begun = one.since_ns or now_ns
+            how = f"is being brought {way} by {type(one.method).__name__} {since(begun, now_ns)}"
+            causes.append(Cause(CauseKind.STAGING, f"{masked(one.transfer.file.url)} {how}", since_ns=begun))
+        if going[_NAMED_FILES:]:
+            more = count(len(going) - _NAMED_FILES, "more file is", "more files are")
+            causes.append(Cause(CauseKind.STAGING, f"{more} being moved"))
+        if len(moving) > len(going):
+            files = count(len(moving) - len(going), "file waits", "files wait")
+            limit = f"files of {self._staging.moves.limit} tasks are moved at once (data_management_max_threads)"
+            causes.append(Cause(CauseKind.STAGING, f"{files} for a turn: {limit}"))
+        return causes
+
+
+def asked(executor: Executor | None, key: Any, patience_s: float) -> list[Cause]:
+    """Ask an executor why a try is not done, and wait no longer than a moment more than it was told to take."""
+    if executor is None or not key:
+        return []
+    if patience_s <= 0:
+        return _answer(executor, key, 0.0)
+    answers: list[Cause] = []
+    asking = threading.Thread(
+        target=lambda: answers.extend(_answer(executor, key, patience_s)), name="flow-why", daemon=True
+    )
+    asking.start()
+    asking.join(patience_s + _GRACE_S)
+    if asking.is_alive():
+        text = f"executor {executor.label!r} did not say within {patience_s:g} s why"
+        return [Cause(CauseKind.UNKNOWN, text)]
+    return answers
+
+
+def _answer(executor: Executor, key: Any, patience_s: float) -> list[Cause]:
+    try:
+        return list(executor.why_waiting(key, timeout_s=patience_s))
+    except Exception as error:
+        text = f"executor {executor.label!r} could not say why: its why_waiting() raised {type(error).__name__}"
+        return [Cause(CauseKind.UNKNOWN, text)]
+
+
+def _alike(task: Task) -> Hashable:
+    label = None if task.executor is None else task.executor.label
+    rare = task.rare
+    doomed = rare is not None and bool(rare.failures)
+    return task.app.name, task.state, label, bool(task.waiting), task.started, doomed, task.spec

@@ -1,0 +1,94 @@
+"""Why a task of a pilot-job executor is not done: where it is, what is ahead of it, and what becomes of blocks."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from flow_core.errors import ExecutorError
+from flow_core.interfaces.waiting import Cause, CauseKind, count, since, tasks_ahead
+
+if TYPE_CHECKING:
+    from flow_core.interfaces.call import TryKey
+    from flow_executors.pilot import Pilot
+    from flow_executors.wire.commands import Whereabouts
+
+
+def causes_of(pilot: Pilot, key: TryKey, timeout_s: float) -> list[Cause]:
+    """Return all that keeps a task from being done; nothing if the executor has not got it. Any thread.
+
+    Asks the interchange, which has ``timeout_s`` seconds; with 0 it is not asked.
+    """
+    client = pilot.client
+    if not client.knows(key):
+        return []
+    try:
+        place = client.whereabouts(key, timeout_s)
+    except ExecutorError as error:
+        return [Cause(CauseKind.UNKNOWN, f"where it is cannot be told: {error}"), *_blocks(pilot)]
+    if place.at == "manager":
+        return [_at_manager(place, pilot.label)]
+    causes = [*_place(place, pilot), *_resources(place), *_managers(place, pilot.label)]
+    return [*causes, *_blocks(pilot)] if causes and client.knows(key) else causes
+
+
+def _at_manager(place: Whereabouts, label: str) -> Cause:
+    where = f"manager {place.manager} of {label!r} (block {place.block}, node {place.node})"
+    if place.started_ns:
+        text = f"{where} runs it {since(place.started_ns, time.time_ns())}"
+        return Cause(CauseKind.RUNNING, text, since_ns=place.started_ns)
+    has = f"{where} has it, and {count(place.outstanding, 'task')} in all for {count(place.workers, 'worker')}"
+    if place.outstanding <= place.workers:
+        return Cause(CauseKind.RUNNING, f"{has}: it runs, or is about to")
+    return Cause(CauseKind.QUEUED, f"{has}: it has begun a moment ago, or waits for a worker there")
+
+
+def _place(place: Whereabouts, pilot: Pilot) -> list[Cause]:
+    label = pilot.label
+    if place.at == "script":
+        text = f"{tasks_ahead(place.ahead)} in the script: enough of its kind are out at {label!r} already"
+        return [Cause(CauseKind.BACK_PRESSURE, text)]
+    if place.at == "queue":
+        slots = f"{place.busy} of {count(place.slots, 'worker')} of {label!r} busy"
+        queued = Cause(CauseKind.QUEUED, f"{tasks_ahead(place.ahead)} in the queue, {slots}")
+        if not place.urgent:
+            return [queued]
+        urgent = count(place.urgent, "task has", "tasks have")
+        return [queued, Cause(CauseKind.PRIORITY, f"of the tasks ahead of it {urgent} a higher priority")]
+    tasks = count(pilot.client.outstanding, "task")
+    text = f"it was sent: {label!r} has {tasks} for {count(place.slots, 'worker')}"
+    return [Cause(CauseKind.QUEUED, text)]
+
+
+def _resources(place: Whereabouts) -> list[Cause]:
+    if place.misfits:
+        return [Cause(CauseKind.RESOURCES, f"no node that is connected can run it: {'; '.join(place.misfits)}")]
+    causes = []
+    if place.at == "queue" and place.needs > place.most_free and place.needs > 1 and place.managers:
+        text = f"it needs {place.needs} workers of one node at once, of which at most {place.most_free} are free now"
+        causes.append(Cause(CauseKind.RESOURCES, text))
+    if place.cramped:
+        text = "workers are free, but the memory or the accelerators that it asks for are taken"
+        causes.append(Cause(CauseKind.RESOURCES, text))
+    return causes
+
+
+def _managers(place: Whereabouts, label: str) -> list[Cause]:
+    if not place.managers:
+        return [Cause(CauseKind.NO_WORKER, f"no node of {label!r} is connected yet")]
+    causes = []
+    if place.closed:
+        which = count(place.closed, "node takes", "nodes take")
+        text = f"{which} nothing new: held, draining, or out of reach (of {place.managers} that are connected)"
+        causes.append(Cause(CauseKind.NO_WORKER, text))
+    if place.reserved:
+        text = f"{count(place.reserved, 'node is', 'nodes are')} kept free for a task that needs more room"
+        causes.append(Cause(CauseKind.RESOURCES, text))
+    return causes
+
+
+def _blocks(pilot: Pilot) -> list[Cause]:
+    if pilot.scaler is None:
+        text = f"{pilot.label!r} has no provider: its nodes come by themselves"
+        return [Cause(CauseKind.BLOCK, text)] if not pilot.client.credit.managers else []
+    return pilot.scaler.why_waiting()
