@@ -13,7 +13,7 @@ PATH=$PATH:/usr/sbin:/sbin
 
 install() {
   export DEBIAN_FRONTEND=noninteractive
-  command -v ip tc >/dev/null || apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends iproute2
+  { command -v ip && command -v tc; } >/dev/null || apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends iproute2
 }
 
 start() {

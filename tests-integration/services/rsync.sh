@@ -11,7 +11,7 @@ NETNS=$(dirname "$0")/netns.sh
 
 install() {
   export DEBIAN_FRONTEND=noninteractive
-  command -v rsync sshd ip >/dev/null && return
+  { command -v rsync && command -v sshd && command -v ip; } >/dev/null && return  # of several names one would do
   apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends openssh-server rsync iproute2
 }
 
