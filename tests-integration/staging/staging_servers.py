@@ -113,6 +113,24 @@ def cut_at(byte: int) -> Callable[[Handler, int, int], bool]:
     return act
 
 
+def part(version: str, body: bytes, end: int | None = None) -> Callable[[Handler, int, int], bool]:
+    """The server sends what was asked for, up to ``end``, as a part of that version, whatever version was meant."""
+
+    def act(handler: Handler, start: int, _status: int) -> bool:
+        wanted = re.match(r"bytes=(\d+)-", handler.headers.get("Range", ""))
+        start = int(wanted[1]) if wanted else 0
+        stop = len(body) if end is None else min(end, len(body))
+        handler.send_response(206)
+        handler.send_header("ETag", version)
+        handler.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(body)}")
+        handler.send_header("Content-Length", str(stop - start))
+        handler.end_headers()
+        handler.wfile.write(body[start:stop])
+        return True
+
+    return act
+
+
 def hang_at(byte: int) -> Callable[[Handler, int, int], bool]:
     """The server falls silent at a byte, until it is closed."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import gzip
 import hashlib
 import os
 import pickle
@@ -11,6 +12,9 @@ import resource
 import socket
 import subprocess
 import sys
+import time
+import zlib
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -24,6 +28,7 @@ from staging_servers import (
     do,
     hang_at,
     incoming,
+    part,
     same,
     visible,
 )
@@ -101,6 +106,75 @@ def test_a_file_that_changes_between_two_parts_is_never_mixed(method, web, tmp_p
     page.plan.append(lambda handler, start, status: (change(), handler.drop(), True)[-1])
     bring(method, incoming(web.url("/a"), tmp_path / "a"))
     assert (tmp_path / "a").read_bytes() == new
+
+
+def test_a_part_of_another_version_is_not_taken(method, web, tmp_path, payload):
+    new = payload[::-1]
+    page = web.pages["/a"] = Page(payload)
+    page.plan.append(cut_at(1_500_000))
+    page.plan.append(part('"v2"', new))  # as of a server that ignores If-Range
+    page.plan.append(do(lambda: web.pages.update({"/a": Page(new, etag='"v2"')})))
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() in (payload, new)
+
+
+def test_the_size_of_a_file_is_learned_from_a_later_part_and_asked_for(method, web, tmp_path, payload):
+    page = web.pages["/a"] = Page(payload, announce=False)
+    page.plan.append(_chunked_and_cut(payload, 1_000_000))
+    page.plan.append(part('"v1"', payload, end=1_500_000))
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == payload
+    assert [headers.get("Range") for _, headers in web.seen] == [None, "bytes=1000000-", "bytes=1500000-"]
+
+
+def _chunked_and_cut(body: bytes, end: int):
+    def act(handler, _start, _status) -> bool:
+        handler.send_response(200)
+        handler.send_header("ETag", '"v1"')
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(f"{end:x}\r\n".encode() + body[:end] + b"\r\n")
+        handler.drop()
+        return True
+
+    return act
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_a_file_that_comes_packed_is_unpacked(method, web, tmp_path, payload, coding):
+    packed = gzip.compress(payload) if coding == "gzip" else zlib.compress(payload)
+    page = web.pages["/a"] = Page(packed, headers={"Content-Encoding": coding})
+    page.plan.append(cut_at(len(packed) // 2))
+    for _ in range(2):
+        bring(method, incoming(web.url("/a"), tmp_path / "a"))
+        assert (tmp_path / "a").read_bytes() == payload
+    assert [headers.get("Range") for _, headers in web.seen] == [None, None, None]
+    assert web.seen[-1][1]["If-None-Match"] == '"v1"'
+
+
+def test_a_packing_that_is_not_known_is_refused_by_name(method, web, tmp_path):
+    web.pages["/a"] = Page(b"packed", headers={"Content-Encoding": "br"})
+    assert "Content-Encoding: br" in refused(method, web.url("/a"), tmp_path / "a")
+
+
+def test_a_weak_version_serves_to_keep_a_file_but_not_to_put_parts_together(method, web, tmp_path, payload):
+    page = web.pages["/a"] = Page(payload, etag='W/"v1"')
+    page.plan.append(cut_at(1_500_000))
+    for _ in range(2):
+        bring(method, incoming(web.url("/a"), tmp_path / "a"))
+        assert (tmp_path / "a").read_bytes() == payload
+    asked = [(headers.get("Range"), headers.get("If-None-Match")) for _, headers in web.seen]
+    assert asked == [(None, None), (None, None), (None, 'W/"v1"')]
+
+
+def test_a_server_that_names_a_time_is_asked_again_then(method, web, tmp_path, payload):
+    page = web.pages["/a"] = Page(payload)
+    page.plan.append(answer(503, Retry_After=formatdate(time.time() + 3600, usegmt=True)))
+    assert "asks to be left alone for 3" in refused(method, web.url("/a"), tmp_path / "a")
+    assert len(web.seen) == 1
+    page.plan.append(answer(503, Retry_After=formatdate(time.time() - 3600, usegmt=True)))
+    bring(method, incoming(web.url("/a"), tmp_path / "a"))
+    assert (tmp_path / "a").read_bytes() == payload
 
 
 def test_a_server_that_always_cuts_at_the_same_byte_is_given_up(method, web, tmp_path, payload):

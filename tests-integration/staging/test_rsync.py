@@ -91,6 +91,27 @@ def test_files_go_both_ways(side, submit, tmp_path, payload):
 
 
 @pytest.mark.services
+@pytest.mark.parametrize("name", ["data[1].txt", "run*.csv", "-e", "#a?b\n\\"])
+def test_a_name_is_a_name_and_no_pattern(side, submit, tmp_path, name):
+    directory = submit / "run[1]"
+    others = ("data1.txt", "run-final.csv", "axb", "a", "b", "backslash")
+    for place in (submit / "run1", directory):
+        place.mkdir()
+        for other in others:
+            (place / other).write_text("another file")
+    wanted, node = directory / name, tmp_path / "node"
+    fetch = side.staging().step([incoming(str(wanted), node / "in")])
+    with pytest.raises(StagingError, match="No such file"):
+        run(fetch, node)
+    assert visible(node) == []
+    wanted.write_text("this file")
+    run(fetch, node)
+    assert (node / "in").read_text() == "this file"
+    run(side.staging().step([outgoing(node / "in", str(directory / f"{name} out"))]), node)
+    assert (directory / f"{name} out").read_text() == "this file"
+
+
+@pytest.mark.services
 def test_a_file_cut_on_its_way_in_goes_on(side, submit, tmp_path, big_file):
     method = side.staging(side.cutting(tmp_path / "mark", 20 << 20))
     run(method.step([incoming(str(big_file), tmp_path / "node" / "big")]), tmp_path / "node")

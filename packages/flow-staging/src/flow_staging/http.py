@@ -8,6 +8,7 @@ import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,9 @@ from flow_core.errors import ConfigurationError
 from flow_core.files import File
 from flow_core.interfaces.staging import Transfer
 from flow_staging.transfer.cache import DEFAULT_CACHE, CachePolicy
+from flow_staging.transfer.coding import Unpacked, coding_of
 from flow_staging.transfer.expression import call_of, without_values
-from flow_staging.transfer.failures import Dropped, Refused
+from flow_staging.transfer.failures import Dropped, Refused, WrongContent
 from flow_staging.transfer.method import InTaskStaging, Sent, SeparateTaskStaging
 from flow_staging.transfer.resume import Opened, fetch
 from flow_staging.transfer.retry import DEFAULT_RETRY, Control, RetryPolicy
@@ -34,7 +36,8 @@ _HINTS = {
     407: "the proxy wants a login: check the https_proxy variable",
     410: "the file is gone from the server for good",
 }
-_PLAIN = "identity"  # compressed answers can be neither resumed nor checked against the file's size
+_PLAIN = "identity"  # packed answers can be neither resumed nor checked against the file's size
+_WEAK = 'W/"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,23 +96,39 @@ class HttpSource:
         except ValueError as error:  # urllib3's LocationParseError slips through
             raise Refused(f"not a URL that can be fetched: {error}") from error
         try:
-            return self._answered(answer, offset, known)
+            return self._answered(answer, offset, validator, known)
         except BaseException:
             answer.close()
             raise
 
-    def _answered(self, answer: requests.Response, offset: int, known: str) -> Opened | None:
+    def _answered(self, answer: requests.Response, offset: int, validator: str, known: str) -> Opened | None:
         if answer.status_code == 304 and known:
             answer.close()
             return None
         if answer.status_code == 416 and offset:
             raise Dropped("the server has no such range any more")
-        if answer.status_code not in (200, 206):
-            raise _refusal(answer.status_code, answer.reason, answer.headers)
-        start = 0
         if answer.status_code == 206:
-            start = _start_of(answer.headers.get("Content-Range", ""))
-        return Opened(_remote(answer.headers, answer.status_code == 200), start, _Reader(answer), answer.close)
+            return _rest(answer, validator)
+        if answer.status_code != 200:
+            raise _refusal(answer.status_code, answer.reason, answer.headers)
+        coding = coding_of(answer.headers.get("Content-Encoding", ""))
+        if coding:
+            remote = Remote(validator=_validator(answer.headers), resumable=False)
+            return Opened(remote, 0, Unpacked(_Reader(answer), coding), answer.close)
+        return Opened(_whole(answer.headers), 0, _Reader(answer), answer.close)
+
+
+def _rest(answer: requests.Response, validator: str) -> Opened:
+    """Take a part of a file, which must be of the version of the parts before (RFC 9110, 15.3.7)."""
+    headers = answer.headers
+    name = "ETag" if validator.startswith('"') else "Last-Modified"
+    stated = headers.get(name, "").strip()
+    if stated != validator and (stated or name == "ETag"):
+        raise WrongContent(f"the server sent a part of another version: {name} {stated or 'missing'}, not {validator}")
+    start, size = _range_of(headers.get("Content-Range", ""))
+    return Opened(
+        Remote(size, digest_of_headers(headers, whole=False), validator), start, _Reader(answer), answer.close
+    )
 
 
 def _conditions(offset: int, validator: str, known: str) -> dict[str, str]:
@@ -118,20 +137,25 @@ def _conditions(offset: int, validator: str, known: str) -> dict[str, str]:
         headers["Range"] = f"bytes={offset}-"
         headers["If-Range"] = validator
     elif known:
-        headers["If-None-Match" if known.startswith('"') else "If-Modified-Since"] = known
+        headers["If-None-Match" if known.startswith(('"', _WEAK)) else "If-Modified-Since"] = known
     return headers
 
 
-def _remote(headers: Mapping[str, str], whole: bool) -> Remote:
+def _whole(headers: Mapping[str, str]) -> Remote:
     length = headers.get("Content-Length", "")
-    size = int(length) if whole and length.isdigit() else None
-    return Remote(size, digest_of_headers(headers, whole=whole), _validator(headers))
+    size = int(length) if length.isdigit() else None
+    validator = _validator(headers)
+    return Remote(size, digest_of_headers(headers), validator, resumable=not validator.startswith(_WEAK))
 
 
 def _validator(headers: Mapping[str, str]) -> str:
-    """Return a strong ETag, or a date of change that the server's clock has left behind, or nothing (RFC 9110, 8.8)."""
+    """Return an ETag, or a date of change that the server's clock has left behind, or nothing (RFC 9110, 8.8).
+
+    A weak ETag names content that means the same, byte for byte or not: good enough to keep what is here, not to put
+    parts together.
+    """
     tag = headers.get("ETag", "").strip()
-    if re.fullmatch(r'"[^"]*"', tag):
+    if re.fullmatch(r'(W/)?"[^"]*"', tag):
         return tag
     changed = headers.get("Last-Modified", "").strip()
     try:
@@ -142,11 +166,12 @@ def _validator(headers: Mapping[str, str]) -> str:
         return ""
 
 
-def _start_of(content_range: str) -> int:
-    match = re.match(r"bytes (\d+)-", content_range)
+def _range_of(content_range: str) -> tuple[int, int | None]:
+    """Return where a part begins and how large the whole is, None where the server does not say."""
+    match = re.match(r"bytes (\d+)-\d+/(\d+|\*)", content_range)
     if match is None:
         raise Dropped(f"the server sent a part without saying which: Content-Range {content_range!r}")
-    return int(match[1])
+    return int(match[1]), None if match[2] == "*" else int(match[2])
 
 
 class _Reader:
@@ -174,13 +199,22 @@ class _Reader:
 def _refusal(status: int, reason: str, headers: Mapping[str, str]) -> Dropped | Refused:
     said = f"the server answered {status} {reason}".rstrip()
     if status in _TRANSIENT:
-        return Dropped(said, _retry_after(headers.get("Retry-After", "")))
+        return Dropped(said, _retry_after(headers))
     hint = _HINTS.get(status)
     return Refused(said if hint is None else f"{said}: {hint}")
 
 
-def _retry_after(text: str) -> float | None:
-    return float(text) if text.strip().isdigit() else None
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that a server asks to wait: stated as such, or as a date by its own clock."""
+    text = headers.get("Retry-After", "").strip()
+    if text.isdigit():
+        return float(text)
+    try:
+        until = email.utils.parsedate_to_datetime(text)
+        now = email.utils.parsedate_to_datetime(headers.get("Date", "")) if "Date" in headers else datetime.now(UTC)
+        return max(0.0, (until - now).total_seconds())
+    except (TypeError, ValueError):
+        return None
 
 
 def _failure(error: requests.RequestException) -> Dropped | Refused:

@@ -8,7 +8,9 @@ import re
 import shlex
 import signal
 import subprocess
-from collections.abc import Sequence
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -31,10 +33,15 @@ _FINAL = re.compile(
     r"|command not found|read-only file system|could not resolve|is a directory",
     re.IGNORECASE,
 )
+_NAMES = ("--files-from=-", "--from0", "--no-dirs", "--")
+"""Move the file whose path is read from standard input: on the command line rsync takes names as patterns."""
+_IN = ("--inplace", "--no-relative")
+_OUT = ("--partial-dir=.flow-rsync-partial", "--no-implied-dirs")
 _HINTS = (
     ("permission denied (", "ssh refuses the login: put a key where the worker's ssh finds it (worker_init)"),
     ("host key verification failed", "the submit side's host key is not known on the node (known_hosts)"),
     ("command not found", "rsync must be installed on both sides"),
+    ("non-directory with a directory", "it is not a plain file but a directory"),
     ("no space left", "the disk is full"),
 )
 
@@ -69,7 +76,7 @@ class RsyncMover:
             while True:
                 before = part.path.stat().st_size
                 try:
-                    size = self._rsync(control, "--inplace", "--", self._there(file), str(part.path))
+                    size = self._rsync(control, *_IN, *_NAMES, f"{self.prefix}:/", str(part.path), name=file.path)
                     break
                 except Dropped as error:
                     tries.failed(error, part.path.stat().st_size - before)
@@ -90,23 +97,16 @@ class RsyncMover:
         task, that sends a file of the same name.
         """
         tries = Tries(self.retry, control)
-        options: tuple[str, ...] = ("--partial-dir=.flow-rsync-partial",)
-        while True:
-            try:
-                self._rsync(control, *options, "--", str(path.absolute()), self._there(file))
-                return
-            except Dropped as error:
-                tries.failed(error)
-            except _NoDirectory:
-                if "--mkpath" in options:
-                    raise
-                options = (*options, "--mkpath")  # not always: rsync before 3.2.3 does not know it
+        with _named_as(path.absolute(), file.path) as root:
+            while True:
+                try:
+                    self._rsync(control, *_OUT, *_NAMES, f"{root}/", f"{self.prefix}:/", name=file.path)
+                    return
+                except Dropped as error:
+                    tries.failed(error)
 
-    def _there(self, file: File) -> str:
-        return f"{self.prefix}:{file.path}"
-
-    def _rsync(self, control: Control, *arguments: str) -> int:
-        """Run rsync; return the size of the one file that it moved."""
+    def _rsync(self, control: Control, *arguments: str, name: str) -> int:
+        """Run rsync for the one file of that path on the submit side; return its size."""
         alive_s = max(1, round(self.retry.stall_timeout_s / 4))  # a receiving rsync does not notice silence itself
         ssh = (
             f"{self.ssh} -o BatchMode=yes -o ConnectTimeout={max(1, round(self.retry.connect_timeout_s))}"
@@ -114,7 +114,7 @@ class RsyncMover:
         )
         fixed = ("--protect-args", "--ignore-times", "--copy-links", "--executability", "--out-format=%l")
         timeout = f"--timeout={max(1, round(self.retry.stall_timeout_s))}"
-        code, out, err = _run(["rsync", *fixed, timeout, "-e", ssh, *arguments], control)
+        code, out, err = _run(["rsync", *fixed, timeout, "-e", ssh, *arguments], control, name.lstrip("/"))
         if code != 0:
             raise _failure(code, err)
         sizes = [line for line in out.splitlines() if line.isdigit()]
@@ -139,8 +139,21 @@ class _Sending:
         """Do nothing: nothing was sent."""
 
 
-class _NoDirectory(Refused):
-    """A directory of the destination is missing."""
+@contextlib.contextmanager
+def _named_as(path: Path, name: str) -> Iterator[Path]:
+    """Give a directory in which a file is found, by a link, under the absolute path that it has on the other side.
+
+    rsync then makes the directories that are missing there, and takes no part of the path as a pattern.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flow-rsync-")))
+            link = root / name.lstrip("/")
+            link.parent.mkdir(parents=True)
+            link.symlink_to(path)
+        except OSError as error:
+            raise local_failure(error, f"cannot link to {path} in {tempfile.gettempdir()}") from error
+        yield root
 
 
 def _failure(code: int, err: str) -> Dropped | Refused:
@@ -149,24 +162,22 @@ def _failure(code: int, err: str) -> Dropped | Refused:
     low = err.lower()
     hint = next((hint for mark, hint in _HINTS if mark in low), None)
     said = said if hint is None else f"{hint} ({said})"
-    if code in (3, 11) and ("no such file" in low or not words):  # the far side's last words are lost at times
-        return _NoDirectory(said)
     if code not in _FINAL_CODES and not _FINAL.search(err):
         return Dropped(said)
     return Refused(said)
 
 
-def _run(command: list[str], control: Control) -> tuple[int, str, str]:
+def _run(command: list[str], control: Control, said: str) -> tuple[int, str, str]:
     """Run a command in a process group of its own, which ends with the deadline or whatever is raised here."""
     environment = {**os.environ, "LC_ALL": "C"}  # error texts are read
     try:
         process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
+            encoding=sys.getfilesystemencoding(),
+            errors="surrogateescape",
             env=environment,
             process_group=0,
         )
@@ -176,18 +187,25 @@ def _run(command: list[str], control: Control) -> tuple[int, str, str]:
         raise local_failure(error, f"cannot run {command[0]}") from error
     with process:
         try:
+            told: str | None = f"{said}\0"
             while True:
                 control.check()
                 try:
-                    out, err = process.communicate(timeout=_LOOK_S)
-                    return process.returncode, out, err
+                    out, err = process.communicate(told, timeout=_LOOK_S)
+                    return process.returncode, _shown(out), _shown(err)
                 except subprocess.TimeoutExpired:
+                    told = None  # it is told once
                     if process.poll() is not None:  # its ssh is stuck in a dead connection and holds our pipes
                         with contextlib.suppress(ProcessLookupError):
                             os.killpg(process.pid, signal.SIGKILL)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def _shown(text: str) -> str:
+    """Return what a command said as text that can be printed."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 class RSyncStaging(InTaskStaging):

@@ -19,6 +19,7 @@ from flow_core.files import File
 from flow_core.interfaces.call import TaskStep
 from flow_core.interfaces.staging import Digests, Staging, Transfer
 from flow_staging.transfer.cache import DEFAULT_CACHE, CachePolicy
+from flow_staging.transfer.coding import Unpacked, coding_of
 from flow_staging.transfer.expression import call_of
 from flow_staging.transfer.failures import Dropped, Refused, WrongContent, local_failure
 from flow_staging.transfer.method import InTaskStaging, Sent, SeparateTaskStaging
@@ -179,6 +180,9 @@ class S3Source:
         body: _Body = answer["Body"]  # type: ignore[assignment]  # boto3 is not typed
         tag = str(answer.get("ETag", ""))
         length = answer.get("ContentLength")
+        coding = coding_of(str(answer.get("ContentEncoding") or ""))
+        if coding:
+            return Opened(Remote(validator=tag, resumable=False), 0, Unpacked(_Reader(body), coding), body.close)
         size = length if isinstance(length, int) and not offset else None
         remote = Remote(size, _digest(tag, answer), tag, _checked(answer))
         return Opened(remote, offset, _Reader(body), body.close)

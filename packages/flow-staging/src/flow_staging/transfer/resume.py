@@ -19,7 +19,8 @@ class Opened:
     """A stream of a file's bytes, as a source opened it.
 
     Attributes:
-        remote: What the other side says of the whole file.
+        remote: What the other side says of the whole file; of a resumed stream only its size counts, which may have
+            been unknown before.
         offset: Where the stream begins: the offset asked for, or 0 when the source could not or should not resume.
         read: Gives the next bytes, at most about 1 MiB; empty at the end. May raise Dropped or Refused.
         close: Releases the connection; must not raise.
@@ -109,13 +110,16 @@ def _receive(source: Source, part: Partial, policy: RetryPolicy, control: Contro
     while True:
         control.check()
         try:
-            opened = source.open(part.size if remote.validator else 0, remote.validator, known)
+            resumed = bool(remote.validator) and remote.resumable
+            opened = source.open(part.size if resumed else 0, remote.validator if resumed else "", known)
             if opened is None:
                 return None
             try:
                 if opened.offset == 0 or opened.offset != part.size:
                     _begin(opened, part, checker)
                     remote = opened.remote
+                else:
+                    checker.learn(opened.remote.size)
                 _pour(opened, part, checker, control)
             finally:
                 opened.close()

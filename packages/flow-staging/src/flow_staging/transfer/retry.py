@@ -21,7 +21,7 @@ class RetryPolicy:
     Attributes:
         tries: Failed tries in a row, without progress between them, after which it is given up.
         first_delay_s: Pause before the second try; doubles from try to try, with up to 50% taken off at random.
-        max_delay_s: Longest pause, also when the other side asks for a longer one.
+        max_delay_s: Longest pause, unless the other side asks for a longer one, which is kept within ``timeout_s``.
         connect_timeout_s: Longest wait for a connection or an answer.
         stall_timeout_s: Longest silence in the middle of a transfer.
         timeout_s: Longest time for one file, all tries together.
@@ -103,5 +103,9 @@ class Tries:
             raise Dropped(f"{error} (tried {self._failures} times)") from error
         delay = self._policy.delay_s(self._failures)
         if error.retry_after_s is not None:
-            delay = max(delay, min(error.retry_after_s, self._policy.max_delay_s))
+            delay = max(delay, error.retry_after_s)
+            if delay > self._control.left_s():
+                raise Refused(
+                    f"{error}, and asks to be left alone for {delay:.0f} s, longer than the transfer may take"
+                )
         self._control.pause(delay)

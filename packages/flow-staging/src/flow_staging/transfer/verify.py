@@ -38,6 +38,7 @@ class Remote:
         digest: Digest of the whole content, or None.
         validator: Names this version of the content; empty where nothing trustworthy does. Only with one can a
             transfer be resumed or the content be cached.
+        resumable: The validator names the very bytes, and the stream holds them as they are: it can be resumed.
         checked: The stream checks the content itself when it is read from the first byte to the last, so the digest
             need only be looked at after a break.
     """
@@ -46,6 +47,7 @@ class Remote:
     digest: Digest | None = None
     validator: str = ""
     checked: bool = False
+    resumable: bool = True
 
 
 class Checker:
@@ -68,6 +70,18 @@ class Checker:
         self.size += len(data)
         if self._hash is not None:
             self._hash.update(data)
+
+    def learn(self, size: int | None) -> None:
+        """Take the size of the whole from a later answer.
+
+        Raises:
+            WrongContent: an earlier one stated another.
+        """
+        if size is None or size == self._remote.size:
+            return
+        if self._remote.size is not None:
+            raise WrongContent(f"the file has {size} bytes now, where {self._remote.size} were announced")
+        self._remote = replace(self._remote, size=size)
 
     @property
     def missing(self) -> int:
