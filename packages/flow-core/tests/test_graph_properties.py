@@ -28,11 +28,12 @@ def nothing() -> None:
 
 
 class Label:
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, kills: bool) -> None:
         self.label = label
+        self.kills = kills
 
 
-EXECUTORS = [Label("a"), Label("b")]
+EXECUTORS = [Label("a", kills=True), Label("b", kills=False)]
 
 
 class World:
@@ -52,6 +53,7 @@ class World:
         self.publishing: list[Task] = []
         self.memory: dict[bytes, object] = {}
         self.ends: list[int] = []
+        self.promised: set[Task] = set()
         self.launches: set[int] = set()
         self.values: dict[int, object] = {}
         self.joined: dict[int, list[Task]] = {}
@@ -143,9 +145,13 @@ class World:
         task = self.core.live[self.data.draw(st.sampled_from(sorted(self.core.live)))]
         before = task.state
         was_started = task.started
-        told = self.core.cancel(task, kill=self.data.draw(st.booleans()))
-        assert told == (not was_started), f"cancel in {before.name}"
-        assert told == (task.state is State.cancelled)
+        kill = self.data.draw(st.booleans())
+        can_be_killed = before is State.joining or bool(task.key and task.executor and task.executor.kills)
+        told = self.core.cancel(task, kill=kill)
+        assert told == (not was_started or (kill and can_be_killed)), f"cancel in {before.name}"
+        if told:
+            self.promised.add(task)
+        assert (task.state is State.cancelled) == (not was_started or (kill and before is State.joining))
 
     def close(self) -> None:
         self.core.close()
@@ -254,6 +260,9 @@ class World:
         self.values[task.tid] = value
         self.publishing.append(task)
 
+    def do_share(self, task: Task, value: object) -> None:
+        self.core.remembered((task, value))
+
     def do_cancel(self, task: Task, given_: Any) -> None:
         _executor, key, kill = given_
         if kill and key in self.out:
@@ -290,6 +299,7 @@ class World:
         assert len(self.core._flights) == 0
         assert sorted(self.ends) == [task.tid for task in self.tasks]
         assert sum(self.core.counts.values()) == len(self.tasks)
+        assert {task.state for task in self.promised} <= {State.cancelled}
         for task in self.tasks:
             assert task.children is None
         for junction, _ in self.junctions:
@@ -297,7 +307,7 @@ class World:
 
     def finish_foreign(self, tid: int) -> None:
         del self.foreign[tid]
-        failure = ("a future", KeyError("foreign")) if self.data.draw(st.integers(0, 3)) == 0 else None
+        failure = ("a future", KeyError("foreign"), None) if self.data.draw(st.integers(0, 3)) == 0 else None
         self.core.foreign_done((self.tasks[tid], failure))
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
+import os
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from kernel_apps import Load, add, hold
 
 import flow_core as flow
 from flow_core.errors import DependencyError
+from flow_core.interfaces.outcome import Outcome, Verdict
 from flow_core.testing import MemoryExecutor
 
 
@@ -54,10 +58,99 @@ def test_killing_ends_a_running_task_of_a_thread(load: Load) -> None:
 
     future = spin(started)
     assert started.wait(10)
-    assert not future.cancel(kill=True)
+    assert not future.cancel()
+    assert future.cancel(kill=True)
     with pytest.raises(concurrent.futures.CancelledError):
         future.result(10)
     assert add(1).result(10) == 2
+
+
+@flow.bash_app
+def sleep_in_bash(pid_file: str) -> str:
+    return f"echo $$ > {pid_file}.new; mv {pid_file}.new {pid_file}; sleep 100 & wait"
+
+
+def test_killing_a_running_bash_app_of_a_thread_ends_its_process_group(load: Load, tmp_path: Path) -> None:
+    load()
+    pid_file = tmp_path / "pid"
+    future = sleep_in_bash(str(pid_file))
+    assert _within(20, pid_file.exists)
+    group = int(pid_file.read_text())
+    assert future.cancel(kill=True)
+    with pytest.raises(concurrent.futures.CancelledError):
+        future.result(20)
+    assert _within(10, lambda: not _has_members(group))
+
+
+def _within(seconds: float, done: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while not done() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return done()
+
+
+def _has_members(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_what_a_task_comes_to_after_it_was_promised_to_be_cancelled_is_dropped(load: Load) -> None:
+    executor = MemoryExecutor("memory")
+    kernel = load(executor, retries=3)
+    well, badly, lost = add(1), add(2), add(3)
+    keys = list(executor.waiting)
+    ends = [
+        Outcome(keys[0], Verdict.OK, 2),
+        Outcome(keys[1], Verdict.APP_ERROR, error=ValueError("on its way out")),
+        Outcome(keys[2], Verdict.LOST),
+    ]
+    for key in keys:
+        executor.begin(key)
+    executor.cancel = lambda keys, /, *, kill=False: None  # type: ignore[method-assign]  # it comes too late
+    for future, outcome in zip((well, badly, lost), ends, strict=True):
+        assert future.cancel(kill=True)
+        kernel._reactor.finished([outcome])
+        assert future.cancelled()
+
+
+def test_where_the_executor_cannot_end_a_task_killing_is_refused(load: Load) -> None:
+    release, started = threading.Event(), threading.Event()
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    load(pool)
+
+    @flow.python_app
+    def hold_on() -> int:
+        started.set()
+        release.wait(20)
+        return 5
+
+    future = hold_on()
+    assert started.wait(10)
+    flow.dfk()._reactor.started([(flow.dfk()._core.live[0].key, 1, None)])  # such pools do not report starts
+    assert not future.cancel(kill=True)
+    release.set()
+    assert future.result(10) == 5
+    pool.shutdown()
+
+
+def test_killing_a_join_app_that_waits_ends_its_wait_at_once(load: Load) -> None:
+    executor = MemoryExecutor("memory")
+    load(executor)
+
+    @flow.join_app
+    def wait_for_another() -> object:
+        return add(1)
+
+    future = wait_for_another()
+    (key,) = executor.wait_submitted(1)
+    assert _within(10, lambda: future.task_status() == "joining")
+    assert not future.cancel()
+    assert future.cancel(kill=True)
+    assert future.cancelled()
+    executor.run(key)
 
 
 def test_cancelling_a_data_future_cancels_its_task(load: Load, tmp_path: Path) -> None:

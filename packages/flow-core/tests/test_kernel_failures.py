@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from kernel_apps import Load, add, divide, total
 
 import flow_core as flow
 from flow_core.errors import DependencyError
+from flow_core.futures.app_future import AppFuture
 from flow_core.testing import MemoryExecutor
 
 
@@ -38,6 +40,36 @@ def test_other_branches_go_on_and_all_causes_are_named(load: Load) -> None:
     assert isinstance(error, DependencyError)
     assert {type(e) for e in error.dependent_exceptions} == {ZeroDivisionError, TypeError}
     assert add(good).result(10) == 3
+
+
+@pytest.mark.parametrize("way", ["arguments", "inputs", "keywords", "many", "resolver"])
+def test_causes_are_in_the_order_of_the_arguments_not_of_the_failing(load: Load, way: str) -> None:
+    executor = MemoryExecutor("memory")
+    load(executor, dependency_resolver=_own_resolver if way == "resolver" else None)
+    parents = [add(number) for number in range(12 if way == "many" else 3)]
+    if way == "inputs":
+        child = total(inputs=parents)
+    elif way == "keywords":
+        child = take(b=parents[0], a=parents[1], c=parents[2])
+    else:
+        child = take(*parents)
+    errors = [ValueError(str(number)) for number in range(len(parents))]
+    keys = list(executor.waiting)
+    for place in [2, 0, 1, *range(3, len(parents))]:
+        executor.fail(keys[place], errors[place])
+    failure = child.exception(10)
+    assert isinstance(failure, DependencyError)
+    assert failure.dependent_exceptions == errors
+    assert failure.__cause__ is errors[0]
+
+
+@flow.python_app
+def take(*args: object, **kwargs: object) -> None:
+    return None
+
+
+def _own_resolver(value: object, result: Callable[[Any], object]) -> object:
+    return result(value) if isinstance(value, AppFuture) else value
 
 
 def test_retries_are_made_and_only_the_last_failure_is_seen(load: Load) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ from kernel_apps import Load, add, divide, total
 
 import flow_core as flow
 from flow_core.errors import DependencyError, JoinError, NotFutureError
+from flow_core.testing import MemoryExecutor
 
 
 @flow.join_app
@@ -58,6 +60,27 @@ def test_a_join_app_fails_with_every_cause(load: Load) -> None:
     assert isinstance(error, JoinError)
     assert {type(e) for e in error.dependent_exceptions} == {ZeroDivisionError, TypeError}
     assert isinstance(error.__cause__, ZeroDivisionError)
+
+
+def test_its_causes_are_in_the_order_in_which_it_returned_the_futures(load: Load) -> None:
+    executor = MemoryExecutor("memory")
+    load(executor)
+
+    @flow.join_app
+    def three() -> Any:
+        return [add(number) for number in range(3)]
+
+    future = three()
+    keys = executor.wait_submitted(3)
+    deadline = time.monotonic() + 10
+    while future.task_status() != "joining" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    errors = [ValueError(str(number)) for number in range(3)]
+    for place in (2, 0, 1):
+        executor.fail(keys[place], errors[place])
+    error = future.exception(10)
+    assert isinstance(error, JoinError)
+    assert error.dependent_exceptions == errors
 
 
 @pytest.mark.parametrize("through", [0, 1, 20])

@@ -107,6 +107,8 @@ class HighThroughputExecutor(BlockExecutor):
 
     _manager_module = "flow_executors.manager"
 
+    kills = True
+
     def __init__(
         self,
         label: str = "HighThroughputExecutor",

@@ -53,6 +53,8 @@ class ThreadPoolExecutor(Executor):
         ConfigurationError: an option has an impossible value.
     """
 
+    kills = True
+
     def __init__(
         self,
         label: str = "threads",

@@ -24,7 +24,7 @@ class Handle(Protocol):
         ...
 
     def cancel(self, kill: bool) -> bool:
-        """Cancel the task; tell whether it is cancelled now."""
+        """Cancel the task; tell whether it is cancelled or will be."""
         ...
 
     def flush(self) -> None:
@@ -97,11 +97,13 @@ class AppFuture(Derivable[R]):
         whose cause is the cancellation.
 
         Args:
-            kill: Also ask the executor to end the task if it has started. The future then ends when the executor has
-                done so, if it can: wait for it.
+            kill: Also end the task if it has started. The future is done when the executor has ended it: wait for it.
+                What the task still comes to until then is dropped.
 
         Returns:
-            Whether the task is cancelled now.
+            Whether the task is cancelled, or with ``kill`` surely will end so. False if it is done, if it has started
+            and ``kill`` is not given, and if its executor cannot end what runs (pools of others) or its outputs are
+            being brought out.
         """
         handle = self._handle
         if self.done() or handle is None or isinstance(handle, str):

@@ -7,7 +7,7 @@ too late (their task has ended, their try is not known) change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from flow_core.errors import TaskLost
@@ -40,6 +40,7 @@ class Core:
         verbose: Whether CHANGED (for more than a failed try), TRY_STARTED and TRY_ENDED effects are wanted.
         halted: With eager errors, the first failure.
         closing: Whether the run ends: nothing is begun any more.
+        in_order: Puts several failures of what a task waited for into the order in which it named them; may be set.
     """
 
     def __init__(self, budgets: Budgets, *, epoch: int = 1, lazy_errors: bool = True, asks_price: bool = False) -> None:
@@ -60,6 +61,7 @@ class Core:
         self.verbose = False
         self.halted: Failure | None = None
         self.closing = False
+        self.in_order: Callable[[Task, Sequence[Failure]], Sequence[Failure]] = _as_they_came
         self.budgets = budgets
         self._lazy_errors = lazy_errors
         self._asks_price = asks_price
@@ -264,9 +266,10 @@ class Core:
         return self._last_key & ((1 << EPOCH_SHIFT) - 1)
 
     def cancel(self, task: Task, kill: bool = False) -> bool:
-        """Cancel a task unless it has started; tell whether it is cancelled.
+        """Cancel a task unless it has started; tell whether it is cancelled, or surely will end so.
 
-        Its try is fenced at once: whatever comes of it is dropped. With ``kill`` a started one's executor is asked.
+        Its try is fenced at once: whatever comes of it is dropped. With ``kill`` the executor of a started one is asked
+        to end it; where that is in the executor's power, the task ends as cancelled when it has, whatever came of it.
         """
         if task.state.final:
             return task.state is State.cancelled
@@ -275,16 +278,30 @@ class Core:
                 self.effects.append((Effect.CANCEL, task, (task.executor, task.key, kill)))
             self._end(task, State.cancelled, error=cancellation(task))
             return True
-        if kill and task.key:
-            task.more().killed = True
-            self.effects.append((Effect.CANCEL, task, (task.executor, task.key, True)))
+        if not kill:
+            return False
+        if task.state is State.joining:  # its body has returned: nothing of it runs
+            self._end(task, State.cancelled, error=cancellation(task))
+            return True
+        if task.key and self._kill(task):
+            task.more().promised = True
+            return True
         return False
+
+    def _kill(self, task: Task) -> bool:
+        """Ask the executor of a started task to end it; tell whether it can."""
+        task.more().killed = True
+        self.effects.append((Effect.CANCEL, task, (task.executor, task.key, True)))
+        return task.executor is not None and task.executor.kills
 
     def close(self, _given: object = None) -> None:
         """Cancel everything, started or not; from now on nothing is begun, and what cannot go on is cancelled."""
         self.closing = True
         for task in list(self.live.values()):
-            self.cancel(task, kill=True)
+            if task.started and task.key:
+                self._kill(task)  # what it still comes to counts
+            else:
+                self.cancel(task, kill=True)
 
     def abandon(self, _given: object = None) -> None:
         """End every unfinished task as cancelled, whatever it is doing."""
@@ -296,7 +313,9 @@ class Core:
 
     def _unblocked(self, task: Task) -> None:
         """Nothing is waited for any more: go on, or fail as parents did."""
-        failures = task.rare.failures if task.rare is not None else ()
+        failures: Sequence[Failure] = task.rare.failures if task.rare is not None else ()
+        if len(failures) > 1:
+            failures = self.in_order(task, failures)
         if self.closing:
             self._end(task, State.cancelled, error=cancellation(task))
         elif task.state is State.joining:
@@ -330,6 +349,9 @@ class Core:
 
     def _returned_value(self, task: Task, outcome: Outcome) -> None:
         rare = task.more()
+        if rare.promised:
+            self._end(task, State.cancelled, error=cancellation(task))
+            return
         task.started = True
         rare.started_ns, rare.ended_ns = outcome.started_ns, outcome.ended_ns
         if rare.joins:
@@ -347,7 +369,9 @@ class Core:
     def _went_wrong(self, task: Task, outcome: Outcome) -> None:
         verdict = outcome.verdict
         task.key = 0
-        if verdict is Verdict.CANCELLED or (verdict is Verdict.LOST and task.rare is not None and task.rare.killed):
+        killed = task.rare is not None and task.rare.killed
+        promised = task.rare is not None and task.rare.promised
+        if verdict is Verdict.CANCELLED or promised or (killed and verdict is not Verdict.APP_ERROR):
             self._end(task, State.cancelled, error=cancellation(task))
         elif verdict is Verdict.APP_ERROR:
             self._failed_try(task, outcome.error or RuntimeError(f"{task} failed without an exception"))
@@ -465,7 +489,7 @@ class Core:
     def _halt(self, task: Task) -> None:
         """The first failure, with eager errors: end everything that is not out yet."""
         assert task.error is not None
-        self.halted = (str(task), task.error)
+        self.halted = (str(task), task.error, task.future)
         for other in list(self.live.values()):
             if not other.started and not other.key and not other.state.final:
                 self._end(other, State.dep_fail, error=halted_error(other, self.halted))
@@ -475,3 +499,7 @@ class Core:
         task.state = state
         if self.verbose and state is not State.launched and state is not State.fail_retryable:
             self.effects.append((Effect.CHANGED, task, None))
+
+
+def _as_they_came(_task: Task, failures: Sequence[Failure]) -> Sequence[Failure]:
+    return failures

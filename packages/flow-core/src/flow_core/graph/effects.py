@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 Event = tuple[Callable[[Any], None], object]
 """A bound method of Core and its one argument."""
 
-Failure = tuple[str, BaseException]
-"""Who failed, and with what."""
+Failure = tuple[str, BaseException, object]
+"""Who failed, with what, and the future that was waited for (None for none)."""
 
 
 class Effect(IntEnum):

@@ -34,7 +34,7 @@ def cancellation(who: object) -> CancelledError:
     return CancelledError(f"{who} was cancelled")
 
 
-def dependency_error(task: Task, failures: Sequence[tuple[str, BaseException]]) -> DependencyError:
+def dependency_error(task: Task, failures: Sequence[Failure]) -> DependencyError:
     """Return the error of a task whose parents failed.
 
     Of parents that were not run either only the root cause is kept, so a chain of any length costs nothing more.
@@ -46,7 +46,7 @@ def dependency_error(task: Task, failures: Sequence[tuple[str, BaseException]]) 
     return error
 
 
-def halted_error(task: Task, failure: tuple[str, BaseException]) -> DependencyError:
+def halted_error(task: Task, failure: Failure) -> DependencyError:
     """Return the error of a task not run since another failed and errors are not lazy."""
     root = root_cause(failure[1])
     error = DependencyError(f"{task} was not run: lazy_errors=False, and {_described([failure])}", [root])
@@ -54,7 +54,7 @@ def halted_error(task: Task, failure: tuple[str, BaseException]) -> DependencyEr
     return error
 
 
-def join_error(task: Task, failures: Sequence[tuple[str, BaseException]]) -> JoinError:
+def join_error(task: Task, failures: Sequence[Failure]) -> JoinError:
     """Return the error of a join app of whose futures some failed."""
     error = JoinError(f"{task} failed: {_described(failures)}", _roots(failures))
     error.__cause__ = _roots(failures)[0]
@@ -67,16 +67,16 @@ def circle_error(task: Task, parent: Task) -> JoinError:
     return JoinError(f"{task} returned {what}: neither could ever end")
 
 
-def _roots(failures: Sequence[tuple[str, BaseException]]) -> list[BaseException]:
+def _roots(failures: Sequence[Failure]) -> list[BaseException]:
     roots: dict[int, BaseException] = {}
-    for _who, error in failures:
+    for _who, error, _future in failures:
         root = root_cause(error)
         roots.setdefault(id(root), root)
     return list(roots.values())
 
 
-def _described(failures: Sequence[tuple[str, BaseException]]) -> str:
-    parts = [_one(who, error) for who, error in failures[:_NAMED]]
+def _described(failures: Sequence[Failure]) -> str:
+    parts = [_one(who, error) for who, error, _future in failures[:_NAMED]]
     if len(failures) > _NAMED:
         parts.append(f"{len(failures) - _NAMED} more failed")
     return "; ".join(parts)
@@ -94,4 +94,4 @@ def failures_of(parent: Task | Junction) -> Sequence[Failure]:
     """Return how a parent that has ended failed."""
     if isinstance(parent, Junction):
         return parent.failures
-    return () if parent.error is None else ((str(parent), parent.error),)
+    return () if parent.error is None else ((str(parent), parent.error, parent.future),)

@@ -32,7 +32,7 @@ class Home(Protocol):
         ...
 
     def cancel_task(self, task: Task, kill: bool) -> bool:
-        """Cancel the task; tell whether it is cancelled now."""
+        """Cancel the task; tell whether it is cancelled or will be."""
         ...
 
     def flush_for(self, task: Task) -> None:
@@ -137,7 +137,7 @@ class Task(Call):
         return self.state.name if self.home is None else self.home.status_of(self)
 
     def cancel(self, kill: bool) -> bool:
-        """Cancel it; tell whether it is cancelled now."""
+        """Cancel it; tell whether it is cancelled or will be."""
         return self.home is not None and self.home.cancel_task(self, kill)
 
     def flush(self) -> None:
@@ -160,8 +160,10 @@ class Rare:
     """What few tasks need.
 
     Attributes:
-        failures: How parents failed: (who, exception).
+        asked: The futures in its arguments in their order, where only a resolver of the user's own can tell.
+        failures: How parents failed.
         killed: Whether it was asked to be ended though it had started.
+        promised: Whether it was said that it will end as cancelled.
         refused_by: Labels of executors that cannot run it.
         original: Its resolved arguments, before staging replaced files in them.
         memo_key: Key of its result.
@@ -177,6 +179,7 @@ class Rare:
     """
 
     __slots__ = (
+        "asked",
         "ended_ns",
         "failures",
         "joined",
@@ -187,6 +190,7 @@ class Rare:
         "on_node",
         "original",
         "parent",
+        "promised",
         "refused",
         "refused_by",
         "stage_out",
@@ -194,8 +198,10 @@ class Rare:
     )
 
     def __init__(self) -> None:
-        self.failures: list[tuple[str, BaseException]] = []
+        self.asked: Sequence[Future[Any]] | None = None
+        self.failures: list[tuple[str, BaseException, object]] = []
         self.killed = False
+        self.promised = False
         self.refused_by: set[str] = set()
         self.original: tuple[tuple[object, ...], dict[str, object]] | None = None
         self.memo_key: MemoKey | None = None
@@ -245,6 +251,7 @@ class Junction:
         state: ``pending`` until all parents have ended, then ``exec_done``.
         waiting: How many parents have not ended.
         children: Who waits for it.
+        asked: The futures in its arguments in their order, where only a resolver of the user's own can tell.
         failures: How parents failed.
         error: None: what failed is in ``failures``.
     """
@@ -257,7 +264,7 @@ class Junction:
         self.state = State.pending
         self.waiting = 0
         self.children: list[Task | Junction] | None = None
-        self.failures: list[tuple[str, BaseException]] = []
+        self.failures: list[tuple[str, BaseException, object]] = []
         self.error: BaseException | None = None
 
     def more(self) -> Junction:

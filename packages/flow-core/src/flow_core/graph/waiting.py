@@ -112,7 +112,7 @@ def _failed_parents(task: Task) -> list[Cause]:
     failures = task.rare.failures if task.rare is not None else ()
     if not failures:
         return []
-    named = "; ".join(f"{who} ended with {one_line(error).rstrip('.')}" for who, error in failures[:_NAMED])
+    named = "; ".join(f"{who} ended with {one_line(error).rstrip('.')}" for who, error, _future in failures[:_NAMED])
     more = f"; {len(failures) - _NAMED:,} more" if len(failures) > _NAMED else ""
     text = f"a dependency has failed, so it will not run but fail too, once the others have ended: {named}{more}"
     return [Cause(CauseKind.DEPENDENCY, text)]

@@ -36,6 +36,8 @@ class Executor(ABC):
     """Directory for staged files; None means the current directory of the task."""
     managed: bool = True
     """Whether the kernel scales it and shuts it down."""
+    kills: bool = False
+    """Whether ``cancel(kill=True)`` surely ends tries that run."""
 
     @abstractmethod
     def start(self, context: RunContext) -> None:

@@ -12,8 +12,10 @@ from flow_core.futures.derived import DerivedFuture
 from flow_core.futures.lean import FINISHED
 from flow_core.graph.failures import cancellation
 from flow_core.graph.resolver import ATOMS
+from flow_core.graph.states import State
 from flow_core.graph.task import Common, Junction, Task
 from flow_core.graph.waiting import Awaited
+from flow_core.kernel.join import returned_futures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +52,8 @@ class Edges:
         if common is not None and last is not None and _shares(task, common):
             return common, ((last,), (), ())
         futures = self._arguments.futures(task)
+        if len(futures) > 1 and not self._arguments.quick:
+            task.more().asked = futures  # a resolver of the user's own is asked once, and not by the graph
         if last is not None and last.futures == futures:
             return futures, ((last,), (), ())
         return futures, self._met(task, futures)
@@ -104,6 +108,25 @@ class Edges:
         """Return an unfinished task of this kernel that settles one of some futures; one that runs, if there is one."""
         tasks = [task for task in map(_task_of, map(_whole, futures)) if task is not None and task.home is self._home]
         return max(tasks, key=lambda task: (not task.waiting, task.state), default=None)
+
+    def in_order(self, task: Task, failures: Sequence[Failure]) -> Sequence[Failure]:
+        """Return failures of what a task waited for in the order in which the call, or the join body, names it."""
+        try:
+            futures = self._waited_for(task)
+        except BaseException:  # what the user's objects may raise, here in the midst of the graph's steps
+            return failures
+        places: dict[int, int] = {}
+        for place, future in enumerate(futures):
+            places.setdefault(id(future), place)
+            if isinstance(future, DataFuture):  # the task is what is waited for
+                places.setdefault(id(future._parent), place)
+        return sorted(failures, key=lambda failure: places.get(id(failure[2]), len(places)))
+
+    def _waited_for(self, task: Task) -> Sequence[Future[Any]]:
+        rare = task.more()
+        if task.state is State.joining:
+            return returned_futures(str(task), rare.joined)
+        return self._arguments.futures(task) if rare.asked is None else rare.asked
 
     def named(self, futures: Sequence[Future[Any]]) -> list[int]:
         """Return the ids of the tasks whose futures some are, each once."""
@@ -174,9 +197,9 @@ def _failure_of(future: Future[Any]) -> Failure | None:
     tid = tid_of(future)
     who = f"task {tid}" if tid is not None else "a future given as an argument"
     if future.cancelled():
-        return who, cancellation(who)
+        return who, cancellation(who), future
     error = future.exception()
-    return None if error is None else (who, error)
+    return None if error is None else (who, error, future)
 
 
 def tid_of(future: Future[Any]) -> int | None:

@@ -119,6 +119,7 @@ class DataFlowKernel:
         bodies = parts.bodies = ThreadPoolExecutor(label=_BODIES, max_threads=_BODY_THREADS)
         arguments = Arguments(config.dependency_resolver)
         self._edges = Edges(self, self._reactor, arguments)
+        self._core.in_order = self._edges.in_order
         self._launcher = Launcher(
             self._reactor,
             self._edges,
@@ -264,7 +265,7 @@ class DataFlowKernel:
         return task.state.name
 
     def cancel_task(self, task: Task, kill: bool) -> bool:
-        """Cancel a task unless it has started; tell whether it is cancelled."""
+        """Cancel a task unless it has started; tell whether it is cancelled or will be."""
         return self._reactor.call(lambda: self._core.cancel(task, kill), False)
 
     def flush_for(self, task: Task) -> None:

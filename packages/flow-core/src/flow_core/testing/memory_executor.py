@@ -28,6 +28,8 @@ class MemoryExecutor(Executor):
         flushes: How often ``flush`` was called.
     """
 
+    kills = True
+
     def __init__(self, label: str = "memory", *, slots: int = 0) -> None:
         """Take a label and the number of threads; 0 means that the test does everything."""
         self.label = label
