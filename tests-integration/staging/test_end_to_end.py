@@ -129,6 +129,29 @@ def test_outputs_and_streams_go_out_by_ftp(web, ftp, root, tmp_path, in_task):
     assert (tmp_path / "wd" / "a.txt").exists()
 
 
+@pytest.mark.parametrize("in_task", [False, True])
+@pytest.mark.parametrize("spelling", ["wd", "./wd", "other/../wd", "{here}/wd", "link", None])
+def test_a_working_directory_may_be_spelled_in_any_way(web, ftp, root, somewhere, in_task, spelling):
+    web.pages["/a.txt"] = Page(b"some text\n")
+    for directory in ("wd", "other"):
+        (somewhere / directory).mkdir()
+    (somewhere / "link").symlink_to("wd")
+    methods = (
+        [HTTPInTaskStaging(retry=QUICK), FTPInTaskStaging(retry=QUICK)]
+        if in_task
+        else [HTTPSeparateTaskStaging(retry=QUICK), FTPSeparateTaskStaging(retry=QUICK)]
+    )
+    directory = None if spelling is None else spelling.format(here=somewhere)
+    executor = ThreadPoolExecutor(storage_access=[NoOpFileStaging(), *methods], working_dir=directory)
+    with flow.load(config(executor)):
+        made = upper(inputs=[File(web.url("/a.txt"))], outputs=[File(ftp.url("/upper.txt"))])
+        made.outputs[0].result(50)
+    assert (root / "upper.txt").read_text() == "SOME TEXT\n"
+    if spelling is not None:
+        assert (somewhere / "wd" / "a.txt").read_bytes() == b"some text\n"
+    assert not (somewhere / "wd" / "wd").exists()
+
+
 def test_nothing_of_a_failed_task_is_published(ftp, root):
     with flow.load(config()):
         failed = fail_half_way(outputs=[File(ftp.url("/half.txt"))])

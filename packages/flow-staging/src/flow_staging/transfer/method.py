@@ -254,8 +254,9 @@ def on_node(transfer: Transfer, where: NodeContext) -> Transfer:
     if where.working_dir is None:
         return transfer
     root = Path(where.working_dir)
-    inside = not path.is_absolute() or path.is_relative_to(root)
-    path = root / path
+    below = path.is_relative_to(root)  # a relative working directory: both are meant from where the task runs
+    inside = below or not path.is_absolute()
+    path = path if below else root / path
     moved = Transfer(transfer.file, path, transfer.direction, transfer.task_id, transfer.executor)
     if inside and not _real(path, transfer.direction).is_relative_to(root.resolve()):
         raise staging_error(moved, Refused(f"the path leads out of the working directory {root}"))
