@@ -18,7 +18,7 @@ import pytest
 from flow_core.errors import Unhashable
 from flow_core.interfaces.call import Call
 from flow_core.interfaces.memoizer import AppIdentity, MemoKey
-from flow_core.memo import identity
+from flow_core.memo import facts
 from flow_core.memo.key import memo_key, source_key
 
 
@@ -219,7 +219,7 @@ def test_a_key_does_not_change_with_the_hash_seed_or_the_lines(tmp_path: Path) -
 
 
 def _from_file(path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
-    monkeypatch.setattr(identity, "_LOADED_AT", float("inf"))
+    monkeypatch.setattr(facts, "_LOADED_AT", float("inf"))
     path.write_text(text)
     names: dict[str, object] = {"__name__": "users_own"}
     exec(compile(text, str(path), "exec"), names)

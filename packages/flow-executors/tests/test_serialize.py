@@ -13,10 +13,11 @@ import pytest
 
 from flow_core.errors import SerializationError
 from flow_core.interfaces.call import Call
+from flow_core.remote.functions import BY_VALUE, REFERENCE, importable, pack_function
 from flow_core.testing import calls
 from flow_executors.serialize.arguments import pack_arguments
 from flow_executors.serialize.buffers import LARGE, BufferGone, BufferStore, Large, load_with_buffers
-from flow_executors.serialize.functions import BY_VALUE, REFERENCE, Functions, importable, pack_function
+from flow_executors.serialize.functions import Functions
 from flow_executors.wire import frames
 
 

@@ -13,6 +13,7 @@ import pytest
 from flow_core.errors import AppException, AppTimeout, DeserializationError, SerializationError
 from flow_core.interfaces.call import Resources, TaskSpec
 from flow_core.remote.errors import unpack
+from flow_core.remote.functions import pack_function
 from flow_executors.manager.blobs import Blobs
 from flow_executors.manager.letters import Letters
 from flow_executors.manager.nursery import Died, Nursery, Spawned
@@ -21,7 +22,6 @@ from flow_executors.manager.records import Handout
 from flow_executors.manager.shipments import Shipments
 from flow_executors.manager.stream import FrameReader
 from flow_executors.serialize.buffers import load_with_buffers
-from flow_executors.serialize.functions import pack_function
 from flow_executors.testing.node import alive, until
 from flow_executors.wire.control import pack_blob, unpack_blob
 from flow_executors.wire.results import BUFFERS

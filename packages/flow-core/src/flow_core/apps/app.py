@@ -11,7 +11,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from flow_core.active import get_active
-from flow_core.apps.definition import NO_OPTIONS, AppDefinition, AppKind, CallOptions, StdStream
+from flow_core.apps.definition import NO_OPTIONS, SNAPSHOTS, AppDefinition, AppKind, CallOptions, StdStream
 from flow_core.apps.parameters import Parameters, checked_outputs
 from flow_core.apps.special import checked_stream, task_spec
 from flow_core.errors import ConfigurationError, InvalidAppTypeError
@@ -47,6 +47,9 @@ class AppBase(Generic[P, R]):
         cache: Whether results are memoized.
         ignore_for_cache: Names of parameters that do not make two calls different.
         rerun_on_loss: Whether a try that was lost with its worker may be run again.
+        snapshot: When what the function names is looked at, for executors in other processes and for the cache:
+            ``"call"``, at each call, of large values of uncached apps only samples; ``"whole"``, at each call all;
+            ``"once"``, at the first call of a run.
 
     Raises:
         InvalidAppTypeError: ``func`` cannot be an app.
@@ -67,6 +70,7 @@ class AppBase(Generic[P, R]):
         cache: bool = False,
         ignore_for_cache: Iterable[str] | None = None,
         rerun_on_loss: bool = True,
+        snapshot: str = "call",
     ) -> None:
         _check_function(func)
         update_wrapper(self, func)
@@ -85,6 +89,7 @@ class AppBase(Generic[P, R]):
             identity=_identity(func, name, self.kind, ignore_for_cache),
             rerun_on_loss=_boolean("rerun_on_loss", rerun_on_loss, name),
             takes=self._parameters.takes,
+            snapshot=_one_of(SNAPSHOTS, "snapshot", snapshot, name),
         )
         self._options = NO_OPTIONS if walltime is None else CallOptions(spec=task_spec(name, walltime))
         self._plain = self._parameters.plain
@@ -237,6 +242,13 @@ def _labels(executors: object, app: str) -> tuple[str, ...] | None:
 def _boolean(option: str, value: object, app: str) -> bool:
     if not isinstance(value, bool):
         raise ConfigurationError(f"app {app!r}: {option} must be True or False, not {value!r}")
+    return value
+
+
+def _one_of(known: Sequence[str], option: str, value: object, app: str) -> str:
+    if not isinstance(value, str) or value not in known:
+        names = ", ".join(map(repr, known))
+        raise ConfigurationError(f"app {app!r}: {option} must be one of {names}, not {value!r}")
     return value
 
 

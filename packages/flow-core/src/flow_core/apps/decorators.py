@@ -64,6 +64,7 @@ def python_app(
     cache: bool = False,
     ignore_for_cache: Iterable[str] | None = None,
     rerun_on_loss: bool = True,
+    snapshot: str = "call",
 ) -> MakesPythonApp: ...
 def python_app(
     function: Callable[P, R] | None = None,
@@ -75,12 +76,13 @@ def python_app(
     cache: bool = False,
     ignore_for_cache: Iterable[str] | None = None,
     rerun_on_loss: bool = True,
+    snapshot: str = "call",
 ) -> Any:
     """Make an app of a Python function; see AppBase for the options."""
 
     def make(function: Callable[P, R], /) -> PythonApp[P, R]:
         return PythonApp(
-            function, data_flow_kernel, walltime, executors, cache, ignore_for_cache, rerun_on_loss=rerun_on_loss
+            function, data_flow_kernel, walltime, executors, cache, ignore_for_cache, rerun_on_loss, snapshot
         )
 
     return make if function is None else make(function)
@@ -99,6 +101,7 @@ def bash_app(
     cache: bool = False,
     ignore_for_cache: Iterable[str] | None = None,
     rerun_on_loss: bool = True,
+    snapshot: str = "call",
 ) -> MakesBashApp: ...
 def bash_app(
     function: Callable[P, object] | None = None,
@@ -110,12 +113,13 @@ def bash_app(
     cache: bool = False,
     ignore_for_cache: Iterable[str] | None = None,
     rerun_on_loss: bool = True,
+    snapshot: str = "call",
 ) -> Any:
     """Make an app of a function that returns a command line for bash; see AppBase for the options."""
 
     def make(function: Callable[P, object], /) -> BashApp[P, int]:
         return BashApp(
-            function, data_flow_kernel, walltime, executors, cache, ignore_for_cache, rerun_on_loss=rerun_on_loss
+            function, data_flow_kernel, walltime, executors, cache, ignore_for_cache, rerun_on_loss, snapshot
         )
 
     return make if function is None else make(function)

@@ -24,6 +24,11 @@ StdStream = str | os.PathLike[str] | tuple[str | os.PathLike[str], str] | File
 """Where standard output or error goes: a path, a path and a mode of open(), or a File to be staged out."""
 
 
+SNAPSHOTS = ("call", "whole", "once")
+"""When what a function names is looked at: at each call, of large values samples; at each call, all; at the first call
+of a run."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class AppDefinition:
     """One decorated function. The kernel gets this object, never the decorator.
@@ -38,6 +43,7 @@ class AppDefinition:
         rerun_on_loss: Whether a try lost with its worker may be run again.
         takes: Those of ``inputs``, ``outputs``, ``stdout`` and ``stderr`` that the function has parameters for. A call
             may hold the others in its keywords too; they must not reach the function.
+        snapshot: When its function is looked at; one of ``SNAPSHOTS``.
     """
 
     func: Callable[..., object]
@@ -48,6 +54,7 @@ class AppDefinition:
     identity: AppIdentity
     rerun_on_loss: bool = True
     takes: frozenset[str] = frozenset()
+    snapshot: str = "call"
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,7 +168,8 @@ class _OverFutures(Executor):
         """Return a try as bytes. Raises SerializationError."""
         where = NodeContext(self.label, key=key, working_dir=self.working_dir, walltime_s=call.spec.walltime_s)
         reporting = None if self._reports is None else self._reports.reporting
-        return pack_task(call.func, call.args, call.kwargs, call.spec, call.steps, where, reporting)
+        blob = None if call.snapshot is None else call.snapshot.blob
+        return pack_task(call.func, call.args, call.kwargs, call.spec, call.steps, where, reporting, blob)
 
     def _take(self, key: TryKey) -> bool:
         with self._lock:
@@ -231,6 +232,11 @@ class FuturesExecutor(_OverFutures):
             raise ConfigurationError(f"FuturesExecutor {label!r}: {pool!r} is no pool, nor a function that makes one")
         self._renewing = threading.Lock()
         self._watch: TaskWatch | None = None
+
+    @property
+    def in_process(self) -> bool:  # type: ignore[override]  # the pool decides it, and may be made at each start
+        """Whether the pool is one of threads."""
+        return isinstance(self._pool, concurrent.futures.ThreadPoolExecutor)
 
     def __repr__(self) -> str:
         return f"FuturesExecutor({self.label!r}, {shown(self._make or self._pool)})"

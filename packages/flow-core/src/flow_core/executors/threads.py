@@ -54,6 +54,7 @@ class ThreadPoolExecutor(Executor):
     """
 
     kills = True
+    in_process = True
 
     def __init__(
         self,

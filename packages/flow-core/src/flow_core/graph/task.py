@@ -56,6 +56,7 @@ class Task(Call):
         options: What the call asks of Flow.
         future: What the caller got.
         home: The kernel it lives in; None in tests of the graph.
+        snapshot: What its function was at the call; None for calls of uncached apps that stay in this process.
         state: Where the task is on its way.
         key: Key of the try that is out, 0 for none.
         tries: How many tries were made.
@@ -106,6 +107,7 @@ class Task(Call):
         self.kwargs = kwargs
         self.spec = options.spec
         self.steps: tuple[TaskStep, ...] = ()
+        self.snapshot = None
         self.tid = tid
         self.app = app
         self.options = options
@@ -167,6 +169,7 @@ class Rare:
         refused_by: Labels of executors that cannot run it.
         original: Its resolved arguments, before staging replaced files in them.
         memo_key: Key of its result.
+        changed: Names of what was not as in the key any more when the try was handed over; None while it is not known.
         leads: Whether identical calls in flight wait for this one.
         parent: The join task in whose body it was made.
         stage_out: What brings its outputs out, after a try that went well.
@@ -180,6 +183,7 @@ class Rare:
 
     __slots__ = (
         "asked",
+        "changed",
         "ended_ns",
         "failures",
         "joined",
@@ -205,6 +209,7 @@ class Rare:
         self.refused_by: set[str] = set()
         self.original: tuple[tuple[object, ...], dict[str, object]] | None = None
         self.memo_key: MemoKey | None = None
+        self.changed: tuple[str, ...] | None = ()
         self.leads = False
         self.parent: Task | None = None
         self.stage_out: object = None

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NewType, Protocol
+from typing import TYPE_CHECKING, NewType, Protocol
+
+if TYPE_CHECKING:
+    from flow_core.interfaces.snapshot import Snapshot
 
 TryKey = NewType("TryKey", int)
 """One try of one task: an unsigned 64-bit number, unique in the run, never reused (20 bits epoch, 44 counter)."""
@@ -97,15 +100,21 @@ class Call:
     """A function, its resolved arguments, its class and its steps. The kernel's task record is a subclass of this.
 
     ``args`` and ``kwargs`` hold values only: no futures are left in them. They are never splatted into an interface.
+
+    Attributes:
+        func: The function itself, for executors whose tasks share the objects of this process.
+        snapshot: The function as it was at the call, for all others; None where nobody took one, and then the function
+            travels as it is when an executor first sees it.
     """
 
-    __slots__ = ("args", "func", "kwargs", "spec", "steps")
+    __slots__ = ("args", "func", "kwargs", "snapshot", "spec", "steps")
 
     func: Callable[..., object]
     args: tuple[object, ...]
     kwargs: dict[str, object]
     spec: TaskSpec
     steps: tuple[TaskStep, ...]
+    snapshot: Snapshot | None
 
     def __init__(
         self,
@@ -114,9 +123,11 @@ class Call:
         kwargs: dict[str, object] | None = None,
         spec: TaskSpec = DEFAULT_SPEC,
         steps: tuple[TaskStep, ...] = (),
+        snapshot: Snapshot | None = None,
     ) -> None:
         self.func = func
         self.args = args
         self.kwargs = {} if kwargs is None else kwargs
         self.spec = spec
         self.steps = steps
+        self.snapshot = snapshot

@@ -38,6 +38,8 @@ class Executor(ABC):
     """Whether the kernel scales it and shuts it down."""
     kills: bool = False
     """Whether ``cancel(kill=True)`` surely ends tries that run."""
+    in_process: bool = False
+    """Whether its tasks share the objects of the script's process. If not, calls come with a snapshot to be sent."""
 
     @abstractmethod
     def start(self, context: RunContext) -> None:

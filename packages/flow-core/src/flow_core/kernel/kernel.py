@@ -43,6 +43,7 @@ from flow_core.kernel.telling import Teller, stream_name
 from flow_core.observe.pump import EventPump
 from flow_core.observe.run_logger import RunLogger, lines_of
 from flow_core.remote.run import in_worker as in_worker_process
+from flow_core.snapshot.snapshots import Snapshots
 from flow_core.staging.manager import StagingManager
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 _BODIES = "flow-join"
 _BODY_THREADS = 500  # started only while all others are busy: bodies may wait for tasks
+_DEFINITIONS_KEPT = 1024
 _epochs = itertools.count(1)
 
 
@@ -85,6 +87,8 @@ class DataFlowKernel:
         self.run_dir: Path = make_run_dir(config.run_dir)
         self._logger = RunLogger("flow.kernel", self.run_id)
         self._tids = itertools.count()
+        self._snapshots = Snapshots()
+        self._definitions: dict[tuple[int, object, bool], AppDefinition] = {}
         info = assembly.run_info(config, self.run_id, next(_epochs), self.run_dir)
         self._core = _make_core(config, info.epoch)
         self._reactor = Reactor(self._core, self._logger)
@@ -173,6 +177,9 @@ class DataFlowKernel:
         future: AppFuture[Any] = AppFuture(next(self._tids))
         task = Task(future.tid, app, args, kwargs, options, future, self)
         future._handle = task
+        travels, counts = self._launcher.travels(task), app.cache and self.memoizer is not None
+        if travels or counts:
+            task.snapshot = self._snapshots.take(app, travels, counts)
         if (
             options is NO_OPTIONS
             and app.kind is AppKind.PYTHON
@@ -210,9 +217,14 @@ class DataFlowKernel:
         """
         labels = None if executors == "all" else (executors,) if isinstance(executors, str) else tuple(executors)
         name = getattr(func, "__name__", type(func).__name__)
-        definition = AppDefinition(
-            func, name, AppKind.PYTHON, labels, cache, AppIdentity(name, func, "python:1"), takes=_ALL_TAKEN
-        )
+        definition = self._definitions.get((id(func), labels, cache))
+        if definition is None:
+            definition = AppDefinition(
+                func, name, AppKind.PYTHON, labels, cache, AppIdentity(name, func, "python:1"), takes=_ALL_TAKEN
+            )
+            if len(self._definitions) >= _DEFINITIONS_KEPT:
+                self._definitions.clear()
+            self._definitions[id(func), labels, cache] = definition  # it keeps the function, so its id stays its own
         return self.submit_call(definition, args, kwargs)
 
     def _wait_for_sinks(self) -> None:

@@ -14,8 +14,9 @@ from flow_core.errors import ConfigurationError, ExecutorError
 from flow_core.graph.core import Core
 from flow_core.graph.effects import Effect, Effects
 from flow_core.graph.states import State
+from flow_core.interfaces.call import Call
 from flow_core.interfaces.memoizer import MemoEntry
-from flow_core.kernel.arguments import Arguments, need_staging
+from flow_core.kernel.arguments import Arguments, are_plain, need_staging
 from flow_core.kernel.join import JoinBody, returned_futures, unwrapped
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Launcher:
         self._logger = logger
         self._allowed: dict[tuple[str, ...] | None, tuple[Executor, ...]] = {}
         self._labels: dict[tuple[str, ...] | None, tuple[str, ...]] = {}
+        self._travels: dict[tuple[str, ...] | None, bool] = {}
         self._ways: dict[Effect, Callable[[Task, Any], None]] = {
             Effect.PREPARE: self._prepare,
             Effect.LOOK_UP: self._look_up,
@@ -124,6 +126,16 @@ class Launcher:
         if labels is None:
             labels = self._labels[asked] = tuple(executor.label for executor in self.allowed(task))
         return labels
+
+    def travels(self, task: Task) -> bool:
+        """Tell whether a task may go to another process. Raises as ``allowed``."""
+        if task.app.kind is AppKind.JOIN:
+            return False
+        asked = task.options.executors or task.app.executors
+        travels = self._travels.get(asked)
+        if travels is None:
+            travels = self._travels[asked] = not all(executor.in_process for executor in self.allowed(task))
+        return travels
 
     def _find(self, labels: tuple[str, ...] | None, app: str) -> tuple[Executor, ...]:
         if labels is None or "all" in labels:
@@ -263,10 +275,37 @@ class Launcher:
         if self._teller.tries:
             self._teller.launched(task, key)
         try:
-            task.executor.submit(key, task)
+            if task.rare is None or task.rare.memo_key is None:
+                task.executor.submit(key, task)
+            else:
+                self._submit_keyed(task, key)
         except Exception as error:
             self._logger.info("%s was not taken by executor %r: %s", task, task.executor.label, error)
             self._reactor.post(self._core.not_launched, (task, key, error))
+
+    def _submit_keyed(self, task: Task, key: Any) -> None:
+        """Submit a try of a cached call; what was sent, or is to be used here, must be what its key stands for."""
+        executor, rare = task.executor, task.more()
+        assert executor is not None
+        if executor.in_process:
+            rare.changed = self._differ(task)
+            executor.submit(key, task)
+        else:
+            rare.changed = None  # if its result comes before the next line is done, that looks itself
+            executor.submit(key, task)
+            rare.changed = self._differ(task)
+
+    def _differ(self, task: Task) -> tuple[str, ...]:
+        """Return the names of arguments that are not as they were when the key was made."""
+        memoizer, before = self._memoizer, task.more().memo_key
+        arguments = task.more().original or (task.args, task.kwargs)
+        if memoizer is None or before is None or are_plain(*arguments):
+            return ()
+        now = memoizer.key(task.app.identity, Call(task.func, *arguments, snapshot=task.snapshot))
+        if now.digest == before.digest:
+            return ()
+        parts = dict(before.parts)
+        return tuple(name for name, part in now.parts if parts.get(name) != part) or ("its arguments",)
 
     def _cancel(self, task: Task, given: Any) -> None:
         executor, key, kill = given
@@ -319,7 +358,7 @@ class Launcher:
         entries = [
             MemoEntry(rare.memo_key, task.tid, value, rare.started_ns, rare.ended_ns)
             for task, value in results
-            if (rare := task.more()).memo_key is not None
+            if (rare := task.more()).memo_key is not None and self._is_what_its_key_says(task)
         ]
         if entries and self._memoizer is not None:
             try:
@@ -328,6 +367,25 @@ class Launcher:
                 self._logger.exception("The results of %d tasks could not be remembered", len(entries))
         for task, value in results:
             self._reactor.post(self._core.published, (task, value, None))
+
+    def _is_what_its_key_says(self, task: Task) -> bool:
+        """Tell whether a result may be remembered: not if what it was made of changed after its key was made."""
+        changed = task.more().changed
+        if changed is None:
+            changed = self._differ(task)
+        if not changed and task.snapshot is not None and (task.executor is None or task.executor.in_process):
+            changed = task.snapshot.changes()
+        if not changed:
+            return True
+        self._teller.warn_once(
+            task.app,
+            "The result of %s is not remembered, since what it was made of changed between the call and its end: %s. "
+            "Tasks in threads use the script's own objects: do not change what a cached app names or is given while "
+            "it runs, or run it in another process. Further such results of this app are not mentioned",
+            task,
+            ", ".join(changed),
+        )
+        return False
 
     def _changed(self, task: Task, error: object) -> None:
         self._teller.changed(task, task.state, error)

@@ -67,6 +67,7 @@ class Teller:
         self._append = pump.append
         self._logger = logger
         self._told: set[str] = set()
+        self._warned: set[tuple[object, str]] = set()
 
     @property
     def debug(self) -> bool:
@@ -78,6 +79,12 @@ class Teller:
         level = logging.DEBUG if message in self._told else logging.INFO
         self._told.add(message)
         self._logger.log(level, message, *args)
+
+    def warn_once(self, about: object, message: str, *args: object) -> None:
+        """Log a warning, the first time only that it is about this."""
+        if (about, message) not in self._warned:
+            self._warned.add((about, message))
+            self._logger.warning(message, *args)
 
     def submitted(self, task: Task, depends: Sequence[int], executors: tuple[str, ...], parent: int | None) -> None:
         """An app was called."""

@@ -12,21 +12,14 @@ STREAMS = frozenset({"stdout", "stderr"})
 
 def named_arguments(
     function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object], ignore: Sequence[str]
-) -> Iterator[tuple[str, object]]:
-    """Yield (name, value) of every argument that counts, in a fixed order; defaults count as if passed.
+) -> dict[str, object]:
+    """Return the arguments of a call that count, by name, without defaults.
 
-    What does not fit the signature is yielded too, under its position or name: the call itself will say what is wrong.
+    What does not fit the signature is there too, under its position or name: the call itself will say what is wrong.
     """
     skipped = STREAMS.union(ignore)
-    given = dict(_positional(function, args))
-    rest = dict(kwargs)
-    for name, value in _defaults(function):
-        if name not in given and name not in rest:
-            given[name] = value
-    given.update(rest)
-    for name in sorted(given):
-        if name not in skipped:
-            yield name, given[name]
+    given = {**dict(_positional(function, args)), **kwargs}
+    return {name: value for name, value in given.items() if name not in skipped}
 
 
 def _positional(function: Callable[..., object], args: Sequence[object]) -> Iterator[tuple[str, object]]:
@@ -43,7 +36,8 @@ def _positional(function: Callable[..., object], args: Sequence[object]) -> Iter
         yield from ((str(len(names) + number), value) for number, value in enumerate(extra))
 
 
-def _defaults(function: Callable[..., object]) -> Iterator[tuple[str, object]]:
+def defaults_of(function: Callable[..., object]) -> Iterator[tuple[str, object]]:
+    """Yield name and default of every parameter that has one."""
     if not isinstance(function, FunctionType):
         return
     defaults = function.__defaults__ or ()

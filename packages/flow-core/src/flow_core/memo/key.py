@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from flow_core.errors import Unhashable
 from flow_core.interfaces.call import Call
 from flow_core.interfaces.memoizer import AppIdentity, MemoKey
-from flow_core.memo.arguments import named_arguments
+from flow_core.interfaces.snapshot import Identity, Part
+from flow_core.memo.arguments import STREAMS, named_arguments
 from flow_core.memo.digest import CannotDigest, digest, frame
-from flow_core.memo.identity import FunctionWalker, Part, identify, joined
+from flow_core.memo.identity import FunctionWalker, identify, joined
 
 SOURCE = "source"
 """Name of the part that holds the key by source text, 16 bytes, for another Python minor version. Not in the digest."""
@@ -17,18 +20,18 @@ _PATH_MAX = 80
 
 
 def memo_key(app: AppIdentity, call: Call) -> MemoKey:
-    """Return the key of a call whose arguments are resolved. Any thread.
+    """Return the key of a call whose arguments are resolved; its function counts as it was at the call. Any thread.
 
     Raises:
         Unhashable: an argument, or the function itself, cannot be part of a key; the message names it.
     """
     try:
-        identity = identify(app.func)
+        identity = identify(app.func) if call.snapshot is None else call.snapshot.identity()
     except CannotDigest as error:
-        raise _unhashable(app, "the function itself", app.func, error) from error
+        raise _unhashable(app, "the function itself", type(app.func).__qualname__, error) from error
     about = Part("app", app.name.encode())
     tag = Part("cache tag", app.cache_tag.encode())
-    arguments = _argument_parts(app, call)
+    arguments = _argument_parts(app, call, identity)
     parts = (about, tag, *identity.parts, *arguments)
     shown = tuple((part.name, digest(part.encoded)[:_SHORT]) for part in parts)
     if identity.source is not None:
@@ -47,21 +50,31 @@ def _total(parts: tuple[Part, ...]) -> bytes:
     return digest(frame(b"K", _RULES) + b"".join(joined(part) for part in parts))
 
 
-def _argument_parts(app: AppIdentity, call: Call) -> list[Part]:
-    parts = []
-    for name, value in named_arguments(app.func, call.args, call.kwargs, app.ignore):
+def _argument_parts(app: AppIdentity, call: Call, identity: Identity) -> list[Part]:
+    """Return the parts of the arguments, in the order of their names; defaults count as if passed."""
+    given = named_arguments(app.func, call.args, call.kwargs, app.ignore)
+    skipped = STREAMS.union(app.ignore)
+    encoded = {name: default for name, default in identity.defaults if name not in given and name not in skipped}
+    for name, value in given.items():
         try:
-            parts.append(Part(f"argument {name!r}", FunctionWalker().encode(value)))
+            encoded[name] = FunctionWalker().encode(value)
         except CannotDigest as error:
-            path = "".join(error.path)
-            shown = path if len(path) <= _PATH_MAX else path[:_PATH_MAX] + "..."
-            raise _unhashable(app, f"argument '{name}{shown}'", value, error) from error
-    return parts
+            raise _no_argument(app, name, type(value).__qualname__, error) from error
+    for name, default in encoded.items():
+        if isinstance(default, CannotDigest):
+            raise _no_argument(app, name, "its default", default) from default
+    return [Part(f"argument {name!r}", cast(bytes, encoded[name])) for name in sorted(encoded)]
 
 
-def _unhashable(app: AppIdentity, what: str, value: object, error: CannotDigest) -> Unhashable:
+def _no_argument(app: AppIdentity, name: str, what: str, error: CannotDigest) -> Unhashable:
+    path = "".join(error.path)
+    shown = path if len(path) <= _PATH_MAX else path[:_PATH_MAX] + "..."
+    return _unhashable(app, f"argument '{name}{shown}'", what, error)
+
+
+def _unhashable(app: AppIdentity, what: str, given: str, error: CannotDigest) -> Unhashable:
     return Unhashable(
-        f"{what} of cached app {app.name!r} (given as {type(value).__qualname__}) cannot be part of a key: "
+        f"{what} of cached app {app.name!r} (given as {given}) cannot be part of a key: "
         f"{error.reason}. Say what identifies the type with id_for_memo.register(...), leave the parameter out with "
         "ignore_for_cache=[...], or call the app with cache=False."
     )

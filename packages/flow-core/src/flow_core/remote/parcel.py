@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flow_core.errors import DeserializationError, SerializationError
 from flow_core.interfaces.call import DEFAULT_SPEC, NodeContext, TaskSpec, TaskStep
 from flow_core.remote.errors import pack, unpack
-from flow_core.remote.refs import reference, resolve
+from flow_core.remote.functions import load_function, pack_function
 
 if TYPE_CHECKING:
     from flow_core.interfaces.call import TryKey
@@ -42,10 +42,12 @@ def pack_task(
     steps: Sequence[TaskStep] = (),
     where: NodeContext | None = None,
     reporting: Reporting | None = None,
+    blob: bytes | None = None,
 ) -> bytes:
     """Return a task as bytes for ``run_parcel``. The function goes by name where it can, else by value.
 
-    With ``reporting`` its use of resources is measured, and sampled where it runs; ``where`` has its key.
+    With ``blob``, the function as ``flow_core.remote.functions`` packed it, that is what travels. With ``reporting``
+    its use of resources is measured, and sampled where it runs; ``where`` has its key.
 
     Raises:
         SerializationError: something cannot be pickled; the message names it.
@@ -53,7 +55,7 @@ def pack_task(
     name = getattr(func, "__qualname__", repr(func))
     context = where or NodeContext()
     parts = (
-        reference(func) or _dumps(func, f"the function {name}"),
+        blob or pack_function(func),
         _pack_arguments(name, tuple(args), dict(kwargs or {})),
         _dumps((spec, tuple(steps), context), "its steps"),
         None if reporting is None else (reporting, context.key),
@@ -125,10 +127,10 @@ def _measured(task: list[Any], reporting: Reporting, key: TryKey) -> tuple[bytes
     return value, failure, usage_between(before, process_used() if on_main else thread_used())
 
 
-def _run(func: str | bytes, arguments: bytes, around: bytes) -> object:
+def _run(func: bytes, arguments: bytes, around: bytes) -> object:
     from flow_core.remote.run import enter_worker, execute, leave_worker
 
-    function = resolve(func) if isinstance(func, str) else _loads(func, "the function")
+    function = load_function(func)
     args, kwargs = _loads(arguments, "the arguments")
     spec, steps, where = _loads(around, "the steps")
     on_main = threading.current_thread() is threading.main_thread()

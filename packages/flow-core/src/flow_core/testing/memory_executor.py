@@ -29,6 +29,7 @@ class MemoryExecutor(Executor):
     """
 
     kills = True
+    in_process = True
 
     def __init__(self, label: str = "memory", *, slots: int = 0) -> None:
         """Take a label and the number of threads; 0 means that the test does everything."""

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from flow_core.errors import SerializationError
 from flow_core.interfaces.call import Call
 from flow_core.remote import by_value
+from flow_core.remote.functions import by_value_names
 from flow_executors.serialize.buffers import Large
-from flow_executors.serialize.functions import by_value_names
 from flow_executors.worker.large import carried
 
 _SMALL = frozenset((type(None), bool, int, float, complex))

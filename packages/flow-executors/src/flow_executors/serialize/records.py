@@ -29,7 +29,7 @@ class Records:
         Raises:
             SerializationError: the function or an argument cannot be packed; the message names it.
         """
-        digest = self.functions.digest(call.func)
+        digest = self.functions.of_call(call)
         if self.buffers.full or are_small(call):
             return digest, pack_record(digest, key, class_id, pack_arguments(call))
         large = Large()

@@ -10,7 +10,7 @@ from hashlib import blake2b
 
 from flow_core.errors import DeserializationError
 from flow_core.interfaces.call import DEFAULT_SPEC
-from flow_core.remote.refs import resolve
+from flow_core.remote.functions import load_function
 from flow_executors.worker.frames import INLINE, LETTER, unpack_letter
 
 TYPE_CHECKING = False
@@ -27,6 +27,7 @@ _RECORD = struct.Struct("<16sQIB3x")
 _BUFFERS = 0x01
 _NOTHING: Payload = ((), {}, ())
 _FUNCTIONS_KEPT = 1024
+_FUNCTION_BYTES_KEPT = 256 << 20  # of their blobs
 _LOOKS = 8
 _BLOB_PATIENCE_S = 60.0
 GENERATION = struct.Struct("<Q")
@@ -60,6 +61,7 @@ class Unpacker:
         self._index_fd = index_fd
         self._need = need
         self._functions: dict[bytes, Function] = {}
+        self._function_bytes = 0
         self._index = -1
         self._generation = b""
         self._read_to = 0
@@ -109,21 +111,12 @@ class Unpacker:
 
     def _load_function(self, digest: bytes) -> Function:
         blob = self._blob(digest)
-        func = resolve(str(blob[1:], "utf-8")) if blob[:1] == b"R" else self._unpickle_function(blob[1:])
-        if len(self._functions) >= _FUNCTIONS_KEPT:
+        func = load_function(blob)
+        self._function_bytes += len(blob)
+        if len(self._functions) >= _FUNCTIONS_KEPT or self._function_bytes > _FUNCTION_BYTES_KEPT:
             self._functions.clear()
+            self._function_bytes = len(blob)
         self._functions[digest] = func
-        return func
-
-    @staticmethod
-    def _unpickle_function(pickled: bytes) -> Function:
-        try:
-            func: Function = pickle.loads(pickled)
-        except Exception as error:
-            raise DeserializationError(
-                f"the function of the task could not be unpickled on this machine ({type(error).__name__}: {error}): "
-                "are the packages that it needs installed here?"
-            ) from error
         return func
 
     # -- blobs and buffers, which lie in files of the manager

@@ -1,0 +1,123 @@
+"""Functions as bytes, and back: by reference where they can be imported, else by value.
+
+``R`` and a reference (``flow_core.remote.refs``) as UTF-8, or ``P`` and a pickle of the function by value.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable, Iterable
+from hashlib import blake2b
+from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
+from types import ModuleType
+
+from flow_core.errors import DeserializationError, SerializationError
+from flow_core.remote.refs import reference, resolve
+
+REFERENCE = b"R"
+BY_VALUE = b"P"
+_DIGEST_SIZE = 16
+
+
+def digest_of(blob: bytes) -> bytes:
+    """Return the name of a blob."""
+    return blake2b(blob, digest_size=_DIGEST_SIZE).digest()
+
+
+def load_function(blob: bytes) -> Callable[..., object]:
+    """Return the function of a blob.
+
+    Raises:
+        DeserializationError: it cannot be unpickled here; the cause is chained.
+        ImportError, AttributeError: its module is not here, or is another version.
+    """
+    if blob[:1] == REFERENCE:
+        return resolve(str(blob[1:], "utf-8"))
+    try:
+        func: Callable[..., object] = pickle.loads(memoryview(blob)[1:])
+    except Exception as error:
+        raise DeserializationError(
+            f"the function of the task could not be unpickled on this machine ({type(error).__name__}: {error}): "
+            "are the packages that it needs installed here?"
+        ) from error
+    return func
+
+
+def pack_function(func: Callable[..., object]) -> bytes:
+    """Return a function's blob.
+
+    Raises:
+        SerializationError: it cannot be packed; the message names it and what it holds.
+    """
+    ref = reference(func)
+    if ref is not None and importable(ref.partition(":")[0]):
+        return REFERENCE + ref.encode()
+    from flow_core.remote import by_value
+
+    try:
+        return BY_VALUE + by_value.dumps(func)
+    except Exception as error:
+        name = getattr(func, "__qualname__", repr(func))
+        raise SerializationError(
+            f"the function {name} cannot be sent to workers: {type(error).__name__}: {error}. It, or something that "
+            "it refers to (a global, a default, a variable of its enclosing function), cannot be pickled"
+        ) from error
+
+
+_importable: dict[str, bool] = {"__main__": False, "__mp_main__": False}
+_unimportable_names: list[bytes] = [b"__main__", b"__mp_main__"]
+
+
+def by_value_names() -> list[bytes]:
+    """Return names of modules that no other process can import: what refers to them must travel by value."""
+    return _unimportable_names
+
+
+def importable(module_name: str) -> bool:
+    """Whether another process with the same path would find the module.
+
+    Modules that are loaded but lie on no path (loaded by a test runner, made by hand) are registered to be pickled by
+    value from then on.
+    """
+    known = _importable.get(module_name)
+    if known is None:
+        known = _importable[module_name] = _findable(module_name)
+        module = sys.modules.get(module_name)
+        if not known and isinstance(module, ModuleType):
+            import cloudpickle
+
+            cloudpickle.register_pickle_by_value(module)
+            _unimportable_names.append(module_name.encode())
+    return known
+
+
+def _findable(module_name: str) -> bool:
+    path: Iterable[str] | None = None
+    parts = module_name.split(".")
+    spec = None
+    for depth in range(1, len(parts) + 1):
+        name = ".".join(parts[:depth])
+        if depth == 1 and (BuiltinImporter.find_spec(name) or FrozenImporter.find_spec(name)):
+            spec = None
+            path = getattr(sys.modules.get(name), "__path__", None)
+            if depth == len(parts) or path is None:
+                return True
+            continue
+        try:
+            spec = PathFinder.find_spec(name, None if path is None else list(path))
+        except (ImportError, ValueError):
+            return False
+        if spec is None:
+            return False
+        path = spec.submodule_search_locations
+        if path is None and depth < len(parts):
+            return False
+    origin = getattr(sys.modules.get(module_name), "__file__", None)
+    return spec is None or origin is None or spec.origin is None or _same_file(spec.origin, origin)
+
+
+def _same_file(one: str, other: str) -> bool:
+    from os.path import realpath
+
+    return realpath(one) == realpath(other)

@@ -1,0 +1,332 @@
+"""What a function is at a call: noticed when it changes, sent as it was, and never remembered as something else."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import textwrap
+import threading
+import types
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flow_core.apps.decorators import join_app, python_app
+from flow_core.config import Config
+from flow_core.errors import ConfigurationError, SerializationError
+from flow_core.executors.futures import FuturesExecutor
+from flow_core.executors.threads import ThreadPoolExecutor
+from flow_core.kernel.kernel import DataFlowKernel
+from flow_core.snapshot.looks import LARGE_ELEMENTS, Looks
+
+
+class Inline(Executor):
+    """A pool that runs what it is given at once, here, from its bytes: as another process would."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def script(source: str, **names: object) -> types.ModuleType:
+    """Return a module as a script would be, which no other process can import."""
+    module = types.ModuleType("__main__")
+    module.__dict__.update(names)
+    exec(textwrap.dedent(source), module.__dict__)
+    return module
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Iterator[Callable[..., DataFlowKernel]]:
+    """Return a way to begin a run, on a pool that gets bytes or on threads."""
+    kernels: list[DataFlowKernel] = []
+
+    def begin(threads: bool = False, **settings: Any) -> DataFlowKernel:
+        executor = ThreadPoolExecutor("own") if threads else FuturesExecutor("own", Inline())
+        kernels.append(DataFlowKernel(Config(executors=[executor], run_dir=str(tmp_path / "runinfo"), **settings)))
+        return kernels[-1]
+
+    yield begin
+    for kernel in kernels:
+        kernel.cleanup()
+
+
+@dataclass
+class Settings:
+    limit: int = 1
+
+
+class Slotted:
+    __slots__ = ("limit",)
+
+
+def set_slot(value: Any) -> None:
+    value.limit = 2
+
+
+MUTABLE: list[tuple[object, Callable[[Any], object]]] = [
+    ([1], lambda v: v.append(2)),
+    ([1, 2], lambda v: v.reverse()),
+    ([[1]], lambda v: v[0].append(2)),
+    ({"a": 1}, lambda v: v.update(a=2)),
+    ({"a": 1}, lambda v: v.update(a=1.0)),
+    ({"a": {"b": 1}}, lambda v: v["a"].update(b=2)),
+    ({1}, lambda v: v.add(2)),
+    (([1],), lambda v: v[0].append(2)),
+    (bytearray(b"a"), lambda v: v.extend(b"b")),
+    (deque([1]), lambda v: v.append(2)),
+    (OrderedDict(a=1), lambda v: v.update(a=2)),
+    (defaultdict(lambda: 0), lambda v: v.update(a=2)),
+    (Settings(), lambda v: setattr(v, "limit", 2)),
+    (Slotted(), set_slot),
+    (types.SimpleNamespace(limit=1), lambda v: setattr(v, "limit", 2)),
+    (functools.partial(max, [1]), lambda v: v.args[0].append(2)),
+    (list(range(2 * LARGE_ELEMENTS)), lambda v: v.append(2)),
+    (bytearray(100_000), lambda v: v.extend(b"b")),
+]
+
+
+@pytest.mark.parametrize(("value", "change"), MUTABLE)
+def test_a_value_that_is_changed_in_place_is_noticed(value: object, change: Callable[[Any], object]) -> None:
+    module = script("def f(): return VALUE", VALUE=value)
+    looks = Looks(module.f, whole=False)
+    assert looks.unchanged()
+    change(value)
+    assert not looks.unchanged()
+
+
+CLOSURE = """
+def make():
+    n = 1
+    def f(): return n
+    def put():
+        nonlocal n
+        n = 2
+    return f, put
+f, put = make()
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "change"),
+    [
+        ("N = 1\ndef f(): return N", "N = 2"),
+        ("N = 1\ndef f(): return N", "N = True"),
+        ("N = 1\ndef f(): return N", "del N"),
+        ("def f(): return N", "N = 1"),
+        ("def f(): return len([])", "def len(x): return 7"),
+        ("N = 1\ndef f(): return [N for _ in 'x']", "N = 2"),
+        ("def g(): return 1\ndef f(): return g()", "def g(): return 2"),
+        ("def g(): return 1\ndef h(): return g()\ndef f(): return h()", "def g(): return 2"),
+        ("def g(): return 1\ndef f(): return g()", "g.__code__ = (lambda: 2).__code__"),
+        ("def g(x=1): return x\ndef f(): return g()", "g.__defaults__ = (2,)"),
+        ("def g(*, x=1): return x\ndef f(): return g()", "g.__kwdefaults__['x'] = 2"),
+        ("def f(x=[]): return x", "f.__defaults__[0].append(1)"),
+        ("class C:\n    x = 1\ndef f(): return C.x", "C.x = 2"),
+        ("class C:\n    def m(self): return 1\ndef f(): return C().m()", "C.m = lambda self: 2"),
+        ("class C: x = 1\ndef f(): return C.x", "class C: x = 2"),
+        ("class B: x = 1\nclass C(B): pass\ndef f(): return C.x", "B.x = 2"),
+        (CLOSURE, "put()"),
+        ("import functools\n@functools.lru_cache\ndef g(): return 1\ndef f(): return g()", "def g(): return 2"),
+    ],
+)  # fmt: skip
+def test_a_name_that_comes_to_mean_something_else_is_noticed(source: str, change: str) -> None:
+    module = script(source)
+    looks = Looks(module.f, whole=False)
+    assert looks.unchanged()
+    exec(change, module.__dict__)
+    assert not looks.unchanged()
+
+
+def test_what_it_does_not_name_is_not_looked_at() -> None:
+    module = script("N = 1\nM = []\ndef f(): return N")
+    looks = Looks(module.f, whole=False)
+    module.M.append(1)
+    exec("N = 1\ndef g(): pass", module.__dict__)
+    assert looks.unchanged()
+
+
+def test_locks_loggers_and_hostile_objects_are_known_by_identity() -> None:
+    class Hostile:
+        def __reduce_ex__(self, protocol: object) -> str:
+            raise RuntimeError("no")
+
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError("no")
+
+        __hash__ = None  # type: ignore[assignment]  # as hostile as can be
+
+    for value in (threading.Lock(), logging.getLogger("x"), Hostile()):
+        module = script("def f(): return VALUE", VALUE=value)
+        looks = Looks(module.f, whole=False)
+        assert looks.unchanged()
+        module.VALUE = threading.Lock()
+        assert not looks.unchanged()
+
+
+def test_of_a_large_value_an_element_in_between_is_seen_if_all_is_looked_at() -> None:
+    values = list(range(2 * LARGE_ELEMENTS))
+    module = script("def f(): return VALUE", VALUE=values)
+    samples, whole = Looks(module.f, whole=False), Looks(module.f, whole=True)
+    values[1] = -1
+    assert samples.unchanged()
+    assert not whole.unchanged()
+
+
+def test_each_call_runs_what_its_function_was_at_the_call(load: Callable[..., DataFlowKernel]) -> None:
+    module = script("LIMIT = 0\ndef f(): return LIMIT")
+    app = python_app(module.f, data_flow_kernel=load())
+    futures = []
+    for module.LIMIT in (10, 20, 30):
+        futures.append(app())
+    assert [future.result() for future in futures] == [10, 20, 30]
+
+
+def test_a_task_that_waits_keeps_the_function_of_its_call(load: Callable[..., DataFlowKernel]) -> None:
+    module = script("LIMIT = 0\ndef f(x): return x, LIMIT")
+    app = python_app(module.f, data_flow_kernel=load(), cache=True)
+    first: Future[int] = Future()
+    waits = app(first)
+    module.LIMIT = 1
+    first.set_result(7)
+    assert waits.result() == (7, 0)
+    assert app(7).result() == (7, 1)
+
+
+def test_a_function_given_to_submit_is_as_it_was_at_the_call(load: Callable[..., DataFlowKernel]) -> None:
+    module = script("LIMIT = 0\ndef f(): return LIMIT")
+    kernel = load()
+    futures = []
+    for module.LIMIT in (10, 20, 30):
+        futures.append(kernel.submit(module.f))
+    assert [future.result() for future in futures] == [10, 20, 30]
+
+
+def test_once_keeps_the_function_of_the_first_call(load: Callable[..., DataFlowKernel]) -> None:
+    module = script("LIMIT = 0\ndef f(): return LIMIT")
+    app = python_app(module.f, data_flow_kernel=load(), snapshot="once")
+    results = []
+    for module.LIMIT in (10, 20):
+        results.append(app().result())
+    assert results == [10, 10]
+
+
+def test_an_unknown_snapshot_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="snapshot must be one of 'call', 'whole', 'once'"):
+        python_app(snapshot="never")(lambda: 1)
+
+
+def test_uncached_apps_on_threads_are_neither_looked_at_nor_packed(load: Callable[..., DataFlowKernel]) -> None:
+    class Counted:
+        looks = 0
+
+        def __reduce_ex__(self, protocol: object) -> str:
+            Counted.looks += 1
+            return "never"
+
+    module = script("def f(): return type(VALUE).__name__", VALUE=Counted())
+    app = python_app(module.f, data_flow_kernel=load(threads=True))
+    assert app().result() == "Counted"
+    assert Counted.looks == 0
+
+
+def test_a_function_that_cannot_travel_fails_its_own_task(load: Callable[..., DataFlowKernel]) -> None:
+    module = script("def f(): return VALUE", VALUE=threading.Lock())
+    app = python_app(module.f, data_flow_kernel=load())
+    with pytest.raises(SerializationError, match="f cannot be sent"):
+        app().result()
+
+
+def test_a_result_of_changed_globals_is_remembered_as_that(load: Callable[..., DataFlowKernel]) -> None:
+    module = script("LIMIT = 10\ndef f(x): return x > LIMIT")
+    first = load(checkpoint_mode="task_exit")
+    app = python_app(module.f, data_flow_kernel=first, cache=True)
+    assert app(50).result()
+    module.LIMIT = 100
+    assert not app(50).result()
+    module.LIMIT = 10
+    assert app(50).result()
+    assert first.summary().memoized == 1
+    first.cleanup()
+    again = load(checkpoint_files=[str(first.run_dir)])
+    later = python_app(module.f, data_flow_kernel=again, cache=True)
+    module.LIMIT = 100
+    assert not later(50).result()
+    assert again.summary().memoized == 1
+
+
+GATE = """
+import threading
+entered, go = threading.Event(), threading.Event()
+LIMIT = 10
+def f(x):
+    entered.set()
+    assert go.wait(30)
+    return x > LIMIT
+"""
+
+
+def test_on_threads_a_result_is_not_remembered_if_its_globals_changed_meanwhile(
+    load: Callable[..., DataFlowKernel], caplog: pytest.LogCaptureFixture
+) -> None:
+    module = script(GATE)
+    kernel = load(threads=True)
+    app = python_app(module.f, data_flow_kernel=kernel, cache=True)
+    future = app(50)
+    assert module.entered.wait(30)
+    module.LIMIT = 100
+    module.go.set()
+    assert not future.result()
+    module.LIMIT = 10
+    assert app(50).result()
+    assert kernel.summary().memoized == 0
+    (warning,) = [record.getMessage() for record in caplog.records if "is not remembered" in record.getMessage()]
+    assert "global 'LIMIT'" in warning
+
+
+def test_a_default_counts_as_it_was_at_the_call(load: Callable[..., DataFlowKernel]) -> None:
+    module = script("def f(x, seen=[]): return x, seen")
+    app = python_app(module.f, data_flow_kernel=load(), cache=True)
+    first: Future[int] = Future()
+    waits = app(first)
+    module.f.__defaults__[0].append("later")
+    first.set_result(7)
+    assert waits.result() == (7, [])
+    assert app(7).result() == (7, ["later"])
+
+
+def test_a_result_is_not_remembered_if_an_argument_changed_after_its_key_was_made(
+    tmp_path: Path, load: Callable[..., DataFlowKernel]
+) -> None:
+    given = [1]
+
+    class Late(FuturesExecutor):
+        def submit(self, key: Any, call: Any, /) -> None:
+            given.append(2)
+            super().submit(key, call)
+
+    executor = Late("own", Inline())
+    with DataFlowKernel(Config(executors=[executor], run_dir=str(tmp_path / "runs"))) as kernel:
+        app = python_app(lambda values: sum(values), data_flow_kernel=kernel, cache=True)
+        assert app(given).result() == 3
+        assert app([1]).result() == 1
+
+
+def test_the_body_of_a_cached_join_app_is_not_remembered_as_what_it_was(load: Callable[..., DataFlowKernel]) -> None:
+    kernel = load()
+    module = script("N = 1\ndef double(x): return 2 * x\ndef body(first): return double(first + N)")
+    module.double = python_app(module.double, data_flow_kernel=kernel)
+    join = join_app(module.body, data_flow_kernel=kernel, cache=True)
+    first: Future[int] = Future()
+    joined = join(first)
+    module.N = 2
+    first.set_result(1)
+    assert joined.result() == 6
+    module.N = 1
+    assert join(1).result() == 4
