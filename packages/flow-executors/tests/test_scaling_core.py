@@ -116,7 +116,7 @@ def submit(one, now=0.0):
 def up(one, now=0.0):
     name = submit(one, now)
     one.changed(name, RUNNING, now)
-    one.joined(name)
+    one.joined(name, now)
     one.told({name: (2, 0.0)})
     return name
 
@@ -151,9 +151,9 @@ def test_an_idle_block_is_released_and_its_job_cancelled_once_its_managers_have_
     assert one.decide(Load(), 200.0).release == (name,)
     one.release(name, 200.0)
     assert one.decide(Load(), 201.0).cancel == ()
-    one.left(name)
+    one.left(name, "", 201.0)
     assert one.decide(Load(), 202.0).cancel == (name,)
-    one.cancelling([name])
+    one.cancelling([name], 202.0)
     one.changed(name, JobStatus(JobState.CANCELLED), 203.0)
     assert one.blocks[name].status.state is JobState.SCALED_IN
 
@@ -180,7 +180,7 @@ def test_one_block_that_never_connected_is_hopeless_when_one_was_to_be_started()
     one = core()
     one.decide(Load(), 0.0)
     one.changed(submit(one), FAILED, 1.0)
-    assert one.hopeless
+    assert one.hopeless(1.0)
 
 
 def test_failed_blocks_are_not_hopeless_while_another_lives_and_forgotten_when_it_connects():
@@ -188,17 +188,17 @@ def test_failed_blocks_are_not_hopeless_while_another_lives_and_forgotten_when_i
     first, second, third = submit(one), submit(one), submit(one)
     one.changed(first, FAILED, 1.0)
     one.changed(second, COMPLETED, 1.0)
-    assert not one.hopeless
-    one.joined(third)
+    assert not one.hopeless(1.0)
+    one.joined(third, 1.0)
     assert one.failed == {}
 
 
 def test_a_block_that_worked_and_ended_is_no_failure():
     one = core()
     name = up(one)
-    one.left(name)
+    one.left(name, "", 900.0)
     one.changed(name, JobStatus(JobState.TIMEOUT), 900.0)
-    assert not one.hopeless
+    assert not one.hopeless(900.0)
     assert one.decide(Load(), 900.0).add == 1  # the first look
     assert one.counts() == (("TIMEOUT", 1),)
 
@@ -207,8 +207,11 @@ def test_after_failures_blocks_are_asked_for_one_by_one_with_pauses():
     one = core(init_blocks=0)
     one.decide(Load(), 0.0)
     one.not_submitted(one.new_block(), "the scheduler said no", 10.0)
-    assert one.decide(Load(waiting=100), 11.0).add == 0
-    assert one.decide(Load(waiting=100), 15.0).add == 1
+    assert one.decide(Load(waiting=100), 10.5).add == 0
+    assert one.decide(Load(waiting=100), 11.0).add == 1
+    one.not_submitted(one.new_block(), "the scheduler said no", 11.0)
+    assert one.decide(Load(waiting=100), 12.5).add == 0
+    assert one.decide(Load(waiting=100), 13.0).add == 1
 
 
 def test_an_ended_block_stays_ended():
@@ -241,7 +244,7 @@ class Blocks(RuleBasedStateMachine):
             assert block.active
             assert not (block.managers and block.idle_for_s < 120.0)
             self.core.release(name, self.now)
-        self.core.cancelling(decision.cancel)
+        self.core.cancelling(decision.cancel, self.now)
         for name in decision.cancel:
             self.core.changed(name, JobStatus(JobState.CANCELLED), self.now)
 
@@ -254,9 +257,9 @@ class Blocks(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.core.blocks)))
         block = self.core.blocks[name]
         if what == "join" and not block.ended:
-            self.core.joined(name)
+            self.core.joined(name, self.now)
         elif what == "leave":
-            self.core.left(name)
+            self.core.left(name, "", self.now)
         elif what in ("idle", "busy") and block.managers:
             self.core.told({name: (2, 500.0 if what == "idle" else 0.0)})
         elif what in ("run", "fail", "complete"):

@@ -54,6 +54,8 @@ _OPTIONS: Final = (
     "manager_selector",
     "loopback_address",
     "max_result_bytes",
+    "block_start_timeout",
+    "recovery_timeout",
 )
 _WITHOUT_EFFECT: Final = {
     "interchange_port_range": (55000, 56000),
@@ -96,16 +98,25 @@ class HighThroughputExecutor(BlockExecutor):
         available_accelerators: Names of a node's accelerators, or their number; repeat a name to share it.
         cpu_affinity: ``none``, ``block``, ``alternating``, ``block-reverse`` or ``list:...``.
         drain_period: Seconds after which a manager takes no more tasks and leaves.
-        block_error_handler: False: failed blocks never end the executor; or a function that decides.
+        block_error_handler: False: failed blocks are tried again for ever; or a function that decides, which gets the
+            executor and the failed blocks, and returns the error of the tasks, or None to go on.
         manager_selector: ``idle`` (spread) or ``block`` (fill the first block first).
         loopback_address: Without effect.
         max_result_bytes: Largest result of a task.
+        block_start_timeout: Seconds that the job of a block may run before its first manager connects; then it is
+            cancelled, and counts as failed.
+        recovery_timeout: Seconds that tasks of an executor that has had workers wait, with no block left, while one
+            attempt to start another after the other fails; then they fail with ``ExecutorBroken``. An executor that
+            never had any tells it after ``max(1, init_blocks)`` failures in a row. Either way a later call makes a
+            fresh attempt.
 
     Raises:
         ConfigurationError: an option has an impossible value.
     """
 
     _manager_module = "flow_executors.manager"
+    _blocks_are_fixed = ""
+    """Why no strategy ever adds a block; empty where one may."""
 
     kills = True
 
@@ -141,6 +152,8 @@ class HighThroughputExecutor(BlockExecutor):
         max_result_bytes: int = 16 << 30,
         *,
         max_workers_per_node: float | None = None,
+        block_start_timeout: float = 900,
+        recovery_timeout: float = 600,
     ) -> None:
         self.label = label
         self.provider: ExecutionProvider | None = provider if provider is not None else _local_provider()
@@ -170,6 +183,8 @@ class HighThroughputExecutor(BlockExecutor):
         self.manager_selector = manager_selector
         self.loopback_address = loopback_address
         self.max_result_bytes = max_result_bytes
+        self.block_start_timeout = block_start_timeout
+        self.recovery_timeout = recovery_timeout
         self._pilot: Pilot | None = None
         self._report = ShutdownReport()
         self._check()
@@ -196,6 +211,7 @@ class HighThroughputExecutor(BlockExecutor):
         for name, default in _WITHOUT_EFFECT.items():
             if getattr(self, name) != default:
                 context.logger.info("option %s of %s has no effect here", name, self.label)
+        self._check_scaling(context)
         from flow_executors import __version__
 
         self._pilot = self._make_pilot(
@@ -210,6 +226,8 @@ class HighThroughputExecutor(BlockExecutor):
                 packed=self.manager_selector == "block",
                 provider=self.provider,
                 block_error_handler=self.block_error_handler,
+                block_start_timeout_s=self.block_start_timeout,
+                recovery_timeout_s=self.recovery_timeout,
                 command=self._command,
                 guessed_workers=self._guessed_workers(),
                 software=__version__,
@@ -398,8 +416,33 @@ class HighThroughputExecutor(BlockExecutor):
                 f"{name}: heartbeat_period ({self.heartbeat_period}) must be above 0 and below heartbeat_threshold "
                 f"({self.heartbeat_threshold})"
             )
+        for option in ("block_start_timeout", "recovery_timeout"):
+            if not getattr(self, option) > 0:
+                raise ConfigurationError(f"{name}: {option} must be above 0, not {getattr(self, option)}")
+        self._check_blocks(name)
         if self.manager_selector not in ("idle", "block"):
             raise ConfigurationError(f"{name}: manager_selector must be 'idle' or 'block'")
+
+    def _check_blocks(self, name: str) -> None:
+        """Refuse bounds under which there would never be a block."""
+        most = self.provider.max_blocks if self.provider is not None else 1
+        if most < 1:
+            raise ConfigurationError(
+                f"{name}: with max_blocks={most} of its provider there would never be a block, and tasks would wait "
+                "for ever: give it at least 1"
+            )
+
+    def _check_scaling(self, context: RunContext) -> None:
+        """Refuse a start after which nothing would ever bring a block."""
+        provider = self.provider
+        if provider is None or not self.managed or max(provider.init_blocks, provider.min_blocks) > 0:
+            return
+        fixed = self._blocks_are_fixed or ("strategy='none'" if context.scaling.strategy == "none" else "")
+        if fixed:
+            raise ConfigurationError(
+                f"{type(self).__name__} {self.label!r}: with {fixed}, init_blocks=0 and min_blocks=0 of its provider "
+                "no block would ever come, and tasks would wait for ever: set init_blocks to at least 1"
+            )
 
 
 def _local_provider() -> ExecutionProvider:

@@ -37,6 +37,8 @@ _OPTIONS: Final = (
     "block_error_handler",
     "manager_selector",
     "max_result_bytes",
+    "block_start_timeout",
+    "recovery_timeout",
 )
 _LOCAL = "127.0.0.1"
 
@@ -74,9 +76,16 @@ class LowLatencyExecutor(HighThroughputExecutor):
         worker_logdir_root: Directory for the nodes' logs, where the run's directory cannot be reached from them.
         available_accelerators: Names of a node's accelerators, or their number; repeat a name to share it.
         cpu_affinity: ``none``, ``block``, ``alternating``, ``block-reverse`` or ``list:...``.
-        block_error_handler: False: failed blocks never end the executor; or a function that decides.
+        block_error_handler: False: failed blocks are tried again for ever; or a function that decides, which gets the
+            executor and the failed blocks, and returns the error of the tasks, or None to go on.
         manager_selector: ``idle`` (spread) or ``block`` (fill the first block first).
         max_result_bytes: Largest result of a task.
+        block_start_timeout: Seconds that the job of a block may run before its first manager connects; then it is
+            cancelled, and counts as failed.
+        recovery_timeout: Seconds that tasks of an executor that has had workers wait, with no block left, while one
+            attempt to start another after the other fails; then they fail with ``ExecutorBroken``. An executor that
+            never had any tells it after ``max(1, init_blocks)`` failures in a row. Either way a later call makes a
+            fresh attempt.
 
     Raises:
         ConfigurationError: an option has an impossible value.
@@ -107,6 +116,8 @@ class LowLatencyExecutor(HighThroughputExecutor):
         max_result_bytes: int = 16 << 30,
         *,
         max_workers_per_node: float | None = None,
+        block_start_timeout: float = 900,
+        recovery_timeout: float = 600,
     ) -> None:
         super().__init__(
             label=label,
@@ -132,9 +143,12 @@ class LowLatencyExecutor(HighThroughputExecutor):
             manager_selector=manager_selector,
             max_result_bytes=max_result_bytes,
             max_workers_per_node=max_workers_per_node,
+            block_start_timeout=block_start_timeout,
+            recovery_timeout=recovery_timeout,
         )
 
     _manager_module = "flow_executors.direct"
+    _blocks_are_fixed = "the fixed blocks of this executor"
 
     def __repr__(self) -> str:
         return expression(self, _OPTIONS)

@@ -20,6 +20,7 @@ from flow_executors.client.face import ClientFace
 from flow_executors.client.incarnation import Site
 from flow_executors.client.listen import bind_host, listen
 from flow_executors.client.receiver import Hooks
+from flow_executors.scaling.block import Bounds
 from flow_executors.scaling.failures import BlockErrorHandler
 from flow_executors.scaling.host import BlockOrder
 from flow_executors.scaling.shell import Scaler
@@ -48,6 +49,8 @@ class Plan:
         packed: Whether the first node is filled before the next.
         provider: Where blocks come from; None: they come by themselves.
         block_error_handler: What decides whether failed blocks end the executor.
+        block_start_timeout_s: How long a job may run before the first manager of its block connects.
+        recovery_timeout_s: How long tasks of an executor that has worked wait while no block can be started.
         command: Makes the command of a manager from block, port, the address within this machine, and context.
         guessed_workers: Workers of one node as far as can be said before one is seen; 0 for unknown.
         software: Version of this package.
@@ -63,6 +66,8 @@ class Plan:
     packed: bool
     provider: ExecutionProvider | None
     block_error_handler: bool | BlockErrorHandler | None
+    block_start_timeout_s: float
+    recovery_timeout_s: float
     command: Callable[[str, int, str, RunContext], str]
     guessed_workers: int
     software: str
@@ -122,6 +127,7 @@ class Pilot:
             self._context,
             plan.block_error_handler,
             slots_hint=plan.guessed_workers * plan.provider.nodes_per_block,
+            bounds=_bounds(plan),
         )
 
     def _begin(self) -> None:
@@ -201,7 +207,7 @@ class Pilot:
         return [activity.block for activity in reply.blocks]
 
     def give_up(self, error: ExecutorBroken) -> None:
-        """Nothing can run any more."""
+        """Nothing can run now: all tasks get this error. Those that come later wait for a fresh attempt."""
         self.client.fail(error)
 
     # -- from the receiver thread
@@ -220,7 +226,7 @@ class Pilot:
         context = self._context
         level = context.logger.warning if departure.lost else context.logger.info
         level("manager %s of block %s left: %s", departure.manager_id or "?", departure.block, departure.reason)
-        if self.scaler is not None:
+        if self.scaler is not None and departure.manager:  # who was turned away had never joined
             self.scaler.left(departure.block, departure.lost, departure.reason)
         if departure.manager and context.events.wants & EventKind.NODE:
             now = context.clock.time_ns()
@@ -241,6 +247,19 @@ class Pilot:
 
     def _broken(self, error: ExecutorBroken) -> None:
         self._context.logger.error("%s", error)
+
+
+def _bounds(plan: Plan) -> Bounds:
+    """Silence has lasted for the heartbeat threshold when it is noticed: what follows takes no longer than that."""
+    threshold_s = plan.heartbeat_threshold_s
+    standard = Bounds()
+    return Bounds(
+        start_s=plan.block_start_timeout_s,
+        empty_s=min(standard.empty_s, threshold_s),
+        cancel_again_s=min(standard.cancel_again_s, threshold_s),
+        cancel_s=min(standard.cancel_s, threshold_s),
+        recovery_s=plan.recovery_timeout_s,
+    )
 
 
 def _node_joined(now: int, label: str, offer: Registration) -> NodeJoined:

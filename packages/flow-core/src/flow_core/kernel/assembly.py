@@ -191,6 +191,6 @@ def start_executors(executors: Iterable[tuple[Executor, RunContext]]) -> None:
     except BaseException as error:
         for executor in reversed(started[:-1]):
             executor.shutdown(5.0)
-        if isinstance(error, Exception) and not isinstance(error, ExecutorError):
+        if isinstance(error, Exception) and not isinstance(error, ExecutorError | ConfigurationError):
             raise ExecutorError(f"executor {started[-1].label!r} could not be started: {error}") from error
         raise

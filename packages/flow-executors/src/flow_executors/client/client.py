@@ -180,14 +180,17 @@ class Client:
         self._owner.broken(error)
 
     def fail(self, error: ExecutorBroken) -> None:
-        """Give up: nothing can run here any more. What is out is lost, what waits is refused with the error."""
+        """No block can be had now: what is out is lost, what waits is refused with the error; new calls are taken."""
         if self._error is None:
             self._fail(error, LossKind.BLOCK)
 
     def _fail(self, error: ExecutorBroken, kind: LossKind) -> None:
-        self._error = error
+        if kind is not LossKind.BLOCK:
+            self._error = error
         with self._handoff.lock:
             unsent, sent = self.queues.clear()
+        if sent and kind is LossKind.BLOCK:
+            self._handoff.send(pack_cancel(sent, True))  # the interchange has them: the next block must not run them
         self.records.buffers.clear()
         loss = Loss(kind, Place(self._site.label), reason=str(error))
         never = sent if not self.directory.managers and kind is LossKind.BLOCK else []

@@ -29,7 +29,7 @@ class ClientFace(Protocol):
         ...
 
     def fail(self, error: ExecutorBroken) -> None:
-        """Give up: nothing can run here any more."""
+        """No block can be had now: all tasks end, those that come later are taken."""
         ...
 
     def submit(self, key: TryKey, call: Call) -> None:

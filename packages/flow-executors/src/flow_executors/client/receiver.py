@@ -49,6 +49,8 @@ from flow_executors.wire.single import Result, one_result
 
 _READS = 8
 _EXIT_WAIT_S = 1.0
+_START_S = 10.0
+"""An interchange that is being started may be silent for so long more: it must import what it needs first."""
 _FRUITLESS = 5
 """Interchanges that may die one after another without a single result."""
 _RESTARTS = 50
@@ -382,7 +384,8 @@ class Receiver:
 
     def _use(self, incarnation: Incarnation) -> None:
         self.incarnation = incarnation
-        self._heard = now = time.monotonic()
+        now = time.monotonic()
+        self._heard = now + _START_S
         sent = self._queues.sent()
         if incarnation.number:
             managers = {offer.manager_id for offer in self._directory.managers.values()}
@@ -395,6 +398,7 @@ class Receiver:
         if reclaim is None or fate is None:
             return
         self._reclaim = None
+        self._forget_absent(reclaim)
         keys = sorted(reclaim.unclaimed)
         if fate is Fate.LOST:
             reason = "the interchange died, and no manager that came back to the next one had the task"
@@ -405,6 +409,14 @@ class Receiver:
         with self._handoff.lock:
             self._queues.send_again([key for key in keys if key not in self.cancelled])
         self._handoff.flush()
+
+    def _forget_absent(self, reclaim: Reclaim) -> None:
+        """Managers that did not come back in time are gone: nobody else will say so, the interchange never saw them."""
+        for number, offer in [*self._directory.managers.items()]:
+            if offer.manager_id in reclaim.absent:
+                self._directory.remove(number)
+                reason = "it did not come back after the interchange was replaced"
+                self._hooks.left(Departure(number, offer.manager_id, offer.block, offer.node, reason, True))
 
     def _break(self, reason: str, tail: str) -> None:
         text = f"the executor {self._directory.label} is broken: {reason}"

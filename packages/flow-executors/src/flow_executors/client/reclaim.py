@@ -41,6 +41,11 @@ class Reclaim:
         return Fate.LOST if now >= self._deadline else None
 
     @property
+    def absent(self) -> frozenset[str]:
+        """Managers that have not come back."""
+        return frozenset(self._expected)
+
+    @property
     def deadline(self) -> float:
         """When waiting ends."""
         return self._deadline

@@ -111,12 +111,13 @@ class DirectClient:
         self._hooks.broken(error)
 
     def fail(self, error: ExecutorBroken) -> None:
-        """Give up: nothing can run here any more. What is out is lost, what waits is refused with the error."""
+        """No block can be had now: what is out is lost, what waits is refused with the error; new calls are taken."""
         if self._error is None:
             self._fail(error, LossKind.BLOCK)
 
     def _fail(self, error: ExecutorBroken, kind: LossKind) -> None:
-        self._error = error
+        if kind is not LossKind.BLOCK:
+            self._error = error
         self._post(Verdict.REFUSED, self._exchange.withdraw(list(self._keys)), error)
         loss = Loss(kind, Place(self._label), reason=str(error))
         self._post(Verdict.LOST, list(self._keys), None, loss)

@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+from flow_executors.scaling.failures import named
+from flow_executors.scaling.foreign import ForeignCalls, NoAnswerError
 from flow_executors.scaling.host import BlockOrder
 from flow_providers.errors import ProviderError
 from flow_providers.interfaces.job_extras import JobExtras
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.interfaces.provider import ExecutionProvider
 from flow_providers.jobs.accounted import AccountedProvider
+from flow_providers.jobs.guardian import ReaperGuardian
 from flow_providers.jobs.ledger import JobLedger
-from flow_providers.jobs.reaper_process import ReaperProcess
 
+T = TypeVar("T")
 _TAIL_BYTES = 4096
+_CALL_S = 60.0
+_COMMANDS = 10
+"""A call of a provider may need so many commands, each of which may take its ``cmd_timeout``."""
+
+
+class ProviderFault(ProviderError):
+    """A provider raised what no provider should, did not come back, or answered nonsense; the text names it."""
 
 
 class BlockJobs:
-    """The jobs of one executor's blocks. Any thread; every call may block for the provider's ``cmd_timeout``."""
+    """The jobs of one executor's blocks. Any thread; every call may block for ``call_timeout_s``.
+
+    Whatever the provider raises is told as a ProviderError, with the original as its cause.
+    """
 
     def __init__(
         self,
@@ -32,68 +46,110 @@ class BlockJobs:
         executor_dir: Path,
         logger: logging.Logger,
     ) -> None:
-        provider.offer_script_dir(str(run_dir / "submit_scripts"))
-        ledger = JobLedger(os.environ.get("FLOW_JOBS_LEDGER") or run_dir.parent / "jobs.ledger")
-        owner = label
-        self._provider = AccountedProvider(provider, ledger, run_id=run_id, owner=owner)
+        """Prepare. Raises ProviderError: the provider cannot be used."""
+        self._name = type(provider).__name__
+        self._calls = ForeignCalls(f"flow-provider-{label}")
+        self.call_timeout_s = _CALL_S + _COMMANDS * _seconds(getattr(provider, "cmd_timeout", 30.0))
         self._label = label
-        self._reaper = _reaper(provider, ledger, run_id, owner, executor_dir, logger)
+        self._run_dir = run_dir
+        self._home = _identity(run_dir)
+        self._ask("offer_script_dir", lambda: provider.offer_script_dir(str(run_dir / "submit_scripts")))
+        ledger = JobLedger(os.environ.get("FLOW_JOBS_LEDGER") or run_dir.parent / "jobs.ledger")
+        self._provider = AccountedProvider(provider, ledger, run_id=run_id, owner=label)
+        self._reaper = ReaperGuardian(
+            provider, ledger, run_id=run_id, owner=label, log_path=executor_dir / "reaper.log", logger=logger
+        )
 
     def submit(self, block: str, order: BlockOrder) -> str:
         """Submit the job of a block and return its id. Raises ProviderError."""
-        return self._provider.submit(
-            order.command,
-            1,
-            f"flow.{self._label}.block-{block}",
-            extras=JobExtras(environment=order.environment, secrets=order.secrets),
+        job_id = self._ask(
+            "submit",
+            lambda: self._provider.submit(
+                order.command,
+                1,
+                f"flow.{self._label}.block-{block}",
+                extras=JobExtras(environment=order.environment, secrets=order.secrets),
+            ),
+            late=lambda late: self._provider.cancel([late]),
         )
+        if not isinstance(job_id, str) or not job_id:
+            raise ProviderFault(f"{self._name}.submit returned {job_id!r}: it must return the id of the job, a text")
+        return job_id
 
     def status(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:
         """Return the states of jobs by id. Raises ProviderError: nothing is known now."""
         if not job_ids:
             return {}
-        return dict(zip(job_ids, self._provider.status(job_ids), strict=True))
+        answers = self._ask("status", lambda: list(self._provider.status(job_ids)))
+        if len(answers) != len(job_ids) or not all(isinstance(answer, JobStatus) for answer in answers):
+            raise ProviderFault(
+                f"{self._name}.status returned {answers!r:.200}: it must return one JobStatus for each of the "
+                f"{len(job_ids)} jobs"
+            )
+        return dict(zip(job_ids, answers, strict=True))
 
-    def cancel(self, job_ids: Sequence[str]) -> list[str]:
+    def cancel(self, job_ids: Sequence[str], timeout_s: float | None = None) -> list[str]:
         """Cancel jobs; return those that could not be cancelled. Raises ProviderError."""
         if not job_ids:
             return []
-        answers = self._provider.cancel(job_ids)
+        answers = self._ask("cancel", lambda: list(self._provider.cancel(job_ids)), timeout_s)
+        if len(answers) != len(job_ids):
+            raise ProviderFault(f"{self._name}.cancel returned {answers!r:.200}, not one answer for each job")
         return [job_id for job_id, gone in zip(job_ids, answers, strict=True) if not gone]
 
     def tails(self, jobs: Mapping[str, str]) -> dict[str, str]:
         """Return the end of standard error of each block's job (block -> job id). Never raises."""
-        found = {}
-        for block, job_id in jobs.items():
-            try:
-                found[block] = self._provider.tail(job_id, _TAIL_BYTES)[1] if job_id else ""
-            except ProviderError:
-                found[block] = ""
-        return found
+        return {block: self._tail(job_id) if job_id else "" for block, job_id in jobs.items()}
+
+    def _tail(self, job_id: str) -> str:
+        try:
+            return str(self._ask("tail", lambda: self._provider.tail(job_id, _TAIL_BYTES)[1]))
+        except ProviderError:
+            return ""
+
+    def tend(self) -> None:
+        """See to it that somebody would cancel the jobs if this process died. Never raises."""
+        self._reaper.tend()
+
+    @property
+    def moved(self) -> str:
+        """What has become of the run's directory; empty while it is where it was."""
+        now_is = _identity(self._run_dir)
+        if now_is == self._home or not self._home:
+            return ""
+        if not now_is:
+            return f"the run directory {self._run_dir} is gone: it was moved or removed"
+        return f"the run directory {self._run_dir} was replaced by another one"
 
     def close(self) -> None:
         """Let the reaper go: no job is left for it. The provider itself is the user's, and may be used again."""
-        if self._reaper is not None:
-            self._reaper.close()
-            self._reaper = None
+        self._reaper.close()
+
+    def _ask(
+        self,
+        verb: str,
+        function: Callable[[], T],
+        timeout_s: float | None = None,
+        late: Callable[[T], object] | None = None,
+    ) -> T:
+        what = f"{self._name}.{verb}"
+        try:
+            return self._calls.call(what, function, timeout_s or self.call_timeout_s, late)
+        except ProviderError:
+            raise
+        except NoAnswerError as error:
+            raise ProviderFault(str(error)) from error
+        except BaseException as error:
+            raise ProviderFault(f"{what} raised {named(error)}") from error
 
 
-def _reaper(
-    provider: ExecutionProvider,
-    ledger: JobLedger,
-    run_id: str,
-    owner: str,
-    executor_dir: Path,
-    logger: logging.Logger,
-) -> ReaperProcess | None:
+def _seconds(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and 0 < value < 1e6 else 30.0
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        executor_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return ReaperProcess(provider, ledger, run_id=run_id, owner=owner, log_path=str(executor_dir / "reaper.log"))
-    except (ProviderError, OSError) as error:
-        logger.warning(
-            "should this process be killed, nobody will cancel the jobs of %s but their own managers, which leave when "
-            "the interchange is gone: %s",
-            owner,
-            error,
-        )
+        found = path.stat()
+    except OSError:
         return None
+    return found.st_dev, found.st_ino

@@ -1,6 +1,6 @@
 """The blocks of one executor and what is to become of them: pure. Times are seconds of one monotonic clock.
 
-Feed it what happens to jobs and managers; ask it, once a period, what to submit and what to release.
+Feed it what happens to jobs and managers; ask it, once a period, what to submit, to release and to cancel.
 """
 
 from __future__ import annotations
@@ -9,60 +9,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from flow_core.interfaces.scaling import BlockLimits, Load, ScalingView, Strategy
+from flow_executors.scaling.block import Block, Bounds
+from flow_executors.scaling.failures import how
+from flow_executors.scaling.recovery import Recovery
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
 
-_PAUSES_S = (0.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 DRAIN_TIMEOUT_S = 60.0
-_WAITING = JobStatus(JobState.PENDING)
-
-
-@dataclass(slots=True)
-class Block:
-    """One block.
-
-    Attributes:
-        name: Its id, unique in the executor's life.
-        job_id: The provider's id; empty until it is submitted.
-        status: What the provider said last.
-        submitted_at: When it was submitted.
-        managers: How many of its managers are connected.
-        joined: Whether any ever was.
-        releasing_since: Since when it is being drained to be given back; None if it is not.
-        cancelled: Its job was cancelled by us.
-        idle_for_s: How long it has had nothing to do, as told last.
-        known_idle: Whether ``idle_for_s`` was told at all since it joined.
-    """
-
-    name: str
-    job_id: str = ""
-    status: JobStatus = _WAITING
-    submitted_at: float = 0.0
-    managers: int = 0
-    joined: bool = False
-    releasing_since: float | None = None
-    cancelled: bool = False
-    idle_for_s: float = 0.0
-    known_idle: bool = False
-
-    @property
-    def ended(self) -> bool:
-        """Whether its job is over."""
-        return self.status.terminal
-
-    @property
-    def active(self) -> bool:
-        """Whether it counts: waiting for nodes, or on them, and not on its way out."""
-        return not self.ended and self.releasing_since is None and not self.cancelled
+_REMEMBERED = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now: submit so many new blocks, release these, cancel the jobs of those."""
+    """What to do now.
+
+    Attributes:
+        add: So many new blocks are to be submitted.
+        release: Blocks to be drained and given back.
+        cancel: Blocks whose jobs are to be cancelled.
+        condemned: Blocks of these that were just found to be of no use: they no longer count.
+        written_off: Blocks whose jobs could not be ended: they no longer count against ``max_blocks``.
+    """
 
     add: int = 0
     release: tuple[str, ...] = ()
     cancel: tuple[str, ...] = ()
+    condemned: tuple[str, ...] = ()
+    written_off: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -74,13 +47,18 @@ class ScalingCore:
     max_idletime_s: float = 120.0
     partial_release: bool = True
     slots_per_block: int = 0
+    bounds: Bounds = field(default_factory=Bounds)
     blocks: dict[str, Block] = field(default_factory=dict)
     failed: dict[str, JobStatus] = field(default_factory=dict)
-    """Blocks that ended by themselves without ever having connected, since one last did."""
+    """The last blocks that failed without ever having connected, since one last did or the tasks were told."""
+    recovery: Recovery = field(init=False)
     _next: int = 0
     _first_done: bool = False
-    _paused_until: float = 0.0
     _busy_at: float = 0.0
+    _last_end: JobState | None = None
+
+    def __post_init__(self) -> None:
+        self.recovery = Recovery(max(1, self.limits.init_blocks), self.bounds.recovery_s)
 
     # -- what happens
 
@@ -98,24 +76,32 @@ class ScalingCore:
 
     def not_submitted(self, name: str, reason: str, now: float) -> None:
         """A block could not be submitted."""
-        self.blocks[name].status = status = JobStatus(JobState.FAILED, reason="not submitted", message=reason)
-        self._count_failure(name, status, now)
+        status = JobStatus(JobState.FAILED, reason="not submitted", message=reason)
+        self.blocks[name].status = status
+        self._last_end = status.state
+        self._count_failure(self.blocks[name], status, now)
 
-    def joined(self, name: str) -> None:
+    def joined(self, name: str, now: float) -> None:
         """A manager of a block registered: blocks can live here."""
         block = self.blocks.get(name)
-        if block is not None:
-            block.managers += 1
-            block.joined = True
-            block.idle_for_s, block.known_idle = 0.0, False
+        if block is None or block.ended:
+            return
+        block.managers += 1
+        block.joined_at = now if block.joined_at is None else block.joined_at
+        block.empty_since = None
+        block.idle_for_s, block.known_idle = 0.0, False
+        if not block.condemned:
             self.failed.clear()
-            self._paused_until = 0.0
+            self.recovery.succeeded()
 
-    def left(self, name: str) -> None:
+    def left(self, name: str, reason: str, now: float) -> None:
         """A manager of a block is gone."""
         block = self.blocks.get(name)
-        if block is not None:
-            block.managers = max(0, block.managers - 1)
+        if block is None or not block.managers:
+            return
+        block.managers -= 1
+        if not block.managers:
+            block.empty_since, block.left_because = now, reason
 
     def told(self, activity: Mapping[str, tuple[int, float]]) -> None:
         """Take in (slots, idle seconds) of each connected block."""
@@ -129,46 +115,77 @@ class ScalingCore:
         block = self.blocks[name]
         if block.ended:
             return False
-        if status.terminal and (block.cancelled or block.releasing_since is not None):
-            status = replace(status, state=JobState.SCALED_IN)
-        before, block.status = block.status, status
+        if status.state is JobState.RUNNING and block.running_since is None:
+            block.running_since = now
+        before, block.status = block.status, self._as_ours(block, status)
         if status.terminal:
-            block.managers = 0
-            if not block.joined and status.state is not JobState.SCALED_IN:
-                self._count_failure(name, status, now)
+            self._ended(block, now)
         return before.state is not status.state
 
-    def _count_failure(self, name: str, status: JobStatus, now: float) -> None:
-        self.failed[name] = status
-        self._paused_until = now + _PAUSES_S[min(len(self.failed), len(_PAUSES_S) - 1)]
+    @staticmethod
+    def _as_ours(block: Block, status: JobStatus) -> JobStatus:
+        """Return a status with what we know of its end: that we had asked for it, and why."""
+        if not status.terminal:
+            return status
+        if block.condemned:
+            return replace(status, reason=block.condemned)
+        asked = block.cancelled or block.releasing_since is not None
+        return replace(status, state=JobState.SCALED_IN) if asked else status
+
+    def _ended(self, block: Block, now: float) -> None:
+        self._last_end = block.status.state
+        block.managers = 0
+        if block.status.state is JobState.SCALED_IN or block.condemned:
+            return
+        if block.joined_at is None:
+            self._count_failure(block, block.status, now)
+        else:
+            self.recovery.lost(now - block.joined_at, now)
+
+    def _count_failure(self, block: Block, status: JobStatus, now: float) -> None:
+        self.failed[block.name] = status
+        while len(self.failed) > _REMEMBERED:
+            del self.failed[next(iter(self.failed))]
+        self.recovery.failed(f"block {block.name}: {block.condemned or how(status)}", now)
 
     # -- what to do
 
-    def decide(self, load: Load, now: float) -> Decision:
-        """Say what to submit and what to give back."""
-        cancel = tuple(self._to_cancel(now))
+    def decide(self, load: Load, now: float, change: int | None = None) -> Decision:
+        """Say what to submit and what to give back.
+
+        Args:
+            load: The executor's load.
+            now: The time.
+            change: What the strategy says to ``view``; None: it is asked here.
+        """
+        condemned = tuple(self._condemn(now))
+        written_off = tuple(self._write_off(now))
+        ends = Decision(0, (), tuple(self._to_cancel(now)), condemned, written_off)
+        self.recovery.looked(load.waiting > 0, any(block.managers for block in self.blocks.values()), now)
         if not self._first_done:
             self._first_done = True
-            return Decision(add=min(self.limits.init_blocks, self.limits.max_blocks), cancel=cancel)
+            first = max(self.limits.init_blocks, self.limits.min_blocks)
+            return replace(ends, add=min(first, self.limits.max_blocks))
         if load.waiting + load.running:
             self._busy_at = now
-        change = self.strategy(self.view(load, now))
+        if change is None:
+            change = self.strategy(self.view(load, now))
         if change <= 0 and load.waiting and self._stranded:
             change = 1
         if change > 0:
-            return Decision(add=self._room(change) if now >= self._paused_until else 0, cancel=cancel)
-        return Decision(release=self.idlest(-change, self.max_idletime_s, now), cancel=cancel)
+            return replace(ends, add=self._room(change) if self.recovery.may_try(now) else 0)
+        return replace(ends, release=self.idlest(-change, self.max_idletime_s, now))
 
     @property
     def _stranded(self) -> bool:
-        """Whether no block is left though none was given back: then one is replaced, whatever the strategy."""
-        ends = [block.status.state for block in self.blocks.values()]
-        return bool(ends) and not self.occupied and JobState.SCALED_IN not in ends
+        """Whether no block is left, and the last was not given back: then one is replaced, whatever the strategy."""
+        return bool(self.blocks) and not self.occupied and self._last_end is not JobState.SCALED_IN
 
     def _room(self, wanted: int) -> int:
         """Never above ``max_blocks``, whatever a strategy says; one at a time after failures."""
         room = max(0, self.limits.max_blocks - self.occupied)
-        return min(wanted, room, 1) if self.failed else min(wanted, room)
+        careful = self.recovery.attempts or self.recovery.told
+        return min(wanted, room, 1) if careful else min(wanted, room)
 
     def view(self, load: Load, now: float) -> ScalingView:
         """Return what a strategy may look at."""
@@ -203,25 +220,80 @@ class ScalingCore:
         if block.releasing_since is None:
             block.releasing_since = now
 
-    def cancelling(self, names: Sequence[str]) -> None:
+    # -- ending jobs
+
+    def cancelling(self, names: Sequence[str], now: float) -> None:
         """The jobs of these blocks are being cancelled."""
         for name in names:
-            self.blocks[name].cancelled = True
+            block = self.blocks[name]
+            block.cancelled = True
+            block.cancel_since = now if block.cancel_since is None else block.cancel_since
+            block.cancel_again_at = now + self.bounds.cancel_again_s
 
-    def not_cancelled(self, names: Sequence[str]) -> None:
-        """Cancelling did not work: it is to be tried again."""
+    def not_cancelled(self, names: Sequence[str], now: float) -> None:
+        """Cancelling did not work: it is tried again, soon and then less often."""
         for name in names:
-            self.blocks[name].cancelled = False
+            block = self.blocks[name]
+            waited = now - (now if block.cancel_since is None else block.cancel_since)
+            block.cancel_again_at = now + min(self.bounds.cancel_again_s, max(0.5, waited))
 
     def _to_cancel(self, now: float) -> list[str]:
-        """Blocks that are drained, or do not manage to be: their jobs can go."""
+        """Blocks that are drained, or do not manage to be, or are of no use: their jobs can go."""
         return [
             block.name
             for block in self.blocks.values()
-            if block.releasing_since is not None
-            and not (block.ended or block.cancelled)
-            and (not block.managers or now - block.releasing_since > DRAIN_TIMEOUT_S)
+            if not block.ended and block.job_id and self._unwanted(block, now) and now >= block.cancel_again_at
         ]
+
+    @staticmethod
+    def _unwanted(block: Block, now: float) -> bool:
+        if block.condemned or block.cancelled:
+            return True
+        since = block.releasing_since
+        return since is not None and (not block.managers or now - since > DRAIN_TIMEOUT_S)
+
+    def _condemn(self, now: float) -> list[str]:
+        """Find blocks whose jobs run and that cannot work: from now on they do not count."""
+        found = []
+        for block in self.blocks.values():
+            if block.ended or not block.active or not (why := block.useless(self.bounds, now)):
+                continue
+            block.condemned = why
+            found.append(block.name)
+            if block.joined_at is None:
+                self._count_failure(block, replace(block.status, reason=why), now)
+            else:
+                self.recovery.lost((block.empty_since or now) - block.joined_at, now)
+        return found
+
+    def _write_off(self, now: float) -> list[str]:
+        """Find blocks that were to end long ago: they no longer keep others from coming."""
+        found = []
+        for block in self.blocks.values():
+            since = block.cancel_since
+            if not (block.ended or block.written_off) and since is not None and now - since > self.bounds.cancel_s:
+                block.written_off = True
+                self._last_end = JobState.SCALED_IN if not block.condemned else JobState.FAILED
+                found.append(block.name)
+        return found
+
+    # -- giving up
+
+    def hopeless(self, now: float) -> bool:
+        """Whether enough blocks have failed one after another, and none is left that may still come."""
+        return not self.active and self.recovery.exhausted(now)
+
+    def gave_up(self) -> None:
+        """The tasks were told of the failures. Tasks that come later make a fresh attempt."""
+        self.recovery.give_up()
+        self.failed.clear()
+
+    def next_look_s(self, now: float) -> float:
+        """Return after how many seconds something is due by time alone; infinite where nothing is."""
+        due = [block.due_at(self.bounds) for block in self.blocks.values() if not block.ended]
+        if self.recovery.next_at > now:
+            due.append(self.recovery.next_at)
+        return max(0.0, min(due, default=float("inf")) - now)
 
     # -- what there is
 
@@ -230,19 +302,14 @@ class ScalingCore:
         return {block.job_id: name for name, block in self.blocks.items() if block.job_id and not block.ended}
 
     @property
-    def paused_until(self) -> float:
-        """When the next block may be asked for after failures."""
-        return self._paused_until
-
-    @property
     def active(self) -> int:
         """Blocks that count for strategies."""
         return sum(block.active for block in self.blocks.values())
 
     @property
     def occupied(self) -> int:
-        """Blocks that the provider still has, those on their way out included."""
-        return sum(not block.ended for block in self.blocks.values())
+        """Blocks that the provider still has, those on their way out included, but for what could not be ended."""
+        return sum(not (block.ended or block.written_off) for block in self.blocks.values())
 
     def counts(self) -> tuple[tuple[str, int], ...]:
         """Return the number of blocks in each state that occurs, by the state's name."""
@@ -250,8 +317,3 @@ class ScalingCore:
         for block in self.blocks.values():
             found[block.status.state.name] = found.get(block.status.state.name, 0) + 1
         return tuple(sorted(found.items()))
-
-    @property
-    def hopeless(self) -> bool:
-        """Whether as many blocks as are started at first have failed one after another, and none is left."""
-        return len(self.failed) >= max(1, self.limits.init_blocks) and not self.active

@@ -6,6 +6,7 @@ An executor makes one scaler a start (``scaling.shell.Scaler(host, provider, con
 - ``scale_out(blocks) -> ids``, ``scale_in(blocks, max_idletime_s, timeout_s) -> ids``
 - ``joined(block)``, ``left(block, lost, reason)``: a manager of a block registered or went; must not block
 - ``blocks() -> {id: JobState}``, ``counts() -> ((state name, number), ...)``, ``slots_per_block``
+- ``why_waiting() -> [Cause]``: what a task without a worker waits for
 - ``close(timeout_s) -> what was forced``: cancels all jobs; idempotent
 """
 
@@ -61,5 +62,5 @@ class BlockHost(Protocol):
         ...
 
     def give_up(self, error: ExecutorBroken) -> None:
-        """Nothing can run any more: all tasks get this error. Idempotent."""
+        """No block can be had now: all tasks get this error, those that come later are taken. Idempotent."""
         ...

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from flow_core.errors import ExecutorError, FlowError, ScalingFailed
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.events import BlockChanged, EventKind
 from flow_core.interfaces.scaling import BlockLimits
-from flow_core.interfaces.waiting import Cause
+from flow_core.interfaces.waiting import Cause, duration
+from flow_executors.scaling.advice import Advice
+from flow_executors.scaling.block import Bounds
 from flow_executors.scaling.blocks import BlockJobs
 from flow_executors.scaling.core import Decision, ScalingCore
-from flow_executors.scaling.failures import describe, give_up, how
+from flow_executors.scaling.failures import describe, give_up, how, named
 from flow_executors.scaling.host import BlockHost
 from flow_executors.scaling.strategies import strategy_of
 from flow_executors.scaling.waiting import block_causes
@@ -26,6 +30,7 @@ from flow_providers.interfaces.provider import ExecutionProvider
 _POKED_S = 0.05
 _RELEASING_POLL_S = 0.5
 _STARTING_POLL_S = 1.0
+_SOONEST_S = 0.02
 
 
 class Scaler:
@@ -35,9 +40,10 @@ class Scaler:
         host: The executor.
         provider: Gives and takes jobs.
         context: Of the start.
-        block_error_handler: True, or None: give up when ``max(1, init_blocks)`` blocks have failed one after another
-            and none is left. False: never give up. Or the user's own, see ``failures.BlockErrorHandler``.
+        block_error_handler: True, or None: tell the tasks when blocks go on failing, see ``recovery.Recovery``. False:
+            never do so. Or the user's own, see ``failures.BlockErrorHandler``.
         slots_hint: Tasks that one block will run at once, where that is known before the first one connects.
+        bounds: How long what does not work is borne with.
     """
 
     def __init__(
@@ -48,23 +54,30 @@ class Scaler:
         block_error_handler: object = None,
         *,
         slots_hint: int = 0,
+        bounds: Bounds | None = None,
     ) -> None:
         settings = context.scaling
         limits = BlockLimits(provider.init_blocks, provider.min_blocks, provider.max_blocks, provider.parallelism)
+        strategy = strategy_of(settings.strategy)
+        handler = True if block_error_handler is None else block_error_handler
         self._host = host
         self._context = context
         self._log: logging.Logger = context.logger
-        self._handler = True if block_error_handler is None else block_error_handler
+        self._advice = Advice(host.label, strategy, handler, context.logger)
         self._period_s = max(0.05, settings.period_s)
         self._core = ScalingCore(
-            limits, strategy_of(settings.strategy), settings.max_idletime_s, slots_per_block=slots_hint
+            limits, strategy, settings.max_idletime_s, slots_per_block=slots_hint, bounds=bounds or Bounds()
         )
+        self._core.recovery.jitter = random.random
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
         self._poked = False
         self._stopped = False
         self._closed = False
-        self._gave_up = False
+        self._judged = 0
+        self._unknown = ""
+        self._unknown_since = 0.0
+        self._moved = ""
         self._cause: BaseException | None = None
         self._jobs: BlockJobs | None = None
         self._make_jobs: Callable[[], BlockJobs] = lambda: BlockJobs(
@@ -97,7 +110,7 @@ class Scaler:
         for _ in range(blocks):
             name, error = self._submit_one()
             if error is not None:
-                raise ScalingFailed(f"no more blocks for {self._host.label}: {error}") from error
+                raise ScalingFailed(f"no more blocks for {self._host.label}: {named(error)}") from error
             names.append(name)
         self._poke()
         return names
@@ -119,13 +132,16 @@ class Scaler:
     def joined(self, block: str) -> None:
         """A manager of a block registered."""
         with self._lock:
-            self._core.joined(block)
+            attempts = self._core.recovery.attempts
+            self._core.joined(block, time.monotonic())
+        if attempts:
+            self._log.warning("%s has workers again: block %s connected", self._host.label, block)
         self._poke()
 
     def left(self, block: str, lost: bool, reason: str) -> None:
         """A manager of a block is gone."""
         with self._lock:
-            self._core.left(block)
+            self._core.left(block, reason, time.monotonic())
         self._poke()
 
     def blocks(self) -> dict[str, JobState]:
@@ -139,9 +155,19 @@ class Scaler:
             return self._core.counts()
 
     def why_waiting(self) -> list[Cause]:
-        """Return why there are no more workers: blocks on their way, failed ones, the limit."""
+        """Return why there are no more workers: blocks on their way, failed ones, the limit, what is amiss."""
+        now = time.monotonic()
         with self._lock:
-            return block_causes(self._core, self._host.label, time.monotonic())
+            notes = [text for text in (self._moved, self._advice.problem) if text]
+            if self._unknown:
+                since = duration(now - self._unknown_since)
+                notes.append(f"the states of jobs have not been known for {since}: {self._unknown}")
+            return block_causes(self._core, self._host.label, now, notes)
+
+    @property
+    def attempts(self) -> int:
+        """Attempts to start a block that failed in a row; 0 once one has connected, or the tasks were told."""
+        return self._core.recovery.attempts
 
     def job_ids(self) -> dict[str, str]:
         """Return the job's id of every block that was submitted."""
@@ -169,7 +195,7 @@ class Scaler:
             self._closed = True
         left = []
         if self._thread.is_alive():
-            self._thread.join(max(0.1, timeout_s))
+            self._thread.join(max(0.1, timeout_s / 2))
             if self._thread.is_alive():
                 left.append(f"the scaling thread of {self._host.label} waits for its provider")
         left += self._cancel_all(deadline)
@@ -183,8 +209,8 @@ class Scaler:
         while True:
             try:
                 self._turn()
-            except Exception:
-                self._log.exception("scaling of %s: this turn failed, the next one comes", self._host.label)
+            except BaseException as error:
+                self._turn_failed(error)
             with self._wake:
                 if not self._poked and not self._stopped:
                     self._wake.wait(self._patience_s())
@@ -193,13 +219,21 @@ class Scaler:
                     return
             self._rest()
 
+    def _turn_failed(self, error: BaseException) -> None:
+        """A turn that fails for a reason that nobody foresaw counts as a failed attempt: else tasks would wait."""
+        self._log.error("scaling of %s: this turn failed, the next one comes", self._host.label, exc_info=error)
+        with self._lock:
+            self._cause = error
+            self._core.recovery.failed(f"scaling failed: {named(error)}", time.monotonic())
+
     def _patience_s(self) -> float:
         blocks = self._core.blocks.values()
+        most = self._period_s
         if any(block.releasing_since is not None and not block.ended for block in blocks):
-            return min(self._period_s, _RELEASING_POLL_S)
-        if any(block.active and not block.joined for block in blocks):
-            return min(self._period_s, _STARTING_POLL_S)  # a block that fails at its start is seen soon
-        return self._period_s
+            most = min(most, _RELEASING_POLL_S)
+        elif any(block.active and block.joined_at is None for block in blocks):
+            most = min(most, _STARTING_POLL_S)  # a block that fails at its start is seen soon
+        return max(_SOONEST_S, min(most, self._core.next_look_s(time.monotonic())))
 
     def _rest(self) -> None:
         """Let events that come together be answered together."""
@@ -208,23 +242,51 @@ class Scaler:
                 self._wake.wait(_POKED_S)
 
     def _turn(self) -> None:
+        self._the_jobs().tend()
+        self._look_at_home()
         self._learn_states()
         self._learn_activity()
         load = self._host.load()  # not under the lock: it asks this object for the blocks
         with self._lock:
-            decision = self._core.decide(load, time.monotonic())
+            view = self._core.view(load, time.monotonic())
+        change = self._advice.change(view)
+        with self._lock:
+            decision = self._core.decide(load, time.monotonic(), change)
         self._carry_out(decision)
-        if self._core.hopeless and self._handler is not False and not self._gave_up:
+        with self._lock:
+            attempts = self._core.recovery.attempts
+            hopeless = self._core.hopeless(time.monotonic()) and attempts > self._judged
+            self._judged = min(self._judged, attempts)
+        # who was told before is told again only if there is somebody to tell
+        if hopeless and not self._advice.never_ends and (load.waiting or not self._core.recovery.told):
             self._judge()
 
     def _carry_out(self, decision: Decision) -> None:
+        for name in decision.condemned:
+            self._condemned(name)
+        for name in decision.written_off:
+            self._log.error(
+                "job %s of block %s of %s could not be ended: it no longer counts, and may still run",
+                self._core.blocks[name].job_id,
+                name,
+                self._host.label,
+            )
+        if decision.cancel:
+            self._cancel(decision.cancel)
         for _ in range(decision.add):
             if self._stopped or self._submit_one()[1] is not None:
                 break
         if decision.release:
             self._release(decision.release, self._context.scaling.max_idletime_s)
-        if decision.cancel:
-            self._cancel(decision.cancel)
+
+    def _condemned(self, name: str) -> None:
+        """A block is of no use: tell it, and keep its managers out."""
+        block = self._core.blocks[name]
+        label = self._host.label
+        self._log.warning("block %s of %s (job %s) is given up: %s", name, label, block.job_id, block.condemned)
+        self._tell(name, block.job_id, replace(block.status, reason=block.condemned))
+        self._host.dismiss(name)
+        self._tell_failure(name)
 
     # -- what there is
 
@@ -234,20 +296,40 @@ class Scaler:
         try:
             states = self._the_jobs().status(list(asked))
         except ProviderError as error:
-            self._log.warning("the states of the blocks of %s are not known now: %s", self._host.label, error)
+            self._not_known(error)
             return
+        if asked and self._unknown:
+            self._log.warning("the states of the blocks of %s are known again", self._host.label)
+            self._unknown = ""
         for job_id, status in states.items():
             self._changed(asked[job_id], status)
+
+    def _look_at_home(self) -> None:
+        """Tell once that the run's directory is not where it was: logs go elsewhere, new blocks make another one."""
+        moved = self._the_jobs().moved
+        if moved and not self._moved:
+            self._log.error("%s: %s; what was open in it goes on there", self._host.label, moved)
+        self._moved = (self._moved or moved) if moved else ""
+
+    def _not_known(self, error: ProviderError) -> None:
+        """Nothing is known of jobs now: told once for each reason. Blocks whose managers are gone are ended anyway."""
+        text = str(error)
+        if text != self._unknown:
+            self._unknown_since = self._unknown_since if self._unknown else time.monotonic()
+            self._unknown = text
+            self._log.warning("the states of the blocks of %s are not known now: %s", self._host.label, error)
 
     def _changed(self, name: str, status: JobStatus) -> None:
         with self._lock:
             moved = self._core.changed(name, status, time.monotonic())
-            now_is = self._core.blocks[name].status
-            job_id = self._core.blocks[name].job_id
+            block = self._core.blocks[name]
+            now_is = block.status
         if moved:
-            self._tell(name, job_id, now_is)
+            self._tell(name, block.job_id, now_is)
             if now_is.terminal:
                 self._host.dismiss(name)
+                if not block.condemned:  # else it was told then
+                    self._tell_failure(name)
 
     def _tell(self, name: str, job_id: str, status: JobStatus) -> None:
         label = self._host.label
@@ -258,6 +340,21 @@ class Scaler:
             events.post(BlockChanged(self._context.clock.time_ns(), label, name, job_id, status.state.name, reason))
         with self._wake:
             self._wake.notify_all()  # somebody may wait for this in scale_in
+
+    def _tell_failure(self, name: str) -> None:
+        """A block failed: say how often that has happened, and when the next one is tried."""
+        with self._lock:
+            recovery = self._core.recovery
+            attempts, pause_s = recovery.attempts, recovery.next_at - time.monotonic()
+            if name not in self._core.failed:
+                return
+        self._log.warning(
+            "%s: attempt %d in a row to start a block failed: %s; the next one is made in %.0f s if it is needed",
+            self._host.label,
+            attempts,
+            recovery.last_error,
+            max(0.0, pause_s),
+        )
 
     def _learn_activity(self) -> None:
         with self._lock:
@@ -278,17 +375,26 @@ class Scaler:
             name = self._core.new_block()
         try:
             job_id = self._the_jobs().submit(name, self._host.order(name))
-        except (ProviderError, FlowError) as error:
-            self._cause = error
-            with self._lock:
-                self._core.not_submitted(name, str(error), time.monotonic())
-            self._host.dismiss(name)
-            self._tell(name, "", self._core.blocks[name].status)
+        except BaseException as error:
+            self._not_submitted(name, error)
+            if not isinstance(error, Exception):
+                raise  # Ctrl-C in scale_out: what a provider raises comes as a ProviderError
             return name, error
         with self._lock:
             self._core.submitted(name, job_id, time.monotonic())
         self._tell(name, job_id, self._core.blocks[name].status)
         return name, None
+
+    def _not_submitted(self, name: str, error: BaseException) -> None:
+        foreseen = isinstance(error, ProviderError | FlowError)
+        with self._lock:
+            self._cause = error
+            self._core.not_submitted(name, str(error) if foreseen else named(error), time.monotonic())
+        self._host.dismiss(name)
+        self._tell(name, "", self._core.blocks[name].status)
+        self._tell_failure(name)
+        if not foreseen or error.__cause__ is not None:
+            self._log.debug("how block %s of %s failed", name, self._host.label, exc_info=error)
 
     def _release(self, names: Sequence[str], idle_s: float) -> list[str]:
         """Drain blocks that have managers, cancel those that have none; return those that go."""
@@ -307,17 +413,18 @@ class Scaler:
 
     def _cancel(self, names: Sequence[str]) -> None:
         with self._lock:
-            self._core.cancelling(names)
-            jobs = [self._core.blocks[name].job_id for name in names if self._core.blocks[name].job_id]
+            self._core.cancelling(names, time.monotonic())
+            jobs = {self._core.blocks[name].job_id: name for name in names if self._core.blocks[name].job_id}
         try:
-            left = self._the_jobs().cancel(jobs)
+            left = self._the_jobs().cancel(list(jobs))
+            problem = "the provider could not"
         except ProviderError as error:
-            self._log.warning("blocks of %s could not be cancelled, trying again: %s", self._host.label, error)
-            with self._lock:
-                self._core.not_cancelled(names)
-            return
+            left, problem = list(jobs), str(error)
         if left:
-            self._log.warning("jobs %s of %s could not be cancelled", ", ".join(left), self._host.label)
+            label = self._host.label
+            self._log.warning("jobs %s of %s could not be cancelled, trying again: %s", ", ".join(left), label, problem)
+            with self._lock:
+                self._core.not_cancelled([jobs[job_id] for job_id in left], time.monotonic())
 
     def _cancel_all(self, deadline: float) -> list[str]:
         """Cancel whatever is not known to have ended; try again until the deadline."""
@@ -325,11 +432,12 @@ class Scaler:
             return []
         with self._lock:
             jobs = self._core.jobs()
-            self._core.cancelling(list(jobs.values()))
+            self._core.cancelling(list(jobs.values()), time.monotonic())
         left, problem = list(jobs), ""
         while left:
             try:
-                left, problem = self._jobs.cancel(left), "its provider could not"
+                left = self._jobs.cancel(left, max(1.0, deadline - time.monotonic()))
+                problem = "its provider could not"
             except ProviderError as error:
                 problem = str(error)
             if not left or time.monotonic() >= deadline:
@@ -343,20 +451,24 @@ class Scaler:
     # -- failure
 
     def _judge(self) -> None:
-        """All blocks failed: let the handler say whether that is the end."""
+        """Enough blocks failed: let the handler say whether the tasks are told."""
+        now = time.monotonic()
         with self._lock:
+            recovery = self._core.recovery
+            self._judged = recovery.attempts
             failed = dict(self._core.failed)
             jobs = {name: self._core.blocks[name].job_id for name in failed}
         tails = self._the_jobs().tails(dict(list(jobs.items())[-3:]))
-        error: BaseException | None = give_up(describe(self._host.label, failed, jobs, tails), self._cause)
-        if callable(self._handler):
-            answer = self._handler(self._host, failed)
-            error = answer if isinstance(answer, BaseException) else None
-        if error is not None:
-            self._gave_up = True
-            broken = error if isinstance(error, ExecutorError) else give_up(str(error), error)
-            self._log.error("%s", broken)
-            self._host.give_up(give_up(str(broken), broken.__cause__))
+        text = describe(self._host.label, recovery, recovery.waited_s(now), failed, jobs, tails, self._cause)
+        text = f"{text}\nBesides, {self._moved}." if self._moved else text
+        error = self._advice.verdict(self._host, failed, give_up(text, self._cause))
+        if error is None:
+            return
+        with self._lock:
+            self._core.gave_up()
+            self._judged = 0
+        self._log.error("%s", error)
+        self._host.give_up(error)
 
     # -- threads
 

@@ -125,7 +125,7 @@ class _World:
                 self.nodes[name].draining = True
                 if not self.nodes[name].running:
                     self.end(name)
-        core.cancelling(decision.cancel)
+        core.cancelling(decision.cancel, self.now)
         for name in decision.cancel:
             self.end(name)
         self.timeline.append((self.now, len(self.waiting), self.running, len(self.nodes)))
@@ -141,7 +141,7 @@ class _World:
         if self.core.blocks[name].ended:
             return
         self.core.changed(name, JobStatus(JobState.RUNNING), self.now)
-        self.core.joined(name)
+        self.core.joined(name, self.now)
         self.nodes[name] = _Node(idle_since=self.now, up_at=self.now)
         self.place()
 
@@ -149,7 +149,7 @@ class _World:
         node = self.nodes.pop(name, None)
         if node is not None:
             self.paid_s += (self.now - node.up_at) * self.site.slots_per_block
-            self.core.left(name)
+            self.core.left(name, "", self.now)
         self.core.changed(name, JobStatus(JobState.COMPLETED), self.now)
 
 

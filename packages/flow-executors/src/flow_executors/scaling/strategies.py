@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from difflib import get_close_matches
+from typing import Final
 
 from flow_core.errors import ConfigurationError
 from flow_core.interfaces.scaling import ScalingView, Strategy
@@ -34,14 +36,16 @@ def strategy_of(name: str | Strategy | None) -> Strategy:
     """
     if callable(name):
         return name
-    known = {"none": none, "simple": simple, "htex_auto_scale": htex_auto_scale}
     if name is None:
         return none
-    if name not in known:
-        close = get_close_matches(name, known, 1)
+    if name not in BUILT_IN:
+        close = get_close_matches(name, BUILT_IN, 1)
         hint = f": did you mean {close[0]!r}?" if close else ""
-        raise ConfigurationError(f"strategy={name!r} is not known{hint} Known: {', '.join(known)}, or a function")
-    return known[name]
+        raise ConfigurationError(f"strategy={name!r} is not known{hint} Known: {', '.join(BUILT_IN)}, or a function")
+    return BUILT_IN[name]
+
+
+BUILT_IN: Final[Mapping[str, Strategy]] = {"none": none, "simple": simple, "htex_auto_scale": htex_auto_scale}
 
 
 def _active(view: ScalingView) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from threading import Lock
 
-from flow_providers.errors import ProviderError, SchedulerUnavailable, SubmitUnknown
+from flow_providers.errors import LedgerError, ProviderError, SchedulerUnavailable, SubmitUnknown
 from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.interfaces.provider import ExecutionProvider
@@ -59,11 +59,13 @@ class AccountedProvider(ExecutionProvider):
         except SubmitUnknown as error:
             job_id = self._found(tag, error)
         except ProviderError as error:
-            self.ledger.refused(tag, str(error))
+            self._refused(tag, str(error))
             raise
-        self.ledger.submitted(tag, job_id)
+        except Exception as error:  # a fault of the provider says nothing of the job
+            job_id = self._left_by(tag, error)
         with self._lock:
             self._tags[job_id] = tag
+        self._note(lambda: self.ledger.submitted(tag, job_id))
         return job_id
 
     def status(self, job_ids: Sequence[str]) -> list[JobStatus]:  # noqa: D102
@@ -107,8 +109,34 @@ class AccountedProvider(ExecutionProvider):
         logger.warning("job %s was submitted though its scheduler did not say so: %s", found[0], error)
         return found[0]
 
+    def _left_by(self, tag: str, error: Exception) -> str:
+        """Return the id of the job that a faulty provider submitted all the same; raise the error if there is none.
+
+        Where that is not known, the entry in the ledger stays open, and whoever sweeps looks for its tag.
+        """
+        try:
+            found = self.provider.find(tag)
+        except Exception:
+            raise error from None
+        if found:
+            logger.warning("job %s was submitted though its provider raised %r", found[0], error)
+            return found[0]
+        self._refused(tag, repr(error))
+        raise error
+
+    def _refused(self, tag: str, why: str) -> None:
+        self._note(lambda: self.ledger.refused(tag, why))
+
     def _ended(self, job_id: str, how: str) -> None:
         with self._lock:
             tag = self._tags.pop(job_id, None)
         if tag is not None:
-            self.ledger.ended(tag, how)
+            self._note(lambda: self.ledger.ended(tag, how))
+
+    @staticmethod
+    def _note(write: Callable[[], None]) -> None:
+        """Write what only helps whoever sweeps, who would otherwise look for the tag: a full disk costs no job."""
+        try:
+            write()
+        except LedgerError as error:
+            logger.warning("%s", error)

@@ -57,8 +57,28 @@ class ReaperProcess:
         """Return whether it runs; somebody may have killed it."""
         return self._process.poll() is None
 
+    def stopped(self) -> bool:
+        """Return whether somebody has stopped it (SIGSTOP): it would not see the end of this process."""
+        try:
+            with open(f"/proc/{self._process.pid}/stat", encoding="utf-8", errors="replace") as file:
+                return file.read().rpartition(")")[2].split()[0] in ("T", "t")
+        except (OSError, IndexError):
+            return False
+
+    def kill(self) -> None:
+        """End it at once, whatever it does."""
+        self._process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(5.0)
+        if self._process.stdin is not None:
+            with suppress(OSError):
+                self._process.stdin.close()
+
     def close(self, timeout_s: float = 5.0) -> None:
-        """End it; it cancels nothing. Idempotent."""
+        """End it, by force where it is stopped or takes longer; it cancels nothing. Idempotent."""
+        if self.alive() and self.stopped():
+            self.kill()
+            return
         pipe = self._process.stdin
         if pipe is not None and not pipe.closed:
             with suppress(OSError):

@@ -95,7 +95,7 @@ start() { # start STEM WALLTIME
     sleep 0.01
   done
   if [ -s "$1.pid" ]; then
-    echo "started $1"
+    echo "started $1 $(cat "$1.pid")"
   else
     kill -KILL "$leader" 2>/dev/null
     echo "the job did not start: $(cat "$1.err")" >&2

@@ -28,6 +28,8 @@ from flow_providers.templates import render
 
 _BATCH = 500  # ids in one command, far below the longest argument a kernel takes
 _GRACE_S = 5
+_GONE = (3, 127)
+"""Exit codes of ``jobs.sh`` without its directory, and of bash without ``jobs.sh``."""
 
 
 class LocalProvider(BlockProvider):
@@ -83,6 +85,7 @@ class LocalProvider(BlockProvider):
         self._folders: dict[str, str] = {}  # of jobs submitted here; the script directory may be another by now
         self._ended: set[str] = set()
         self._pushed: dict[str, str] = {}  # script directory -> where jobs.sh is
+        self._records: dict[str, str] = {}  # what .pid has of each job, should its directory be moved or removed
 
     def offer_script_dir(self, path: str) -> None:  # noqa: D102
         self.channel.offer_script_dir(path)
@@ -172,17 +175,42 @@ class LocalProvider(BlockProvider):
             raise SubmitUnknown(f"it is not known whether job {stem} was started: {error}") from error
         if result.exit_code != 0:
             raise SubmitException(f"job {stem} was not started: {result.stderr.strip() or result.stdout.strip()}")
+        with self._lock:
+            self._records[stem] = result.stdout.strip().removeprefix(f"started {stem} ")
 
     def _ask(self, folder: str, verb: str, stems: Sequence[str], *before: str, extra_s: float = 0) -> str:
         if not self._has(folder):
             return "".join(f"{stem} yes\n" for stem in stems) if verb == "cancel" else ""
         answers = []
         for i in range(0, len(stems), _BATCH):
-            result = self._command(folder, verb, *before, *stems[i : i + _BATCH], extra_s=extra_s)
+            batch = stems[i : i + _BATCH]
+            result = self._command(folder, verb, *before, *batch, extra_s=extra_s)
+            if result.exit_code in _GONE and self._restored(folder, batch):
+                result = self._command(folder, verb, *before, *batch, extra_s=extra_s)
             if result.exit_code != 0:
                 raise SchedulerUnavailable(f"cannot ask for jobs in {folder}: {result.stderr.strip()}")
             answers.append(result.stdout)
         return "".join(answers)
+
+    def _restored(self, folder: str, stems: Sequence[str]) -> bool:
+        """Bring back what tells our jobs' processes, where somebody moved or removed the directory.
+
+        Else nobody could ask for these jobs any more, or end them. How they end is then known from their processes.
+        """
+        with self._lock:
+            records = {stem: self._records[stem] for stem in stems if stem in self._records}
+            self._pushed.pop(folder, None)
+        if not records:
+            return False
+        try:
+            for stem, record in records.items():
+                self.channel.push_bytes(f"{record}\n".encode(), f"{stem}.pid", folder)
+                self.channel.push_bytes(b"# the directory of this job was moved or removed\n", f"{stem}.sh", folder)
+        except ChannelError as error:
+            raise SchedulerUnavailable(
+                f"the directory of jobs {folder} is gone, and cannot be made: {error}"
+            ) from error
+        return True
 
     def _has(self, folder: str) -> bool:
         """Return whether a directory of jobs exists: whoever looks for jobs must not make it."""
