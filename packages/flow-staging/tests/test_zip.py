@@ -213,3 +213,39 @@ ZipFileStaging().stage([Transfer(url, here / "big", Direction.OUT, 1, "x")]).res
     go(method, outgoing(tmp_path / "big", f"zip://{tmp_path}/a.zip/big"))
     assert members(tmp_path / "a.zip") == {"first": b"x", "big": (tmp_path / "big").read_bytes()}
     assert sorted(os.listdir(tmp_path)) == ["a.zip", "big", "out", "x"]
+
+
+def test_the_directory_of_an_archive_is_read_once_for_many_members(method, tmp_path, monkeypatch):
+    read: list[object] = []
+    archive = zipfile.ZipFile
+
+    def counted(*args, **options):
+        read.append(args)
+        return archive(*args, **options)
+
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as made:
+        for number in range(20):
+            made.writestr(f"m{number}", str(number))
+    os.utime(tmp_path / "a.zip", (1, 1))
+    monkeypatch.setattr("flow_staging.zip_archives.zipfile.ZipFile", counted)
+    for number in range(20):
+        go(method, incoming(f"zip://{tmp_path}/a.zip/m{number}", tmp_path / "wd" / str(number)))
+        assert (tmp_path / "wd" / str(number)).read_text() == str(number)
+    assert len(read) == 1
+
+
+def test_an_archive_that_others_replace_or_change_is_read_anew(method, tmp_path):
+    path = tmp_path / "a.zip"
+    for number in range(4):
+        with zipfile.ZipFile(tmp_path / "new.zip", "w") as made:
+            made.writestr("m", str(number))
+        os.utime(tmp_path / "new.zip", (number, number))
+        if number % 2:
+            os.replace(tmp_path / "new.zip", path)
+        else:
+            path.write_bytes((tmp_path / "new.zip").read_bytes())
+        go(method, incoming(f"zip://{path}/m", tmp_path / "wd" / "m"))
+        assert (tmp_path / "wd" / "m").read_text() == str(number)
+    go(method, outgoing(tmp_path / "wd" / "m", f"zip://{path}/more"))
+    go(method, incoming(f"zip://{path}/more", tmp_path / "wd" / "more"))
+    assert (tmp_path / "wd" / "more").read_text() == "3"

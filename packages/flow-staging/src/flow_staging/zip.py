@@ -27,6 +27,7 @@ from flow_staging.transfer.failures import Refused, Stopped, local_failure, stag
 from flow_staging.transfer.pool import Job, TransferPool
 from flow_staging.transfer.publish import Partial
 from flow_staging.transfer.retry import Control
+from flow_staging.zip_archives import OpenArchives, opened
 
 _CHUNK = 256 << 10
 _POLL_FIRST_S, _POLL_LAST_S = 0.002, 0.1
@@ -96,6 +97,7 @@ class ZipFileStaging(Staging):
         self._compression = compression
         self._timeout_s = timeout_s
         self._pool = TransferPool(threads, "zip")
+        self._archives = OpenArchives()
         self._call = call_of(self, compression=compression, timeout_s=timeout_s, threads=threads)
 
     def can_stage_in(self, file: File) -> bool:
@@ -123,11 +125,12 @@ class ZipFileStaging(Staging):
     def close(self) -> None:
         """Stop what is still going; archives are left as they were before it."""
         self._pool.close()
+        self._archives.close()
 
     def _run(self, direction: Direction, work: Sequence[tuple[Transfer, Member]], stop: threading.Event) -> None:
         control = Control(self._timeout_s, stop)
         if direction is Direction.IN:
-            _extract(work, control)
+            _extract(work, self._archives, control)
         else:
             _add(work, self._compression, control)
 
@@ -138,8 +141,13 @@ class ZipFileStaging(Staging):
 # -- members in
 
 
-def _extract(work: Sequence[tuple[Transfer, Member]], control: Control) -> None:
-    with _named(work[0][0]), _opened(work[0][1].archive, control, write=False) as stream, _reading(stream) as archive:
+def _extract(work: Sequence[tuple[Transfer, Member]], archives: OpenArchives, control: Control) -> None:
+    path = work[0][1].archive
+    with (
+        _named(work[0][0]),
+        _opened(path, control, write=False) as stream,
+        archives.reading(path, stream) as archive,
+    ):
         for transfer, member in work:
             with _named(transfer):
                 _extract_one(archive, member.name, transfer.local_path, control)
@@ -163,16 +171,6 @@ def _extract_one(archive: zipfile.ZipFile, name: str, path: Path, control: Contr
         except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
             raise Refused(f"member {name!r} cannot be read: {error}") from error
         part.publish()
-
-
-@contextlib.contextmanager
-def _reading(stream: BinaryIO) -> Iterator[zipfile.ZipFile]:
-    try:
-        archive = zipfile.ZipFile(stream)
-    except zipfile.BadZipFile as error:
-        raise Refused(f"{stream.name} is no zip archive: {error}") from error
-    with archive:
-        yield archive
 
 
 # -- members out
@@ -205,7 +203,7 @@ def _create(path: Path, put: Callable[[zipfile.ZipFile], None]) -> bool:
 
 def _append(stream: BinaryIO, path: Path, put: Callable[[zipfile.ZipFile], None]) -> None:
     """Add members at the end, over the old directory, which is put aside so that it can be put back."""
-    with _reading(stream) as archive:
+    with opened(path) as archive:
         end: int = archive.start_dir  # where the directory begins
     journal = _journal(path)
     stream.seek(end)
