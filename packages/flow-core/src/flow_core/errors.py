@@ -128,6 +128,10 @@ class KernelClosedError(DataFlowException):
     """An app was called on a kernel that was cleaned up, or in a forked child."""
 
 
+class RunNotLive(FlowError):
+    """A run was asked from another process, and nobody answers for it: it has ended, or runs elsewhere."""
+
+
 class DuplicateTaskError(DataFlowException):
     """A task was launched twice: a bug of Flow."""
 

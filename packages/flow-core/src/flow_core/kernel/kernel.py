@@ -33,11 +33,13 @@ from flow_core.kernel.arguments import Arguments, are_plain
 from flow_core.kernel.edges import Edges, tid_of
 from flow_core.kernel.explaining import ANSWER_S, Explainer, Overview
 from flow_core.kernel.launch import Launcher
+from flow_core.kernel.live import Live
 from flow_core.kernel.parts import Parts
 from flow_core.kernel.pending import Gate
 from flow_core.kernel.reactor import Reactor
 from flow_core.kernel.remembered import Remembered
 from flow_core.kernel.rundir import begin_error, make_run_dir
+from flow_core.kernel.standstill import Standstill, sign_of
 from flow_core.kernel.summary import Summary, summarize
 from flow_core.kernel.telling import Teller, stream_name
 from flow_core.observe.pump import EventPump
@@ -146,6 +148,9 @@ class DataFlowKernel:
             (executor, assembly.executor_context(config, label, info, self._reactor, self.pump, sampler))
             for label, executor in {**self.executors, _BODIES: bodies}.items()
         )
+        standstill = Standstill(lambda: sign_of(self._reactor), self.why_waiting, self._logger)
+        live = parts.live = Live(self.run_dir, self._asked, standstill.look, self._logger)
+        live.start()
         usage = parts.usage = assembly.usage_tracker(config)
         usage.start(len(self.executors))
 
@@ -343,6 +348,10 @@ class DataFlowKernel:
         Looks at each unfinished task, at about 1 us each; executors are asked for ``timeout_s`` seconds in all.
         """
         return self._explainer.overview(timeout_s, self._held_calls())
+
+    def _asked(self, tid: int | None) -> str:
+        """Answer another process. Raises LookupError: there is no such unfinished task."""
+        return str(self.why_waiting() if tid is None else self.why(tid))
 
     def _held_calls(self) -> list[Cause]:
         """Return what holds back calls of apps whose futures are still to come."""

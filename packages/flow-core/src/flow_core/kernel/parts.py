@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from flow_core.interfaces.executor import Executor
     from flow_core.interfaces.memoizer import Memoizer
     from flow_core.interfaces.sinks import RunInfo
+    from flow_core.kernel.live import Live
     from flow_core.kernel.pending import Gate
     from flow_core.kernel.reactor import Reactor
     from flow_core.observe.logging import RunLog
@@ -39,4 +40,5 @@ class Parts:
     pump: EventPump | None = None
     bodies: Executor | None = None
     usage: UsageTracker | None = None
+    live: Live | None = None
     refusal: str | None = None

@@ -21,6 +21,7 @@ from flow_core.observe.run_logger import lines_of
 if TYPE_CHECKING:
     from flow_core.interfaces.executor import Executor
     from flow_core.interfaces.memoizer import Memoizer
+    from flow_core.kernel.live import Live
     from flow_core.kernel.parts import Parts
     from flow_core.staging.manager import StagingManager
 
@@ -50,7 +51,7 @@ class Closing:
         """The kernel could not be put together: end what was begun."""
         parts = self.parts
         parts.refusal = "it could not be started"
-        for part in (parts.memoizer, parts.staging, parts.pump, parts.run_log):
+        for part in (parts.live, parts.memoizer, parts.staging, parts.pump, parts.run_log):
             if part is not None:
                 part.close()
 
@@ -111,6 +112,8 @@ class Closing:
         parts.refusal = "this process was forked from the one that loaded the Config: load one here, or call it there"
         core = parts.reactor.core
         parts.reactor.renew_after_fork()
+        if parts.live is not None:
+            parts.live.forsake()
         live, core.live = core.live, {}
         for task in live.values():
             task.future._watch = None  # its lock may be held by a thread that does not exist here
@@ -135,6 +138,7 @@ def _clean_up(parts: Parts, deadline: float, exit_code: int) -> None:
         ("write the checkpoint", lambda: _checkpoint(parts)),
         ("shut executors down", lambda: _shut_down_executors(parts, deadline)),
         ("end what is left", lambda: reactor.post(reactor.core.abandon, None)),
+        ("take no more questions", lambda: _close(parts.live)),
         ("close the memoizer", lambda: _close(parts.memoizer)),
         ("close staging", lambda: _close(parts.staging)),
         ("close the sinks", lambda: _close_sinks(parts, deadline)),
@@ -159,7 +163,7 @@ def _cancel_all(parts: Parts) -> None:
         parts.logger.info("%d unfinished tasks are cancelled", unfinished)
 
 
-def _close(part: Memoizer | StagingManager | None) -> None:
+def _close(part: Memoizer | StagingManager | Live | None) -> None:
     if part is not None:
         part.close()
 

@@ -1,4 +1,4 @@
-"""The ``flow`` command: runs scripts under a configuration, and looks after checkpoints and monitoring data."""
+"""The ``flow`` command: runs scripts under a configuration, asks them, looks after checkpoints and monitoring data."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from flow.cli.cache import cache
 from flow.cli.checkpoint import checkpoint
 from flow.cli.monitor import monitor
 from flow.cli.run import run
+from flow.cli.why import why
 from flow_core.errors import FlowError
 
 
@@ -20,7 +21,7 @@ def commands() -> None:
     """Run Flow scripts and look after what their runs leave behind."""
 
 
-for _command in (run, checkpoint, cache, monitor):
+for _command in (run, why, checkpoint, cache, monitor):
     commands.add_command(_command)
 
 

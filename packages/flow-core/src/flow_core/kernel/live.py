@@ -1,0 +1,230 @@
+"""Questions to a running kernel from another process of the same user, over a socket in its run directory.
+
+``runinfo/NNN/live/kernel.sock`` is there while the run is: in a directory of mode 0700, itself of mode 0600, and who
+connects must be the user's own process (or root's), which the operating system says. One line of JSON each way: what is
+asked, and the answer as text. The thread that answers sleeps until somebody asks; once a minute it looks whether the
+run has come to a standstill.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flow_core.errors import RunNotLive
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Iterator
+
+FOLDER = "live"
+_NAME = "kernel.sock"
+_LOOK_S = 60.0
+_REQUEST_S = 2.0
+_REQUEST_BYTES = 4096
+_ANSWER_BYTES = 16 << 20
+_JOIN_S = 3.0
+_CREDENTIALS = struct.Struct("3i")
+
+
+class Live:
+    """The end of the kernel: a socket and a thread. A run whose directory takes no socket goes on without."""
+
+    def __init__(
+        self, run_dir: Path, answer: Callable[[int | None], str], look: Callable[[], None], logger: logging.Logger
+    ) -> None:
+        """Take what gives answers and what looks at the run; neither is called by another thread than this one's.
+
+        ``answer`` is given the id of a task, or None for all, and may raise LookupError with what to tell.
+        """
+        self._folder = run_dir / FOLDER
+        self._answer = answer
+        self._look = look
+        self._logger = logger
+        self._listener: socket.socket | None = None
+        self._wake, self._wakes = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, name="flow-live", daemon=True)
+
+    def start(self) -> None:
+        """Open the socket and start the thread. Never raises: a line in the log says that nobody can ask."""
+        try:
+            self._folder.mkdir(mode=0o700)
+            self._listener = _listen(self._folder)
+        except OSError as error:
+            self._logger.info("This run cannot be asked from outside (flow why): %s: %s", self._folder, error)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, and remove socket and directory. Idempotent."""
+        try:
+            self._wake.shutdown(socket.SHUT_WR)  # not close(): a forked child may hold a copy
+        except OSError:  # it was closed before
+            return
+        if self._thread.is_alive():
+            self._thread.join(_JOIN_S)
+        self.forsake()
+        try:
+            (self._folder / _NAME).unlink(missing_ok=True)
+            self._folder.rmdir()
+        except OSError:
+            return
+
+    def forsake(self) -> None:
+        """Close what this process holds, and leave the files: also in a forked child, whose parent goes on."""
+        for one in (self._listener, self._wake, self._wakes):
+            if one is not None:
+                one.close()
+
+    # -- the thread
+
+    def _run(self) -> None:
+        poll = select.poll()
+        poll.register(self._wakes, select.POLLIN)
+        listener = self._listener
+        if listener is not None:
+            poll.register(listener, select.POLLIN)
+        end = self._wakes.fileno()
+        while True:
+            ready = [descriptor for descriptor, _ in poll.poll(_LOOK_S * 1000)]
+            if end in ready:
+                return
+            try:
+                if ready and listener is not None:
+                    self._serve(listener)
+                self._look()
+            except Exception:
+                self._logger.exception("A question to this run could not be answered")
+
+    def _serve(self, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        with connection:
+            if not _is_own(connection):
+                return
+            try:
+                request = json.loads(_line_of(connection, _REQUEST_BYTES, time.monotonic() + _REQUEST_S))
+                connection.settimeout(_REQUEST_S)
+                connection.sendall(json.dumps(self._reply(request)).encode() + b"\n")
+            except (OSError, ValueError):
+                return
+
+    def _reply(self, request: object) -> dict[str, str]:
+        task = request.get("why", "") if isinstance(request, dict) else ""
+        if task is not None and (isinstance(task, bool) or not isinstance(task, int)):
+            return {"error": "this run is of another version of Flow: it does not understand the question"}
+        try:
+            return {"text": self._answer(task)}
+        except LookupError as error:
+            return {"error": str(error.args[0])}
+
+
+def why(run_dir: Path, task: int | None = None, timeout_s: float = 10.0) -> str:
+    """Ask a run that goes on why a task is not done, or with None why all unfinished tasks are not.
+
+    Raises:
+        RunNotLive: nobody answers there; the message says why.
+        LookupError: the run has no such unfinished task.
+    """
+    deadline = time.monotonic() + timeout_s
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout_s)
+        _connect(connection, run_dir)
+        try:
+            connection.sendall(json.dumps({"why": task}).encode() + b"\n")
+            reply = json.loads(_line_of(connection, _ANSWER_BYTES, deadline))
+        except TimeoutError:
+            raise RunNotLive(
+                f"the script of run {run_dir} did not answer within {timeout_s:g} s: it is stopped, or one long call "
+                "of C code keeps all its Python threads from running"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise RunNotLive(
+                f"the script of run {run_dir} hung up; it has ended just now, or it failed: {error}"
+            ) from None
+    if "text" in reply:
+        return str(reply["text"])
+    raise LookupError(str(reply.get("error", "the answer was not understood")))
+
+
+def is_live(run_dir: Path) -> bool:
+    """Tell whether the script of a run is there to be asked."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(1.0)
+        try:
+            _connect(connection, run_dir)
+        except RunNotLive:
+            return False
+    return True
+
+
+def _connect(connection: socket.socket, run_dir: Path) -> None:
+    folder = run_dir / FOLDER
+    try:
+        with _short(folder) as path:
+            connection.connect(path)
+    except FileNotFoundError:
+        there = "it has ended, and cleaned up" if run_dir.is_dir() else "there is no such directory"
+        raise RunNotLive(f"run {run_dir} is not going on: {there}") from None
+    except PermissionError:
+        raise RunNotLive(f"run {run_dir} belongs to another user: only that one can ask it") from None
+    except ConnectionRefusedError:
+        raise RunNotLive(
+            f"nobody answers for run {run_dir}: its script was killed, or runs on another machine, where you can ask it"
+        ) from None
+    except OSError as error:
+        raise RunNotLive(f"run {run_dir} cannot be asked: {error}") from error
+
+
+def _listen(folder: Path) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _short(folder) as path:
+            made.bind(path)
+            os.chmod(path, 0o600)
+        made.listen(16)
+        made.setblocking(False)
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+@contextmanager
+def _short(folder: Path) -> Iterator[str]:
+    """Give a path of the socket that is never too long: a socket's address holds 107 bytes."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{_NAME}"
+    finally:
+        os.close(descriptor)
+
+
+def _line_of(connection: socket.socket, limit: int, deadline: float) -> bytes:
+    """Read up to the end of a line. Raises TimeoutError, ValueError (too long, or cut off), OSError."""
+    data = bytearray()
+    while not data.endswith(b"\n"):
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        connection.settimeout(left_s)
+        piece = connection.recv(65536)
+        data += piece
+        if not piece or len(data) > limit:
+            raise ValueError("no whole line came")
+    return bytes(data)
+
+
+def _is_own(connection: socket.socket) -> bool:
+    """Whether the process at the other end is this user's, or root's."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return _CREDENTIALS.unpack(raw)[1] in (os.geteuid(), 0)

@@ -1,0 +1,80 @@
+"""A run in which nothing happens any more: told once, with all causes."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from flow_core.graph.states import State
+from flow_core.interfaces.waiting import CauseKind, duration
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable
+
+    from flow_core.kernel.explaining import Overview
+    from flow_core.kernel.reactor import Reactor
+
+QUIET_S = 600.0
+"""After so long without a start or an end of any task, and with none that runs, a warning says why."""
+
+Sign = tuple[int, int, int]
+
+
+def sign_of(reactor: Reactor) -> Sign | None:
+    """Return what is another once anything has happened to tasks; None while one runs, and where none is unfinished."""
+    core = reactor.core
+    nobody: tuple[Sign, tuple[State, ...]] = ((0, 0, 0), ())
+    sign, states = reactor.call(
+        lambda: (
+            (sum(core.counts.values()), core.tries_made, len(core.live)),
+            tuple(task.state for task in core.live.values()),
+        ),
+        nobody,
+    )
+    return None if not states or State.running in states else sign
+
+
+class Standstill:
+    """Notices that a run stands still. One thread looks, as often as it likes.
+
+    Args:
+        sign: Gives what ``sign_of`` does.
+        overview: Says why the unfinished tasks are not done.
+        logger: Takes the warning: one each time that the run comes to a standstill.
+        quiet_s: How long nothing must have happened.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        sign: Callable[[], Sign | None],
+        overview: Callable[[], Overview],
+        logger: logging.Logger,
+        quiet_s: float = QUIET_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sign = sign
+        self._overview = overview
+        self._logger = logger
+        self._quiet_s = quiet_s
+        self._clock = clock
+        self._last: Sign | None = None
+        self._since = 0.0
+        self._told = False
+
+    def look(self) -> None:
+        """Look at the run, and warn if it has stood still for long enough."""
+        now, sign = self._clock(), self._sign()
+        if sign is None or sign != self._last:
+            self._last, self._since, self._told = sign, now, False
+            return
+        if self._told or now - self._since < self._quiet_s:
+            return
+        overview = self._overview()
+        causes = [cause for group in overview.groups for cause in group.sample.causes]
+        if any(cause.kind is CauseKind.RUNNING for cause in causes):  # at an executor that reports no starts
+            self._since = now
+            return
+        self._told = True
+        self._logger.warning("No task has started or ended for %s. %s", duration(now - self._since), overview)

@@ -1,0 +1,51 @@
+"""``flow why``: why the tasks of a run that goes on are not done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from flow_core.errors import RunNotLive
+from flow_core.kernel.live import is_live, why as ask
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.argument("task", required=False, type=click.IntRange(min=0))
+@click.option("--task", "-t", "number", type=click.IntRange(min=0), help="A task of the newest run that goes on.")
+@click.option("--run-dir", default="runinfo", show_default=True, help="Where the directories of runs are.")
+@click.option("--timeout", default=10.0, show_default=True, help="Seconds to wait for the answer.")
+def why(run: str | None, task: int | None, number: int | None, run_dir: str, timeout: float) -> None:
+    """Say why tasks of RUN are not done: its dependencies, what is ahead, resources, blocks, files, failed tries.
+
+    RUN is the directory of a run that goes on, or its number; without it the newest that does is asked. TASK is the
+    number of an unfinished task; without it there is a line for all tasks that are alike. The run must be your own, and
+    on this machine.
+    """
+    if task is not None and number is not None:
+        raise click.UsageError("name the task once: as an argument, or with --task")
+    directory = _newest(Path(run_dir)) if run is None else _directory(run, Path(run_dir))
+    if run is None:
+        click.echo(f"run {directory}:", err=True)
+    try:
+        click.echo(ask(directory, task if task is not None else number, timeout))
+    except LookupError as error:
+        raise click.ClickException(str(error.args[0])) from None
+
+
+def _directory(run: str, top: Path) -> Path:
+    """Return the directory of a run by its path, name or number."""
+    if run.isdecimal() and (top / f"{int(run):03d}").is_dir():
+        return top / f"{int(run):03d}"
+    return top / run if (top / run).is_dir() and not Path(run).is_dir() else Path(run)
+
+
+def _newest(top: Path) -> Path:
+    """Return the newest run that goes on. Raises RunNotLive: none does."""
+    runs = [path for path in top.iterdir() if path.name.isdecimal()] if top.is_dir() else []
+    for path in sorted(runs, key=lambda one: int(one.name), reverse=True):
+        if is_live(path):
+            return path
+    found = f"none of the {len(runs)} runs under {top} goes on" if runs else f"there are no runs under {top}"
+    raise RunNotLive(f"{found}: name the run, or say where runs are with --run-dir")
