@@ -260,7 +260,7 @@ def test_the_walltime_ends_the_whole_process_group(tmp_path: Path) -> None:
 
 
 def test_a_group_that_ignores_the_first_signal_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flow_core.remote.bash._GRACE_S", 0.3)
+    monkeypatch.setattr("flow_core.remote.bash.GRACE_S", 0.3)
     pids = tmp_path / "pids"
     with pytest.raises(AppTimeout):
         bash(f"trap '' TERM; echo $$ > {pids}; while true; do sleep 0.1; done", TaskSpec(walltime_s=0.5))
@@ -272,6 +272,33 @@ def test_a_group_may_clean_up_when_its_walltime_ends(tmp_path: Path) -> None:
     with pytest.raises(AppTimeout):
         bash(f"trap 'echo cleaned > {done}; exit' TERM; sleep 50 & wait", TaskSpec(walltime_s=0.5))
     assert done.read_text() == "cleaned\n"
+
+
+@pytest.mark.parametrize(
+    "how", ["(setsid bash -c '{}' &)", "setsid bash -c '{}' & sleep 50", "setsid env -i bash -c '{}'"]
+)
+def test_the_walltime_ends_what_has_left_the_group_too(tmp_path: Path, how: str) -> None:
+    pids = tmp_path / "pids"
+    with pytest.raises(AppTimeout):
+        bash(how.format(f"echo $$ > {pids}; exec sleep 50") + "; sleep 50", TaskSpec(walltime_s=0.5))
+    wait_until(lambda: gone(int(pids.read_text())))
+
+
+def test_the_walltime_ends_a_command_that_is_stopped(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    with pytest.raises(AppTimeout):
+        bash(f"echo $$ > {pids}; kill -STOP $$", TaskSpec(walltime_s=0.5))
+    wait_until(lambda: gone(int(pids.read_text())))
+
+
+def test_the_walltime_of_one_command_spares_what_another_left_running(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    bash(f"(setsid bash -c 'echo $$ > {pids}; exec sleep 50' &); until [ -s {pids} ]; do sleep 0.01; done")
+    with pytest.raises(AppTimeout):
+        bash("sleep 50", TaskSpec(walltime_s=0.1))
+    left = int(pids.read_text())
+    assert not gone(left)
+    os.kill(left, 9)
 
 
 def test_a_command_that_ends_in_time_is_not_touched() -> None:

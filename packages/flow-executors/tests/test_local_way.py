@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from flow_executors.interchange.local_doors import LocalDoors
-from flow_executors.manager import sessions
 from flow_executors.manager.contact import Reach
 from flow_executors.manager.line import Line
 from flow_executors.manager.ways import LocalWay, ShortWay
@@ -203,14 +202,6 @@ def test_other_users_are_nothing_to_each_other(house: House, monkeypatch: pytest
     until(lambda: house.listen() or _ended(stranger), house.doors.fileno())
     assert house.heard == []
     stranger.close()
-
-
-def test_of_a_session_the_leader_is_reached_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    reached: list[int] = []
-    monkeypatch.setattr(sessions, "members", lambda _: [5, 7, 9])
-    monkeypatch.setattr(os, "kill", lambda pid, _: reached.append(pid))
-    assert sessions.signal_session(9, 9) == 3
-    assert reached[0] == 9
 
 
 def test_who_finds_no_descriptor_free_waits_until_somebody_leaves(

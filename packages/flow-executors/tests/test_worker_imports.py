@@ -27,6 +27,7 @@ OURS = [
     "flow_core.remote.errors",
     "flow_core.remote.faults",
     "flow_core.remote.functions",
+    "flow_core.remote.processes",
     "flow_core.remote.refs",
     "flow_core.remote.run",
     "flow_core.remote.usage",

@@ -8,9 +8,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import IO, Any, ClassVar
 
 from flow_core.errors import (
@@ -22,16 +23,32 @@ from flow_core.errors import (
     BashExitFailure,
 )
 from flow_core.interfaces.call import NodeContext
+from flow_core.remote.processes import (
+    GRACE_S,
+    WORKER_PID,
+    Process,
+    Table,
+    Tree,
+    below,
+    carries,
+    end,
+    look,
+    table,
+    ticks_ago,
+)
 from flow_core.remote.usage import add_command
 from flow_core.remote.walltime import held, timeout_message
 
 _SHELL = "/bin/bash" if os.path.exists("/bin/bash") else "bash"
-_GRACE_S = 2.0  # between TERM and KILL; less than a manager's own patience after the walltime
 _SLICE_S = 0.5  # the longest single wait; see _wait
 _LONGEST_ARGUMENT = 120_000  # bytes; Linux refuses single arguments of 128 KiB and more
 _TAIL_LINES = 20
 _TAIL_BYTES = 4096
 _COMMAND_SHOWN = 300
+_MARK = "FLOW_COMMAND"
+"""Variable that tells the processes of one command from those of others of the same process."""
+_numbers = count(1)
+_BEGUN_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +188,8 @@ class _StderrTail:
         try:
             with open(self._path, "rb") as written:
                 size = os.fstat(written.fileno()).st_size
-                written.seek(max(min(self._start, size), size - _TAIL_BYTES))
+                start = self._start if self._start <= size else 0  # a worker's log may have been cut meanwhile
+                written.seek(max(start, size - _TAIL_BYTES))
                 text = written.read(_TAIL_BYTES).decode(errors="replace")
         except OSError:
             return ""
@@ -189,6 +207,7 @@ def _is_file(descriptor: int) -> bool:
 
 
 def _run(command: str, stdout: IO[bytes] | None, stderr: IO[bytes] | None, variables: dict[str, str] | None) -> int:
+    mark, environment = _marked(variables)
     with held() as limit, _arguments(command) as (arguments, descriptors):
         begun: list[_Bash] = []
         try:
@@ -198,7 +217,7 @@ def _run(command: str, stdout: IO[bytes] | None, stderr: IO[bytes] | None, varia
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
-                env=variables,
+                env=environment,
                 pass_fds=descriptors,
                 process_group=0,
             )
@@ -206,18 +225,34 @@ def _run(command: str, stdout: IO[bytes] | None, stderr: IO[bytes] | None, varia
             raise AppException(f"{_SHELL} cannot be started in {_current_directory()}: {error}") from error
         except BaseException:  # an asynchronous one: bash may run already
             for bash in begun:
-                if hasattr(bash, "pid"):
-                    _end_group(bash)
+                if getattr(bash, "pid", None) is not None:
+                    _end_all(bash, mark)
+                else:
+                    _end_unknown(mark)
             raise
         try:
             code = _wait(process, None if limit is None else limit[0])
         except BaseException:
-            _end_group(process)
+            _end_all(process, mark)
             raise
         if code is None and limit is not None:
-            _end_group(process)
+            _end_all(process, mark)
             raise AppTimeout(timeout_message(limit[1]))
     return 0 if code is None else code
+
+
+def _marked(variables: dict[str, str] | None) -> tuple[str, Mapping[str, str] | Mapping[bytes, bytes] | None]:
+    """Return a mark of this command and its environment with it.
+
+    A worker of ours has a mark of its own and runs one command at a time: there the mark is empty, nothing copied.
+    """
+    if os.environ.get(WORKER_PID) == str(os.getpid()):
+        return "", variables
+    mark = f"{os.getpid()}.{next(_numbers)}"
+    if variables is not None:
+        return mark, {**variables, _MARK: mark}
+    inherited: Mapping[bytes, bytes] = getattr(os.environ, "_data", os.environb)  # as bytes: a tenth of the time
+    return mark, {**inherited, os.fsencode(_MARK): os.fsencode(mark)}
 
 
 class _Bash(subprocess.Popen[bytes]):
@@ -302,15 +337,49 @@ def _poll_until(process: subprocess.Popen[bytes], deadline: float) -> int | None
     return process.poll()
 
 
+def _end_all(process: subprocess.Popen[bytes], mark: str) -> None:
+    """End a command with all that it started: TERM, then KILL for what is left of it after a grace.
+
+    Those are its process group and what is below it. Who left both is known by the mark in its environment.
+    """
+    bash = look(process.pid) if process.returncode is None else None
+    if bash is None:  # it was waited for already, or there is no /proc
+        _end_group(process)
+        return
+    entry = os.fsencode(f"{_MARK}={mark}") if mark else os.fsencode(f"{WORKER_PID}={os.getpid()}")
+
+    def members(processes: Table) -> list[Process]:
+        found = [one for one in processes.values() if process.pid in (one.group, one.pid)]
+        return sorted(found, key=lambda one: one.pid != process.pid)
+
+    tree = Tree(
+        members,
+        lambda one: carries(one.pid, (entry,)),
+        since=bash.start,
+        adopters=None if mark else (os.getppid(), os.getpid()),
+    )
+    end(tree.look, GRACE_S)
+    _wait_until(process, time.monotonic() + GRACE_S)  # a process in the kernel's hands may outlive this
+
+
+def _end_unknown(mark: str) -> None:
+    """End a command whose process id was lost between its start and the interruption that came then."""
+    me, since = os.getpid(), ticks_ago(_BEGUN_S)
+    entry = os.fsencode(f"{_MARK}={mark}") if mark else os.fsencode(f"{WORKER_PID}={me}")
+    ours = {one.pid for one in below((me,), table(), since) if one.parent == me and carries(one.pid, (entry,))}
+    end(Tree(lambda processes: [processes[pid] for pid in ours if pid in processes]).look, GRACE_S)
+    for pid in ours:
+        try:
+            os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            continue
+
+
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End the process group: TERM, then KILL for what is left of it after a grace."""
     _signal_group(process, signal.SIGTERM)
-    deadline = time.monotonic() + _GRACE_S
-    _wait_until(process, deadline)
-    while _group_lives(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    _wait_until(process, time.monotonic() + GRACE_S)
     _signal_group(process, signal.SIGKILL)
-    _wait_until(process, time.monotonic() + _GRACE_S)  # a process in the kernel's hands may outlive this
+    _wait_until(process, time.monotonic() + GRACE_S)
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
@@ -318,30 +387,6 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
         os.killpg(process.pid, number)
     except (ProcessLookupError, PermissionError):
         pass  # all of it has ended
-
-
-def _group_lives(group: int) -> bool:
-    """Tell whether a process of the group still runs; dead ones that nobody has reaped do not count."""
-    try:
-        os.killpg(group, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    try:
-        entries = os.listdir("/proc")
-    except OSError:
-        return True
-    return not any(entry.isdecimal() for entry in entries) or any(
-        _running_in(entry, group) for entry in entries if entry.isdecimal()
-    )
-
-
-def _running_in(pid: str, group: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat_file:
-            state, _parent, its_group = stat_file.read().rpartition(b")")[2].split()[:3]
-    except (OSError, ValueError):
-        return False
-    return int(its_group) == group and state not in (b"Z", b"X")
 
 
 # -- failures

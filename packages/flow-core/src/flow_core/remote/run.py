@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from flow_core.errors import AppException
+from flow_core.errors import AppException, AppTimeout
 from flow_core.interfaces.call import NodeContext, TaskSpec, TaskStep
 
 _Run = Callable[[], object]
@@ -73,7 +73,19 @@ def _around(step: TaskStep, inner: _Run, where: NodeContext) -> _Run:
 def _limited(run: _Run, limit_s: float, main_thread: bool) -> _Run:
     from flow_core.remote.walltime import limited
 
-    return lambda: limited(run, limit_s, main_thread)
+    def call() -> object:
+        import time
+
+        began = time.monotonic()
+        try:
+            return limited(run, limit_s, main_thread)
+        except AppTimeout:
+            from flow_core.remote.processes import end_task_of_worker
+
+            end_task_of_worker(time.monotonic() - began)
+            raise
+
+    return call
 
 
 def _in_environment(

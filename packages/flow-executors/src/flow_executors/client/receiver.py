@@ -47,6 +47,8 @@ from flow_executors.wire.kinds import Buffer
 from flow_executors.wire.link import LinkReader
 from flow_executors.wire.single import Result, one_result
 
+_START_S = 20.0
+"""Within which a new interchange must have introduced itself."""
 _READS = 8
 _EXIT_WAIT_S = 1.0
 _START_S = 10.0
@@ -112,6 +114,7 @@ class Receiver:
         self._door = door
         self._reclaim: Reclaim | None = None
         self._heard = 0.0
+        self._greeted = False
         self._deaths: deque[float] = deque(maxlen=_RESTARTS)
         self._fruitless = 0
         self._stopping = False
@@ -163,6 +166,7 @@ class Receiver:
             self._break(f"an internal error of the executor: {error!r}", "")
 
     def _serve(self, incarnation: Incarnation) -> None:
+        self._greeted = False
         reader = LinkReader(incarnation.link)
         link, wake, door = incarnation.link.fileno(), self._handoff.wake_fd, self._door.fileno()
         poller = select.poll()
@@ -188,7 +192,7 @@ class Receiver:
         self._ended(incarnation)
 
     def _timeout_ms(self) -> int:
-        deadline = self._heard + self._patience_s
+        deadline = self._heard + self._silence_s()
         if self._reclaim is not None:
             deadline = min(deadline, self._reclaim.deadline)
         return max(0, int((deadline - time.monotonic()) * 1000) + 1)
@@ -240,15 +244,21 @@ class Receiver:
         now = time.monotonic()
         if self._reclaim is not None:
             self._settle_claims(now)
-        if now - self._heard > self._patience_s:
-            self._logger.error("the interchange was silent for %g s: it is replaced", self._patience_s)
+        patience_s = self._silence_s()
+        if now - self._heard > patience_s:
+            self._logger.error("the interchange was silent for %g s: it is replaced", patience_s)
             incarnation.process.kill()
             self._heard = now
+
+    def _silence_s(self) -> float:
+        """Return after how long a silence the interchange is replaced: one that starts has said nothing before."""
+        return self._patience_s if self._greeted else max(self._patience_s, _START_S)
 
     # -- messages
 
     def _hello(self, message: Buffer) -> None:
         unpack_hello(message)
+        self._greeted = True
         self.ready.set()
 
     def _results(self, message: Buffer) -> None:

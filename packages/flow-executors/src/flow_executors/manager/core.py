@@ -17,6 +17,8 @@ from flow_executors.wire.lanes import Claim
 from flow_executors.wire.specs import DEFAULT_CLASS
 
 STEAL_AFTER_S = 0.001
+UNTOLD_S = 0.5
+"""Tasks that the script gave a worker are known here after about half of that."""
 WALLTIME_GRACE_S = 5.0
 BULKY = 3072
 """Records above this many bytes may need a file each: few of them are handed out in advance."""
@@ -369,6 +371,19 @@ class ManagerCore:
             self.effects.kill.append(worker.rank)
             for index in (self._idle, self._part):
                 index.pop(worker.rank, None)
+
+    def replace(self, rank: int) -> None:
+        """A worker does not go on: it is to be killed, and what it runs is lost by that."""
+        worker = self.workers.get(rank)
+        if worker is not None:
+            self._doom(worker, next(iter(worker.held), -1), "stopped")
+
+    def age_of(self, rank: int, now: float) -> float | None:
+        """Return how long ago the task that a worker runs has begun; None where it runs none."""
+        worker = self.workers.get(rank)
+        if worker is None or not (worker.held or worker.claimed):
+            return None
+        return max(0.0, now - worker.since) if worker.held else UNTOLD_S
 
     def recall(self, count: int) -> None:
         """Give back up to ``count`` tasks of the default class that have not started, the newest first."""

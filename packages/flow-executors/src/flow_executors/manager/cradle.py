@@ -15,10 +15,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 from typing import NoReturn
 
 from flow_core.remote.faults import point
+from flow_core.remote.processes import Tree, below, end, send, table, ticks_ago
 from flow_executors.manager import sessions
 from flow_executors.worker import birth
 
@@ -32,19 +32,22 @@ _READ_BACK = 16_384
 _FATAL = b"Fatal Python error"
 _END_GRACE_S = 2.0
 _RESCAN_S = 0.05
+_UNKILLABLE_S = 10.0
+"""Who has not died of SIGKILL for so long is in the kernel's hands (a file system that hangs), and never runs again."""
 
 
 class _Infant:
     """One worker as its nursery knows it."""
 
-    __slots__ = ("doomed", "log", "log_start", "pid", "rank")
+    __slots__ = ("doomed", "log", "log_start", "pid", "rank", "tree")
 
     def __init__(self, rank: int, pid: int, log: str, log_start: int) -> None:
         self.rank = rank
         self.pid = pid
         self.log = log
         self.log_start = log_start
-        self.doomed: float | None = None  # when what is left of its session is killed
+        self.doomed: float | None = None  # when it is killed with what it has started
+        self.tree: Tree | None = None  # that, once it is to end
 
 
 class Cradle:
@@ -55,7 +58,7 @@ class Cradle:
         self._manager_pid = manager_pid
         self._pool = birth.Pool()
         self._workers: dict[int, _Infant] = {}  # by pid
-        self._lingering: dict[int, float] = {}  # sessions whose worker died after SIGTERM -> when to SIGKILL the rest
+        self._lingering: list[tuple[Tree, float]] = []  # what dead workers have left, and when to SIGKILL it
         self._wakeup, self._alarm = socket.socketpair()
 
     def run_and_exit(self) -> NoReturn:
@@ -130,8 +133,12 @@ class Cradle:
                 self._pool = birth.Pool(logs, env, settings, lanes)
             case {"do": "spawn", "rank": int(rank), "env": dict(env), "cpus": list(cpus)}:
                 self._spawn(rank, env, cpus)
-            case {"do": "kill", "rank": int(rank), "grace": float(grace) | int(grace)}:
-                self._kill(rank, float(grace))
+            case {"do": "kill", "rank": int(rank), "grace": float(grace) | int(grace), "age": age}:
+                self._kill(rank, float(grace), _since(age))
+            case {"do": "sweep", "rank": int(rank), "pid": int(pid), "age": float(age) | int(age)}:
+                self._sweep_strays(sessions.tree_of(pid, birth.name_of(rank), _since(age), self._workers, dead=True))
+            case {"do": "answer"}:
+                self._tell({"was": "here"})
 
     def _spawn(self, rank: int, env: dict[str, str], cpus: list[int]) -> None:
         point("nursery.spawn")
@@ -168,12 +175,15 @@ class Cradle:
         self._alarm.close()
         self._close(others)
 
-    def _kill(self, rank: int, grace_s: float) -> None:
+    def _kill(self, rank: int, grace_s: float, since: int | None) -> None:
         for infant in self._workers.values():
             if infant.rank == rank and infant.doomed is None:
                 infant.doomed = time.monotonic() + grace_s
-                sessions.signal_session(infant.pid, signal.SIGTERM)
-                sessions.signal_session(infant.pid, signal.SIGCONT)
+                infant.tree = self._tree_of(infant, since)
+                send(infant.tree.look(), signal.SIGTERM, signal.SIGCONT)
+
+    def _tree_of(self, infant: _Infant, since: int | None) -> Tree:
+        return sessions.tree_of(infant.pid, birth.name_of(infant.rank), since, self._workers)
 
     # -- deaths
 
@@ -194,49 +204,42 @@ class Cradle:
 
     def _sweep_after(self, infant: _Infant) -> None:
         """End what a dead worker's task left running: at once, or after its grace if it was told to end."""
-        if infant.doomed is None:
-            sessions.signal_session(infant.pid, signal.SIGKILL)
-        elif sessions.members(infant.pid):
-            self._lingering[infant.pid] = infant.doomed
+        if infant.tree is None or infant.doomed is None:
+            self._sweep_strays(self._tree_of(infant, None))
+        elif infant.tree.look():
+            self._lingering.append((infant.tree, infant.doomed))
+
+    def _sweep_strays(self, tree: Tree) -> None:
+        send(tree.look(), signal.SIGKILL)
+        self._lingering.append((tree, time.monotonic()))  # they may just have started others
 
     def _sweep(self) -> None:
         """Kill what outlived its grace."""
-        now = time.monotonic()
-        for infant in self._workers.values():
-            if infant.doomed is not None and infant.doomed <= now:
-                sessions.signal_session(infant.pid, signal.SIGKILL)
-        for session, deadline in list(self._lingering.items()):
-            if not sessions.members(session):
-                del self._lingering[session]
-            elif deadline <= now:
-                sessions.signal_session(session, signal.SIGKILL)
+        doomed = [infant for infant in self._workers.values() if infant.doomed is not None]
+        if not doomed and not self._lingering:
+            return
+        now, processes = time.monotonic(), table()
+        for infant in doomed:
+            if infant.tree is not None and infant.doomed is not None and infant.doomed <= now:
+                send(infant.tree.look(processes), signal.SIGKILL)
+                if infant.doomed + _UNKILLABLE_S <= now:
+                    self._give_up(infant)
+        left = [(tree, deadline, tree.look(processes)) for tree, deadline in self._lingering]
+        for _, deadline, pids in left:
+            if deadline <= now:
+                send(pids, signal.SIGKILL)
+        self._lingering = [(tree, when) for tree, when, pids in left if pids and now < when + _UNKILLABLE_S]
+
+    def _give_up(self, infant: _Infant) -> None:
+        """Report one as dead that will be, once the kernel lets go of it: it never comes back to its task."""
+        del self._workers[infant.pid]
+        tail = "it did not die of SIGKILL: it waits in the kernel, as for a file system that hangs"
+        self._tell({"was": "died", "rank": infant.rank, "pid": infant.pid, "status": signal.SIGKILL, "tail": tail})
 
     def _end_all(self) -> None:
-        """End all workers and everything they left behind."""
-        deadline = time.monotonic() + _END_GRACE_S
-        known = [*self._workers, *self._lingering]
-        for session in known:
-            sessions.signal_session(session, signal.SIGTERM)
-            sessions.signal_session(session, signal.SIGCONT)
-        for pid in sessions.children(os.getpid()):  # daemons of tasks, in sessions of their own
-            os.kill(pid, signal.SIGTERM)
-        _wait_until(lambda: not self._anybody(known), deadline)
-        _wait_until(lambda: not self._kill_rest(known), deadline + _END_GRACE_S)
-
-    def _anybody(self, known: list[int]) -> bool:
-        self._reap_silently()
-        return bool(sessions.children(os.getpid())) or any(sessions.members(session) for session in known)
-
-    def _kill_rest(self, known: list[int]) -> bool:
-        for session in known:
-            sessions.signal_session(session, signal.SIGKILL)
-        for pid in sessions.children(os.getpid()):
-            os.kill(pid, signal.SIGKILL)
-        return self._anybody(known)
-
-    def _reap_silently(self) -> None:
-        while (ended := _ended_child()) is not None:
-            os.waitpid(ended, 0)
+        """End all workers and everything they left behind: it all is below this process."""
+        me = os.getpid()
+        end(lambda: [one.pid for one in below((me,), table())], _END_GRACE_S)
 
     # -- ways out
 
@@ -262,6 +265,11 @@ def _pipe(fds: list[int], flags: int, size: int) -> tuple[int, int]:
     return ends
 
 
+def _since(age_s: object) -> int | None:
+    """Return the clock tick of so many seconds ago; None for no time."""
+    return ticks_ago(float(age_s)) if isinstance(age_s, float | int) else None
+
+
 def _ended_child() -> int | None:
     """Return the pid of a child that ended and still is a zombie, whose pid can't be taken by another yet."""
     try:
@@ -282,7 +290,7 @@ def _tail(path: str, start: int) -> str:
     try:
         with open(path, "rb") as log:
             size = log.seek(0, os.SEEK_END)
-            log.seek(max(start, size - _READ_BACK))
+            log.seek(max(start if start <= size else 0, size - _READ_BACK))  # it may have been cut meanwhile
             text = log.read(_READ_BACK)
     except OSError:
         return ""
@@ -291,11 +299,6 @@ def _tail(path: str, start: int) -> str:
         crash = max(0, crash - _TAIL_BYTES // 4)
         return text[crash : crash + _TAIL_BYTES].decode("utf-8", "replace")
     return text[-_TAIL_BYTES:].decode("utf-8", "replace")
-
-
-def _wait_until(done: Callable[[], bool], deadline: float) -> None:
-    while not done() and time.monotonic() < deadline:
-        time.sleep(0.01)
 
 
 if sys.platform != "linux":

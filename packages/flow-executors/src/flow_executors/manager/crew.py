@@ -17,7 +17,7 @@ from flow_core.errors import ExecutorError
 from flow_core.remote.faults import point
 from flow_executors.manager import sessions
 from flow_executors.manager.letters import Letters
-from flow_executors.manager.nursery import Died, NotSpawned, Nursery, NurseryGone, Spawned
+from flow_executors.manager.nursery import Answered, Died, NotSpawned, Nursery, NurseryGone, Spawned
 from flow_executors.manager.pipes import Pipes
 from flow_executors.manager.records import Handout
 from flow_executors.manager.shipments import Shipments
@@ -44,13 +44,15 @@ class News:
     failed: list[NotSpawned] = field(default_factory=list)
     gone: bool = False
     """The nursery is dead."""
+    answered: bool = False
+    """The nursery gave a sign of life."""
 
 
 class Crew:
     """The workers. One thread."""
 
     def __init__(self, nursery: Nursery, outfit: Outfit) -> None:
-        self._nursery = nursery
+        self.nursery = nursery
         self._outfit = outfit
         self._pipes: dict[int, Pipes] = {}  # by rank
         self._by_fd: dict[int, Pipes] = {}
@@ -66,15 +68,19 @@ class Crew:
     def spawn(self, rank: int) -> None:
         """Ask for a worker."""
         environment, cpus = self._outfit(rank)
-        self._nursery.spawn(rank, environment, cpus)
+        self.nursery.spawn(rank, environment, cpus)
 
     def pipes_of(self, rank: int) -> Pipes | None:
         """Return the pipes of a worker; None where there is no worker."""
         return self._pipes.get(rank)
 
-    def kill(self, rank: int) -> None:
-        """Ask to end a worker with all that it started."""
-        self._nursery.kill(rank)
+    def kill(self, rank: int, age_s: float | None) -> None:
+        """Ask to end a worker with all that its task, begun so long ago, has started."""
+        self.nursery.kill(rank, age_s=age_s)
+
+    def sweep(self, rank: int, pid: int, age_s: float) -> None:
+        """Ask to end what the task of a dead worker, begun so long ago, has left behind."""
+        self.nursery.sweep(rank, pid, age_s)
 
     def hand_out(self, handouts: Sequence[Handout]) -> list[Handout]:
         """Write tasks into pipes; return those whose pipe is full or gone, or for whose file there is no room."""
@@ -107,13 +113,13 @@ class Crew:
                 self._sort(news, pipes, pipes.frames())
                 if pipes.eof:  # dead, as the nursery will tell; or of no more use
                     self._forget(pipes)
-                    self._nursery.kill(pipes.rank)
+                    self.nursery.kill(pipes.rank)
         if nursery:  # after the results, which may be those of the dead
             self._hear(news)
         return news
 
     def _hear(self, news: News) -> None:
-        for report in self._nursery.receive():
+        for report in self.nursery.receive():
             match report:
                 case Spawned():
                     pipes = Pipes(report)
@@ -123,9 +129,10 @@ class Crew:
                     news.died.append((report, self._bury(news, report)))
                 case NotSpawned():
                     news.failed.append(report)
+                case Answered():
+                    news.answered = True
                 case NurseryGone():
                     news.gone = True
-                    self._epoll.unregister(self._nursery.fileno())
 
     def _bury(self, news: News, report: Died) -> Pipes | None:
         """Take a dead worker's last words."""
@@ -160,13 +167,15 @@ class Crew:
         if results:
             news.results.append((pipes.rank, results))
 
-    def abandon(self) -> News:
+    def abandon(self, reason: str) -> News:
         """After the nursery's death: end all that is left of the workers, and report them dead."""
         news = News()
+        self._epoll.unregister(self.nursery.fileno())
         for rank, pipes in list(self._pipes.items()):
-            sessions.signal_session(pipes.pid, signal.SIGKILL)
-            report = Died(rank, pipes.pid, None, signal.SIGKILL, "")
+            sessions.kill_session(pipes.pid)
+            report = Died(rank, pipes.pid, None, signal.SIGKILL, "", f"was killed, since {reason}")
             news.died.append((report, self._bury(news, report)))
+        sessions.kill_below(os.getpid())  # orphans of tasks, which this process has adopted
         return news
 
     def close(self, timeout_s: float = 5.0) -> bool:
@@ -177,7 +186,10 @@ class Crew:
         self._by_fd.clear()
         self._epoll.close()
         self.shipments.close()
-        return self._nursery.close(timeout_s)
+        ended = self.nursery.close(timeout_s)
+        if not ended:
+            sessions.kill_below(os.getpid())
+        return ended
 
 
 def raise_file_limit(workers: int) -> None:

@@ -69,6 +69,11 @@ class Membership:
         """Whether the interchange has answered and is to be offered the workers, which was not done yet."""
         return self._contact.phase is Phase.GREETED and not self.told_pids
 
+    @property
+    def threshold_s(self) -> float:
+        """Seconds of silence after which the other side counts as lost."""
+        return self._contact.threshold_s
+
     # -- finding it
 
     def begin(self) -> None:

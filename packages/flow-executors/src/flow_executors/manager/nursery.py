@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from flow_executors.manager.cradle import MAX_MESSAGE, Cradle
 
 _FDS_A_MESSAGE = 4
+_DEATH_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Died:
         exit_code: How it exited, or None.
         signal: What killed it, or None.
         stderr_tail: The last lines it wrote.
+        how: What befell it, where the manager knows better than its exit tells: "was ...".
     """
 
     rank: int
@@ -58,6 +61,7 @@ class Died:
     exit_code: int | None
     signal: int | None
     stderr_tail: str
+    how: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +73,16 @@ class NotSpawned:
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """The nursery answered."""
+
+
+@dataclass(frozen=True, slots=True)
 class NurseryGone:
     """The nursery itself died; no worker can be trusted to live."""
 
 
-Report = Spawned | Died | NotSpawned | NurseryGone
+Report = Spawned | Died | NotSpawned | Answered | NurseryGone
 
 
 class Nursery:
@@ -145,9 +154,24 @@ class Nursery:
         """Ask for a worker; Spawned or NotSpawned will be reported."""
         self._send({"do": "spawn", "rank": rank, "env": dict(environment), "cpus": list(cpus)})
 
-    def kill(self, rank: int, grace_s: float = 2.0) -> None:
-        """Ask to end a worker and all of its session: SIGTERM, and SIGKILL after ``grace_s``. Died will be reported."""
-        self._send({"do": "kill", "rank": rank, "grace": grace_s})
+    def kill(self, rank: int, grace_s: float = 2.0, age_s: float | None = None) -> None:
+        """Ask to end a worker with all that its task has started: SIGTERM, and SIGKILL after ``grace_s``.
+
+        Died will be reported. ``age_s`` is how long ago the task began, if it runs one: daemons of tasks before it
+        are spared.
+        """
+        self._send({"do": "kill", "rank": rank, "grace": grace_s, "age": age_s})
+
+    def sweep(self, rank: int, pid: int, age_s: float) -> None:
+        """Ask to end what the task of a dead worker has left behind, which began ``age_s`` seconds ago.
+
+        To be sent before its rank is started again. What was in the session of the worker has ended already.
+        """
+        self._send({"do": "sweep", "rank": rank, "pid": pid, "age": age_s})
+
+    def ask(self) -> None:
+        """Ask for a sign of life; Answered will be reported."""
+        self._send({"do": "answer"})
 
     def receive(self) -> list[Report]:
         """Return the reports that wait, without blocking."""
@@ -177,7 +201,9 @@ class Nursery:
             os.close(pidfd)
         if not ended:
             os.kill(self.pid, 9)
-        os.waitpid(self.pid, 0)
+        deadline = time.monotonic() + _DEATH_S
+        while os.waitpid(self.pid, os.WNOHANG)[0] == 0 and time.monotonic() < deadline:
+            time.sleep(0.001)  # the kernel may hold it for longer, as while a file system hangs
         return ended
 
     def _send(self, message: Mapping[str, object]) -> None:
@@ -203,5 +229,7 @@ def _report(message: dict[str, object], fds: list[int]) -> Report:
             return Died(rank, pid, code if code >= 0 else None, -code if code < 0 else None, tail)
         case {"was": "failed", "rank": int(rank), "reason": str(reason)}:
             return NotSpawned(rank, reason)
+        case {"was": "here"}:
+            return Answered()
         case _:
             raise ValueError(f"the nursery sent {message!r}: a bug of Flow")

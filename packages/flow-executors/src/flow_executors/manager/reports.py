@@ -14,6 +14,8 @@ from flow_executors.wire.frames import Kind, pack_loss, pack_tasks
 
 def how(report: Died) -> str:
     """Say how a worker died."""
+    if report.how:
+        return report.how
     if report.signal is None:
         return f"exited with code {report.exit_code}"
     try:

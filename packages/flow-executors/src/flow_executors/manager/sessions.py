@@ -1,52 +1,49 @@
-"""Sessions of processes: who is in one, and ending all of it. Linux only; reads /proc."""
+"""The processes that belong to one worker: its session, what its task has started, and who got away from both."""
 
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Collection
+
+from flow_core.remote.processes import WORKER_PID, Process, Table, Tree, below, carries, send, table
+
+_NOBODY = 1 << 62
 
 
-def members(session: int) -> list[int]:
-    """Return the process ids of a session, zombies left out."""
-    return [pid for pid, state, _, sid in _processes() if sid == session and state not in b"ZX"]
-
-
-def children(parent: int) -> list[int]:
-    """Return the process ids of a process's children, zombies left out."""
-    return [pid for pid, state, ppid, _ in _processes() if ppid == parent and state not in b"ZX"]
-
-
-def signal_session(session: int, signum: int) -> int:
-    """Send a signal to every process of a session, to its leader first; return to how many.
+def members(session: int, processes: Table) -> list[Process]:
+    """Return the processes of a session, its leader first.
 
     Else a worker could see how what its task had started was killed, and report that as the task's own failure.
     """
-    reached = 0
-    for pid in sorted(members(session), key=lambda pid: pid != session):
-        try:
-            os.kill(pid, signum)
-            reached += 1
-        except (ProcessLookupError, PermissionError):
-            continue
-    return reached
+    return sorted((one for one in processes.values() if one.session == session), key=lambda one: one.pid != session)
 
 
-def _processes() -> list[tuple[int, bytes, int, int]]:
-    """Pid, state, parent and session of every process."""
-    found = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            fd = os.open(f"/proc/{name}/stat", os.O_RDONLY)
-        except OSError:
-            continue
-        try:
-            line = os.read(fd, 1024)
-        except OSError:
-            continue
-        finally:
-            os.close(fd)
-        # The command's name may hold blanks and parentheses: fields are counted from the last one.
-        state, ppid, _, sid = line[line.rindex(b")") + 2 :].split(b" ", 4)[:4]
-        found.append((int(name), state, int(ppid), int(sid)))
-    return found
+def tree_of(pid: int, name: str, since: int | None, siblings: Collection[int], *, dead: bool = False) -> Tree:
+    """Return what belongs to a worker of the calling process, the subreaper of all workers.
+
+    Args:
+        pid: The worker.
+        name: What it calls itself, and those that it forked.
+        since: Clock tick of when its task began; what daemons of earlier tasks have in hand is not meant. None: it
+            runs none.
+        siblings: All workers there are; looked at again at each look.
+        dead: Nothing is left of its session.
+    """
+    mark = (os.fsencode(f"{WORKER_PID}={pid}"),)
+    return Tree(
+        lambda processes: [] if dead else members(pid, processes),
+        lambda one: one.pid not in siblings and (one.name == name or carries(one.pid, mark)),
+        _NOBODY if since is None else since,
+        (os.getpid(),),
+    )
+
+
+def kill_below(root: int) -> None:
+    """Kill all that came from a process, but not the process."""
+    send((one.pid for one in below((root,), table())), signal.SIGKILL)
+
+
+def kill_session(session: int) -> None:
+    """Kill every process of a session, its leader first."""
+    send((one.pid for one in members(session, table())), signal.SIGKILL)

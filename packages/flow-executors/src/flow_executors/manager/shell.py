@@ -6,6 +6,7 @@ import logging
 import select
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from flow_core.interfaces.outcome import LossKind, Verdict
@@ -29,6 +30,7 @@ from flow_executors.manager.records import Effects, Leaving, Taken
 from flow_executors.manager.reports import fallen_outcome, how, interrupted_outcome, pack_returned
 from flow_executors.manager.respawn import Respawn
 from flow_executors.manager.shipments import SWEEP_S
+from flow_executors.manager.watching import Watching
 from flow_executors.wire.frames import (
     ALL,
     DrainMode,
@@ -109,6 +111,8 @@ class Manager:
         self._member = Membership(line, contact, offer, self._outbox, self._poller, run_id)
         self._parking = Parking()
         self._respawn = Respawn()
+        self._watching = Watching(crew.nursery, self._replace, contact.threshold_s)
+        self._befell: dict[int, str] = {}  # pid -> why it is being killed, in words
         self._ready: set[int] = set()
         self._last_send = 0.0
         self._next_starts = 0.0
@@ -201,7 +205,8 @@ class Manager:
     def _patience_ms(self) -> int:
         now, core = time.monotonic(), self._core
         due = min(self._member.deadline(now), now + _HOUR_S)
-        for when in (core.deadline(now), self._respawn.deadline(), self._drain_at, self._drain_deadline):
+        times = core.deadline(now), self._respawn.deadline(), self._drain_at, self._drain_deadline, self._watching.due
+        for when in times:
             if when is not None and when < due:
                 due = when
         if self._sampling is not None:
@@ -252,6 +257,7 @@ class Manager:
             worker = self._core.workers.get(rank)
             if worker is not None and worker.pid != pid:  # replaced meanwhile
                 self._line.send(pack_worker(self._outbox.manager, rank, worker.pid))
+        self._watching.bound(self._member.threshold_s)
         self._delivery.forget()
         self._line.open_short_way(welcome.results)
         self._crew.shipments.same_host = bool(welcome.host_id) and welcome.host_id == self._offer.host_id
@@ -312,6 +318,8 @@ class Manager:
     def _take_exit(self, message: Received, now: float) -> None:
         code, reason = unpack_exit(message)
         status = 0 if code is ExitCode.DONE else 1
+        if code is ExitCode.DECLARED_LOST:
+            self._core.drain()  # its tasks run elsewhere by now: none is started here any more
         self.leave(Leaving(ExitCode.DONE, f"the interchange said: {reason or code.name}", status))
 
     # -- the workers' news
@@ -340,8 +348,10 @@ class Manager:
         for failure in news.failed:
             if not self._respawn.died(failure.rank, False, now):
                 self._give_up(f"workers cannot be started: {failure.reason}")
+        if news.answered:
+            self._watching.answered()
         if news.gone:
-            self._after_nursery(now)
+            self._after_nursery("the nursery of the workers died", now)
 
     def _tell_replaced(self, pipes: Pipes) -> None:
         """Say which process is a worker now, after the results of the one before, where that one was registered."""
@@ -355,6 +365,10 @@ class Manager:
         if pipes is not None:
             unstarted = self._crew.letters.opened(pipes.take_back(pipes.depth + 1))
             pipes.close()
+        report = replace(report, how=report.how or self._befell.pop(report.pid, ""))
+        age_s = self._core.age_of(report.rank, now)
+        if age_s is not None:
+            self._crew.sweep(report.rank, report.pid, age_s)
         fallen = self._core.worker_down(report.rank, unstarted)
         self._crew.letters.done(fallen.keys)
         for key in fallen.keys:
@@ -372,11 +386,17 @@ class Manager:
     def _tell_taken(self, taken: Sequence[Taken]) -> None:
         """Nobody else has given tasks to a worker."""
 
-    def _after_nursery(self, now: float) -> None:
+    def _after_nursery(self, reason: str, now: float) -> None:
         self._core.drain()
-        news = self._crew.abandon()
+        news = self._crew.abandon(reason)
         self._handle(news, now)
-        self._leaving = Leaving(ExitCode.DONE, "the nursery of the workers died", 1)
+        self._leaving = Leaving(ExitCode.DONE, reason, 1)
+
+    def _replace(self, rank: int, how: str) -> None:
+        worker = self._core.workers.get(rank)
+        if worker is not None:
+            self._befell[worker.pid] = how
+            self._core.replace(rank)
 
     def _give_up(self, reason: str) -> None:
         log.error("%s", reason)
@@ -393,6 +413,10 @@ class Manager:
             self._next_starts = now + _STARTS_EVERY_S
             self._tell_starts(now)
         self._core.overdue(now)
+        if now >= self._watching.due and self._leaving is None:
+            reason = self._watching.look(self._core.workers, now)
+            if reason:
+                self._after_nursery(reason, now)
         for rank in self._respawn.due(now):
             self._crew.spawn(rank)
         if self._drain_at is not None and now >= self._drain_at:
@@ -430,7 +454,7 @@ class Manager:
         core, crew = self._core, self._crew
         self._tell_taken(effects.taken)
         for rank in effects.kill:
-            crew.kill(rank)
+            crew.kill(rank, core.age_of(rank, time.monotonic()))
         for key in effects.cancelled:
             self._outbox.add(key, Verdict.CANCELLED)
         crew.letters.done(effects.cancelled)

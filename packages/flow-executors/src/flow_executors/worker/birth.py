@@ -7,6 +7,7 @@ import signal
 import sys
 
 from flow_core.remote.faults import point
+from flow_core.remote.processes import WORKER_PID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _settle(pool: Pool, cot: Cot, nursery_pid: int) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != nursery_pid:
         os._exit(_CRASHED)  # the nursery died before the line above
-    set_name(f"flow-w{cot.rank}")
+    set_name(name_of(cot.rank))
     for signum in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(signum, signal.SIG_DFL)
     _redirect(cot.log)
@@ -111,6 +112,7 @@ def _settle(pool: Pool, cot: Cot, nursery_pid: int) -> None:
         del os.environ[name]
     os.environ.update(pool.environment)
     os.environ.update(cot.environment)
+    os.environ[WORKER_PID] = str(os.getpid())
     if cot.cpus:
         _pin(cot.cpus)
     import faulthandler
@@ -141,6 +143,11 @@ def _pin(cpus: Sequence[int]) -> None:
         os.sched_setaffinity(0, cpus)
     except OSError as error:
         os.write(2, f"this worker could not be pinned to CPUs {list(cpus)} ({error}): it runs anywhere\n".encode())
+
+
+def name_of(rank: int) -> str:
+    """Return what a worker calls itself."""
+    return f"flow-w{rank}"
 
 
 def set_name(name: str) -> None:
