@@ -47,9 +47,9 @@ def test_a_block_that_runs_without_workers_is_told_from_one_whose_workers_left()
     one = core()
     name = submitted(one, JobStatus(JobState.RUNNING))
     assert "runs, submitted 60 s ago, but none of its workers has connected yet" in texts(one)[0]
-    one.joined(name)
+    one.joined(name, 50.0)
     assert "on its way" in texts(one)[0]
-    one.left(name)
+    one.left(name, "", 60.0)
     assert "but has no worker left" in texts(one)[0]
 
 
@@ -66,7 +66,7 @@ def test_blocks_that_failed_are_told_with_the_last_reason_and_the_next_attempt()
 def test_limits_are_told() -> None:
     assert "may have no block at all" in texts(core(max_blocks=0, init_blocks=0))[0]
     one = core(max_blocks=1)
-    one.joined(submitted(one, JobStatus(JobState.RUNNING)))
+    one.joined(submitted(one, JobStatus(JobState.RUNNING)), 50.0)
     assert texts(one) == ["'htex' has as many blocks as it may have (max_blocks=1)"]
 
 
@@ -84,9 +84,9 @@ def test_there_is_always_a_cause_and_few_are_listed(steps: list[tuple[str, JobSt
         elif step == "fail":
             one.not_submitted(one.new_block(), "no", 1.0)
         elif step == "join":
-            one.joined(names[-1])
+            one.joined(names[-1], 2.0)
         elif step == "leave":
-            one.left(names[-1])
+            one.left(names[-1], "", 2.0)
         elif step == "change":
             one.changed(names[-1], status, 2.0)
         else:
