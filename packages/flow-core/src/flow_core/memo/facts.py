@@ -67,22 +67,25 @@ ABSENT = object()
 
 
 class Member(NamedTuple):
-    """What a function names of a module of the user's own: the module, the attribute, its value, all as one path."""
+    """What a function names of a module of the user's own: the module, the attribute, its value, all as one path.
+
+    ``imported`` where the function imports the module itself.
+    """
 
     module: ModuleType
     attribute: str
     value: object
     path: str
+    imported: bool
 
 
 def members(function: FunctionType, facts: Facts) -> Iterator[Member]:
     """Yield what a function names of modules that are the user's own, through modules in modules too."""
-    seen: set[Chain] = set()
     cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=False))
     for chain in facts.chains:
-        yield from _along(_base(function, cells, chain[0]), chain, seen)
+        yield from _along(_base(function, cells, chain[0]), chain, False)
     for chain in facts.imports:
-        yield from _along(_imported(function, chain[0]), chain, seen)
+        yield from _along(_imported(function, chain[0]), chain, True)
 
 
 def _base(function: FunctionType, cells: dict[str, CellType], name: str) -> object:
@@ -103,15 +106,13 @@ def _imported(function: FunctionType, name: str) -> object:
         return None
 
 
-def _along(value: object, chain: Chain, seen: set[Chain]) -> Iterator[Member]:
+def _along(value: object, chain: Chain, imported: bool) -> Iterator[Member]:
     for depth in range(1, len(chain)):
         attribute = chain[depth]
         if not isinstance(value, ModuleType) or not is_local(value.__name__):
             return
         module, value = value, value.__dict__.get(attribute, ABSENT)
-        if chain[: depth + 1] not in seen:
-            seen.add(chain[: depth + 1])
-            yield Member(module, attribute, value, ".".join(chain[: depth + 1]))
+        yield Member(module, attribute, value, ".".join(chain[: depth + 1]), imported)
 
 
 @lru_cache(maxsize=1024)

@@ -76,8 +76,10 @@ class FunctionWalker(Walker):
         yield from self._module_attributes(function, facts)
 
     def _module_attributes(self, function: FunctionType, facts: Facts) -> Iterator[Part]:
+        seen: set[str] = set()
         for member in members(function, facts):
-            if member.value is not ABSENT:
+            if member.value is not ABSENT and member.path not in seen:
+                seen.add(member.path)
                 yield Part(f"global {member.path!r}", self.named(member.value))
 
     def named(self, value: object, *, any_data: bool = False) -> bytes:

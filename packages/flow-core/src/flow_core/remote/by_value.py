@@ -50,6 +50,15 @@ def dumps(value: object, buffer_callback: Callable[[PickleBuffer], bool | None] 
         return file.getvalue()
 
 
+def reduced_class(cls: type) -> Any:
+    """Return how cloudpickle makes a class anew by value, wherever it is from."""
+    try:
+        from cloudpickle.cloudpickle import _dynamic_class_reduce
+    except ImportError:  # before version 3
+        from cloudpickle.cloudpickle_fast import _dynamic_class_reduce
+    return _dynamic_class_reduce(cls)
+
+
 def _reduced(code: CodeType, files: dict[str, str]) -> tuple[Any, ...]:
     kind, arguments, *rest = _REDUCE_CODE(code)
     if _NAMELESS not in arguments:

@@ -1,6 +1,7 @@
 """Functions as bytes, and back: by reference where they can be imported, else by value.
 
-``R`` and a reference (``flow_core.remote.refs``) as UTF-8, or ``P`` and a pickle of the function by value.
+``R`` and a reference (``flow_core.remote.refs``) as UTF-8, or ``P`` and a pickle of the function by value; or, of one
+that uses modules of the user's own, ``M`` and a pickle of ``flow_core.remote.modules.Packed``.
 """
 
 from __future__ import annotations
@@ -15,8 +16,13 @@ from types import ModuleType
 from flow_core.errors import DeserializationError, SerializationError
 from flow_core.remote.refs import reference, resolve
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from flow_core.remote.modules import Packed, Surroundings
+
 REFERENCE = b"R"
 BY_VALUE = b"P"
+WITH_MODULES = b"M"
 _DIGEST_SIZE = 16
 
 
@@ -25,13 +31,28 @@ def digest_of(blob: bytes) -> bytes:
     return blake2b(blob, digest_size=_DIGEST_SIZE).digest()
 
 
-def load_function(blob: bytes) -> Callable[..., object]:
-    """Return the function of a blob.
+def load_function(blob: bytes) -> tuple[Callable[..., object], Surroundings | None]:
+    """Return the function of a blob, and what is to be prepared before each call, if anything.
 
     Raises:
-        DeserializationError: it cannot be unpickled here; the cause is chained.
+        DeserializationError: it cannot be unpickled here; the cause is chained. Or it needs code or data of modules
+            that differ here from the script's and cannot travel.
         ImportError, AttributeError: its module is not here, or is another version.
     """
+    if blob[:1] != WITH_MODULES:
+        return _load(blob), None
+    from flow_core.remote.modules import load_packed
+
+    func, modules = load_packed(pickle.loads(memoryview(blob)[1:]), _load)
+    return func, modules
+
+
+def pack_with_modules(packed: Packed) -> bytes:
+    """Return the blob of a function that comes with what it names of modules."""
+    return WITH_MODULES + pickle.dumps(packed, 5)
+
+
+def _load(blob: bytes) -> Callable[..., object]:
     if blob[:1] == REFERENCE:
         return resolve(str(blob[1:], "utf-8"))
     try:

@@ -130,10 +130,12 @@ def _measured(task: list[Any], reporting: Reporting, key: TryKey) -> tuple[bytes
 def _run(func: bytes, arguments: bytes, around: bytes) -> object:
     from flow_core.remote.run import enter_worker, execute, leave_worker
 
-    function = load_function(func)
+    function, modules = load_function(func)
     args, kwargs = _loads(arguments, "the arguments")
     spec, steps, where = _loads(around, "the steps")
     on_main = threading.current_thread() is threading.main_thread()
+    if modules is not None:
+        modules.prepare()
     enter_worker()
     try:
         return execute(function, args, kwargs, spec, steps, replace(where, main_thread=on_main))

@@ -63,15 +63,19 @@ class Looks:
     Attributes:
         unchanged: Tells whether all is as it was.
         named: What functions name of the global names of modules, each once.
+        code: The user's own functions and classes that were met.
+        imported: Modules and attributes of them that functions use by imports of their own.
     """
 
-    __slots__ = ("named", "unchanged")
+    __slots__ = ("code", "imported", "named", "unchanged")
 
     def __init__(self, function: Callable[..., object], whole: bool) -> None:
         """Look for the first time; with ``whole`` at all of large values too."""
         found = _Finder(whole)
         found.begin(function)
         self.named: tuple[Name, ...] = tuple(found.named)
+        self.code: tuple[Callable[..., object], ...] = tuple(found.code)
+        self.imported = found.imported
         self.unchanged: Callable[[], bool] = found.checks.made(found.rest())
 
 
@@ -163,6 +167,8 @@ class _Finder:
 
     def __init__(self, whole: bool) -> None:
         self.named: list[Name] = []
+        self.code: list[Callable[..., object]] = []
+        self.imported: set[tuple[str, str]] = set()
         self.checks = _Checks()
         self._whole = whole
         self._reads: list[tuple[Read, object, tuple[object, ...]]] = []
@@ -190,6 +196,7 @@ class _Finder:
         return _Rest(self._reads, self._contents) if self._reads or self._contents else None
 
     def _function(self, function: FunctionType) -> None:
+        self.code.append(function)
         for attribute in ("__code__", "__defaults__", "__kwdefaults__"):
             self.checks.attribute(function, attribute)
         for value in (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()):
@@ -203,6 +210,8 @@ class _Finder:
             self._global(names, name, names.get(name, ABSENT))
         for member in members(function, facts):
             self._global(member.module.__dict__, member.attribute, member.value)
+            if member.imported:
+                self.imported.add((member.module.__name__, member.attribute))
 
     def _cell(self, cell: CellType) -> None:
         if id(cell) in self._cells:
@@ -284,7 +293,7 @@ class _Finder:
             return
         if getattr(value, "__dict__", None) or cls.__module__ != "builtins":
             self._watch(_of_object, value)
-            self._all(_of_object(value)[1:])
+            self._all(_of_object(value))
 
     def _all(self, values: Iterable[object]) -> None:
         for value in values:
@@ -294,6 +303,7 @@ class _Finder:
     def _class(self, cls: type) -> None:
         if not is_local(cls.__module__) or issubclass(cls, Enum):
             return
+        self.code.append(cls)
         self._watch(_of_class, cls)
         self._all(value for name, value in vars(cls).items() if name not in _CLASS_NOISE)
         self._all(cls.__bases__)

@@ -10,6 +10,7 @@ from flow_core.memo.digest import CannotDigest
 from flow_core.memo.identity import identify
 from flow_core.remote.functions import digest_of, pack_function
 from flow_core.snapshot.looks import Looks
+from flow_core.snapshot.travel import packed
 
 if TYPE_CHECKING:
     from flow_core.apps.definition import AppDefinition
@@ -47,7 +48,7 @@ class FunctionSnapshot:
         self.looks = Looks(function, whole)
         self.stands = self.looks.unchanged
         self._identity = _identified(function) if counts else None
-        self._blob = _packed(function) if travels else None
+        self._blob = _packed(function, self.looks) if travels else None
         self._digest = digest_of(self._blob) if isinstance(self._blob, bytes) else b""
 
     @property
@@ -104,9 +105,9 @@ def _identified(function: Callable[..., object]) -> Identity | CannotDigest:
         return error
 
 
-def _packed(function: Callable[..., object]) -> bytes | SerializationError:
+def _packed(function: Callable[..., object], looks: Looks) -> bytes | SerializationError:
     try:
-        return pack_function(function)
+        return packed(function, looks)
     except SerializationError as error:
         return error
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flow_core.interfaces.call import TaskSpec, TaskStep
+    from flow_core.remote.modules import Surroundings
 
     Function = Callable[..., object]
     Where = tuple[int, int, int]  # descriptor, offset, size
@@ -60,7 +61,7 @@ class Unpacker:
         self._files = f"/proc/{manager_pid}/fd/"
         self._index_fd = index_fd
         self._need = need
-        self._functions: dict[bytes, Function] = {}
+        self._functions: dict[bytes, tuple[Function, Surroundings | None]] = {}
         self._function_bytes = 0
         self._index = -1
         self._generation = b""
@@ -83,7 +84,9 @@ class Unpacker:
             spec, variables = pickle.loads(content[:size])
             record = content[size:]
         digest, key, _, flags = _RECORD.unpack_from(record)
-        func = self._functions.get(digest) or self._load_function(digest)
+        func, modules = self._functions.get(digest) or self._load_function(digest)
+        if modules is not None:
+            modules.prepare()
         if len(record) == _RECORD.size:
             return Parcel(key, func, _NOTHING, spec, variables)
         payload = memoryview(record)[_RECORD.size :]
@@ -109,15 +112,15 @@ class Unpacker:
         loaded: Payload = pickle.loads(rest, buffers=buffers)
         return loaded
 
-    def _load_function(self, digest: bytes) -> Function:
+    def _load_function(self, digest: bytes) -> tuple[Function, Surroundings | None]:
         blob = self._blob(digest)
-        func = load_function(blob)
+        loaded = load_function(blob)
         self._function_bytes += len(blob)
         if len(self._functions) >= _FUNCTIONS_KEPT or self._function_bytes > _FUNCTION_BYTES_KEPT:
             self._functions.clear()
             self._function_bytes = len(blob)
-        self._functions[digest] = func
-        return func
+        self._functions[digest] = loaded
+        return loaded
 
     # -- blobs and buffers, which lie in files of the manager
 

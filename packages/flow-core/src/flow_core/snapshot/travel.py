@@ -1,0 +1,138 @@
+"""A function as it travels, with what it names of the user's own modules; see ``flow_core.remote.modules``."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+from collections.abc import Callable, Iterator
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from flow_core.memo.facts import is_local
+from flow_core.remote import by_value
+from flow_core.remote.contents import contents, meaning
+from flow_core.remote.functions import BY_VALUE, by_value_names, importable, pack_function, pack_with_modules
+from flow_core.remote.modules import Packed, Path, here
+from flow_core.remote.refs import reference
+
+if TYPE_CHECKING:
+    from flow_core.snapshot.looks import Looks
+
+VALUE_BYTES = 64 << 10
+"""Most bytes of a pickled value of a module that travel with a function."""
+_WHOLE_BYTES = 4 << 20
+_DATA = (type(None), bool, int, float, complex, str, bytes, bytearray, tuple, list, dict, set, frozenset)
+
+
+def packed(function: Callable[..., object], looks: Looks) -> bytes:
+    """Return the blob of a function that was looked at just now.
+
+    Raises:
+        SerializationError: it cannot be packed; the message names it and what it holds.
+    """
+    blob = pack_function(function)
+    code, data = _named(function, looks)
+    if not code and not data:
+        return blob
+    values, large = _sorted_out(data)
+    imported = [path for path in code if path in looks.imported]
+    whole, *members = [b""] if large else _whole([function, *(code[path] for path in imported)], looks)
+    replaced = tuple(zip(imported, members, strict=False))
+    means = tuple((path, meaning(value)) for path, value in code.items())
+    return pack_with_modules(Packed(here(), blob, whole, replaced, means, tuple(large), tuple(values)))
+
+
+def _named(function: Callable[..., object], looks: Looks) -> tuple[dict[Path, object], dict[Path, object]]:
+    """Return code and data of the user's own modules that a function uses and other processes import."""
+    code: dict[Path, object] = {}
+    data: dict[Path, object] = {}
+    for names, name, value in looks.named:
+        module = str(names.get("__name__"))
+        if _is_of_file(module) and sys.modules[module].__dict__ is names:
+            (code if _is_code(value) else data)[module, name] = value
+    for found in (function, *looks.code):
+        ref = reference(found)
+        module, _, qualname = (ref or "").partition(":")
+        if ref is not None and "#" not in ref and _is_of_file(module):
+            code[module, qualname] = found
+            if isinstance(found, type):
+                data.update(_class_data(module, qualname, found))
+    return code, data
+
+
+def _is_of_file(module: object) -> bool:
+    """Tell whether a module is the user's own and other processes would import it."""
+    return isinstance(module, str) and module in sys.modules and is_local(module) and importable(module)
+
+
+def _is_code(value: object) -> bool:
+    if isinstance(value, (type, ModuleType, FunctionType, BuiltinFunctionType)):
+        return True
+    return isinstance(getattr(value, "__wrapped__", None), FunctionType)
+
+
+def _class_data(module: str, qualname: str, cls: type) -> Iterator[tuple[Path, object]]:
+    for name, value in vars(cls).items():
+        if isinstance(value, _DATA) and not (name.startswith("__") and name.endswith("__")):
+            yield (module, f"{qualname}.{name}"), value
+
+
+def _sorted_out(data: dict[Path, object]) -> tuple[list[tuple[Path, bytes]], list[tuple[Path, bytes]]]:
+    """Return pickles of values that travel, and digests of those too large; what has no pickle stays where it is."""
+    values: list[tuple[Path, bytes]] = []
+    large: list[tuple[Path, bytes]] = []
+    for path, value in data.items():
+        try:
+            pickled = _pickled(value)
+        except Exception:  # a lock, a handle, a connection: each process has its own
+            continue
+        if len(pickled) <= VALUE_BYTES:
+            values.append((path, pickled))
+        else:
+            large.append((path, contents(value)))
+    return values, large
+
+
+def _pickled(value: object) -> bytes:
+    try:
+        data = pickle.dumps(value, 5)
+        if not any(name in data for name in by_value_names()):
+            return data
+    except Exception:
+        pass
+    return by_value.dumps(value)
+
+
+def _whole(functions: list[Any], looks: Looks) -> list[bytes]:
+    """Return blobs in which all of the user's own is by value; an empty one if that cannot be, or is too large."""
+    members: dict[int, dict[str, Any]] = {}
+    for names, name, value in looks.named:
+        members.setdefault(id(names), {})[name] = value
+    blobs = []
+    for function in functions:
+        with io.BytesIO() as file:
+            try:
+                _WholePickler(file, members).dump(function)
+            except Exception:
+                return [b""]
+            blobs.append(BY_VALUE + file.getvalue())
+    return blobs if sum(map(len, blobs)) <= _WHOLE_BYTES else [b""]
+
+
+class _WholePickler(by_value.Pickler):
+    """Pickles the user's own functions and classes by value, and of modules what is named."""
+
+    def __init__(self, file: io.BytesIO, members: dict[int, dict[str, Any]]) -> None:
+        super().__init__(file)
+        self._members = members
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Return how an object is made anew."""
+        if isinstance(obj, FunctionType) and _is_of_file(obj.__module__):
+            return self._dynamic_function_reduce(obj)
+        if isinstance(obj, type) and _is_of_file(obj.__module__):
+            return by_value.reduced_class(obj)
+        if isinstance(obj, ModuleType) and _is_of_file(obj.__name__):
+            return ModuleType, (obj.__name__,), self._members.get(id(obj.__dict__), {})
+        return super().reducer_override(obj)

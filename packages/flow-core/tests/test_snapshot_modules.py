@@ -1,0 +1,195 @@
+"""What a function names of the users own modules: a node is made to have it as the script has, or refuses by name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flow_core.errors import DeserializationError
+from flow_core.remote import modules as on_node
+from flow_core.remote.contents import contents, meaning
+from flow_core.remote.functions import BY_VALUE, REFERENCE, load_function
+from flow_core.snapshot.looks import Looks
+from flow_core.snapshot.travel import packed
+
+SOURCE = """
+import threading
+LIMIT = 1
+TABLE = {"a": 1}
+ALIAS = TABLE
+BIG = list(range(50_000))
+LOCK = threading.Lock()
+SENTINEL = object()
+class Bounds:
+    upper = 1
+    def twice(self): return 2 * self.upper
+def helper(x): return x + LIMIT
+def f(x): return helper(x), TABLE["a"], ALIAS["a"], Bounds().twice()
+def locked(x):
+    with LOCK: return helper(x)
+def big(x): return BIG[x], helper(x)
+def given(x=SENTINEL): return x is SENTINEL
+def alone(x): return x
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Give a module of the user's own, with a file on the path."""
+    name = f"users_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(SOURCE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(on_node, "_set", {})
+    monkeypatch.setattr(on_node, "_originals", {})
+    importlib.invalidate_caches()
+    yield importlib.import_module(name)
+    sys.modules.pop(name, None)
+
+
+class Node:
+    """What would be another process: it has imported the module from its file."""
+
+    def __init__(self, module: types.ModuleType) -> None:
+        self._script, self._name = module, module.__name__
+        del sys.modules[self._name]
+        self.module: Any = importlib.import_module(self._name)
+        sys.modules[self._name] = module
+
+    def load(self, blob: bytes) -> Callable[..., object]:
+        def call(*args: object) -> object:
+            sys.modules[self._name] = self.module
+            here, on_node.here = on_node.here, lambda: (0, "node")
+            try:
+                func, surroundings = load_function(blob)
+                if surroundings is not None:
+                    surroundings.prepare()
+                return func(*args)
+            finally:
+                on_node.here = here
+                sys.modules[self._name] = self._script
+
+        return call
+
+
+def pack(function: Callable[..., object]) -> bytes:
+    return packed(function, Looks(function, whole=False))
+
+
+def test_a_function_that_names_nothing_of_modules_travels_as_ever(module: Any) -> None:
+    assert pack(len) == REFERENCE + b"builtins:len"
+    assert pack(lambda: 1).startswith(BY_VALUE)
+
+
+def test_values_are_what_they_were_at_each_call_whichever_comes_next(module: Any) -> None:
+    node = Node(module)
+    first = pack(module.f)
+    module.LIMIT = 5
+    module.TABLE["a"] = 6
+    module.Bounds.upper = 7
+    second = pack(module.f)
+    for _ in range(2):
+        assert node.load(first)(1) == (2, 1, 1, 2)
+        assert node.load(second)(1) == (6, 6, 6, 14)
+
+
+def test_containers_are_set_in_place_so_that_other_names_of_them_hold(module: Any) -> None:
+    node = Node(module)
+    module.TABLE["a"] = 6
+    table = node.module.TABLE
+    node.load(pack(module.f))(1)
+    assert node.module.ALIAS is node.module.TABLE is table
+
+
+def test_a_value_that_is_the_same_stays_the_objects_own(module: Any) -> None:
+    node = Node(module)
+    assert node.load(pack(module.given))()
+
+
+@pytest.mark.parametrize("how", ["patched", "edited"])
+def test_code_that_is_other_there_travels_by_value(module: Any, how: str) -> None:
+    if how == "patched":
+        node = Node(module)
+        module.helper = lambda x: 100 * x
+        assert node.load(pack(module.f))(2) == (200, 1, 1, 2)
+        assert node.module.helper(2) == 3
+    else:
+        Path(module.__file__).write_text(SOURCE.replace("x + LIMIT", "x - LIMIT - 1000"))
+        importlib.invalidate_caches()
+        node = Node(module)
+        assert node.module.helper(2) == -999
+        assert node.load(pack(module.f))(2) == (3, 1, 1, 2)
+
+
+def test_a_module_that_is_not_there_travels_by_value(module: Any) -> None:
+    blob, name = pack(module.f), module.__name__
+    node = Node(module)
+    Path(module.__file__).unlink()
+    importlib.invalidate_caches()
+    node.module = None  # what import makes of a module that it must not find
+    assert node.load(blob)(2) == (3, 1, 1, 2)
+    assert sys.modules[name] is module
+
+
+def test_locks_are_each_processes_own(module: Any) -> None:
+    node = Node(module)
+    module.LIMIT = 5
+    assert node.load(pack(module.locked))(2) == 7
+    assert node.module.LOCK is not module.LOCK
+
+
+def test_other_code_that_cannot_travel_is_an_error_that_names_it(module: Any) -> None:
+    node = Node(module)
+    module.helper = lambda x: 100 * x
+    with pytest.raises(DeserializationError, match=r"helper is not the same code on this machine as in the script"):
+        node.load(pack(module.locked))(2)
+
+
+def test_large_data_is_left_there_if_it_is_the_same_and_refused_by_name_if_not(module: Any) -> None:
+    node = Node(module)
+    module.LIMIT = 5
+    assert node.load(pack(module.big))(2) == (2, 7)
+    module.BIG[3] = -1
+    with pytest.raises(DeserializationError, match=r"BIG is not the same on this machine .* too large to travel"):
+        node.load(pack(module.big))(2)
+
+
+def test_code_put_in_place_for_one_call_is_taken_back_for_another(module: Any) -> None:
+    node = Node(module)
+    script = types.ModuleType("__main__")
+    exec(f"def f(x):\n    from {module.__name__} import helper\n    return helper(x)", script.__dict__)
+    before = pack(script.f)
+    original, module.helper = module.helper, lambda x: 100 * x
+    patched = pack(script.f)
+    module.helper = original
+    for _ in range(2):
+        assert node.load(before)(2) == 3
+        assert node.load(patched)(2) == 200
+        assert node.load(pack(module.f))(2) == (3, 1, 1, 2)
+
+
+def test_in_the_script_itself_nothing_is_set(module: Any) -> None:
+    blob = pack(module.f)
+    module.LIMIT = 5
+    func, surroundings = load_function(blob)
+    if surroundings is not None:
+        surroundings.prepare()
+    assert func(1) == (2, 1, 1, 2)
+    assert module.LIMIT == 5
+
+
+def test_code_counts_by_what_it_does_and_data_by_what_it_holds() -> None:
+    def made(body: str) -> Callable[..., object]:
+        names: dict[str, Callable[..., object]] = {}
+        exec(f"def f(x=1):\n    return {body}", names)
+        return names["f"]
+
+    assert meaning(made("x + 1")) == meaning(made("x + 1"))
+    assert len({meaning(made(body)) for body in ("x + 1", "x + 2", "x + 1.0", "(lambda: x)()", "{x, 1}")}) == 5
+    assert contents({"a": {1, 2}, "b": [1]}) == contents({"b": [1], "a": {2, 1}})
+    assert len({contents(one) for one in (1, 1.0, True, "1", b"1", [1], (1,), {1}, {1: 1}, None)}) == 10
