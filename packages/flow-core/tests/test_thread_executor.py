@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from flow_core.errors import ConfigurationError, ExecutorClosed
+from flow_core.errors import AppTimeout, ConfigurationError, ExecutorBroken, ExecutorClosed
+from flow_core.executors import thread_pool
 from flow_core.executors.threads import ThreadPoolExecutor
-from flow_core.interfaces.call import Call, TryKey
-from flow_core.interfaces.outcome import Verdict
+from flow_core.interfaces.call import Call, TaskSpec, TryKey
+from flow_core.interfaces.outcome import Place, Verdict
 from flow_core.testing import ExecutorContract, RecordingListener, make_context
 
 
@@ -80,3 +82,133 @@ def _stubborn(release: threading.Event) -> None:
             release.wait(0.01)
         except BaseException:  # what ends other tasks does not end this one
             continue
+
+
+# -- tasks that cannot be stopped
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thread_pool, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(thread_pool, "LEAST_LEFT", 1)
+
+
+def _blocked(release: threading.Event) -> int:
+    """Block in one long call: no exception comes in before it returns."""
+    release.wait(30)
+    return 5
+
+
+WALLTIME = TaskSpec(walltime_s=0.05)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_walltime_fails_a_task_in_time_that_cannot_be_stopped(tmp_path: Path) -> None:
+    executor, listener = _started(tmp_path, 1)
+    release = threading.Event()
+    executor.submit(TryKey(1), Call(_blocked, (release,), spec=WALLTIME))
+    (outcome,) = listener.wait_for([TryKey(1)], 20)
+    assert outcome.verdict is Verdict.APP_ERROR
+    assert isinstance(outcome.error, AppTimeout)
+    assert "walltime of 0.05 s" in str(outcome.error)
+    assert "still occupies thread stuck_0 of executor 'stuck'" in str(outcome.error)
+    executor.submit(TryKey(2), Call(lambda: "the pool goes on"))
+    (outcome,) = listener.wait_for([TryKey(2)], 20)
+    assert outcome.value == "the pool goes on"
+    release.set()
+    assert executor.shutdown(5).elapsed_s < 5
+    assert [len(all_of) for all_of in listener.outcomes.values()] == [1, 1]  # the late result was dropped
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_task_that_was_killed_and_goes_on_ends_as_cancelled(tmp_path: Path) -> None:
+    executor, listener = _started(tmp_path, 1)
+    release = threading.Event()
+    executor.submit(TryKey(1), Call(_blocked, (release,)))
+    assert listener.wait_until(lambda: TryKey(1) in listener.starts, 10)
+    executor.cancel([TryKey(1)], kill=True)
+    (outcome,) = listener.wait_for([TryKey(1)], 20)
+    assert outcome.verdict is Verdict.CANCELLED
+    release.set()
+    executor.shutdown(5)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_pool_whose_threads_are_all_stuck_says_so_and_works_again_when_one_ends(tmp_path: Path) -> None:
+    executor, listener = _started(tmp_path, 1)
+    release = threading.Event()
+    keys = [TryKey(number) for number in range(1, 6)]  # with LEAST_LEFT == 1 the bound is 4 for one thread
+    for key in keys:
+        executor.submit(key, Call(_blocked, (release,), spec=WALLTIME))
+    listener.wait_for(keys, 30)
+    with pytest.raises(ExecutorBroken, match="5 are occupied by tasks that ran longer than their walltime"):
+        executor.submit(TryKey(6), Call(lambda: 6))
+    release.set()
+    assert listener.wait_until(lambda: _takes(executor, TryKey(7)), 20)
+    (outcome,) = listener.wait_for([TryKey(7)], 20)
+    assert outcome.value == 7
+    executor.shutdown(5)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_tries_that_wait_when_the_last_thread_is_stuck_are_refused(tmp_path: Path) -> None:
+    executor, listener = _started(tmp_path, 1)
+    release = threading.Event()
+    keys = [TryKey(number) for number in range(1, 9)]
+    for key in keys:
+        executor.submit(key, Call(_blocked, (release,), spec=WALLTIME))
+    outcomes = listener.wait_for(keys, 30)
+    assert [outcome.verdict for outcome in outcomes] == [Verdict.APP_ERROR] * 5 + [Verdict.REFUSED] * 3
+    assert isinstance(outcomes[-1].error, ExecutorBroken)
+    release.set()
+    executor.shutdown(5)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_shutdown_does_not_wait_for_threads_that_were_left_behind(tmp_path: Path) -> None:
+    executor, listener = _started(tmp_path, 1)
+    release = threading.Event()
+    executor.submit(TryKey(1), Call(_blocked, (release,), spec=WALLTIME))
+    listener.wait_for([TryKey(1)], 20)
+    report = executor.shutdown(20)
+    assert report.forced == ("thread stuck_0 of executor 'stuck' still runs its task and was left behind",)
+    assert report.elapsed_s < 20
+    release.set()
+
+
+def test_a_task_killed_at_the_very_moment_of_its_start_is_ended(tmp_path: Path) -> None:
+    executor = ThreadPoolExecutor("early", max_threads=1)
+
+    class Killing(RecordingListener):
+        def started(self, tries: Sequence[tuple[TryKey, int, Place]]) -> None:
+            super().started(tries)
+            executor.cancel([tries[0][0]], kill=True)
+
+    listener = Killing()
+    executor.start(make_context(tmp_path, listener, label="early"))
+    executor.submit(TryKey(1), Call(threading.Event().wait, (30,)))
+    (outcome,) = listener.wait_for([TryKey(1)], 20)
+    assert outcome.verdict is Verdict.CANCELLED
+    executor.shutdown(5)
+
+
+def test_a_walltime_of_centuries_is_none(tmp_path: Path) -> None:
+    executor, listener = _started(tmp_path, 1)
+    executor.submit(TryKey(1), Call(lambda: 1, spec=TaskSpec(walltime_s=1e10)))
+    (outcome,) = listener.wait_for([TryKey(1)], 20)
+    assert outcome.value == 1
+    executor.shutdown(5)
+
+
+def _started(tmp_path: Path, threads: int) -> tuple[ThreadPoolExecutor, RecordingListener]:
+    executor, listener = ThreadPoolExecutor("stuck", max_threads=threads), RecordingListener()
+    executor.start(make_context(tmp_path, listener, label="stuck"))
+    return executor, listener
+
+
+def _takes(executor: ThreadPoolExecutor, key: TryKey) -> bool:
+    try:
+        executor.submit(key, Call(lambda: 7))
+    except ExecutorBroken:
+        return False
+    return True

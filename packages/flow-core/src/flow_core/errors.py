@@ -229,6 +229,10 @@ class ScalingFailed(ExecutorError):
     """The provider failed to give or take blocks; the provider's own error is ``__cause__``."""
 
 
+class DeadlockError(ExecutorError):
+    """A task waited inside itself for what could never end: the message says which tasks wait for which."""
+
+
 class TaskRefused(ExecutorError):
     """A task can never run on its executor: it does not fit, or cannot be sent."""
 

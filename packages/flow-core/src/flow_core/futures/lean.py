@@ -12,12 +12,15 @@ hardly any future is ever waited for. This one makes them when they are asked fo
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future as StdFuture, InvalidStateError
-from typing import NoReturn, Protocol, TypeVar, cast
+from contextlib import contextmanager
+from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 R = TypeVar("R")
 
@@ -39,6 +42,71 @@ class _Waiter(Protocol):
     def add_cancelled(self, future: object) -> None: ...
 
 
+class WaitHost(Protocol):
+    """What a thread that runs a task is told of its task's waits, so that another may work meanwhile."""
+
+    def begin_wait(self, future: Future[Any] | None, timeout: float | None) -> None:
+        """The task is about to wait: for a future, or for what is not known here. Called by the thread itself.
+
+        Raises:
+            DeadlockError: the wait could never end.
+        """
+        ...
+
+    def end_wait(self) -> None:
+        """The wait is over. Any thread."""
+        ...
+
+
+class _Here(threading.local):
+    """Who is told of this thread's waits; None for all threads but those that run tasks."""
+
+    host: WaitHost | None = None
+
+
+_here = _Here()
+_SLICE_S = 1.0  # a task that waits can be interrupted between two waits of this length
+
+
+def host_waits(host: WaitHost) -> None:
+    """Tell ``host`` of all waits for futures of the calling thread, from now on."""
+    _here.host = host
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Around a wait for futures that is none of their own methods: tell the calling thread's host, if it has one."""
+    host = _here.host
+    if host is None:
+        yield
+        return
+    host.begin_wait(None, None)
+    try:
+        yield
+    finally:
+        host.end_wait()
+
+
+class _Waiters(list[_Waiter]):
+    """Who waits by the stdlib's functions, which append themselves before they sleep and remove themselves after it."""
+
+    __slots__ = ("_hosts",)
+
+    def append(self, waiter: _Waiter) -> None:
+        host = _here.host
+        if host is not None:
+            host.begin_wait(None, None)
+            self._hosts = {**getattr(self, "_hosts", {}), id(waiter): host}
+        super().append(waiter)
+
+    def remove(self, waiter: _Waiter) -> None:
+        super().remove(waiter)
+        hosts: dict[int, WaitHost] | None = getattr(self, "_hosts", None)
+        host = None if hosts is None else hosts.pop(id(waiter), None)
+        if host is not None:
+            host.end_wait()
+
+
 class _Watch:
     """What a future has only when the stdlib's functions wait for it."""
 
@@ -46,7 +114,7 @@ class _Watch:
 
     def __init__(self) -> None:
         self.condition = threading.Condition()
-        self.waiters: list[_Waiter] = []
+        self.waiters: list[_Waiter] = _Waiters()
 
 
 class _Trampoline(threading.local):
@@ -195,7 +263,8 @@ class Future(StdFuture[R]):
     def __await__(self) -> Generator[object, None, R]:
         from asyncio import wrap_future
 
-        return wrap_future(self).__await__()
+        awaiting = wrap_future(self).__await__()
+        return awaiting if _here.host is None else _hosted(awaiting)
 
     def _await_done(self, timeout: float | None) -> None:
         """Return when FINISHED; raise CancelledError or TimeoutError."""
@@ -211,15 +280,22 @@ class Future(StdFuture[R]):
         self._about_to_wait()
         gate = threading.Lock()
         gate.acquire()
-        with _lock:
-            if self.done():
-                return True
-            if self._parked is None:
-                self._parked = []
-            self._parked.append(gate)
+        host = _here.host
+        if host is not None:
+            host.begin_wait(self, timeout)
         try:
+            with _lock:
+                if self.done():
+                    return True
+                if self._parked is None:
+                    self._parked = []
+                self._parked.append(gate)
+            if host is not None:
+                return _in_slices(gate, timeout) or self.done()
             return gate.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)) or self.done()
         finally:
+            if host is not None:
+                host.end_wait()
             with _lock:
                 if self._parked is not None and gate in self._parked:
                     self._parked.remove(gate)
@@ -239,6 +315,21 @@ class Future(StdFuture[R]):
         if self._exception is not None:
             return f"state=finished raised {type(self._exception).__name__}"
         return f"state=finished returned {type(self._result).__name__}"
+
+
+def _hosted(awaiting: Generator[object, None, R]) -> Generator[object, None, R]:
+    """Await in a coroutine of a task, whose thread gives way meanwhile."""
+    with waiting():
+        return (yield from awaiting)
+
+
+def _in_slices(gate: threading.Lock, timeout: float | None) -> bool:
+    """Acquire a lock by waits that are short enough for an exception to come in between."""
+    deadline = math.inf if timeout is None else time.monotonic() + timeout
+    while (left_s := deadline - time.monotonic()) > 0:
+        if gate.acquire(timeout=min(left_s, _SLICE_S)):
+            return True
+    return False
 
 
 def settle(batch: Sequence[Settlement]) -> int:

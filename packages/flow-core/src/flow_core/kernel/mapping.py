@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import TypeVar, cast
 
 from flow_core.errors import ConfigurationError
+from flow_core.futures.lean import waiting
 
 F = TypeVar("F", bound="Future[object]")
 T = TypeVar("T")
@@ -67,7 +68,9 @@ def _as_done(calls: Iterator[F], limit: int) -> Iterator[F]:
                 unfinished += 1
                 started.popleft().add_done_callback(ended)
         if unfinished:
-            room.acquire()
+            if not room.acquire(blocking=False):
+                with waiting():
+                    room.acquire()
             unfinished -= 1
             yield done.popleft()
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from flow_core.errors import AppTimeout
 
 _AGAIN_S = 2.0  # code that swallowed the exception is interrupted again after this long
+_LONGEST_S = 1e8  # three years; the system's timers refuse very long times
 
 _here = threading.local()
 
@@ -103,7 +104,8 @@ class _SignalLimit(_Limit):
 
         self.armed = True
         self._before = signal.signal(signal.SIGALRM, self._fire)
-        signal.setitimer(signal.ITIMER_REAL, max(self.deadline - time.monotonic(), 1e-4), _AGAIN_S)
+        left_s = min(max(self.deadline - time.monotonic(), 1e-4), _LONGEST_S)
+        signal.setitimer(signal.ITIMER_REAL, left_s, _AGAIN_S)
 
     def disarm(self) -> None:
         import signal
@@ -180,7 +182,7 @@ class _Watcher:
                 if not limit.armed:
                     heapq.heappop(self._due)
                 elif wait_s > 0:
-                    self.changed.wait(wait_s)
+                    self.changed.wait(min(wait_s, _LONGEST_S))
                 else:
                     heapq.heappop(self._due)
                     limit.fire()

@@ -1,0 +1,506 @@
+"""The threads of a ThreadPoolExecutor: how many there are, what each runs, and what becomes of those that are stuck.
+
+``max_threads`` threads work. Two kinds of threads do not work, and each has another one work in its place:
+
+- a thread whose task waits for another task of Flow. When its wait ends it goes on at once, and the next thread that
+  has nothing to do ends;
+- a thread whose task should have been ended and cannot be, since it is in code that takes no exception (code in C, a
+  call that blocks). Its try is reported without it, what it still comes to is dropped, and it ends when its task does.
+
+Both are bounded.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Final
+
+from flow_core.errors import AppTimeout, DeadlockError, ExecutorBroken, ExecutorClosed
+from flow_core.executors.deadlines import Deadlines
+from flow_core.executors.interrupt import Interruptible, Killed
+from flow_core.executors.nested import ADVICE, circle, circle_text, task_behind
+from flow_core.executors.thread_watch import watch_threads, watched
+from flow_core.futures.lean import host_waits
+from flow_core.interfaces.call import DEFAULT_SPEC, Call, NodeContext, TryKey
+from flow_core.interfaces.executor import ShutdownReport
+from flow_core.interfaces.outcome import Outcome, Place, Verdict
+from flow_core.interfaces.waiting import Cause, CauseKind, count, shown_state, tasks_ahead
+from flow_core.remote.run import execute
+from flow_core.remote.tracebacks import fold
+
+if TYPE_CHECKING:
+    from flow_core.graph.task import Task
+    from flow_core.interfaces.context import RunContext
+
+MOST_PARKED: Final = 500
+"""So many threads of a pool may wait for other tasks and have others work in their place."""
+LEAST_LEFT: Final = 16
+"""So many threads at least may be left to tasks that cannot be ended, and be replaced; 4 times max_threads if more."""
+PATIENCE_S: Final = 1.0
+"""So long after its walltime, or after it was to be killed, a python app may take to react."""
+STEPS_PATIENCE_S: Final = 6.0
+"""The same where commands are ended first: TERM, a grace, KILL."""
+
+_LOOK_AGAIN: Final = TryKey(0)  # no try has this key: whoever takes it looks whether it is one too many
+
+_here = threading.local()
+
+
+def in_worker() -> bool:
+    """Tell whether the calling thread belongs to a ThreadPoolExecutor of Flow."""
+    return getattr(_here, "working", False)
+
+
+class Worker(Interruptible):
+    """One thread of a pool, and what is told of its task's waits.
+
+    Attributes:
+        rank: Its number, unique among the threads that there are.
+        place: Where its tasks are said to run.
+        thread: The thread.
+        call: What it runs, None between tasks.
+        awaits: The future that its task waits for without a limit of time.
+        waits: How many waits its task is in, one inside the other.
+        parked: Whether another thread may work in its place while it waits.
+        replaced: Whether, given up, it has been replaced.
+    """
+
+    __slots__ = ("_pool", "awaits", "call", "parked", "place", "rank", "replaced", "thread", "waits")
+
+    def __init__(self, pool: Pool, rank: int, place: Place) -> None:
+        super().__init__()
+        self._pool = pool
+        self.rank = rank
+        self.place = place
+        self.thread: threading.Thread | None = None
+        self.call: Call | None = None
+        self.awaits: Future[Any] | None = None
+        self.waits = 0
+        self.parked = False
+        self.replaced = False
+
+    @property
+    def name(self) -> str:
+        """Name of the thread."""
+        return "" if self.thread is None else self.thread.name
+
+    def begin_wait(self, future: Future[Any] | None, timeout: float | None) -> None:
+        """Let another thread work: this one's task is about to wait. Raises DeadlockError if that could never end."""
+        self._pool.begin_wait(self, future, timeout)
+
+    def end_wait(self) -> None:
+        """The wait is over."""
+        self._pool.end_wait(self)
+
+
+class Pool:
+    """What a ThreadPoolExecutor is between a start and a shutdown.
+
+    Whoever takes a key out of ``waiting`` or ``running`` reports it; so each is reported once. ``_lock`` guards which
+    threads there are; no future is settled and nothing reported under it.
+    """
+
+    def __init__(
+        self, label: str, max_threads: int, thread_name_prefix: str, working_dir: str | None, context: RunContext
+    ) -> None:
+        self.label = label
+        self.closed = False
+        self.waiting: dict[TryKey, Call] = {}
+        self.running: dict[TryKey, Worker] = {}
+        self._max_threads = max_threads
+        self._names = thread_name_prefix or label
+        self._working_dir = working_dir
+        self._listener = context.listener
+        self._logger = context.logger
+        self._queue: SimpleQueue[TryKey | None] = SimpleQueue()
+        self._workers: list[Worker] = []
+        self._ranks: set[int] = set()
+        self._left: set[Worker] = set()
+        self._parked = 0
+        self._missing = max_threads
+        self._surplus = 0
+        self._lock = threading.Lock()
+        self._closing = threading.Lock()
+        self._node = socket.gethostname()
+        self._report: ShutdownReport | None = None
+        self._watch = watch_threads(context, label)
+        self._deadlines = Deadlines(f"flow-overdue-{label}", self._give_up, self.running)
+        self._killed: set[TryKey] = set()
+        self._told: set[str] = set()
+
+    def submit(self, key: TryKey, call: Call) -> None:
+        """Take one try. Raises ExecutorClosed, or ExecutorBroken where no thread can work any more."""
+        if self.closed:
+            raise ExecutorClosed(f"executor {self.label!r} was shut down")
+        self.waiting[key] = call
+        self._queue.put(key)
+        if self._missing:
+            if len(self.waiting) + len(self.running) > len(self._workers):
+                self._grow(key)
+        elif not self._workers and self.waiting.pop(key, None) is not None:
+            raise self._stuck()
+        if self._closed() and self.waiting.pop(key, None) is not None:
+            raise ExecutorClosed(f"executor {self.label!r} was shut down")
+
+    def _closed(self) -> bool:
+        """Look again: another thread may have closed the pool meanwhile."""
+        return self.closed
+
+    def cancel(self, keys: Sequence[TryKey], kill: bool) -> None:
+        """Cancel tries that wait; with ``kill`` interrupt those that run, and give up those that do not react."""
+        outcomes = [Outcome(key, Verdict.CANCELLED) for key in keys if self.waiting.pop(key, None) is not None]
+        if outcomes:
+            self._listener.finished(outcomes)
+        for key in keys if kill else ():
+            worker = self.running.get(key)
+            if worker is not None:
+                call = worker.call
+                self._killed.add(key)
+                worker.kill(key)
+                self._deadlines.add(key, STEPS_PATIENCE_S if call is not None and call.steps else PATIENCE_S)
+
+    def why_waiting(self, key: TryKey) -> list[Cause]:
+        """Say what keeps a try from being done."""
+        worker = self.running.get(key)
+        if worker is not None:
+            causes = [Cause(CauseKind.RUNNING, f"thread {worker.name} runs it")]
+            awaited = task_behind(worker.awaits)
+            if awaited is not None:
+                text = f"it waits inside for {awaited}, which is {shown_state(awaited.state.name)}"
+                causes.append(Cause(CauseKind.DEPENDENCY, text, (awaited.tid,)))
+            return causes
+        waiting = list(self.waiting)
+        if key not in self.waiting:
+            return []
+        ahead = waiting.index(key) if key in waiting else 0
+        threads = count(self._max_threads, "thread")
+        busy = (
+            f"{len(self.running)} of {threads} of executor {self.label!r} {'is' if len(self.running) == 1 else 'are'}"
+        )
+        left = f"; {count(len(self._left), 'thread')} more left to tasks that could not be ended" if self._left else ""
+        return [Cause(CauseKind.QUEUED, f"{tasks_ahead(ahead)}, and {busy} busy (max_threads){left}")]
+
+    def shutdown(self, timeout_s: float) -> ShutdownReport:
+        """Give back what waits, interrupt what runs, and wait for the threads that react; idempotent."""
+        began = time.monotonic()
+        with self._closing:
+            if self._report is not None:
+                return self._report
+            with self._lock:
+                self.closed = True
+                self._missing = 0
+                workers = list(self._workers)
+            self._give_back(Verdict.RETURNED)
+            for _ in workers:
+                self._queue.put(None)
+            self.cancel(list(self.running), kill=True)
+            self._deadlines.close()
+            self._join(workers, began + timeout_s)
+            forced = self._abandon()
+            if self._watch is not None:
+                self._watch.close()
+            self._report = ShutdownReport(forced, time.monotonic() - began)
+            return self._report
+
+    def _give_back(self, verdict: Verdict, error: BaseException | None = None) -> None:
+        outcomes = [
+            Outcome(key, verdict, error=error) for key in list(self.waiting) if self.waiting.pop(key, None) is not None
+        ]
+        if outcomes:
+            self._listener.finished(outcomes)
+
+    def _join(self, workers: Sequence[Worker], deadline: float) -> None:
+        for worker in workers:
+            if worker.thread is not None and worker.thread is not threading.current_thread():
+                worker.thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _abandon(self) -> tuple[str, ...]:
+        """Report the tries of threads that did not end as cancelled; return a sentence for each thread."""
+        forced = [self._still_runs(worker) for worker in list(self._left)]
+        for key, worker in list(self.running.items()):
+            if self.running.pop(key, None) is not None:
+                forced.append(self._still_runs(worker))
+                self._listener.finished([Outcome(key, Verdict.CANCELLED, place=worker.place)])
+        return tuple(forced)
+
+    def _still_runs(self, worker: Worker) -> str:
+        return f"thread {worker.name} of executor {self.label!r} still runs its task and was left behind"
+
+    # -- how many threads there are
+
+    def _grow(self, key: TryKey | None = None) -> None:
+        """Start one more thread if one may be started; ``key`` is a try that is just being submitted.
+
+        Raises:
+            ExecutorBroken: none can be started and none is there; the try is taken back.
+        """
+        with self._lock:
+            if not self._missing:
+                return
+            self._missing -= 1
+            rank = next(number for number in range(len(self._ranks) + 1) if number not in self._ranks)
+            worker = Worker(self, rank, Place(self.label, node=self._node, worker=rank, pid=os.getpid()))
+            self._workers.append(worker)
+            self._ranks.add(rank)
+            worker.thread = threading.Thread(
+                target=self._work, args=(worker,), name=f"{self._names}_{rank}", daemon=True
+            )
+        try:
+            worker.thread.start()
+        except RuntimeError as error:  # the system gives no more threads
+            self._not_started(worker, key, error)
+
+    def _not_started(self, worker: Worker, key: TryKey | None, error: RuntimeError) -> None:
+        with self._lock:
+            self._workers.remove(worker)
+            self._ranks.discard(worker.rank)
+            self._missing += not self._workers  # the others do the work; with none there is another attempt
+        text = f"executor {self.label!r} cannot start thread {worker.name} of {self._max_threads}: {error}"
+        self._tell_once("start", f"{text} ('ulimit -u' and memory limit them)")
+        if key is not None and not self._workers and self.waiting.pop(key, None) is not None:
+            raise ExecutorBroken(f"{text}. Set a smaller max_threads, or raise 'ulimit -u'")
+
+    def _grow_if_needed(self) -> None:
+        if self._missing and self.waiting:
+            self._grow()
+
+    def _retire(self, worker: Worker) -> bool:
+        """Tell whether an idle thread is one too many; it is no longer one of the pool then."""
+        with self._lock:
+            if not self._surplus or self.closed:
+                return False
+            self._surplus -= 1
+            self._workers.remove(worker)
+            self._ranks.discard(worker.rank)
+            return True
+
+    # -- threads whose tasks wait for other tasks
+
+    def begin_wait(self, worker: Worker, future: Future[Any] | None, timeout: float | None) -> None:
+        """Let another thread work while the task of this one waits. Raises DeadlockError."""
+        goal = task_behind(future)
+        with self._lock:
+            if goal is not None and timeout is None and worker.call is not None:
+                self._refuse_circle(worker.call, goal)
+            first = not worker.waits and not self.closed and worker not in self._left
+            if first and self._parked < MOST_PARKED:
+                worker.parked = True
+                self._parked += 1
+                self._missing += 1
+            elif first:
+                self._refuse_lock_up(worker, goal)
+            worker.waits += 1
+            if first and timeout is None:
+                worker.awaits = future
+        self._grow_if_needed()
+
+    def end_wait(self, worker: Worker) -> None:
+        """Count this thread among those that work again, once its task is in no wait any more."""
+        with self._lock:
+            worker.waits = max(0, worker.waits - 1)
+            one_too_many = not worker.waits and self._works_again(worker)
+        if one_too_many:
+            self._queue.put(_LOOK_AGAIN)
+
+    def _end_waits(self, worker: Worker) -> None:
+        """The task has ended: no wait can be left, whatever it was interrupted in or has kept."""
+        with self._lock:
+            worker.waits = 0
+            one_too_many = self._works_again(worker)
+        if one_too_many:
+            self._queue.put(_LOOK_AGAIN)
+
+    def _works_again(self, worker: Worker) -> bool:
+        """Take a thread back from its wait; tell whether there is one too many now."""
+        worker.awaits = None
+        if not worker.parked:
+            return False
+        worker.parked = False
+        self._parked -= 1
+        if self._missing:
+            self._missing -= 1
+            return False
+        self._surplus += 1
+        return True
+
+    def _refuse_circle(self, call: Call, goal: Task) -> None:
+        way = circle(call, goal, self._awaited_by)
+        if way:
+            raise DeadlockError(circle_text(way))
+
+    def _awaited_by(self, task: Task) -> Future[Any] | None:
+        worker = self.running.get(TryKey(task.key))
+        return None if worker is None else worker.awaits
+
+    def _refuse_lock_up(self, worker: Worker, goal: Task | None) -> None:
+        """Refuse a wait that no thread is left for, if that is certain; else log that it may be."""
+        who = _named(worker.call)
+        threads = f"{self._parked} threads of executor {self.label!r} have tasks that wait for other tasks"
+        if goal is not None and goal.key in self.waiting:
+            raise DeadlockError(
+                f"{who} waits for {goal}, which needs a thread of the same executor, and {threads} already, as many as "
+                f"may: {self._examples()}. {ADVICE}, or have fewer such waits at once"
+            )
+        self._tell_once("parked", f"{threads}, as many as may: {who} waits without giving up its thread. {ADVICE}")
+
+    def _examples(self) -> str:
+        waits = [(worker.call, task_behind(worker.awaits)) for worker in self._workers[:20] if worker.parked]
+        told = [f"{_named(call)} for {task}" for call, task in waits if task is not None]
+        return ", ".join(told[:3]) or "for several each"
+
+    # -- threads whose tasks cannot be ended
+
+    def _give_up(self, key: TryKey) -> None:
+        """Report a try that should have ended without its thread, and have another thread work in its place."""
+        with self._lock:
+            worker = None if self.closed else self.running.pop(key, None)
+            if worker is None:
+                return
+            self._leave_behind(worker)
+            stuck = not self._workers and not self._missing
+        killed = key in self._killed
+        text = self._explained(worker, killed)
+        self._logger.warning("%s", text)
+        outcome = Outcome(key, Verdict.CANCELLED) if killed else Outcome(key, Verdict.APP_ERROR, error=AppTimeout(text))
+        outcome.place = worker.place
+        self._listener.finished((outcome,))
+        self._grow_if_needed()
+        if stuck:
+            error = self._stuck()
+            self._logger.error("%s", error)
+            self._give_back(Verdict.REFUSED, error)
+
+    def _leave_behind(self, worker: Worker) -> None:
+        self._workers.remove(worker)
+        self._left.add(worker)
+        worker.replaced = worker.parked or len(self._left) <= max(LEAST_LEFT, 4 * self._max_threads)
+        if worker.parked:  # another one works in its place already
+            worker.parked = False
+            self._parked -= 1
+        elif worker.replaced:
+            self._missing += 1
+
+    def _explained(self, worker: Worker, killed: bool) -> str:
+        call = worker.call
+        limit = None if call is None else call.spec.walltime_s
+        what = "was to be killed" if killed or limit is None else f"ran longer than its walltime of {limit:g} s"
+        place = f"thread {worker.name} of executor {self.label!r}"
+        then = "another one works in its place" if worker.replaced else "it is not replaced, since very many are so"
+        return (
+            f"{_named(call)} {what}, and could not be stopped: it is in code that takes no exception (a blocking call, "
+            f"code in C). It still occupies {place}; {then}; what it comes to is dropped"
+        )
+
+    def _stuck(self) -> ExecutorBroken:
+        return ExecutorBroken(
+            f"executor {self.label!r} has no thread left: {len(self._left)} are occupied by tasks that ran longer than "
+            "their walltime, or were killed, and could not be stopped. It runs tasks again when one of them ends; let "
+            "such apps run on executors whose workers are processes"
+        )
+
+    def _come_back(self, worker: Worker) -> bool:
+        """A task that was given up has ended: tell whether its thread may go on to work."""
+        with self._lock:
+            if worker not in self._left:
+                return True  # the shutdown has reported its try
+            self._left.discard(worker)
+            if worker.replaced or self.closed:
+                self._ranks.discard(worker.rank)
+                return False
+            self._workers.append(worker)
+            return True
+
+    def _tell_once(self, what: str, text: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            self._logger.warning("%s", text)
+
+    # -- what each thread does
+
+    def _work(self, worker: Worker) -> None:
+        _here.working = True
+        host_waits(worker)
+        worker.ident = threading.get_ident()
+        take, waiting, running, listener = self._queue.get, self.waiting, self.running, self._listener
+        place, now = worker.place, time.time_ns
+        watch = self._watch
+        while True:
+            if self._surplus and self._retire(worker):
+                return
+            key = take()
+            if key is None:
+                return
+            call = waiting.pop(key, None)
+            if call is None:
+                continue
+            worker.call = call
+            running[key] = worker
+            if self._missing and waiting and len(running) >= len(self._workers):
+                self._grow()  # submit() may have taken this thread for idle
+            started_ns = now()
+            if call.spec is not DEFAULT_SPEC:
+                self._limit(key, call)
+            listener.started(((key, started_ns, place),))
+            if watch is None:
+                outcome = self._run(worker, key, call)
+            else:
+                outcome = watched(watch, key, partial(self._run, worker, key, call))
+            mine = running.pop(key, None) is not None
+            worker.call = None
+            if worker.waits:
+                self._end_waits(worker)
+            del call  # an idle thread must not keep the last task's data alive
+            if self._killed:
+                self._killed.discard(key)
+            if mine:
+                outcome.place = place
+                outcome.started_ns = started_ns
+                outcome.ended_ns = now()
+                listener.finished((outcome,))
+            elif not self._come_back(worker):
+                return
+            del outcome
+
+    def _limit(self, key: TryKey, call: Call) -> None:
+        limit_s = call.spec.walltime_s
+        if limit_s is not None:
+            self._deadlines.add(key, limit_s + (STEPS_PATIENCE_S if call.steps else PATIENCE_S))
+
+    def _run(self, worker: Worker, key: TryKey, call: Call) -> Outcome:
+        """Run one try; when this returns no Killed can be raised any more."""
+        try:
+            try:
+                worker.key = key
+                if self._killed and key in self._killed:  # it was to be killed before its thread could be told
+                    raise Killed
+                if call.spec is DEFAULT_SPEC and not call.steps:
+                    value = call.func(*call.args, **call.kwargs)
+                else:
+                    value = execute(
+                        call.func, call.args, call.kwargs, call.spec, call.steps, self._where(worker, key, call)
+                    )
+                outcome = Outcome(key, Verdict.OK, value)
+            except Killed:
+                outcome = Outcome(key, Verdict.CANCELLED)
+            except BaseException as error:
+                fold(error)
+                outcome = Outcome(key, Verdict.APP_ERROR, None, error)
+            worker.leave()
+        except Killed:  # it came between the end of the task and leave()
+            worker.leave()
+            outcome = Outcome(key, Verdict.CANCELLED)
+        return outcome
+
+    def _where(self, worker: Worker, key: TryKey, call: Call) -> NodeContext:
+        return NodeContext(self.label, self._node, worker.rank, key, self._working_dir, call.spec.walltime_s, False)
+
+
+def _named(call: Call | None) -> str:
+    return "a task" if call is None or type(call) is Call else str(call)
