@@ -30,6 +30,8 @@ OURS = [
     "flow_core.remote.processes",
     "flow_core.remote.refs",
     "flow_core.remote.run",
+    "flow_core.remote.state",
+    "flow_core.remote.state_parts",
     "flow_core.remote.usage",
     "flow_executors",
     "flow_executors.manager",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flow_core.interfaces.call import TryKey
     from flow_core.interfaces.outcome import Usage
     from flow_core.remote.reports import Reporting
+    from flow_core.remote.state import ProcessState
 
 
 @dataclass(slots=True)
@@ -59,22 +60,60 @@ def pack_task(
         _pack_arguments(name, tuple(args), dict(kwargs or {})),
         _dumps((spec, tuple(steps), context), "its steps"),
         None if reporting is None else (reporting, context.key),
+        _this_process(),
     )
     return pickle.dumps(parts, protocol=5)
 
 
 def run_parcel(data: bytes) -> bytes:
-    """Run the task of ``pack_task`` here and return its result for ``unpack_result``. Never raises."""
+    """Run the task of ``pack_task`` here and return its result for ``unpack_result``. Never raises.
+
+    On the main thread of another process than the packer's, what it has changed of the process is put back after it.
+    """
     started_ns, value, failure, usage = time.time_ns(), b"", None, None
+    state = None
     try:
-        *task, watched = _loads(data, "the frame")
+        *task, watched, packed_in = _loads(data, "the frame")
+        if packed_in != _this_process() and threading.current_thread() is threading.main_thread():
+            state = _state_before()
         if watched is None:
             value = _dumps(_run(*task), "the result")
         else:
             value, failure, usage = _measured(task, *watched)
     except BaseException as error:
-        return failed_parcel(error, started_ns)
+        failure = pack(error)
+    if state is not None:
+        _put_back(state, time.time_ns() - started_ns)
     return _packed(value, failure, started_ns, usage)
+
+
+_states: dict[int, ProcessState] = {}  # by process: a forked child has to make its own
+
+
+def _state_before() -> ProcessState:
+    """Return the state of this process as it is now; others than tasks may have changed it since the last one."""
+    from flow_core.remote.state import ProcessState
+
+    state = _states.get(os.getpid())
+    if state is None:
+        _states.clear()
+        state = _states[os.getpid()] = ProcessState()
+    else:
+        state.take_changes()
+    return state
+
+
+def _put_back(state: ProcessState, took_ns: int) -> None:
+    for _ in range(2):  # a timer of the task's may fire before it is stopped
+        try:
+            state.restore(took_ns)
+            return
+        except BaseException:
+            continue
+
+
+def _this_process() -> tuple[int, str]:
+    return os.getpid(), os.uname().nodename
 
 
 def failed_parcel(error: BaseException, started_ns: int = 0) -> bytes:

@@ -14,6 +14,7 @@ from flow_core.interfaces.call import DEFAULT_SPEC, NodeContext, TryKey
 from flow_core.remote.errors import pack
 from flow_core.remote.faults import point
 from flow_core.remote.run import execute
+from flow_core.remote.state import ProcessState
 from flow_core.remote.usage import Used, process_used
 from flow_executors.worker.frames import (
     APP_ERROR,
@@ -78,8 +79,9 @@ class Worker:
         self._unpacker = Unpacker(settings.manager_pid, settings.index_fd, self._ask_for)
 
     def serve(self) -> None:
-        """Run tasks until the manager closes its end."""
+        """Run tasks until the manager closes its end, or until one has changed the process for good."""
         signal.signal(signal.SIGINT, self._on_interrupt)
+        state = ProcessState()
         self._send(self._result_fd, 0, 0, 0, READY, b"")
         read, task_fd = os.read, self._task_fd
         while packet := read(task_fd, PACKET):
@@ -88,11 +90,28 @@ class Worker:
             status, payload = self._run(packet)
             ended = time_ns()
             point("worker.after_run")
+            spoilt = self._restored(state, ended - started)
             way = self._way_of(packet, status, payload) if self._lane_fd >= 0 else self._result_fd
             self._send(way, KEY.unpack_from(packet, KEY_AT)[0], started, ended, status, payload)
             point("worker.result_written")
             if self._file >= 0:
                 self._let_go()
+            if spoilt:
+                return  # the manager makes another worker
+
+    def _restored(self, state: ProcessState, took_ns: int) -> str:
+        """Put back what a task has left behind; return what cannot be, for which this process must end."""
+        try:
+            spoilt = state.restore(took_ns)
+        except BaseException:  # a timer of the task's fired before it was stopped
+            spoilt = state.restore(took_ns)
+        if spoilt:
+            text = f"worker {self._settings.rank}: a task has changed what cannot be put back: {spoilt}. Replaced\n"
+            try:
+                os.write(2, text.encode())
+            except OSError:
+                pass  # that is what it has closed
+        return spoilt
 
     def _run(self, packet: bytes) -> tuple[int, bytes]:
         """Run the task in a packet; whatever it does, return a status and a payload."""
