@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +12,7 @@ import pytest
 from kernel_apps import Load, add, divide, total
 
 import flow_core as flow
-from flow_core.errors import DependencyError
+from flow_core.errors import DependencyError, HookError
 from flow_core.futures.app_future import AppFuture
 from flow_core.testing import MemoryExecutor
 
@@ -108,11 +111,45 @@ def test_a_retry_handler_prices_failures(load: Load) -> None:
         fail(ValueError).result(10)
 
 
-def test_a_retry_handler_that_fails_fails_the_task_and_is_noted(load: Load) -> None:
-    load(retries=3, retry_handler=lambda error, task: 1 / 0)
+def _exits(error: BaseException, task: Any) -> float:
+    sys.exit(3)
+
+
+@pytest.mark.parametrize(
+    ("handler", "told"),
+    [
+        (lambda error, task: {}["key"], "raised KeyError: 'key'"),
+        (_exits, "raised SystemExit: 3"),
+        (lambda error, task: -1, "returned -1, which is no cost of 0 or more"),
+        (lambda error, task: math.nan, "returned nan"),
+        (lambda error, task: "1", "returned '1'"),
+        (lambda error, task: None, "raised TypeError"),
+    ],
+)
+def test_a_retry_handler_that_fails_fails_the_task_and_is_named(load: Load, handler: Any, told: str) -> None:
+    kernel = load(retries=3, retry_handler=handler)
     error = divide(1, 0).exception(10)
-    assert isinstance(error, ZeroDivisionError)
-    assert "retry handler" in "".join(error.__notes__)
+    assert isinstance(error, HookError)
+    assert isinstance(error.__cause__, ZeroDivisionError)
+    assert "task 0 (divide) failed with ZeroDivisionError: division by zero and was not tried again" in str(error)
+    assert told in str(error)
+    assert "retry_handler" in error.hook
+    assert kernel.summary().failed == 1
+    assert divide(4, 2).result(10) == 2
+
+
+def test_a_retry_handler_that_takes_long_holds_up_no_other_task(load: Load) -> None:
+    executor = MemoryExecutor("memory")
+    load(executor, retries=1, retry_handler=lambda error, task: float(release.wait(30)))
+    release = threading.Event()
+    slow, quick = divide(1, 0), divide(4, 2)
+    executor.run_all()
+    assert quick.result(10) == 2
+    assert not slow.done()
+    release.set()
+    executor.wait_submitted(3)
+    executor.run_all()
+    assert isinstance(slow.exception(10), ZeroDivisionError)
 
 
 def test_eager_errors_end_what_is_not_out_and_refuse_new_calls(load: Load) -> None:

@@ -18,7 +18,12 @@ LEAF = {
     "flow_core.remote",
     "flow_core.remote.run",
 }
-TRANSPORT = LEAF | {"flow_core.interfaces.outcome", "flow_core.remote.errors", "flow_core.remote.refs"}
+TRANSPORT = LEAF | {
+    "flow_core.guard",
+    "flow_core.interfaces.outcome",
+    "flow_core.remote.errors",
+    "flow_core.remote.refs",
+}
 STEPS = LEAF | {
     "flow_core.remote.bash",
     "flow_core.remote.outputs",

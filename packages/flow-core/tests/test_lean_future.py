@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from flow_core.futures.callbacks import user_calls
 from flow_core.futures.lean import CANCELLATION, Future, settle
 
 
@@ -71,6 +72,7 @@ def test_callbacks_run_in_order_and_at_once_when_done(caplog: pytest.LogCaptureF
     future.add_done_callback(lambda _: 1 / 0)
     future.add_done_callback(lambda _: seen.append("second"))
     future.set_result(1)
+    assert user_calls.drain(10)
     future.add_done_callback(lambda f: seen.append(f"late {f.result()}"))
     assert seen == ["first", "second", "late 1"]
     assert "ZeroDivisionError" in caplog.text

@@ -176,6 +176,20 @@ class DependencyError(DataFlowException):
         self.outputs = list(outputs)
 
 
+class HookError(DataFlowException):
+    """Something of the user's that Flow calls raised, or returned what cannot be used: a handler, a memoizer ...
+
+    What it raised is ``__cause__``; for a retry handler that is the failure which it was asked about.
+
+    Attributes:
+        hook: What was called.
+    """
+
+    def __init__(self, message: str, hook: str = "") -> None:
+        super().__init__(message)
+        self.hook = hook
+
+
 class HiddenFutureError(DataFlowException):
     """A future is hidden in an argument where it is not waited for; the message names the path."""
 

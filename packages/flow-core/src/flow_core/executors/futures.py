@@ -12,10 +12,12 @@ from concurrent.futures import BrokenExecutor, Future
 from functools import partial
 from typing import Any, Protocol, cast
 
-from flow_core.errors import ConfigurationError, ExecutorBroken, ExecutorClosed, TaskRefused
+from flow_core import guard
+from flow_core.errors import ConfigurationError, ExecutorBroken, ExecutorClosed, ExecutorError, TaskRefused
 from flow_core.executors.reporter import Reporter
 from flow_core.executors.reports import ReportCollector, collector
 from flow_core.executors.thread_watch import watch_threads, watched
+from flow_core.guard import attribute, is_a, one_line, pass_signal, text_of
 from flow_core.interfaces.call import Call, NodeContext, TryKey
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.executor import Executor, ShutdownReport
@@ -88,6 +90,8 @@ class _OverFutures(Executor):
         self._submitting.now = True
         try:
             future = self._hand_over(key, call)
+            if not callable(attribute(future, "add_done_callback")):
+                raise TypeError(f"its pool gave {guard.shown(future)} for a task, which is no Future")
             with self._lock:
                 if key in self._outstanding:  # not so if shutdown() has reported it meanwhile
                     self._outstanding[key] = future
@@ -99,12 +103,17 @@ class _OverFutures(Executor):
         except BrokenExecutor as error:
             self._outstanding.pop(key, None)
             raise ExecutorBroken(
-                f"executor {self.label!r} is broken ({error}): its pool runs nothing any more. Give FuturesExecutor a "
-                "function that makes the pool, and it will make a new one"
+                f"executor {self.label!r} is broken ({text_of(error)}): its pool runs nothing any more. Give "
+                "FuturesExecutor a function that makes the pool, and it will make a new one"
             ) from error
         except RuntimeError as error:
             self._outstanding.pop(key, None)
-            raise ExecutorClosed(f"executor {self.label!r}: its pool takes nothing any more: {error}") from error
+            raise ExecutorClosed(
+                f"executor {self.label!r}: its pool takes nothing any more: {text_of(error)}"
+            ) from error
+        except BaseException:
+            self._outstanding.pop(key, None)
+            raise
         finally:
             self._submitting.now = False
 
@@ -179,22 +188,35 @@ class _OverFutures(Executor):
             return True
 
     def _done(self, key: TryKey, future: Future[Any]) -> None:
-        if future.cancelled():
-            outcome = Outcome(key, Verdict.CANCELLED)
-        else:
-            error = future.exception()
-            if error is None:
-                outcome = self._outcome(key, future.result())
-            elif isinstance(error, BrokenExecutor):
-                loss = Loss(
-                    LossKind.EXECUTOR, self._place, reason=f"the pool of executor {self.label!r} broke: {error}"
-                )
-                outcome = Outcome(key, Verdict.LOST, loss=loss)
-            else:
-                outcome = Outcome(key, Verdict.APP_ERROR, error=error)
+        try:
+            outcome = self._learnt(key, future)
+        except BaseException as failure:  # the pool is the user's: it may hold anything in its future
+            pass_signal(failure)
+            outcome = Outcome(key, Verdict.APP_ERROR, error=self._nonsense(failure))
         if outcome.place is None:
             outcome.place = self._place
         self._report(outcome)
+
+    def _learnt(self, key: TryKey, future: Future[Any]) -> Outcome:
+        if future.cancelled():
+            return Outcome(key, Verdict.CANCELLED)
+        error = future.exception()
+        if error is None:
+            return self._outcome(key, future.result())
+        if is_a(error, BrokenExecutor):
+            reason = f"the pool of executor {self.label!r} broke: {text_of(error)}"
+            return Outcome(key, Verdict.LOST, loss=Loss(LossKind.EXECUTOR, self._place, reason=reason))
+        return Outcome(key, Verdict.APP_ERROR, error=error)
+
+    def _nonsense(self, failure: BaseException) -> ExecutorError:
+        if is_a(failure, ExecutorError):
+            return failure
+        error = ExecutorError(
+            f"what the pool of executor {self.label!r} gave for the task cannot be understood ({one_line(failure)}): "
+            "its future must hold what the function returned that the pool was given"
+        )
+        error.__cause__ = failure
+        return error
 
     def _report(self, outcome: Outcome) -> None:
         listener, reporter = self._listener, self._reporter
@@ -272,7 +294,7 @@ class FuturesExecutor(_OverFutures):
             return self._pool
 
     def _outcome(self, key: TryKey, result: Any) -> Outcome:
-        return result if isinstance(result, Outcome) else _unpacked(key, result, self.label)
+        return result if is_a(result, Outcome) else _unpacked(key, result, self.label)
 
     def _slots(self) -> int:
         return int(getattr(self._pool, "_max_workers", 0) or 0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from flow_core.errors import NotFutureError
 from flow_core.files import File, masked
 from flow_core.futures.explained import explained, in_one_line, parent_why
-from flow_core.futures.lean import CANCELLATION, Future, settle
+from flow_core.futures.lean import CANCELLATION, Future, settle, when_done
 
 if TYPE_CHECKING:
     from typing import Any
@@ -45,7 +45,7 @@ class DataFuture(Future[File]):
         self._parent = fut
         self.tid = tid
         if fut is not None:
-            fut.add_done_callback(self.parent_callback)
+            when_done(fut, self.parent_callback)
 
     @classmethod
     def of_task(cls, parent: StdFuture[Any], file: File, tid: int) -> DataFuture:
@@ -72,7 +72,7 @@ class DataFuture(Future[File]):
     def parent_callback(self, parent_fu: StdFuture[Any]) -> None:
         """Take over how the parent ended. Called by the parent."""
         error = CANCELLATION if parent_fu.cancelled() else parent_fu.exception()
-        settle([(cast("Future[object]", self), None if error else self._file, error)])
+        settle([(cast("Future[object]", self), self._file if error is None else None, error)])
 
     def cancel(self) -> bool:
         """Cancel the app that makes the file; see its ``cancel``."""

@@ -7,7 +7,8 @@ from concurrent.futures import Future as StdFuture
 from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
 from flow_core.futures.explained import explained, in_one_line, parent_why
-from flow_core.futures.lean import CANCELLATION, Future, settle
+from flow_core.futures.lean import CANCELLATION, Future, settle, when_done
+from flow_core.guard import pass_signal, shown
 
 if TYPE_CHECKING:
     from flow_core.interfaces.waiting import Explanation
@@ -50,7 +51,7 @@ class DerivedFuture(Derivable[object]):
         self._parent: StdFuture[object] | None = cast("StdFuture[object]", parent)
         self._key = key
         self._is_attribute = is_attribute
-        parent.add_done_callback(self._resolve)
+        when_done(parent, self._resolve)
 
     def _resolve(self, parent: StdFuture[R]) -> None:
         self._parent = None
@@ -63,7 +64,8 @@ class DerivedFuture(Derivable[object]):
         if error is None:
             try:
                 value = self._look_up(parent.result())
-            except Exception as failure:
+            except BaseException as failure:  # whatever the user's __getitem__ or __getattr__ raises
+                pass_signal(failure)
                 error = failure
         settle([(me, value, error)])
 
@@ -89,5 +91,5 @@ class DerivedFuture(Derivable[object]):
             parent._about_to_wait()
 
     def _describe(self) -> str:
-        part = f".{self._key}" if self._is_attribute else f"[{self._key!r}]"
+        part = f".{self._key}" if self._is_attribute else f"[{shown(self._key)}]"
         return f"part={part} {super()._describe()}"

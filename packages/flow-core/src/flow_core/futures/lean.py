@@ -11,7 +11,6 @@ hardly any future is ever waited for. This one makes them when they are asked fo
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import threading
@@ -20,7 +19,11 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future as StdFuture, InvalidStateError
 from contextlib import contextmanager
-from typing import Any, NoReturn, Protocol, TypeVar, cast
+from types import FunctionType
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar, cast
+
+from flow_core.futures.callbacks import call, user_calls
+from flow_core.guard import called
 
 R = TypeVar("R")
 
@@ -30,7 +33,6 @@ CANCELLED = "CANCELLED_AND_NOTIFIED"
 FINISHED = "FINISHED"
 """The stdlib's own names of the states, which ``wait`` and ``as_completed`` look at."""
 
-_logger = logging.getLogger("flow.futures")
 _lock = threading.RLock()  # a finalizer or signal handler may settle a future while this thread settles others
 
 
@@ -117,6 +119,12 @@ class _Watch:
         self.waiters: list[_Waiter] = _Waiters()
 
 
+class _Prompt(NamedTuple):
+    """A callback of Flow's own, called by the thread that settles the future."""
+
+    call: Callable[[Any], object]
+
+
 class _Trampoline(threading.local):
     """The futures of this thread whose callbacks are still to be called; None while none are being called."""
 
@@ -136,8 +144,9 @@ class Future(StdFuture[R]):
     """A future with the stdlib's behaviour, awaitable, at an eighth of its price.
 
     Works with ``concurrent.futures.wait``, ``as_completed`` and ``asyncio.wrap_future``. All methods may be called by
-    any thread. Callbacks run on the thread that settles the future, in the order of their registration; callbacks
-    of futures that were settled by a callback run after it, not inside it, so chains of any length do not recurse.
+    any thread. Callbacks of users run on a thread of their own (see ``callbacks``), those that ``when_done`` adds on
+    the thread that settles the future, each in the order of their registration. What the latter settle comes after
+    them, not inside, so chains of any length do not recurse.
     """
 
     __slots__ = ("_done_callbacks", "_exception", "_parked", "_result", "_state", "_watch")
@@ -145,7 +154,7 @@ class Future(StdFuture[R]):
     _state: str
     _result: R | None
     _exception: BaseException | None
-    _done_callbacks: list[Callable[[Future[R]], object]] | None
+    _done_callbacks: list[Callable[[Future[R]], object] | _Prompt] | None
     _parked: list[threading.Lock] | None
     _watch: _Watch | None
 
@@ -206,18 +215,35 @@ class Future(StdFuture[R]):
         return self._state is CANCELLED
 
     def add_done_callback(self, fn: Callable[[Future[R]], object]) -> None:
-        """Have ``fn(self)`` called when it is done; at once if it is. Exceptions of callbacks are logged."""
-        watch = self._watch
-        with _lock if watch is None else watch.condition:
-            if self._watch is watch and not self.done():
+        """Have ``fn(self)`` called when it is done: soon after that, on a thread that calls nothing else.
+
+        If it is done already ``fn`` is called at once, by the calling thread. What a callback raises, ``SystemExit``
+        and the like included, is logged and affects nothing else; one that waits holds up nobody.
+        """
+        # asyncio's own only tells its loop, which asyncio does by itself: another thread between would cost time.
+        if type(fn) is FunctionType and fn.__module__ == "asyncio.futures":
+            self._when_done(fn)
+        elif not self._add(fn):
+            call(fn, self, _describe_callback)
+
+    def _when_done(self, fn: Callable[[Future[R]], object]) -> None:
+        """Have ``fn(self)`` called by the thread that settles this future. For Flow's own, which never block."""
+        if not self._add(_Prompt(fn)):
+            call(fn, self, _describe_callback)
+
+    def _add(self, callback: Callable[[Future[R]], object] | _Prompt) -> bool:
+        """Keep a callback for the end; False if that has been."""
+        while True:
+            watch = self._watch
+            with _lock if watch is None else watch.condition:
+                if self._watch is not watch:  # a condition was made meanwhile: it guards the state now
+                    continue
+                if self.done():
+                    return False
                 if self._done_callbacks is None:
                     self._done_callbacks = []
-                self._done_callbacks.append(fn)
-                return
-        if self._watch is not watch:  # a condition was made meanwhile: it guards the state now
-            self.add_done_callback(fn)
-            return
-        _call(fn, self)
+                self._done_callbacks.append(callback)
+                return True
 
     # -- what the kernel does with it
 
@@ -415,7 +441,7 @@ def _settle_watched(settlement: Settlement, called: list[Future[object]]) -> boo
 
 
 def run_callbacks(futures: Iterable[Future[object]]) -> None:
-    """Call the callbacks of settled futures on this thread, those that they cause included, without recursion."""
+    """Call Flow's own callbacks of settled futures and of those that they settle; hand the users' on."""
     queue = _trampoline.queue
     if queue is not None:
         queue.extend(futures)
@@ -429,21 +455,29 @@ def run_callbacks(futures: Iterable[Future[object]]) -> None:
             future = queue.popleft()
             callbacks, future._done_callbacks = future._done_callbacks, None
             for callback in callbacks or ():
-                _call(callback, future)
+                if type(callback) is _Prompt:
+                    call(callback.call, future, _describe_callback)
+                else:
+                    user_calls.soon(cast("Callable[[Future[object]], object]", callback), future, _describe_callback)
     finally:
         _trampoline.queue = None
 
 
+def when_done(future: StdFuture[Any], fn: Callable[[Any], object]) -> None:
+    """Have ``fn(future)`` called by the thread that settles a future of any library. For Flow's own callbacks."""
+    if isinstance(future, Future):
+        future._when_done(fn)
+    else:
+        future.add_done_callback(fn)
+
+
 def in_callback() -> bool:
     """Tell whether the calling thread is in a callback of a lean future."""
-    return _trampoline.queue is not None
+    return _trampoline.queue is not None or user_calls.here()
 
 
-def _call(callback: Callable[[Future[R]], object], future: Future[R]) -> None:
-    try:
-        callback(future)
-    except Exception:
-        _logger.exception("a callback of %r raised; the future itself is not affected", future)
+def _describe_callback(callback: Callable[[Any], object], future: object) -> str:
+    return f"the callback {called(callback)} of {future!r}"
 
 
 def _renew_lock() -> None:

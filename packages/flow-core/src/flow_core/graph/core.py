@@ -17,6 +17,7 @@ from flow_core.graph.failures import cancellation, circle_error, dependency_erro
 from flow_core.graph.retry import Budgets, Spent
 from flow_core.graph.single_flight import Flights, digest_of, is_part_of
 from flow_core.graph.states import State, check_transition
+from flow_core.guard import is_a
 from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, Verdict
 
@@ -374,7 +375,10 @@ class Core:
         if verdict is Verdict.CANCELLED or promised or (killed and verdict is not Verdict.APP_ERROR):
             self._end(task, State.cancelled, error=cancellation(task))
         elif verdict is Verdict.APP_ERROR:
-            self._failed_try(task, outcome.error or RuntimeError(f"{task} failed without an exception"))
+            error = outcome.error
+            if error is None:
+                error = RuntimeError(f"{task} failed without an exception")
+            self._failed_try(task, error)
         elif verdict is Verdict.RETURNED:
             self._returned_unstarted(task)
         elif verdict is Verdict.REFUSED:
@@ -469,7 +473,7 @@ class Core:
         """End the flight of identical calls that this one led."""
         digest = digest_of(leader)
         leader.more().leads = False
-        gone = leader.state in (State.cancelled, State.dep_fail) or isinstance(leader.error, TaskLost)
+        gone = leader.state in (State.cancelled, State.dep_fail) or is_a(leader.error, TaskLost)
         if gone and (self.halted is not None or self.closing):
             for follower in self._flights.land(digest):
                 self._replace(follower)  # which ends it

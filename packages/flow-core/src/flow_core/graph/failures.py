@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from flow_core.errors import DependencyError, JoinError
 from flow_core.graph.task import Junction
+from flow_core.guard import is_a, one_line
 
 if TYPE_CHECKING:
     from flow_core.graph.effects import Failure
@@ -18,15 +19,9 @@ _NAMED = 3
 
 def root_cause(error: BaseException) -> BaseException:
     """Return the exception of the first task that really failed. One step: roots are never chained through others."""
-    if isinstance(error, (DependencyError, JoinError)) and error.__cause__ is not None:
+    if (is_a(error, DependencyError) or is_a(error, JoinError)) and error.__cause__ is not None:
         return error.__cause__
     return error
-
-
-def one_line(error: BaseException) -> str:
-    """Return an exception as a line: its type and the first line of its text."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
 def cancellation(who: object) -> CancelledError:
@@ -83,9 +78,9 @@ def _described(failures: Sequence[Failure]) -> str:
 
 
 def _one(who: str, error: BaseException) -> str:
-    if isinstance(error, CancelledError):
+    if is_a(error, CancelledError):
         return f"{who} was cancelled"
-    if isinstance(error, DependencyError):
+    if is_a(error, DependencyError):
         return f"{who} was not run; the root cause is {one_line(root_cause(error))}"
     return f"{who} failed with {one_line(root_cause(error))}"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flow_core.graph.failures import one_line
 from flow_core.graph.states import State
+from flow_core.guard import one_line
 from flow_core.interfaces.waiting import Cause, CauseKind, count, shown_state, since
 
 if TYPE_CHECKING:

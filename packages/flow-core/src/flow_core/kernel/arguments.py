@@ -11,6 +11,7 @@ from flow_core.files import File
 from flow_core.futures.app_future import AppFuture
 from flow_core.graph.resolver import ATOMS, DEEP, may_hold_files, one_level, refuse_hidden, shallow
 from flow_core.graph.task import Common
+from flow_core.hooks import Calling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -157,9 +158,16 @@ class Arguments:
         return False
 
     def _gather(self, task: Task, where: int | str, value: object, collect: Callable[[Future[Any]], object]) -> None:
-        self._way(task, where, value)(value, collect)
+        self._apply(task, where, value, collect)
         if self._resolver is None:
             _refuse(task, where, value)
+
+    def _apply(self, task: Task, where: int | str, value: object, result: Result) -> object:
+        way = self._way(task, where, value)
+        if self.quick:
+            return way(value, result)
+        with Calling(task, "dependency_resolver", way):
+            return way(value, result)
 
     def _resolved(self, task: Task, where: int | str, value: object) -> object:
         if type(value) in ATOMS:
@@ -170,7 +178,7 @@ class Arguments:
             return [future._result for future in value]
         if self.quick and _only(_NO_FUTURES, value):
             return value
-        return self._way(task, where, value)(value, _result)
+        return self._apply(task, where, value, _result)
 
     def _way(self, task: Task, where: int | str, value: object) -> Callable[[object, Result], object]:
         if self._resolver is not None:

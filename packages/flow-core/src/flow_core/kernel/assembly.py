@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, cast
 import flow_core
 from flow_core.errors import ConfigurationError, ExecutorError
 from flow_core.executors.futures import FuturesExecutor, SubmitExecutor, SubmitStyle
+from flow_core.guard import is_a, one_line, pass_signal
+from flow_core.hooks import Calling
 from flow_core.interfaces.clock import SystemClock
 from flow_core.interfaces.context import RunContext, WithDriver
 from flow_core.interfaces.events import EventKind, RunStarted
 from flow_core.interfaces.executor import Executor
+from flow_core.interfaces.sampler import SamplerSpec
 from flow_core.interfaces.scaling import ScalingSettings
 from flow_core.interfaces.sinks import RunInfo, SamplingSink
 from flow_core.observe.logging import open_run_log
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     from flow_core.config import Config
     from flow_core.interfaces.memoizer import Memoizer
     from flow_core.interfaces.outcome import TryListener
-    from flow_core.interfaces.sampler import SamplerSpec
     from flow_core.interfaces.sinks import EventPort, EventSink
     from flow_core.observe.logging import RunLog
     from flow_core.observe.pump import EventPump
@@ -80,7 +82,12 @@ def all_sinks(config: Config) -> list[EventSink]:
 def sampler_of(sinks: Iterable[object]) -> SamplerSpec | None:
     """Return what the first sink that wants samples wants."""
     for sink in sinks:
-        spec = sink.sampler() if isinstance(sink, SamplingSink) else None
+        if not isinstance(sink, SamplingSink):
+            continue
+        with Calling("the run cannot begin", "event sink", sink, "sampler") as calling:
+            spec: object = sink.sampler()
+            if spec is not None and not is_a(spec, SamplerSpec):
+                calling.gave(spec, "a SamplerSpec")
         if spec is not None:
             return spec
     return None
@@ -190,7 +197,17 @@ def start_executors(executors: Iterable[tuple[Executor, RunContext]]) -> None:
             executor.start(context)
     except BaseException as error:
         for executor in reversed(started[:-1]):
-            executor.shutdown(5.0)
-        if isinstance(error, Exception) and not isinstance(error, ExecutorError | ConfigurationError):
-            raise ExecutorError(f"executor {started[-1].label!r} could not be started: {error}") from error
+            _shut_down(executor)
+        if not (is_a(error, ExecutorError) or is_a(error, ConfigurationError)):
+            pass_signal(error)
+            raise ExecutorError(f"executor {started[-1].label!r} could not be started: {one_line(error)}") from error
         raise
+
+
+def _shut_down(executor: Executor) -> None:
+    try:
+        executor.shutdown(5.0)
+    except BaseException as error:
+        pass_signal(error)
+        told = "Executor %r could not be shut down: %s"
+        logging.getLogger("flow.kernel").error(told, executor.label, one_line(error))

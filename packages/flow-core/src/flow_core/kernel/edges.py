@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from flow_core.futures.app_future import AppFuture
 from flow_core.futures.data_future import DataFuture
 from flow_core.futures.derived import DerivedFuture
-from flow_core.futures.lean import FINISHED
+from flow_core.futures.lean import FINISHED, when_done
 from flow_core.graph.failures import cancellation
 from flow_core.graph.resolver import ATOMS
 from flow_core.graph.states import State
 from flow_core.graph.task import Common, Junction, Task
 from flow_core.graph.waiting import Awaited
+from flow_core.guard import pass_signal
 from flow_core.kernel.join import returned_futures
 
 if TYPE_CHECKING:
@@ -139,10 +140,17 @@ class Edges:
 
     def watch(self, task: Task, foreign: Sequence[Future[Any]]) -> None:
         """Tell the graph when foreign futures are done."""
+        reactor = self._reactor
+
+        def ended(future: Future[Any]) -> None:
+            reactor.post(reactor.core.foreign_done, (task, _failure_of(future)))
+
         for future in foreign:
-            future.add_done_callback(
-                lambda done: self._reactor.post(self._reactor.core.foreign_done, (task, _failure_of(done)))
-            )
+            try:
+                when_done(future, ended)
+            except BaseException as error:  # of a class of the user's: nobody will tell when it is done
+                pass_signal(error)
+                reactor.post(reactor.core.foreign_done, (task, (_who(future), error, future)))
 
 
 def _shares(task: Task, common: Common) -> bool:
@@ -193,13 +201,19 @@ def _task_of(future: Future[Any]) -> Task | None:
 
 
 def _failure_of(future: Future[Any]) -> Failure | None:
-    """Return how a future that is done failed."""
-    tid = tid_of(future)
-    who = f"task {tid}" if tid is not None else "a future given as an argument"
-    if future.cancelled():
-        return who, cancellation(who), future
-    error = future.exception()
+    """Return how a future that is done failed. A class of the user's may raise when it is asked, which is a failure."""
+    who = _who(future)
+    try:
+        error = cancellation(who) if future.cancelled() else future.exception()
+    except BaseException as failure:
+        pass_signal(failure)
+        error = failure
     return None if error is None else (who, error, future)
+
+
+def _who(future: Future[Any]) -> str:
+    tid = tid_of(future)
+    return f"task {tid}" if tid is not None else "a future given as an argument"
 
 
 def tid_of(future: Future[Any]) -> int | None:

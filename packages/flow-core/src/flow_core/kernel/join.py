@@ -9,6 +9,7 @@ from typing import Any
 from flow_core.active import current_join
 from flow_core.errors import NotFutureError
 from flow_core.graph.resolver import DEEP
+from flow_core.guard import shown
 from flow_core.interfaces.call import NodeContext
 
 
@@ -44,8 +45,7 @@ def returned_futures(who: str, value: object) -> list[Future[Any]]:
     DEEP(value, collect)
     if not found and not isinstance(value, (list, tuple, dict, set, frozenset)):
         raise NotFutureError(
-            f"{who}: a join app must return a future, or a list, tuple or dict of futures, not "
-            f"{type(value).__name__} {value!r}"
+            f"{who}: a join app must return a future, or a list, tuple or dict of futures, not {shown(value)}"
         )
     return found
 

@@ -19,6 +19,7 @@ from flow_core.errors import KernelClosedError, NoDataFlowKernelError
 from flow_core.executors.threads import ThreadPoolExecutor, in_worker
 from flow_core.files import File
 from flow_core.futures.app_future import AppFuture, TaskFiles
+from flow_core.futures.callbacks import user_calls
 from flow_core.futures.data_future import DataFuture
 from flow_core.futures.derived import DerivedFuture
 from flow_core.futures.lean import in_callback
@@ -366,10 +367,11 @@ class DataFlowKernel:
         return causes
 
     def wait_for_current_tasks(self) -> None:
-        """Wait until all tasks submitted so far have ended, well or not."""
+        """Wait until all tasks submitted so far have ended, well or not, and callbacks of theirs that take no 5 s."""
         self._flush()
         for task in self._unfinished():
             task.future._park(None)
+        user_calls.drain(shutdown.CALLBACKS_S)
 
     def checkpoint(self, tasks: Sequence[int | Future[Any]] | None = None) -> Path | None:
         """Write results that are not in the checkpoint yet; return the checkpoint's directory.

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flow_core.apps.definition import AppKind
-from flow_core.errors import ConfigurationError, ExecutorError
+from flow_core.errors import ConfigurationError, ExecutorError, FlowError, HookError
+from flow_core.futures.callbacks import user_calls
 from flow_core.graph.core import Core
 from flow_core.graph.effects import Effect, Effects
 from flow_core.graph.states import State
+from flow_core.guard import is_a, one_line, pass_signal, shown
+from flow_core.hooks import Calling, hook_name
 from flow_core.interfaces.call import Call
-from flow_core.interfaces.memoizer import MemoEntry
+from flow_core.interfaces.memoizer import MemoEntry, MemoKey
 from flow_core.kernel.arguments import Arguments, are_plain, need_staging
 from flow_core.kernel.join import JoinBody, returned_futures, unwrapped
 
@@ -92,8 +97,8 @@ class Launcher:
                         results.append((task, given))
                     else:
                         self._ways[effect](task, given)
-                except Exception as error:
-                    self._reactor.post(self._core.failed, (task, error))
+                except BaseException as error:
+                    self._reactor.post(self._core.failed, (task, _not_the_apps(task, error)))
                 done += 1
             if results:
                 self._store(results)
@@ -155,21 +160,31 @@ class Launcher:
     def _prepare(self, task: Task, _given: object) -> None:
         plain = bool(task.args or task.kwargs) and self._arguments.resolve(task)
         if self.caches(task) and self._memoizer is not None:
-            task.more().memo_key = self._memoizer.key(task.app.identity, task)
+            task.more().memo_key = self._key(task, self._memoizer)
             self._reactor.post(self._core.keyed, task)
         else:
             self._place(task, plain)
+
+    def _key(self, task: Task, memoizer: Memoizer, call: Call | None = None) -> MemoKey:
+        with Calling(task, "memoizer", memoizer, "key") as calling:
+            key = memoizer.key(task.app.identity, task if call is None else call)
+            if not is_a(key, MemoKey) or type(key.digest) is not bytes:
+                calling.gave(key, "a MemoKey with a digest of bytes")
+            return key
 
     def _look_up(self, task: Task, _given: object) -> None:
         memoizer, key = self._memoizer, task.more().memo_key
         assert memoizer is not None
         assert key is not None
-        stored = memoizer.lookup(key)
+        with Calling(task, "memoizer", memoizer, "lookup"):
+            stored = memoizer.lookup(key)
         if stored is not None and self._outputs_are_there(task):
             try:
                 value = stored.result()
-            except Exception as error:
-                self._logger.warning("A remembered result of %s cannot be used, so it is run again: %s", task, error)
+            except BaseException as error:
+                pass_signal(error)
+                told = "A remembered result of %s cannot be used, so it is run again: %s"
+                self._logger.warning(told, task, one_line(error))
             else:
                 self._teller.once("Remembered results are used and calls not run again, such as that of %s", task)
                 self._reactor.post(self._core.remembered, (task, value))
@@ -203,9 +218,9 @@ class Launcher:
             return
         try:
             self.choose(task)
-            waits = self._plan(task, bool(plain))
-        except Exception as error:
-            self._reactor.post(self._core.unplaced, (task, error))
+            waits = self._plan(task, plain is True)
+        except BaseException as error:
+            self._reactor.post(self._core.unplaced, (task, _not_the_apps(task, error)))
             return
         if not waits:
             self._reactor.post(self._core.placed, task)
@@ -231,17 +246,23 @@ class Launcher:
         rare = task.more()
         willing = tuple(executor for executor in executors if executor.label not in rare.refused_by)
         if not willing:
-            error = rare.refused or ExecutorError(f"{task}: no executor can run it")
+            error = rare.refused
+            if error is None:
+                error = ExecutorError(f"{task}: no executor can run it")
             raise error.with_traceback(None)  # one error may be that of thousands of tasks
         return willing
 
     def _chosen(self, task: Task, executors: tuple[Executor, ...]) -> Executor:
         assert self._chooser is not None
-        label = self._chooser([executor.label for executor in executors], task)
-        for executor in executors:
+        with Calling(task, "executor_chooser", self._chooser):
+            label: object = self._chooser([executor.label for executor in executors], task)
+        for executor in executors if is_a(label, str) else ():
             if executor.label == label:
                 return executor
-        raise ConfigurationError(f"executor_chooser returned {label!r}, which is none of those it was given")
+        raise ConfigurationError(
+            f"{task}: {hook_name('executor_chooser', self._chooser)} returned {shown(label)}, which is none of "
+            "those it was given"
+        )
 
     def _plan(self, task: Task, plain: bool) -> bool:
         """Plan the staging of a try, of plain arguments or not; tell whether it must be waited for."""
@@ -279,8 +300,16 @@ class Launcher:
                 task.executor.submit(key, task)
             else:
                 self._submit_keyed(task, key)
-        except Exception as error:
-            self._logger.info("%s was not taken by executor %r: %s", task, task.executor.label, error)
+        except BaseException as error:
+            pass_signal(error)
+            label = task.executor.label
+            self._logger.info("%s was not taken by executor %r: %s", task, label, one_line(error))
+            if not is_a(error, FlowError):
+                failure = error
+                error = ExecutorError(
+                    f"{task} was not taken by executor {label!r}: submit() raised {one_line(failure)}"
+                )
+                error.__cause__ = failure
             self._reactor.post(self._core.not_launched, (task, key, error))
 
     def _submit_keyed(self, task: Task, key: Any) -> None:
@@ -301,7 +330,11 @@ class Launcher:
         arguments = task.more().original or (task.args, task.kwargs)
         if memoizer is None or before is None or are_plain(*arguments):
             return ()
-        now = memoizer.key(task.app.identity, Call(task.func, *arguments, snapshot=task.snapshot))
+        try:
+            now = self._key(task, memoizer, Call(task.func, *arguments, snapshot=task.snapshot))
+        except BaseException as error:  # the try is out: this must not count as a refusal of its executor
+            pass_signal(error)
+            return (f"its key, which could not be made again: {one_line(error)}",)
         if now.digest == before.digest:
             return ()
         parts = dict(before.parts)
@@ -311,18 +344,36 @@ class Launcher:
         executor, key, kill = given
         try:
             executor.cancel([key], kill=kill)
-        except Exception:
+        except BaseException as error:
+            pass_signal(error)
             self._logger.exception("Executor %r could not cancel a try of %s", executor.label, task)
 
     def _price(self, task: Task, error: BaseException) -> None:
-        assert self._retry_handler is not None
+        """Ask the retry handler, where it may take its time: it holds up nothing but tries after failures."""
+        user_calls.soon(partial(self._priced, task), error, lambda _call, _given: self._pricing(task))
+
+    def _priced(self, task: Task, error: BaseException) -> None:
+        handler = self._retry_handler
+        assert handler is not None
         try:
-            cost = float(self._retry_handler(error, task))
-        except Exception as failure:
-            self._logger.exception("The retry handler failed, so %s fails", task)
-            error.add_note(f"(it was not tried again: the retry handler raised {type(failure).__name__}: {failure})")
-            cost = float("inf")
+            answer: object = handler(error, task)
+            cost = _cost(answer)
+            problem = f"returned {shown(answer)}, which is no cost of 0 or more"
+        except BaseException as failure:
+            cost, problem = None, f"raised {one_line(failure)}"
+            self._logger.error("%s failed", self._pricing(task), exc_info=failure)
+        if cost is None:
+            self._logger.error("%s %s, so it fails", self._pricing(task), problem)
+            hook = hook_name("retry_handler", handler)
+            failed = HookError(
+                f"{task} failed with {one_line(error)} and was not tried again, since {hook} {problem}", hook
+            )
+            failed.__cause__ = error
+            cost, error = math.inf, failed
         self._reactor.post(self._core.priced, (task, cost, error))
+
+    def _pricing(self, task: Task) -> str:
+        return f"{hook_name('retry_handler', self._retry_handler)}, asked about a failure of {task},"
 
     # -- after a try
 
@@ -363,8 +414,11 @@ class Launcher:
         if entries and self._memoizer is not None:
             try:
                 self._memoizer.store(entries)
-            except Exception:
-                self._logger.exception("The results of %d tasks could not be remembered", len(entries))
+            except BaseException as error:
+                pass_signal(error)
+                hook = hook_name("memoizer", self._memoizer, "store")
+                told = "The results of %d tasks, such as task %d, could not be remembered: %s raised %s"
+                self._logger.exception(told, len(entries), entries[0].task_id, hook, one_line(error))
         for task, value in results:
             self._reactor.post(self._core.published, (task, value, None))
 
@@ -389,6 +443,28 @@ class Launcher:
 
     def _changed(self, task: Task, error: object) -> None:
         self._teller.changed(task, task.state, error)
+
+
+def _not_the_apps(task: Task, error: BaseException) -> BaseException:
+    """Return an error for what was raised while a task was made ready or ended: it must not look like the app's own.
+
+    Raises:
+        BaseException: the one given, if it is that of a signal.
+    """
+    pass_signal(error)
+    if is_a(error, FlowError) or (task.rare is not None and error is task.rare.refused):
+        return error
+    failed = HookError(f"{task} failed outside its app, on what was given to it or on its result: {one_line(error)}")
+    failed.__cause__ = error
+    return failed
+
+
+def _cost(answer: object) -> float | None:
+    """Return what a retry handler gave as a cost, None if it is none: text, a negative number, NaN."""
+    if isinstance(answer, (str, bytes)):
+        return None
+    cost = float(answer)  # type: ignore[arg-type]  # any type of number; what is none raises
+    return cost if cost >= 0 else None
 
 
 def _error_of(moved: Future[Any]) -> BaseException | None:

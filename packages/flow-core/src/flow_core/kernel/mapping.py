@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import TypeVar, cast
 
 from flow_core.errors import ConfigurationError
-from flow_core.futures.lean import waiting
+from flow_core.futures.lean import waiting, when_done
 
 F = TypeVar("F", bound="Future[object]")
 T = TypeVar("T")
@@ -66,7 +66,7 @@ def _as_done(calls: Iterator[F], limit: int) -> Iterator[F]:
             more = _take(calls, started)
             if more:
                 unfinished += 1
-                started.popleft().add_done_callback(ended)
+                when_done(started.popleft(), ended)
         if unfinished:
             if not room.acquire(blocking=False):
                 with waiting():

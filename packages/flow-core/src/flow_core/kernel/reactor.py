@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from flow_core.futures.lean import CANCELLATION, Future, Settlement, run_callbacks, settle_quietly
 from flow_core.graph.states import State
+from flow_core.guard import pass_signal
 
 if TYPE_CHECKING:
     from flow_core.graph.core import Core
@@ -152,7 +153,8 @@ class Reactor:
             handler, given = inbox.popleft()
             try:
                 handler(given)
-            except Exception:
+            except BaseException as error:
+                pass_signal(error)
                 self.bugs += 1
                 self._logger.exception("An event could not be handled; this is a bug of Flow")
 

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flow_core.errors import KernelClosedError
+from flow_core.futures.callbacks import user_calls
 from flow_core.futures.lean import settle_quietly
+from flow_core.guard import pass_signal
 from flow_core.interfaces.events import EventKind, RunEnded
 from flow_core.kernel.interrupts import guard, unguard
 from flow_core.kernel.summary import summarize
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from flow_core.staging.manager import StagingManager
 
 _EXIT_S = 30.0
+CALLBACKS_S = 5.0
 _open: set[Closing] = set()
 
 
@@ -139,6 +142,7 @@ def _clean_up(parts: Parts, deadline: float, exit_code: int) -> None:
         ("shut executors down", lambda: _shut_down_executors(parts, deadline)),
         ("end what is left", lambda: reactor.post(reactor.core.abandon, None)),
         ("take no more questions", lambda: _close(parts.live)),
+        ("wait for callbacks", lambda: _end_callbacks(parts, deadline)),
         ("close the memoizer", lambda: _close(parts.memoizer)),
         ("close staging", lambda: _close(parts.staging)),
         ("close the sinks", lambda: _close_sinks(parts, deadline)),
@@ -147,7 +151,8 @@ def _clean_up(parts: Parts, deadline: float, exit_code: int) -> None:
     for what, step in steps:
         try:
             step()
-        except Exception:
+        except BaseException as error:  # a second Ctrl-C ends this; an exit that some hook asks for does not
+            pass_signal(error)
             parts.logger.exception("Cleaning up: could not %s", what)
     parts.logger.info("Run %s ended: %s", parts.info.run_id, summarize(reactor))
     if parts.run_log is not None:
@@ -197,11 +202,15 @@ def _shut_down_executors(parts: Parts, deadline: float) -> None:
 def _shut_down(logger: logging.Logger, executor: Executor, deadline: float) -> None:
     try:
         report = executor.shutdown(max(0.1, (deadline - time.monotonic()) * 0.8))
-    except Exception:
+        for forced in report.forced:
+            logger.warning("Executor %r was forced to end: %s", executor.label, forced)
+    except BaseException:
         logger.exception("Executor %r could not be shut down", executor.label)
-        return
-    for forced in report.forced:
-        logger.warning("Executor %r was forced to end: %s", executor.label, forced)
+
+
+def _end_callbacks(parts: Parts, deadline: float) -> None:
+    if not user_calls.drain(max(0.1, min(CALLBACKS_S, deadline - time.monotonic()))):
+        parts.logger.warning("Callbacks of futures have not returned within %g s and were left behind", CALLBACKS_S)
 
 
 def _close_sinks(parts: Parts, deadline: float) -> None:

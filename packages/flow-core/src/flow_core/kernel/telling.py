@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from flow_core.apps.definition import NO_OPTIONS
 from flow_core.files import File, masked
-from flow_core.graph.failures import one_line, root_cause
+from flow_core.graph.failures import root_cause
 from flow_core.graph.retry import describe
 from flow_core.graph.states import State
+from flow_core.guard import attribute, is_a, one_line, pass_signal, traceback_of
 from flow_core.interfaces.events import (
     EventKind,
     FileStaged,
@@ -149,9 +150,9 @@ class Teller:
         """A task entered a state by itself, perhaps because a try failed."""
         if self.states:
             self._append((TaskChanged, time.time_ns(), task.tid, state.name))
-        if isinstance(failure, Loss):
+        if is_a(failure, Loss):
             self._retried(task, describe(failure).partition("\n")[0])
-        elif isinstance(failure, BaseException):
+        elif is_a(failure, BaseException):
             self._retried(task, one_line(failure))
 
     def _retried(self, task: Task, reason: str) -> None:
@@ -218,8 +219,14 @@ def traceback_text(error: BaseException) -> str:
 
     Frames of Flow are left out.
     """
-    remote = getattr(error, "remote_traceback", "")
-    return remote if isinstance(remote, str) and remote else formatted(error)
+    remote = attribute(error, "remote_traceback")
+    if is_a(remote, str) and remote:
+        return remote
+    try:
+        return formatted(error)
+    except BaseException as failure:  # odd attributes of the user's
+        pass_signal(failure)
+        return traceback_of(error)
 
 
 def _files_of(task: Task) -> tuple[tuple[str, ...], tuple[str, ...], str, str]:

@@ -9,6 +9,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from flow_core.errors import ConfigurationError
+from flow_core.guard import is_a, name_of, one_line, shown
+from flow_core.hooks import Calling
 from flow_core.interfaces.events import Event, EventKind, EventsLost
 from flow_core.interfaces.sinks import EventSink, RecordSink
 from flow_core.observe.run_logger import lines_of
@@ -40,8 +43,8 @@ class Lane:
 
         ``on_disabled`` is called once, on the lane's thread, with the number of events lost and the reason.
         """
-        self.name = type(sink).__name__
-        self.wants = EventKind(sink.wants)
+        self.name = name_of(sink)
+        self.wants = _wanted(sink)
         self.lost = 0
         self.takes_records = isinstance(sink, RecordSink)
         self._sink = sink
@@ -138,24 +141,37 @@ class Lane:
         self._emitting_since = time.monotonic()
         try:
             self._hand_over(batch)
-        except Exception as error:
+        except BaseException as error:
             self._disable(len(batch), error)
         finally:
             self._emitting_since = None
             self._in_hand = 0
 
-    def _disable(self, count: int, error: Exception) -> None:
+    def _disable(self, count: int, error: BaseException) -> None:
         with self._changed:
             lost = count + len(self._queue)
             self.lost += lost
             self._queue.clear()
             self.wants = EventKind.NONE
-        self._logger.error("Event sink %s is disabled after an error: %r", self.name, error, exc_info=error)
-        self._on_disabled(self, lost, f"sink {self.name} is disabled: {error!r}")
+        self._logger.error("Event sink %s is disabled after an error: %s", self.name, one_line(error), exc_info=error)
+        self._on_disabled(self, lost, f"sink {self.name} is disabled: {one_line(error)}")
 
     def _close(self) -> None:
         assert self._deadline is not None
         try:
-            self._left = self._sink.close(max(0.0, self._deadline - time.monotonic()))
-        except Exception as error:
-            self._logger.error("Event sink %s failed to close: %r", self.name, error, exc_info=error)
+            left: object = self._sink.close(max(0.0, self._deadline - time.monotonic()))
+            if is_a(left, int):
+                self._left = left
+            else:
+                self._logger.error("Event sink %s: close() returned %s, no number", self.name, shown(left))
+        except BaseException as error:
+            self._logger.error("Event sink %s failed to close: %s", self.name, one_line(error), exc_info=error)
+
+
+def _wanted(sink: EventSink) -> EventKind:
+    """Return the kinds that a sink wants. Raises ConfigurationError or HookError."""
+    with Calling("the run cannot begin", "event sink", sink, "wants"):
+        wants: object = sink.wants
+    if not is_a(wants, EventKind):
+        raise ConfigurationError(f"event sink {name_of(sink)}: its wants must be an EventKind, not {shown(wants)}")
+    return wants

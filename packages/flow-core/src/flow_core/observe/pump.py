@@ -14,6 +14,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from flow_core.guard import is_a, name_of, one_line, pass_signal
+from flow_core.hooks import Calling
 from flow_core.interfaces.events import Event, EventKind, EventsLost
 from flow_core.interfaces.sinks import EventSink, RunInfo
 from flow_core.observe.lane import Lane
@@ -75,14 +77,14 @@ class EventPump:
         started: list[EventSink] = []
         try:
             for sink in self._sinks:
-                sink.start(self._run_info)
+                _begin(sink, self._run_info)
                 started.append(sink)
+            run_id = self._run_info.run_id
+            self._lanes = [Lane(sink, self._logger, self._hard_limit, self._disabled, run_id) for sink in self._sinks]
         except BaseException:
             for sink in started:
-                sink.close(1.0)
+                _end(sink, self._logger)
             raise
-        run_id = self._run_info.run_id
-        self._lanes = [Lane(sink, self._logger, self._hard_limit, self._disabled, run_id) for sink in self._sinks]
         self._whole = [lane for lane in self._lanes if lane.takes_records]
         self._choosy = [lane for lane in self._lanes if not lane.takes_records]
         self._update_wants()
@@ -242,3 +244,22 @@ class EventPump:
         for lane in self._lanes:
             wants |= lane.wants
         self.wants = wants
+
+
+def _begin(sink: EventSink, run: RunInfo) -> None:
+    """Start a sink. What it raises is the reason why the run cannot begin; an exit becomes such a reason, too."""
+    try:
+        sink.start(run)
+    except BaseException as error:
+        if is_a(error, Exception):
+            raise
+        with Calling("the run cannot begin", "event sink", sink, "start"):
+            raise
+
+
+def _end(sink: EventSink, logger: logging.Logger) -> None:
+    try:
+        sink.close(1.0)
+    except BaseException as error:
+        pass_signal(error)
+        logger.error("Event sink %s failed to close: %s", name_of(sink), one_line(error))

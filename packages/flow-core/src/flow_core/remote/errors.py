@@ -10,6 +10,7 @@ import pickle
 from collections.abc import Callable
 
 from flow_core.errors import FlowError, RemoteError
+from flow_core.guard import attribute, is_a, name_of, text_of
 
 _TEXT_LIMIT = 64 * 1024  # characters of any one text
 _BLOB_LIMIT = 1024 * 1024  # bytes of one pickled exception
@@ -29,9 +30,8 @@ def pack(exc: BaseException) -> bytes:
     """
     try:
         return pickle.dumps(_record(exc, 0, set()), protocol=5)
-    except Exception as error:  # what is so odd that not even its description can be made
-        text = f"<it cannot be described: {type(error).__name__}>"
-        record = {"type": type(exc).__name__, "text": text, "notes": [], "suppress": False}
+    except BaseException:  # so odd that not even all of its description can be made
+        record = {"type": name_of(exc), "text": cut(text_of(exc)), "notes": [], "suppress": False}
         return pickle.dumps(record, protocol=5)
 
 
@@ -48,7 +48,7 @@ def unpack(data: bytes) -> BaseException:
     try:
         record = pickle.loads(data)
     except Exception as error:
-        raise ValueError(f"not a packed exception: {error}") from error
+        raise ValueError(f"not a packed exception: {text_of(error)}") from error
     if not isinstance(record, dict) or "type" not in record:
         raise ValueError("not a packed exception")
     return _rebuild(record)
@@ -69,44 +69,38 @@ def _record(exc: BaseException, depth: int, seen: set[int]) -> _Record:
     seen.add(id(exc))
     record: _Record = {
         "type": f"{type(exc).__module__}.{type(exc).__qualname__}",
-        "text": cut(_text(exc)),
+        "text": cut(text_of(exc)),
         "notes": _notes(exc),
-        "suppress": exc.__suppress_context__,
+        "suppress": attribute(exc, "__suppress_context__") is True,
         **_traceback(exc),
     }
-    if isinstance(exc, BaseExceptionGroup):
+    if is_a(exc, BaseExceptionGroup):
         members = exc.exceptions[:_MEMBERS_LIMIT]
         record["members"] = [_record(member, depth + 1, seen) for member in members] if depth < _CHAIN_LIMIT else []
         record["class"] = _dumps(type(exc))
-        record["message"] = cut(str(exc.message))
+        record["message"] = cut(text_of(exc.message))
     else:
         record["whole"] = _whole(exc)
         if record["whole"] is None:
             record["parts"] = _parts(exc)
-    for name, linked in (("cause", exc.__cause__), ("context", exc.__context__)):
-        if linked is not None and id(linked) not in seen and depth < _CHAIN_LIMIT:
+    for name in ("cause", "context"):
+        linked = attribute(exc, f"__{name}__")
+        if is_a(linked, BaseException) and id(linked) not in seen and depth < _CHAIN_LIMIT:
             record[name] = _record(linked, depth + 1, seen)
     return record
 
 
-def _text(exc: BaseException) -> str:
-    try:
-        return str.__str__(str(exc))  # plain text, also where str() gave a subclass of it
-    except Exception as error:
-        return f"<its text cannot be shown: {type(error).__name__}>"
-
-
 def _notes(exc: BaseException) -> list[str]:
-    notes = getattr(exc, "__notes__", None)
-    if not isinstance(notes, (list, tuple)):
+    notes = attribute(exc, "__notes__")
+    if type(notes) is not list and type(notes) is not tuple:
         return []
-    return [cut(str(note)) for note in notes[:_CHAIN_LIMIT] if isinstance(note, str) and not note.startswith(_HEADER)]
+    return [cut(note) for note in notes[:_CHAIN_LIMIT] if type(note) is str and not note.startswith(_HEADER)]
 
 
 def _traceback(exc: BaseException) -> _Record:
     """Return what the traceback is shown from: frames, the last lines, and what an earlier process told."""
-    earlier = getattr(exc, "remote_traceback", None)
-    told: _Record = {"deliberate": isinstance(exc, FlowError), "earlier": earlier if type(earlier) is str else ""}
+    earlier = attribute(exc, "remote_traceback")
+    told: _Record = {"deliberate": is_a(exc, FlowError), "earlier": earlier if type(earlier) is str else ""}
     try:
         import traceback
 
@@ -114,8 +108,8 @@ def _traceback(exc: BaseException) -> _Record:
 
         told["frames"] = frames(exc.__traceback__)
         told["last"] = cut("".join(traceback.format_exception_only(type(exc), exc)))
-    except Exception as error:
-        told["last"] = f"<the traceback cannot be shown: {type(error).__name__}>\n"
+    except BaseException as error:
+        told["last"] = f"<the traceback cannot be shown: {name_of(error)}>\n"
     return told
 
 
@@ -125,13 +119,13 @@ def _dumps(value: object) -> bytes | None:
         data = pickle.dumps(value, protocol=5)
         if b"__main__" not in data and b"__mp_main__" not in data:
             return data
-    except Exception:
+    except BaseException:
         pass
     try:
         from flow_core.remote import by_value
 
         return by_value.dumps(value)
-    except Exception:
+    except BaseException:
         return None
 
 
@@ -142,8 +136,8 @@ def _whole(exc: BaseException) -> bytes | None:
         return None
     try:
         back = pickle.loads(data)
-        same = type(back) is type(exc) and len(back.args) == len(exc.args) and str(back) == str(exc)
-    except Exception:
+        same = type(back) is type(exc) and len(back.args) == len(exc.args) and text_of(back) == text_of(exc)
+    except BaseException:
         return None
     return data if same else None
 
@@ -159,14 +153,18 @@ def _parts(exc: BaseException) -> tuple[bytes, bytes, bytes] | None:
         return None
     try:
         back = _assemble(kind, args, state)
-    except Exception:
+    except BaseException:
         return None
     return (kind, args, state) if type(back) is type(exc) else None
 
 
 def _state(exc: BaseException) -> dict[str, object]:
-    state = getattr(exc, "__dict__", {})
-    return {name: value for name, value in state.items() if name not in ("__notes__", "remote_traceback")}
+    state = attribute(exc, "__dict__")
+    return (
+        {}
+        if type(state) is not dict
+        else {name: value for name, value in state.items() if name not in ("__notes__", "remote_traceback")}
+    )
 
 
 def _portable(value: object) -> object:
@@ -174,16 +172,16 @@ def _portable(value: object) -> object:
     if data is not None and len(data) <= _TEXT_LIMIT:
         try:
             pickle.loads(data)
-        except Exception:
+        except BaseException:
             data = None
     if data is not None and len(data) <= _TEXT_LIMIT:
         return value
-    if isinstance(value, str):
+    if type(value) is str:
         return cut(value, _TEXT_LIMIT // 4)
     try:
-        return cut(repr(value), _TEXT_LIMIT // 16)
-    except Exception:
-        return f"<{type(value).__name__}>"
+        return cut(str.__str__(repr(value)), _TEXT_LIMIT // 16)
+    except BaseException:
+        return f"<{name_of(value)}>"
 
 
 # -- unpacking
@@ -195,7 +193,7 @@ def _assemble(kind: bytes, args: bytes, state: bytes) -> BaseException:
     values: tuple[object, ...] = pickle.loads(args)
     exc: BaseException = _built_in_base(cls).__new__(cls, *values)
     _built_in_init(cls)(exc, *values)
-    exc.args = values
+    object.__setattr__(exc, "args", values)
     exc.__dict__.update(pickle.loads(state))
     return exc
 
@@ -215,15 +213,17 @@ def _rebuild(record: _Record, deliberate: bool = False) -> BaseException:
     """Rebuild an exception; ``deliberate`` where it is the cause of one that Flow raised on purpose."""
     deliberate = deliberate or bool(record.get("deliberate"))
     whole = cut(_whole_traceback(record, deliberate))
-    exc = _original(record) or RemoteError(str(record["type"]), str(record["text"]), whole)
+    exc = _original(record)
+    if exc is None:
+        exc = RemoteError(str(record["type"]), str(record["text"]), whole)
     notes = record.get("notes")
     own = _own_traceback(record, deliberate) if _stack(record, deliberate) else ""
     _decorate(exc, list(notes) if isinstance(notes, list) else [], whole, own)
     for name in ("cause", "context"):
         linked = record.get(name)
         if isinstance(linked, dict):
-            setattr(exc, f"__{name}__", _rebuild(linked, deliberate))
-    exc.__suppress_context__ = bool(record.get("suppress"))
+            _set(exc, f"__{name}__", _rebuild(linked, deliberate))
+    _set(exc, "__suppress_context__", bool(record.get("suppress")))
     return exc
 
 
@@ -238,9 +238,9 @@ def _original(record: _Record) -> BaseException | None:
             exc = _assemble(*parts)
         else:
             return None
-    except Exception:
+    except BaseException:
         return None
-    return exc if isinstance(exc, BaseException) else None
+    return exc if is_a(exc, BaseException) else None
 
 
 def _group(record: _Record) -> BaseException:
@@ -253,18 +253,23 @@ def _group(record: _Record) -> BaseException:
         try:
             made: BaseException = pickle.loads(kind)(message, members)
             return made
-        except Exception:
+        except BaseException:
             pass
     return BaseExceptionGroup(message, members)
 
 
 def _decorate(exc: BaseException, notes: list[str], whole: str, own: str) -> None:
     """Attach the remote tracebacks: ``whole`` has those of the causes too, which carry their own as notes."""
+    _set(exc, "remote_traceback", whole)
+    _set(exc, "__notes__", [*notes, _HEADER + own] if own else notes)
+
+
+def _set(exc: BaseException, name: str, value: object) -> None:
+    """Set an attribute, also where the class forbids it, as frozen dataclasses do; leave out what cannot be set."""
     try:
-        exc.remote_traceback = whole  # type: ignore[attr-defined]  # every exception has a __dict__; see unpack
-        exc.__notes__ = [*notes, _HEADER + own] if own else notes
-    except Exception:
-        pass  # a class that forbids attributes still travels
+        object.__setattr__(exc, name, value)
+    except BaseException:
+        pass  # a property of the class's own
 
 
 # -- the text of a remote traceback

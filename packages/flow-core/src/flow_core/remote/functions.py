@@ -14,6 +14,7 @@ from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 from types import ModuleType
 
 from flow_core.errors import DeserializationError, SerializationError
+from flow_core.guard import called, one_line, pass_signal
 from flow_core.remote.refs import reference, resolve
 
 TYPE_CHECKING = False
@@ -57,9 +58,9 @@ def _load(blob: bytes) -> Callable[..., object]:
         return resolve(str(blob[1:], "utf-8"))
     try:
         func: Callable[..., object] = pickle.loads(memoryview(blob)[1:])
-    except Exception as error:
+    except BaseException as error:
         raise DeserializationError(
-            f"the function of the task could not be unpickled on this machine ({type(error).__name__}: {error}): "
+            f"the function of the task could not be unpickled on this machine ({one_line(error)}): "
             "are the packages that it needs installed here?"
         ) from error
     return func
@@ -78,10 +79,10 @@ def pack_function(func: Callable[..., object]) -> bytes:
 
     try:
         return BY_VALUE + by_value.dumps(func)
-    except Exception as error:
-        name = getattr(func, "__qualname__", repr(func))
+    except BaseException as error:
+        pass_signal(error)
         raise SerializationError(
-            f"the function {name} cannot be sent to workers: {type(error).__name__}: {error}. It, or something that "
+            f"the function {called(func)} cannot be sent to workers: {one_line(error)}. It, or something that "
             "it refers to (a global, a default, a variable of its enclosing function), cannot be pickled"
         ) from error
 

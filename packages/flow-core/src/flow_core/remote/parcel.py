@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flow_core.errors import DeserializationError, SerializationError
+from flow_core.guard import name_of, one_line, pass_signal
 from flow_core.interfaces.call import DEFAULT_SPEC, NodeContext, TaskSpec, TaskStep
 from flow_core.remote.errors import pack, unpack
 from flow_core.remote.functions import load_function, pack_function
@@ -189,7 +190,7 @@ def _pack_arguments(name: str, args: tuple[object, ...], kwargs: dict[str, objec
         advice = "Pass plain data, or write it to a file and pass a File"
         for where, value in [*((str(number), value) for number, value in enumerate(args, 1)), *kwargs.items()]:
             try:
-                _dumps(value, f"argument {where} ({type(value).__name__}) of {name}")
+                _dumps(value, f"argument {where} ({name_of(value)}) of {name}")
             except SerializationError as culprit:
                 raise SerializationError(f"{culprit}. {advice}") from culprit.__cause__
         raise SerializationError(f"{error}. {advice}") from error.__cause__
@@ -200,21 +201,24 @@ def _dumps(value: object, what: str) -> bytes:
         data = pickle.dumps(value, protocol=5)
         if b"__main__" not in data:
             return data
-    except Exception:
+    except BaseException as error:  # whatever an object's __reduce__ raises
+        pass_signal(error)
         data = b""
     from flow_core.remote import by_value
 
     try:
         return by_value.dumps(value)
-    except Exception as error:
-        raise SerializationError(f"{what} cannot be pickled: {error}") from error
+    except BaseException as error:
+        pass_signal(error)
+        raise SerializationError(f"{what} cannot be pickled: {one_line(error)}") from error
 
 
 def _loads(data: bytes, what: str) -> Any:
     try:
         return pickle.loads(data)
-    except Exception as error:
+    except BaseException as error:
+        pass_signal(error)
         raise DeserializationError(
-            f"{what} of the task cannot be unpickled here ({type(error).__name__}: {error}): are all its modules "
+            f"{what} of the task cannot be unpickled here ({one_line(error)}): are all its modules "
             "installed on this machine, in the same versions?"
         ) from error

@@ -18,6 +18,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from flow_core.errors import FlowError
+from flow_core.guard import is_a, pass_signal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,7 +85,7 @@ def shown(described: Iterable[tuple[object, ...]], deliberate: bool) -> str:
 def formatted(error: BaseException) -> str:
     """Return the traceback of an exception caught in this process, its causes and the members of a group with it."""
     told = traceback.TracebackException.from_exception(error)
-    _fold(told, _own_directories(), isinstance(error, FlowError), 0)
+    _fold(told, _own_directories(), is_a(error, FlowError), 0)
     return "".join(told.format())
 
 
@@ -99,12 +100,13 @@ def fold(error: BaseException) -> None:
     linked: BaseException | None = error
     deliberate = False
     while linked is not None and seen < _ENDS_KEPT:
-        deliberate = deliberate or isinstance(linked, FlowError)
+        deliberate = deliberate or is_a(linked, FlowError)
         try:
             trace = linked.__traceback__
             BaseException.with_traceback(linked, _from_users(trace, own) or (None if deliberate else trace))
             after = linked.__context__ if linked.__cause__ is None else linked.__cause__
-        except Exception:  # a class of the user's with odd attributes
+        except BaseException as failure:  # a class of the user's with odd attributes
+            pass_signal(failure)
             return
         linked, seen = after, seen + 1
 

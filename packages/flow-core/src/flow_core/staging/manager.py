@@ -13,6 +13,8 @@ from pathlib import Path
 from flow_core.apps.definition import AppDefinition, AppKind, CallOptions, StdStream
 from flow_core.errors import NoStagingError
 from flow_core.files import File, masked
+from flow_core.guard import attribute
+from flow_core.hooks import Calling
 from flow_core.interfaces.call import TaskStep
 from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.staging import Direction, Staging, Transfer
@@ -112,7 +114,7 @@ class StagingManager:
         if executor.storage_access is None and self._given is None and file.scheme == "file":
             return self._local
         for method in self.methods(executor):
-            if method.can_stage_in(file) if direction is Direction.IN else method.can_stage_out(file):
+            if _can(method, file, direction):
                 self._use(method)
                 return method
         return None
@@ -206,13 +208,17 @@ class _Planner:
     def _placed(self, file: File, method: Staging) -> File:
         if file.local_path is not None:
             return file
-        path = method.local_path(file, self.executor.working_dir)
-        if path is not None:
-            return file.at(path)
+        with self._calling(method, "local_path"):
+            path = method.local_path(file, self.executor.working_dir)
+            if path is not None:
+                return file.at(path)
         if file.scheme == "file":
             return file
         on_node = type(method).step is not Staging.step
         return file.at(self.manager.places.path(file, self.executor.working_dir, on_node=on_node))
+
+    def _calling(self, method: Staging, name: str) -> Calling:
+        return Calling(f"task {self.task_id} ({self.app.name})", "staging method", method, name)
 
     def _nothing_moves(self, file: File, direction: Direction) -> NoStagingError:
         known = ", ".join(type(method).__name__ for method in self.manager.methods(self.executor)) or "none"
@@ -248,13 +254,22 @@ class _Planner:
         here: list[tuple[Staging, list[Transfer]]] = []
         for (way, _), (method, transfers) in self._moves.items():
             if way is direction:
-                step = method.step(transfers)
+                with self._calling(method, "step") as calling:
+                    step = method.step(transfers)
+                    if step is not None and not callable(attribute(step, "run")):
+                        calling.gave(step, "a TaskStep")
                 if step is None:
                     here.append((method, transfers))
                 else:
                     steps.append(step)
                     on_node += transfers
         return steps, partial(self.manager.moves.start, here) if here else None, on_node
+
+
+def _can(method: Staging, file: File, direction: Direction) -> bool:
+    name = "can_stage_in" if direction is Direction.IN else "can_stage_out"
+    with Calling(masked(file.url), "staging method", method, name):
+        return bool(getattr(method, name)(file))
 
 
 def _output_steps(app: str, outputs: Sequence[File]) -> tuple[TaskStep, ...]:

@@ -12,6 +12,7 @@ from functools import partial
 
 from flow_core.errors import FlowError, StagingError
 from flow_core.files import masked
+from flow_core.guard import is_a, name_of, pass_signal, shown, text_of
 from flow_core.interfaces.staging import Digests, Direction, Staging, Transfer
 
 Work = Sequence[tuple[Staging, Sequence[Transfer]]]
@@ -132,17 +133,25 @@ class _Batch:
         try:
             _make_folders(transfers)
             moving = method.stage(transfers)
-        except Exception as error:
+            if moving is None:
+                self._ended(method, transfers, None)
+            elif isinstance(moving, Future):
+                moving.add_done_callback(partial(self._moved, method, transfers))
+            else:
+                raise TypeError(f"its stage() returned {shown(moving)}, which is neither a Future nor None")
+        except BaseException as error:
+            pass_signal(error)
             self._ended(method, transfers, error)
-            return
-        if moving is None:
-            self._ended(method, transfers, None)
-        else:
-            moving.add_done_callback(partial(self._moved, method, transfers))
 
     def _moved(self, method: Staging, transfers: Sequence[Transfer], moving: Future[None] | Future[Digests]) -> None:
-        error = RuntimeError("it was cancelled") if moving.cancelled() else moving.exception()
-        self._ended(method, transfers, error, None if error is not None else moving.result())
+        learnt: object = None
+        try:
+            error = RuntimeError("it was cancelled") if moving.cancelled() else moving.exception()
+            learnt = None if error is not None else moving.result()
+        except BaseException as failure:  # of a class of the user's
+            pass_signal(failure)
+            error = failure
+        self._ended(method, transfers, error, learnt)
 
     def _ended(
         self, method: Staging, transfers: Sequence[Transfer], error: BaseException | None, learnt: object = None
@@ -150,7 +159,7 @@ class _Batch:
         if error is not None:
             error = _named(error, method, transfers)
             with self._lock:
-                self._error = self._error or error
+                self._error = error if self._error is None else self._error
         with self._lock:
             self._over.add(id(transfers))
         if self._tell is not None:
@@ -177,15 +186,15 @@ def _digests(learnt: object, count: int) -> Digests:
 
 def _named(error: BaseException, method: Staging, transfers: Sequence[Transfer]) -> BaseException:
     """Return an error that names task and URL: the method's own if it is one of Flow's, else one around it."""
-    if isinstance(error, FlowError):
+    if is_a(error, FlowError):
         return error
     way = "bring in" if transfers[0].direction is Direction.IN else "bring out"
-    reason = str(error)
+    reason = text_of(error)
     for transfer in transfers:
         reason = reason.replace(transfer.file.url, masked(transfer.file.url))
     named = StagingError(
-        f"task {transfers[0].task_id} on executor {transfers[0].executor}: {type(method).__name__} could not {way} "
-        f"{_urls(transfers)}: {type(error).__name__}: {reason}",
+        f"task {transfers[0].task_id} on executor {transfers[0].executor}: {name_of(method)} could not {way} "
+        f"{_urls(transfers)}: {name_of(error)}: {reason}",
         masked(transfers[0].file.url),
     )
     named.__cause__ = error

@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Container
 
 from flow_core.errors import DeserializationError, TaskRefused
+from flow_core.guard import one_line
 from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, Usage, Verdict
 from flow_core.remote.errors import unpack
@@ -96,7 +97,7 @@ def _loss(payload: memoryview, place: Place) -> Loss:
 
 def _unreadable(key: int, error: BaseException, place: Place, start: int, end: int) -> Outcome:
     problem = DeserializationError(
-        f"the result of the task could not be unpickled here ({type(error).__name__}: {error}): the packages and "
+        f"the result of the task could not be unpickled here ({one_line(error)}): the packages and "
         "classes that it needs must be importable in the script, too"
     )
     problem.__cause__ = error

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Mapping, Sequence
 
 from flow_core.errors import SerializationError
+from flow_core.guard import called, name_of, one_line, pass_signal, shown
 from flow_core.interfaces.call import Call
 from flow_core.remote import by_value
 from flow_core.remote.functions import by_value_names
@@ -41,8 +42,8 @@ def pack_arguments(call: Call, large: Large | None = None) -> bytes:
                 break
         else:
             return data
-    except Exception:
-        pass
+    except BaseException as error:  # whatever an object's __reduce__ raises
+        pass_signal(error)
     if large is not None:
         large.buffers.clear()
     return _by_value(value, call, large)
@@ -52,25 +53,27 @@ def _by_value(value: object, call: Call, large: Large | None) -> bytes:
     on_buffer = None if large is None else large.keep_in_band
     try:
         return by_value.dumps(value, on_buffer)
-    except Exception as error:
+    except BaseException as error:
+        pass_signal(error)
         raise SerializationError(_complaint(call, error)) from error
 
 
-def _complaint(call: Call, error: Exception) -> str:
-    name = getattr(call.func, "__qualname__", repr(call.func))
+def _complaint(call: Call, error: BaseException) -> str:
+    name = called(call.func)
     where = _culprit(call.args, call.kwargs) or "its arguments"
     return (
-        f"{where} of {name} cannot be sent to workers: {type(error).__name__}: {error}. Pass plain data, or write it "
+        f"{where} of {name} cannot be sent to workers: {one_line(error)}. Pass plain data, or write it "
         "to a file and pass a File"
     )
 
 
 def _culprit(args: Sequence[object], kwargs: Mapping[str, object]) -> str:
     named = [(f"argument {index + 1}", value) for index, value in enumerate(args)]
-    named += [(f"argument {key!r}", value) for key, value in kwargs.items()]
+    named += [(f"argument {shown(key)}", value) for key, value in kwargs.items()]
     for where, value in named:
         try:
             by_value.dumps(value)
-        except Exception:
-            return f"{where} ({type(value).__name__})"
+        except BaseException as error:
+            pass_signal(error)
+            return f"{where} ({name_of(value)})"
     return ""

@@ -10,6 +10,7 @@ from struct import Struct
 from time import time_ns
 
 from flow_core.errors import AppException, SerializationError
+from flow_core.guard import is_a, name_of, one_line, shown, text_of
 from flow_core.interfaces.call import DEFAULT_SPEC, NodeContext, TryKey
 from flow_core.remote.errors import pack
 from flow_core.remote.faults import point
@@ -241,7 +242,7 @@ def _dumps(value: object, buffers: list[memoryview] | None) -> bytes:
         data = pickle.dumps(value, 5, buffer_callback=on_buffer)
         if b"__main__" not in data:
             return data
-    except Exception:
+    except BaseException:  # whatever an object's __reduce__ raises
         pass
     from flow_core.remote import by_value
 
@@ -249,26 +250,26 @@ def _dumps(value: object, buffers: list[memoryview] | None) -> bytes:
         buffers.clear()
     try:
         return by_value.dumps(value, on_buffer)
-    except Exception as error:
+    except BaseException as error:
         raise SerializationError(
-            f"the result of the task, of type {type(value).__name__}, cannot be pickled "
-            f"({type(error).__name__}: {error}): return plain data, or write it to a file and return a File"
+            f"the result of the task, of type {name_of(value)}, cannot be pickled "
+            f"({one_line(error)}): return plain data, or write it to a file and return a File"
         ) from error
 
 
 def _presentable(error: BaseException) -> BaseException:
     """Turn what would end a whole process into an error of the app."""
-    if isinstance(error, Exception):
+    if is_a(error, Exception):
         return error
-    if isinstance(error, SystemExit):
-        text = f"the app ended its process: sys.exit({error.code!r})"
-    elif isinstance(error, KeyboardInterrupt):
+    if is_a(error, SystemExit):
+        text = f"the app ended its process: sys.exit({shown(error.code)})"
+    elif is_a(error, KeyboardInterrupt):
         text = "the app was interrupted (KeyboardInterrupt, or SIGINT sent to its worker)"
     else:
-        text = f"the app raised {type(error).__name__}: {error}"
-    shown = AppException(text)
-    shown.__cause__ = error
-    return shown
+        text = f"the app raised {name_of(error)}: {text_of(error)}"
+    presented = AppException(text)
+    presented.__cause__ = error
+    return presented
 
 
 def _usage_since(before: Used) -> bytes:

@@ -9,6 +9,7 @@ import time
 from hashlib import blake2b
 
 from flow_core.errors import DeserializationError
+from flow_core.guard import called, one_line
 from flow_core.interfaces.call import DEFAULT_SPEC
 from flow_core.remote.functions import load_function
 from flow_executors.worker.frames import INLINE, LETTER, unpack_letter
@@ -97,10 +98,10 @@ class Unpacker:
             if flags & _BUFFERS:
                 return self._load_with_buffers(payload)
             loaded: Payload = pickle.loads(payload)
-        except Exception as error:
+        except BaseException as error:
             raise DeserializationError(
-                f"the arguments of {getattr(func, '__qualname__', func)} could not be unpickled on this machine "
-                f"({type(error).__name__}: {error}): are the packages that they need installed here?"
+                f"the arguments of {called(func)} could not be unpickled on this machine "
+                f"({one_line(error)}): are the packages that they need installed here?"
             ) from error
         return loaded
 

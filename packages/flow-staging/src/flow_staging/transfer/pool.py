@@ -169,7 +169,7 @@ class _Group:
             try:
                 self._last(self._error is not None or self.future.cancelled())
             except Exception as error:
-                self._error = self._error or error
+                self._error = error if self._error is None else self._error
         if self.future.cancelled():
             return
         if self._error is not None:

@@ -1,0 +1,55 @@
+"""Calling what the user gave to a run: its exceptions become errors that name it, and the task concerned."""
+
+from __future__ import annotations
+
+from flow_core.errors import FlowError, HookError
+from flow_core.guard import called, is_a, one_line, pass_signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import NoReturn
+
+
+class Calling:
+    """A ``with`` block in which something of the user's is called.
+
+    Flow's own errors come out of it as they are, and so does the exception of a signal. Anything else, ``SystemExit``
+    and the like included, comes out as a HookError, with what was raised as its cause.
+    """
+
+    __slots__ = ("_hook", "_method", "_role", "_who")
+
+    def __init__(self, who: object, role: str, hook: object, method: str = "") -> None:
+        """Say for whom it is called (a task), as what it was given (``"memoizer"``), what it is, and which method."""
+        self._who = who
+        self._role = role
+        self._hook = hook
+        self._method = method
+
+    def __enter__(self) -> Calling:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if error is None or is_a(error, FlowError):
+            return
+        pass_signal(error)
+        raise HookError(f"{self._who}: {self.name} raised {one_line(error)}", self.name) from error
+
+    @property
+    def name(self) -> str:
+        """What is called, for messages."""
+        return hook_name(self._role, self._hook, self._method)
+
+    def gave(self, value: object, wanted: str) -> NoReturn:
+        """Refuse what it returned. Raises HookError."""
+        from flow_core.guard import shown
+
+        raise HookError(f"{self._who}: {self.name} returned {shown(value)}, which is not {wanted}", self.name)
+
+
+def hook_name(role: str, hook: object, method: str = "") -> str:
+    """Return the name of a hook, or of one of its methods, for messages: ``memoizer Mine.key()``."""
+    return f"{role} {called(hook)}.{method}()" if method else f"{role} {called(hook)}()"

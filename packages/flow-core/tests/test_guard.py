@@ -1,0 +1,144 @@
+"""What is asked of the user's objects is asked so that nothing they do can get out."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any, NoReturn
+
+import pytest
+
+from flow_core import guard
+from flow_core.errors import FlowError, HookError
+from flow_core.hooks import Calling
+
+
+class Exits(type):
+    """Each question to its classes exits, too."""
+
+    @property
+    def __name__(cls) -> NoReturn:  # type: ignore[override]
+        sys.exit("the metaclass")
+
+
+class Hostile(Exception, metaclass=Exits):
+    def _exit(self, *_: object) -> NoReturn:
+        sys.exit("the object")
+
+    __str__ = __repr__ = __bool__ = __len__ = __hash__ = __eq__ = _exit  # type: ignore[assignment]
+    __class__ = property(_exit)  # type: ignore[assignment]
+    remote_traceback = __notes__ = property(_exit)  # type: ignore[assignment]
+
+
+class Subtext(str):
+    def splitlines(self, keepends: bool = False) -> NoReturn:
+        sys.exit("the text")
+
+
+class Answers(Exception):
+    def __init__(self, answer: Any) -> None:
+        super().__init__("how it was made")
+        self.answer = answer
+
+    def __str__(self) -> Any:
+        return self.answer
+
+
+def test_a_hostile_object_can_be_named_and_shown() -> None:
+    error = Hostile()
+    assert guard.name_of(error) == "Hostile"
+    assert guard.one_line(error) == "Hostile: <its text cannot be shown: str() raised SystemExit>"
+    assert guard.shown(error) == "<Hostile, whose repr() raised SystemExit>"
+    assert guard.is_a(error, Exception)
+    assert not guard.is_a(error, FlowError)
+    assert guard.attribute(error, "remote_traceback", "none") == "none"
+    assert "Hostile" in guard.traceback_of(error)
+    assert guard.called(error) == "Hostile"
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        ("", "Answers"),
+        ("two\nlines", "Answers: two"),
+        (Subtext("plain"), "Answers: plain"),
+        (3, "Answers: <its text cannot be shown: str() raised TypeError>"),
+        ("\n \n", "Answers"),
+    ],
+)
+def test_a_line_is_made_of_whatever_str_gives(answer: Any, line: str) -> None:
+    assert guard.one_line(Answers(answer)) == line
+
+
+def test_a_long_repr_is_cut() -> None:
+    assert len(guard.shown("x" * 10_000)) < 250
+
+
+def test_what_a_hook_raises_names_it_and_the_task() -> None:
+    with pytest.raises(HookError, match=r"task 3: memoizer Hostile\.key\(\) raised SystemExit: 4") as raised:  # noqa: SIM117
+        with Calling("task 3", "memoizer", Hostile(), "key"):
+            sys.exit(4)
+    assert raised.value.hook == "memoizer Hostile.key()"
+    assert isinstance(raised.value.__cause__, SystemExit)
+
+
+def test_flows_own_errors_pass_a_hook_as_they_are() -> None:
+    own = FlowError("as it is")
+    with pytest.raises(FlowError) as raised, Calling("task 3", "memoizer", None, "key"):
+        raise own
+    assert raised.value is own
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), GeneratorExit(), ValueError()])
+def test_what_code_raises_by_itself_is_not_of_a_signal(error: BaseException) -> None:
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # Python's own handler leaves no trace
+    try:
+        raise error
+    except BaseException as caught:
+        assert not guard.from_signal(caught)  # noqa: PT017  (as it is seen where it is caught)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_what_a_signal_handler_raises_is_of_a_signal_also_where_it_was_turned_into_an_exit() -> None:
+    def handler(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        try:
+            signal.raise_signal(signal.SIGUSR1)
+        except KeyboardInterrupt:
+            sys.exit(130)
+    except SystemExit as error:
+        assert guard.from_signal(error)  # noqa: PT017  (the same)
+        with pytest.raises(SystemExit):
+            guard.pass_signal(error)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_another_thread_gets_no_signals() -> None:
+    seen: list[bool] = []
+    thread = threading.Thread(target=lambda: seen.append(guard.from_signal(KeyboardInterrupt())))
+    thread.start()
+    thread.join(10)
+    assert seen == [False]
+
+
+def test_ctrl_c_gets_through_a_callback_that_runs_on_the_main_thread() -> None:
+    script = (
+        "import os, signal, time\n"
+        "from flow_core.futures.lean import Future\n"
+        "future = Future()\n"
+        "future.set_result(1)\n"
+        "def callback(_):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(30)\n"
+        "future.add_done_callback(callback)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=40, check=False)
+    assert done.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" in done.stderr
