@@ -42,10 +42,12 @@ def matches(value: Any, schema: dict[str, Any], schemas: dict[str, Any]) -> bool
     if "enum" in schema and value not in schema["enum"]:
         return False
     kind = schema.get("type")
+    if kind == "object" and not isinstance(value, dict):
+        return False
     if kind == "object":
         names = schema.get("properties", {})
         more = schema.get("additionalProperties", {})
-        whole = isinstance(value, dict) and set(schema.get("required", ())) <= set(value)
+        whole = set(schema.get("required", ())) <= set(value)
         known = bool(more) or not names or set(value) <= set(names)
         return whole and known and all(matches(v, names.get(k, more), schemas) for k, v in value.items())
     if kind == "array":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import pytest
 from flask import url_for
 from flask.testing import FlaskClient
 
-from flow_monitor.project.rebuild import upgrade
+from flow_core.interfaces.events import BlockChanged, RunStarted, TaskSubmitted, TryLaunched
+from flow_monitor.project.rebuild import rebuild, upgrade
 from flow_monitor.queries.database import open_database
 from flow_monitor.schema.version import HEAD
-from flow_monitor.testing.made import as_version, make_database
+from flow_monitor.testing.made import as_version, make_database, write_log
 from flow_monitor.testing.synthetic import SyntheticRun
 from flow_viz import create_app
 
@@ -268,3 +270,42 @@ def test_a_task_shows_what_it_read_wrote_sent_and_received(tmp_path: Path) -> No
     assert not re.search(r"iB, [\d.]+ [KM]iB</td>", page), "before this version it was not measured"
     lines = {trace["name"] for trace in client_of(path).get("/workflow/r/task/0/flow.json").get_json()["data"]}
     assert lines == {"disk read", "disk written"}
+
+
+def test_a_task_that_is_not_done_says_why(tmp_path: Path) -> None:
+    run_dir = tmp_path / "000"
+    second = 1_000_000_000
+    now = time.time_ns()
+    write_log(
+        run_dir,
+        "live",
+        [
+            RunStarted(now, "live", 1, "name", "", "", "", "host", "user", str(run_dir), ("htex",)),
+            *(TaskSubmitted(now, n, "first", "python", "", ("htex",), ()) for n in (0, 1)),
+            TaskSubmitted(now, 2, "last", "python", "", ("htex",), (0, 1)),
+            *(TryLaunched(now + n, n, 0, n + 1, "htex") for n in (0, 1)),
+            BlockChanged(now - 60 * second, "htex", "0", "4711", "PENDING", "QOSMaxJobsPerUserLimit"),
+        ],
+    )
+    rebuild(run_dir, f"sqlite:///{tmp_path / 'monitoring.db'}")
+    with sqlite3.connect(tmp_path / "monitoring.db") as database:
+        database.execute("UPDATE workflow SET ended_how = NULL")  # it was rebuilt while the run went on
+    with client_of(tmp_path / "monitoring.db") as client:
+        waiting = " ".join(re.sub(r"<[^>]*>", "", client.get("/workflow/live/task/2").text).split())
+        queued = " ".join(re.sub(r"<[^>]*>", "", client.get("/workflow/live/task/1").text).split())
+        assert 'href="/workflow/live/task/0"' in client.get("/workflow/live/task/2").text
+        told = client.get("/api/workflows/live/tasks/1").get_json()["waiting"]
+    assert "2 tasks that it waits for have not ended: 0 first queued, 1 first queued" in waiting
+    assert "It has not been tried yet." in waiting
+    assert "It is queued since" in queued
+    assert "executor htex has it, and no start was reported" in queued
+    assert "1 task called before it is queued there, too" in queued
+    assert "No node of htex is connected." in queued
+    assert "Block 0 (job 4711) is pending since" in queued
+    assert "with the reason “QOSMaxJobsPerUserLimit”" in queued
+    assert (told["ahead"], told["blocks"][0]["reason"]) == (1, "QOSMaxJobsPerUserLimit")
+
+
+def test_a_task_that_its_run_left_behind_says_that(client: FlaskClient) -> None:
+    pages = [client.get(f"/workflow/dead/task/{number}").text for number in range(24, 30)]
+    assert any("Its run has ended: it goes no further." in page for page in pages)

@@ -8,7 +8,7 @@ STATES = {
     "pending": "waiting",
     "unsched": "waiting",
     "staging": "staging",
-    "launched": "launched",
+    "launched": "queued",
     "running": "running",
     "joining": "joining",
     "exec_done": "done",

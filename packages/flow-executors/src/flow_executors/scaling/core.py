@@ -111,7 +111,7 @@ class ScalingCore:
                 self.blocks[name].idle_for_s, self.blocks[name].known_idle = idle_for_s, True
 
     def changed(self, name: str, status: JobStatus, now: float) -> bool:
-        """Take in what the provider says of a block; return whether its state is another than before."""
+        """Take in what the provider says of a block; return whether its state, or the reason for it, has changed."""
         block = self.blocks[name]
         if block.ended:
             return False
@@ -120,7 +120,7 @@ class ScalingCore:
         before, block.status = block.status, self._as_ours(block, status)
         if status.terminal:
             self._ended(block, now)
-        return before.state is not status.state
+        return before.state is not status.state or before.reason != block.status.reason
 
     @staticmethod
     def _as_ours(block: Block, status: JobStatus) -> JobStatus:

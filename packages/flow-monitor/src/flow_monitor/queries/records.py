@@ -170,6 +170,54 @@ class TaskFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """A block with its history of (time, status, reason)."""
+
+    executor: str
+    block: str
+    job_id: str
+    status: str
+    reason: str
+    time_requested: int | None
+    time_changed: int | None
+    history: tuple[tuple[int, str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """A task that another one waits for."""
+
+    task_id: int
+    app: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why a task is not done, as far as events tell."""
+
+    since: int | None
+    """When it came into its state."""
+    dependencies: tuple[Dependency, ...] = ()
+    """Tasks that it waits for and that have not ended: of its arguments, or those that a join body returned."""
+    dependencies_total: int = 0
+    failed: tuple[Dependency, ...] = ()
+    """Dependencies that did not end well: it will not be run."""
+    executor: str = ""
+    """Of a queued task: who has it."""
+    ahead: int = 0
+    """Of a queued task: tasks called before it that are queued at its executor, too."""
+    ahead_more: bool = False
+    """There are more; these were counted."""
+    nodes: int = 0
+    """Of a queued task: managers of its executor that are connected."""
+    workers: int = 0
+    blocks: tuple[Block, ...] = ()
+    """Of a queued task: blocks of its executor that have not ended and have no manager."""
+    blocks_failed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class TaskDetail:
     """All that is known of one task."""
 
@@ -189,6 +237,8 @@ class TaskDetail:
     history: tuple[StatusChange, ...] = ()
     inputs: tuple[TaskFile, ...] = ()
     outputs: tuple[TaskFile, ...] = ()
+    waiting: Waiting | None = None
+    """Why it is not done; None for a task that has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,20 +318,6 @@ class TaskSample:
     processes: int
     net_sent: int | None = None
     net_received: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A block with its history of (time, status, reason)."""
-
-    executor: str
-    block: str
-    job_id: str
-    status: str
-    reason: str
-    time_requested: int | None
-    time_changed: int | None
-    history: tuple[tuple[int, str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from sqlalchemy import Table, and_, or_, select
 from sqlalchemy.engine import Connection
 
 from flow_monitor.errors import NoSuchRecord
-from flow_monitor.queries import graph, listing, rows, traffic
+from flow_monitor.queries import graph, listing, rows, traffic, waiting
 from flow_monitor.queries.listing import TaskFilter as TaskFilter, TaskOrder as TaskOrder
 from flow_monitor.queries.records import Page, StatusChange, Task, TaskDetail, TaskFile, TaskSample
 from flow_monitor.schema import tables as t
@@ -51,10 +51,14 @@ def one(connection: Connection, run_id: str, task_id: int) -> TaskDetail:
     tries = select(t.try_).where(t.try_.c.run_id == run_id, t.try_.c.task_id == task_id).order_by(t.try_.c.try_id)
     dependents = _dependents(connection, run_id, task_id)
     seen = traffic.of_tries(connection, run_id, task_id, task_id)
+    task = rows.task(row)
+    waits_for = graph.waits(connection, run_id, task_id).get(task_id, ())
+    history = _history(connection, run_id, task_id)
+    made = tuple(rows.try_(r, seen.get((task_id, r.try_id), traffic.UNKNOWN)) for r in connection.execute(tries))
     return TaskDetail(
-        task=rows.task(row),
+        task=task,
         parent=row.task_parent,
-        waits_for=graph.waits(connection, run_id, task_id).get(task_id, ()),
+        waits_for=waits_for,
         dependents=dependents[:_SHOWN_DEPENDENTS],
         dependents_total=len(dependents),
         stdout=row.task_stdout or "",
@@ -63,10 +67,11 @@ def one(connection: Connection, run_id: str, task_id: int) -> TaskDetail:
         memoize=bool(row.task_memoize),
         fail_cost=row.task_fail_cost or 0.0,
         traceback=row.task_traceback or "",
-        tries=tuple(rows.try_(r, seen.get((task_id, r.try_id), traffic.UNKNOWN)) for r in connection.execute(tries)),
-        history=_history(connection, run_id, task_id),
+        tries=made,
+        history=history,
         inputs=_files(connection, t.input_file, run_id, task_id),
         outputs=_files(connection, t.output_file, run_id, task_id),
+        waiting=waiting.of_task(connection, run_id, task, waits_for, history, made[-1].executor if made else ""),
     )
 
 
