@@ -17,11 +17,10 @@ from flow_core.interfaces.sampler import Sample
 from flow_monitor.export.prometheus import Seen, render, server
 from flow_monitor.export.rocrate import metadata, write_crate
 from flow_monitor.export.wfformat import wfformat
-from flow_monitor.project.rebuild import rebuild
+from flow_monitor.project.rebuild import rebuild, upgrade
 from flow_monitor.queries import provenance, traffic, workflows
 from flow_monitor.queries.database import Database, open_database
 from flow_monitor.queries.frames import frame
-from flow_monitor.schema.version import HEAD
 from flow_monitor.testing.made import as_version, make_database, write_log
 from flow_monitor.testing.synthetic import SyntheticRun
 
@@ -180,10 +179,11 @@ def test_spans_have_traffic_where_it_is_known(with_traffic: Path) -> None:
     assert not any(name.startswith("flow.net") for task in (2, 3) for name in by_task[task])
 
 
-def test_a_database_of_the_version_before_knows_no_traffic(with_traffic: Path, tmp_path: Path) -> None:
+def test_a_database_of_before_traffic_was_measured_knows_none(with_traffic: Path, tmp_path: Path) -> None:
     older = tmp_path / "older.db"
     shutil.copy(with_traffic, older)
-    as_version(older, HEAD - 1)
+    as_version(older, 3)
+    upgrade(f"sqlite:///{older}")
     with open_database(str(older)) as opened, opened.connect() as connection:
         assert {task.net_sent for task in provenance.tasks(connection, "r")} == {None}
         assert "flow_app_network" not in render(connection)

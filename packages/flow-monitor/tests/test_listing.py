@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.engine import Connection
 
-from flow_core.interfaces.events import Event, TaskEnded, TaskSubmitted, TryEnded, TryLaunched, TryStarted
+from flow_core.interfaces.events import Event, TaskChanged, TaskEnded, TaskSubmitted, TryEnded, TryLaunched, TryStarted
 from flow_core.interfaces.outcome import Place
 from flow_monitor.log.reader import Position
 from flow_monitor.project.core import Fold
 from flow_monitor.project.rebuild import upgrade
 from flow_monitor.project.store import Progress, RunStore
-from flow_monitor.queries import listing, tasks
+from flow_monitor.queries import graph, listing, provenance, resources, tasks
 from flow_monitor.queries.database import Database, open_database
 from flow_monitor.queries.records import Task
 from flow_monitor.queries.tasks import TaskFilter, TaskOrder
@@ -192,7 +192,46 @@ def test_the_run_time_is_known_whatever_batches_start_and_end_come_in(tmp_path: 
     path = tmp_path / "m.db"
     project(path, [TASK[at : at + portion] for at in range(0, len(TASK), portion)])
     with open_database(str(path)) as database, database.connect() as connection:
-        assert connection.execute(text("SELECT task_run_time FROM task")).scalar_one() == 50
+        assert connection.execute(text("SELECT task_run_time FROM task")).scalar_one() == 40
+
+
+RETRIED: list[Event] = [
+    *TASK[:3],
+    TryEnded(70, 0, 0, "APP_ERROR", 30, 70, "t", Place("t"), None),
+    TaskChanged(71, 0, "fail_retryable"),
+    TryLaunched(900, 0, 1, 8, "t"),
+    TryEnded(1000, 0, 1, "OK", 990, 1000, "t", Place("t"), None),
+    TaskEnded(1010, 0, "exec_done", tries=2),
+]
+
+
+@pytest.mark.parametrize("portion", [1, 2, 3, 4, 5, len(RETRIED)])
+def test_the_run_time_of_a_retried_task_is_that_of_its_tries_without_the_waits(tmp_path: Path, portion: int) -> None:
+    path = tmp_path / "m.db"
+    project(path, [RETRIED[at : at + portion] for at in range(0, len(RETRIED), portion)])
+    with open_database(str(path)) as database, database.connect() as connection:
+        assert tasks.one(connection, "r", 0).task.run_time_ns == 50
+        assert [task.run_time_ns for task in tasks.page(connection, "r").items] == [50]
+        assert graph.tasks(connection, "r")[0].run_time_s == pytest.approx(50e-9)
+        assert [task.seconds for task in provenance.tasks(connection, "r")] == [pytest.approx(50e-9)]
+    as_version(path, 4)
+    upgrade(f"sqlite:///{path}")
+    with open_database(str(path)) as database, database.connect() as connection:
+        assert tasks.one(connection, "r", 0).task.run_time_ns == 50
+
+
+def test_use_over_time_is_the_same_however_often_the_projection_was_begun_anew(tmp_path: Path) -> None:
+    events = list(SyntheticRun(run_id="r", tasks=30, samples=40, fail_rate=0.5, ended=False).events())
+    project(tmp_path / "once.db", [events])
+    project(tmp_path / "often.db", [events[at : at + 41] for at in range(0, len(events), 41)])
+    found = []
+    for name in ("once.db", "often.db"):
+        with open_database(str(tmp_path / name)) as database, database.connect() as connection:
+            found.append(resources.usage(connection, "r", resources.Grouping.NODE, bins=30))
+    once, often = found
+    assert [(one.time_ns, one.group) for one in often] == [(one.time_ns, one.group) for one in once]
+    for field in ("cpu_cores", "memory", "processes"):
+        assert [getattr(one, field) for one in often] == pytest.approx([getattr(one, field) for one in once], abs=1e-6)
 
 
 def test_tasks_of_which_only_the_id_is_known_are_listed_too(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -206,9 +205,16 @@ def test_a_database_of_the_version_before_is_read_and_older_ones_are_told_to_be_
     database = projected(RUN)
     with database.connect() as connection:
         nodes = graph.tasks(connection, RUN.run_id)
+        usage = {by: resources.usage(connection, RUN.run_id, by, bins=40) for by in resources.Grouping}
     as_version(Path(database.name), version.HEAD - 1)
     with database.connect() as connection:
-        assert graph.tasks(connection, RUN.run_id) == nodes
+        assert [task.task_id for task in graph.tasks(connection, RUN.run_id)] == [task.task_id for task in nodes]
+        for by, kept in usage.items():
+            made = resources.usage(connection, RUN.run_id, by, bins=40)
+            assert [(one.time_ns, one.group) for one in made] == [(one.time_ns, one.group) for one in kept]
+            assert [one.cpu_cores for one in made] == pytest.approx([one.cpu_cores for one in kept], abs=1e-6)
+            assert [one.memory for one in made] == pytest.approx([one.memory for one in kept], rel=1e-6, abs=1)
+        assert workflows.gaps(connection, RUN.run_id) == ()
         assert graph.apps(connection, RUN.run_id).joins == ()
         assert tasks.one(connection, RUN.run_id, 3).waits_for == ()
         assert len(list(provenance.tasks(connection, RUN.run_id))) == len(nodes)
@@ -262,25 +268,43 @@ def test_use_is_the_same_however_it_is_grouped(projected: Projected) -> None:
         }
 
 
+LONG = SyntheticRun(tasks=1500, width=200, nodes=3, samples=4, fail_rate=0.1, seed=3)
+SHORT = SyntheticRun(tasks=40, samples=300, seed=5)
+UNSAMPLED = SyntheticRun(tasks=50, samples=0)
+
+
 @pytest.mark.parametrize("bins", [1, 3, 7, 200])
-def test_use_is_the_mean_of_each_process_in_each_bin_summed(projected: Projected, bins: int) -> None:
-    database = projected(RUN)
-    with database.connect() as connection:
+@pytest.mark.parametrize(
+    "run", [RUN, LONG, SHORT, SyntheticRun(tasks=50, samples=0)], ids=["run", "long", "short", "no"]
+)
+def test_what_is_under_the_plot_is_the_cpu_time_of_the_tasks(
+    projected: Projected, run: SyntheticRun, bins: int
+) -> None:
+    with projected(run).connect() as connection:
+        told = sum(app.cpu_s for app in workflows.apps(connection, run.run_id))
+        for by in resources.Grouping:
+            usage = resources.usage(connection, run.run_id, by, bins=bins)
+            assert len({one.time_ns for one in usage}) <= bins
+            assert sum(one.cpu_cores * one.width_ns for one in usage) / 1e9 == pytest.approx(told, rel=0.001)
+
+
+@pytest.mark.parametrize("run", [RUN, LONG, SHORT], ids=["run", "long", "short"])
+def test_no_moment_shows_more_memory_processes_or_cores_than_the_tries_that_ran_could_have(
+    projected: Projected, run: SyntheticRun
+) -> None:
+    with projected(run).connect() as connection:
         rows = connection.execute(
-            text("SELECT timestamp, task_id, try_id, psutil_process_cpu_percent AS cpu FROM resource")
+            text("SELECT task_try_time_running AS start, task_try_time_returned AS end, max_rss_kb AS rss FROM try")
         ).all()
-        begin, last = min(row.timestamp for row in rows), max(row.timestamp for row in rows)
-        width = (last - begin) // bins + 1
-        parts: dict[tuple[int, int, int], list[float]] = defaultdict(list)
-        for row in rows:
-            if row.task_id is not None:
-                parts[(row.timestamp - begin) // width, row.task_id, row.try_id].append(row.cpu)
-        wanted: dict[int, float] = defaultdict(float)
-        for (at, _, _), values in parts.items():
-            wanted[begin + at * width + width // 2] += sum(values) / len(values) / 100
-        found = resources.usage(connection, RUN.run_id, bins=bins)
-    assert [one.time_ns for one in found] == sorted(wanted)
-    assert {one.time_ns: one.cpu_cores for one in found} == pytest.approx(wanted)
+        for one in resources.usage(connection, run.run_id, bins=50):
+            begin, end = one.time_ns, one.time_ns + one.width_ns
+            parts = [(min(end, row.end) - max(begin, row.start), row.rss << 10) for row in rows]
+            ran = [(part / one.width_ns, memory) for part, memory in parts if part > 0]
+            tries = sum(part for part, _ in ran)
+            assert one.memory <= sum(part * memory for part, memory in ran) * 1.001
+            assert one.processes <= 2 * tries * 1.001
+            assert one.cpu_cores <= tries * 1.001
+            assert one.cpu_cores >= 0.5 * tries * 0.999
 
 
 def test_many_ask_for_sums_at_once(projected: Projected) -> None:

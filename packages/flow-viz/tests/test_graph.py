@@ -77,6 +77,47 @@ def test_the_critical_path_is_the_chain_that_took_longest() -> None:
     assert critical_path(()).tasks == ()
 
 
+JOINED = (
+    task(0, "read", (), 0, 1.0),
+    GraphTask(1, "spread", "exec_done", (0,), 1, 0.5, waits_for=(5, 3)),
+    task(2, "report", (1,), 2, 2.0),
+    GraphTask(3, "work", "exec_done", (), 2, 3.0, parent=1),
+    GraphTask(4, "work", "exec_done", (), 2, 4.0, parent=1),
+    GraphTask(5, "inner", "exec_done", (4,), 3, 0.1, parent=1, waits_for=(6,)),
+    GraphTask(6, "work", "exec_done", (), 4, 5.0, parent=5),
+    GraphTask(7, "work", "exec_done", (), 2, 9.0, parent=1),
+)
+
+
+def test_the_critical_path_leads_through_the_tasks_that_joins_made() -> None:
+    path = critical_path(JOINED[:7])
+    assert path.tasks == (0, 1, 4, 5, 6, 2)
+    assert path.seconds == 1.0 + 0.5 + 4.0 + 0.1 + 5.0 + 2.0
+    assert critical_path(JOINED).tasks == path.tasks  # what a join made and does not wait for delays nobody after it
+
+
+def test_tasks_in_a_circle_are_not_followed() -> None:
+    odd = (task(0, "a", (1,), 0, 5.0), task(1, "a", (0,), 0, 5.0), task(2, "b", (), 0, 1.0))
+    assert critical_path(odd).tasks == (2,)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_the_critical_path_is_the_longest_of_all_chains(data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 8))
+    seconds = data.draw(st.lists(st.integers(0, 9), min_size=count, max_size=count))
+    depends = [data.draw(st.sets(st.integers(0, at - 1))) if at else set() for at in range(count)]
+    tasks = [task(at, "a", tuple(depends[at]), 0, float(seconds[at])) for at in range(count)]
+
+    def longest(at: int) -> float:
+        return seconds[at] + max(map(longest, depends[at]), default=0.0)
+
+    path = critical_path(tasks)
+    assert path.seconds == max(map(longest, range(count)))
+    assert sum(seconds[at] for at in path.tasks) == path.seconds
+    assert all(a in depends[b] for a, b in itertools.pairwise(path.tasks))
+
+
 def test_stages_hold_the_tasks_of_one_app_at_one_depth() -> None:
     graph = collapse.stages(DIAMOND, frozenset({2}))
     work = next(bundle for bundle in graph.bundles if bundle.app == "work")

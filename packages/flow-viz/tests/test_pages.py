@@ -12,10 +12,18 @@ import pytest
 from flask import url_for
 from flask.testing import FlaskClient
 
-from flow_core.interfaces.events import BlockChanged, RunStarted, TaskSubmitted, TryLaunched
+from flow_core.interfaces.events import (
+    BlockChanged,
+    Event,
+    EventsLost,
+    RunStarted,
+    TaskSubmitted,
+    TryLaunched,
+    TryStarted,
+)
+from flow_core.interfaces.outcome import Place
 from flow_monitor.project.rebuild import rebuild, upgrade
 from flow_monitor.queries.database import open_database
-from flow_monitor.schema.version import HEAD
 from flow_monitor.testing.made import as_version, make_database, write_log
 from flow_monitor.testing.synthetic import SyntheticRun
 from flow_viz import create_app
@@ -248,10 +256,85 @@ def test_the_token_can_be_typed_in(directory: Path) -> None:
     assert client.get("/").status_code == 200
 
 
+NOW = time.time_ns()
+
+
+def test_a_run_last_heard_of_long_ago_is_not_live(tmp_path: Path) -> None:
+    client = client_of(make_database(tmp_path, SyntheticRun(run_id="old", tasks=30, ended=False)))
+    forget_the_end(tmp_path, "old")
+    page = client.get("/workflow/old/").text
+    assert 'data-live=""' in page
+    assert 'data-follow=""' in page
+    assert "<title>synthetic.py (silent)" in page
+    assert "Running for" not in page
+    assert re.search(r"last heard of (\d+ (month|year|week)s ago)", page)
+    pulse = client.get("/api/workflows/old/pulse").json
+    assert (pulse["live"], pulse["follow"], pulse["state"]) == (False, False, "silent")
+    home = client.get("/").text
+    assert 'data-live=""' in home
+    assert 'data-follow="1"' in home
+    assert "not known</span>" in client.get("/workflow/old/blocks").text
+
+
+def test_a_run_that_went_silent_a_moment_ago_is_looked_at_seldom(tmp_path: Path) -> None:
+    run = SyntheticRun(run_id="asleep", tasks=30, ended=False, began_ns=NOW - 600 * 10**9)
+    client = client_of(make_database(tmp_path, run))
+    forget_the_end(tmp_path, "asleep")
+    assert client.get("/api/workflows/asleep/pulse").json["follow"] is True
+    page = client.get("/workflow/asleep/").text
+    assert 'data-live="" data-follow="1"' in page
+
+
+def forget_the_end(directory: Path, run_id: str) -> None:
+    """Take back that a run's projection found it dead."""
+    with sqlite3.connect(directory / "monitoring.db") as connection:
+        connection.execute("UPDATE workflow SET ended_how = NULL WHERE run_id = ?", [run_id])
+        connection.execute("UPDATE projection SET finished = 0, heartbeat = NULL WHERE run_id = ?", [run_id])
+        connection.execute("UPDATE node SET time_left = NULL, reason = NULL WHERE run_id = ?", [run_id])
+
+
+def test_no_node_of_a_run_that_ended_is_connected(client: FlaskClient, directory: Path) -> None:
+    for run in ("good", "dead"):
+        assert "connected" not in client.get(f"/workflow/{run}/blocks").text
+        assert all(node["time_left"] for node in client.get(f"/api/workflows/{run}/nodes").json)
+
+
+def test_tasks_of_which_nobody_knows_whether_they_run_are_counted_as_one(tmp_path: Path) -> None:
+    began = time.time_ns()
+    place = Place("htex", "0", "node", "m", 0, 1)
+    events: list[Event] = [RunStarted(began, "r", 1, "x.py", "/x.py", "0.1.0", "3.11", "h", "u", "/r", ("htex",))]
+    for task_id in range(9):
+        events.append(TaskSubmitted(began + 1, task_id, "work", "python", "", ("htex",), ()))
+        events.append(TryLaunched(began + 2, task_id, 0, task_id + 1, "htex"))
+    events += [TryStarted(began + 3, task_id, 0, place) for task_id in (0, 1)]
+    run_dir = tmp_path / "000"
+    write_log(run_dir, "r", events)
+    rebuild(run_dir, f"sqlite:///{tmp_path / 'monitoring.db'}")
+    forget_the_end(tmp_path, "r")
+    client = client_of(tmp_path / "monitoring.db")
+    assert "Nothing is known yet of what tasks use" in client.get("/workflow/r/resources").text
+    page = client.get("/workflow/r/").text
+    assert re.search(r"state=launched&(amp;)?state=running\">.*queued or running</span> <b>9</b>", page)
+    assert not re.search(r"running</span> <b>2</b>", page)
+
+
+def test_missing_events_are_told_with_the_time_from_when_to_when(tmp_path: Path) -> None:
+    run = SyntheticRun(run_id="r", tasks=9)
+    gap = EventsLost(run.began_ns + 9 * 10**9, 7, "the event log could not be written", run.began_ns)
+    write_log(tmp_path / "000", "r", [*run.events(), gap])
+    rebuild(tmp_path / "000", f"sqlite:///{tmp_path / 'monitoring.db'}")
+    client = client_of(tmp_path / "monitoring.db")
+    page = client.get("/workflow/r/").text
+    assert "7 between 2025-10-09 08:53:20 and 2025-10-09 08:53:29 (the event log could not be written)" in page
+    assert client.get("/api/workflows/r/gaps").json[0]["time_first"] == run.began_ns
+
+
 def test_what_is_not_measured_is_said_to_be(tmp_path: Path) -> None:
     path = make_database(tmp_path, SyntheticRun(run_id="r", tasks=8, samples=0))
     client = client_of(path)
-    assert "No samples were taken" in client.get("/workflow/r/resources").text
+    page = client.get("/workflow/r/resources").text
+    assert "CPU of tasks" in page, "their workers told what they used in all"
+    assert "Nodes: CPU" not in page
     assert "Disk and network" not in client.get("/workflow/r/task/0").text
 
 
@@ -265,9 +348,10 @@ def test_a_task_shows_what_it_read_wrote_sent_and_received(tmp_path: Path) -> No
     lines = {trace["name"]: trace["y"] for trace in figure["data"]}
     assert set(lines) == {"disk read", "disk written", "network sent", "network received"}
     assert lines["network received"] == sorted(lines["network received"])
-    as_version(path, HEAD - 1)
+    as_version(path, 3)
+    upgrade(f"sqlite:///{path}")
     page = client_of(path).get("/workflow/r/task/0").text
-    assert not re.search(r"iB, [\d.]+ [KM]iB</td>", page), "before this version it was not measured"
+    assert not re.search(r"iB, [\d.]+ [KM]iB</td>", page), "before version 4 it was not measured"
     lines = {trace["name"] for trace in client_of(path).get("/workflow/r/task/0/flow.json").get_json()["data"]}
     assert lines == {"disk read", "disk written"}
 

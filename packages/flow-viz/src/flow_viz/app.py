@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib.resources
 import re
+import time
 from functools import cache
 
 import plotly
@@ -52,6 +53,7 @@ def create_app(database: Database, token: str | None = None) -> Flask:
     app.url_map.converters["run"] = RunIdConverter
     app.jinja_env.filters.update(
         moment=shown.moment,
+        ago=lambda time_ns: shown.ago(time_ns, time.time_ns()),
         clock=shown.clock,
         iso=shown.iso,
         seconds=shown.seconds,

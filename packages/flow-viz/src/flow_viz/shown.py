@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 STATES = {
@@ -10,6 +11,7 @@ STATES = {
     "staging": "staging",
     "launched": "queued",
     "running": "running",
+    "at_executors": "queued or running",
     "joining": "joining",
     "exec_done": "done",
     "memo_done": "from memo",
@@ -24,6 +26,22 @@ STATES = {
 def state(name: str) -> str:
     """Return a word for a task's state."""
     return STATES.get(name, name or "unknown")
+
+
+AT_EXECUTORS = ("launched", "running")
+
+
+def states_told_apart(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return numbers of tasks by states that can be told apart, those handed to executors under one name.
+
+    Workers in processes tell of the start of a task only once it has run for a second: of those that were launched it
+    is not known which run. Where none is launched, what runs is known.
+    """
+    if not counts.get("launched"):
+        return dict(counts)
+    told = {name: tasks for name, tasks in counts.items() if name not in AT_EXECUTORS}
+    told["at_executors"] = sum(counts.get(name, 0) for name in AT_EXECUTORS)
+    return told
 
 
 def state_order(name: str) -> int:
@@ -41,6 +59,30 @@ def clock(time_ns: int | None) -> str:
     """Return a time of day with milliseconds, UTC."""
     found = _datetime(time_ns)
     return found.strftime("%H:%M:%S.%f")[:-3] if found else "\u2013"
+
+
+def ago(time_ns: int | None, now_ns: int) -> str:
+    """Return how long ago a time was, roughly: ``13 months ago``."""
+    if not time_ns:
+        return "\u2013"
+    passed = (now_ns - time_ns) / 1e9
+    for name, length in _SPANS:
+        count = int(passed / length)
+        if count >= 2:
+            return f"{count} {name}s ago"
+    return "just now"
+
+
+_SPANS = (
+    ("year", 365 * 86_400),
+    ("month", 30.44 * 86_400),
+    ("week", 7 * 86_400),
+    ("day", 86_400),
+    ("hour", 3600),
+    ("minute", 60),
+    ("second", 1),
+)
+"""Names of spans of time and their length in seconds; one is used from two of it on."""
 
 
 def iso(time_ns: int | None) -> str:

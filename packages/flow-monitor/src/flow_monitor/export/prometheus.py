@@ -29,7 +29,7 @@ def render(connection: Connection, newest: int = _NEWEST, seen: Seen | None = No
     families: dict[str, tuple[str, str, list[str]]] = {
         "flow_run_state": ("gauge", "1 for the state that the run is in", []),
         "flow_run_seconds": ("gauge", "How long the run took, or has gone on so far", []),
-        "flow_tasks": ("gauge", "Tasks by app and state", []),
+        "flow_tasks": ("gauge", "Tasks by app and state; launched ones may run for up to a second", []),
         "flow_app_run_seconds_total": ("counter", "Time that tries of the app ran", []),
         "flow_app_cpu_seconds_total": ("counter", "CPU time that tries of the app used, where measured", []),
         "flow_app_network_sent_bytes_total": ("counter", "Bytes that tries of the app sent, where sampled", []),

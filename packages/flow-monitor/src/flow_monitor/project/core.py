@@ -32,6 +32,7 @@ from flow_core.interfaces.events import (
 )
 from flow_monitor.log.records import CODES, Row as LogRow, cost_of, event_of, row_of
 from flow_monitor.project.tally import FINAL, AppSums, Tally
+from flow_monitor.project.usage import GROUPINGS, Groups, Sums
 
 Row = dict[str, object]
 Key = tuple[object, ...]
@@ -83,6 +84,8 @@ class Rows:
     resources: list[Line] = field(default_factory=list)
     keyed: dict[str, dict[Key, Row]] = field(default_factory=dict)
     activity_anew: bool = False
+    usage_anew: list[str] = field(default_factory=list)
+    """Groupings of which all sums are replaced."""
 
     def put(self, table: str, key: Key, row: Row) -> Row:
         """Merge a row into the batch; later values win."""
@@ -104,6 +107,7 @@ class Fold:
         self.last_event_ns = 0
         self._numbers = self.tally.state_names.numbers
         self._begin()
+        self._named: dict[tuple[int, int | str], Groups] = {}
         self._apps: set[int] = set()
         self._edges: set[tuple[str, str]] = set()
         self._joins: set[tuple[str, str]] = set()
@@ -141,6 +145,7 @@ class Fold:
     def fold_rows(self, rows: Sequence[LogRow]) -> None:
         """Take events as rows of the log, in order."""
         handlers = self._handlers
+        self._named.clear()  # by identity of places, which live as long as their rows
         for row in rows:
             handlers[row[0]](row)
         if rows:
@@ -166,12 +171,22 @@ class Fold:
         rows.activity_anew, activity = tally.activity.take()
         for (app, begin), sums in activity.items():
             rows.put("app_activity", (app, begin), _activity_row(app, begin, tally.activity.width, sums))
+        self._take_usage(rows)
         rows.workflow["events_lost_count"] = tally.lost
         if self.last_event_ns:
             rows.workflow["time_last_event"] = self.last_event_ns
         self._apps, self._edges, self._joins, self._sums, self._managers = set(), set(), set(), set(), set()
         self._begin()
         return rows
+
+    def _take_usage(self, rows: Rows) -> None:
+        self.tally.usage.settle()
+        for grouping, series in zip(GROUPINGS, self.tally.usage.series, strict=True):
+            anew, changed = series.take()
+            if anew:
+                rows.usage_anew.append(grouping)
+            for (name, begin), sums in changed.items():
+                rows.put("usage_sums", (grouping, name, begin), _usage_row(grouping, name, begin, series.width, sums))
 
     def _take_counts(self, rows: Rows) -> None:
         tally = self.tally
@@ -212,7 +227,9 @@ class Fold:
 
     def _events_lost(self, e: EventsLost) -> None:
         self.tally.lost += e.count
-        self._rows.put("gap", (e.time_ns, e.reason), {"timestamp": e.time_ns, "reason": e.reason, "events": e.count})
+        self._rows.put("gap", (e.time_ns, e.reason), {
+            "timestamp": e.time_ns, "reason": e.reason, "events": e.count, "time_first": e.since_ns or None,
+        })  # fmt: skip
 
     def _totals(self) -> Row:
         total = self.tally.total
@@ -332,8 +349,7 @@ class Fold:
         line[_TRIES : _TRIES + 3] = tries, fail_count, cost_of(fail_cost)
         line[_ERROR] = error or None
         line[_ERROR + 1] = traceback or None
-        if line[_RUNNING] is not None:  # else it is in the database, which knows the difference then
-            line[_RUN_TIME] = time_ns - line[_RUNNING]
+        self.tally.ran.pop(task_id, None)
 
     # -- tries
 
@@ -364,6 +380,7 @@ class Fold:
         if (task_id, try_id) not in self.tally.started:
             self.tally.started.add((task_id, try_id))
             self.tally.activity.began(self.tally.app(task_id), time_ns)
+        self.tally.usage.started((task_id, try_id), time_ns, self._groups(task_id, place, ""))
 
     def _running(self, task_id: int, try_id: int, time_ns: int) -> None:
         if self.tally.state(task_id) != "running" and self._enter(task_id, "running", time_ns, try_id):
@@ -390,7 +407,30 @@ class Fold:
         if usage is not None:
             line[14:19] = usage
         self._sum(task_id, try_id, started_ns, ended_ns, usage)
+        cpu_s, most = (None, 0) if usage is None else (usage[0] + usage[1], usage[2] * 1024)
+        groups = self._groups(task_id, place, executor)
+        self.tally.usage.ended((task_id, try_id), started_ns, ended_ns, groups, cpu_s, most)
+        if started_ns and ended_ns >= started_ns:
+            self._ran(task_id, ended_ns - started_ns)
         self.tally.forget_key(task_id, try_id)
+
+    def _ran(self, task_id: int, took_ns: int) -> None:
+        """Add what a try took to the run time of its task."""
+        tally = self.tally
+        total = tally.ran.get(task_id, 0) + took_ns
+        (self._tasks.get(task_id) or self._task(task_id))[_RUN_TIME] = total
+        if not (task_id < len(tally.states) and 0 < tally.states[task_id] <= _FINAL_STATES):
+            tally.ran[task_id] = total
+
+    def _groups(self, task_id: int, place: Sequence[Any] | None, executor: str) -> Groups:
+        """Return the names under which the use of a task is summed: of its app, its node and its block."""
+        apps = self.tally.apps
+        key = (apps[task_id] if task_id < len(apps) else 0, executor if place is None else id(place))
+        found = self._named.get(key)
+        if found is None:
+            node, block = ("", f"{executor}/") if place is None else (place[2] or "", f"{place[0]}/{place[1] or ''}")
+            found = self._named[key] = (self.tally.app(task_id), node, block)
+        return found
 
     def _sum(self, task_id: int, try_id: int, started_ns: int, ended_ns: int, usage: Sequence[Any] | None) -> None:
         tally = self.tally
@@ -451,6 +491,11 @@ class Fold:
             if s.key is not None and owner is None:
                 continue  # a try whose launch is in a gap: nobody to show it with
             task_id, try_id = owner or (None, None)
+            if owner is not None and owner in self.tally.live:  # of others the sum at the end is known
+                self.tally.usage.sampled(
+                    owner, s.time_ns, (self.tally.app(owner[0]), e.node, f"{e.executor}/{e.block}"),
+                    s.cpu_user_s + s.cpu_system_s, s.memory_rss, s.processes,
+                )  # fmt: skip
             self._rows.resources.append([
                 task_id, try_id, s.time_ns, e.executor, e.block, e.node, e.manager, s.pid, s.processes, s.cpu_percent,
                 s.cpu_user_s, s.cpu_system_s, s.memory_rss, s.memory_percent, s.disk_read, s.disk_write, s.net_sent,
@@ -485,6 +530,14 @@ def _activity_row(app: str, begin: int, width: int, sums: Sequence[int]) -> Row:
         "start_offsets": sums[2],
         "end_offsets": sums[3],
     }
+
+
+def _usage_row(grouping: str, name: str, begin: int, width: int, sums: Sums) -> Row:
+    return {
+        "grouping": grouping, "name": name, "bin_begin": begin, "bin_width": width,
+        "cores": sums[0], "memory": sums[1], "processes": sums[2],
+        "cores_offset": sums[3], "memory_offset": sums[4], "processes_offset": sums[5],
+    }  # fmt: skip
 
 
 def _task_of(status: tuple[int, int, str, int | None]) -> int:

@@ -23,6 +23,7 @@ from flow_monitor.project.core import (
     Rows,
 )
 from flow_monitor.project.tally import KEPT_KEYS, AppSums, Tally
+from flow_monitor.project.usage import GROUPINGS, UseOverTime
 from flow_monitor.schema import tables as t
 
 _ORDER: tuple[Table, ...] = (
@@ -35,6 +36,7 @@ _ORDER: tuple[Table, ...] = (
     t.app,
     t.app_status,
     t.app_activity,
+    t.usage_sums,
     t.app_edge,
     t.app_join,
     t.joined,
@@ -103,6 +105,10 @@ class RunStore:
             _put_lines(connection, t.resource, RESOURCE_COLUMNS, key, rows.resources)
             if rows.activity_anew:
                 connection.execute(delete(t.app_activity).where(t.app_activity.c.run_id == self._run_id))
+            u = t.usage_sums.c
+            if rows.usage_anew:
+                replaced = delete(t.usage_sums).where(u.run_id == self._run_id, u.grouping.in_(rows.usage_anew))
+                connection.execute(replaced)
             for table in _ORDER:
                 keyed = rows.keyed.get(_view_name(table))
                 if keyed:
@@ -122,6 +128,13 @@ class RunStore:
             if died:
                 still = update(t.workflow).where(t.workflow.c.run_id == self._run_id, t.workflow.c.ended_how.is_(None))
                 connection.execute(still.values(ended_how="died"))
+            w, n = t.workflow.c, t.node.c
+            ended = connection.execute(
+                select(w.time_completed, w.time_last_event).where(w.run_id == self._run_id, w.ended_how.is_not(None))
+            ).one_or_none()
+            if ended is not None:  # no node tells that it left when the run has ended
+                here = update(t.node).where(n.run_id == self._run_id, n.time_left.is_(None))
+                connection.execute(here.values(time_left=ended[0] or ended[1], reason="the run ended"))
 
     def clear(self) -> None:
         """Delete everything known of the run."""
@@ -229,8 +242,6 @@ def _upsert(table: Table, names: tuple[str, ...], fixed: tuple[str, ...], mark: 
 
 
 def _change(table: str, name: str) -> str:
-    if name == "task_run_time":  # the start and the end may have come in different batches
-        return f'"{name}" = {_merged(table, "task_time_returned")} - {_merged(table, "task_time_running")}'
     return f'"{name}" = {_merged(table, name)}'
 
 
@@ -260,12 +271,52 @@ def _load_tally(connection: Connection, run_id: str) -> Tally:
         tally.activity.bins[row.task_func_name, row.bin_begin] = [
             row.started, row.ended, row.start_offsets, row.end_offsets,
         ]  # fmt: skip
+    _load_usage(connection, run_id, tally)
     for row in connection.execute(select(t.node).where(t.node.c.run_id == run_id)):
         tally.managers[row.executor, row.manager] = row.tries_ended or 0
     _load_keys(connection, run_id, tally)
     lost = connection.execute(select(func.sum(t.gap.c.events)).where(t.gap.c.run_id == run_id)).scalar()
     tally.lost = int(lost or 0)
     return tally
+
+
+def _load_usage(connection: Connection, run_id: str, tally: Tally) -> None:
+    """Load the sums of what tasks use, and what is known of the tries that go on."""
+    by_grouping = dict(zip(GROUPINGS, tally.usage.series, strict=True))
+    for row in connection.execute(select(t.usage_sums).where(t.usage_sums.c.run_id == run_id)):
+        series = by_grouping[row.grouping]
+        series.width = row.bin_width
+        series.bins[row.name, row.bin_begin] = [
+            row.cores, row.memory, row.processes, row.cores_offset, row.memory_offset, row.processes_offset,
+        ]  # fmt: skip
+    y, r, task = t.try_.c, t.resource.c, t.task.c
+    live = select(y.task_id, y.try_id, y.task_try_time_running, y.task_executor, y.block_id, y.hostname)
+    unended = {
+        (row.task_id, row.try_id): row
+        for row in connection.execute(live.where(y.run_id == run_id, y.task_try_time_returned.is_(None)))
+    }
+    for key, row in unended.items():
+        if row.task_try_time_running:
+            groups = (tally.app(row.task_id), row.hostname or "", f"{row.task_executor or ''}/{row.block_id or ''}")
+            tally.usage.started(key, row.task_try_time_running, groups)
+    theirs = select(y.task_id).where(y.run_id == run_id, y.task_try_time_returned.is_(None))
+    samples = select(t.resource).where(r.run_id == run_id, r.task_id.in_(theirs)).order_by(r.task_id, r.timestamp)
+    for row in connection.execute(samples):
+        if (row.task_id, row.try_id) in unended:
+            take_sample(tally.usage, row, tally.app(row.task_id))
+    tally.usage.waiting.clear()  # what samples add is in the sums
+    ran = select(task.task_id, task.task_run_time).where(
+        task.run_id == run_id, task.task_run_time.is_not(None), task.task_time_returned.is_(None)
+    )
+    tally.ran.update((row.task_id, row.task_run_time) for row in connection.execute(ran))
+
+
+def take_sample(usage: UseOverTime, row: Any, app: str) -> None:
+    """Take a row of a sample of a task of some app."""
+    groups = (app, row.hostname or "", f"{row.executor or ''}/{row.block_id or ''}")
+    cpu_s = (row.psutil_process_time_user or 0.0) + (row.psutil_process_time_system or 0.0)
+    memory, processes = row.psutil_process_memory_resident or 0, row.psutil_process_count or 0
+    usage.sampled((row.task_id, row.try_id), row.timestamp, groups, cpu_s, memory, processes)
 
 
 def _load_keys(connection: Connection, run_id: str, tally: Tally) -> None:

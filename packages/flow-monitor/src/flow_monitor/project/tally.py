@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from flow_monitor.project.activity import Activity
+from flow_monitor.project.usage import UseOverTime
 
 FINAL = ("exec_done", "memo_done", "failed", "dep_fail", "cancelled")
 """States that a task never leaves; their numbers are 1 to 5."""
@@ -73,6 +74,9 @@ class Tally:
     joins: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     """Tasks of an app that join tasks of another made, and that they wait for."""
     activity: Activity = field(default_factory=Activity)
+    usage: UseOverTime = field(default_factory=UseOverTime)
+    ran: dict[int, int] = field(default_factory=dict)
+    """How long (ns) the ended tries ran of tasks that go on."""
     managers: dict[tuple[str, str], int] = field(default_factory=dict)
     """Tries that ended, by executor and manager; of managers that registered."""
     started: set[tuple[int, int]] = field(default_factory=set)

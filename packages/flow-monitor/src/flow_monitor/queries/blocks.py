@@ -37,10 +37,11 @@ def blocks(connection: Connection, run_id: str) -> tuple[Block, ...]:
 
 
 def nodes(connection: Connection, run_id: str) -> tuple[Node, ...]:
-    """Return the managers of a run with the number of tries each ran."""
+    """Return the managers of a run with the number of tries each ran. When the run has ended, all have left."""
     n = t.node
     query = select(n).where(n.c.run_id == run_id).order_by(n.c.executor, n.c.time_joined).limit(_LIMIT)
     found = connection.execute(query).all()
+    ended = _ended(connection, run_id)
     if all(row.tries_ended is not None for row in found):
         tries = {(row.executor, row.manager): row.tries_ended for row in found}
     else:
@@ -57,13 +58,22 @@ def nodes(connection: Connection, run_id: str) -> tuple[Node, ...]:
             memory=row.total_memory or 0,
             python_version=row.python_version or "",
             time_joined=row.time_joined,
-            time_left=row.time_left,
+            time_left=row.time_left or ended,
             lost=bool(row.lost),
-            reason=row.reason or "",
+            reason=row.reason or ("" if row.time_left or not ended else "the run ended"),
             tries=tries.get((row.executor, row.manager), 0),
         )
         for row in found
     )
+
+
+def _ended(connection: Connection, run_id: str) -> int | None:
+    """Return when a run ended or was last heard of before it was killed; None while it goes on."""
+    w = t.workflow.c
+    row = connection.execute(
+        select(w.time_completed, w.time_last_event).where(w.run_id == run_id, w.ended_how.is_not(None))
+    ).one_or_none()
+    return None if row is None else row.time_completed or row.time_last_event
 
 
 def _count_tries(connection: Connection, run_id: str) -> dict[tuple[str, str], int]:

@@ -21,8 +21,7 @@ def tasks(connection: Connection, run_id: str, limit: int = 20_000) -> tuple[Gra
             _T.task_status,
             _T.task_depends,
             _T.task_depth,
-            _T.task_time_running,
-            _T.task_time_returned,
+            _T.task_run_time,
             _T.task_parent,
         )
         .where(_T.run_id == run_id)
@@ -37,11 +36,11 @@ def tasks(connection: Connection, run_id: str, limit: int = 20_000) -> tuple[Gra
             status or "",
             rows.ids(depends),
             depth or 0,
-            max(0.0, (returned - running) / 1e9) if running and returned else 0.0,
+            max(0, run_time or 0) / 1e9,
             parent,
             joined.get(task_id, ()),
         )
-        for task_id, app, status, depends, depth, running, returned, parent in connection.execute(query)
+        for task_id, app, status, depends, depth, run_time, parent in connection.execute(query)
     )
 
 

@@ -18,7 +18,6 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.sql.operators import custom_op
 
 from flow_monitor.schema import tables as t
-from flow_monitor.schema.version import HEAD, version_of
 
 _T = t.task.c
 _MOST_GROUPS = 100
@@ -62,9 +61,6 @@ _ORDERS: dict[TaskOrder, tuple[ColumnElement[Any], ...]] = {
     TaskOrder.TRIES: (_T.task_tries, _T.task_run_time, _T.task_id),
 }
 _BY_TRIES = (TaskOrder.RUN_TIME, TaskOrder.TRIES)
-_WITHOUT_INDEX: dict[ColumnElement[Any], ColumnElement[Any]] = {
-    _T.task_run_time: _T.task_time_returned - _T.task_time_running
-}
 
 _Group = tuple[ColumnElement[bool], ...]
 
@@ -88,14 +84,13 @@ def find(
     limit: int,
 ) -> Listing:
     """Return the tasks of a part of a list."""
-    indexed = version_of(connection) == HEAD
-    keys = _ORDERS[order] if indexed else tuple(_WITHOUT_INDEX.get(key, key) for key in _ORDERS[order])
+    keys = _ORDERS[order]
     if which.search:
         search = _search(connection, run_id, which)
         return _found(connection, search, keys, descending=descending, offset=offset, limit=limit)
     total = _count(connection, run_id, which)
-    kinds = _kinds(connection, run_id, which) if indexed else []
-    segments = _segments(connection, run_id, kinds, order) if len(kinds) <= _MOST_GROUPS and indexed else None
+    kinds = _kinds(connection, run_id, which)
+    segments = _segments(connection, run_id, kinds, order) if len(kinds) <= _MOST_GROUPS else None
     if segments is None:
         query = (
             select(_T.task_id).where(*_conditions(_T, run_id, which)).order_by(*_sorted(connection, keys, descending))

@@ -43,6 +43,8 @@ class TaskRecord:
     outputs: tuple[str, ...]
     net_sent: int | None = None
     net_received: int | None = None
+    run_time_ns: int | None = None
+    """How long its tries ran, without the waits between them."""
 
     @property
     def name(self) -> str:
@@ -52,8 +54,7 @@ class TaskRecord:
     @property
     def seconds(self) -> float:
         """How long it ran."""
-        known = self.time_running is not None and self.time_returned is not None
-        return max(0.0, (self.time_returned - self.time_running) / 1e9) if known else 0.0  # type: ignore[operator] # both known
+        return max(0, self.run_time_ns or 0) / 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def tasks(connection: Connection, run_id: str) -> Iterator[TaskRecord]:
                 row.task_status or "", rows.ids(row.task_depends), row.task_parent, row.task_time_invoked,
                 row.task_time_running, row.task_time_returned, executor or row.task_executor or "", host, cpu, rss,
                 row.task_error or "", tuple(inputs[row.task_id]), tuple(outputs[row.task_id]),
-                sent, received,
+                sent, received, row.task_run_time,
             )  # fmt: skip
         after = last
 

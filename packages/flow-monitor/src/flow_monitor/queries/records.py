@@ -60,6 +60,8 @@ class Workflow:
     events_lost: int
     revision: int
     """Grows with everything that is learned of the run."""
+    time_heard: int | None = None
+    """Its last sign of life: an event, or that its projection said that nothing happens."""
 
     @property
     def unfinished(self) -> int:
@@ -116,12 +118,8 @@ class Task:
     time_running: int | None
     time_returned: int | None
     error: str
-
-    @property
-    def run_time_ns(self) -> int | None:
-        """From its first start to its end."""
-        known = self.time_running is not None and self.time_returned is not None
-        return self.time_returned - self.time_running if known else None  # type: ignore[operator] # both are known
+    run_time_ns: int | None = None
+    """How long its tries that ended ran in all, without the waits between them; of a join task, its body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +249,7 @@ class GraphTask:
     depends: tuple[int, ...]
     depth: int
     run_time_s: float
+    """How long its tries ran, without the waits between them; of a join task, its body."""
     parent: int | None = None
     """The join task that made it."""
     waits_for: tuple[int, ...] = ()
@@ -291,13 +290,19 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Use of resources at a time: sums over what was sampled. CPU in cores, memory and rates in bytes."""
+    """Use of resources in a bin of time: means over the bin, summed over what ran in it. Memory in bytes.
+
+    The sum of ``cpu_cores`` times ``width_ns`` over all bins is the CPU time of the tasks.
+    """
 
     time_ns: int
+    """Begin of the bin."""
     group: str
     cpu_cores: float
     memory: float
     processes: float
+    width_ns: int = 0
+    """Width of the bin; 0 of what is said of a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,3 +352,5 @@ class Gap:
     time_ns: int
     events: int
     reason: str
+    time_first: int | None = None
+    """When the first of them was to be written, where that is known; ``time_ns`` is when the last was."""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from enum import Enum
-from itertools import pairwise
-from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, Select, and_, func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.engine import Connection
 
+from flow_monitor.project.store import take_sample
+from flow_monitor.project.usage import GROUPINGS, UseOverTime, means
 from flow_monitor.queries.records import Usage
 from flow_monitor.schema import tables as t
+from flow_monitor.schema.version import HEAD, version_of
 
 _R = t.resource.c
-_PARTS = 4
-"""Of the time of a run: the samples of all are read at once."""
+_Y = t.try_.c
+_Changes = Mapping[str, Sequence[tuple[int, Sequence[float]]]]
+"""By group: begins of bins and what changed in them."""
 
 
 class Grouping(Enum):
@@ -33,61 +35,96 @@ def sampled(connection: Connection, run_id: str) -> bool:
     return connection.execute(select(_R.timestamp).where(_R.run_id == run_id).limit(1)).first() is not None
 
 
+def known(connection: Connection, run_id: str) -> bool:
+    """Return whether anything is known of what the tasks of a run use: by samples, or by what their workers told."""
+    if sampled(connection, run_id):
+        return True
+    if version_of(connection) == HEAD:
+        some = select(t.usage_sums.c.bin_begin).where(t.usage_sums.c.run_id == run_id).limit(1)
+    else:
+        some = select(t.app.c.cpu_sum_s).where(t.app.c.run_id == run_id, t.app.c.cpu_sum_s > 0).limit(1)
+    return connection.execute(some).first() is not None
+
+
 def usage(connection: Connection, run_id: str, by: Grouping = Grouping.WORKFLOW, bins: int = 200) -> tuple[Usage, ...]:
-    """Return CPU (cores) and memory of the tasks' processes over time: a mean per process and bin, summed by group."""
-    low, high = _bounds(connection, run_id)
-    if low is None or high is None:
+    """Return CPU (cores) and memory of tasks over time: means over at most so many bins of equal width, by group.
+
+    The sum of cores times width is the CPU time that workers told of the tries that ended, and what samples say of
+    those that go on. Every group has all bins. Reads the sums that the projection keeps; samples and tries where a
+    database was made by a version that kept none.
+    """
+    grouping = Grouping.APP if by is Grouping.WORKFLOW else by
+    width, changes = _kept(connection, run_id, grouping) or _made(connection, run_id, grouping)
+    if not changes:
         return ()
-    width = max(1, (high - low) // bins + 1)
-    parts = _PARTS if connection.dialect.name == "sqlite" else 1  # a server shares its work out by itself
-    ends = [low + width * (bins * part // parts) for part in range(parts + 1)]
-    found = _at_once(connection, [_used(run_id, by, low, width, begin, end) for begin, end in pairwise(ends)])
+    if by is Grouping.WORKFLOW:
+        changes = {"": [row for rows in changes.values() for row in rows]}
+    begins = [begin for rows in changes.values() for begin, _ in rows]
+    while max(begins) // width - min(begins) // width >= bins:
+        width *= 2
+    first = min(begins) // width * width
+    count = (max(begins) - first) // width + 1
+    found = {group: means(rows, first, width, count) for group, rows in changes.items()}
     return tuple(
-        Usage(
-            low + int(at) * width + width // 2, name or "", float(cpu or 0) / 100, float(memory or 0), float(count or 0)
-        )
-        for at, name, cpu, memory, count in found
+        Usage(first + at * width, group, cores, memory, processes, width)
+        for at in range(count)
+        for group in sorted(found)
+        for cores, memory, processes in (found[group][at],)
     )
 
 
-def _used(run_id: str, by: Grouping, low: int, width: int, begin: int, end: int) -> Select[Any]:
-    """Return a query of use in the bins from a time to another; bins are counted from ``low``."""
-    slot = ((_R.timestamp - low) // width).label("slot")
-    group, source = _group(by)
-    each = (
-        select(
-            slot,
-            group.label("grouped"),
-            func.avg(_R.psutil_process_cpu_percent).label("cpu"),
-            func.avg(_R.psutil_process_memory_resident).label("memory"),
-            func.avg(_R.psutil_process_count).label("processes"),
-        )
-        .select_from(source)
-        .where(_R.run_id == run_id, _R.timestamp >= begin, _R.timestamp < end, _R.task_id.is_not(None))
-        .group_by("slot", "grouped", _R.task_id, _R.try_id)
-        .subquery()
+def _kept(connection: Connection, run_id: str, by: Grouping) -> tuple[int, _Changes] | None:
+    """Return the width of bins in ns and the changes that the projection has summed up; None where there are none."""
+    if version_of(connection) != HEAD:
+        return None
+    c = t.usage_sums.c
+    columns = (c.name, c.bin_begin, c.bin_width, c.cores, c.memory, c.processes)
+    offsets = (c.cores_offset, c.memory_offset, c.processes_offset)
+    rows = connection.execute(select(*columns, *offsets).where(c.run_id == run_id, c.grouping == by.value)).all()
+    if not rows:
+        return None
+    changes = defaultdict(list)
+    for name, begin, _, *sums in rows:
+        changes[name].append((begin, sums))
+    return rows[0].bin_width, changes
+
+
+def _made(connection: Connection, run_id: str, by: Grouping) -> tuple[int, _Changes]:
+    """Return the same as ``_kept``, from samples and tries: reads all of them, task by task."""
+    sums = UseOverTime()
+    samples = connection.execute(
+        select(t.resource).where(_R.run_id == run_id, _R.task_id.is_not(None)).order_by(_R.task_id, _R.timestamp)
     )
-    c = each.c
-    return (
-        select(c.slot, c.grouped, func.sum(c.cpu), func.sum(c.memory), func.sum(c.processes))
-        .group_by(c.slot, c.grouped)
-        .order_by(c.slot, c.grouped)
+    sample = samples.fetchone()
+    same = and_(t.task.c.run_id == _Y.run_id, t.task.c.task_id == _Y.task_id)
+    tries = (
+        select(t.try_, t.task.c.task_func_name)
+        .join(t.task, same)
+        .where(_Y.run_id == run_id)
+        .order_by(_Y.task_id, _Y.try_id)
     )
-
-
-def _at_once(connection: Connection, queries: Sequence[Select[Any]]) -> Iterator[Any]:
-    """Yield the rows of one query after the other, all asked at once: while one waits for the disk another counts."""
-    if len(queries) == 1:
-        yield from connection.execute(queries[0])
-        return
-
-    def ask(query: Select[Any]) -> Sequence[Any]:
-        with connection.engine.connect() as another:
-            return another.execute(query).all()
-
-    with ThreadPoolExecutor(len(queries)) as pool:
-        for rows in pool.map(ask, queries):
-            yield from rows
+    for row in connection.execute(tries):
+        app, key = row.task_func_name or "", (row.task_id, row.try_id)
+        groups = (app, row.hostname or "", f"{row.task_executor or ''}/{row.block_id or ''}")
+        if row.task_try_time_running:
+            sums.started(key, row.task_try_time_running, groups)
+        while sample is not None and (sample.task_id, sample.try_id or 0) <= key:
+            if (sample.task_id, sample.try_id) == key:
+                take_sample(sums, sample, app)
+            sample = samples.fetchone()
+        if row.task_try_time_returned:
+            cpu_s = None if row.cpu_user_s is None else row.cpu_user_s + (row.cpu_system_s or 0.0)
+            most = (row.max_rss_kb or 0) * 1024
+            sums.ended(key, row.task_try_time_running or 0, row.task_try_time_returned, groups, cpu_s, most)
+        else:
+            sums.live.pop(key, None)
+    series = sums.series[GROUPINGS.index(by.value)]
+    sums.settle()
+    series.take()
+    changes = defaultdict(list)
+    for (name, begin), row_sums in series.bins.items():
+        changes[name].append((begin, row_sums))
+    return series.width, changes
 
 
 def node_load(connection: Connection, run_id: str, bins: int = 200) -> tuple[Usage, ...]:
@@ -111,7 +148,12 @@ def node_load(connection: Connection, run_id: str, bins: int = 200) -> tuple[Usa
     )
     return tuple(
         Usage(
-            low + int(at) * width + width // 2, host or "", float(cpu or 0) / 100, float(memory or 0), float(count or 0)
+            low + int(at) * width + width // 2,
+            host or "",
+            float(cpu or 0) / 100,
+            float(memory or 0),
+            float(count or 0),
+            width,
         )
         for at, host, cpu, memory, count in connection.execute(query)
     )
@@ -124,14 +166,3 @@ def _bounds(connection: Connection, run_id: str) -> tuple[int | None, int | None
         for end in (func.min, func.max)
     )
     return first, last
-
-
-def _group(by: Grouping) -> tuple[ColumnElement[str], FromClause]:
-    if by is Grouping.APP:
-        same = and_(t.task.c.run_id == _R.run_id, t.task.c.task_id == _R.task_id)
-        return t.task.c.task_func_name, t.resource.join(t.task, same)
-    column = {
-        Grouping.NODE: _R.hostname,
-        Grouping.BLOCK: func.coalesce(_R.executor, "") + "/" + func.coalesce(_R.block_id, ""),
-    }
-    return column.get(by, func.coalesce("", "")), t.resource

@@ -11,8 +11,7 @@ from flow_monitor.schema import tables as t
 DbRow = Any
 """A row of SQLAlchemy: columns as attributes."""
 
-TASK_COLUMNS: Final = tuple(column for column in t.task.c if column.name != "task_run_time")
-"""Columns of a task that a database of the version before has, too."""
+TASK_COLUMNS: Final = tuple(t.task.c)
 
 
 def workflow(row: DbRow, now_ns: int) -> Workflow:
@@ -37,6 +36,7 @@ def workflow(row: DbRow, now_ns: int) -> Workflow:
         memoized=row.tasks_memoized_count or 0,
         cancelled=row.tasks_cancelled_count or 0,
         events_lost=row.events_lost_count or 0,
+        time_heard=max(row.heartbeat or 0, row.time_last_event or 0) or None,
         revision=(row.position or 0) * 4 + (row.finished or 0) * 2 + (row.ended_how is not None),
     )
 
@@ -68,6 +68,7 @@ def task(row: DbRow) -> Task:
         time_running=row.task_time_running,
         time_returned=row.task_time_returned,
         error=row.task_error or "",
+        run_time_ns=row.task_run_time,
     )
 
 

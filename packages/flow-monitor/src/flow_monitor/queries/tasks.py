@@ -77,7 +77,7 @@ def one(connection: Connection, run_id: str, task_id: int) -> TaskDetail:
 
 def samples(connection: Connection, run_id: str, task_id: int, limit: int = 5000) -> tuple[TaskSample, ...]:
     """Return the resource samples of a task in order of time."""
-    c, known = t.resource.c, traffic.known(connection)
+    c = t.resource.c
     query = select(t.resource).where(c.run_id == run_id, c.task_id == task_id).order_by(c.timestamp).limit(limit)
     return tuple(
         TaskSample(
@@ -90,8 +90,8 @@ def samples(connection: Connection, run_id: str, task_id: int, limit: int = 5000
             disk_read=r.psutil_process_disk_read or 0,
             disk_write=r.psutil_process_disk_write or 0,
             processes=r.psutil_process_count or 0,
-            net_sent=r.psutil_process_net_sent if known else None,
-            net_received=r.psutil_process_net_received if known else None,
+            net_sent=r.psutil_process_net_sent,
+            net_received=r.psutil_process_net_received,
         )
         for r in connection.execute(query)
     )

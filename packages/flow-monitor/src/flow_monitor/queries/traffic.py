@@ -6,7 +6,6 @@ from sqlalchemy import and_, func, select
 from sqlalchemy.engine import Connection
 
 from flow_monitor.schema import tables as t
-from flow_monitor.schema.version import HEAD, version_of
 
 Traffic = tuple[int | None, int | None]
 """Bytes sent, bytes received."""
@@ -14,15 +13,8 @@ UNKNOWN: Traffic = (None, None)
 _R = t.resource.c
 
 
-def known(connection: Connection) -> bool:
-    """Tell whether what samples say of the network was measured: before version 4 it was not."""
-    return version_of(connection) == HEAD
-
-
 def of_tries(connection: Connection, run_id: str, first: int, last: int) -> dict[tuple[int, int], Traffic]:
     """Return the traffic of tries that were sampled, by task and try; of the tasks from ``first`` to ``last``."""
-    if not known(connection):
-        return {}
     query = (
         select(_R.task_id, _R.try_id, func.max(_R.psutil_process_net_sent), func.max(_R.psutil_process_net_received))
         .where(_R.run_id == run_id, _R.task_id.between(first, last))
@@ -33,8 +25,6 @@ def of_tries(connection: Connection, run_id: str, first: int, last: int) -> dict
 
 def of_apps(connection: Connection, run_id: str) -> dict[str, Traffic]:
     """Return the traffic of all tries of each app that was sampled: what is not known of some is left out."""
-    if not known(connection):
-        return {}
     each = (
         select(
             _R.task_id,

@@ -12,6 +12,7 @@ from flow_monitor.errors import NoSuchRecord
 from flow_monitor.queries import rows
 from flow_monitor.queries.records import AppSummary, Gap, Page, Workflow
 from flow_monitor.schema import tables as t
+from flow_monitor.schema.version import HEAD, version_of
 
 
 class WorkflowOrder(Enum):
@@ -110,5 +111,10 @@ def apps(connection: Connection, run_id: str) -> tuple[AppSummary, ...]:
 
 def gaps(connection: Connection, run_id: str, limit: int = 100) -> tuple[Gap, ...]:
     """Return what is known to be missing, in order of time."""
-    query = select(t.gap).where(t.gap.c.run_id == run_id).order_by(t.gap.c.timestamp).limit(limit)
-    return tuple(Gap(row.timestamp, row.events or 0, row.reason) for row in connection.execute(query))
+    timed = version_of(connection) == HEAD
+    columns = [column for column in t.gap.c if timed or column.name != "time_first"]
+    query = select(*columns).where(t.gap.c.run_id == run_id).order_by(t.gap.c.timestamp).limit(limit)
+    return tuple(
+        Gap(row.timestamp, row.events or 0, row.reason, row.time_first if timed else None)
+        for row in connection.execute(query)
+    )

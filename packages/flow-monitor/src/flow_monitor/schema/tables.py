@@ -126,8 +126,9 @@ task = Table(
     ).ddl_if(dialect="sqlite"),
     sqlite_with_rowid=False,
 )  # fmt: skip
-"""``task_run_time``: nanoseconds from the first start to the end. ``flow_monitor.queries.listing`` reads the indexes:
-of them pages of any list of tasks are made, without looking at other tasks. Since version 4."""
+"""``task_run_time``: nanoseconds that its tries ran, without the waits between them (before version 5 from the first
+start to the end). ``flow_monitor.queries.listing`` reads the indexes: of them pages of any list of tasks are made,
+without looking at other tasks. Since version 4."""
 
 try_ = Table(
     "try_rows",
@@ -313,6 +314,19 @@ app_join = Table(
 )
 """Tasks of ``to_app`` that join tasks of ``from_app`` made or wait for. Since version 3."""
 
+usage_sums = Table(
+    "usage_sums",
+    metadata,
+    _run_id(),
+    Column("grouping", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("bin_begin", BigInteger, primary_key=True, autoincrement=False),
+    *_columns(BigInteger(), "bin_width"),
+    *_columns(Float(), "cores", "memory", "processes", "cores_offset", "memory_offset", "processes_offset"),
+)
+"""By how much the use of resources of an app's, a node's or a block's tasks changed in a bin of time, and the sums of
+each change times how far (ns) from the bin's begin. All bins of a run and a grouping are as wide. Since version 5."""
+
 gap = Table(
     "gap",
     metadata,
@@ -320,5 +334,6 @@ gap = Table(
     Column("timestamp", BigInteger, primary_key=True, autoincrement=False),
     Column("reason", Text, primary_key=True),
     *_columns(_COUNT, "events"),
+    *_columns(_TIME, "time_first"),
 )
-"""Events that are known to be missing."""
+"""Events that are known to be missing: ``timestamp`` is when the last of them was, ``time_first`` the first."""

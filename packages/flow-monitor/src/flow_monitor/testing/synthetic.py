@@ -29,6 +29,19 @@ from flow_core.interfaces.sampler import Sample
 _S = 1_000_000_000
 
 
+@dataclass(slots=True)
+class _Ran:
+    """A try that ran in a slot: cores it used on the mean, its most memory, when it was sampled first."""
+
+    slot: int
+    key: int
+    started: int
+    ended: int
+    cores: float
+    rss_kb: int
+    sampled: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class SyntheticRun:
     """A run of map-reduce rounds: ``split``, many ``simulate``, a ``merge``; some fail, some come from the memo.
@@ -81,7 +94,7 @@ class _Player:
         self._free_at = [0] * len(self._places)
         self._key = 1 << 44
         self._done = {"exec_done": 0, "memo_done": 0, "failed": 0, "dep_fail": 0, "cancelled": 0}
-        self._ran: list[tuple[int, int, int, int]] = []
+        self._ran: list[_Ran] = []
 
     def play(self) -> Iterator[Event]:
         run = self._run
@@ -95,15 +108,15 @@ class _Player:
         finals: dict[int, tuple[int, bool]] = {}
         while task_id < run.tasks:
             stage = self._stage(task_id, parents)
-            ends_before = ends
+            ends_before, events = ends, []
             for app, kind, depends in stage:
                 live = not run.ended and task_id >= run.tasks - 6
-                events = self._task(task_id, app, kind, depends, finals, live=live)
+                events += self._task(task_id, app, kind, depends, finals, live=live)
                 ends = max(ends, finals[task_id][0])
-                yield from sorted(events, key=lambda e: e.time_ns)
                 task_id += 1
             parents = self._next_parents(stage, task_id)
-            yield from self._samples(ends_before, ends)
+            events += self._samples(ends_before, ends)
+            yield from sorted(events, key=lambda e: e.time_ns)
         if run.ended:
             yield from self._end(ends + _S)
 
@@ -188,13 +201,15 @@ class _Player:
         ended = started + int(rng.lognormvariate(0.4, 0.6) * _S)
         self._free_at[slot] = ended
         self._key += 1
-        self._ran.append((slot, self._key, started, ended))
+        ran = _Ran(slot, self._key, started, ended, 0.8, 200_000)
+        self._ran.append(ran)
         events.append(TryLaunched(launched, task_id, try_id, self._key, "htex"))
         events.append(TryStarted(started, task_id, try_id, place))
         if live:
             return ended
-        cpu = (ended - started) / _S * rng.uniform(0.6, 0.99)
-        usage = Usage(cpu * 0.9, cpu * 0.1, rng.randrange(40_000, 900_000), rng.randrange(2000), rng.randrange(2000))
+        ran.cores, ran.rss_kb = rng.uniform(0.6, 0.99), rng.randrange(40_000, 900_000)
+        cpu = (ended - started) / _S * ran.cores
+        usage = Usage(cpu * 0.9, cpu * 0.1, ran.rss_kb, rng.randrange(2000), rng.randrange(2000))
         verdict, error = ("OK", "") if ok else ("APP_ERROR", "ValueError: the simulation did not converge")
         events.append(TryEnded(ended, task_id, try_id, verdict, started, ended, "htex", place, usage, error))
         if retry:
@@ -219,7 +234,7 @@ class _Player:
             return
         step = max(_S // 8, (until - since) // self._run.samples)
         rng = self._random
-        ran, self._ran = self._ran, [one for one in self._ran if one[3] > until]
+        ran, self._ran = self._ran, [one for one in self._ran if one.ended > until]
         for at in range(since, until, step):
             for node in range(self._run.nodes):
                 elapsed = (at - self._run.began_ns) / _S
@@ -240,15 +255,16 @@ class _Player:
                         int(elapsed * 2e6),
                     )
                 ]
-                for slot, key, started, ended in ran:
-                    if slot // self._run.workers == node and started <= at < ended:
-                        cpu = (at - started) / _S
-                        memory = int(min(1.0, 0.2 + cpu) * (200 + 30 * slot)) << 20
-                        pid, busy = self._places[slot].pid, rng.uniform(60, 100)
+                for one in ran:
+                    if one.slot // self._run.workers == node and one.started <= at < one.ended:
+                        one.sampled = one.sampled or at
+                        cpu = (at - one.sampled) / _S * one.cores  # a sampler counts from its first look
+                        memory = int(min(1.0, 0.2 + (at - one.started) / _S) * one.rss_kb) << 10
+                        pid, busy = self._places[one.slot].pid, 100 * one.cores
                         samples.append(
                             Sample(
                                 at,
-                                TryKey(key),
+                                TryKey(one.key),
                                 pid,
                                 2,
                                 busy,

@@ -13,7 +13,7 @@ from flow_monitor.queries.workflows import WorkflowOrder
 from flow_viz.api.encode import plain
 from flow_viz.api.openapi import description
 from flow_viz.api.pulse import Pulse
-from flow_viz.pages.frame import is_live, number_asked
+from flow_viz.pages.frame import is_live, may_come_back, number_asked
 from flow_viz.pages.resources import asked_grouping
 from flow_viz.pages.tasks import asked_filter, asked_order
 from flow_viz.site import site
@@ -73,7 +73,7 @@ def pulse(run_id: str) -> ResponseReturnValue:
 
     def beat(connection: Connection) -> Pulse:
         run = workflows.one(connection, run_id)
-        return Pulse(run.revision, is_live(run), run.state)
+        return Pulse(run.revision, is_live(run), run.state, may_come_back(run))
 
     return _answer(beat)
 

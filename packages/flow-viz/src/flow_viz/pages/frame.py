@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ from flask import abort, render_template, request, url_for
 from flow_monitor.queries import workflows
 from flow_monitor.queries.database import Connection
 from flow_monitor.queries.records import RunState, Workflow
+
+_COMES_BACK_NS = 3600 * 1_000_000_000
 
 TABS = (
     ("summary.page", "Summary"),
@@ -34,12 +37,18 @@ def show(template: str, connection: Connection, run_id: str, tab: str, **values:
     """Render a page of a run. Raises NoSuchRecord."""
     run = workflows.one(connection, run_id)
     tabs = [Tab(title, url_for(name, run_id=run_id), name == tab) for name, title in TABS]
-    return render_template(template, run=run, tabs=tabs, live=is_live(run), **values)
+    return render_template(template, run=run, tabs=tabs, live=is_live(run), follow=may_come_back(run), **values)
 
 
 def is_live(run: Workflow) -> bool:
-    """Return whether more may come of a run."""
-    return run.state in (RunState.RUNNING, RunState.SILENT)
+    """Return whether a run is known to go on."""
+    return run.state is RunState.RUNNING
+
+
+def may_come_back(run: Workflow) -> bool:
+    """Return whether a run of which nothing is heard was heard of so lately that its machine may only be asleep."""
+    heard = run.time_heard or 0
+    return run.state is RunState.SILENT and time.time_ns() - heard < _COMES_BACK_NS
 
 
 def number_asked(name: str, default: int, least: int, most: int) -> int:

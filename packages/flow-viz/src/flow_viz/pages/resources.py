@@ -32,6 +32,7 @@ def page(run_id: str) -> str:
             "resources.page",
             by=asked_grouping().value,
             groupings=[by.value for by in Grouping],
+            known=resources.known(connection, run_id),
             sampled=resources.sampled(connection, run_id),
         )
 

@@ -20,7 +20,7 @@ def page(run_id: str) -> str:
     """Show status, counts, times and apps."""
     with site().database.connect() as connection:
         apps = workflows.apps(connection, run_id)
-        counts = workflows.counts_by_state(connection, run_id)
+        counts = shown.states_told_apart(workflows.counts_by_state(connection, run_id))
         states = sorted(counts.items(), key=lambda item: shown.state_order(item[0]))
         return show(
             "summary.html",
@@ -32,7 +32,8 @@ def page(run_id: str) -> str:
             total=sum(counts.values()),
             colors=run_colors(connection, run_id),
             gaps=workflows.gaps(connection, run_id),
-            state_order=shown.state_order,
+            told_apart=shown.states_told_apart,
+            at_executors=list(shown.AT_EXECUTORS),
         )
 
 

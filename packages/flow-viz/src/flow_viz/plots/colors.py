@@ -14,6 +14,7 @@ _STATES = {
     "staging": "#a78bfa",
     "launched": "#eab308",
     "running": "#3b82f6",
+    "at_executors": "#3b82f6",
     "joining": "#06b6d4",
     "exec_done": "#22a565",
     "memo_done": "#14b8a6",

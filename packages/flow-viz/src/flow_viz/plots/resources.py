@@ -37,13 +37,15 @@ def _stacked(
 ) -> Figure:
     groups = _groups(usage)
     colors = {**app_colors(groups), **apps}
-    times = sorted({one.time_ns for one in usage})
+    begins = sorted({one.time_ns for one in usage})
+    # the last bin is drawn to its end: what is under the line is what was used
+    times = [*begins, begins[-1] + usage[-1].width_ns] if begins else []
     table = {(one.group, one.time_ns): value for one, value in zip(usage, values, strict=True)}
     traces: list[Trace] = [
         {
             "type": "scatter", "mode": "lines", "name": escape(group or "all tasks", 40),
             "x": [milliseconds(time) for time in times],
-            "y": [round(table.get((group, time), 0.0), 4) for time in times],
+            "y": [round(table.get((group, time), 0.0), 6) for time in (*begins, *begins[-1:])],
             "stackgroup": "all", "line": {"width": 0, "color": colors[group], "shape": "hv"},
             "hovertemplate": f"{hover}<extra>%{{fullData.name}}</extra>",
         }

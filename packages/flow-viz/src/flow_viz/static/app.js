@@ -114,6 +114,7 @@ async function refresh() {
       old.innerHTML = now.innerHTML;
   }
   document.body.dataset.live = fresh.body.dataset.live || "";
+  document.body.dataset.follow = fresh.body.dataset.follow || "";
   await Promise.all(plots().map((place) => draw(place, place.dataset.figure + (place.window || ""))));
 }
 
@@ -135,16 +136,19 @@ async function look() {
     await refresh();
   }
   body.dataset.live = found.live ? "1" : "";
+  body.dataset.follow = found.follow ? "1" : "";
 }
 
+// A live run is looked at every few seconds; where more may come though nothing is live, seldom.
 async function follow() {
   const body = document.body;
-  let wait = Number(body.dataset.reload || 2);
-  while (body.dataset.live) {
-    if (!document.getElementById("message")) pulse("live", "on");
+  const pause = () => body.dataset.live ? Number(body.dataset.reload || 2) : 15;
+  let wait = pause();
+  while (body.dataset.live || body.dataset.follow) {
+    if (!document.getElementById("message")) pulse(body.dataset.live ? "live" : "", "on");
     await new Promise((done) => setTimeout(done, wait * 1000));
     if (document.hidden) continue;
-    try { await look(); wait = Number(body.dataset.reload || 2); }
+    try { await look(); wait = pause(); }
     catch { pulse("not reached, trying again", "off"); wait = Math.min(wait * 2, 30); }
   }
   pulse("", "");
