@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 from flow_core.interfaces.outcome import Place
-from flow_executors.wire.frames import Registration
+from flow_executors.wire.frames import Registration, unpack_notice
+from flow_executors.wire.kinds import Buffer
 
 
 class Directory:
@@ -48,6 +50,17 @@ class Directory:
         for key in [key for key in self._places if key[0] == number]:
             del self._places[key]
         return offer
+
+    def notice(self, message: Buffer, logger: logging.Logger) -> None:
+        """Write what a manager wants to have in the log of the run.
+
+        Raises:
+            BadMessage: it is no NOTICE.
+        """
+        number, text = unpack_notice(message)
+        offer = self.managers.get(number)
+        if offer is not None:
+            logger.warning("manager %s of block %s: %s", offer.manager_id, offer.block, text)
 
     def offset_ns(self, number: int, measured_ns: int) -> int:
         """Return what to add to a manager's times: as it measured, nothing where it has this machine's clock."""

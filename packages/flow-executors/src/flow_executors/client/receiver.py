@@ -131,6 +131,7 @@ class Receiver:
             Kind.NEED: self._need,
             Kind.REPLY: self._reply,
             Kind.EVENTS: hooks.events,
+            Kind.NOTICE: lambda message: directory.notice(message, logger),
         }
 
     def begin(self) -> None:

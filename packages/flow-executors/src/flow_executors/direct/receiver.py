@@ -74,6 +74,7 @@ class DirectReceiver:
             Kind.LEFT: self._left,
             Kind.NEED: self._need,
             Kind.EVENTS: hooks.events,
+            Kind.NOTICE: lambda message: directory.notice(message, logger),
         }
 
     def begin(self) -> None:

@@ -119,6 +119,7 @@ class Core:
             Kind.CREDIT: self._resize,
             Kind.EVENTS: self._pass_up,
             Kind.WORKER: self._pass_up,
+            Kind.NOTICE: self._pass_up,
             Kind.EXIT: self._manager_exit,
         }
 

@@ -9,7 +9,12 @@ GONE_AFTER_S = 2.0
 """How long nobody may listen at an address where the interchange was, before it counts as gone for good."""
 DENIED_FOR_S = 3.0
 """How long a key may be refused: an interchange that was just restarted is told the keys a moment later."""
+FIRST_WORD_S = 30.0
+"""How long somebody who listens may take to answer for the first time, however short the heartbeats are: five round
+trips, on machines that are busy."""
 _SEEK_AGAIN_S = 5.0
+_SEEK_OPEN_S = 15.0
+"""Where somebody listens, a new search begins later: it would undo what the first one has reached."""
 _KNOCK_AGAIN_S = 0.5
 
 
@@ -59,6 +64,11 @@ class Contact:
         self._sought = now
         self._refused_since = None
 
+    def greeted(self, now: float) -> None:
+        """Somebody answered."""
+        self.phase = Phase.GREETED
+        self._sought = now
+
     def heard(self, now: float) -> None:
         """A message came."""
         self._heard = now
@@ -77,9 +87,14 @@ class Contact:
         self._beat = now + self.period_s
         return True
 
-    def seek_again(self, now: float) -> bool:
-        """Say, once in a while, that the search should begin anew (a proxy may hold dead connections open)."""
-        pause = _KNOCK_AGAIN_S if self._denied_since is not None else max(_SEEK_AGAIN_S, self.threshold_s / 4)
+    def seek_again(self, now: float, open_: bool = False) -> bool:
+        """Say, once in a while, that the search should begin anew (a proxy may hold dead connections open).
+
+        ``open_``: somebody listens at some address.
+        """
+        pause = max(_SEEK_OPEN_S if open_ else _SEEK_AGAIN_S, self.threshold_s / 4)
+        if self._denied_since is not None:
+            pause = _KNOCK_AGAIN_S
         if self.phase is Phase.REGISTERED or now - self._sought < pause:
             return False
         self._sought = now
@@ -99,17 +114,22 @@ class Contact:
                 return f"the interchange at {home} is gone"
         elif self.phase is Phase.SEEKING:
             self._refused_since = None
-        if now - self._heard > self.threshold_s:
+        if now - self._heard > self._patience_s(reach):
             return self._silence(reach, home)
         return ""
+
+    def _patience_s(self, reach: Mapping[str, Reach]) -> float:
+        if not self.ever_registered and any(state is Reach.OPEN for state in reach.values()):
+            return max(self.threshold_s, FIRST_WORD_S)
+        return self.threshold_s
 
     def _silence(self, reach: Mapping[str, Reach], home: str) -> str:
         if home:
             return f"the interchange at {home} was silent for more than {self.threshold_s:g} s"
         tried = ", ".join(f"{address} ({state.name.lower()})" for address, state in reach.items())
         return (
-            f"no interchange answered within {self.threshold_s:g} s at any of: {tried}. Set the executor's address to "
-            "one that this node can reach (see flow_executors.addresses), or open its port in the firewall"
+            f"no interchange answered within {self._patience_s(reach):g} s at any of: {tried}. Set the executor's "
+            "address to one that this node can reach (see flow_executors.addresses), or open its port in the firewall"
         )
 
     def deadline(self, now: float) -> float:

@@ -12,9 +12,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from flow_executors.manager.contact import Contact, Phase
+from flow_executors.manager.contact import Contact, Phase, Reach
 from flow_executors.manager.line import Line
 from flow_executors.manager.outbox import Outbox
+from flow_executors.manager.trip import Trip
 from flow_executors.wire.frames import (
     Beat,
     Credit,
@@ -24,10 +25,12 @@ from flow_executors.wire.frames import (
     pack_beat,
     pack_credit,
     pack_hello,
+    pack_notice,
     pack_register,
     unpack_welcome,
 )
 from flow_executors.wire.kinds import Received
+from flow_executors.wire.local import is_local
 
 log = logging.getLogger("flow.manager")
 
@@ -58,6 +61,8 @@ class Membership:
         self.told_pids: tuple[int, ...] = ()
         """Process ids of the workers, as they were told to the interchange; none before it has answered."""
         self._told_credit = (offer.workers, 0)
+        self._trip = Trip()
+        self._warned = False
 
     @property
     def registered(self) -> bool:
@@ -73,6 +78,11 @@ class Membership:
     def threshold_s(self) -> float:
         """Seconds of silence after which the other side counts as lost."""
         return self._contact.threshold_s
+
+    @property
+    def trip_s(self) -> float:
+        """Seconds that a round trip takes; 0 where it costs nothing."""
+        return self._trip.seconds
 
     # -- finding it
 
@@ -113,7 +123,7 @@ class Membership:
 
     def answered(self) -> None:
         """The interchange said hello."""
-        self._contact.phase = Phase.GREETED
+        self._contact.greeted(time.monotonic())
         self.told_pids = ()
 
     def unknown(self) -> None:
@@ -128,6 +138,8 @@ class Membership:
         self._asked_ns = time.time_ns()
         self.told_pids = worker_pids
         offer = replace(self.offer, prefetch=prefetch, time_ns=self._asked_ns, worker_pids=worker_pids)
+        self._trip.begin()
+        self._trip.asked(time.monotonic())
         self._line.send(pack_register(self._outbox.manager, offer, held))
 
     def welcome(self, message: Received, prefetch: int, now: float) -> Welcome:
@@ -137,6 +149,7 @@ class Membership:
         outbox.offset_ns = welcome.time_ns - (self._asked_ns + time.time_ns()) // 2
         self._contact.registered(welcome.heartbeat_period_s, welcome.heartbeat_threshold_s, now)
         self._told_credit = (self.offer.workers, prefetch)
+        self.answer(now)
         for unacknowledged in outbox.unacknowledged():
             self._line.send(unacknowledged)
         log.info("registered as manager %d at %s", welcome.manager, self._line.home)
@@ -159,7 +172,7 @@ class Membership:
             reason = contact.verdict(self._line.reach(), self._line.home, now)
             if reason:
                 return reason
-            if contact.seek_again(now):
+            if contact.seek_again(now, Reach.OPEN in self._line.reach().values()):
                 self._seek_anew()
         if contact.beat_due(now):
             self.beat(())
@@ -169,7 +182,30 @@ class Membership:
         """Send a heartbeat with the starts of tasks: key, time in ns UTC, worker."""
         keys, times, ranks = zip(*starts, strict=True) if starts else ((), (), ())
         beat = Beat(self._outbox.manager, time.time_ns(), self._outbox.offset_ns, keys, times, ranks)
+        self._trip.asked(time.monotonic())
         self._line.send(pack_beat(beat))
+
+    def answer(self, now: float) -> float:
+        """The interchange has answered a heartbeat; return the round trip in seconds, 0 where it costs nothing."""
+        if is_local(self._line.home):
+            return 0.0
+        if self._trip.answered(now):
+            self.beat(())
+        contact = self._contact
+        if not self._warned and self._trip.too_long_for(contact.period_s, contact.threshold_s):
+            self._warned = True
+            self.notice(
+                f"a round trip to {self.offer.node} takes {self._trip.seconds:.2g} s: a silence of "
+                f"heartbeat_threshold={contact.threshold_s:g} s may be nothing but that, and its tasks count as lost. "
+                "Set a longer heartbeat_threshold"
+            )
+        return self._trip.seconds
+
+    def notice(self, text: str) -> None:
+        """Write a warning to this log and to that of the run."""
+        log.warning("%s", text)
+        if self.registered:
+            self._line.send(pack_notice(self._outbox.manager, text))
 
     def tell_credit(self, slots: int, prefetch: int) -> None:
         """Say how much may be sent here, if that has changed."""

@@ -133,7 +133,7 @@ class Manager:
             Kind.WELCOME: self._take_welcome,
             Kind.AGAIN: lambda message, _: self._member.unknown(),
             Kind.EXIT: self._take_exit,
-            Kind.HEARTBEAT: lambda message, _: None,
+            Kind.HEARTBEAT: lambda _, now: self._core.pace.link(self._member.answer(now)),
         }
 
     def run(self) -> Leaving:
@@ -258,6 +258,7 @@ class Manager:
             if worker is not None and worker.pid != pid:  # replaced meanwhile
                 self._line.send(pack_worker(self._outbox.manager, rank, worker.pid))
         self._watching.bound(self._member.threshold_s)
+        self._core.pace.link(self._member.trip_s)
         self._delivery.forget()
         self._line.open_short_way(welcome.results)
         self._crew.shipments.same_host = bool(welcome.host_id) and welcome.host_id == self._offer.host_id
@@ -268,6 +269,8 @@ class Manager:
             self._core.accept(DEFAULT_CLASS, [one[1:]])
             return
         batch = unpack_tasks(message)
+        if self._core.pace.far:
+            self._core.pace.sized(len(batch.keys), len(message))
         if not self._core.knows(batch.class_id):
             for key in batch.keys:
                 self._outbox.add(key, Verdict.RETURNED, b"its class was not described to the manager")

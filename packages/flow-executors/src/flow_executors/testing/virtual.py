@@ -18,6 +18,7 @@ from flow_executors.interchange.settings import Settings
 from flow_executors.manager.core import ManagerCore
 from flow_executors.manager.demand import Capacity, Demand
 from flow_executors.manager.records import Record
+from flow_executors.manager.trip import LEAST_S
 from flow_executors.wire.frames import (
     ALL,
     Credit,
@@ -65,9 +66,11 @@ class VirtualRun:
     Args:
         slots: Workers of each manager.
         prefetch: The option ``prefetch_capacity`` of all.
+        trip_s: How long a message from a manager and the answer take.
     """
 
-    def __init__(self, slots: Sequence[int], prefetch: int | None = None) -> None:
+    def __init__(self, slots: Sequence[int], prefetch: int | None = None, trip_s: float = 2 * HOP_S) -> None:
+        self.trip_s = trip_s
         self.now = 0.0
         self.ended: dict[int, float] = {}
         """When each task's result reached the client."""
@@ -156,7 +159,7 @@ class VirtualRun:
             self.core.from_peer(peer, "0", message, self.now)
             self.turn()
 
-        self.after(HOP_S, act)
+        self.after(self.trip_s / 2, act)
 
     def turn(self) -> None:
         """End a turn of the interchange."""
@@ -168,7 +171,7 @@ class VirtualRun:
         core.delivered(True)
         for peer, message in core.down:
             node = self._by_peer[peer]
-            self.after(HOP_S, lambda node=node, message=bytes(message): node.hear(message))  # type: ignore[misc]
+            self.after(self.trip_s / 2, lambda node=node, message=bytes(message): node.hear(message))  # type: ignore[misc]
         core.down.clear()
         due = core.next_deadline(self.now)
         if due is not None and due < _DEADLINE_S and (self._tick_at is None or due < self._tick_at):
@@ -222,6 +225,7 @@ class VirtualNode:
             self._core.add_class(class_id, Demand.of(spec, self._core.capacity))
         elif kind == Kind.WELCOME:
             self.number = unpack_welcome(message).manager
+            self._core.pace.link(self._run.trip_s if self._run.trip_s >= LEAST_S else 0.0)
         elif kind == Kind.RECALL:
             self._run.recalls += 1
             self._recall_open = True

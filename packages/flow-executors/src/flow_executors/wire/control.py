@@ -12,6 +12,7 @@
 - DRAIN: ``u8 kind, u8 mode, 2 x 0``
 - EXIT: ``u8 kind, u8 code, 2 x 0``, then the reason as UTF-8
 - AGAIN: ``u8 kind``
+- NOTICE: ``u8 kind, 3 x 0, u32 manager number``, then the text as UTF-8
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from flow_executors.wire.kinds import DIGEST_SIZE, Buffer, Kind, exact, expect
 ALL = 0xFFFFFFFF
 PIECE = 256 << 10
 """Most bytes of a blob that travel in one message."""
+
+_LONGEST_NOTICE = 1000
+"""Bytes."""
 
 _BLOB = struct.Struct("<Bxxx16sQQ")
 _COUNTED = struct.Struct("<BxxxI")
@@ -242,3 +246,20 @@ def unpack_exit(message: Buffer) -> tuple[ExitCode, str]:
 def pack_again() -> bytes:
     """Pack AGAIN."""
     return bytes((Kind.AGAIN,))
+
+
+def pack_notice(manager: int, text: str) -> bytes:
+    """Pack NOTICE; a text that is too long is cut."""
+    return _COUNTED.pack(Kind.NOTICE, manager) + text.encode(errors="replace")[:_LONGEST_NOTICE]
+
+
+def unpack_notice(message: Buffer) -> tuple[int, str]:
+    """Parse NOTICE into the manager's number and the text, without characters that do more than show.
+
+    Raises:
+        BadMessage: it is too short.
+    """
+    view = expect(message, _COUNTED.size, Kind.NOTICE)
+    text = str(view[_COUNTED.size :][:_LONGEST_NOTICE], "utf-8", "replace")
+    number: int = _COUNTED.unpack_from(view)[1]
+    return number, "".join(one if one.isprintable() else " " for one in text)

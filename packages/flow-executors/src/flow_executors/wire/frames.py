@@ -38,6 +38,7 @@ from flow_executors.wire.control import (
     pack_drain,
     pack_exit,
     pack_need,
+    pack_notice,
     pack_recall,
     unpack_beat,
     unpack_blob,
@@ -47,6 +48,7 @@ from flow_executors.wire.control import (
     unpack_drain,
     unpack_exit,
     unpack_need,
+    unpack_notice,
 )
 from flow_executors.wire.hello import Hello, Introduction, pack_hello, unpack_hello
 from flow_executors.wire.kinds import DIGEST_SIZE, KNOWN_KINDS, Kind, kind_of
@@ -149,6 +151,7 @@ __all__ = [
     "pack_left",
     "pack_loss",
     "pack_need",
+    "pack_notice",
     "pack_recall",
     "pack_record",
     "pack_register",
@@ -179,6 +182,7 @@ __all__ = [
     "unpack_left",
     "unpack_loss",
     "unpack_need",
+    "unpack_notice",
     "unpack_record",
     "unpack_register",
     "unpack_reply",

@@ -53,6 +53,8 @@ class Kind(IntEnum):
     """Manager -> interchange: the tasks given back, in the layout of TASKS; the last one is flagged."""
     EVENTS = ord("E")
     """Manager -> interchange -> client: events of the node."""
+    NOTICE = ord("n")
+    """Manager -> interchange -> client: a warning for the log of the run."""
     DRAIN = ord("D")
     """Interchange -> manager: take nothing more; with mode DRAIN also return what has not started, finish, and EXIT."""
     EXIT = ord("X")
