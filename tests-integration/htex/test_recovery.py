@@ -278,3 +278,14 @@ def test_a_config_under_which_no_block_can_ever_come_is_refused(load):
         load(executor(provider={"init_blocks": 0}), strategy="none")
     with pytest.raises(ConfigurationError, match="init_blocks"):
         load(executor(LowLatencyExecutor, {"init_blocks": 0}))
+
+
+def test_a_reaper_that_was_killed_is_replaced_while_the_run_goes_on(load):
+    one = executor()
+    with load(one):
+        assert double(1).result(timeout=40) == 2
+        guardian = one._pilot.scaler._jobs._reaper
+        first = guardian.pid
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: guardian.pid not in (0, first), "the reaper was not replaced")
+        assert double(2).result(timeout=40) == 4

@@ -287,6 +287,8 @@ class HighThroughputExecutor(BlockExecutor):
     ) -> Sequence[str]:
         """Drain and give back up to so many blocks, or the blocks named; return their ids."""
         pilot = self._started()
+        if isinstance(block_ids, str):
+            raise ConfigurationError(f"scale_in takes a list of block ids, not the text {block_ids!r}: [{block_ids!r}]")
         if block_ids:
             return pilot.drain(block_ids, max_idletime_s)
         if pilot.scaler is None or not blocks:

@@ -7,6 +7,7 @@ import typing
 from collections.abc import Callable, Sequence
 
 from flow_core.errors import ConfigurationError
+from flow_providers.sequences import text_for_list
 
 _BY_HAND = ("provider",)
 
@@ -31,6 +32,10 @@ def check_options(executor: object, init: Callable[..., None], names: Sequence[s
     hints = typing.get_type_hints(init)
     for name in changed:
         value = getattr(executor, name)
+        if text_for_list(value, hints[name]):
+            raise ConfigurationError(
+                f"{type(executor).__name__}: option {name}={value!r} must be a list, not text: its letters would count"
+            )
         try:
             check_type(value, hints[name])
         except TypeCheckError as error:

@@ -14,6 +14,8 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from flow_providers.errors import BadOption
+from flow_providers.sequences import text_for_list
+from flow_providers.walltime import not_a_walltime
 
 P = ParamSpec("P")
 Record = TypeVar("Record")
@@ -104,8 +106,12 @@ def _check(owner: str, init: Callable[..., None], given: dict[str, object]) -> N
         hint = hints.get(name)
         if hint is None or hint is Any:
             continue
+        if text_for_list(value, hint):
+            raise BadOption(f"{owner}: option {name}={value!r} must be a list, not text: its letters would be taken")
         try:
             check_type(value, hint)
         except TypeCheckError as error:
+            if name == "walltime":
+                raise BadOption(f"{owner}: {not_a_walltime(value)}") from None
             wanted = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)
             raise BadOption(f"{owner}: option {name}={value!r} must be {wanted or hint}: {error}") from None

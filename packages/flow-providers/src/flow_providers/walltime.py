@@ -16,7 +16,11 @@ def walltime_seconds(walltime: str) -> int:
     Raises:
         BadOption: it does not parse, or is zero.
     """
+    if not isinstance(walltime, str):  # set after the provider was made
+        raise BadOption(not_a_walltime(walltime))
     match = _FORMS.fullmatch(walltime.strip())
+    if match is None and re.fullmatch(r"\d+(\.\d+)?", walltime.strip()):
+        raise BadOption(not_a_walltime(walltime))
     if match is None:
         raise BadOption(f"walltime {walltime!r} does not parse: write 'HH:MM:SS', such as '00:30:00' for half an hour")
     days, h, m, s = (int(match[part] or 0) for part in ("days", "h", "m", "s"))
@@ -24,6 +28,20 @@ def walltime_seconds(walltime: str) -> int:
     if seconds == 0:
         raise BadOption(f"walltime {walltime!r} is no time at all: give at least one second")
     return seconds
+
+
+def not_a_walltime(value: object) -> str:
+    """Return the text for a walltime that is not even text: schedulers disagree on what a bare number means."""
+    try:
+        number = float(value) if isinstance(value, str | int | float) else 0.0
+    except ValueError:
+        number = 0.0
+    if 0 < number < 1e9:
+        return (
+            f"walltime={value!r} may mean seconds or minutes: write '{walltime_hms(number)}' for {number:g} seconds, "
+            f"or '{walltime_hms(60 * number)}' for {number:g} minutes"
+        )
+    return f"walltime={value!r} is none: write 'HH:MM:SS', such as '00:30:00' for half an hour"
 
 
 def walltime_minutes(walltime: str) -> int:

@@ -31,6 +31,7 @@ from flow_providers.jobs.tag import safe_name
 from flow_providers.jobs.tracker import JobTracker
 from flow_providers.launchers.base import launch
 from flow_providers.templates import render
+from flow_providers.walltime import walltime_hms, walltime_seconds
 
 _BATCH = 1000  # ids in one command
 _SUBMIT_TRIES = 3
@@ -208,8 +209,8 @@ class ClusterProvider(BlockProvider):
             "name": name,
             "nodes_per_block": self.nodes_per_block,
             "tasks_per_node": tasks_per_node,
-            "walltime": self.walltime,
-            "walltime_s": int(self.walltime_s or 0),
+            "walltime": walltime_hms(walltime_seconds(self.walltime)),  # all schedulers understand that one
+            "walltime_s": walltime_seconds(self.walltime),
             "cores_per_node": self.cores_per_node,
             "mem_per_node": self.mem_per_node,
             "scheduler_options": self.scheduler_options,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
 
 from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
 from flow_providers.interfaces.job_status import JobStatus
+from flow_providers.sequences import listed
 
 
 class ExecutionProvider(ABC):
     """Submits, watches and cancels jobs. Methods may be called from any thread, also at the same time.
 
     Job ids are strings that mean the same in another process: whoever has an equal provider can ask and cancel.
+    ``status`` and ``cancel`` of every subclass refuse a single text, by BadOption, where a list of ids is meant.
     """
 
     label: str = "provider"
@@ -29,6 +33,13 @@ class ExecutionProvider(ABC):
     min_blocks: int = 0
     max_blocks: int = 10
     parallelism: float = 1.0
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for verb in ("status", "cancel"):
+            method = cls.__dict__.get(verb)
+            if callable(method):
+                setattr(cls, verb, _of_lists(method))
 
     @abstractmethod
     def submit(
@@ -96,3 +107,13 @@ class ExecutionProvider(ABC):
     def close(self) -> None:
         """Close channels and clients. Idempotent. Jobs go on."""
         return None
+
+
+def _of_lists(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method that refuses one id where it wants a list of them: its letters would be unknown jobs."""
+
+    @wraps(method)
+    def checking(self: ExecutionProvider, job_ids: Sequence[str]) -> Any:
+        return method(self, listed(job_ids, f"{type(self).__name__}.{method.__name__}"))
+
+    return checking

@@ -79,11 +79,23 @@ def write_job(channel: Channel, files: JobFiles, extras: JobExtras, script: Call
         for name, content in extras.secrets:
             path = channel.push_bytes(content, safe_name(name), files.secrets)
             environment.append((secret_variable(name), path))
-        channel.push_bytes(script(environment).encode(), f"{files.stem}.sh", files.folder, mode=0o700)
+        channel.push_bytes(_as_bytes(script(environment)), f"{files.stem}.sh", files.folder, mode=0o700)
     except (ChannelTimeout, ChannelUnavailable) as error:
         raise SubmitException(f"job {files.stem} was not submitted: {error}") from error
     except ChannelError as error:
         raise ScriptPathError(f"job {files.stem} was not submitted: {error}", files.folder) from error
+
+
+def _as_bytes(script: str) -> bytes:
+    """Return a script as it is written: what stands for a byte of a file's name that is no UTF-8 becomes that byte."""
+    try:
+        return script.encode(errors="surrogateescape")
+    except UnicodeEncodeError as error:
+        line = script[: error.start].count("\n") + 1
+        raise SubmitException(
+            f"the script cannot be written: {script[error.start : error.end]!r} in its line {line} is no character "
+            "that a file can hold; look at worker_init and at the command"
+        ) from error
 
 
 def script_dir_of(channel: Channel) -> str:

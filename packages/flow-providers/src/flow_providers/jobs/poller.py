@@ -10,6 +10,7 @@ from time import monotonic
 from flow_providers.errors import ProviderError, SchedulerUnavailable
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.interfaces.provider import ExecutionProvider
+from flow_providers.sequences import listed
 
 logger = logging.getLogger("flow.providers.poller")
 
@@ -46,15 +47,17 @@ class JobPoller:
 
     def watch(self, job_ids: Iterable[str]) -> None:
         """Watch jobs from now on; they are asked for at once. Any thread."""
+        watched = listed(job_ids, "JobPoller.watch")
         with self._wake:
-            for job_id in job_ids:
+            for job_id in watched:
                 self._watched.setdefault(job_id, None)
         self.poke()
 
     def forget(self, job_ids: Iterable[str]) -> None:
         """Watch jobs no longer. Any thread."""
+        forgotten = listed(job_ids, "JobPoller.forget")
         with self._wake:
-            for job_id in job_ids:
+            for job_id in forgotten:
                 self._watched.pop(job_id, None)
 
     def poke(self) -> None:

@@ -62,5 +62,5 @@ def check_launcher(launcher: object) -> Launcher:
 
 def _read_command(command: str) -> str:
     """Return bash code that puts the command into FLOW_COMMAND as it is, whatever quotes and lines it has."""
-    mark = "FLOW_" + sha256(command.encode()).hexdigest()[:16]
+    mark = "FLOW_" + sha256(command.encode(errors="surrogatepass")).hexdigest()[:16]
     return f"IFS= read -r -d '' FLOW_COMMAND <<'{mark}' || true\n{command}\n{mark}"

@@ -25,6 +25,7 @@ from flow_providers.errors import (
 )
 from flow_providers.jobs.ledger import default_ledger
 from flow_providers.options import checked, record_of
+from flow_providers.sequences import listed
 
 logger = logging.getLogger("flow.providers.aws")
 
@@ -142,7 +143,7 @@ class AWSProvider(CloudProvider):
 
     def get_instance_state(self, instances: Sequence[str] | None = None) -> dict[str, str]:
         """Return EC2's own states of instances by id: of those given, or of all that carry a tag of ours."""
-        found = self._describe(instances)
+        found = self._describe(None if instances is None else listed(instances, "AWSProvider.get_instance_state"))
         return {str(instance["InstanceId"]): str(instance["State"]["Name"]) for instance in found}
 
     def spin_up_instance(self, command: str, job_name: str) -> str:

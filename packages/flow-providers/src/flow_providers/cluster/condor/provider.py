@@ -23,7 +23,7 @@ from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.jobs.files import JobFiles
 from flow_providers.options import checked, record_of
 from flow_providers.templates import render
-from flow_providers.walltime import walltime_minutes
+from flow_providers.walltime import walltime_minutes, walltime_seconds
 
 _ATTRIBUTES = f"-attributes {','.join(ATTRIBUTES)}"
 
@@ -98,7 +98,7 @@ class CondorProvider(ClusterProvider):
                 "job": job,
                 "name": name,
                 "minutes": walltime_minutes(self.walltime),
-                "walltime_s": int(self.walltime_s or 0),
+                "walltime_s": walltime_seconds(self.walltime),
                 "nodes_per_block": self.nodes_per_block,
                 "cores_per_node": self.cores_per_node,
                 "mem_per_node": self.mem_per_node,
