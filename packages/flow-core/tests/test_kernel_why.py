@@ -251,6 +251,19 @@ def test_a_pool_that_names_no_workers_may_have_none(load: Load) -> None:
     flow.clear()
 
 
+def test_what_an_executor_adds_of_a_task_that_runs_is_told(load: Load) -> None:
+    class Silent(MemoryExecutor):
+        def why_waiting(self, key: TryKey, /, *, timeout_s: float = 2.0) -> Sequence[Cause]:
+            silence = Cause(CauseKind.NO_WORKER, "its manager has not been heard of for 95 s")
+            return [*super().why_waiting(key, timeout_s=timeout_s), silence]
+
+    executor = Silent("silent")
+    load(executor)
+    future = add(1)
+    executor.begin(executor.waiting[0])
+    assert kinds(future.why().causes) == [CauseKind.RUNNING, CauseKind.NO_WORKER]
+
+
 def test_an_executor_that_hangs_or_raises_costs_a_moment_and_is_named(load: Load) -> None:
     gate = threading.Event()
 

@@ -79,6 +79,16 @@ def test_managers_that_take_nothing_are_counted() -> None:
     assert asked(world, 1).closed == 1
 
 
+def test_the_silence_of_its_manager_is_told() -> None:
+    world = World()
+    world.join(node("m", 1, 0))
+    world.submit(1)
+    world.turn()
+    assert asked(world, 1).silent_s == 0
+    world.now += 3.0
+    assert asked(world, 1).silent_s == 3
+
+
 def test_a_task_that_is_nowhere_is_said_to_be() -> None:
     world = World()
     assert asked(world, 99).at == ""

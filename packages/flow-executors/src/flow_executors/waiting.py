@@ -6,12 +6,15 @@ import time
 from typing import TYPE_CHECKING
 
 from flow_core.errors import ExecutorError
-from flow_core.interfaces.waiting import Cause, CauseKind, count, since, tasks_ahead
+from flow_core.interfaces.waiting import Cause, CauseKind, count, duration, since, tasks_ahead
 
 if TYPE_CHECKING:
     from flow_core.interfaces.call import TryKey
     from flow_executors.pilot import Pilot
     from flow_executors.wire.commands import Whereabouts
+
+_LATE = 1.5
+"""So many heartbeat periods without a word are worth a line."""
 
 
 def causes_of(pilot: Pilot, key: TryKey, timeout_s: float) -> list[Cause]:
@@ -27,7 +30,7 @@ def causes_of(pilot: Pilot, key: TryKey, timeout_s: float) -> list[Cause]:
     except ExecutorError as error:
         return [Cause(CauseKind.UNKNOWN, f"where it is cannot be told: {error}"), *_blocks(pilot)]
     if place.at == "manager":
-        return [_at_manager(place, pilot.label)]
+        return [_at_manager(place, pilot.label), *_silence(place, pilot)]
     causes = [*_place(place, pilot), *_resources(place), *_managers(place, pilot.label)]
     return [*causes, *_blocks(pilot)] if causes and client.knows(key) else causes
 
@@ -41,6 +44,15 @@ def _at_manager(place: Whereabouts, label: str) -> Cause:
     if place.outstanding <= place.workers:
         return Cause(CauseKind.RUNNING, f"{has}: it runs, or is about to")
     return Cause(CauseKind.QUEUED, f"{has}: it has begun a moment ago, or waits for a worker there")
+
+
+def _silence(place: Whereabouts, pilot: Pilot) -> list[Cause]:
+    plan = pilot.plan
+    if place.silent_s <= _LATE * plan.heartbeat_period_s:
+        return []
+    text = f"manager {place.manager} has not been heard of for {duration(place.silent_s)}, though it should be every"
+    more = f"{plan.heartbeat_period_s:g} s: it counts as lost after {plan.heartbeat_threshold_s:g} s"
+    return [Cause(CauseKind.NO_WORKER, f"{text} {more}")]
 
 
 def _place(place: Whereabouts, pilot: Pilot) -> list[Cause]:

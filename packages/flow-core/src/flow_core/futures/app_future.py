@@ -87,7 +87,7 @@ class AppFuture(Derivable[R]):
                 0 only what is known at once.
         """
         handle = self._handle
-        told = None if handle is None or isinstance(handle, str) else handle.why(timeout_s)
+        told = None if self.done() or handle is None or isinstance(handle, str) else handle.why(timeout_s)
         return told if told is not None else explained(self, f"task {self.tid}", self.task_status(), self.tid)
 
     def cancel(self, kill: bool = False) -> bool:

@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.files import masked
 from flow_core.futures.explained import explained
 from flow_core.futures.lean import in_callback
@@ -135,9 +134,9 @@ class Explainer:
         causes = causes_of(task, awaited, leader, self._reactor.core.budgets, time.time_ns())
         if task.state is State.staging:
             return [*causes, *self._files(task)]
-        if task.state is State.running and isinstance(task.executor, ThreadPoolExecutor):
-            answer = asked(task.executor, task.key, patience_s)  # its body may wait for another task
-            return [*causes, *(cause for cause in answer if cause.kind is CauseKind.DEPENDENCY)]
+        if task.state is State.running:  # it may wait for another task, or nothing may be heard of its node
+            answer = asked(task.executor, task.key, patience_s)
+            return [*causes, *(one for one in answer if one.kind not in (CauseKind.RUNNING, CauseKind.QUEUED))]
         answer = asked(task.executor, task.key, patience_s) if task.state is State.launched else []
         return [*answer, *causes[1:]] if answer else causes
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable
 
+    from flow_core.graph.task import Task
     from flow_core.kernel.explaining import Overview
     from flow_core.kernel.reactor import Reactor
 
@@ -24,15 +25,11 @@ Sign = tuple[int, int, int]
 def sign_of(reactor: Reactor) -> Sign | None:
     """Return what is another once anything has happened to tasks; None while one runs, and where none is unfinished."""
     core = reactor.core
-    nobody: tuple[Sign, tuple[State, ...]] = ((0, 0, 0), ())
-    sign, states = reactor.call(
-        lambda: (
-            (sum(core.counts.values()), core.tries_made, len(core.live)),
-            tuple(task.state for task in core.live.values()),
-        ),
-        nobody,
+    nobody: tuple[Sign, tuple[Task, ...]] = ((0, 0, 0), ())
+    sign, tasks = reactor.call(
+        lambda: ((sum(core.counts.values()), core.tries_made, len(core.live)), tuple(core.live.values())), nobody
     )
-    return None if not states or State.running in states else sign
+    return None if not tasks or any(task.state is State.running for task in tasks) else sign
 
 
 class Standstill:

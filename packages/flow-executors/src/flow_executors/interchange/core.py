@@ -94,7 +94,7 @@ class Core:
         self._dispatcher = Dispatcher(desk, settings.packed)
         self.pass_on = self._dispatcher.pass_on
         """Take a message of one task that can go on as it is: digest, key and message; False where it cannot."""
-        self._drains = Drains(desk)
+        self._drains = Drains(desk, self._liveness)
         self._greeted: dict[bytes, str] = {}  # peer -> block of its key
         self._asked: dict[bytes, float] = {}  # strangers, and when they were asked to introduce themselves
         self._gone: dict[str, str] = {}  # manager id -> why it was given up

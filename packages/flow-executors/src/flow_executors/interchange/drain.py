@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flow_executors.interchange.desk import Desk
+from flow_executors.interchange.liveness import Liveness
 from flow_executors.interchange.pool import Manager
 from flow_executors.interchange.whereabouts import whereabouts
 from flow_executors.wire.control import DrainMode
@@ -12,16 +13,18 @@ from flow_executors.wire.frames import BlockActivity, Command, Reply, pack_drain
 class Drains:
     """Carries out the client's orders about managers, and answers its questions."""
 
-    __slots__ = ("_desk",)
+    __slots__ = ("_desk", "_liveness")
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, liveness: Liveness) -> None:
         self._desk = desk
+        self._liveness = liveness
 
     def command(self, command: Command, now: float) -> None:
         """Carry out one order, or answer one question, and reply."""
         orders = {"hold": self._hold, "release": self._release, "drain": self._drain}
         if command.name == "why":
-            place = whereabouts(self._desk, command.key if command.key is not None else 0)
+            key = command.key if command.key is not None else 0
+            place = whereabouts(self._desk, self._liveness, key, now)
             self._desk.up.append(pack_reply(Reply(command.number, whereabouts=place)))
             return
         error, chosen = "", self._meant(command)

@@ -37,6 +37,10 @@ class Liveness:
             found.append(peer)
         return found
 
+    def silence_s(self, peer: bytes, now: float) -> float:
+        """Return for how long a peer has not been heard of; 0 for one that is not known."""
+        return max(0.0, now - self._seen.get(peer, now))
+
     def next_deadline(self) -> float | None:
         """Return when the next peer would count as silent."""
         for seen in self._seen.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flow_core.interfaces.call import TaskSpec
 from flow_executors.interchange.desk import Desk
+from flow_executors.interchange.liveness import Liveness
 from flow_executors.interchange.packing import never
 from flow_executors.interchange.pool import Manager
 from flow_executors.manager.demand import Demand
@@ -12,7 +13,7 @@ from flow_executors.wire.frames import DEFAULT_CLASS, Whereabouts
 _REASONS = 3
 
 
-def whereabouts(desk: Desk, key: int) -> Whereabouts:
+def whereabouts(desk: Desk, liveness: Liveness, key: int, now: float) -> Whereabouts:
     """Return where a task is. Looks at all queues and all managers once."""
     managers = list(desk.pool.by_number.values())
     for manager in managers:
@@ -28,6 +29,7 @@ def whereabouts(desk: Desk, key: int) -> Whereabouts:
                 outstanding=manager.outstanding,
                 workers=manager.slots,
                 started_ns=manager.started.get(key, 0),
+                silent_s=liveness.silence_s(manager.peer, now),
             )
     found = desk.waiting.locate(key)
     if found is None:

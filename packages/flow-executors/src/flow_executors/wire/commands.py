@@ -69,6 +69,7 @@ class Whereabouts:
         outstanding: Tasks that it has.
         workers: Slots of that manager.
         started_ns: When the task started there, as the manager told (int64 ns UTC); 0 where it told nothing.
+        silent_s: For how long that manager has not been heard of.
     """
 
     at: str = ""
@@ -89,6 +90,7 @@ class Whereabouts:
     outstanding: int = 0
     workers: int = 0
     started_ns: int = 0
+    silent_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
