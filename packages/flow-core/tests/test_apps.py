@@ -413,3 +413,29 @@ def test_an_app_that_names_itself_travels() -> None:
     exec("@python_app\ndef again(n):\n    return again if n else 0\n", namespace)
     copy = pickle.loads(cloudpickle.dumps(namespace["again"]))
     assert isinstance(copy.__wrapped__(1), AppBase)
+
+
+@pytest.mark.parametrize("names", [["typo"], ["y", 5], "y"])
+def test_what_is_ignored_for_the_cache_must_be_parameters(names: Any) -> None:
+    def app(x: int, yes: int = 0) -> int:
+        return x
+
+    with pytest.raises(ConfigurationError, match="app 'app': ignore_for_cache"):
+        python_app(app, cache=True, ignore_for_cache=names)
+
+
+def test_any_keyword_may_be_ignored_for_the_cache_where_any_is_taken() -> None:
+    def app(*xs: int, **named: int) -> None: ...
+
+    assert "verbose" in python_app(app, ignore_for_cache=["verbose"]).definition.identity.ignore
+
+
+@pytest.mark.parametrize("walltime", [1e10, float("inf"), float("nan"), 0, -1, True, "60"])
+def test_a_walltime_that_no_clock_can_measure_is_refused_at_the_call(walltime: Any) -> None:
+    @python_app
+    def app() -> None: ...
+
+    with pytest.raises(ConfigurationError, match=r"app 'app': walltime must be .* leave it out, or pass None"):
+        app.options(walltime=walltime)
+    with pytest.raises(ConfigurationError, match="walltime"):
+        python_app(walltime=walltime)(lambda: None)

@@ -15,6 +15,7 @@ from flow_core.config import Config, checked_config
 from flow_core.errors import ConfigurationError
 from flow_core.executors.futures import FuturesExecutor
 from flow_core.executors.threads import ThreadPoolExecutor
+from flow_core.interfaces.events import EventKind
 from flow_core.interfaces.scaling import ScalingView
 from flow_core.staging.noop import NoOpFileStaging
 
@@ -24,10 +25,25 @@ def two_blocks(view: ScalingView) -> int:
 
 
 class Sink:
+    wants = EventKind.ALL
+
     def start(self, run: object) -> None: ...
     def emit(self, events: object) -> None: ...
     def close(self, timeout_s: float) -> int:
         return 0
+
+
+class Deaf:
+    start = emit = close = Sink.emit
+
+
+class HalfAMethod:
+    can_stage_in = can_stage_out = stage = close = Sink.emit
+
+
+class Stores(ThreadPoolExecutor):
+    def __init__(self, storage_access: object = (5,)) -> None:
+        super().__init__("stores", storage_access=storage_access)  # type: ignore[arg-type]  # the point of the test
 
 
 @pytest.fixture
@@ -145,6 +161,11 @@ def test_repr_gives_functions_by_their_dotted_name() -> None:
         ("memoizer", 5, "memoizer"),
         ("staging", "http", "staging must be a list"),
         ("staging", [5], r"staging\[0\]"),
+        ("sinks", [Deaf()], r"sinks\[0\] must be an event sink.*it has no wants"),
+        ("staging", [HalfAMethod()], r"staging\[0\] must be a staging method.*it has no local_path, step\(\)"),
+        ("executors", [Stores()], r"executors\[0\]: storage_access\[0\] must be a staging method"),
+        ("executors", [Stores("ftp")], r"executors\[0\]: storage_access must be a list"),
+        ("strategy_period", 1e10, "strategy_period must be at most"),
     ],
 )
 def test_a_wrong_option_is_named(option: str, value: Any, says: str) -> None:

@@ -83,7 +83,7 @@ def test_a_refused_task_goes_to_another_executor_or_fails_with_the_reason(load: 
     future, doomed = add(1), add(2)
     for key in list(one.waiting):
         one.refuse(key, TypeError("does not fit"))
-    first, second = two.waiting
+    first, second = two.wait_submitted(2)
     two.run(first)
     two.refuse(second, TypeError("nor here"))
     assert future.result(10) == 2

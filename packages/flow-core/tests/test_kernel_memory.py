@@ -49,7 +49,8 @@ def test_the_results_of_a_batch_of_outcomes_are_stored_at_once(load: Load, tmp_p
     executor = MemoryExecutor()
     kernel = load(executor, memoizer=memoizer)
     futures = [double(number) for number in range(50)]
-    kernel._reactor.finished([Outcome(key, Verdict.OK, number) for number, key in enumerate(executor.waiting)])
+    keys = executor.wait_submitted(50)
+    kernel._reactor.finished([Outcome(key, Verdict.OK, number) for number, key in enumerate(keys)])
     assert [future.result(10) for future in futures] == list(range(50))
     assert memoizer.batches == [50]
 

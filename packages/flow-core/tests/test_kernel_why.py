@@ -13,6 +13,7 @@ from kernel_apps import Load, add, divide
 
 import flow_core as flow
 from flow_core.files import File
+from flow_core.futures.callbacks import hook_calls, user_calls
 from flow_core.futures.data_future import DataFuture
 from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.staging import Staging, Transfer
@@ -30,6 +31,12 @@ def read(inputs: Sequence[File]) -> int:
 @flow.python_app
 def write(outputs: Sequence[File]) -> None:
     Path(outputs[0].filepath).touch()
+
+
+def hooks_called() -> None:
+    """Wait until hooks of a Config have been called, and those that they led to."""
+    for _ in range(3):
+        assert hook_calls.drain(10)
 
 
 def kinds(causes: Sequence[Cause]) -> list[CauseKind]:
@@ -180,16 +187,20 @@ def test_files_that_are_moved_are_named_with_their_method(load: Load) -> None:
     slow, executor = Slow(), MemoryExecutor("memory")
     load(executor, staging=[slow], data_management_max_threads=1)
     first, second = read(inputs=[File("http://user:secret@host/a")]), read(inputs=[File("http://host/b")])
+    hooks_called()
     assert "its files are brought in, ahead of its start" in first.why().line
     assert "is being brought in by Slow since " in first.why().line
     assert "secret" not in first.why().line
     assert "1 file waits for a turn" in second.why().line
     assert "data_management_max_threads" in second.why().line
     slow.futures[0].set_result(None)
+    hooks_called()
     assert "b is being brought in by Slow" in second.why().line
     third = write(outputs=[File("http://host/c")])
     slow.futures[1].set_result(None)
+    hooks_called()
     executor.run_all()
+    hooks_called()
     assert "its files are brought out" in third.why().line
     assert "http://host/c is being brought out by Slow" in third.why().line
     slow.futures[2].set_result(None)
@@ -332,6 +343,7 @@ def test_a_callback_may_ask_and_nothing_waits_for_it(load: Load) -> None:
     told: list[str] = []
     first.add_done_callback(lambda _future: told.append(second.why().line))
     executor.run(executor.waiting[0])
+    assert user_calls.drain(10)
     assert "task 1 (add) is queued" in told[0]
 
 

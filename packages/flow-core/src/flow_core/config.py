@@ -9,17 +9,17 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, Self, get_args
 
-from flow_core.apps.special import did_you_mean
+from flow_core.apps.special import LONGEST_S, did_you_mean
 from flow_core.checkpoint.period import period_seconds
 from flow_core.errors import ConfigurationError
 from flow_core.interfaces.executor import Executor
+from flow_core.interfaces.memoizer import Memoizer
+from flow_core.interfaces.staging import Staging
 from flow_core.representation import expression
 
 if TYPE_CHECKING:
-    from flow_core.interfaces.memoizer import Memoizer
     from flow_core.interfaces.scaling import Strategy
     from flow_core.interfaces.sinks import EventSink
-    from flow_core.interfaces.staging import Staging
 
 CheckpointMode = Literal["task_exit", "periodic", "dfk_exit", "manual"]
 ExitMode = Literal["cleanup", "skip", "wait"]
@@ -190,6 +190,8 @@ class Config(_KnownOptions):
             _check_integer("max_pending", self.max_pending, 1)
         _check_seconds("max_idletime", self.max_idletime)
         _check_seconds("strategy_period", self.strategy_period, above_0=True)
+        if self.strategy_period > LONGEST_S:
+            raise ConfigurationError(f"strategy_period must be at most {LONGEST_S:.0e} s, not {self.strategy_period!r}")
         _check_choice("checkpoint_mode", self.checkpoint_mode, (None, *get_args(CheckpointMode)))
         _check_choice("exit_mode", self.exit_mode, get_args(ExitMode))
         _check_choice("log_format", self.log_format, get_args(LogFormat))
@@ -356,14 +358,31 @@ def _check_plugins(config: Config) -> None:
     named = [("monitoring", config.monitoring)] if config.monitoring is not None else []
     for option, sink in [*named, *((f"sinks[{index}]", sink) for index, sink in enumerate(sinks))]:
         _check_methods(option, sink, "an event sink", ("start", "emit", "close"))
+        _check_wants(option, sink)
     if config.memoizer is not None:
-        _check_methods("memoizer", config.memoizer, "a memoizer", ("key", "lookup", "store", "checkpoint", "close"))
-    staging: object = config.staging
-    if staging is not None:
-        if isinstance(staging, str) or not isinstance(staging, Sequence):
-            raise ConfigurationError(f"staging must be a list of staging methods, not {_kind(staging)}")
-        for index, method in enumerate(staging):
-            _check_methods(f"staging[{index}]", method, "a staging method", ("can_stage_in", "can_stage_out", "stage"))
+        _check_methods("memoizer", config.memoizer, "a memoizer", tuple(sorted(Memoizer.__abstractmethods__)))
+    _check_staging("staging", config.staging)
+    for position, executor in enumerate(config.executors):
+        _check_staging(f"executors[{position}]: storage_access", getattr(executor, "storage_access", None))
+
+
+def _check_wants(option: str, sink: object) -> None:
+    """Check that a sink says which events it wants, now or by the time it is started."""
+    declared = any("wants" in vars(kind).get("__annotations__", ()) for kind in type(sink).__mro__)
+    if not declared and not hasattr(sink, "wants"):
+        raise ConfigurationError(
+            f"{option} must be an event sink, not {_kind(sink)}: it has no wants, the EventKinds that it takes"
+        )
+
+
+def _check_staging(option: str, methods: object) -> None:
+    if methods is None:
+        return
+    if isinstance(methods, str) or not isinstance(methods, Sequence):
+        raise ConfigurationError(f"{option} must be a list of staging methods, not {_kind(methods)}")
+    needed = tuple(name for name in vars(Staging) if not name.startswith("_"))
+    for index, method in enumerate(methods):
+        _check_methods(f"{option}[{index}]", method, "a staging method", needed)
 
 
 def _check_methods(option: str, value: object, what: str, methods: tuple[str, ...]) -> None:

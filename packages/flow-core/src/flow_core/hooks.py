@@ -50,6 +50,14 @@ class Calling:
         raise HookError(f"{self._who}: {self.name} returned {shown(value)}, which is not {wanted}", self.name)
 
 
+_OWN = frozenset(("flow", "flow_core", "flow_executors", "flow_monitor", "flow_staging"))
+
+
+def is_own(hook: object) -> bool:
+    """Tell whether an object is of a class of Flow's own, whose methods keep to what its interface asks for."""
+    return type(hook).__module__.partition(".")[0] in _OWN
+
+
 def hook_name(role: str, hook: object, method: str = "") -> str:
     """Return the name of a hook, or of one of its methods, for messages: ``memoizer Mine.key()``."""
     return f"{role} {called(hook)}.{method}()" if method else f"{role} {called(hook)}()"

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Self, TypeV
 
 from flow_core.active import get_active
 from flow_core.apps.definition import NO_OPTIONS, SNAPSHOTS, AppDefinition, AppKind, CallOptions, StdStream
-from flow_core.apps.parameters import Parameters, checked_outputs
-from flow_core.apps.special import checked_stream, task_spec
+from flow_core.apps.parameters import Parameters, checked_outputs, parameters_of
+from flow_core.apps.special import SPECIAL_KEYWORDS, checked_stream, did_you_mean, task_spec
 from flow_core.errors import ConfigurationError, InvalidAppTypeError
 from flow_core.interfaces.memoizer import AppIdentity
 
@@ -252,10 +252,26 @@ def _one_of(known: Sequence[str], option: str, value: object, app: str) -> str:
     return value
 
 
+def _ignored(func: Callable[..., object], app: str, ignore: Iterable[str] | None) -> tuple[str, ...]:
+    """Return the names in ``ignore_for_cache``, all of which must be of parameters: others would change nothing."""
+    if ignore is None:
+        return ()
+    if isinstance(ignore, str) or not isinstance(ignore, Iterable):
+        raise ConfigurationError(f"app {app!r}: ignore_for_cache must be a list of parameter names, not {ignore!r}")
+    names = tuple(ignore)
+    known = parameters_of(func)
+    for name in names:
+        if not isinstance(name, str):
+            raise ConfigurationError(f"app {app!r}: ignore_for_cache must hold names of parameters, not {name!r}")
+        if known is not None and name not in known and name not in SPECIAL_KEYWORDS:
+            raise ConfigurationError(
+                f"app {app!r}: ignore_for_cache names {name!r}, which is no parameter of it{did_you_mean(name, known)}"
+            )
+    return names
+
+
 def _identity(func: Callable[..., object], name: str, kind: AppKind, ignore: Iterable[str] | None) -> AppIdentity:
-    if isinstance(ignore, str):
-        raise ConfigurationError(f"app {name!r}: ignore_for_cache must be a list of parameter names, not {ignore!r}")
-    ignored = dict.fromkeys((*(ignore or ()), *_UNSEEN))
+    ignored = dict.fromkeys((*_ignored(func, name, ignore), *_UNSEEN))
     module = getattr(func, "__module__", "") or ""
     qualname = getattr(func, "__qualname__", name)
     return AppIdentity(

@@ -153,6 +153,14 @@ class Parameters:
 _EMPTY: Final = inspect.Parameter.empty
 
 
+def parameters_of(func: Callable[..., object]) -> tuple[str, ...] | None:
+    """Return the names of a function's parameters; None where it takes any keyword, or they are not known."""
+    declared = _declared(func)
+    if not declared or any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in declared.values()):
+        return None
+    return tuple(f"*{name}" if _starred(parameter) else name for name, parameter in declared.items())
+
+
 def _declared(func: Callable[..., object]) -> dict[str, inspect.Parameter]:
     try:
         return dict(inspect.signature(func).parameters)

@@ -149,7 +149,7 @@ def _checked_spec(app: str, walltime: object, resources: object) -> TaskSpec:
         raise ConfigurationError(
             f"app {app!r}: resource_specification must be a dict such as {{'cores': 2}}, not {resources!r}"
         )
-    limit_s = None if walltime is None else _positive(app, "walltime", walltime)
+    limit_s = None if walltime is None else _walltime(app, walltime)
     return _interned(_spec(app, limit_s, dict(resources or {})))
 
 
@@ -196,9 +196,16 @@ def _at_least_0(app: str, key: str, value: object) -> float:
     return float(value)
 
 
-def _positive(app: str, key: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-        raise ConfigurationError(f"app {app!r}: {key} must be a number of seconds above 0, not {value!r}")
+LONGEST_S: Final = 1e9
+"""Seconds, more than 30 years. Clocks and timers of the system take no times that are much longer."""
+
+
+def _walltime(app: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= LONGEST_S:
+        raise ConfigurationError(
+            f"app {app!r}: walltime must be a number of seconds above 0 and at most {LONGEST_S:.0e}, not {value!r}; "
+            "leave it out, or pass None, for no limit"
+        )
     return float(value)
 
 

@@ -61,7 +61,9 @@ class UserCalls:
     one goes on with those behind it: a call may wait for what a later one does. Threads are daemons.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "flow-callbacks") -> None:
+        """Take the name of the threads."""
+        self._name = name
         self.renew()
 
     def renew(self) -> None:
@@ -83,7 +85,7 @@ class UserCalls:
             with self._lock:
                 if self._current is None:
                     self._current = self._started()
-                    threading.Thread(target=self._watch, name="flow-callbacks-watch", daemon=True).start()
+                    threading.Thread(target=self._watch, name=f"{self._name}-watch", daemon=True).start()
 
     def here(self) -> bool:
         """Tell whether the calling thread is in such a call."""
@@ -109,7 +111,7 @@ class UserCalls:
 
     def _started(self) -> _Runner:
         runner = _Runner()
-        runner.thread = threading.Thread(target=self._run, args=(runner,), name="flow-callbacks", daemon=True)
+        runner.thread = threading.Thread(target=self._run, args=(runner,), name=self._name, daemon=True)
         runner.thread.start()
         return runner
 
@@ -190,6 +192,14 @@ def _named(job: _Job) -> str:
 
 
 user_calls = UserCalls()
-"""The process's own."""
+"""The callbacks of the process."""
+hook_calls = UserCalls("flow-hooks")
+"""The hooks of its runs: tasks wait for them, and not for callbacks."""
 
-os.register_at_fork(after_in_child=user_calls.renew)
+
+def _renew() -> None:
+    user_calls.renew()
+    hook_calls.renew()
+
+
+os.register_at_fork(after_in_child=_renew)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, cast
 import flow_core
 from flow_core.errors import ConfigurationError, ExecutorError
 from flow_core.executors.futures import FuturesExecutor, SubmitExecutor, SubmitStyle
-from flow_core.guard import is_a, one_line, pass_signal
-from flow_core.hooks import Calling
+from flow_core.graph.resolver import DEEP
+from flow_core.guard import called, is_a, one_line, pass_signal
+from flow_core.hooks import Calling, is_own
 from flow_core.interfaces.clock import SystemClock
 from flow_core.interfaces.context import RunContext, WithDriver
 from flow_core.interfaces.events import EventKind, RunStarted
@@ -121,6 +122,19 @@ def make_memoizer(config: Config, run_dir: Path, logger: logging.Logger) -> Memo
         checkpoint_files=config.checkpoint_files or (),
         logger=logger.getChild("memo"),
     )
+
+
+def users_hooks(config: Config, executors: dict[str, Executor]) -> tuple[str, ...]:
+    """Return the names of those of a Config's hooks that are the user's and that tasks wait for."""
+    methods = [*(config.staging or ()), *(one for each in executors.values() for one in each.storage_access or ())]
+    given: list[tuple[str, object]] = [
+        ("executor_chooser", config.executor_chooser),
+        ("dependency_resolver", None if config.dependency_resolver is DEEP else config.dependency_resolver),
+        ("memoizer", config.memoizer),
+        *(("staging method", method) for method in methods),
+    ]
+    of_users = [(role, hook) for role, hook in given if hook is not None]
+    return tuple(dict.fromkeys(f"{role} {called(hook)}" for role, hook in of_users if not is_own(hook)))
 
 
 def usage_tracker(config: Config) -> UsageTracker:

@@ -120,7 +120,7 @@ class DataFlowKernel:
         self.pump.start()
         self._teller = Teller(self.pump, self._logger)
         self.staging = parts.staging = StagingManager(
-            config.staging, config.data_management_max_threads, self.run_dir, self._teller.moved
+            config.staging, config.data_management_max_threads, self.run_dir, self._teller.moved, apart=True
         )
         self._core.verbose = self._teller.tries or self._teller.states
         bodies = parts.bodies = ThreadPoolExecutor(label=_BODIES, max_threads=_BODY_THREADS)
@@ -139,6 +139,7 @@ class DataFlowKernel:
             config.retry_handler,
             self._teller,
             self._logger,
+            assembly.users_hooks(config, self.executors),
         )
         self._explainer = Explainer(self._reactor, self._edges, arguments, self.staging)
         self._reactor.perform = self._launcher.perform

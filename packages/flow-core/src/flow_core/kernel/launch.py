@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from flow_core.apps.definition import AppKind
 from flow_core.errors import ConfigurationError, ExecutorError, FlowError, HookError
-from flow_core.futures.callbacks import user_calls
+from flow_core.futures.callbacks import hook_calls
 from flow_core.graph.core import Core
 from flow_core.graph.effects import Effect, Effects
 from flow_core.graph.states import State
 from flow_core.guard import is_a, one_line, pass_signal, shown
-from flow_core.hooks import Calling, hook_name
+from flow_core.hooks import Calling, hook_name, is_own
 from flow_core.interfaces.call import Call
 from flow_core.interfaces.memoizer import MemoEntry, MemoKey
 from flow_core.kernel.arguments import Arguments, are_plain, need_staging
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from flow_core.kernel.reactor import Reactor
     from flow_core.kernel.telling import Teller
     from flow_core.staging.manager import StagingManager
+
+
+_ASKING = (Effect.PREPARE, Effect.LOOK_UP, Effect.PLACE, Effect.UNWRAP)
+"""The effects in which hooks of a Config are called, but for the retry handler."""
 
 
 class Launcher:
@@ -51,7 +55,12 @@ class Launcher:
         retry_handler: RetryHandler | None,
         teller: Teller,
         logger: logging.Logger,
+        hooks: Sequence[str] = (),
     ) -> None:
+        """Take the parts of a kernel, and the names of those hooks that are not Flow's own.
+
+        Where there are such, what calls them is done by the thread of hooks: they may block.
+        """
         self._reactor = reactor
         self._core: Core = reactor.core
         self._edges = edges
@@ -82,6 +91,9 @@ class Launcher:
             Effect.TRY_STARTED: lambda task, start: teller.started(task, *start),
             Effect.TRY_ENDED: teller.try_ended,
         }
+        self._hooks = " or ".join(hooks)
+        for effect in _ASKING if hooks else ():
+            self._ways[effect] = partial(self._apart, self._ways[effect])
 
     def perform(self, effects: Effects) -> None:
         """Carry out effects in their order. What goes wrong with one task becomes that task's failure.
@@ -101,10 +113,21 @@ class Launcher:
                     self._reactor.post(self._core.failed, (task, _not_the_apps(task, error)))
                 done += 1
             if results:
-                self._store(results)
+                self._keep(results)
         except BaseException:
             effects[:done] = [(Effect.PUBLISH, task, value) for task, value in results]
             raise
+
+    def _apart(self, way: Callable[[Task, Any], None], task: Task, given: object) -> None:
+        """Carry out an effect on the thread of hooks."""
+
+        def attempt(given: object) -> None:
+            try:
+                way(task, given)
+            except BaseException as error:
+                self._reactor.post(self._core.failed, (task, _not_the_apps(task, error)))
+
+        hook_calls.soon(attempt, given, lambda _call, _given: f"{self._hooks}, called for {task},")
 
     # -- before the first try
 
@@ -350,7 +373,7 @@ class Launcher:
 
     def _price(self, task: Task, error: BaseException) -> None:
         """Ask the retry handler, where it may take its time: it holds up nothing but tries after failures."""
-        user_calls.soon(partial(self._priced, task), error, lambda _call, _given: self._pricing(task))
+        hook_calls.soon(partial(self._priced, task), error, lambda _call, _given: self._pricing(task))
 
     def _priced(self, task: Task, error: BaseException) -> None:
         handler = self._retry_handler
@@ -400,9 +423,16 @@ class Launcher:
 
     def _moved_out(self, task: Task, value: object, error: BaseException | None) -> None:
         if error is None:
-            self._store([(task, value)])
+            self._keep([(task, value)])
         else:
             self._reactor.post(self._core.published, (task, value, error))
+
+    def _keep(self, results: Sequence[tuple[Task, object]]) -> None:
+        if self._memoizer is None or is_own(self._memoizer):
+            self._store(results)
+        else:
+            who = hook_name("memoizer", self._memoizer, "store")
+            hook_calls.soon(self._store, results, lambda _call, _given: f"{who}, called for {results[0][0]},")
 
     def _store(self, results: Sequence[tuple[Task, object]]) -> None:
         """Remember results, all of a batch in one write, and let their tasks end."""

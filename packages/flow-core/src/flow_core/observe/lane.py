@@ -171,7 +171,7 @@ class Lane:
 def _wanted(sink: EventSink) -> EventKind:
     """Return the kinds that a sink wants. Raises ConfigurationError or HookError."""
     with Calling("the run cannot begin", "event sink", sink, "wants"):
-        wants: object = sink.wants
-    if not is_a(wants, EventKind):
+        wants: object = getattr(sink, "wants", None)
+    if not is_a(wants, int):
         raise ConfigurationError(f"event sink {name_of(sink)}: its wants must be an EventKind, not {shown(wants)}")
-    return wants
+    return EventKind(wants)

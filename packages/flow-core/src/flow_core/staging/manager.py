@@ -66,6 +66,7 @@ class StagingManager:
         max_moves: How many tasks' files are moved at once on the submit side; others wait for their turn.
         run_dir: Where remote files go for executors without ``working_dir``: into ``staged`` there.
         moved: Called for each file that was moved on the submit side, or was not, with the error then.
+        apart: Whether the users' own methods are called by the thread of hooks.
     """
 
     def __init__(
@@ -74,6 +75,8 @@ class StagingManager:
         max_moves: int = 10,
         run_dir: Path | None = None,
         moved: Moved | None = None,
+        *,
+        apart: bool = False,
     ) -> None:
         self._given = None if default is None else tuple(default)
         self._local = NoOpFileStaging()
@@ -81,7 +84,7 @@ class StagingManager:
         self._lock = threading.Lock()
         self._used: dict[int, Staging] = {}
         self.places = Places(run_dir)
-        self.moves = Moves(max_moves, moved)
+        self.moves = Moves(max_moves, moved, apart=apart)
 
     def plan(
         self,

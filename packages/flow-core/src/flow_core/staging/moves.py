@@ -12,7 +12,9 @@ from functools import partial
 
 from flow_core.errors import FlowError, StagingError
 from flow_core.files import masked
+from flow_core.futures.callbacks import hook_calls
 from flow_core.guard import is_a, name_of, pass_signal, shown, text_of
+from flow_core.hooks import hook_name, is_own
 from flow_core.interfaces.staging import Digests, Direction, Staging, Transfer
 
 Work = Sequence[tuple[Staging, Sequence[Transfer]]]
@@ -32,9 +34,14 @@ class Moving:
 
 
 class Moves:
-    """Starts work as long as less than ``limit`` is going on, and the rest as that ends. Any thread; never blocks."""
+    """Starts work as long as less than ``limit`` is going on, and the rest as that ends. Any thread; never blocks.
 
-    def __init__(self, limit: int, moved: Moved | None = None) -> None:
+    With ``apart`` methods that are not Flow's own are called by the thread of hooks: they may block, though they must
+    not.
+    """
+
+    def __init__(self, limit: int, moved: Moved | None = None, *, apart: bool = False) -> None:
+        self._apart = apart
         self.limit = limit
         self._moved = moved
         self._lock = threading.Lock()
@@ -88,8 +95,11 @@ class Moves:
                 work, future = self._waiting.popleft()
                 batch = _Batch(work, self._moved)
                 self._batches.add(batch)
-            batch.begin()
             batch.together.add_done_callback(partial(self._finished, batch, future))
+            if not self._apart or all(is_own(method) for method, _ in work):
+                batch.begin()
+            else:
+                hook_calls.soon(lambda batch: batch.begin(), batch, lambda _call, batch: str(batch))
 
     def _finished(self, batch: _Batch, future: Future[None], together: Future[None]) -> None:
         with self._lock:
@@ -121,6 +131,12 @@ class _Batch:
         for method, transfers in self._work:
             self._begin(method, transfers)
         self._count_down()
+
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{hook_name('staging method', method, 'stage')}, called for task {transfers[0].task_id},"
+            for method, transfers in self._work
+        )
 
     def going(self) -> list[Moving]:
         """Return what has not been moved yet: methods tell of all files of theirs together."""
