@@ -46,9 +46,11 @@ class File:
         path: Path part of the URL.
         filename: Last component of the path.
         local_path: Where the file is on the machine at hand, None until staging has put it somewhere.
+        directory: What a relative path is relative to, wherever it is used: the current directory of the call that it
+            was given to. Empty until then.
     """
 
-    __slots__ = ("filename", "local_path", "netloc", "path", "scheme", "url")
+    __slots__ = ("directory", "filename", "local_path", "netloc", "path", "scheme", "url")
 
     def __init__(self, url: str | os.PathLike[str], *, local_path: str | os.PathLike[str] | None = None) -> None:
         """Name a file.
@@ -84,10 +86,11 @@ class File:
             raise ConfigurationError(f"{name!r}: a file: URL needs an absolute path; give a plain path instead")
         self.filename = os.path.basename(self.path.rstrip("/"))
         self.local_path = None if local_path is None else os.fspath(local_path)
+        self.directory = ""
 
     @property
     def filepath(self) -> str:
-        """The path at which the file can be opened here.
+        """The path at which the file can be opened here: the path as given, or absolute if that leads elsewhere by now.
 
         Raises:
             ValueError: the file is remote and was not staged to this place.
@@ -95,11 +98,26 @@ class File:
         if self.local_path is not None:
             return self.local_path
         if self.scheme == "file":
-            return self.path
+            return self.path if not self.directory or _is_current(self.directory) else self.place
         raise ValueError(
             f"{masked(self.url)} has no local path here: pass the File to an app through an argument, inputs= or "
             "outputs="
         )
+
+    @property
+    def place(self) -> str:
+        """The path, absolute if the directory that it is relative to is known. Raises ValueError as ``filepath``."""
+        if self.local_path is None and self.scheme == "file":
+            return os.path.join(self.directory, self.path)
+        return self.filepath
+
+    def relative_to(self, directory: str) -> File:
+        """Return the same file, its path, if relative and not tied to a directory yet, relative to this one."""
+        if self.directory or self.local_path is not None or self.scheme != "file" or os.path.isabs(self.path):
+            return self
+        twin = File(self.url)
+        twin.directory = directory
+        return twin
 
     def clean_copy(self) -> File:
         """Return the same file without a local path."""
@@ -137,8 +155,17 @@ class File:
     def __hash__(self) -> int:
         return hash((self.url, self.local_path))
 
-    def __getstate__(self) -> tuple[str, str | None]:
-        return self.url, self.local_path
+    def __getstate__(self) -> tuple[str, str | None] | tuple[str, str | None, str]:
+        return (self.url, self.local_path, self.directory) if self.directory else (self.url, self.local_path)
 
-    def __setstate__(self, state: tuple[str, str | None]) -> None:
+    def __setstate__(self, state: tuple[str, str | None] | tuple[str, str | None, str]) -> None:
         File.__init__(self, state[0], local_path=state[1])
+        if len(state) == 3:
+            self.directory = state[2]
+
+
+def _is_current(directory: str) -> bool:
+    try:
+        return os.getcwd() == directory
+    except OSError:
+        return False  # the current one was removed

@@ -169,6 +169,7 @@ class Rare:
         refused_by: Labels of executors that cannot run it.
         original: Its resolved arguments, before staging replaced files in them.
         memo_key: Key of its result.
+        directory: The current directory of its call, where it has files.
         changed: Names of what was not as in the key any more when the try was handed over; None while it is not known.
         leads: Whether identical calls in flight wait for this one.
         parent: The join task in whose body it was made.
@@ -184,6 +185,7 @@ class Rare:
     __slots__ = (
         "asked",
         "changed",
+        "directory",
         "ended_ns",
         "failures",
         "joined",
@@ -203,6 +205,7 @@ class Rare:
 
     def __init__(self) -> None:
         self.asked: Sequence[Future[Any]] | None = None
+        self.directory = ""
         self.failures: list[tuple[str, BaseException, object]] = []
         self.killed = False
         self.promised = False

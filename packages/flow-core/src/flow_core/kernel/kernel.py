@@ -31,6 +31,7 @@ from flow_core.interfaces.memoizer import AppIdentity
 from flow_core.interfaces.waiting import Cause, CauseKind, count
 from flow_core.kernel import assembly, shutdown
 from flow_core.kernel.arguments import Arguments, are_plain
+from flow_core.kernel.directory import directory_of, note_directory
 from flow_core.kernel.edges import Edges, tid_of
 from flow_core.kernel.explaining import ANSWER_S, Explainer, Overview
 from flow_core.kernel.launch import Launcher
@@ -252,6 +253,7 @@ class DataFlowKernel:
         above = current_join.get()
         if above is not None:
             task.more().parent = self._core.live.get(above)
+        note_directory(task)
         self._give_files(task)
         futures, (parents, foreign, failures) = self._edges.of(task)
         if self._teller.tasks:
@@ -269,7 +271,8 @@ class DataFlowKernel:
         if stdout is not options.stdout or stderr is not options.stderr:
             task.options = CallOptions(options.spec, options.outputs, stdout, stderr, options.label, options.executors)
         future, tid = task.future, task.tid
-        outputs = [DataFuture.of_task(future, file, tid) for file in options.outputs]
+        directory = directory_of(task)
+        outputs = [DataFuture.of_task(future, file.relative_to(directory), tid) for file in options.outputs]
         future._files = TaskFiles(outputs, _stream(stdout, future, tid), _stream(stderr, future, tid))
 
     def _tell_submitted(self, task: Task, futures: Sequence[Future[Any]]) -> None:

@@ -22,6 +22,7 @@ from flow_core.hooks import Calling, hook_name, is_own
 from flow_core.interfaces.call import Call
 from flow_core.interfaces.memoizer import MemoEntry, MemoKey
 from flow_core.kernel.arguments import Arguments, are_plain, need_staging
+from flow_core.kernel.directory import directory_of
 from flow_core.kernel.join import JoinBody, returned_futures, unwrapped
 
 if TYPE_CHECKING:
@@ -229,7 +230,8 @@ class Launcher:
     def _outputs_are_there(self, task: Task) -> bool:
         """Tell whether the local files that a remembered call made are still where it made them; others are trusted."""
         for file in task.options.outputs:
-            if file.scheme == "file" and not os.path.exists(file.filepath):
+            path = os.path.join(directory_of(task), file.filepath) if file.scheme == "file" else ""
+            if path and not os.path.exists(path):
                 self._teller.once("Calls are run again whose outputs are gone, such as %s of %s", file.filepath, task)
                 return False
         return True
@@ -298,7 +300,9 @@ class Launcher:
         if simple and (plain or not need_staging(task.args, task.kwargs, task.app.takes)):
             return False
         assert task.executor is not None
-        plan = self._staging.plan(task.tid, task.executor, task.app, task.args, task.kwargs, options)
+        plan = self._staging.plan(
+            task.tid, task.executor, task.app, task.args, task.kwargs, options, directory_of(task)
+        )
         if plan.args is not task.args or plan.kwargs is not task.kwargs:
             task.more().original = (task.args, task.kwargs)
             task.args, task.kwargs = plan.args, plan.kwargs

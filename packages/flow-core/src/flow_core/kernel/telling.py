@@ -27,6 +27,7 @@ from flow_core.interfaces.events import (
     TryStarted,
 )
 from flow_core.interfaces.outcome import Loss
+from flow_core.kernel.directory import directory_of
 from flow_core.remote.tracebacks import formatted
 
 if TYPE_CHECKING:
@@ -237,8 +238,8 @@ def _files_of(task: Task) -> tuple[tuple[str, ...], tuple[str, ...], str, str]:
     return (
         tuple(name for name in named if name),
         tuple(masked(file.url) for file in options.outputs),
-        masked(stream_name(options.stdout)),
-        masked(stream_name(options.stderr)),
+        masked(_stream_place(options.stdout, task)),
+        masked(_stream_place(options.stderr, task)),
     )
 
 
@@ -249,6 +250,16 @@ def stream_name(stream: StdStream | None) -> str:
     if isinstance(stream, tuple):
         return fspath(stream[0])
     return stream.url if isinstance(stream, File) else fspath(stream)
+
+
+def _stream_place(stream: StdStream | None, task: Task) -> str:
+    """Return the absolute path of a standard stream, so that it is found from anywhere; a URL as it is."""
+    name = stream_name(stream)
+    return name if not name or (isinstance(stream, File) and stream.scheme != "file") else _absolute(name, task)
+
+
+def _absolute(name: str, task: Task) -> str:
+    return name if name.startswith("file:") else os.path.join(directory_of(task), name)
 
 
 def _file_name(item: object) -> str:

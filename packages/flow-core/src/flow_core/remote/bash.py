@@ -60,12 +60,14 @@ class BashStep:
         stdout: Path and mode of the file for standard output; None leaves it where the worker's goes.
         stderr: The same for standard error.
         environment: Variables for the command, beside those of the worker.
+        directory: What relative paths of these files are relative to; empty for the directory that the task runs in.
     """
 
     app: str
     stdout: tuple[str, str] | None = None
     stderr: tuple[str, str] | None = None
     environment: tuple[tuple[str, str], ...] = ()
+    directory: str = ""
 
     sets_environment: ClassVar[bool] = True
 
@@ -81,12 +83,15 @@ class BashStep:
         """
         command = _composed(inner, self.app)
         with ExitStack() as open_files:
-            stdout, stderr = _streams(self.stdout, self.stderr, self.app, open_files)
+            stdout, stderr = _streams(self._placed(self.stdout), self._placed(self.stderr), self.app, open_files)
             errors = _StderrTail(stderr, where.main_thread)
             code = _run(command, stdout, stderr, self._variables())
         if code != 0:
             raise _failure(self.app, command, code, errors.read())
         return 0
+
+    def _placed(self, stream: tuple[str, str] | None) -> tuple[str, str] | None:
+        return None if stream is None else (os.path.join(self.directory, stream[0]), stream[1])
 
     def _variables(self) -> dict[str, str] | None:
         return {**os.environ, **dict(self.environment)} if self.environment else None

@@ -16,15 +16,17 @@ class MakeDirectories:
 
     Attributes:
         paths: The directories; existing ones are left alone.
+        directory: What relative paths are relative to; empty for the directory that the task runs in.
     """
 
     paths: tuple[str, ...]
+    directory: str = ""
 
     def run(self, inner: Callable[[], object], where: NodeContext) -> object:
         """Make the directories and run ``inner``. Raises AppException naming a directory that cannot be made."""
         for path in self.paths:
             try:
-                os.makedirs(path, exist_ok=True)
+                os.makedirs(os.path.join(self.directory, path), exist_ok=True)
             except OSError as error:
                 raise AppException(
                     f"the directory {path} for an output file cannot be made on {where.node or 'this machine'}: "
@@ -40,22 +42,30 @@ class CheckOutputs:
     Attributes:
         app: Name of the app.
         paths: The files or directories that must exist.
+        directory: What relative paths are relative to; empty for the directory that the task runs in.
     """
 
     app: str
     paths: tuple[str, ...]
+    directory: str = ""
 
     def run(self, inner: Callable[[], object], where: NodeContext) -> object:
         """Run ``inner`` and look. Raises MissingOutputs naming what is not there."""
         result = inner()
-        missing = [path for path in self.paths if not os.path.exists(path)]
+        missing = [path for path in self.paths if not os.path.exists(os.path.join(self.directory, path))]
         if missing:
             raise MissingOutputs(
-                f"app {self.app!r} ended without making {_listed(missing)} (working directory "
-                f"{_here()}{f' on {where.node}' if where.node else ''})",
+                f"app {self.app!r} ended without making {_listed(missing)} {self._where()}"
+                f"{f' on {where.node}' if where.node else ''})",
                 missing,
             )
         return result
+
+    def _where(self) -> str:
+        here = _here()
+        if not self.directory or self.directory == here:
+            return f"(working directory {here}"
+        return f"in {self.directory}, where the app was called (it ran in {here}"
 
 
 def _here() -> str:

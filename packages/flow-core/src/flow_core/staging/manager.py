@@ -94,8 +94,12 @@ class StagingManager:
         args: tuple[object, ...],
         kwargs: dict[str, object],
         options: CallOptions,
+        directory: str = "",
     ) -> StagingPlan:
         """Plan one try of a task on an executor. Arguments hold no futures, streams no AUTO_LOGNAME any more.
+
+        Relative paths are relative to ``directory``, that of the call; on an executor with a ``working_dir``, whose
+        nodes may not have that one, to the directory that the task runs in.
 
         Raises:
             NoStagingError: a file can be moved by no method of the executor.
@@ -104,13 +108,21 @@ class StagingManager:
         if kwargs and not app.takes.issuperset(_SHARED):
             kwargs = {name: value for name, value in kwargs.items() if name in app.takes or name not in _SHARED}
         if kind is AppKind.JOIN:  # its body runs here and hands files on to other apps
-            return StagingPlan(args, kwargs)
+
+            def placed(file: File) -> File:
+                return file.relative_to(directory)
+
+            if not directory or not (has_files(args) or has_files(kwargs)):
+                return StagingPlan(args, kwargs)
+            return StagingPlan(replaced(args, placed), replaced(kwargs, placed))
         simple = not options.outputs and options.stdout is None and options.stderr is None
         if simple and not (has_files(args) or has_files(kwargs)):
             if kind is AppKind.BASH:
                 return StagingPlan(args, kwargs, steps=_bash_alone(app.name, options.spec.environment))
             return StagingPlan(args, kwargs)
-        return _Planner(self, task_id, executor, app, options).plan(args, kwargs)
+        if executor.working_dir is not None:
+            directory = ""
+        return _Planner(self, task_id, executor, app, options, directory).plan(args, kwargs)
 
     def method(self, executor: Executor, file: File, direction: Direction) -> Staging | None:
         """Return the first method of an executor that can move a file, or None."""
@@ -172,6 +184,7 @@ class _Planner:
     executor: Executor
     app: AppDefinition
     options: CallOptions
+    directory: str
     _here: dict[str, File] = field(default_factory=dict)
     _moves: dict[tuple[Direction, int], tuple[Staging, list[Transfer]]] = field(default_factory=dict)
     _listed: set[tuple[Direction, str]] = field(default_factory=set)
@@ -188,7 +201,7 @@ class _Planner:
         streams = [self._stream(getattr(self.options, name), name, new_kwargs) for name in _STREAMS]
         in_steps, stage_in, in_node = self._movers(Direction.IN)
         out_steps, stage_out, out_node = self._movers(Direction.OUT)
-        steps = (*in_steps, *out_steps, *_output_steps(self.app.name, outputs), *self._bash(streams))
+        steps = (*in_steps, *out_steps, *_output_steps(self.app.name, outputs, self.directory), *self._bash(streams))
         return StagingPlan(new_args, new_kwargs, outputs, steps, stage_in, stage_out, (*in_node, *out_node))
 
     def _input(self, file: File) -> File:
@@ -216,7 +229,7 @@ class _Planner:
             if path is not None:
                 return file.at(path)
         if file.scheme == "file":
-            return file
+            return file.relative_to(self.directory) if self.directory else file.clean_copy()
         on_node = type(method).step is not Staging.step
         return file.at(self.manager.places.path(file, self.executor.working_dir, on_node=on_node))
 
@@ -248,7 +261,7 @@ class _Planner:
         if self.app.kind is not AppKind.BASH:
             return _NO_STEPS
         stdout, stderr = streams
-        return (BashStep(self.app.name, stdout, stderr, self.options.spec.environment),)
+        return (BashStep(self.app.name, stdout, stderr, self.options.spec.environment, self.directory),)
 
     def _movers(self, direction: Direction) -> tuple[list[TaskStep], Mover | None, list[Transfer]]:
         """Return one direction's steps, what to call for the methods of the submit side, and what the steps move."""
@@ -275,10 +288,10 @@ def _can(method: Staging, file: File, direction: Direction) -> bool:
         return bool(getattr(method, name)(file))
 
 
-def _output_steps(app: str, outputs: Sequence[File]) -> tuple[TaskStep, ...]:
+def _output_steps(app: str, outputs: Sequence[File], directory: str) -> tuple[TaskStep, ...]:
     if not outputs:
         return _NO_STEPS
-    paths = tuple(dict.fromkeys(file.filepath for file in outputs))
+    paths = tuple(dict.fromkeys(file.path if file.directory == directory != "" else file.place for file in outputs))
     folders = tuple(dict.fromkeys(str(Path(path).parent) for path in paths if Path(path).parent != Path()))
-    check = CheckOutputs(app, paths)
-    return (check, MakeDirectories(folders)) if folders else (check,)
+    check = CheckOutputs(app, paths, directory)
+    return (check, MakeDirectories(folders, directory)) if folders else (check,)
