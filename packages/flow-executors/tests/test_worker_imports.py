@@ -42,6 +42,7 @@ OURS = [
     "flow_executors.worker.birth",
     "flow_executors.worker.frames",
     "flow_executors.worker.loop",
+    "flow_executors.worker.prints",
     "flow_executors.worker.unpack",
 ]
 

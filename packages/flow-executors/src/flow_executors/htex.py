@@ -16,6 +16,7 @@ from flow_core.interfaces.staging import Staging
 from flow_core.interfaces.waiting import Cause
 from flow_core.representation import expression
 from flow_executors.client.listen import is_loopback
+from flow_executors.manager.logs import LEAST_BYTES
 from flow_executors.manager.options import ManagerOptions
 from flow_executors.options import check_options
 from flow_executors.pilot import Pilot, Plan
@@ -54,6 +55,7 @@ _OPTIONS: Final = (
     "manager_selector",
     "loopback_address",
     "max_result_bytes",
+    "max_worker_log_bytes",
     "block_start_timeout",
     "recovery_timeout",
 )
@@ -103,6 +105,7 @@ class HighThroughputExecutor(BlockExecutor):
         manager_selector: ``idle`` (spread) or ``block`` (fill the first block first).
         loopback_address: Without effect.
         max_result_bytes: Largest result of a task.
+        max_worker_log_bytes: Most bytes of one worker's log; its middle is cut where tasks print more. 0: no limit.
         block_start_timeout: Seconds that the job of a block may run before its first manager connects; then it is
             cancelled, and counts as failed.
         recovery_timeout: Seconds that tasks of an executor that has had workers wait, with no block left, while one
@@ -150,6 +153,7 @@ class HighThroughputExecutor(BlockExecutor):
         manager_selector: str = "idle",
         loopback_address: str = _LOCAL,
         max_result_bytes: int = 16 << 30,
+        max_worker_log_bytes: int = 64 << 20,
         *,
         max_workers_per_node: float | None = None,
         block_start_timeout: float = 900,
@@ -183,6 +187,7 @@ class HighThroughputExecutor(BlockExecutor):
         self.manager_selector = manager_selector
         self.loopback_address = loopback_address
         self.max_result_bytes = max_result_bytes
+        self.max_worker_log_bytes = max_worker_log_bytes
         self.block_start_timeout = block_start_timeout
         self.recovery_timeout = recovery_timeout
         self._pilot: Pilot | None = None
@@ -390,6 +395,7 @@ class HighThroughputExecutor(BlockExecutor):
             drain_period=float(self.drain_period or 0.0),
             working_dir=self.working_dir or "",
             max_result_bytes=self.max_result_bytes,
+            max_worker_log_bytes=self.max_worker_log_bytes,
             sampler=_sampler_text(context),
             walltime=float((provider.walltime_s if provider is not None else None) or 0.0),
             debug=self.worker_debug,
@@ -421,6 +427,8 @@ class HighThroughputExecutor(BlockExecutor):
         for option in ("block_start_timeout", "recovery_timeout"):
             if not getattr(self, option) > 0:
                 raise ConfigurationError(f"{name}: {option} must be above 0, not {getattr(self, option)}")
+        if self.max_worker_log_bytes and self.max_worker_log_bytes < LEAST_BYTES:
+            raise ConfigurationError(f"{name}: max_worker_log_bytes must be 0 (no limit), or at least {LEAST_BYTES}")
         self._check_blocks(name)
         if self.manager_selector not in ("idle", "block"):
             raise ConfigurationError(f"{name}: manager_selector must be 'idle' or 'block'")

@@ -37,6 +37,7 @@ _OPTIONS: Final = (
     "block_error_handler",
     "manager_selector",
     "max_result_bytes",
+    "max_worker_log_bytes",
     "block_start_timeout",
     "recovery_timeout",
 )
@@ -80,6 +81,7 @@ class LowLatencyExecutor(HighThroughputExecutor):
             executor and the failed blocks, and returns the error of the tasks, or None to go on.
         manager_selector: ``idle`` (spread) or ``block`` (fill the first block first).
         max_result_bytes: Largest result of a task.
+        max_worker_log_bytes: Most bytes of one worker's log; its middle is cut where tasks print more. 0: no limit.
         block_start_timeout: Seconds that the job of a block may run before its first manager connects; then it is
             cancelled, and counts as failed.
         recovery_timeout: Seconds that tasks of an executor that has had workers wait, with no block left, while one
@@ -114,6 +116,7 @@ class LowLatencyExecutor(HighThroughputExecutor):
         block_error_handler: bool | BlockErrorHandler | None = True,
         manager_selector: str = "idle",
         max_result_bytes: int = 16 << 30,
+        max_worker_log_bytes: int = 64 << 20,
         *,
         max_workers_per_node: float | None = None,
         block_start_timeout: float = 900,
@@ -142,6 +145,7 @@ class LowLatencyExecutor(HighThroughputExecutor):
             block_error_handler=block_error_handler,
             manager_selector=manager_selector,
             max_result_bytes=max_result_bytes,
+            max_worker_log_bytes=max_worker_log_bytes,
             max_workers_per_node=max_workers_per_node,
             block_start_timeout=block_start_timeout,
             recovery_timeout=recovery_timeout,

@@ -39,6 +39,7 @@ _HELP = {
     "sampler": "resource sampler to run on this node, as JSON",
     "walltime": "seconds that the block lasts; 0 where not known",
     "debug": "write more to the log",
+    "max_worker_log_bytes": "most bytes of a worker's log, whose middle is cut; 0 for no limit",
 }
 
 
@@ -66,6 +67,7 @@ class ManagerOptions:
     sampler: str = ""
     walltime: float = 0.0
     debug: bool = False
+    max_worker_log_bytes: int = 64 << 20
 
     def arguments(self) -> list[str]:
         """Return the options as arguments of a command, all but ``debug``; defaults are left out."""

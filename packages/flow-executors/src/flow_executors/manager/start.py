@@ -23,6 +23,7 @@ from flow_executors.manager.core import ManagerCore
 from flow_executors.manager.crew import Crew, Outfit, raise_file_limit
 from flow_executors.manager.demand import Capacity
 from flow_executors.manager.line import Line
+from flow_executors.manager.logs import LogCap
 from flow_executors.manager.nursery import Nursery
 from flow_executors.manager.options import ManagerOptions, from_arguments
 from flow_executors.manager.sampling import spec_from_text
@@ -113,7 +114,11 @@ def _run(options: ManagerOptions, nursery: Nursery, kind: type[Manager]) -> int:
         drain_at=now + options.drain_period if options.drain_period > 0 else None,
         signals=SignalPipe(block),
     )
+    logs = LogCap([str(Path(log_dir) / f"worker_{rank}.log") for rank in range(workers)], options.max_worker_log_bytes)
+    if log_dir and options.max_worker_log_bytes:
+        logs.start()
     leaving = manager.run()
+    logs.stop()
     line.close(_LINGER_S if leaving.code is ExitCode.DONE else 0.5)
     if not crew.close(_NURSERY_S):
         log.warning("the nursery had to be killed")

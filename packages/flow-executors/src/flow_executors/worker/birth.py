@@ -8,6 +8,7 @@ import sys
 
 from flow_core.remote.faults import point
 from flow_core.remote.processes import WORKER_PID
+from flow_executors.worker.prints import opened
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,9 +134,7 @@ def _redirect(log: str) -> None:
             os.dup2(fd, 1)
             os.dup2(fd, 2)
             os.close(fd)
-    # By line, so that what a task printed is there when it crashes.
-    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - for the life of the process
-    sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115 - the same
+    sys.stdout, sys.stderr = opened(1), opened(2, "backslashreplace")
 
 
 def _pin(cpus: Sequence[int]) -> None:
