@@ -51,7 +51,7 @@ def wait_for_stopped_command():
     return subprocess.run(["bash", "-c", "while true; do kill -STOP $$; done"], check=False).returncode
 
 
-def test_workers_that_are_stopped_go_on_with_their_tasks(driver):
+def test_workers_that_are_stopped_go_on_with_their_tasks(driver, caplog):
     keys = [driver.hold(name) for name in ("one", "two")]
     for name in ("one", "two"):
         driver.wait_held(name)
@@ -59,6 +59,7 @@ def test_workers_that_are_stopped_go_on_with_their_tasks(driver):
         os.kill(pid, signal.SIGSTOP)
     driver.release()
     assert [outcome.verdict for outcome in driver.outcomes(keys)] == [Verdict.OK, Verdict.OK]
+    assert "stopped (state T) for" in caplog.text
 
 
 def test_workers_that_are_stopped_while_idle_do_not_keep_tasks(driver):

@@ -20,6 +20,7 @@ print(len(loaded))
 OURS = [
     "flow_core",
     "flow_core.errors",
+    "flow_core.guard",
     "flow_core.interfaces",
     "flow_core.interfaces.call",
     "flow_core.loss",

@@ -111,7 +111,7 @@ class Manager:
         self._member = Membership(line, contact, offer, self._outbox, self._poller, run_id)
         self._parking = Parking()
         self._respawn = Respawn()
-        self._watching = Watching(crew.nursery, self._replace, contact.threshold_s)
+        self._watching = Watching(crew.nursery, self._replace, self._member.notice, contact.threshold_s)
         self._befell: dict[int, str] = {}  # pid -> why it is being killed, in words
         self._ready: set[int] = set()
         self._last_send = 0.0

@@ -20,12 +20,16 @@ class Watching:
     Args:
         nursery: Is asked for signs of life, too.
         replace: Called with rank and reason for a worker that is to be killed.
+        notice: Called with what the log of the run should have.
         bound_s: Seconds after which one that is stopped, or silent, is replaced.
     """
 
-    def __init__(self, nursery: Nursery, replace: Callable[[int, str], None], bound_s: float) -> None:
+    def __init__(
+        self, nursery: Nursery, replace: Callable[[int, str], None], notice: Callable[[str], None], bound_s: float
+    ) -> None:
         self._nursery = nursery
         self._replace = replace
+        self._notice = notice
         self._stopped = Stopped(bound_s)
         self._silence = Silence(bound_s)
         self.due = 0.0
@@ -51,15 +55,15 @@ class Watching:
         act, sight, for_s = finding
         who = f"worker {sight.rank} (pid {sight.pid})"
         if act is Act.NAME:
-            log.warning("%s has waited in the kernel (state D) for %.0f s: does a file system hang?", who, for_s)
+            self._notice(f"{who} has waited in the kernel (state D) for {for_s:.0f} s: does a file system hang?")
             return
         where = "" if sight.pid in sight.stopped else ", all that its task has started"
         what = f"stopped (state {sight.state}{where}) for {for_s:.1f} s"
         if act is Act.CONTINUE:
-            log.warning("%s has been %s: told to go on", who, what)
+            self._notice(f"{who} has been {what}: told to go on")
             send(sight.stopped, signal.SIGCONT)
         else:
-            log.warning("%s has been %s, though it was told to go on: it is replaced", who, what)
+            self._notice(f"{who} has been {what}, though it was told to go on: it is replaced")
             self._replace(sight.rank, f"was {what}, and was killed")
 
     def _look_at_nursery(self, now: float) -> str:
@@ -70,7 +74,7 @@ class Watching:
         if silent_s:
             process = look(self._nursery.pid)
             if process is not None and process.stopped:
-                log.warning("the nursery of the workers is stopped (state %s): told to go on", process.state)
+                self._notice(f"the nursery of the workers is stopped (state {process.state}): told to go on")
                 send((self._nursery.pid,), signal.SIGCONT)
         self._silence.asked(now)
         self._nursery.ask()
