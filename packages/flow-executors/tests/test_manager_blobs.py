@@ -64,6 +64,18 @@ def test_the_oldest_are_dropped_when_there_is_too_much_and_then_missing(blobs):
     assert reader._blob(last) == b"the last"
 
 
+def test_of_very_many_small_blobs_the_oldest_are_dropped():
+    blobs = Blobs(max_blobs=100)
+    reader = Reader(blobs)
+    digests = [put(blobs, b"version %d" % number) for number in range(1000)]
+    here = set(digests) - set(blobs.missing(digests))
+    assert 75 <= len(here) <= 125
+    assert here == set(digests[-len(here) :])
+    assert reader._blob(digests[-1]) == b"version 999"
+    assert len(reader._known) <= 125
+    blobs.close()
+
+
 def test_a_worker_never_takes_one_blob_for_another(blobs, monkeypatch):
     reader = Reader(blobs)
     digest = put(blobs, b"right")

@@ -13,7 +13,7 @@ import pytest
 
 from flow_core.errors import SerializationError
 from flow_core.interfaces.call import Call
-from flow_core.remote.functions import BY_VALUE, REFERENCE, importable, pack_function
+from flow_core.remote.functions import BY_VALUE, REFERENCE, digest_of, importable, pack_function
 from flow_core.testing import calls
 from flow_executors.serialize.arguments import pack_arguments
 from flow_executors.serialize.buffers import LARGE, BufferGone, BufferStore, Large, load_with_buffers
@@ -84,6 +84,49 @@ def test_a_function_is_packed_once_and_forgotten_when_unused_twice() -> None:
     assert functions.blob(digest) is None
     assert functions.digest(calls.double) == digest
     assert functions.blob(digest) is not None
+
+
+class Taken:
+    """A snapshot that is nothing but its bytes."""
+
+    def __init__(self, blob: bytes) -> None:
+        self.blob = blob
+        self.digest = digest_of(blob)
+
+
+def test_a_call_goes_with_its_snapshot_and_not_with_what_its_function_is_now() -> None:
+    functions = Functions()
+    taken = Taken(b"R" + b"flow_core.testing.calls:echo")
+    digest = functions.of_call(Call(calls.double, snapshot=taken))  # type: ignore[arg-type]  # all that is asked of it
+    assert functions.blob(digest) == taken.blob
+
+
+def test_of_ever_new_versions_of_a_function_those_in_use_are_kept() -> None:
+    functions = Functions()
+    last: list[bytes] = []
+    most = 0
+    for number in range(300):
+        taken = Taken(number.to_bytes(4, "little") * (1 << 18))  # 1 MiB
+        last = [*last[-3:], functions.of_call(Call(calls.double, snapshot=taken))]  # type: ignore[arg-type]
+        if functions.full:
+            functions.forget_others(last)
+        most = max(most, len(functions._blobs))
+    assert most < 150
+    assert all(functions.blob(digest) for digest in last)
+
+
+def test_a_version_that_comes_back_is_kept_again() -> None:
+    functions = Functions()
+    taken = Taken(b"P" + bytes(100))
+    digest = functions.of_call(Call(calls.double, snapshot=taken))  # type: ignore[arg-type]
+    functions.forget_others([])
+    assert functions.of_call(Call(calls.double, snapshot=taken)) == digest  # type: ignore[arg-type]
+    functions.forget_others([])
+    assert functions.blob(digest) == taken.blob
+    functions.forget_others([])
+    assert functions.blob(digest) is None
+    assert functions.of_call(Call(calls.double, snapshot=taken)) == digest  # type: ignore[arg-type]
+    assert functions.blob(digest) == taken.blob
 
 
 def test_no_arguments_are_no_bytes() -> None:

@@ -17,6 +17,9 @@ MAX_BYTES = 4 << 30
 _SHARED = 1 << 20
 """Blobs up to this size share a file."""
 _FILE_BYTES = 64 << 20
+MAX_BLOBS = 16_384
+"""More small blobs are not kept: of a function whose values change at each call there is one a call."""
+_FILES = 4  # at least, so that what is dropped is a part of what there is
 
 
 def memory_file(name: str, data: bytes | memoryview = b"") -> int:
@@ -63,8 +66,9 @@ class _Partial:
 class Blobs:
     """The blobs of one manager; the oldest files are dropped when there is too much. One thread."""
 
-    def __init__(self, max_bytes: int = MAX_BYTES, file_bytes: int = _FILE_BYTES) -> None:
+    def __init__(self, max_bytes: int = MAX_BYTES, file_bytes: int = _FILE_BYTES, max_blobs: int = MAX_BLOBS) -> None:
         self._max_bytes = max_bytes
+        self._max_blobs = max_blobs
         self._file_bytes = file_bytes
         self._files: list[_File] = []  # oldest first
         self._shared: _File | None = None
@@ -101,7 +105,8 @@ class Blobs:
         return True
 
     def _shared_file(self, size: int) -> _File:
-        if self._shared is None or self._shared.size + size > self._file_bytes:
+        full = self._shared is None or self._shared.size + size > self._file_bytes
+        if self._shared is None or full or len(self._shared.blobs) >= self._max_blobs // _FILES:
             self._shared = _File()
             self._files.append(self._shared)
             self._drop_oldest()
@@ -126,7 +131,7 @@ class Blobs:
 
     def _drop_oldest(self) -> None:
         dropped = []
-        while len(self._files) > 1 and sum(file.size for file in self._files) > self._max_bytes:
+        while len(self._files) > 1 and self._too_much():
             file = self._files.pop(0)
             for digest in file.blobs:
                 del self._where[digest]
@@ -138,6 +143,9 @@ class Blobs:
             self._write_index()
             for file in dropped:  # only now: a number in the index must not come to name another file
                 os.close(file.fd)
+
+    def _too_much(self) -> bool:
+        return len(self._where) > self._max_blobs or sum(file.size for file in self._files) > self._max_bytes
 
     def _write_index(self) -> None:
         rows = [GENERATION.pack(self._generation)]

@@ -9,6 +9,8 @@ from flow_core.remote.functions import digest_of, pack_function
 
 _LIMIT = 4096
 _LIMIT_BYTES = 64 << 20
+_MORE = 512
+_MORE_BYTES = 16 << 20
 
 
 class Functions:
@@ -72,7 +74,7 @@ class Functions:
         """Forget functions whose digests are not in use; return the digests forgotten.
 
         In two steps: what is not in use is condemned, and forgotten at the next call if it is still not in use. A task
-        that is being submitted right now keeps its function by that.
+        that is being submitted right now keeps its function by that: much more must come before there is a next call.
         """
         keep = set(in_use)
         gone = self._condemned & self._blobs.keys() - keep
@@ -82,6 +84,6 @@ class Functions:
         self._condemned = self._blobs.keys() - keep
         used = sum(len(blob) for digest, blob in self._blobs.items() if digest in keep)
         self._bytes = sum(map(len, list(self._blobs.values())))
-        self._limit = max(_LIMIT, 2 * len(keep))
-        self._bytes_limit = max(_LIMIT_BYTES, 2 * used)
+        self._limit = max(_LIMIT, 2 * len(keep), len(self._blobs) + _MORE)
+        self._bytes_limit = max(_LIMIT_BYTES, 2 * used, self._bytes + _MORE_BYTES)
         return gone
