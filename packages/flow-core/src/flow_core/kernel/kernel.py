@@ -185,9 +185,9 @@ class DataFlowKernel:
         future: AppFuture[Any] = AppFuture(next(self._tids))
         task = Task(future.tid, app, args, kwargs, options, future, self)
         future._handle = task
-        travels, counts = self._launcher.travels(task), app.cache and self.memoizer is not None
-        if travels or counts:
-            task.snapshot = self._snapshots.take(app, travels, counts)
+        travels = self._launcher.travels.get(options.executors or app.executors)
+        if travels is not False or app.cache:
+            self._take_snapshot(task, travels)
         if (
             options is NO_OPTIONS
             and app.kind is AppKind.PYTHON
@@ -234,6 +234,17 @@ class DataFlowKernel:
                 self._definitions.clear()
             self._definitions[id(func), labels, cache] = definition  # it keeps the function, so its id stays its own
         return self.submit_call(definition, args, kwargs)
+
+    def _take_snapshot(self, task: Task, travels: bool | None) -> None:
+        """Have a call keep what its function is now, if it may leave this process or is cached."""
+        app = task.app
+        counts = app.cache and self.memoizer is not None
+        if app.kind is AppKind.JOIN:
+            travels = False
+        elif travels is None:
+            travels = self._launcher.may_travel(task)
+        if travels or counts:
+            task.snapshot = self._snapshots.take(app, travels, counts)
 
     def _wait_for_sinks(self) -> None:
         """Hold a call back until the sinks have caught up; threads that tasks wait for are never held."""

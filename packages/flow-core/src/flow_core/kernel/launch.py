@@ -41,7 +41,11 @@ _ASKING = (Effect.PREPARE, Effect.LOOK_UP, Effect.PLACE, Effect.UNWRAP)
 
 
 class Launcher:
-    """Carries out what the graph asks for. One method an effect; any thread; nothing here waits."""
+    """Carries out what the graph asks for. One method an effect; any thread; nothing here waits.
+
+    Attributes:
+        travels: Whether tasks of such labels may go to another process; what is not there ``may_travel`` finds.
+    """
 
     def __init__(
         self,
@@ -76,7 +80,7 @@ class Launcher:
         self._logger = logger
         self._allowed: dict[tuple[str, ...] | None, tuple[Executor, ...]] = {}
         self._labels: dict[tuple[str, ...] | None, tuple[str, ...]] = {}
-        self._travels: dict[tuple[str, ...] | None, bool] = {}
+        self.travels: dict[tuple[str, ...] | None, bool] = {}
         self._ways: dict[Effect, Callable[[Task, Any], None]] = {
             Effect.PREPARE: self._prepare,
             Effect.LOOK_UP: self._look_up,
@@ -156,14 +160,10 @@ class Launcher:
             labels = self._labels[asked] = tuple(executor.label for executor in self.allowed(task))
         return labels
 
-    def travels(self, task: Task) -> bool:
-        """Tell whether a task may go to another process. Raises as ``allowed``."""
-        if task.app.kind is AppKind.JOIN:
-            return False
+    def may_travel(self, task: Task) -> bool:
+        """Tell whether a task of such labels may go to another process, and keep that. Raises as ``allowed``."""
         asked = task.options.executors or task.app.executors
-        travels = self._travels.get(asked)
-        if travels is None:
-            travels = self._travels[asked] = not all(executor.in_process for executor in self.allowed(task))
+        self.travels[asked] = travels = not all(executor.in_process for executor in self._find(asked, task.app.name))
         return travels
 
     def _find(self, labels: tuple[str, ...] | None, app: str) -> tuple[Executor, ...]:

@@ -98,7 +98,10 @@ class _Rest:
             now = read(source)
             if len(now) != len(then) or not all(map(is_, now, then)):
                 return False
-        return all(content(source) == was for content, source, was in self._contents)
+        for content, source, was in self._contents:  # noqa: SIM110  (all() makes an object on the way of each call)
+            if content(source) != was:
+                return False
+        return True
 
 
 class _Checks:
@@ -375,8 +378,8 @@ def _of_dict(value: Mapping[object, object]) -> tuple[object, ...]:
     return (*value, *value.values())
 
 
-def _of_class(cls: type) -> list[object]:
-    return [cls.__bases__, *(value for name, value in vars(cls).items() if name not in _CLASS_NOISE)]
+def _of_class(cls: type) -> tuple[object, ...]:
+    return (cls.__bases__, *cls.__dict__.values())
 
 
 def _is_simple(cls: type) -> bool:
