@@ -4,6 +4,7 @@ import concurrent.futures
 import importlib
 import json
 import pathlib
+import random
 import sys
 
 import flow
@@ -75,39 +76,47 @@ def make(start):
 closed, put = make(1)
 
 
-def redefine_helper():
+def redefine_helper(value):
     global helper
 
     def helper(x):
-        return -x
+        return value - x
 
 
-def reload_tools():
-    (directory / "tools.py").write_text(TOOLS.replace("x * FACTOR", "x * FACTOR + 1000"))
+def write_tools(value):
+    (directory / "tools.py").write_text(TOOLS.replace("x * FACTOR", f"x * FACTOR + {value}"))
     importlib.invalidate_caches()
+
+
+def reload_tools(value):
+    write_tools(value)
     importlib.reload(tools)
 
 
-def edit_tools_on_disk():
-    (directory / "tools.py").write_text(TOOLS.replace("x * FACTOR", "x * FACTOR + 99000"))
-
-
 CHANGES = {
-    "nothing": lambda: None,
-    "a global": lambda: globals().update(LIMIT=20),
-    "an element": lambda: STATE["a"].append(3),
-    "a class attribute": lambda: setattr(Counter, "step", 5),
+    "nothing": lambda value: None,
+    "a global": lambda value: globals().update(LIMIT=value),
+    "an element": lambda value: STATE["a"].append(value),
+    "a class attribute": lambda value: setattr(Counter, "step", value),
     "a helper": redefine_helper,
-    "a variable of a closure": lambda: put(7),
-    "a module's value": lambda: setattr(settings, "LIMIT", 30),
-    "a module's value back": lambda: setattr(settings, "LIMIT", 1),
-    "a module's dict": lambda: settings.TABLE.update(a=5),
-    "a module's class": lambda: setattr(settings.Bounds, "upper", 6),
-    "another module's value": lambda: setattr(tools, "FACTOR", 2),
-    "a module's function": lambda: setattr(tools, "scaled", lambda x: x * 100),
+    "a variable of a closure": lambda value: put(value),
+    "a module's value": lambda value: setattr(settings, "LIMIT", value),
+    "a module's value back": lambda value: setattr(settings, "LIMIT", 1),
+    "a module's dict": lambda value: settings.TABLE.update(a=value),
+    "a module's class": lambda value: setattr(settings.Bounds, "upper", value),
+    "another module's value": lambda value: setattr(tools, "FACTOR", value),
+    "a module's function": lambda value: setattr(tools, "scaled", lambda x: x * 100 + value),
     "a module that is reloaded": reload_tools,
-    "a file that is edited": edit_tools_on_disk,
+    "a file that is edited": write_tools,
 }
+
+
+def program(seed):
+    """Return changes: each once, then more at random."""
+    rest = random.Random(seed)
+    return [(change, 20 + number) for number, change in enumerate(CHANGES)] + [
+        (rest.choice([*CHANGES]), rest.randrange(5)) for _ in range(12)
+    ]
 
 
 def executors():
@@ -125,9 +134,8 @@ if __name__ == "__main__":
     found = []
     with flow.load(flow.Config(executors=executors(), run_dir=str(directory / "runs"))) as kernel:
         futures = []
-        functions = (own, through, inside, closed, tools.whole, large)
-        for change, make_it in CHANGES.items():
-            make_it()
+        for change, value in program(sys.argv[2]):
+            CHANGES[change](value)
             for function in (own, through, inside, closed, tools.whole, large):
                 expected = function(10)
                 for label in ("htex", "llex", "pool"):

@@ -15,6 +15,7 @@ from importlib.util import resolve_name
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import NamedTuple
 
+from flow_core.files import File
 from flow_core.memo.digest import Walker, digest, frame
 
 _LOADED_AT = time.time()
@@ -125,6 +126,12 @@ def is_local(module: str | None) -> bool:
         return False
     path = getattr(sys.modules.get(module), "__file__", None)
     return path is None or not os.path.realpath(path).startswith(_installed_prefixes())
+
+
+def is_of_process(value: object) -> bool:
+    """Tell whether each process has its own of this, such as loggers, and runs and futures of Flow."""
+    top = type(value).__module__.partition(".")[0]
+    return top == "logging" or (top in _OUR_OWN and not isinstance(value, File))
 
 
 @lru_cache(maxsize=1)

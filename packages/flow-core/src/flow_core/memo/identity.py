@@ -9,25 +9,14 @@ library and of installed packages is known by name.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import is_dataclass
-from datetime import date, datetime, timedelta
-from decimal import Decimal
 from enum import Enum
-from fractions import Fraction
-from functools import partial
-from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
-from flow_core.files import File
 from flow_core.interfaces.snapshot import Identity, Part
 from flow_core.memo.arguments import defaults_of
 from flow_core.memo.digest import CannotDigest, Walker, digest, frame, name_of
-from flow_core.memo.facts import ABSENT, Facts, facts_of, is_local, members
+from flow_core.memo.facts import ABSENT, Facts, facts_of, is_local, is_of_process, members
 
-_PLAIN = (
-    *(type(None), bool, int, float, complex, str, bytes, bytearray, tuple, list, dict, set, frozenset),
-    *(PurePath, File, Enum, date, datetime, timedelta, Decimal, Fraction, partial),
-)
 _CLASS_NOISE = frozenset(
     {
         *("__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__"),
@@ -69,7 +58,7 @@ class FunctionWalker(Walker):
             except ValueError:
                 yield Part(f"closure {name!r}", b"unset")
                 continue
-            yield Part(f"closure {name!r}", self.named(content, any_data=True))
+            yield Part(f"closure {name!r}", self.named(content))
         for name in facts.names:
             if name in function.__globals__:
                 yield Part(f"global {name!r}", self.named(function.__globals__[name]))
@@ -82,19 +71,19 @@ class FunctionWalker(Walker):
                 seen.add(member.path)
                 yield Part(f"global {member.path!r}", self.named(member.value))
 
-    def named(self, value: object, *, any_data: bool = False) -> bytes:
+    def named(self, value: object) -> bytes:
         """Return the bytes that stand for something that a function names.
 
-        Plain data counts by its value, with ``any_data`` every other object too; what cannot be digested, by its type.
+        Data counts by its value, what each process has its own of (locks, handles, loggers) by its type.
         """
         if isinstance(value, type):
             return self._class(value)
         wraps = isinstance(getattr(value, "__wrapped__", None), FunctionType)
         if wraps or isinstance(value, (FunctionType, BuiltinFunctionType, ModuleType)):
             return self.encode(value)
-        if any_data or isinstance(value, _PLAIN) or is_dataclass(value) or hasattr(value, "__array_interface__"):
-            return self._if_possible(value)
-        return frame(b"?", name_of(type(value)))
+        if is_of_process(value):
+            return frame(b"?", name_of(type(value)))
+        return self._if_possible(value)
 
     def _if_possible(self, value: object) -> bytes:
         try:

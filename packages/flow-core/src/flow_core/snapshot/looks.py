@@ -35,7 +35,7 @@ from typing import Any
 
 from flow_core.files import File
 from flow_core.memo.digest import digest
-from flow_core.memo.facts import ABSENT, facts_of, is_local, members
+from flow_core.memo.facts import ABSENT, facts_of, is_local, is_of_process, members
 
 LARGE_ELEMENTS = 10_000
 """A value that holds more elements, at all depths, is large."""
@@ -320,7 +320,7 @@ class _Finder:
 
     def _opaque(self, value: object) -> None:
         """Look at an object by its pickle; what has none (locks, handles) is known by identity alone."""
-        if type(value).__module__ == "logging":
+        if is_of_process(value):
             return
         if not self._whole and sys.getsizeof(value, 0) > LARGE_BYTES:
             raise _Large

@@ -1,0 +1,176 @@
+"""Random programs that change what functions name between calls: however they are run, they give what Python gives."""
+
+from __future__ import annotations
+
+import textwrap
+import types
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from flow_core.apps.decorators import python_app
+from flow_core.config import Config
+from flow_core.executors.futures import FuturesExecutor
+from flow_core.executors.threads import ThreadPoolExecutor
+from flow_core.kernel.kernel import DataFlowKernel
+
+SCRIPT = """
+import functools, types
+
+LIMIT = 1
+NAMES = [1, [2]]
+TABLE = {"a": 1}
+settings = types.SimpleNamespace(limit=1)
+picked = functools.partial(max, [0])
+
+class Kind:
+    step = 1
+    def up(self, x): return x + self.step
+
+def made(start):
+    count = start
+    def closed(): return count
+    def put(value):
+        nonlocal count
+        count = value
+    return closed, put
+
+closed, put = made(1)
+
+def inner(x): return x + LIMIT
+def outer(x, *, by=1): return inner(x) * by
+def f(x, extra=[0]):
+    return (x, LIMIT, repr(NAMES), repr(TABLE), settings.limit, repr(picked([x])), Kind().up(x), closed(),
+            outer(x), [inner(one) for one in extra])
+"""
+
+CHANGES = {
+    "a global": "LIMIT = {0}",
+    "an element": "NAMES[1].append({0})",
+    "an element less": "NAMES[1] = NAMES[1][1:]",
+    "a key": "TABLE[{0}] = {0}",
+    "a value": "TABLE['a'] = {0}",
+    "an attribute": "settings.limit = {0}",
+    "another object": "settings = types.SimpleNamespace(limit={0})",
+    "an argument of a partial": "picked = functools.partial(max, [{0}])",
+    "what a partial holds": "picked.args[0].append({0})",
+    "a class attribute": "Kind.step = {0}",
+    "a method": "Kind.up = lambda self, x: x - {0}",
+    "a class": "class Kind:\n    step = {0}\n    def up(self, x): return x * self.step",
+    "a variable": "put({0})",
+    "a closure": "closed, put = made({0})",
+    "a helper": "def inner(x): return x * {0}",
+    "a helper of a helper": "def outer(x, *, by={0}): return inner(x) - by",
+    "the code of a helper": "inner.__code__ = (lambda x: x + {0}).__code__",
+    "a default of a helper": "outer.__kwdefaults__ = {{'by': {0}}}",
+    "a default": "f.__defaults__ = ([{0}],)",
+    "a default in place": "f.__defaults__[0].append({0})",
+}
+VALUES = ("0", "1", "2", "1.0", "True", "-1")
+Program = list[tuple[str, str, int]]
+programs = st.lists(st.tuples(st.sampled_from(sorted(CHANGES)), st.sampled_from(VALUES), st.integers(0, 2)), max_size=8)
+EXAMPLES = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
+
+
+class Later(Executor):
+    """A pool that runs what it was given, from its bytes, when it is told to."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._waiting.append((future, lambda: fn(*args, **kwargs)))
+        return future
+
+    def run(self) -> None:
+        while self._waiting:
+            future, work = self._waiting.popleft()
+            future.set_result(work())
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Iterator[Callable[..., DataFlowKernel]]:
+    """Give a function that begins a run on an executor."""
+    kernels: list[DataFlowKernel] = []
+
+    def begun(executor: Any, **options: Any) -> DataFlowKernel:
+        kernels.append(DataFlowKernel(Config(executors=[executor], run_dir=str(tmp_path / "runs"), **options)))
+        return kernels[-1]
+
+    yield begun
+    for kernel in kernels:
+        kernel.cleanup()
+
+
+def run(program: Program, kernel: DataFlowKernel, finish: Callable[[Future[Any]], None], **options: Any) -> None:
+    """Run a program; ``finish`` is told each future once it was made. All must be what Python gives at the calls."""
+    script = types.ModuleType("__main__")
+    exec(textwrap.dedent(SCRIPT), script.__dict__)
+    app = python_app(data_flow_kernel=kernel, **options)(script.f)
+    expected, futures = [], []
+    for change, value, argument in [("a global", "1", 1), *program]:
+        exec(CHANGES[change].format(value), script.__dict__)
+        expected.append(repr(script.f(argument)))
+        futures.append(app(argument))
+        finish(futures[-1])
+    finish(futures[-1])
+    assert [repr(future.result(timeout=30)) for future in futures] == expected
+
+
+def test_a_process_gets_each_call_as_it_was_made(begin: Callable[..., DataFlowKernel]) -> None:
+    pool = Later()
+    kernel = begin(FuturesExecutor("later", pool))
+
+    @EXAMPLES
+    @given(programs)
+    def check(program: Program) -> None:
+        left = len(program) + 2  # all are submitted before the first runs
+
+        def finish(_future: Future[Any]) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                pool.run()
+
+        run(program, kernel, finish)
+
+    check()
+
+
+@pytest.mark.parametrize("way", ["process", "threads"])
+def test_what_is_remembered_is_what_each_call_gives_over_runs(begin: Callable[..., DataFlowKernel], way: str) -> None:
+    done: list[Program] = []
+
+    def check_on(**options: Any) -> tuple[DataFlowKernel, Callable[[Program], None]]:
+        pool = Later()
+        kernel = begin(ThreadPoolExecutor() if way == "threads" else FuturesExecutor("later", pool), **options)
+
+        def finish(future: Future[Any]) -> None:
+            pool.run()
+            future.exception(timeout=30)
+
+        return kernel, lambda program: run(program, kernel, finish, cache=True)
+
+    first, once = check_on(checkpoint_mode="task_exit")
+
+    @EXAMPLES
+    @given(programs)
+    def check(program: Program) -> None:
+        once(program)
+        done.append(program)
+
+    check()
+    first.cleanup()
+    again, replay = check_on(checkpoint_files=[str(first.run_dir)])
+    for program in done:
+        replay(program)
+    summary = again.summary()
+    assert summary.memoized == summary.submitted
