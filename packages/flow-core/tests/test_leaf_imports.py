@@ -27,6 +27,7 @@ TRANSPORT = LEAF | {
 STEPS = LEAF | {
     "flow_core.remote.bash",
     "flow_core.remote.outputs",
+    "flow_core.remote.processes",
     "flow_core.remote.usage",
     "flow_core.remote.walltime",
 }
