@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CheckpointMode = Literal["task_exit", "periodic", "dfk_exit", "manual"]
 ExitMode = Literal["cleanup", "skip", "wait"]
 LogFormat = Literal["text", "json"]
+UnseenMode = Literal["report", "raise", "ignore"]
 
 RetryHandler = Callable[..., float]
 """``handler(exception, task) -> cost``: what one failure takes off the task's ``retries``; 1 is the usual cost."""
@@ -102,6 +103,9 @@ class Config(_KnownOptions):
         log_format: ``text`` or ``json`` (one object a line).
         name: Name of the workflow; None means the script's.
         staging: Staging methods that replace the defaults for executors without their own.
+        unseen_failures: What becomes of failures that nobody looked at (see docs/errors.md): ``report`` tells of them
+            on standard error when the script ends, ``raise`` raises UnseenFailures where the run ends, ``ignore`` does
+            neither.
 
     Raises:
         ConfigurationError: an option is unknown or has an impossible value.
@@ -137,6 +141,7 @@ class Config(_KnownOptions):
         log_format: LogFormat = "text",
         name: str | None = None,
         staging: Sequence[Staging] | None = None,
+        unseen_failures: UnseenMode = "report",
     ) -> None:
         self.executors = _executors(executors)
         self.app_cache = app_cache
@@ -166,6 +171,7 @@ class Config(_KnownOptions):
         self.log_format = log_format
         self.name = name
         self.staging = staging
+        self.unseen_failures = unseen_failures
         self.validate()
 
     def copy(self) -> Config:
@@ -195,6 +201,7 @@ class Config(_KnownOptions):
         _check_choice("checkpoint_mode", self.checkpoint_mode, (None, *get_args(CheckpointMode)))
         _check_choice("exit_mode", self.exit_mode, get_args(ExitMode))
         _check_choice("log_format", self.log_format, get_args(LogFormat))
+        _check_choice("unseen_failures", self.unseen_failures, get_args(UnseenMode))
         _check_period(self.checkpoint_period)
         _check_checkpoint_files(self.checkpoint_files)
         _check_strategy(self.strategy)

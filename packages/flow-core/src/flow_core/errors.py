@@ -208,6 +208,20 @@ class JoinError(DataFlowException):
         self.dependent_exceptions = list(dependent_exceptions)
 
 
+class UnseenFailures(DataFlowException):
+    """Tasks failed and nobody looked at their futures, with ``Config(unseen_failures="raise")``.
+
+    Attributes:
+        count: How many.
+        examples: One line for a failure of each kind.
+    """
+
+    def __init__(self, message: str, count: int = 0, examples: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.count = count
+        self.examples = list(examples)
+
+
 class StagingError(DataFlowException):
     """A file could not be brought in or out; the message names the URL and the task.
 

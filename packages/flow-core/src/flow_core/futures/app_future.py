@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from flow_core.futures.data_future import DataFuture
 from flow_core.futures.derived import Derivable
 from flow_core.futures.explained import explained, in_one_line
+from flow_core.futures.unseen import Ended
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +73,7 @@ class AppFuture(Derivable[R]):
         """Return the name of the task's state: ``pending``, ``launched``, ``running``, ``exec_done`` ..."""
         handle = self._handle
         if isinstance(handle, str):
-            return handle
+            return str(handle)
         return "unsched" if handle is None else handle.status()
 
     def why(self, timeout_s: float = 2.0) -> Explanation:
@@ -118,6 +119,11 @@ class AppFuture(Derivable[R]):
         handle = self._handle
         if handle is not None and not isinstance(handle, str):
             handle.flush()
+
+    def _looked_at(self) -> None:
+        handle = self._handle
+        if isinstance(handle, Ended):
+            handle.see()
 
     def _why_not(self, timeout: float | None) -> str:
         return in_one_line(self.why, timeout)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from flow_core.errors import NotFutureError
 from flow_core.files import File, masked
 from flow_core.futures.explained import explained, in_one_line, parent_why
-from flow_core.futures.lean import CANCELLATION, Future, settle, when_done
+from flow_core.futures.lean import CANCELLATION, Future, failure_of, settle, when_done
 
 if TYPE_CHECKING:
     from typing import Any
@@ -71,7 +71,7 @@ class DataFuture(Future[File]):
 
     def parent_callback(self, parent_fu: StdFuture[Any]) -> None:
         """Take over how the parent ended. Called by the parent."""
-        error = CANCELLATION if parent_fu.cancelled() else parent_fu.exception()
+        error = CANCELLATION if parent_fu.cancelled() else failure_of(parent_fu)
         settle([(cast("Future[object]", self), self._file if error is None else None, error)])
 
     def cancel(self) -> bool:
@@ -91,6 +91,10 @@ class DataFuture(Future[File]):
     def _explained(self) -> Explanation:
         state = "done" if self.done() else "running" if self.running() else "pending"
         return explained(self, f"the file {masked(self._file.url)}", state, self.tid)
+
+    def _looked_at(self) -> None:
+        if isinstance(self._parent, Future):
+            self._parent._looked_at()
 
     def _why_not(self, timeout: float | None) -> str:
         return in_one_line(self.why, timeout)

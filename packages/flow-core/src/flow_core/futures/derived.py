@@ -7,7 +7,7 @@ from concurrent.futures import Future as StdFuture
 from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
 from flow_core.futures.explained import explained, in_one_line, parent_why
-from flow_core.futures.lean import CANCELLATION, Future, settle, when_done
+from flow_core.futures.lean import CANCELLATION, Future, failure_of, settle, when_done
 from flow_core.guard import pass_signal, shown
 
 if TYPE_CHECKING:
@@ -54,12 +54,14 @@ class DerivedFuture(Derivable[object]):
         when_done(parent, self._resolve)
 
     def _resolve(self, parent: StdFuture[R]) -> None:
-        self._parent = None
         me = cast("Future[object]", self)
         if parent.cancelled():
+            self._parent = None
             settle([(me, None, CANCELLATION)])
             return
-        error = parent.exception()
+        error = failure_of(parent)
+        if error is None:  # else who looks at this failure looks at the parent's
+            self._parent = None
         value: object = None
         if error is None:
             try:
@@ -81,6 +83,10 @@ class DerivedFuture(Derivable[object]):
     def _explained(self) -> Explanation:
         state = "done" if self.done() else "pending"
         return explained(self, "a part of a result", state, None)
+
+    def _looked_at(self) -> None:
+        if isinstance(self._parent, Future):
+            self._parent._looked_at()
 
     def _why_not(self, timeout: float | None) -> str:
         return in_one_line(self.why, timeout)

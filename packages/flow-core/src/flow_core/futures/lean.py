@@ -125,6 +125,11 @@ class _Prompt(NamedTuple):
     call: Callable[[Any], object]
 
 
+def failure_of(future: StdFuture[Any]) -> BaseException | None:
+    """Return the exception of a future that is done and not cancelled; that is no look at its failure."""
+    return future._exception if isinstance(future, Future) else future.exception()
+
+
 class _Trampoline(threading.local):
     """The futures of this thread whose callbacks are still to be called; None while none are being called."""
 
@@ -196,6 +201,7 @@ class Future(StdFuture[R]):
             self._await_done(timeout)
         if self._exception is None:
             return cast(R, self._result)
+        self._looked_at()
         __tracebackhide__ = True  # IPython and pytest leave this frame out
         try:
             raise self._exception
@@ -206,7 +212,10 @@ class Future(StdFuture[R]):
         """Wait for the end and return the exception, None if there was none. Raises as ``result`` does otherwise."""
         if self._state is not FINISHED:
             self._await_done(timeout)
-        return self._exception
+        error = self._exception
+        if error is not None:
+            self._looked_at()
+        return error
 
     def cancel(self) -> bool:
         """Cancel it unless it runs or is done; tell whether it is cancelled."""
@@ -224,6 +233,8 @@ class Future(StdFuture[R]):
         if type(fn) is FunctionType and fn.__module__ == "asyncio.futures":
             self._when_done(fn)
         elif not self._add(fn):
+            if self._exception is not None:
+                self._looked_at()
             call(fn, self, _describe_callback)
 
     def _when_done(self, fn: Callable[[Future[R]], object]) -> None:
@@ -261,6 +272,9 @@ class Future(StdFuture[R]):
 
     def _about_to_wait(self) -> None:
         """Take a hint that somebody is about to wait. Subclasses flush what they have buffered."""
+
+    def _looked_at(self) -> None:
+        """Take note that its failure was looked at."""
 
     def _why_not(self, timeout: float | None) -> str:
         """Return what a TimeoutError is to add: nothing, or ``; `` and why it is not done, in one line."""
@@ -454,6 +468,8 @@ def run_callbacks(futures: Iterable[Future[object]]) -> None:
         while queue:
             future = queue.popleft()
             callbacks, future._done_callbacks = future._done_callbacks, None
+            if future._exception is not None and any(type(callback) is not _Prompt for callback in callbacks or ()):
+                future._looked_at()
             for callback in callbacks or ():
                 if type(callback) is _Prompt:
                     call(callback.call, future, _describe_callback)

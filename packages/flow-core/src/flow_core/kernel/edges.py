@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flow_core.futures.app_future import AppFuture
 from flow_core.futures.data_future import DataFuture
 from flow_core.futures.derived import DerivedFuture
-from flow_core.futures.lean import FINISHED, when_done
+from flow_core.futures.lean import FINISHED, failure_of, when_done
 from flow_core.graph.failures import cancellation
 from flow_core.graph.resolver import ATOMS
 from flow_core.graph.states import State
@@ -204,7 +204,7 @@ def _failure_of(future: Future[Any]) -> Failure | None:
     """Return how a future that is done failed. A class of the user's may raise when it is asked, which is a failure."""
     who = _who(future)
     try:
-        error = cancellation(who) if future.cancelled() else future.exception()
+        error = cancellation(who) if future.cancelled() else failure_of(future)
     except BaseException as failure:
         pass_signal(failure)
         error = failure

@@ -44,6 +44,7 @@ from flow_core.kernel.rundir import begin_error, make_run_dir
 from flow_core.kernel.standstill import Standstill, sign_of
 from flow_core.kernel.summary import Summary, summarize
 from flow_core.kernel.telling import Teller, stream_name
+from flow_core.kernel.unseen import Unseen, see
 from flow_core.observe.pump import EventPump
 from flow_core.observe.run_logger import RunLogger, lines_of
 from flow_core.remote.run import in_worker as in_worker_process
@@ -145,6 +146,8 @@ class DataFlowKernel:
         self._explainer = Explainer(self._reactor, self._edges, arguments, self.staging)
         self._reactor.perform = self._launcher.perform
         self._reactor.on_ended = self._on_ended
+        unseen = parts.unseen = Unseen(config.unseen_failures, self.run_dir, config.initialize_logging)
+        self._reactor.failed_as = lambda task: unseen.note(task, self._core)
         assembly.tell_start(self.pump, info, self.executors)
         sampler = assembly.sampler_of(sinks)
         assembly.start_executors(
@@ -257,6 +260,7 @@ class DataFlowKernel:
         """Submit a task that may have dependencies, files or a memoized result."""
         halted = self._core.halted
         if halted is not None:
+            see(halted[2])
             raise halted_error(task, halted)
         self._launcher.allowed(task)  # raises for unknown labels, where the caller sees it
         if task.app.kind is AppKind.JOIN:
@@ -421,6 +425,10 @@ class DataFlowKernel:
 
         Idempotent, and safe to call from several threads; returns within about ``timeout_s`` seconds and logs what it
         had to force. Afterwards every future of this kernel is done.
+
+        Raises:
+            UnseenFailures: with ``Config(unseen_failures="raise")``, once all is cleaned up, that tasks failed and
+                nobody looked.
         """
         self._closing.cleanup(timeout_s)
 
@@ -435,7 +443,10 @@ class DataFlowKernel:
             return
         if mode == "wait":
             self.wait_for_current_tasks()
-        self.cleanup()
+        if kind is None:
+            self.cleanup()
+        else:
+            self._closing.cleanup(30.0, raises=False)  # what is being raised comes first
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed"
@@ -447,11 +458,13 @@ class DataFlowKernel:
         self._edges.forget()
         if self._gate is not None:
             self._gate.ended()
-        teller = self._teller
+        teller, unseen = self._teller, self._parts.unseen
         every = teller.tasks or teller.files or teller.debug
         for task in tasks:
             if every or task.error is not None:
                 teller.ended(task)
+            if task.error is not None and unseen is not None:
+                unseen.describe(task)
 
     def _unfinished(self) -> list[Task]:
         nobody: list[Task] = []

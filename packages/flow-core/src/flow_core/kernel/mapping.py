@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import TypeVar, cast
 
 from flow_core.errors import ConfigurationError
-from flow_core.futures.lean import waiting, when_done
+from flow_core.futures.lean import Future as LeanFuture, waiting, when_done
 
 F = TypeVar("F", bound="Future[object]")
 T = TypeVar("T")
@@ -83,7 +83,10 @@ def _take(calls: Iterator[F], into: deque[F]) -> bool:
 
 
 def _wait(future: Future[object]) -> None:
-    """Wait until a future is done, however it ends."""
+    """Wait until a future is done, however it ends; that is no look at its failure."""
+    if isinstance(future, LeanFuture):
+        future._park(None)
+        return
     if not future.cancelled():
         try:
             future.exception()

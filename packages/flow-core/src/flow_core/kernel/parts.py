@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from flow_core.kernel.live import Live
     from flow_core.kernel.pending import Gate
     from flow_core.kernel.reactor import Reactor
+    from flow_core.kernel.unseen import Unseen
     from flow_core.observe.logging import RunLog
     from flow_core.observe.pump import EventPump
     from flow_core.observe.run_logger import RunLogger
@@ -41,4 +42,5 @@ class Parts:
     bodies: Executor | None = None
     usage: UsageTracker | None = None
     live: Live | None = None
+    unseen: Unseen | None = None
     refusal: str | None = None

@@ -45,6 +45,7 @@ class Reactor:
         self.core = core
         self.perform: Callable[[Effects], None]
         self.on_ended: Callable[[Sequence[Task]], None]
+        self.failed_as: Callable[[Task], str] = _state_name
         self.bugs = 0
         self._logger = logger
         self._inbox: deque[Event] = deque()
@@ -179,7 +180,7 @@ class Reactor:
             if future._files is not None:
                 batch.extend((cast("Future[Any]", f), f.file_obj, error) for f in future._files.all())
             batch.append((future, task.value, error))
-            future._handle = task.state.name
+            future._handle = task.state.name if task.error is None else self.failed_as(task)
         return settle_quietly(batch)[1]
 
     def _carry_out(self, effects: Effects, ended: list[Task], callbacks: list[Future[Any]]) -> None:
@@ -204,3 +205,7 @@ class Reactor:
         self._lock = threading.Lock()
         self._inbox = deque()
         self._here = _Here()
+
+
+def _state_name(task: Task) -> str:
+    return task.state.name

@@ -48,6 +48,8 @@ class Closing:
         """The kernel is whole: from now on the end of the process cleans it up."""
         _open.add(self)
         guard(self)
+        if self.parts.unseen is not None:
+            self.parts.unseen.begin()
         atexit.register(self._at_exit)
 
     def undo(self) -> None:
@@ -68,10 +70,14 @@ class Closing:
     def end(self, number: int, timeout_s: float) -> None:
         """Clean up since the process ends by a signal."""
         self._exit_code = 128 + number
-        self.cleanup(timeout_s)
+        self.cleanup(timeout_s, raises=False)
 
-    def cleanup(self, timeout_s: float) -> None:
-        """Clean up, or wait for the one who does."""
+    def cleanup(self, timeout_s: float, *, raises: bool = True) -> None:
+        """Clean up, or wait for the one who does.
+
+        Raises:
+            UnseenFailures: if ``raises``, and the Config says that they are to be raised.
+        """
         with self._lock:
             first, self._begun = not self._begun, True
         if not first:
@@ -89,6 +95,9 @@ class Closing:
             self._done.set()
         if self._kept is not None:
             raise self._kept
+        unseen = self.parts.unseen.take_error() if raises and self.parts.unseen is not None else None
+        if unseen is not None:
+            raise unseen
 
     def _at_exit(self) -> None:
         if self._begun:
@@ -106,7 +115,7 @@ class Closing:
                 f"flow: {unfinished} unfinished {were} cancelled at exit; wait for results, or for all tasks with "
                 "dfk().wait_for_current_tasks()",
             )
-        self.cleanup(_EXIT_S)
+        self.cleanup(_EXIT_S, raises=False)
 
     def disable_after_fork(self) -> None:
         """In a forked child: refuse calls, and let nobody wait for what only the parent can finish."""
@@ -154,6 +163,8 @@ def _clean_up(parts: Parts, deadline: float, exit_code: int) -> None:
         except BaseException as error:  # a second Ctrl-C ends this; an exit that some hook asks for does not
             pass_signal(error)
             parts.logger.exception("Cleaning up: could not %s", what)
+    if parts.unseen is not None:
+        parts.unseen.ended(parts.logger)
     parts.logger.info("Run %s ended: %s", parts.info.run_id, summarize(reactor))
     if parts.run_log is not None:
         parts.run_log.close()
