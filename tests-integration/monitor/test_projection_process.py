@@ -17,7 +17,8 @@ import pytest
 
 from flow_core.interfaces.events import Event
 from flow_core.interfaces.sinks import RunInfo
-from flow_monitor import MonitoringHub, open_database
+from flow_monitor import MonitoringHub, open_database, rebuild
+from flow_monitor.errors import NotOurDatabase
 from flow_monitor.queries import tasks, workflows
 from flow_monitor.queries.records import RunState, Workflow
 from flow_monitor.testing.synthetic import SyntheticRun
@@ -134,6 +135,49 @@ def test_a_locked_database_only_delays(tmp_path: Path) -> None:
     lock.close()
     wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     assert found(path).unfinished == 0
+
+
+def junk(path: Path) -> None:
+    path.write_bytes(b"\x07junk" * 1000)
+
+
+def foreign(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE workflow (somebody_elses)")
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "cause"),
+    [(junk, "file is not a database"), (foreign, "is not Flow's"), (Path.mkdir, "unable to open database file")],
+)
+def test_a_database_that_cannot_be_used_neither_refuses_nor_delays_a_run_and_is_named_in_one_line(
+    tmp_path: Path, make: Callable[[Path], None], cause: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, hub, path = run_info(tmp_path), MonitoringHub(), tmp_path / "runinfo" / "monitoring.db"
+    make(path)
+    hub.start(run)
+    emit(hub, EVENTS)
+    began = time.monotonic()
+    assert hub.close(PATIENCE_S) == 0
+    assert time.monotonic() - began < PATIENCE_S / 2
+    (line,) = [message for message in caplog.messages if "monitoring" in message and "behind" not in message]
+    for named in (cause, str(path), f"flow monitor rebuild {run.run_dir}", "events.log"):
+        assert named in line
+    with suppress(TypeError):  # one that could be mended goes on trying
+        os.kill(projector_of(run), signal.SIGKILL)  # type: ignore[arg-type] # None is what is suppressed
+    path.rmdir() if path.is_dir() else path.unlink()
+    rebuild(run.run_dir, f"sqlite:///{path}")
+    assert found(path).unfinished == 0
+
+
+def test_rebuilding_into_what_is_no_database_is_an_error_that_names_it(tmp_path: Path) -> None:
+    hub = MonitoringHub(logging_endpoint=f"sqlite:///{tmp_path / 'good.db'}")
+    hub.start(run_info(tmp_path))
+    hub.close(PATIENCE_S)
+    junk(tmp_path / "junk.db")
+    with pytest.raises(NotOurDatabase, match=r"junk\.db cannot be written: file is not a database"):
+        rebuild(tmp_path / "runinfo" / "000", f"sqlite:///{tmp_path / 'junk.db'}")
 
 
 def test_two_runs_share_a_database_at_once(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from flow_core.interfaces.sinks import RunInfo
 from flow_monitor.log.keeper import LogKeeper
 from flow_monitor.log.records import Record
 from flow_monitor.log.writer import LOG_NAME, LogWriter
-from flow_monitor.project.supervisor import ProjectionSettings, Supervisor
+from flow_monitor.project.supervisor import ProjectionSettings, Supervisor, without_password
 
 logger = logging.getLogger("flow.monitor")
 
@@ -169,7 +169,7 @@ class MonitoringHub:
         names = ("hub_address", "hub_port", "monitoring_debug", "resource_monitoring_interval")
         more = ("resource_monitoring_enabled", "workflow_name", "drain_patience_s")
         shown = [f"{name}={getattr(self, name)!r}" for name in (*names, *more)]
-        return f"MonitoringHub({', '.join(shown)}, logging_endpoint={_without_password(self.logging_endpoint)!r})"
+        return f"MonitoringHub({', '.join(shown)}, logging_endpoint={without_password(self.logging_endpoint)!r})"
 
 
 def _check_interval(value: object) -> None:
@@ -186,9 +186,3 @@ def _check_endpoint(value: object) -> None:
             "MonitoringHub(logging_endpoint=...): give the URI of a database, sqlite:///path/to/monitoring.db or "
             "postgresql://user@host/name"
         )
-
-
-def _without_password(uri: str) -> str:
-    scheme, _, rest = uri.partition("://")
-    login, at, host = rest.rpartition("@")
-    return f"{scheme}://{login.partition(':')[0]}@{host}" if at else uri

@@ -14,8 +14,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from sqlalchemy.exc import DBAPIError
+
 from flow_monitor.errors import MonitorError
-from flow_monitor.project.projector import Job, Outage, Projector
+from flow_monitor.project.projector import Job, Outage, Projector, cause_of
 from flow_monitor.project.store import Progress
 
 GC_THRESHOLD = (1_000_000, 20, 100)
@@ -99,6 +101,16 @@ def _niced(act: Callable[[], None]) -> None:
         raise failures[0]
 
 
+def _tell(**news: object) -> None:
+    """Tell the script's side over standard output. It may be gone: then nobody needs to know."""
+    with suppress(OSError):
+        os.write(1, json.dumps(news).encode() + b"\n")
+
+
+def _tell_stuck(reason: str, seconds: float) -> None:
+    _tell(stuck=reason, seconds=seconds)
+
+
 def main() -> int:
     """Run one projection; return the exit code: 0 done, 1 cannot be done, 75 not done yet (the log has the rest)."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -109,12 +121,18 @@ def main() -> int:
     try:
         job, patience_s = read_job(0)
         logger.info("projecting run %s", job.run_id)
-        done = _project(Projector(job, ParentWatch(0).wait, patience_s, logger))
+        done = _project(Projector(job, ParentWatch(0).wait, patience_s, logger, _tell_stuck))
     except Outage as error:
         logger.error("gave up, rebuild with 'flow monitor rebuild': %s", error)
+        _tell(failed=str(error).splitlines()[0])
         return 75
     except MonitorError as error:
         logger.error("%s", error)
+        _tell(failed=str(error))
+        return 1
+    except DBAPIError as error:
+        logger.exception("the database cannot be written")
+        _tell(failed=cause_of(error))
         return 1
     logger.info("done: %d events, %d damaged bytes", done.events, done.damaged)
     return 0

@@ -26,6 +26,8 @@ _BUSY_S = 0.1
 _IDLE_S = 0.5
 _HEARTBEAT_S = 15.0
 _BACKOFF_MAX_S = 10.0
+_TOLD_AFTER_S = 1.0
+"""A database that cannot be written this long is told of."""
 
 T = TypeVar("T")
 
@@ -59,13 +61,22 @@ class Projector:
         job: What to project.
         wait: Sleeps up to the seconds given; returns False when the log's writer is gone (then it must not sleep).
         patience_s: After the writer is gone, how long an unreachable database is tried.
+        tell: Called with a reason and for how many seconds the database cannot be written; with "" when it can again.
     """
 
-    def __init__(self, job: Job, wait: Callable[[float], bool], patience_s: float, logger: logging.Logger) -> None:
+    def __init__(
+        self,
+        job: Job,
+        wait: Callable[[float], bool],
+        patience_s: float,
+        logger: logging.Logger,
+        tell: Callable[[str, float], None] = lambda _reason, _seconds: None,
+    ) -> None:
         self._job = job
         self._wait = wait
         self._patience_s = patience_s
         self._logger = logger
+        self._tell = tell
         self._live = True
         self._give_up_at: float | None = None
         self._progress = Progress()
@@ -176,17 +187,21 @@ class Projector:
 
     def _insist(self, what: str, act: Callable[[], T]) -> T:
         """Do something with the database until it works; raise Outage when the patience is over."""
-        pause = 0.05
+        pause, began = 0.05, time.monotonic()
         while True:
             try:
                 result = act()
                 self._give_up_at = None
+                if pause > 0.05:
+                    self._tell("", time.monotonic() - began)
                 return result
             except (DBAPIError, OSError) as error:
                 if not _passes(error):
                     raise
                 reason = error
             self._logger.warning("cannot %s yet: %s", what, str(reason).splitlines()[0])
+            if time.monotonic() - began >= _TOLD_AFTER_S:
+                self._tell(cause_of(reason), time.monotonic() - began)
             if not self._live:
                 self._give_up_at = self._give_up_at or time.monotonic() + self._patience_s
                 if time.monotonic() >= self._give_up_at:
@@ -201,6 +216,11 @@ def _next_size(size: int, took_s: float) -> int:
     if took_s > LONGEST_BATCH_S:
         return max(LEAST_BATCH_EVENTS, size // 4)
     return min(BATCH_EVENTS, 2 * size) if took_s < LONGEST_BATCH_S / 4 else size
+
+
+def cause_of(error: Exception) -> str:
+    """Return what the driver of a database, or the system, said in one line."""
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
 
 
 def _passes(error: DBAPIError | OSError) -> bool:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from flow_monitor.errors import LogError
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from flow_monitor.errors import DatabaseBusy, LogError, NotOurDatabase
 from flow_monitor.log.reader import LogReader
 from flow_monitor.log.writer import LOG_NAME
-from flow_monitor.project.projector import Job, Projector
+from flow_monitor.project.projector import Job, Outage, Projector, cause_of
 from flow_monitor.project.store import Progress, RunStore
+from flow_monitor.project.supervisor import without_password
 from flow_monitor.schema.engine import writing_engine
 from flow_monitor.schema.version import upgrade as upgrade_schema
 
@@ -37,22 +43,33 @@ def rebuild(run_dir: Path, endpoint: str, *, patience_s: float = 30.0) -> Progre
     """
     path = log_of(run_dir) if run_dir.is_dir() else run_dir
     run_id = _run_of(path)
-    engine = writing_engine(endpoint)
-    try:
+    with _writing(endpoint) as engine:
         upgrade_schema(engine)
         RunStore(engine, run_id, str(path)).clear()
-    finally:
-        engine.dispose()
-    return Projector(Job(run_id, path.absolute(), endpoint), lambda _seconds: False, patience_s, logger).run()
+    try:
+        return Projector(Job(run_id, path.absolute(), endpoint), lambda _seconds: False, patience_s, logger).run()
+    except Outage as error:
+        raise DatabaseBusy(f"{without_password(endpoint)}: {error}") from error
 
 
 def upgrade(endpoint: str) -> None:
     """Bring the schema of a database to the newest version. Raises MonitorError where it is not ours or newer."""
-    engine = writing_engine(endpoint)
-    try:
+    with _writing(endpoint) as engine:
         upgrade_schema(engine)
-    finally:
-        engine.dispose()
+
+
+@contextmanager
+def _writing(endpoint: str) -> Iterator[Engine]:
+    """Give an engine that writes; what its driver raises is named by the database. Raises MonitorError."""
+    try:
+        engine = writing_engine(endpoint)
+        try:
+            yield engine
+        finally:
+            engine.dispose()
+    except (DBAPIError, OSError) as error:
+        kind = DatabaseBusy if isinstance(error, OperationalError) else NotOurDatabase
+        raise kind(f"the database {without_password(endpoint)} cannot be written: {cause_of(error)}") from error
 
 
 def _run_of(path: Path) -> str:

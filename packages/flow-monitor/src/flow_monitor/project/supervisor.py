@@ -14,6 +14,8 @@ from pathlib import Path
 NOT_DONE_YET = 75
 _MAX_RESTARTS = 20
 _STABLE_S = 30.0
+_TOLD_AFTER_S = 15.0
+"""While a run goes on, a database that cannot be written this long is told of in its log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,23 @@ class ProjectionSettings:
     endpoint: str
     patience_s: float
 
+    @property
+    def database(self) -> str:
+        """What to call the database: the path of a file, or the URI without a password."""
+        return without_password(self.endpoint).removeprefix("sqlite:///")
+
+    @property
+    def remedy(self) -> str:
+        """How what is missing comes into the database."""
+        return f"'flow monitor rebuild {self.log_path.parent.parent}'"
+
+
+def without_password(uri: str) -> str:
+    """Return the URI of a database without what may be a password."""
+    scheme, _, rest = uri.partition("://")
+    login, at, host = rest.rpartition("@")
+    return f"{scheme}://{login.partition(':')[0]}@{host}" if at else uri
+
 
 class Supervisor:
     """Keeps one projection process going. ``start`` and ``close`` on one thread; a thread of its own watches."""
@@ -34,6 +53,11 @@ class Supervisor:
         self._logger = logger
         self._closing = threading.Event()
         self._lock = threading.Lock()
+        self._news = threading.Condition()
+        self._ended = False
+        self._stuck = ""
+        self._failed = ""
+        self._told = False
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._watch, name="flow-monitor-watch", daemon=True)
 
@@ -49,14 +73,20 @@ class Supervisor:
         self._thread.start()
 
     def close(self, timeout_s: float) -> bool:
-        """Let the process drain and end, within the time; return whether it did. Else it goes on alone, bounded."""
+        """Let the process drain and end, within the time; return whether it did. Else it goes on alone, bounded.
+
+        A database that cannot be written is not waited for: nobody knows how long that lasts.
+        """
         self._closing.set()
         with self._lock:
             process = self._process
             if process is not None and process.stdin is not None:
                 process.stdin.close()
-        self._thread.join(max(0.0, timeout_s))
-        return not self._thread.is_alive() and process is not None and process.returncode == 0
+        with self._news:
+            self._news.wait_for(lambda: self._ended or bool(self._stuck), max(0.0, timeout_s))
+            if self._stuck and not self._ended:
+                self._say_stuck()
+        return self._ended and process is not None and process.returncode == 0
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         told = self._settings
@@ -64,7 +94,7 @@ class Supervisor:
             process = subprocess.Popen(
                 [sys.executable, "-m", "flow_monitor.project", "--role", "projector", "--run-id", told.run_id],
                 stdin=subprocess.PIPE,
-                stdout=log,
+                stdout=subprocess.PIPE,
                 stderr=log,
                 process_group=0,
             )
@@ -83,10 +113,19 @@ class Supervisor:
         return process
 
     def _watch(self) -> None:
+        try:
+            self._keep_going()
+        finally:
+            with self._news:
+                self._ended = True
+                self._news.notify_all()
+
+    def _keep_going(self) -> None:
         for restart in range(_MAX_RESTARTS + 1):
             process = self._process
             assert process is not None
             started = time.monotonic()
+            self._listen(process)
             code = process.wait()
             if process.stdin is not None:
                 process.stdin.close()
@@ -101,12 +140,41 @@ class Supervisor:
                 if self._closing.is_set() and self._process.stdin is not None:
                     self._process.stdin.close()
 
+    def _listen(self, process: subprocess.Popen[bytes]) -> None:
+        """Take what the process tells until it ends."""
+        assert process.stdout is not None
+        with process.stdout as lines:
+            for line in lines:
+                try:
+                    news = json.loads(line)
+                except ValueError:
+                    continue
+                with self._news:
+                    self._failed = news.get("failed", "")
+                    self._stuck = news.get("stuck", "")
+                    if self._stuck and news["seconds"] >= _TOLD_AFTER_S:
+                        self._say_stuck()
+                    self._news.notify_all()
+
+    def _say_stuck(self) -> None:
+        """Say once that the database cannot be written."""
+        if self._told:
+            return
+        self._told = True
+        told = self._settings
+        self._logger.warning(
+            "monitoring: the database %s cannot be written now: %s. The run does not wait for it: its events are safe "
+            "in %s and come into the database when that can be written, or by %s",
+            told.database, self._stuck, told.log_path, told.remedy,
+        )  # fmt: skip
+
     def _say_end(self, code: int) -> None:
         if code != 0:
-            where = self._settings.log_path.with_name("projector.log")
+            told = self._settings
             self._logger.error(
-                "monitoring: the events of run %s are safe in %s but not all in the database (%s); see %s, "
-                "then run 'flow monitor rebuild'", self._settings.run_id, self._settings.log_path, _how(code), where,
+                "monitoring: the events of run %s are safe in %s but not all in the database %s: %s (see %s). Mend it, "
+                "move it away or name another one, then run %s", told.run_id, told.log_path, told.database,
+                self._failed or _how(code), told.log_path.with_name("projector.log"), told.remedy,
             )  # fmt: skip
 
 
