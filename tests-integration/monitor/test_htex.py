@@ -40,6 +40,17 @@ def busy_tree(seconds: float, megabytes: int) -> int:
     return child.wait(60)
 
 
+@python_app
+def brief(seconds: float) -> float:
+    """Be busy for less than a sample takes to come."""
+    import time
+
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+    return seconds
+
+
 @pytest.mark.timeout(120)
 def test_what_managers_tell_of_blocks_nodes_and_tasks_arrives(tmp_path: Path) -> None:
     executor = HighThroughputExecutor(
@@ -51,6 +62,7 @@ def test_what_managers_tell_of_blocks_nodes_and_tasks_arrives(tmp_path: Path) ->
     hub = MonitoringHub(resource_monitoring_interval=0.2, workflow_name="tree")
     with flow.load(Config(executors=[executor], strategy="none", run_dir=str(tmp_path / "runinfo"), monitoring=hub)):
         assert busy_tree(1.5, HOG_MB).result() == 0
+        assert [one.result() for one in [brief(0.05) for _ in range(8)]] == [0.05] * 8
     with open_database(str(tmp_path / "runinfo" / "monitoring.db")) as database, database.connect() as connection:
         run = workflows.page(connection).items[0]
         assert run.state is RunState.COMPLETED
@@ -58,8 +70,9 @@ def test_what_managers_tell_of_blocks_nodes_and_tasks_arrives(tmp_path: Path) ->
         assert {"RUNNING"} <= {status for _, status, _ in block.history}
         assert block.job_id
         (node,) = blocks.nodes(connection, run.run_id)
-        assert (node.executor, node.block, node.workers, node.tries) == ("htex", block.block, 1, 1)
+        assert (node.executor, node.block, node.workers, node.tries) == ("htex", block.block, 1, 9)
         assert node.time_joined is not None
+        assert node.time_left is not None, "the run has ended"
         assert node.cpu_count > 0
         assert node.memory > 1 << 28
         (one,) = tasks.one(connection, run.run_id, 0).tries
@@ -74,6 +87,11 @@ def test_what_managers_tell_of_blocks_nodes_and_tasks_arrives(tmp_path: Path) ->
         assert all(sample.try_id == 0 for sample in samples)
         assert resources.node_load(connection, run.run_id)
         assert max(use.memory for use in resources.usage(connection, run.run_id)) >= HOG_MB << 20
+        told = sum(app.cpu_s for app in workflows.apps(connection, run.run_id))
+        for by in resources.Grouping:
+            usage = resources.usage(connection, run.run_id, by)
+            area = sum(one.cpu_cores * one.width_ns for one in usage) / 1e9
+            assert area == pytest.approx(told, rel=0.05), "the area under the plot is the CPU time of the tasks"
         assert wfformat(connection, run.run_id)["schemaVersion"] == "1.5"
 
 

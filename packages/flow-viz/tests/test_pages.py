@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import time
@@ -171,6 +172,59 @@ def test_the_output_of_a_task_is_shown_from_the_run_directory_only(tmp_path: Pat
         text = client_of(path).get("/workflow/r/task/3").text
         assert ("hello &lt;b&gt;from" in text) is shown
         assert "not for the web" not in text
+
+
+def test_the_output_of_a_task_is_shown_where_the_runs_own_log_names_the_file(tmp_path: Path) -> None:
+    run_dir, work = tmp_path / "runinfo" / "000", tmp_path / "work"
+    (work / "out").mkdir(parents=True)
+    (work / "out" / "good \u2603.txt").write_text("hello from the task")
+    (work / "secret.txt").write_text("not for the web")
+    (tmp_path / "linked").symlink_to(work)
+    named = [
+        f"{work}/out/good \u2603.txt",
+        f"{tmp_path}/linked/out/good \u2603.txt",
+        f"{work}/missing.txt",
+        f"{work}/out",
+    ]
+    named.append(f"file://{work}/out/good%20%E2%98%83.txt")
+    events: list[Event] = [RunStarted(5, "r", 1, "x.py", "/x.py", "0.1.0", "3.11", "h", "u", str(run_dir), ("t",))]
+    for task_id, path in enumerate(named):
+        events.append(TaskSubmitted(6, task_id, "work", "bash", "", ("t",), (), (), (), path))
+    write_log(run_dir, "r", events)
+    rebuild(run_dir, f"sqlite:///{tmp_path / 'm.db'}")
+    client = client_of(tmp_path / "m.db")
+    pages = [client.get(f"/workflow/r/task/{task_id}").text for task_id in range(len(named))]
+    assert ["hello from the task" in page for page in pages] == [True, True, False, False, True]
+    assert "there is no such file on this machine" in pages[2]
+    assert "not a plain file" in pages[3]
+    for path, why in (
+        (f"{work}/secret.txt", "event log does not name it"),
+        ("out/good.txt", "recorded without the directory"),
+        ("https://store.example/x", "not written on this machine"),
+    ):
+        with sqlite3.connect(tmp_path / "m.db") as connection:
+            connection.execute("UPDATE task_rows SET task_stdout = ? WHERE task_id = 0", (path,))
+        page = client.get("/workflow/r/task/0").text
+        assert "not for the web" not in page
+        assert why in page
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+def test_no_output_is_shown_through_files_or_links_of_another_user(tmp_path: Path) -> None:
+    run_dir = tmp_path / "000"
+    (tmp_path / "theirs.txt").write_text("somebody else's")
+    (tmp_path / "mine.txt").write_text("somebody else's wish")
+    (tmp_path / "link.txt").symlink_to(tmp_path / "mine.txt")
+    for name in ("theirs.txt", "link.txt"):
+        os.chown(tmp_path / name, 12345, 12345, follow_symlinks=False)
+    events: list[Event] = [RunStarted(5, "r", 1, "x.py", "/x.py", "0.1.0", "3.11", "h", "u", str(run_dir), ("t",))]
+    for task_id, name in enumerate(("theirs.txt", "link.txt")):
+        events.append(TaskSubmitted(6, task_id, "work", "bash", "", ("t",), (), (), (), str(tmp_path / name)))
+    write_log(run_dir, "r", events)
+    rebuild(run_dir, f"sqlite:///{tmp_path / 'm.db'}")
+    client = client_of(tmp_path / "m.db")
+    assert "belongs to another user" in client.get("/workflow/r/task/0").text
+    assert "link on the way to it is another user" in client.get("/workflow/r/task/1").text
 
 
 @pytest.mark.parametrize("content", [None, b"", b"some text", b"SQLite format 3\x00" + b"\xff" * 3000])
