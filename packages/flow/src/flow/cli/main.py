@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
+from typing import cast
 
 import click
 
 import flow
-from flow.cli.cache import cache
-from flow.cli.checkpoint import checkpoint
-from flow.cli.monitor import monitor
-from flow.cli.run import run
-from flow.cli.why import why
 from flow_core.errors import FlowError
 
+_COMMANDS = ("cache", "checkpoint", "monitor", "run", "why")
+"""Each is in a module of its own name."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class Commands(click.Group):
+    """Loads a command when it is asked for: that for monitoring data takes longer than all others together."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by its name, None if there is none."""
+        if cmd_name not in _COMMANDS:
+            return None
+        return cast("click.Command", getattr(import_module(f"flow.cli.{cmd_name}"), cmd_name))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(flow.__version__, prog_name="flow")
 def commands() -> None:
     """Run Flow scripts and look after what their runs leave behind."""
-
-
-for _command in (run, why, checkpoint, cache, monitor):
-    commands.add_command(_command)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -17,7 +17,10 @@ from flow_core.kernel.live import is_live, why as ask
 @click.option("--run-dir", default="runinfo", show_default=True, help="Where the directories of runs are.")
 @click.option("--timeout", default=10.0, show_default=True, help="Seconds to wait for the answer.")
 def why(run: str | None, task: int | None, number: int | None, run_dir: str, timeout: float) -> None:
-    """Say why tasks of RUN are not done: its dependencies, what is ahead, resources, blocks, files, failed tries.
+    """Say why tasks of a run are not done.
+
+    All that keeps a task is told at once: its dependencies, what is ahead of it, resources, blocks, files being moved,
+    tries that failed.
 
     RUN is the directory of a run that goes on, or its number; without it the newest that does is asked. TASK is the
     number of an unfinished task; without it there is a line for all tasks that are alike. The run must be your own, and
