@@ -31,6 +31,7 @@ from flow_core.interfaces.memoizer import AppIdentity
 from flow_core.interfaces.waiting import Cause, CauseKind, count
 from flow_core.kernel import assembly, shutdown
 from flow_core.kernel.arguments import Arguments, are_plain
+from flow_core.kernel.descriptors import fill_standard_descriptors
 from flow_core.kernel.directory import directory_of, note_directory
 from flow_core.kernel.edges import Edges, tid_of
 from flow_core.kernel.explaining import ANSWER_S, Explainer, Overview
@@ -89,6 +90,7 @@ class DataFlowKernel:
         config.validate()
         self.executors = assembly.wrapped_executors(config.executors)
         self.run_id = str(uuid.uuid4())
+        self._filled = fill_standard_descriptors()
         self.run_dir: Path = make_run_dir(config.run_dir)
         self._logger = RunLogger("flow.kernel", self.run_id)
         self._tids = itertools.count()
@@ -114,6 +116,8 @@ class DataFlowKernel:
         parts.run_log = assembly.open_log(config, info)
         labels = ", ".join(self.executors)
         self._logger.info("Run %s of %s began in %s; executors: %s", self.run_id, info.name, self.run_dir, labels)
+        if self._filled:
+            self._logger.info("Descriptors %s were closed: /dev/null is open there now", self._filled)
         limit = config.max_pending
         self._gate = parts.gate = None if limit is None else Gate(limit, self._core.live.__len__)
         self.memoizer = parts.memoizer = assembly.make_memoizer(config, self.run_dir, self._logger)

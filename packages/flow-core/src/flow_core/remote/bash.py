@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -83,11 +83,12 @@ class BashStep:
         """
         command = _composed(inner, self.app)
         with ExitStack() as open_files:
-            stdout, stderr = _streams(self._placed(self.stdout), self._placed(self.stderr), self.app, open_files)
+            files = self._placed(self.stdout), self._placed(self.stderr)
+            stdout, stderr = _streams(*files, self.app, open_files)
             errors = _StderrTail(stderr, where.main_thread)
             code = _run(command, stdout, stderr, self._variables())
         if code != 0:
-            raise _failure(self.app, command, code, errors.read())
+            raise _failure(self.app, command, code, errors.read(), _full_disks(files, where))
         return 0
 
     def _placed(self, stream: tuple[str, str] | None) -> tuple[str, str] | None:
@@ -397,9 +398,24 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
 # -- failures
 
 
-def _failure(app: str, command: str, code: int, tail: str) -> BashExitFailure:
+def _full_disks(files: tuple[tuple[str, str] | None, tuple[str, str] | None], where: NodeContext) -> list[str]:
+    """Look at the disks of a command that failed: of its standard streams and of its working directory."""
+    from flow_core.remote.full_disk import full_disks
+
+    owner = "the worker" if where.main_thread else "the script"
+    streams = [
+        (
+            f"standard {name} of {owner if stream is None else 'the command'}",
+            descriptor if stream is None else stream[0],
+        )
+        for name, descriptor, stream in zip(("output", "error"), (1, 2), files, strict=True)
+    ]
+    return full_disks([*streams, ("working directory", _current_directory())])
+
+
+def _failure(app: str, command: str, code: int, tail: str, full: Sequence[str]) -> BashExitFailure:
     shown = command if len(command) <= _COMMAND_SHOWN else f"{command[:_COMMAND_SHOWN]} ..."
-    lines = [f"bash app {app!r} failed {_how(code)}", f"command: {shown}"]
+    lines = [f"bash app {app!r} failed {_how(code)}", *full, f"command: {shown}"]
     if tail:
         lines.append(f"last lines of its stderr:\n{tail}")
     return BashExitFailure("\n".join(lines), code, stderr_tail=tail)
