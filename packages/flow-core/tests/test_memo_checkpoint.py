@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from flow_core.checkpoint.compact import verify
+from flow_core.checkpoint.reader import CheckpointReader
 from flow_core.checkpoint.record import PYTHON
 from flow_core.errors import BadCheckpoint, ConfigurationError
 from flow_core.interfaces.memoizer import MemoEntry, MemoKey
@@ -310,6 +311,39 @@ def test_the_tasks_of_a_run_are_explained_against_earlier_ones(tmp_path: Path) -
     ]
     assert found[2].reason.nearest is None
     assert [each.task_id for each in why(tmp_path / "001", [tmp_path / "000"], app="other")] == [5]
+
+
+def test_a_call_whose_earlier_one_failed_is_explained_by_that(tmp_path: Path) -> None:
+    earlier = memoizer(tmp_path / "000", "dfk_exit")
+    earlier.store([entry(1)])
+    earlier.failed(key(2), 7, "ValueError: bad")
+    earlier.close()
+    later = memoizer(tmp_path / "001", "dfk_exit")
+    later.store([entry(2), entry(3), entry(2, code=b"repaired")])
+    later.close()
+    same, other, repaired = (each.reason for each in why(tmp_path / "001", [tmp_path / "000"]))
+    assert (same.failed, same.changed) == ("ValueError: bad", ())
+    assert f"the same call of app 'app', task 7 in {tmp_path / '000'}, failed (ValueError: bad)" in same.summary
+    assert "failures are not kept" in same.summary
+    assert (other.failed, other.changed) == ("", ("argument 'x'",))  # as near, and stored
+    assert (repaired.failed, repaired.changed) == ("ValueError: bad", ("code",))
+    assert repaired.summary.endswith("changed since then: code")
+
+
+def test_only_the_last_failures_are_kept(tmp_path: Path) -> None:
+    memo = memoizer(tmp_path, "dfk_exit")
+    for number in range(3000):
+        memo.failed(key(number), number, "ValueError: bad")
+    memo.close()
+    failures = [record.meta.task_id for record in CheckpointReader(tmp_path / "checkpoint" / "failures.log")]
+    assert failures == list(range(2000, 3000))
+
+
+def test_without_a_checkpoint_no_failure_is_written(tmp_path: Path) -> None:
+    memo = memoizer(tmp_path)
+    memo.failed(key(1), 1, "ValueError: bad")
+    memo.close()
+    assert not (tmp_path / "checkpoint").exists()
 
 
 def _two_runs(directory: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,26 @@ def test_why_a_call_was_run_again_is_told(two_runs: Path) -> None:
     assert said[1].startswith("2 x ")
     assert "nothing changed; the run did not load their checkpoint" in said[1]
     assert invoke("cache", "why", "runinfo/000").output.endswith(".double: nothing stored\n")
+
+
+def test_a_call_that_had_failed_before_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    wanted = tmp_path / "wanted"
+
+    @python_app(cache=True)
+    def step(number: int, where: str) -> int:
+        if not os.path.exists(where):
+            raise FileNotFoundError(where)
+        return number
+
+    for _ in range(2):
+        with flow.load(flow.Config(checkpoint_mode="task_exit")):
+            for future in [step(number, str(wanted)) for number in range(3)]:
+                future.exception()
+        wanted.touch()
+    (said,) = invoke("cache", "why", "runinfo/001").output.splitlines()
+    assert said.startswith("3 x ")
+    assert said.endswith("the earlier call failed (FileNotFoundError), and failures are not kept")
 
 
 def test_a_script_is_run_under_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

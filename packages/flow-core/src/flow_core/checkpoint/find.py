@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from flow_core.checkpoint.record import FILE_HEADER_BYTES, FILE_NAME
+from flow_core.checkpoint.record import FAILURES_NAME, FILE_HEADER_BYTES, FILE_NAME
 
 
 def get_all_checkpoints(rundir: str | os.PathLike[str] = "runinfo") -> list[str]:
@@ -25,6 +25,14 @@ def get_last_checkpoint(rundir: str | os.PathLike[str] = "runinfo") -> list[str]
     ``get_all_checkpoints``, or make one of many with ``flow checkpoint compact``.
     """
     return get_all_checkpoints(rundir)[-1:]
+
+
+def get_all_records(rundir: str | os.PathLike[str] = "runinfo") -> list[str]:
+    """Return what ``get_all_checkpoints`` does, and the checkpoint directories that hold nothing but failed calls."""
+    names = (FILE_NAME, FAILURES_NAME)
+    files = [path for name in names for path in Path(rundir).glob(f"*/checkpoint/{name}")]
+    found = {path.parent for path in files if path.stat().st_size > FILE_HEADER_BYTES}
+    return [str(path.resolve()) for path in sorted(found, key=lambda path: _order(path.parent))]
 
 
 def _order(run: Path) -> tuple[int, float, str]:

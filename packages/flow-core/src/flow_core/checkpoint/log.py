@@ -23,10 +23,10 @@ _BATCH_BYTES = 4 << 20
 class CheckpointLog:
     """Appends records to ``tasks.log`` in a checkpoint directory; makes both when first needed. Any thread."""
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
-        """Take the directory; nothing is touched yet."""
+    def __init__(self, directory: str | os.PathLike[str], name: str = FILE_NAME) -> None:
+        """Take the directory and the file's name; nothing is touched yet."""
         self.directory = Path(directory)
-        self.path = self.directory / FILE_NAME
+        self.path = self.directory / name
         self._lock = threading.Lock()
         self._fd: int | None = None
         self._end = 0

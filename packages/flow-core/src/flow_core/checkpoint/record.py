@@ -21,6 +21,7 @@ from zlib import crc32
 from flow_core.errors import BadCheckpoint, NotACheckpoint
 
 FILE_NAME = "tasks.log"
+FAILURES_NAME = "failures.log"
 VERSION = 1
 _FILE_MAGIC = b"\x89FLOWCK\n"
 _RECORD_MAGIC = b"FLR\x01"

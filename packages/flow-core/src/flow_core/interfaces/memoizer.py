@@ -62,11 +62,19 @@ class MemoEntry:
 
 @dataclass(frozen=True, slots=True)
 class MissReason:
-    """Why a call was not found: the nearest entry, if any, and the parts in which it differs."""
+    """Why a call was not found: the nearest entry, if any, and the parts in which it differs.
+
+    Attributes:
+        summary: The whole in words.
+        nearest: Which call is the nearest.
+        changed: The parts in which it differs.
+        failed: How the nearest call had failed, in a line: failures are not remembered. Empty where it ended well.
+    """
 
     summary: str
     nearest: str | None = None
     changed: tuple[str, ...] = ()
+    failed: str = ""
 
 
 class Memoizer(ABC):

@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -32,7 +32,7 @@ from flow_core.observe.usage import UsageTracker
 
 if TYPE_CHECKING:
     from flow_core.config import Config
-    from flow_core.interfaces.memoizer import Memoizer
+    from flow_core.interfaces.memoizer import Memoizer, MemoKey
     from flow_core.interfaces.outcome import TryListener
     from flow_core.interfaces.sinks import EventPort, EventSink
     from flow_core.observe.logging import RunLog
@@ -135,6 +135,12 @@ def users_hooks(config: Config, executors: dict[str, Executor]) -> tuple[str, ..
     ]
     of_users = [(role, hook) for role, hook in given if hook is not None]
     return tuple(dict.fromkeys(f"{role} {called(hook)}" for role, hook in of_users if not is_own(hook)))
+
+
+def noting_failures(memoizer: Memoizer | None) -> Callable[[MemoKey, int, str], None] | None:
+    """Return what Flow's own memoizer is told of a failed call with: its key, its task, and a line; else None."""
+    noting: Callable[[MemoKey, int, str], None] | None = getattr(memoizer, "failed", None)
+    return noting if memoizer is not None and is_own(memoizer) else None
 
 
 def usage_tracker(config: Config) -> UsageTracker:

@@ -24,9 +24,11 @@ from flow_core.futures.data_future import DataFuture
 from flow_core.futures.derived import DerivedFuture
 from flow_core.futures.lean import in_callback
 from flow_core.graph.core import Core
-from flow_core.graph.failures import halted_error
+from flow_core.graph.failures import halted_error, root_cause
 from flow_core.graph.retry import Budgets
+from flow_core.graph.states import State
 from flow_core.graph.task import Task
+from flow_core.guard import one_line
 from flow_core.interfaces.memoizer import AppIdentity
 from flow_core.interfaces.waiting import Cause, CauseKind, count
 from flow_core.kernel import assembly, shutdown
@@ -121,6 +123,7 @@ class DataFlowKernel:
         limit = config.max_pending
         self._gate = parts.gate = None if limit is None else Gate(limit, self._core.live.__len__)
         self.memoizer = parts.memoizer = assembly.make_memoizer(config, self.run_dir, self._logger)
+        self._note_failed = assembly.noting_failures(self.memoizer)
         sinks = assembly.all_sinks(config)
         self.pump = parts.pump = EventPump(sinks, info, RunLogger("flow.events", self.run_id))
         self.pump.start()
@@ -469,6 +472,10 @@ class DataFlowKernel:
                 teller.ended(task)
             if task.error is not None and unseen is not None:
                 unseen.describe(task)
+            if task.state is State.failed and task.error is not None and self._note_failed is not None:
+                key = None if task.rare is None else task.rare.memo_key
+                if key is not None:
+                    self._note_failed(key, task.tid, one_line(root_cause(task.error)))
 
     def _unfinished(self) -> list[Task]:
         nobody: list[Task] = []

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from flow_core.checkpoint.reader import CheckpointReader, checkpoint_file
-from flow_core.checkpoint.record import Meta
+from flow_core.checkpoint.reader import CheckpointReader, checkpoint_file, read_value_bytes
+from flow_core.checkpoint.record import FAILURES_NAME, Meta
 from flow_core.interfaces.memoizer import MissReason
 from flow_core.memo.key import SOURCE
 
@@ -16,10 +17,11 @@ Parts = Sequence[tuple[str, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A stored call: the parts of its key, and what it is called in messages."""
+    """An earlier call: the parts of its key, what it is called in messages, and how it failed, if it did."""
 
     parts: tuple[tuple[str, bytes], ...]
     name: str
+    failed: str = ""
 
 
 def changed_parts(new: Parts, old: Parts) -> tuple[str, ...]:
@@ -31,19 +33,31 @@ def changed_parts(new: Parts, old: Parts) -> tuple[str, ...]:
 
 
 def explain(app: str, parts: Parts, candidates: Iterable[Candidate]) -> MissReason:
-    """Compare a key with stored ones of the same app, the newest last, and say in what the nearest differs."""
+    """Compare a key with earlier ones of the same app, the newest last, and say in what the nearest differs.
+
+    Of calls that are equally near one that is stored comes before one that failed.
+    """
     best: tuple[str, ...] | None = None
     nearest = None
     for candidate in candidates:
         changed = changed_parts(parts, candidate.parts)
-        if best is None or len(changed) <= len(best):
+        if best is None or nearest is None or _nearness(changed, candidate) <= _nearness(best, nearest):
             best, nearest = changed, candidate
     if best is None or nearest is None:
         return MissReason(f"no call of app {app!r} is stored")
+    if nearest.failed:
+        same = "the same call" if not best else "the nearest call"
+        since = f"; changed since then: {', '.join(best)}" if best else ""
+        text = f"{same} of app {app!r}, {nearest.name}, failed ({nearest.failed}), and failures are not kept{since}"
+        return MissReason(text, nearest.name, best, nearest.failed)
     if not best:
         return MissReason(f"the same call of app {app!r} is stored by {nearest.name}", nearest.name)
     summary = f"of app {app!r} the nearest stored call is that of {nearest.name}; changed: {', '.join(best)}"
     return MissReason(summary, nearest.name, best)
+
+
+def _nearness(changed: tuple[str, ...], candidate: Candidate) -> tuple[int, bool]:
+    return len(changed), bool(candidate.failed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +84,25 @@ def why(
     """
     known: dict[str, list[Candidate]] = {}
     for place in earlier:
-        for record in CheckpointReader(checkpoint_file(place)):
+        file = checkpoint_file(place)
+        for record in CheckpointReader(file):
             if app in (None, record.meta.app):
                 known.setdefault(record.meta.app, []).append(candidate_of(record.meta, str(place)))
+        for candidate, of_app in _failed(file.parent / FAILURES_NAME, str(place)):
+            known.setdefault(of_app, []).append(candidate)
     found = []
     for record in CheckpointReader(checkpoint_file(checkpoint)):
         meta = record.meta
         if app in (None, meta.app):
             found.append(Why(meta.app, meta.task_id, explain(meta.app, meta.parts, known.get(meta.app, ()))))
     return found
+
+
+def _failed(path: Path, place: str) -> Iterator[tuple[Candidate, str]]:
+    """Yield the calls of a run that failed, each with its app."""
+    for record in CheckpointReader(path):
+        text = read_value_bytes(path, record.offset, record.meta.digest).decode(errors="replace")
+        yield replace(candidate_of(record.meta, place), failed=text), record.meta.app
 
 
 def candidate_of(meta: Meta, place: str = "") -> Candidate:

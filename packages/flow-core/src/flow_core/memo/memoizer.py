@@ -8,6 +8,9 @@ When a checkpoint is written, and when it is safe against what:
 - ``periodic``: every ``checkpoint_period``, synced each time; and at the end.
 - ``dfk_exit``: when the kernel ends.
 - always: ``checkpoint()``, which returns when the file is synced.
+
+Calls that failed are not remembered. Of the last 1,000 of them the keys go to a file of its own, with ``checkpoint()``
+and at the end, so that ``flow cache why`` can say that an earlier call had failed.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from pathlib import Path
 from flow_core.checkpoint.log import CheckpointLog
 from flow_core.checkpoint.period import period_seconds
 from flow_core.checkpoint.reader import CheckpointReader, Record, checkpoint_file
-from flow_core.checkpoint.record import FILE_NAME, PYTHON, Meta, pack
+from flow_core.checkpoint.record import FAILURES_NAME, FILE_NAME, PYTHON, Meta, pack
 from flow_core.errors import BadCheckpoint, ConfigurationError, NotACheckpoint
 from flow_core.interfaces.call import Call
 from flow_core.interfaces.memoizer import AppIdentity, MemoEntry, Memoizer, MemoKey, MissReason, Stored
@@ -38,6 +41,7 @@ _SYNC_S = 5.0
 _IDLE_S = 3600.0
 _KEEP_BYTES = 512
 _CANDIDATES = 1000
+_FAILURES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,8 @@ class BasicMemoizer(Memoizer):
         self._period_s = _DEFAULT_PERIOD_S if checkpoint_period is None else period_seconds(checkpoint_period)
         self._logger = logger if logger is not None else logging.getLogger("flow.memo")
         self._log = CheckpointLog(Path(checkpoint_dir).absolute())
+        self._failures_log = CheckpointLog(self._log.directory, FAILURES_NAME)
+        self._failures: deque[tuple[MemoKey, int, str]] = deque(maxlen=_FAILURES)
         self._table: dict[bytes, Held | Filed] = {}
         self._foreign: dict[bytes, Filed] = {}
         self._unwritten: dict[bytes, _Unwritten] = {}
@@ -141,6 +147,11 @@ class BasicMemoizer(Memoizer):
             self._write([entry.key.digest for entry in entries])
         self._see_to_background()
 
+    def failed(self, key: MemoKey, task_id: int, error: str) -> None:
+        """Keep the key of a call that failed until the checkpoint is written; of very many, of the last ones."""
+        if self.enabled:
+            self._failures.append((key, task_id, error))
+
     def checkpoint(self, tasks: Sequence[int] | None = None) -> Path | None:
         """Write and sync what is not yet written, of the given tasks or all; return the checkpoint's directory.
 
@@ -159,6 +170,7 @@ class BasicMemoizer(Memoizer):
             self._log.open()
             self._write_or_raise(digests)
             self._log.sync()
+            self._write_failures()
         except OSError as error:
             raise BadCheckpoint(f"the checkpoint {self._log.directory} could not be written: {error}") from error
         return self._log.directory
@@ -194,8 +206,11 @@ class BasicMemoizer(Memoizer):
         if self._mode in ("task_exit", "periodic", "dfk_exit") and left:
             self._write(left)
         try:
+            if self._mode in ("task_exit", "periodic", "dfk_exit"):
+                self._write_failures()
+            self._failures_log.close()
             self._log.close()
-        except OSError as error:
+        except (OSError, BadCheckpoint) as error:
             self._logger.error("The checkpoint %s could not be synced: %s", self._log.directory, error)
 
     def _copied(self, entry: MemoEntry) -> _Unwritten:
@@ -246,6 +261,14 @@ class BasicMemoizer(Memoizer):
                 if self._unwritten.get(entry.key.digest) is entry:
                     del self._unwritten[entry.key.digest]
             return None
+
+    def _write_failures(self) -> None:
+        """Write the keys of calls that failed. Raises OSError, BadCheckpoint."""
+        with self._writing:
+            now, failures = time.time_ns(), list(self._failures)
+            self._failures.clear()
+            if failures:
+                self._failures_log.append([pack(_failure_meta(*each, now), each[2].encode()) for each in failures])
 
     def _complain(self, about: str, text: str) -> None:
         """Log an error once: a full disk must not fill the log too."""
@@ -327,3 +350,8 @@ def _meta(entry: _Unwritten, now: int) -> Meta:
     parts = tuple(part for part in key.parts if part[0] != SOURCE)
     times = (entry.started_ns, entry.ended_ns, now)
     return Meta(key.digest, source_key(key), entry.task_id, *times, PYTHON, key.app, parts)
+
+
+def _failure_meta(key: MemoKey, task_id: int, _error: str, now: int) -> Meta:
+    parts = tuple(part for part in key.parts if part[0] != SOURCE)
+    return Meta(key.digest, source_key(key), task_id, 0, 0, now, PYTHON, key.app, parts)

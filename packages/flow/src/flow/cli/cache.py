@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from flow_core.checkpoint.find import get_all_checkpoints
+from flow_core.checkpoint.find import get_all_records
 from flow_core.interfaces.memoizer import MissReason
 from flow_core.memo.explain import why as explain_misses
 
@@ -25,7 +25,7 @@ def cache() -> None:
 @click.option("--all", "every", is_flag=True, help="One line a task, not one a reason.")
 def why(run: str, earlier: tuple[str, ...], app: str | None, run_dir: str, every: bool) -> None:
     """Say, for the calls that RUN (a run directory or its checkpoint) had to run, what was not the same as before."""
-    known = list(earlier) or _before(run, get_all_checkpoints(run_dir))
+    known = list(earlier) or _before(run, get_all_records(run_dir))
     misses = explain_misses(run, known, app)
     if not misses:
         click.echo(f"{run}: no cached app was run" + (f" of the name {app!r}" if app else ""))
@@ -40,6 +40,9 @@ def why(run: str, earlier: tuple[str, ...], app: str | None, run_dir: str, every
 
 def _told(reason: MissReason) -> str:
     """Return a reason without what differs from task to task."""
+    if reason.failed:
+        since = f"; changed since then: {', '.join(reason.changed)}" if reason.changed else ""
+        return f"the earlier call failed ({reason.failed.partition(':')[0]}), and failures are not kept{since}"
     if reason.changed:
         return ", ".join(reason.changed)
     if reason.nearest is None:
