@@ -16,7 +16,7 @@ from flow_core.remote.errors import unpack
 from flow_core.remote.functions import pack_function
 from flow_executors.manager.blobs import Blobs
 from flow_executors.manager.letters import Letters
-from flow_executors.manager.nursery import Died, Nursery, Spawned
+from flow_executors.manager.nursery import Answered, Died, Nursery, Spawned
 from flow_executors.manager.pipes import Pipes
 from flow_executors.manager.records import Handout
 from flow_executors.manager.shipments import Shipments
@@ -335,6 +335,26 @@ def test_a_frozen_worker_is_killed_too(bench):
     bench.nursery.kill(0, grace_s=0.2)
     (died,) = bench.reports()
     assert died.signal in (signal.SIGTERM, signal.SIGKILL)
+
+
+def test_a_worker_that_the_kernel_holds_counts_as_dead(tmp_path, monkeypatch):
+    monkeypatch.setattr("flow_executors.manager.cradle.send", lambda *_: 0)  # in the fork that follows, too
+    monkeypatch.setattr("flow_executors.manager.cradle._UNKILLABLE_S", 0.2)
+    held = Bench(tmp_path)
+    pid = held.pipes.pid
+    held.nursery.kill(0, grace_s=0.1)
+    (died,) = held.reports()
+    assert (died.pid, died.signal) == (pid, signal.SIGKILL)
+    assert "waits in the kernel" in died.stderr_tail
+    held.spawn()
+    assert held.call(b"Rmath:hypot", 3.0, 4.0) == 5.0
+    held.close()
+    until(lambda: not alive(pid), "it ends in the end")
+
+
+def test_the_fork_server_answers_when_it_is_asked(bench):
+    bench.nursery.ask()
+    assert bench.reports() == [Answered()]
 
 
 def test_workers_have_names_and_sessions_of_their_own(bench):
