@@ -45,6 +45,10 @@ def own(x):
     return helper(x), STATE["a"][-1], Counter().next(x)
 
 
+def classy(x):
+    return Counter().next(x)
+
+
 def through(x):
     return tools.whole(x), settings.LIMIT
 
@@ -98,6 +102,7 @@ CHANGES = {
     "a global": lambda value: globals().update(LIMIT=value),
     "an element": lambda value: STATE["a"].append(value),
     "a class attribute": lambda value: setattr(Counter, "step", value),
+    "a class attribute back": lambda value: setattr(Counter, "step", 1),
     "a helper": redefine_helper,
     "a variable of a closure": lambda value: put(value),
     "a module's value": lambda value: setattr(settings, "LIMIT", value),
@@ -136,7 +141,7 @@ if __name__ == "__main__":
         futures = []
         for change, value in program(sys.argv[2]):
             CHANGES[change](value)
-            for function in (own, through, inside, closed, tools.whole, large):
+            for function in (own, classy, through, inside, closed, tools.whole, large):
                 expected = function(10)
                 for label in ("htex", "llex", "pool"):
                     future = kernel.submit(function, 10, executors=label)

@@ -9,7 +9,7 @@ import threading
 import types
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -290,6 +290,39 @@ def test_on_threads_a_result_is_not_remembered_if_its_globals_changed_meanwhile(
     assert "global 'LIMIT'" in warning
 
 
+def test_who_follows_a_call_whose_globals_changed_runs_itself(load: Callable[..., DataFlowKernel]) -> None:
+    module = script(GATE)
+    kernel = load(threads=True)
+    app = python_app(module.f, data_flow_kernel=kernel, cache=True)
+    first, follower = app(50), app(50)
+    assert module.entered.wait(30)
+    module.LIMIT = 100
+    module.go.set()
+    assert not first.result()
+    assert not follower.result()
+    assert kernel.summary().memoized == 0
+
+
+def test_a_hostile_object_that_it_names_fails_no_call_on_threads_and_its_own_elsewhere(
+    load: Callable[..., DataFlowKernel],
+) -> None:
+    class Hostile:
+        def __getattribute__(self, name: str) -> object:
+            raise SystemExit(name)
+
+        def __reduce_ex__(self, protocol: object) -> str:
+            raise SystemExit("no")
+
+        def __sizeof__(self) -> int:
+            raise SystemExit("no")
+
+    for threads in (True, False):
+        module = script("def f(): return VALUE is not None", VALUE=Hostile())
+        app = python_app(module.f, data_flow_kernel=load(threads=threads), cache=threads)
+        error = app().exception()
+        assert error is None if threads else isinstance(error, SerializationError)
+
+
 def test_a_default_counts_as_it_was_at_the_call(load: Callable[..., DataFlowKernel]) -> None:
     module = script("def f(x, seen=[]): return x, seen")
     app = python_app(module.f, data_flow_kernel=load(), cache=True)
@@ -330,3 +363,35 @@ def test_the_body_of_a_cached_join_app_is_not_remembered_as_what_it_was(load: Ca
     assert joined.result() == 6
     module.N = 1
     assert join(1).result() == 4
+
+
+CLASSES = """
+class Kind:
+    step = 1
+    def up(self, x): return x + self.step
+def f(x): return Kind().up(x)
+def made(): return Kind()
+def names(): return sorted(name for name in vars(Kind) if not name.startswith("_"))
+"""
+
+
+def test_a_class_is_what_it_was_at_each_call_also_when_it_comes_back(tmp_path: Path) -> None:
+    module = script(CLASSES)
+    pool = FuturesExecutor("own", lambda: ProcessPoolExecutor(1))
+    with DataFlowKernel(Config(executors=[pool], run_dir=str(tmp_path / "runs"))) as kernel:
+        assert [kernel.submit(module.f, 1).result() for module.Kind.step in (1, 5, 1, 5)] == [2, 6, 2, 6]
+        module.Kind.other = 1
+        assert kernel.submit(module.names).result() == ["other", "step", "up"]
+        del module.Kind.other
+        assert kernel.submit(module.names).result() == ["step", "up"]
+
+
+def test_a_result_undoes_nothing_that_the_script_has_changed_in_a_class(tmp_path: Path) -> None:
+    module = script(CLASSES)
+    pool = FuturesExecutor("own", lambda: ProcessPoolExecutor(1))
+    with DataFlowKernel(Config(executors=[pool], run_dir=str(tmp_path / "runs"))) as kernel:
+        future = kernel.submit(module.made)
+        module.Kind.step = 5
+        found = future.result()
+        assert type(found) is module.Kind
+        assert module.Kind.step == 5

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import textwrap
 import types
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -79,23 +79,6 @@ EXAMPLES = settings(
 )
 
 
-class Later(Executor):
-    """A pool that runs what it was given, from its bytes, when it is told to."""
-
-    def __init__(self) -> None:
-        self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        self._waiting.append((future, lambda: fn(*args, **kwargs)))
-        return future
-
-    def run(self) -> None:
-        while self._waiting:
-            future, work = self._waiting.popleft()
-            future.set_result(work())
-
-
 @pytest.fixture
 def begin(tmp_path: Path) -> Iterator[Callable[..., DataFlowKernel]]:
     """Give a function that begins a run on an executor."""
@@ -125,22 +108,17 @@ def run(program: Program, kernel: DataFlowKernel, finish: Callable[[Future[Any]]
     assert [repr(future.result(timeout=30)) for future in futures] == expected
 
 
+def processes() -> FuturesExecutor:
+    return FuturesExecutor("pool", lambda: ProcessPoolExecutor(1, get_context("spawn")))
+
+
 def test_a_process_gets_each_call_as_it_was_made(begin: Callable[..., DataFlowKernel]) -> None:
-    pool = Later()
-    kernel = begin(FuturesExecutor("later", pool))
+    kernel = begin(processes())
 
     @EXAMPLES
     @given(programs)
     def check(program: Program) -> None:
-        left = len(program) + 2  # all are submitted before the first runs
-
-        def finish(_future: Future[Any]) -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                pool.run()
-
-        run(program, kernel, finish)
+        run(program, kernel, lambda _future: None)
 
     check()
 
@@ -150,14 +128,8 @@ def test_what_is_remembered_is_what_each_call_gives_over_runs(begin: Callable[..
     done: list[Program] = []
 
     def check_on(**options: Any) -> tuple[DataFlowKernel, Callable[[Program], None]]:
-        pool = Later()
-        kernel = begin(ThreadPoolExecutor() if way == "threads" else FuturesExecutor("later", pool), **options)
-
-        def finish(future: Future[Any]) -> None:
-            pool.run()
-            future.exception(timeout=30)
-
-        return kernel, lambda program: run(program, kernel, finish, cache=True)
+        kernel = begin(ThreadPoolExecutor() if way == "threads" else processes(), **options)
+        return kernel, lambda program: run(program, kernel, lambda future: future.exception(timeout=30), cache=True)
 
     first, once = check_on(checkpoint_mode="task_exit")
 

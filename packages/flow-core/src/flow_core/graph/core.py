@@ -474,6 +474,7 @@ class Core:
         digest = digest_of(leader)
         leader.more().leads = False
         gone = leader.state in (State.cancelled, State.dep_fail) or is_a(leader.error, TaskLost)
+        gone = gone or bool(leader.more().changed)  # it was another call than its key says
         if gone and (self.halted is not None or self.closing):
             for follower in self._flights.land(digest):
                 self._replace(follower)  # which ends it

@@ -465,6 +465,7 @@ class Launcher:
             changed = task.snapshot.changes()
         if not changed:
             return True
+        task.more().changed = changed
         self._teller.warn_once(
             task.app,
             "The result of %s is not remembered, since what it was made of changed between the call and its end: %s. "

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
+from flow_core.guard import pass_signal
 from flow_core.interfaces.snapshot import Identity, Part
 from flow_core.memo.arguments import defaults_of
 from flow_core.memo.digest import CannotDigest, Walker, digest, frame, name_of
@@ -74,8 +75,18 @@ class FunctionWalker(Walker):
     def named(self, value: object) -> bytes:
         """Return the bytes that stand for something that a function names.
 
-        Data counts by its value, what each process has its own of (locks, handles, loggers) by its type.
+        Data counts by its value; by its type what each process has its own of (locks, handles, loggers), and what does
+        not let itself be looked at.
         """
+        try:
+            return self._named(value)
+        except CannotDigest:
+            raise
+        except BaseException as error:
+            pass_signal(error)
+            return frame(b"?", name_of(type(value)))
+
+    def _named(self, value: object) -> bytes:
         if isinstance(value, type):
             return self._class(value)
         wraps = isinstance(getattr(value, "__wrapped__", None), FunctionType)

@@ -38,6 +38,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
         self.dispatch_table = ChainMap(own, _DISPATCH)
         super().__init__(file, protocol, buffer_callback)
 
+    def reducer_override(self, obj: Any) -> Any:
+        """Return how an object is made anew; classes by value come with a digest of what they are."""
+        reduced = super().reducer_override(obj)
+        return _with_state(obj, reduced) if isinstance(obj, type) else reduced
+
 
 def dumps(value: object, buffer_callback: Callable[[PickleBuffer], bool | None] | None = None) -> bytes:
     """Pickle a value, protocol 5; functions and classes that no other process can import go by value.
@@ -51,12 +56,20 @@ def dumps(value: object, buffer_callback: Callable[[PickleBuffer], bool | None] 
 
 
 def reduced_class(cls: type) -> Any:
-    """Return how cloudpickle makes a class anew by value, wherever it is from."""
+    """Return how a class is made anew by value, wherever it is from."""
     try:
         from cloudpickle.cloudpickle import _dynamic_class_reduce
     except ImportError:  # before version 3
         from cloudpickle.cloudpickle_fast import _dynamic_class_reduce
-    return _dynamic_class_reduce(cls)
+    return _with_state(cls, _dynamic_class_reduce(cls))
+
+
+def _with_state(cls: type, reduced: Any) -> Any:
+    if not isinstance(reduced, tuple) or len(reduced) != 6:
+        return reduced  # by name
+    from flow_core.remote.classes import set_state, state_of
+
+    return (*reduced[:2], state_of(cls, reduced[2]), *reduced[3:5], set_state)
 
 
 def _reduced(code: CodeType, files: dict[str, str]) -> tuple[Any, ...]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 REFERENCE = b"R"
 BY_VALUE = b"P"
 WITH_MODULES = b"M"
+_CLASSES = b"flow_core.remote.classes"  # stands in every pickle that has a class by value
 _DIGEST_SIZE = 16
 
 
@@ -40,12 +41,17 @@ def load_function(blob: bytes) -> tuple[Callable[..., object], Surroundings | No
             that differ here from the script's and cannot travel.
         ImportError, AttributeError: its module is not here, or is another version.
     """
-    if blob[:1] != WITH_MODULES:
+    if blob[:1] != WITH_MODULES and _CLASSES not in blob:
         return _load(blob), None
-    from flow_core.remote.modules import load_packed
+    from flow_core.remote.classes import collected
+    from flow_core.remote.modules import NOTHING, load_packed
 
-    func, modules = load_packed(pickle.loads(memoryview(blob)[1:]), _load)
-    return func, modules
+    with collected() as classes:
+        if blob[:1] == WITH_MODULES:
+            func, surroundings = load_packed(pickle.loads(memoryview(blob)[1:]), _load)
+        else:
+            func, surroundings = _load(blob), NOTHING
+    return func, surroundings.with_classes(classes)
 
 
 def pack_with_modules(packed: Packed) -> bytes:

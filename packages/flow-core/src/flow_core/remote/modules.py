@@ -12,11 +12,12 @@ import os
 import pickle
 import sys
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 
 from flow_core.errors import DeserializationError
+from flow_core.remote.classes import ClassState, apply
 from flow_core.remote.contents import contents, meaning
 
 Path = tuple[str, str]
@@ -61,7 +62,7 @@ def load_packed(
         ImportError, AttributeError: a module is not here, or is another version, and the code cannot travel.
     """
     if packed.script == here():
-        return load(packed.whole or packed.function), Surroundings((), (), {})
+        return load(packed.whole or packed.function), NOTHING
     paths = tuple(path for path, _ in packed.code)
     with _lock:
         _restore(paths)
@@ -120,22 +121,31 @@ _originals: dict[Path, object] = {}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Surroundings:
-    """Values and code of modules, to be what they were in the script at the calls of one function. Any thread.
+    """Values and code of modules and classes, to be what they were in the script at the calls of one function.
 
-    Modules belong to the whole process: where calls of several versions run at once, in threads, the last one decides.
+    Any thread. Modules belong to the whole process: where calls of several versions run at once, in threads, the last
+    one decides.
 
     Attributes:
         values: Pickles of values.
         code: Code that must be that of the module's own file.
         replaced: Code to be put in the place of that.
+        classes: Classes that came by value, with what they are made of.
     """
 
     values: tuple[tuple[Path, bytes], ...]
     code: tuple[Path, ...]
     replaced: dict[Path, Callable[..., object]]
+    classes: tuple[tuple[type, ClassState], ...] = ()
+
+    def with_classes(self, classes: Sequence[tuple[type, ClassState]]) -> Surroundings:
+        """Return the same with classes."""
+        return replace(self, classes=tuple(classes)) if classes else self
 
     def prepare(self) -> None:
         """Set what is not so already. What a task has changed since it was set stays, until another value is set."""
+        for cls, state in self.classes:
+            apply(cls, state)
         if not self.values and not self.replaced and not _originals:
             return
         with _lock:
@@ -156,6 +166,9 @@ class Surroundings:
         if path in _set or not _is_same(getattr(owner, name, _set), value):
             _put(owner, name, value)
         _set[path] = pickled
+
+
+NOTHING = Surroundings((), (), {})
 
 
 def _restore(paths: tuple[Path, ...]) -> None:

@@ -34,6 +34,7 @@ from types import (
 from typing import Any
 
 from flow_core.files import File
+from flow_core.guard import pass_signal
 from flow_core.memo.digest import digest
 from flow_core.memo.facts import ABSENT, facts_of, is_local, is_of_process, members
 
@@ -151,11 +152,12 @@ def make({given}):
     def unchanged():
         try:
             return {text}
-        except Exception:
+        except BaseException as error:
+            pass_signal(error)
             return False
     return unchanged
 """
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"pass_signal": pass_signal}
     exec(source, names)  # names of variables as literals, and nothing else, come from outside
     made: Callable[..., Callable[[], bool]] = names["make"]
     return made
@@ -246,11 +248,19 @@ class _Finder:
         self._elements = self._bytes = 0
         try:
             self._value(value)
-        except Exception:  # large, nested too deeply, or an object that does not let itself be looked at
+        except BaseException as error:  # large, nested too deeply, or an object that does not let itself be looked at
+            pass_signal(error)
             del self._reads[reads:], self._contents[contents:]
             for key in self._new:
                 del self._seen[key]
-            self._sample(value)
+            self._quietly(self._sample, value)
+
+    @staticmethod
+    def _quietly(look: Callable[[object], None], value: object) -> None:
+        try:
+            look(value)
+        except BaseException as error:
+            pass_signal(error)
 
     # -- one value
 
@@ -326,7 +336,8 @@ class _Finder:
             raise _Large
         try:
             data = pickle.dumps(value, 5)
-        except Exception:
+        except BaseException as error:
+            pass_signal(error)
             return
         self._count(0, len(data))
         self._contents.append((_pickled, value, _short(data)))

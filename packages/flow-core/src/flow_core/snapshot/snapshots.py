@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from flow_core.errors import SerializationError
+from flow_core.guard import called, one_line, pass_signal
 from flow_core.memo.digest import CannotDigest
 from flow_core.memo.identity import identify
 from flow_core.remote.functions import digest_of, pack_function
@@ -103,6 +104,9 @@ def _identified(function: Callable[..., object]) -> Identity | CannotDigest:
         return identify(function)
     except CannotDigest as error:
         return error
+    except BaseException as error:  # of an object that is looked at
+        pass_signal(error)
+        return CannotDigest(one_line(error))
 
 
 def _packed(function: Callable[..., object], looks: Looks) -> bytes | SerializationError:
@@ -110,6 +114,9 @@ def _packed(function: Callable[..., object], looks: Looks) -> bytes | Serializat
         return packed(function, looks)
     except SerializationError as error:
         return error
+    except BaseException as error:  # of an object that is looked at
+        pass_signal(error)
+        return SerializationError(f"the function {called(function)} cannot be sent to workers: {one_line(error)}")
 
 
 class Snapshots:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from flow_core.guard import pass_signal
 from flow_core.memo.facts import is_local
 from flow_core.remote import by_value
 from flow_core.remote.contents import contents, meaning
@@ -85,7 +86,8 @@ def _sorted_out(data: dict[Path, object]) -> tuple[list[tuple[Path, bytes]], lis
     for path, value in data.items():
         try:
             pickled = _pickled(value)
-        except Exception:  # a lock, a handle, a connection: each process has its own
+        except BaseException as error:  # a lock, a handle, a connection: each process has its own
+            pass_signal(error)
             continue
         if len(pickled) <= VALUE_BYTES:
             values.append((path, pickled))
@@ -114,7 +116,8 @@ def _whole(functions: list[Any], looks: Looks) -> list[bytes]:
         with io.BytesIO() as file:
             try:
                 _WholePickler(file, members).dump(function)
-            except Exception:
+            except BaseException as error:
+                pass_signal(error)
                 return [b""]
             blobs.append(BY_VALUE + file.getvalue())
     return blobs if sum(map(len, blobs)) <= _WHOLE_BYTES else [b""]

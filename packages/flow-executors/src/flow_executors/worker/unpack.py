@@ -86,12 +86,12 @@ class Unpacker:
             record = content[size:]
         digest, key, _, flags = _RECORD.unpack_from(record)
         func, modules = self._functions.get(digest) or self._load_function(digest)
+        loaded = _NOTHING
+        if len(record) != _RECORD.size:
+            loaded = self._load_payload(memoryview(record)[_RECORD.size :], flags, func)
         if modules is not None:
-            modules.prepare()
-        if len(record) == _RECORD.size:
-            return Parcel(key, func, _NOTHING, spec, variables)
-        payload = memoryview(record)[_RECORD.size :]
-        return Parcel(key, func, self._load_payload(payload, flags, func), spec, variables)
+            modules.prepare()  # after the arguments, which may bring other versions of classes
+        return Parcel(key, func, loaded, spec, variables)
 
     def _load_payload(self, payload: memoryview, flags: int, func: Function) -> Payload:
         try:
