@@ -48,6 +48,29 @@ def space() -> Iterator[str]:
     run(f"ip netns del {SPACE}")
 
 
+def test_a_network_that_is_cut_for_several_thresholds_costs_time_and_no_task(drive: Drive, space: str) -> None:
+    driver = drive(
+        address=HERE,
+        launch_cmd=f"ip netns exec {space} {{python}} -m flow_executors.manager {{options}}",
+        provider=LocalProvider(max_blocks=1),
+        heartbeat_threshold=1,
+    )
+    assert driver.outcome(driver.submit(calls.double, 4)).value == 8
+    executor = driver.executor
+    assert isinstance(executor, HighThroughputExecutor)
+    assert executor._pilot is not None
+    scaler = executor._pilot.scaler
+    assert scaler is not None
+    run("ip link set flowcut0 down")
+    try:
+        wait_until(lambda: not executor.connected_managers(), "the cut was not noticed")
+        keys = [driver.submit(calls.double, number) for number in range(3)]
+        wait_until(lambda: scaler.attempts >= 2, "blocks that cannot reach the script were not replaced")
+    finally:
+        run("ip link set flowcut0 up")
+    assert [driver.outcome(key).value for key in keys] == [0, 2, 4]
+
+
 def test_a_node_cut_off_is_lost_by_silence_its_task_runs_elsewhere_and_it_leaves_when_it_is_back(
     drive: Drive, space: str
 ) -> None:

@@ -16,6 +16,7 @@ from flow_core.errors import ConfigurationError, ExecutorBroken
 from flow_executors.htex import HighThroughputExecutor
 from flow_executors.llex import LowLatencyExecutor
 from flow_executors.testing.local_run import processes_of, wait_until
+from flow_providers.errors import FileCopyException
 from flow_providers.local.provider import LocalProvider
 
 Kind = type[HighThroughputExecutor]
@@ -158,6 +159,24 @@ def test_an_executor_that_worked_says_truly_why_it_gave_up_and_recovers(kind, lo
         assert "exit code 3" in str(error)
         fault.unlink()
         assert double(3).result(timeout=40) == 6
+
+
+def test_tasks_wait_while_the_disk_of_the_run_is_full_and_run_when_there_is_room(load):
+    one = executor()
+    with load(one):
+        assert double(1).result(timeout=40) == 2
+        push = one.provider.channel.push_bytes
+
+        def full(*args, **kwargs):
+            raise FileCopyException("cannot write: [Errno 28] No space left on device")
+
+        one.provider.channel.push_bytes = full
+        kill_manager(one)
+        futures = [double(n) for n in range(4)]
+        wait_until(lambda: one._pilot.scaler.attempts >= 2, "no second attempt was made")
+        assert any("No space left" in cause.text for cause in futures[0].why().causes)
+        one.provider.channel.push_bytes = push
+        assert [future.result(timeout=40) for future in futures] == [0, 2, 4, 6]
 
 
 def test_a_provider_that_raises_from_the_start_is_named_with_its_traceback(load):

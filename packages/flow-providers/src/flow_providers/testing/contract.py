@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import pytest
 
-from flow_providers.errors import SchedulerUnavailable
+from flow_providers.errors import BadOption, SchedulerUnavailable
 from flow_providers.interfaces.job_extras import JobExtras, secret_variable
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
@@ -107,6 +107,13 @@ class ProviderContract:
         """Empty lists are answered by empty lists."""
         assert provider.status([]) == []
         assert provider.cancel([]) == []
+
+    def test_one_id_is_no_list_of_ids(self, provider: ExecutionProvider) -> None:
+        """A single text where a list is meant is refused, never taken letter by letter."""
+        with pytest.raises(BadOption):
+            provider.status(self.unknown_job)
+        with pytest.raises(BadOption):
+            provider.cancel(self.unknown_job)
 
     # -- what goes with a job
 
