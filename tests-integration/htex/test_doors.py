@@ -15,7 +15,7 @@ from flow_core.errors import ConfigurationError, ExecutorError
 from flow_core.testing import calls
 from flow_core.testing.driver import Driver
 from flow_executors import HighThroughputExecutor
-from flow_executors.testing.local_run import interchange_pid, make_executor
+from flow_executors.testing.local_run import interchange_pid, make_executor, run_id_of
 from flow_executors.wire import frames
 from flow_executors.wire.keys import BlockSecret
 from flow_executors.wire.local import connect_locally
@@ -49,7 +49,7 @@ def test_without_a_blocks_key_nobody_is_answered(drive: Drive, keys: str) -> Non
             stranger.curve_publickey, stranger.curve_secretkey = public, secret
             stranger.curve_serverkey = _server_key(driver) if keys == "own" else public
         stranger.connect(f"tcp://127.0.0.1:{_port(driver)}")
-        stranger.send(frames.pack_hello(frames.Introduction("manager", "test-run0")), zmq.NOBLOCK)
+        stranger.send(frames.pack_hello(frames.Introduction("manager", run_id_of(driver))), zmq.NOBLOCK)
         assert stranger.poll(700) == 0
     finally:
         context.destroy(0)

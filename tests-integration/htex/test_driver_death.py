@@ -13,6 +13,7 @@ from flow_core.errors import ExecutorClosed
 from flow_core.interfaces.call import Call, TryKey
 from flow_core.testing import calls
 from flow_core.testing.driver import Driver
+from flow_core.testing.recording import run_id_in
 from flow_executors.testing.local_run import processes_of, wait_gone, wait_until
 
 _SCRIPT = """
@@ -20,6 +21,7 @@ import sys, time
 from pathlib import Path
 from flow_executors.testing.local_run import make_executor
 from flow_core.testing.driver import Driver
+from flow_core.testing.recording import run_id_in
 driver = Driver(make_executor(), Path(sys.argv[1]), 30.0)
 driver.start()
 driver.hold("task")
@@ -35,7 +37,7 @@ def test_all_processes_end_with_a_script_killed_by_sigkill(tmp_path: Path) -> No
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as script:
         assert script.stdout is not None
         assert script.stdout.readline() == "ready\n"
-        run_id = f"test-{directory.name}"
+        run_id = run_id_in(directory)
         assert len(processes_of(run_id)) >= 2
         script.send_signal(signal.SIGKILL)
     wait_until(lambda: not os.path.exists(f"/proc/{script.pid}"), "the script lives")

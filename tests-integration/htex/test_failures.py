@@ -19,6 +19,7 @@ from flow_core.errors import (
     TaskKillsWorkers,
     WorkerLost,
 )
+from flow_core.testing.recording import run_id_in
 from flow_executors.testing.local_run import processes_of, wait_gone, wait_until
 
 
@@ -141,6 +142,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[2]), int(sys.argv[2])))
 from pathlib import Path
 from flow_core.testing import calls
 from flow_core.testing.driver import Driver
+from flow_core.testing.recording import run_id_in
 from flow_executors.testing.local_run import make_executor
 driver = Driver(make_executor(), Path(sys.argv[1]), 30.0)
 try:
@@ -156,7 +158,7 @@ def test_too_few_file_descriptors_are_named(tmp_path):
     command = [sys.executable, "-c", _FEW_FILES, str(tmp_path / "few"), "18"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=55, check=False)
     assert "Too many open files" in done.stdout + done.stderr, done
-    wait_gone("test-few")
+    wait_gone(run_id_in(tmp_path / "few"))
 
 
 @python_app

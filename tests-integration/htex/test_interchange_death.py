@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from flow_core.errors import ExecutorBroken
+from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.outcome import LossKind, Verdict
 from flow_core.testing import calls
 from flow_core.testing.driver import Driver
+from flow_executors.client import client, incarnation
 from flow_executors.testing.local_run import interchange_pid, manager_pid, wait_until
 
 Drive = Callable[..., Driver]
@@ -65,6 +68,52 @@ def test_one_that_dies_again_and_again_breaks_the_executor_with_a_reason(
     assert "signal 9" in text
     assert outcome.loss is None or outcome.loss.kind is LossKind.INTERCHANGE
     wait_until(lambda: _refuses(driver), "a broken executor takes tasks")
+
+
+def test_one_that_could_not_be_kept_running_is_started_afresh_for_a_later_call(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "RESUME_AFTER_S", 1.0)
+    monkeypatch.setenv("FLOW_FAULT", "interchange.after_tasks:1+:kill")
+    driver = drive()
+    assert driver.outcome(driver.submit(calls.nothing)).verdict in (Verdict.LOST, Verdict.REFUSED)
+    monkeypatch.delenv("FLOW_FAULT")
+    keys: list[TryKey] = []
+
+    def taken() -> bool:
+        try:
+            keys.append(driver.submit(calls.double, 4))
+        except ExecutorBroken:
+            return False
+        return True
+
+    wait_until(taken, "no task is taken any more")
+    assert driver.outcome(keys[0]).value == 8
+
+
+def test_one_that_cannot_be_started_for_a_moment_is_tried_again(drive: Drive, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = drive()
+    assert driver.outcome(driver.submit(calls.double, 4)).value == 8
+    faults = [OSError(28, "No space left on device"), OSError(24, "Too many open files")]
+    popen = subprocess.Popen
+
+    def failing(*args: object, **kwargs: object) -> object:
+        if faults:
+            raise faults.pop()
+        return popen(*args, **kwargs)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(incarnation.subprocess, "Popen", failing)
+    os.kill(interchange_pid(driver), signal.SIGKILL)
+    assert driver.outcome(driver.submit(calls.double, 5)).value == 10
+    assert not faults
+
+
+def test_one_whose_directory_was_moved_is_replaced(drive: Drive, tmp_path: Path) -> None:
+    driver = drive()
+    assert driver.outcome(driver.submit(calls.double, 4)).value == 8
+    driver._context.executor_dir.rename(tmp_path / "elsewhere")
+    os.kill(interchange_pid(driver), signal.SIGKILL)
+    assert driver.outcome(driver.submit(calls.double, 5)).value == 10
 
 
 def _refuses(driver: Driver) -> bool:

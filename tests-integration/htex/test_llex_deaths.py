@@ -18,6 +18,7 @@ from flow_core.interfaces.call import Call, TaskSpec
 from flow_core.interfaces.outcome import LossKind, Verdict
 from flow_core.testing import calls
 from flow_core.testing.driver import Driver
+from flow_core.testing.recording import run_id_in
 from flow_executors import LowLatencyExecutor
 from flow_executors.testing.direct_run import make_direct_executor
 from flow_executors.testing.local_run import (
@@ -133,6 +134,7 @@ _SCRIPT = """
 import sys, time
 from pathlib import Path
 from flow_core.testing.driver import Driver
+from flow_core.testing.recording import run_id_in
 from flow_executors.testing.direct_run import make_direct_executor
 driver = Driver(make_direct_executor(), Path(sys.argv[1]), 30.0)
 driver.start()
@@ -151,7 +153,7 @@ def test_all_processes_end_with_a_script_killed_by_sigkill(tmp_path: Path, then:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as script:
         assert script.stdout is not None
         assert script.stdout.readline() == "ready\n"
-        run_id = f"test-{directory.name}"
+        run_id = run_id_in(directory)
         managers = [pid for pid, words in processes_of(run_id).items() if "flow_executors.direct" in words]
         assert managers
         script.send_signal(signal.SIGKILL)

@@ -55,7 +55,7 @@ def test_a_call_that_does_not_come_back_is_left_and_its_late_answer_handed_over(
         gate.wait(30)
         return "job 7"
 
-    with pytest.raises(NoAnswerError, match="it has not come back within 0.01 s"):
+    with pytest.raises(NoAnswerError, match=r"it has not come back within 0\.01 s"):
         calls.call("it", slow, 0.01, take)
     gate.set()
     assert taken.wait(30)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,6 +116,11 @@ class RecordingPort:
             return self._changed.wait_for(condition, timeout_s)
 
 
+def run_id_in(run_dir: Path) -> str:
+    """Return the run id of tests in a directory: who looks for processes by it finds those of no other test run."""
+    return f"test-{run_dir.name}-{zlib.crc32(os.fsencode(run_dir.absolute())):08x}"
+
+
 def make_context(
     run_dir: Path,
     listener: TryListener,
@@ -128,7 +135,7 @@ def make_context(
 ) -> RunContext:
     """Return the context of a run in a directory of the test's own."""
     return RunContext(
-        run_id=f"test-{run_dir.name}",
+        run_id=run_id_in(run_dir),
         epoch=epoch,
         run_dir=run_dir,
         executor_dir=run_dir / label,

@@ -23,7 +23,7 @@ from flow_executors.client.directory import Directory
 from flow_executors.client.handoff import Handoff
 from flow_executors.client.incarnation import Incarnation, Site
 from flow_executors.client.queue import TaskQueues
-from flow_executors.client.receiver import Hooks, Receiver
+from flow_executors.client.receiver import RESUME_AFTER_S, Hooks, Receiver
 from flow_executors.interchange.local_doors import LocalDoors
 from flow_executors.serialize.records import Records
 from flow_executors.wire.frames import (
@@ -71,6 +71,8 @@ class Client:
         self._numbers = itertools.count(1)
         self._error: ExecutorError | None = ExecutorClosed(f"the executor {site.label} is not started")
         self._owner = hooks
+        self._broken_at: float | None = None
+        self._resuming = threading.Lock()
         self._receiver = Receiver(
             self._handoff,
             self.directory,
@@ -137,7 +139,11 @@ class Client:
         self._handoff.send(pack_exit(ExitCode.DONE))
         if incarnation is not None and incarnation.end(max(0.1, deadline - time.monotonic())):
             forced.append(f"the interchange of {label} was killed")
-        if not self._receiver.stop(max(1.0, deadline - time.monotonic())):
+        stopped = self._receiver.stop(max(1.0, deadline - time.monotonic()))
+        if not stopped and (late := self._receiver.incarnation) not in (None, incarnation):
+            late.end(0.0)  # it was started while this was called
+            stopped = self._receiver.stop(1.0)
+        if not stopped:
             forced.append(f"the receiver thread of {label} did not end")
         self._report_rest()
         self._handoff.close()
@@ -176,6 +182,7 @@ class Client:
 
     def _broke(self, error: ExecutorBroken) -> None:
         """The interchange cannot be kept running. Receiver thread."""
+        self._broken_at = time.monotonic()
         self._fail(error, LossKind.INTERCHANGE)
         self._owner.broken(error)
 
@@ -229,8 +236,23 @@ class Client:
         self._handoff.submitted(class_id, waiting)
 
     def _check(self) -> None:
-        if self._error is not None:
+        if self._error is not None and not self._resumed():
             raise self._error.with_traceback(None)  # else it grows with each task
+
+    def _resumed(self) -> bool:
+        """Make a fresh attempt with an executor whose interchange broke a while ago; False if it is not to be."""
+        with self._resuming:
+            if self._error is None:
+                return True
+            broken_at, closed = self._broken_at, isinstance(self._error, ExecutorClosed)
+            if closed or broken_at is None or time.monotonic() - broken_at < RESUME_AFTER_S:
+                return False
+            error, self._error = self._error, None
+            if not self._receiver.resume():
+                self._error = error
+                return False
+            self._broken_at = None
+            return True
 
     def _too_late(self, key: TryKey) -> None:
         """The executor ended while a task came in: take it back, or leave it to whoever reported all."""

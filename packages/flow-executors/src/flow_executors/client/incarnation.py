@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from flow_core.errors import ExecutorError
 from flow_executors.interchange.setup import Setup
@@ -96,7 +97,7 @@ class Incarnation:
         self.link.setblocking(False)
         setup = site.setup(number, admitted, theirs.fileno(), results)
         try:
-            with self._stderr.open("wb") as errors:
+            with self._last_words() as errors:
                 self.process = subprocess.Popen(
                     _command(site),
                     stdin=subprocess.PIPE,
@@ -113,6 +114,14 @@ class Incarnation:
         finally:
             theirs.close()
         self._tell(setup)
+
+    def _last_words(self) -> BinaryIO:
+        """Open the file of its standard error; no file where its directory cannot be used, which must not end a run."""
+        try:
+            self._stderr.parent.mkdir(parents=True, exist_ok=True)
+            return self._stderr.open("wb")
+        except OSError:
+            return open(os.devnull, "wb")
 
     def _tell(self, setup: Setup) -> None:
         pipe = self.process.stdin

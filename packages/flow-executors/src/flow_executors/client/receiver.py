@@ -51,10 +51,13 @@ _START_S = 20.0
 """Within which a new interchange must have introduced itself."""
 _READS = 8
 _EXIT_WAIT_S = 1.0
-_START_S = 10.0
-"""An interchange that is being started may be silent for so long more: it must import what it needs first."""
+RESUME_AFTER_S = 5.0
+"""After so long a new task makes a fresh attempt with an executor whose interchange could not be kept running."""
 _FRUITLESS = 5
 """Interchanges that may die one after another without a single result."""
+_AGAIN_S = 60.0
+"""So long another interchange is tried to be started, for an executor that has worked: a full disk may get room."""
+_LONGEST_PAUSE_S = 8.0
 _RESTARTS = 50
 _RESTARTS_WITHIN_S = 60.0
 
@@ -117,8 +120,10 @@ class Receiver:
         self._greeted = False
         self._deaths: deque[float] = deque(maxlen=_RESTARTS)
         self._fruitless = 0
+        self._worked = False
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name=f"flow-{directory.label}-receiver", daemon=True)
+        self._next = 0
+        self._thread = self._new_thread()
         self._handlers: dict[int, Callable[[Buffer], None]] = {
             Kind.HELLO: self._hello,
             Kind.HEARTBEAT: lambda message: None,
@@ -138,6 +143,22 @@ class Receiver:
         """Start the first interchange and the thread. Raises ExecutorError."""
         self._use(self._start(0))
         self._thread.start()
+
+    def resume(self) -> bool:
+        """Make a fresh attempt after ``Hooks.broken`` was called; if it fails, that is called again.
+
+        Returns False where that is still under way. One thread at a time.
+        """
+        if self._thread.is_alive():
+            return False
+        self._fruitless = 0
+        self._deaths.clear()
+        self._thread = self._new_thread()
+        self._thread.start()
+        return True
+
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._run, name=f"flow-{self._directory.label}-receiver", daemon=True)
 
     def stop_expected(self) -> None:
         """The link is about to end on purpose: do not start another interchange."""
@@ -160,6 +181,8 @@ class Receiver:
     def _run(self) -> None:
         self._handoff.serve(threading.get_ident())
         try:
+            if self.incarnation is None:
+                self._restart("")
             while self.incarnation is not None:
                 self._serve(self.incarnation)
         except Exception as error:
@@ -282,7 +305,7 @@ class Receiver:
         if self._reclaim is not None:
             self._reclaim.finished(keys)
         self._forget(keys)
-        self._fruitless = 0
+        self._fruitless, self._worked = 0, True
         self._listener.finished(outcomes)
         self._handoff.forget_blobs()
 
@@ -303,6 +326,7 @@ class Receiver:
             self._reclaim.finished((key,))
         if self.cancelled or self._buffers:
             self._forget((key,))
+        self._fruitless, self._worked = 0, True
         outcome = Outcome(key, Verdict.OK, value, None, None, place, start and start + offset, end and end + offset)
         self._listener.finished((outcome,))
         return True
@@ -382,10 +406,35 @@ class Receiver:
             count = f"{_RESTARTS} times within {_RESTARTS_WITHIN_S:g} s" if often else f"{_FRUITLESS} times in a row"
             self._break(f"its interchange died {count} ({_manner(code)})", tail)
             return
-        try:
-            self._use(self._start(incarnation.number + 1))
-        except ExecutorError as error:
-            self._break(str(error), tail)
+        if self._worked and self._fruitless > 1:
+            self._pause(min(_LONGEST_PAUSE_S, 2.0 ** (self._fruitless - 2)))
+        self._restart(tail)
+
+    def _restart(self, tail: str) -> None:
+        """Start another interchange; where that cannot be done now, and it could before, try again for a while."""
+        deadline, pause_s = time.monotonic() + _AGAIN_S, 0.5
+        while not self._stopping:
+            try:
+                self._use(self._start(self._next))
+                return
+            except ExecutorError as error:
+                if not self._worked or time.monotonic() >= deadline:
+                    self._break(str(error), tail)
+                    return
+                self._logger.warning("%s; the next attempt is made in %g s", error, pause_s)
+            self._pause(pause_s)
+            pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s)
+        self.incarnation = None
+
+    def _pause(self, seconds: float) -> None:
+        """Wait while there is no interchange, and report what others hand over."""
+        poller, until = select.poll(), time.monotonic() + seconds
+        poller.register(self._handoff.wake_fd, select.POLLIN)
+        while not self._stopping and (left := until - time.monotonic()) > 0:
+            if poller.poll(int(left * 1000) + 1):
+                self._handoff.on_wake()
+            if self.inbox:
+                self._report_inbox()
 
     def _fail_replies(self) -> None:
         """Nobody will answer the commands that are out."""
@@ -395,8 +444,9 @@ class Receiver:
 
     def _use(self, incarnation: Incarnation) -> None:
         self.incarnation = incarnation
+        self._next = incarnation.number + 1
         now = time.monotonic()
-        self._heard = now + _START_S
+        self._heard = now
         sent = self._queues.sent()
         if incarnation.number:
             managers = {offer.manager_id for offer in self._directory.managers.values()}
@@ -431,9 +481,14 @@ class Receiver:
 
     def _break(self, reason: str, tail: str) -> None:
         text = f"the executor {self._directory.label} is broken: {reason}"
-        self.incarnation = None
+        incarnation, self.incarnation = self.incarnation, None
+        self.credit = Credit(0, 0, 0, 0)
+        if incarnation is not None:
+            incarnation.end(0.0)
+            incarnation.close()
         self._handoff.disconnect()
-        self._hooks.broken(ExecutorBroken(f"{text}. Its last words: {tail}" if tail else text))
+        text = f"{text}. Its last words: {tail}" if tail else text
+        self._hooks.broken(ExecutorBroken(f"{text}. A call after {RESUME_AFTER_S:g} s makes a fresh attempt."))
 
     # -- reports
 

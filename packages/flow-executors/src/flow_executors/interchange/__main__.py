@@ -28,11 +28,19 @@ def main() -> int:
     return 0
 
 
+def _handler(path: str) -> logging.Handler:
+    """Return the handler of a log file; of standard error where there is none, or its directory cannot be used."""
+    try:
+        return logging.FileHandler(path) if path else logging.StreamHandler()
+    except OSError:
+        return logging.StreamHandler()
+
+
 def _open_log(setup: Setup) -> logging.Logger:
     logging.raiseExceptions = False  # a full disk must not disturb the run
     logger = logging.getLogger("flow.interchange")
     logger.setLevel(logging.DEBUG if setup.debug else logging.INFO)
-    handler = logging.FileHandler(setup.log) if setup.log else logging.StreamHandler()
+    handler = _handler(setup.log)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     return logger
