@@ -146,11 +146,19 @@ def test_what_an_executor_says_to_run_is_no_standstill(caplog: pytest.LogCapture
 def test_the_sign_changes_with_every_start_and_end(load: Load) -> None:
     executor = MemoryExecutor("memory")
     reactor = load(executor)._reactor
-    assert sign_of(reactor) is None
+    assert sign_of(reactor, lambda: ()) is None
     add(1), add(2)
-    first = sign_of(reactor)
-    assert first == sign_of(reactor) != None  # noqa: E711
+    first = sign_of(reactor, lambda: ())
+    assert first == sign_of(reactor, lambda: ()) != None  # noqa: E711
     executor.begin(executor.waiting[0])
-    assert sign_of(reactor) is None
+    assert sign_of(reactor, lambda: ()) is None
     executor.finish(executor.running[0], 1)
-    assert sign_of(reactor) not in (None, first)
+    assert sign_of(reactor, lambda: ()) not in (None, first)
+
+
+def test_calls_that_are_held_back_are_waited_for_though_no_task_is_unfinished(load: Load) -> None:
+    reactor = load(MemoryExecutor("memory"))._reactor
+    assert sign_of(reactor, lambda: ()) is None
+    held = Cause(CauseKind.BACK_PRESSURE, "calls of apps wait for the sinks of events")
+    assert sign_of(reactor, lambda: [held]) == (0, 0, 0)
+    assert str(Overview(0, (), (held,))).endswith("- calls of apps wait for the sinks of events")

@@ -161,7 +161,7 @@ class DataFlowKernel:
             (executor, assembly.executor_context(config, label, info, self._reactor, self.pump, sampler))
             for label, executor in {**self.executors, _BODIES: bodies}.items()
         )
-        standstill = Standstill(lambda: sign_of(self._reactor), self.why_waiting, self._logger)
+        standstill = Standstill(lambda: sign_of(self._reactor, self._held_calls), self.why_waiting, self._logger)
         live = parts.live = Live(self.run_dir, self._asked, standstill.look, self._logger)
         live.start()
         usage = parts.usage = assembly.usage_tracker(config)

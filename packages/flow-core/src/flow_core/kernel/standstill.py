@@ -22,14 +22,19 @@ QUIET_S = 600.0
 Sign = tuple[int, int, int]
 
 
-def sign_of(reactor: Reactor) -> Sign | None:
-    """Return what is another once anything has happened to tasks; None while one runs, and where none is unfinished."""
+def sign_of(reactor: Reactor, held: Callable[[], object]) -> Sign | None:
+    """Return what is another once anything has happened to tasks; None while one runs, and where nothing is waited for.
+
+    ``held`` tells whether calls of apps are held back, which is waited for though no task may be unfinished.
+    """
     core = reactor.core
     nobody: tuple[Sign, tuple[Task, ...]] = ((0, 0, 0), ())
     sign, tasks = reactor.call(
         lambda: ((sum(core.counts.values()), core.tries_made, len(core.live)), tuple(core.live.values())), nobody
     )
-    return None if not tasks or any(task.state is State.running for task in tasks) else sign
+    if not tasks:
+        return sign if held() else None
+    return None if any(task.state is State.running for task in tasks) else sign
 
 
 class Standstill:
