@@ -93,7 +93,7 @@ def test_a_run_is_all_there(server: str, run_dir: Path) -> None:
         assert tasks.one(connection, "pg", 4).tries
 
 
-def test_every_query_works(server: str, run_dir: Path) -> None:
+def test_every_query_works(server: str, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_database(server) as database, database.connect() as connection:
         assert workflows.page(connection, search="SYNTH").total == 1
         assert len(graph.tasks(connection, "pg")) == 200
@@ -104,7 +104,13 @@ def test_every_query_works(server: str, run_dir: Path) -> None:
         assert timeline.spans(connection, "pg").spans
         assert max(timeline.running_per_app(connection, "pg")[1]["simulate"]) > 0
         for by in resources.Grouping:
-            assert resources.usage(connection, "pg", by)
+            kept = resources.usage(connection, "pg", by)
+            with monkeypatch.context() as patch:
+                patch.setattr(resources, "_kept", lambda *_: None)
+                made = resources.usage(connection, "pg", by)
+            areas = [sum(one.cpu_cores * one.width_ns for one in use) for use in (kept, made)]
+            assert areas[0] == pytest.approx(areas[1], rel=1e-6)
+            assert areas[0] > 0
         assert resources.node_load(connection, "pg")
         assert len(blocks.blocks(connection, "pg")) == len(blocks.nodes(connection, "pg")) == 2
         for order in tasks.TaskOrder:

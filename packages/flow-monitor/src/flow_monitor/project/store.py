@@ -303,7 +303,7 @@ def _load_usage(connection: Connection, run_id: str, tally: Tally) -> None:
     samples = select(t.resource).where(r.run_id == run_id, r.task_id.in_(theirs)).order_by(r.task_id, r.timestamp)
     for row in connection.execute(samples):
         if (row.task_id, row.try_id) in unended:
-            take_sample(tally.usage, row, tally.app(row.task_id))
+            _take_sample(tally.usage, row, tally.app(row.task_id))
     tally.usage.waiting.clear()  # what samples add is in the sums
     ran = select(task.task_id, task.task_run_time).where(
         task.run_id == run_id, task.task_run_time.is_not(None), task.task_time_returned.is_(None)
@@ -311,7 +311,7 @@ def _load_usage(connection: Connection, run_id: str, tally: Tally) -> None:
     tally.ran.update((row.task_id, row.task_run_time) for row in connection.execute(ran))
 
 
-def take_sample(usage: UseOverTime, row: Any, app: str) -> None:
+def _take_sample(usage: UseOverTime, row: Any, app: str) -> None:
     """Take a row of a sample of a task of some app."""
     groups = (app, row.hostname or "", f"{row.executor or ''}/{row.block_id or ''}")
     cpu_s = (row.psutil_process_time_user or 0.0) + (row.psutil_process_time_system or 0.0)

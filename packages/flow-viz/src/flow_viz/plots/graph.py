@@ -261,5 +261,6 @@ def _note(drawing: Drawing) -> str:
     notes = [drawing.note] if drawing.note else []
     if drawing.critical.seconds:
         path = drawing.critical
-        notes.append(f"Critical path: {len(path.tasks)} tasks, {shown.seconds(path.seconds)} of run time.")
+        tasks = "1 task" if len(path.tasks) == 1 else f"{len(path.tasks)} tasks"
+        notes.append(f"Critical path: {tasks}, {shown.seconds(path.seconds)} of run time.")
     return " ".join(notes)

@@ -26,8 +26,10 @@ def timeline_figure(timeline: Timeline, apps: Mapping[str, str], now_ns: int, ru
     lanes = sorted({span.lane for span in timeline.spans}, key=_lane_order)
     names = {span.app for span in timeline.spans}
     colors = {**app_colors(names), **apps}
+    # of many tries, wider edges would make failures look more frequent than they are
+    failed_width = 2.0 if timeline.complete else 0.5
     traces = [
-        _bars(app, colors[app], [span for span in timeline.spans if span.app == app], now_ns, run_url)
+        _bars(app, colors[app], [span for span in timeline.spans if span.app == app], now_ns, run_url, failed_width)
         for app in sorted(names)
     ]
     layout: dict[str, Any] = {
@@ -49,13 +51,13 @@ def timeline_figure(timeline: Timeline, apps: Mapping[str, str], now_ns: int, ru
     note = (
         ""
         if timeline.complete
-        else f"A selection of {len(timeline.spans):,} tries, spread over the time: there were more between them. "
-        "Drag over a shorter time to see all of it."
+        else f"A selection of {len(timeline.spans):,} tries, spread over the time: there were more between them, and "
+        "workers were busier than it looks. Drag over a shorter time to see all of it."
     )
     return Figure(traces, layout, note)
 
 
-def _bars(app: str, color: str, spans: Sequence[Span], now_ns: int, run_url: str) -> Trace:
+def _bars(app: str, color: str, spans: Sequence[Span], now_ns: int, run_url: str, failed_width: float) -> Trace:
     ends = [span.end or max(now_ns, span.start) for span in spans]
     return {
         "type": "bar",
@@ -69,7 +71,7 @@ def _bars(app: str, color: str, spans: Sequence[Span], now_ns: int, run_url: str
             "opacity": [0.55 if span.end is None else 0.92 for span in spans],
             "line": {
                 "color": [_FAILED if span.verdict not in ("", "OK") else color for span in spans],
-                "width": [2 if span.verdict not in ("", "OK") else 0.5 for span in spans],
+                "width": [failed_width if span.verdict not in ("", "OK") else 0.5 for span in spans],
             },
         },
         "hovertext": [_hover(span, end) for span, end in zip(spans, ends, strict=True)],

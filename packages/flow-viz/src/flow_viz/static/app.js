@@ -90,12 +90,13 @@ function line(kind, text) {
   return made;
 }
 
+// Above the plot: a selection must not be taken for the whole.
 function note(place, text) {
-  let shown = place.nextElementSibling;
+  let shown = place.previousElementSibling;
   if (!shown || !shown.classList.contains("plot-note")) {
     if (!text) return;
     shown = line("plot-note quiet", "");
-    place.after(shown);
+    place.before(shown);
   }
   shown.textContent = text || "";
 }
