@@ -80,12 +80,13 @@ def test_handlers_and_variables_set_by_a_module_stay_as_it_set_them() -> None:
         "import importlib.util, pathlib, tempfile\n"
         "folder = tempfile.mkdtemp(); sys.path.append(folder); state.take()\n"
         "pathlib.Path(folder, 'own_settings.py').write_text('import os, signal\\nos.environ[\"KEPT\"] = \"1\"\\n'\n"
-        "    'os.environ.pop(\"HOME\", None)\\nsignal.signal(signal.SIGUSR1, signal.SIG_IGN)\\n')\n"
+        "    'os.environ.pop(\"HOME\", None)\\nsignal.signal(signal.SIGUSR1, signal.SIG_IGN)\\n'\n"
+        "    'import sys\\nsys.setrecursionlimit(4321)\\n')\n"
         "os.environ['HOME'] = '/root'; state.take()\n"
         "import own_settings\nos.environ['LOST'] = '1'; signal.signal(signal.SIGUSR2, signal.SIG_IGN)\n"
         "assert state.restore(0) == ''\n"
         "assert os.environ.get('KEPT') == '1' and 'HOME' not in os.environ and 'LOST' not in os.environ\n"
-        "assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN\n"
+        "assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN and sys.getrecursionlimit() == 4321\n"
         "assert signal.getsignal(signal.SIGUSR2) is signal.SIG_DFL\n"
     )
 

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 def note_directory(task: Task) -> None:
     """Remember the current directory for a task that names files. On the thread of the call."""
     options, kwargs = task.options, task.kwargs
-    if (
-        (options is not NO_OPTIONS and (options.outputs or options.stdout is not None or options.stderr is not None))
-        or File in map(type, task.args)
-        or (kwargs and (kwargs.get("inputs") or File in map(type, kwargs.values())))
-    ):
+    named = options is not NO_OPTIONS and (options.outputs or options.stdout is not None or options.stderr is not None)
+    if not named:
+        for value in task.args:
+            if type(value) is File:
+                named = True
+                break
+    if named or (kwargs and (kwargs.get("inputs") or File in map(type, kwargs.values()))):
         task.more().directory = _current()
 
 

@@ -2,17 +2,18 @@
 
 Three ways lead to a look at it, so that a task that changes nothing pays less than a microsecond. What the interpreter
 holds is compared after every task. What the operating system holds costs calls: it is compared after tasks of five
-milliseconds or more, which may have changed it in C, and after those that called one of the functions that change it.
+milliseconds or more, which may have changed it in C, and after those that called one of the functions that change it;
+so is what of the interpreter is changed by calls alone.
 Environment variables tell when they are set.
 
-What is set while a module is loaded stays, since that happens once in a process: variables and signal handlers exactly,
-additions to ``sys.path`` and to the warning filters, and the precision of decimals, in a task that loaded a package.
+What is set while a module is loaded stays, since that happens once in a process: variables and what functions set
+exactly; additions to ``sys.path`` and to the warning filters, the precision of decimals, ``logging.disable`` and the
+timeout of sockets in a task that loaded a package.
 """
 
 from __future__ import annotations
 
 import functools
-import gc
 import os
 import sys
 import warnings
@@ -21,11 +22,14 @@ from types import FrameType
 from typing import Any
 
 from flow_core.remote.state_parts import (
+    CALLED,
     DECIMALS,
     FILTERS,
+    LOGGING,
     OF_THE_INTERPRETER,
     OF_THE_SYSTEM,
     PATH,
+    SOCKETS,
     STREAMS,
     TEMPORARY,
     Part,
@@ -39,6 +43,8 @@ _CHANGERS = (
     (("signal", "_signal"), ("signal", "setitimer", "alarm", "pthread_sigmask")),
     (("resource",), ("setrlimit", "prlimit")),
     (("locale", "_locale"), ("setlocale",)),
+    (("sys",), ("setrecursionlimit", "setswitchinterval", "settrace", "setprofile")),
+    (("gc",), ("enable", "disable")),
 )
 
 
@@ -95,11 +101,7 @@ class ProcessState:
         self._temporary = known[TEMPORARY.name]
         self._stdin, self._stdout, self._stderr = known[STREAMS.name]
         self._arguments = known["sys.argv"][1]
-        self._recursion, self._switching = known["recursion limit"], known["switch interval"]
-        self._disabled = known["logging.disable"]
-        self._timeout = known["default timeout of sockets"]
-        self._collected = known["garbage collection"]
-        self._trace, self._profile = known["trace function"], known["profile function"]
+        self._disabled, self._timeout = known[LOGGING.name], known[SOCKETS.name]
         modules = sys.modules
         self._module_count = len(modules)
         logging = modules.get("logging")
@@ -123,11 +125,6 @@ class ProcessState:
             and os.environ is self._environment
             and sys.argv == self._arguments
             and warnings.filters == self._filters
-            and sys.getrecursionlimit() == self._recursion
-            and sys.getswitchinterval() == self._switching
-            and gc.isenabled() is self._collected
-            and sys.gettrace() is self._trace
-            and sys.getprofile() is self._profile
             and (self._log_manager is None or self._log_manager.disable == self._disabled)
             and (self._tempfile is None or self._tempfile.tempdir == self._temporary)
             and (self._socket is None or self._socket.getdefaulttimeout() == self._timeout)
@@ -190,7 +187,8 @@ class ProcessState:
             self._known[PATH.name] = PATH.read()
         if all(kept in warnings.filters for kept in self._filters):
             self._known[FILTERS.name] = FILTERS.read()
-        self._known[DECIMALS.name] = DECIMALS.read()
+        for part in (DECIMALS, LOGGING, SOCKETS):
+            self._known[part.name] = part.read()
 
     def _keep_temporary(self, variables_changed: bool) -> None:
         """Let tempfile keep the directory that it has found, unless the task has led it there."""
@@ -205,7 +203,7 @@ class ProcessState:
     def function_called(self) -> None:
         """One of ``_CHANGERS`` was called."""
         if _is_loading():
-            for part in OF_THE_SYSTEM:
+            for part in (*OF_THE_SYSTEM, *CALLED):
                 self._known[part.name] = part.read()
         else:
             self._touched = True

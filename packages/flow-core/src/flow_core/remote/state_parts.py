@@ -16,6 +16,7 @@ import warnings
 from _locale import setlocale
 from _signal import pthread_sigmask, setitimer, signal as set_handler
 from collections.abc import Callable
+from gc import disable, enable
 from os import chdir, sched_setaffinity, setpriority, umask
 from resource import getrlimit, setrlimit
 from typing import Any, NamedTuple
@@ -164,7 +165,7 @@ def _set_filters(filters: list[Any]) -> None:
 
 
 def _collecting(on: bool) -> None:
-    (gc.enable if on else gc.disable)()
+    (enable if on else disable)()
 
 
 def _logging_disabled() -> int:
@@ -224,18 +225,24 @@ PATH = Part("sys.path", _path, _set_path)
 FILTERS = Part("warning filters", lambda: list(warnings.filters), _set_filters)
 TEMPORARY = Part("tempfile.tempdir", _temporary, _set_temporary)
 STREAMS = Part("sys.stdin, sys.stdout, sys.stderr", _streams, _set_streams)
+CALLED = (
+    Part("recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
+    Part("switch interval", sys.getswitchinterval, sys.setswitchinterval),
+    Part("garbage collection", gc.isenabled, _collecting),
+    Part("trace function", sys.gettrace, sys.settrace),
+    Part("profile function", sys.getprofile, sys.setprofile),
+)
+"""Of the interpreter, but changed by calls alone."""
+LOGGING = Part("logging.disable", _logging_disabled, _disable_logging)
+SOCKETS = Part("default timeout of sockets", _socket_timeout, _set_socket_timeout)
 OF_THE_INTERPRETER = (
+    *CALLED,
     PATH,
     FILTERS,
     TEMPORARY,
     STREAMS,
     DECIMALS,
     Part("sys.argv", _arguments, _set_arguments),
-    Part("recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
-    Part("switch interval", sys.getswitchinterval, sys.setswitchinterval),
-    Part("garbage collection", gc.isenabled, _collecting),
-    Part("trace function", sys.gettrace, sys.settrace),
-    Part("profile function", sys.getprofile, sys.setprofile),
-    Part("logging.disable", _logging_disabled, _disable_logging),
-    Part("default timeout of sockets", _socket_timeout, _set_socket_timeout),
+    LOGGING,
+    SOCKETS,
 )
