@@ -71,6 +71,8 @@ class Killer:
         ("freeze", 2),
         ("interchange", 2),
         ("nursery", 1),
+        ("stop worker", 3),
+        ("stop nursery", 1),
     )
     done: Counter[str] = field(default_factory=Counter)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -93,7 +95,7 @@ class Killer:
             self._hit(chance.choice(kinds), chance)
 
     def _hit(self, kind: str, chance: random.Random) -> None:
-        victims = processes_of(self.run_id).get("manager" if kind == "freeze" else kind, [])
+        victims = processes_of(self.run_id).get("manager" if kind == "freeze" else kind.removeprefix("stop "), [])
         if not victims:
             return
         victim = chance.choice(sorted(victims, key=lambda process: process.pid))
@@ -102,6 +104,8 @@ class Killer:
                 victim.send_signal(signal.SIGSTOP)
                 self._stop.wait(chance.uniform(0.1, 3.0))
                 victim.send_signal(signal.SIGCONT)
+            elif kind.startswith("stop "):
+                victim.send_signal(signal.SIGSTOP)  # for good: it is for others to notice
             else:
                 victim.send_signal(signal.SIGKILL)
             self.done[kind] += 1

@@ -10,7 +10,7 @@ import pytest
 
 import flow_core as flow
 from flow_core import Config, python_app
-from flow_core.errors import TaskExceedsBlock
+from flow_core.errors import TaskExceedsBlock, TaskKillsWorkers
 from flow_executors import HighThroughputExecutor
 from flow_providers import LocalProvider
 
@@ -46,6 +46,23 @@ def test_a_task_that_exceeds_its_block_twice_is_stopped_and_told_so(tmp_path: Pa
         error = sleep(600).exception(timeout=150)
         assert isinstance(error, TaskExceedsBlock)
         assert "walltime" in str(error)
+
+
+@python_app
+def stop_for_ever():
+    import os
+    import signal
+
+    while True:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def test_a_task_that_stops_itself_for_ever_is_given_up_and_told_so(tmp_path: Path) -> None:
+    with flow.load(config(tmp_path)):
+        error = stop_for_ever().exception(timeout=100)
+        assert isinstance(error, TaskKillsWorkers)
+        assert "stopped (state T)" in str(error)
+        assert double(1).result(timeout=40) == 2
 
 
 _DELETED = """
