@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self, get_args
 from flow_core.apps.special import LONGEST_S, did_you_mean
 from flow_core.checkpoint.period import period_seconds
 from flow_core.errors import ConfigurationError
+from flow_core.guard import attribute
 from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.memoizer import Memoizer
 from flow_core.interfaces.staging import Staging
@@ -375,8 +376,9 @@ def _check_plugins(config: Config) -> None:
 
 def _check_wants(option: str, sink: object) -> None:
     """Check that a sink says which events it wants, now or by the time it is started."""
-    declared = any("wants" in vars(kind).get("__annotations__", ()) for kind in type(sink).__mro__)
-    if not declared and not hasattr(sink, "wants"):
+    kinds = [vars(kind) for kind in type(sink).__mro__]  # it is not asked: a property may do anything
+    declared = any("wants" in kind or "wants" in kind.get("__annotations__", ()) for kind in kinds)
+    if not declared and attribute(sink, "wants") is None:
         raise ConfigurationError(
             f"{option} must be an event sink, not {_kind(sink)}: it has no wants, the EventKinds that it takes"
         )
@@ -395,6 +397,6 @@ def _check_staging(option: str, methods: object) -> None:
 def _check_methods(option: str, value: object, what: str, methods: tuple[str, ...]) -> None:
     if isinstance(value, type):
         raise ConfigurationError(f"{option} is the class {value.__name__}: did you mean {value.__name__}()?")
-    missing = [method for method in methods if not callable(getattr(value, method, None))]
+    missing = [method for method in methods if not callable(attribute(value, method))]
     if missing:
         raise ConfigurationError(f"{option} must be {what}, not {_kind(value)}: it has no {', '.join(missing)}()")

@@ -11,6 +11,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from flow_core.guard import one_line, pass_signal
+from flow_core.hooks import going_on
 
 _ALONE_S = 0.5
 """After so long in one call its thread is left to it, and another thread goes on with those behind it."""
@@ -157,14 +158,15 @@ class UserCalls:
         for runner in each:
             if not runner.told and runner.busy_s(now) > _TOLD_S:
                 runner.told = True
-                self._tell(runner.job)
+                self._tell(runner)
         return any(runner.since is not None and not runner.told for runner in each)
 
-    def _tell(self, job: _Job | None) -> None:
+    def _tell(self, runner: _Runner) -> None:
+        job, hook = runner.job, going_on(runner.thread.ident)
         if job is not None:
             _logger.warning(
                 "%s has not returned for %g s: what it waits for, or does, is its own; others go on",
-                _named(job),
+                _named(job) if hook is None else str(hook),
                 _TOLD_S,
             )
 

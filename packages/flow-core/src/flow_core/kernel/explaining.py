@@ -12,6 +12,7 @@ from flow_core.futures.explained import explained
 from flow_core.futures.lean import in_callback
 from flow_core.graph.states import State
 from flow_core.graph.waiting import Awaited, causes_of
+from flow_core.guard import one_line
 from flow_core.interfaces.staging import Direction
 from flow_core.interfaces.waiting import Cause, CauseKind, Explanation, count, shown_state, since
 from flow_core.kernel.join import returned_futures
@@ -215,8 +216,8 @@ def asked(executor: Executor | None, key: Any, patience_s: float) -> list[Cause]
 def _answer(executor: Executor, key: Any, patience_s: float) -> list[Cause]:
     try:
         return list(executor.why_waiting(key, timeout_s=patience_s))
-    except Exception as error:
-        text = f"executor {executor.label!r} could not say why: its why_waiting() raised {type(error).__name__}"
+    except BaseException as error:  # on a thread of its own, which gets no signals
+        text = f"executor {executor.label!r} could not say why: its why_waiting() raised {one_line(error)}"
         return [Cause(CauseKind.UNKNOWN, text)]
 
 

@@ -28,7 +28,7 @@ from flow_core.graph.failures import halted_error, root_cause
 from flow_core.graph.retry import Budgets
 from flow_core.graph.states import State
 from flow_core.graph.task import Task
-from flow_core.guard import one_line
+from flow_core.guard import one_line, pass_signal
 from flow_core.interfaces.memoizer import AppIdentity
 from flow_core.interfaces.waiting import Cause, CauseKind, count
 from flow_core.kernel import assembly, shutdown
@@ -56,6 +56,7 @@ from flow_core.staging.manager import StagingManager
 
 if TYPE_CHECKING:
     from flow_core.apps.definition import StdStream
+    from flow_core.interfaces.executor import Executor
     from flow_core.interfaces.sinks import RunInfo
     from flow_core.interfaces.waiting import Explanation
 
@@ -316,7 +317,7 @@ class DataFlowKernel:
         """Send what is buffered on a task's way."""
         executor = task.executor
         if executor is not None:
-            executor.flush()
+            self._flush_one(executor)
         elif task.waiting:
             self._flush()
 
@@ -326,7 +327,14 @@ class DataFlowKernel:
 
     def _flush(self) -> None:
         for executor in self.executors.values():
+            self._flush_one(executor)
+
+    def _flush_one(self, executor: Executor) -> None:
+        try:
             executor.flush()
+        except BaseException as error:
+            pass_signal(error)
+            self._logger.error("executor %r: flush() raised %s", executor.label, one_line(error))
 
     # -- what users ask
 

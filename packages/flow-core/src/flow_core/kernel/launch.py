@@ -204,7 +204,8 @@ class Launcher:
             stored = memoizer.lookup(key)
         if stored is not None and self._outputs_are_there(task):
             try:
-                value = stored.result()
+                with Calling(task, "remembered result", stored, "result"):
+                    value = stored.result()
             except BaseException as error:
                 pass_signal(error)
                 told = "A remembered result of %s cannot be used, so it is run again: %s"

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from flow_core.errors import KernelClosedError
 from flow_core.futures.callbacks import user_calls
 from flow_core.futures.lean import settle_quietly
-from flow_core.guard import pass_signal
+from flow_core.guard import one_line, pass_signal
+from flow_core.hooks import hook_name, is_own, within
 from flow_core.interfaces.events import EventKind, RunEnded
 from flow_core.kernel.interrupts import guard, unguard
 from flow_core.kernel.summary import summarize
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 _EXIT_S = 30.0
 CALLBACKS_S = 5.0
+_LEAST_S = 0.5
+_SHUTDOWN = "flow-shutdown-"
 _open: set[Closing] = set()
 
 
@@ -147,12 +150,12 @@ def _clean_up(parts: Parts, deadline: float, exit_code: int) -> None:
     reactor = parts.reactor
     steps: list[tuple[str, Callable[[], object]]] = [
         ("cancel unfinished tasks", lambda: _cancel_all(parts)),
-        ("write the checkpoint", lambda: _checkpoint(parts)),
+        ("write the checkpoint", lambda: _checkpoint(parts, deadline)),
         ("shut executors down", lambda: _shut_down_executors(parts, deadline)),
         ("end what is left", lambda: reactor.post(reactor.core.abandon, None)),
         ("take no more questions", lambda: _close(parts.live)),
         ("wait for callbacks", lambda: _end_callbacks(parts, deadline)),
-        ("close the memoizer", lambda: _close(parts.memoizer)),
+        ("close the memoizer", lambda: _close_memoizer(parts, deadline)),
         ("close staging", lambda: _close(parts.staging)),
         ("close the sinks", lambda: _close_sinks(parts, deadline)),
         ("tell the usage", lambda: _tell_usage(parts, exit_code)),
@@ -179,14 +182,35 @@ def _cancel_all(parts: Parts) -> None:
         parts.logger.info("%d unfinished tasks are cancelled", unfinished)
 
 
-def _close(part: Memoizer | StagingManager | Live | None) -> None:
+def _close(part: StagingManager | Live | None) -> None:
     if part is not None:
         part.close()
 
 
-def _checkpoint(parts: Parts) -> None:
-    if parts.memoizer is not None and parts.config.checkpoint_mode in ("dfk_exit", "periodic", "task_exit"):
-        parts.memoizer.checkpoint()
+def _checkpoint(parts: Parts, deadline: float) -> None:
+    memoizer = parts.memoizer
+    if memoizer is not None and parts.config.checkpoint_mode in ("dfk_exit", "periodic", "task_exit"):
+        _ask(parts, memoizer, "checkpoint", memoizer.checkpoint, deadline)
+
+
+def _close_memoizer(parts: Parts, deadline: float) -> None:
+    if parts.memoizer is not None:
+        _ask(parts, parts.memoizer, "close", parts.memoizer.close, deadline)
+
+
+def _ask(parts: Parts, memoizer: Memoizer, name: str, method: Callable[[], object], deadline: float) -> None:
+    """Call a method of a memoizer; one of the user's own may take half of the time that is left."""
+    if is_own(memoizer):
+        method()
+        return
+    who = hook_name("memoizer", memoizer, name)
+    try:
+        ended = within(max(_LEAST_S, (deadline - time.monotonic()) / 2), method, "flow-hooks-end")
+    except BaseException as error:
+        parts.logger.error("%s raised %s", who, one_line(error), exc_info=error)
+        return
+    if not ended:
+        parts.logger.error("%s did not return in time and was left behind", who)
 
 
 def _shut_down_executors(parts: Parts, deadline: float) -> None:
@@ -196,7 +220,7 @@ def _shut_down_executors(parts: Parts, deadline: float) -> None:
         threading.Thread(
             target=_shut_down,
             args=(parts.logger, executor, deadline),
-            name=f"flow-shutdown-{executor.label}",
+            name=f"{_SHUTDOWN}{executor.label}",
             daemon=True,
         )
         for executor in executors
@@ -207,7 +231,8 @@ def _shut_down_executors(parts: Parts, deadline: float) -> None:
     for thread in threads:
         thread.join(max(0.1, deadline - time.monotonic()))
         if thread.is_alive():
-            parts.logger.warning("An executor did not shut down in time and was left behind (%s)", thread.name)
+            label = thread.name.removeprefix(_SHUTDOWN)
+            parts.logger.warning("Executor %r did not shut down in time and was left behind", label)
 
 
 def _shut_down(logger: logging.Logger, executor: Executor, deadline: float) -> None:

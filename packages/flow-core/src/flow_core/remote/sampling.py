@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 
+from flow_core.guard import is_a, one_line
 from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.sampler import NodeSampler, Sample, SamplerSpec
 from flow_core.remote.turns import LEAST_S, Turns
@@ -17,6 +18,7 @@ log = logging.getLogger("flow.sampling")
 
 _TOLD_AFTER_S = 1.0
 _QUIET_TURNS = 5
+_PATIENCE_S = 1.0
 
 
 class Sampling:
@@ -35,8 +37,8 @@ class Sampling:
         try:
             module, _, name = spec.factory.partition(":")
             made: NodeSampler = getattr(import_module(module), name)(**dict(spec.settings))
-        except Exception as error:
-            log.warning("no samples from this node: %s cannot be made (%s)", spec.factory, error)
+        except BaseException as error:
+            log.warning("no samples from this node: %s cannot be made (%s)", spec.factory, one_line(error))
             return None
         return made
 
@@ -64,15 +66,18 @@ class Sampling:
         if self._sampler is None:
             return ()
         try:
-            return question(self._sampler)
-        except Exception as error:
-            log.warning("no more samples from this node: %s", error)
+            samples = tuple(question(self._sampler))
+            if not all(is_a(sample, Sample) for sample in samples):
+                raise TypeError("what it returned are no Samples")
+            return samples
+        except BaseException as error:
+            log.warning("no more samples from this node: the sampler raised %s", one_line(error))
             self._drop()
             return ()
 
     def _drop(self) -> None:
         sampler, self._sampler = self._sampler, None
-        with suppress(Exception):
+        with suppress(BaseException):
             if sampler is not None:
                 sampler.close()
 
@@ -117,16 +122,21 @@ class TaskWatch:
         if found is None:  # a task ran another one in its own place
             return
         key, _ = found
-        if self._sampling.was_sampled(key):
-            with self._lock:
+        if self._sampling.was_sampled(key) and self._lock.acquire(timeout=_PATIENCE_S):
+            try:
                 self._tell((), self._sampling.ended(ident, (key,)))
+            finally:
+                self._lock.release()
 
     def close(self) -> None:
         """Take no more samples. Idempotent."""
-        with self._lock:
-            if not self._closed:
-                self._closed = True
-                self._sampling.close()
+        if self._lock.acquire(timeout=_PATIENCE_S):  # else a sampler does not return
+            try:
+                if not self._closed:
+                    self._sampling.close()
+            finally:
+                self._lock.release()
+        self._closed = True
         self._turns.end()
 
     def _run(self) -> None:

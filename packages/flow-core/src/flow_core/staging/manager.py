@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -13,8 +14,8 @@ from pathlib import Path
 from flow_core.apps.definition import AppDefinition, AppKind, CallOptions, StdStream
 from flow_core.errors import NoStagingError
 from flow_core.files import File, masked
-from flow_core.guard import attribute
-from flow_core.hooks import Calling
+from flow_core.guard import attribute, one_line, pass_signal
+from flow_core.hooks import Calling, hook_name, is_own, within
 from flow_core.interfaces.call import TaskStep
 from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.staging import Direction, Staging, Transfer
@@ -30,6 +31,9 @@ from flow_core.staging.replace import has_files, replaced
 _STREAMS = ("stdout", "stderr")
 _SHARED = ("inputs", "outputs", *_STREAMS)
 _NO_STEPS: tuple[TaskStep, ...] = ()
+_CLOSE_S = 2.0
+
+_logger = logging.getLogger("flow.staging")
 
 Mover = Callable[[], Future[None]]
 
@@ -124,12 +128,12 @@ class StagingManager:
             directory = ""
         return _Planner(self, task_id, executor, app, options, directory).plan(args, kwargs)
 
-    def method(self, executor: Executor, file: File, direction: Direction) -> Staging | None:
-        """Return the first method of an executor that can move a file, or None."""
+    def method(self, executor: Executor, file: File, direction: Direction, who: str = "a file") -> Staging | None:
+        """Return the first method of an executor that can move a file, or None. ``who`` asks, for messages."""
         if executor.storage_access is None and self._given is None and file.scheme == "file":
             return self._local
         for method in self.methods(executor):
-            if _can(method, file, direction):
+            if _can(method, file, direction, who):
                 self._use(method)
                 return method
         return None
@@ -162,11 +166,21 @@ class StagingManager:
         with self._lock:
             used, self._used = self._used, {}
         for method in used.values():
-            try:
-                if let_go(method):
-                    method.close()
-            except Exception:
-                continue
+            if let_go(method):
+                _end(method)
+
+
+def _end(method: Staging) -> None:
+    """Close a method; one of the user's own may take some seconds."""
+    who = hook_name("staging method", method, "close")
+    try:
+        if is_own(method):
+            method.close()
+        elif not within(_CLOSE_S, method.close, "flow-hooks-end"):
+            _logger.error("%s did not return within %g s and was left behind", who, _CLOSE_S)
+    except BaseException as error:
+        pass_signal(error)
+        _logger.error("%s raised %s", who, one_line(error), exc_info=error)
 
 
 @lru_cache(maxsize=1024)
@@ -209,7 +223,7 @@ class _Planner:
 
     def _file(self, file: File, direction: Direction) -> File:
         """Return the file as the task knows it, and note that it must be moved."""
-        method = self.manager.method(self.executor, file, direction)
+        method = self.manager.method(self.executor, file, direction, self._who)
         if method is None:
             raise self._nothing_moves(file, direction)
         local = self._here.get(file.url)
@@ -234,7 +248,11 @@ class _Planner:
         return file.at(self.manager.places.path(file, self.executor.working_dir, on_node=on_node))
 
     def _calling(self, method: Staging, name: str) -> Calling:
-        return Calling(f"task {self.task_id} ({self.app.name})", "staging method", method, name)
+        return Calling(self._who, "staging method", method, name)
+
+    @property
+    def _who(self) -> str:
+        return f"task {self.task_id} ({self.app.name})"
 
     def _nothing_moves(self, file: File, direction: Direction) -> NoStagingError:
         known = ", ".join(type(method).__name__ for method in self.manager.methods(self.executor)) or "none"
@@ -282,9 +300,9 @@ class _Planner:
         return steps, partial(self.manager.moves.start, here) if here else None, on_node
 
 
-def _can(method: Staging, file: File, direction: Direction) -> bool:
+def _can(method: Staging, file: File, direction: Direction, who: str) -> bool:
     name = "can_stage_in" if direction is Direction.IN else "can_stage_out"
-    with Calling(masked(file.url), "staging method", method, name):
+    with Calling(f"{who}, {masked(file.url)}", "staging method", method, name):
         return bool(getattr(method, name)(file))
 
 

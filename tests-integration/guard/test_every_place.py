@@ -1,0 +1,106 @@
+"""Wherever an object of a user's meets Flow, a hostile one costs its own task only, and is named within seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import hostile
+import pytest
+from places import CASES, ELSEWHERE, Case, every_place, plain
+
+import flow
+from flow_core.errors import FlowError
+from flow_core.executors.threads import ThreadPoolExecutor
+from flow_core.futures import callbacks
+from flow_core.guard import one_line
+from flow_executors.testing.local_run import wait_until
+
+SOON_S = 5.0
+TRIALS = [
+    pytest.param(place, how, id=f"{place} {how}")
+    for place, case in CASES.items()
+    for how in ("raises", "odd", "hangs")
+    if case.expected(how) != "caller"
+]
+
+
+@pytest.fixture(autouse=True)
+def _no_threads_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(callbacks, "_TOLD_S", 0.6)  # not 3: there are many that do not return
+    hostile.RELEASE.clear()
+    hostile.REACHED.clear()
+    yield
+    hostile.RELEASE.set()
+    flow.clear()
+
+
+def test_every_place_has_a_case_or_a_reason_why_not() -> None:
+    known = CASES.keys() | ELSEWHERE.keys()
+    assert every_place() - known == set(), "these places are new: add cases to places.py"
+    ours = {name for name in known if not name.startswith("Snapshot")}
+    unknown = {name for name in ours - every_place() if "LowLatency" not in name and "_app(" not in name}
+    assert unknown == set(), "these places are gone: take them out of places.py"
+    assert not CASES.keys() & ELSEWHERE.keys()
+
+
+@pytest.mark.parametrize(("place", "how"), TRIALS)
+def test_a_hostile_hook_costs_its_own_task_only(
+    place: str, how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    case = CASES[place]
+    caplog.set_level("INFO")
+    options = case.config(how, tmp_path)
+    executors = [ThreadPoolExecutor("good", 2), *options.pop("executors", [ThreadPoolExecutor("bad", 2)])]
+    config = flow.Config(executors=executors, run_dir=tmp_path / "runinfo", **options)
+    name = _name(place)
+    if case.expected(how) == "load":
+        with pytest.raises(FlowError) as refused:
+            flow.load(config)
+        assert name in str(refused.value) or "Mine" in str(refused.value) or "'bad'" in str(refused.value)
+        assert place in hostile.REACHED
+        return
+    kernel = flow.load(config)
+    _try(case, how, name, caplog)
+    began = time.monotonic()
+    kernel.cleanup(2.0)
+    assert time.monotonic() - began < 15
+    assert place in hostile.REACHED
+    if case.expected(how) == "logged":
+        assert (
+            name in caplog.text
+            or "Odd.result()" in caplog.text
+            or "Mine" in caplog.text
+            or "'bad'" in caplog.text
+            or "sampler" in caplog.text
+        )
+    assert kernel._reactor.bugs == 0
+
+
+def _try(case: Case, how: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Call the victim and others beside it and after it."""
+    victim, error = None, None
+    try:
+        victim = case.victim()
+    except FlowError as refused:  # at the call, by name
+        error = refused
+    assert plain(1).result(SOON_S) == 2
+    if case.expected(how) == "fails":
+        error = victim.exception(SOON_S) if error is None else error
+        assert isinstance(error, FlowError), one_line(error)
+        assert name in str(error) or "Mine" in str(error) or "'bad'" in str(error), str(error)
+        assert "task" in str(error)
+    elif how == "hangs" and case.expected(how) == "logged":
+        if victim is not None and not victim.done():
+            wait_until(lambda: victim.done() or name in caplog.text, f"{name} is not named", SOON_S)
+    elif victim is not None and how != "odd":
+        victim.exception(SOON_S)
+    assert [plain(n).result(SOON_S) for n in range(3)] == [1, 2, 3]
+
+
+def _name(place: str) -> str:
+    """Return what messages call a place: the method of the class of the case, or the option."""
+    if place.startswith("Config("):
+        return place.removeprefix("Config(").removesuffix("=)")
+    return f"Mine.{place.partition('.')[2]}()"
