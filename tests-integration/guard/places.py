@@ -399,6 +399,7 @@ ELSEWHERE: dict[str, str] = {
             "max_worker_kills",
             "max_pending",
             "exit_mode",
+            "unseen_failures",
             "log_format",
             "name",
         )
@@ -444,6 +445,7 @@ ELSEWHERE: dict[str, str] = {
             "manager_selector",
             "loopback_address",
             "max_result_bytes",
+            "max_worker_log_bytes",
             "max_workers_per_node",
             "block_start_timeout",
             "recovery_timeout",

@@ -1,0 +1,118 @@
+"""Hostile providers, launchers, strategies and addresses: named where the user looks, within seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hostile
+import pytest
+from places import ELSEWHERE
+
+import flow
+from flow_core.errors import FlowError
+from flow_core.executors.threads import ThreadPoolExecutor
+from flow_executors.htex import HighThroughputExecutor
+from flow_executors.testing.local_run import wait_until
+from flow_providers.local.provider import LocalProvider
+
+SOON_S = 5.0
+
+
+@pytest.fixture(autouse=True)
+def _release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("FLOW_JOBS_LEDGER", str(tmp_path / "jobs.ledger"))
+    hostile.RELEASE.clear()
+    hostile.REACHED.clear()
+    yield
+    hostile.RELEASE.set()
+    flow.clear()
+
+
+@flow.python_app(executors=["good"])
+def plain(x: int) -> int:
+    return x + 1
+
+
+@flow.python_app(executors=["bad"])
+def on_bad(x: int) -> int:
+    return x + 1
+
+
+def _provider(method: str) -> Callable[[str], dict[str, Any]]:
+    def options(how: str) -> dict[str, Any]:
+        place = f"ExecutionProvider.{method}"
+        hook = {method: lambda self, *args, **named: hostile.act(how, place)}
+        return {"provider": type("Mine", (LocalProvider,), hook)(init_blocks=1, max_blocks=1)}
+
+    return options
+
+
+def _launcher(how: str) -> dict[str, Any]:
+    def mine(command: str, tasks_per_node: int, nodes_per_block: int) -> Any:
+        return hostile.act(how, "Launcher.__call__")
+
+    return {"provider": LocalProvider(init_blocks=1, max_blocks=1, launcher=mine)}
+
+
+def _strategy(how: str) -> dict[str, Any]:
+    return {"strategy": lambda _view: hostile.act(how, "Config(strategy=)")}
+
+
+CASES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "ExecutionProvider.submit": _provider("submit"),
+    "ExecutionProvider.status": _provider("status"),
+    "Launcher.__call__": _launcher,
+    "Config(strategy=)": _strategy,
+}
+
+
+def _told(future: Any, caplog: pytest.LogCaptureFixture) -> str:
+    """Return all that a user can read of a task: its error, why it waits, and the log."""
+    error = str(future.exception()) if future.done() else str(future.why(0.5))
+    return f"{error}\n{caplog.text}"
+
+
+@pytest.mark.parametrize("how", ["raises", "odd"])
+@pytest.mark.parametrize("place", CASES)
+def test_what_gives_blocks_may_be_hostile(
+    place: str, how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = CASES[place](how)
+    settings = {"strategy": options.pop("strategy")} if "strategy" in options else {}
+    bad = HighThroughputExecutor("bad", max_workers=1, **{"provider": LocalProvider(init_blocks=1), **options})
+    executors = [ThreadPoolExecutor("good"), bad]
+    with flow.load(flow.Config(executors=executors, run_dir=tmp_path, strategy_period=0.2, **settings)):
+        future = on_bad(1)
+        assert plain(1).result(SOON_S) == 2
+        wait_until(lambda: place in hostile.REACHED, f"{place} was not called", SOON_S)
+        wait_until(
+            lambda: (
+                (future.done() and future.exception() is None)
+                or any(word in _told(future, caplog) for word in ("hostile", "SystemExit", "Odd", "TypeError"))
+            ),
+            f"{place} is not named",
+            2 * SOON_S,
+        )
+        assert plain(1).result(SOON_S) == 2
+    assert place in hostile.REACHED
+
+
+@pytest.mark.parametrize("how", ["raises", "odd"])
+def test_an_address_that_is_hostile_refuses_the_run(how: str, tmp_path: Path) -> None:
+    bad = HighThroughputExecutor("bad", address=lambda: hostile.act(how, "address"), provider=LocalProvider())
+    with pytest.raises(FlowError, match=r"bad|address"):
+        flow.load(flow.Config(executors=[bad], run_dir=tmp_path))
+    assert "address" in hostile.REACHED
+
+
+def test_the_places_that_the_table_leaves_to_blocks_are_here() -> None:
+    left = {place for place, where in ELSEWHERE.items() if where == "test_blocks.py"}
+    options = {
+        f"{kind}({name}=)"
+        for kind in ("HighThroughputExecutor", "LowLatencyExecutor")
+        for name in ("provider", "address", "block_error_handler")
+    }
+    rest = {f"ExecutionProvider.{name}" for name in ("cancel", "tail", "close", "offer_script_dir")}
+    assert left - CASES.keys() - options - rest == set()
