@@ -115,6 +115,32 @@ def test_of_ever_new_versions_of_a_function_those_in_use_are_kept() -> None:
     assert all(functions.blob(digest) for digest in last)
 
 
+def test_versions_may_come_while_others_are_forgotten() -> None:
+    functions = Functions()
+    failures: list[BaseException] = []
+    done = threading.Event()
+
+    def forget() -> None:
+        try:
+            while not done.is_set():
+                functions.forget_others([])
+        except BaseException as error:
+            failures.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    thread = threading.Thread(target=forget)
+    thread.start()
+    try:
+        for number in range(5000):
+            functions.of_call(Call(calls.double, snapshot=Taken(b"P%d" % number)))  # type: ignore[arg-type]
+    finally:
+        done.set()
+        thread.join()
+        sys.setswitchinterval(before)
+    assert failures == []
+
+
 def test_a_version_that_comes_back_is_kept_again() -> None:
     functions = Functions()
     taken = Taken(b"P" + bytes(100))

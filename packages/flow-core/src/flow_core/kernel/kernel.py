@@ -98,6 +98,7 @@ class DataFlowKernel:
         self._logger = RunLogger("flow.kernel", self.run_id)
         self._tids = itertools.count()
         self._snapshots = Snapshots()
+        self._latest = self._snapshots.latest
         self._definitions: dict[tuple[int, object, bool], AppDefinition] = {}
         info = assembly.run_info(config, self.run_id, next(_epochs), self.run_dir)
         self._core = _make_core(config, info.epoch)
@@ -198,7 +199,11 @@ class DataFlowKernel:
         future._handle = task
         travels = self._launcher.travels.get(options.executors or app.executors)
         if travels is not False or app.cache:
-            self._take_snapshot(task, travels)
+            last = self._latest.get(app)
+            if last is not None and travels and last.travels and last.stands():
+                task.snapshot = last
+            else:
+                self._take_snapshot(task, travels)
         if (
             options is NO_OPTIONS
             and app.kind is AppKind.PYTHON

@@ -120,10 +120,14 @@ def _packed(function: Callable[..., object], looks: Looks) -> bytes | Serializat
 
 
 class Snapshots:
-    """Takes snapshots of the functions of one run; as long as nothing changes a function has one. Any thread."""
+    """Takes snapshots of the functions of one run; as long as nothing changes a function has one. Any thread.
+
+    Attributes:
+        latest: The last one of each app.
+    """
 
     def __init__(self) -> None:
-        self._last: dict[AppDefinition, FunctionSnapshot] = {}
+        self.latest: dict[AppDefinition, FunctionSnapshot] = {}
 
     def take(self, app: AppDefinition, travels: bool, counts: bool) -> FunctionSnapshot:
         """Return what an app's function is now.
@@ -133,7 +137,7 @@ class Snapshots:
             travels: Whether the call may go to another process: then the function is packed now.
             counts: Whether the call is cached: then its identity is found now, and all of large values looked at.
         """
-        last = self._last.get(app)
+        last = self.latest.get(app)
         if last is not None and last.stands() and (last.travels or not travels):
             return last
         return self._taken(app, travels, counts)
@@ -149,7 +153,7 @@ class Snapshots:
             return snapshot
         if app.snapshot == ONCE:
             snapshot.stands = _always
-        if len(self._last) >= _KEPT:
-            self._last.clear()
-        self._last[app] = snapshot
+        if len(self.latest) >= _KEPT:
+            self.latest.clear()
+        self.latest[app] = snapshot
         return snapshot

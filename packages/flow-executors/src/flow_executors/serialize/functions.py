@@ -82,8 +82,9 @@ class Functions:
             del self._blobs[digest]
         self._by_identity = {key: pair for key, pair in list(self._by_identity.items()) if pair[1] in keep}
         self._condemned = self._blobs.keys() - keep
-        used = sum(len(blob) for digest, blob in self._blobs.items() if digest in keep)
-        self._bytes = sum(map(len, list(self._blobs.values())))
+        kept = list(self._blobs.items())  # at once: other threads add to it meanwhile
+        used = sum(len(blob) for digest, blob in kept if digest in keep)
+        self._bytes = sum(len(blob) for _, blob in kept)
         self._limit = max(_LIMIT, 2 * len(keep), len(self._blobs) + _MORE)
         self._bytes_limit = max(_LIMIT_BYTES, 2 * used, self._bytes + _MORE_BYTES)
         return gone
