@@ -13,7 +13,7 @@ from flow_core.errors import ConfigurationError, ExecutorError
 from flow_executors.client.listen import bind_host, listen
 from flow_executors.errors import BadMessage
 from flow_executors.htex import HighThroughputExecutor
-from flow_executors.interchange.blobs import Blobs
+from flow_executors.interchange.blobs import MOST, Blobs
 from flow_executors.interchange.liveness import Liveness
 from flow_executors.interchange.spin import Spin
 from flow_executors.wire import frames, zap
@@ -238,3 +238,12 @@ def test_both_names_of_max_workers_mean_the_same() -> None:
     assert executor.max_workers == 3
     executor.max_workers_per_node = 4
     assert executor.max_workers == 4
+
+
+def test_of_very_many_blobs_the_newest_are_kept() -> None:
+    blobs = Blobs()
+    names = [number.to_bytes(16, "little") for number in range(MOST + 10)]
+    for name in names:
+        for message in frames.pack_blob(name, b"version"):
+            blobs.add(frames.unpack_blob(message), bytes(message))
+    assert [blobs.get(names[number]) is not None for number in (0, 9, 10, MOST + 9)] == [False, False, True, True]

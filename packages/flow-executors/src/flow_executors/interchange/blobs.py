@@ -9,6 +9,8 @@ from flow_executors.wire.frames import BlobPiece
 
 LIMIT = 256 << 20
 """Most bytes of blobs that are kept."""
+MOST = 4096
+"""Most blobs that are kept: of a function whose values change at each call there is one a call."""
 
 
 class Blobs:
@@ -65,7 +67,7 @@ class Blobs:
         return fresh
 
     def _shrink(self, newest: bytes) -> None:
-        while self._size > self._limit and len(self._messages) > 1:
+        while len(self._messages) > 1 and (self._size > self._limit or len(self._messages) > MOST):
             digest, messages = self._messages.popitem(last=False)
             if digest == newest:
                 self._messages[digest] = messages
