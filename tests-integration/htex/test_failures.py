@@ -112,19 +112,30 @@ def test_a_package_that_is_missing_on_the_worker_is_named(config):
         assert double(2).result(timeout=40) == 4
 
 
-def test_a_module_of_the_script_that_is_missing_on_the_worker_is_named(config, tmp_path, monkeypatch):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "only_in_the_script.py").write_text(
-        "import os\nif 'FLOW_WORKER_RANK' in os.environ: raise ImportError('not on this node')\n"
-        "def triple(x): return 3 * x\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path / "mine"))
-    import only_in_the_script
+_NOT_ON_NODES = "import os\nif 'FLOW_WORKER_RANK' in os.environ: raise ImportError('not on this node')\n"
+
+
+def test_a_function_of_a_module_that_the_worker_has_not_travels_by_value(config, tmp_path, monkeypatch):
+    (tmp_path / "only_here.py").write_text(f"{_NOT_ON_NODES}def triple(x): return 3 * x\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import only_here
 
     with flow.load(config()):
-        error = python_app(only_in_the_script.triple)(1).exception(timeout=40)
+        assert python_app(only_here.triple)(1).result(timeout=40) == 3
+
+
+def test_a_module_that_the_worker_has_not_and_that_cannot_travel_is_named(config, tmp_path, monkeypatch):
+    (tmp_path / "locked_here.py").write_text(
+        f"{_NOT_ON_NODES}import threading\nLOCK = threading.Lock()\n"
+        "def triple(x):\n    with LOCK:\n        return 3 * x\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import locked_here
+
+    with flow.load(config()):
+        error = python_app(locked_here.triple)(1).exception(timeout=40)
         assert error is not None
-        assert "only_in_the_script" in str(error) or "not on this node" in str(error)
+        assert "locked_here" in str(error) or "not on this node" in str(error)
         assert double(2).result(timeout=40) == 4
 
 
