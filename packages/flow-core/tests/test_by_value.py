@@ -96,3 +96,51 @@ def test_buffers_travel_beside_the_pickle() -> None:
     data = by_value.dumps(pickle.PickleBuffer(b"x" * 100), found.append)
     assert len(data) < 100
     assert bytes(pickle.loads(data, buffers=found)) == b"x" * 100
+
+
+CACHING = """
+import functools, sys
+sys.path[:0] = [{path!r}]
+from flow_core.remote import by_value
+
+STEP = 1
+
+@functools.cache
+def fibonacci(n):
+    "Numbers of rabbits."
+    return n if n < 2 else fibonacci(n - STEP) + fibonacci(n - 2)
+
+@functools.lru_cache(maxsize=3, typed=True)
+def double(x):
+    return 2 * x
+
+class Model:
+    @functools.cached_property
+    def answer(self):
+        return 42
+
+def app():
+    model = Model()
+    assert model.answer == 42
+    assert vars(model) == {{"answer": 42}}
+    return fibonacci(30), fibonacci.__doc__, double(4), double.cache_parameters(), fibonacci.cache_info().misses
+
+app()
+sys.stdout.buffer.write(by_value.dumps(app))
+"""
+
+
+def test_cached_functions_and_properties_of_a_script_travel_with_empty_caches(tmp_path: Path) -> None:
+    code = CACHING.format(path=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=50)
+    app = pickle.loads(done.stdout)
+    again = pickle.loads(by_value.dumps(app))
+    for function in (app, again):
+        assert function() == (832040, "Numbers of rabbits.", 8, {"maxsize": 3, "typed": True}, 31)
+
+
+def test_a_cached_function_that_others_can_import_goes_by_name() -> None:
+    from flow_core.memo.identity import is_local
+
+    assert b"is_local" in by_value.dumps(is_local)
+    assert pickle.loads(by_value.dumps(is_local)) is is_local

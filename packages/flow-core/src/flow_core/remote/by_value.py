@@ -10,10 +10,13 @@ import io
 import os
 from collections import ChainMap
 from collections.abc import Callable, MutableMapping
+from functools import cached_property
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
+
+from flow_core.remote.caches import CachedFunction, reduced_function, reduced_property
 
 if TYPE_CHECKING:
     from pickle import PickleBuffer
@@ -34,7 +37,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
         buffer_callback: Callable[[PickleBuffer], bool | None] | None = None,
     ) -> None:
         files: dict[str, str] = {}
-        own: dict[type, Callable[[Any], Any]] = {CodeType: lambda code: _reduced(code, files)}
+        own: dict[type, Callable[[Any], Any]] = {
+            CodeType: lambda code: _reduced(code, files),
+            CachedFunction: reduced_function,
+            cached_property: reduced_property,
+        }
         self.dispatch_table = ChainMap(own, _DISPATCH)
         super().__init__(file, protocol, buffer_callback)
 
