@@ -167,3 +167,27 @@ def test_a_file_knows_its_directory_wherever_it_travels(tmp_path: Path, monkeypa
     assert back.relative_to("/elsewhere") is back
     assert File("/abs").relative_to("/x").directory == ""
     assert File("http://host/x").relative_to("/x").directory == ""
+
+
+def test_calls_that_name_no_files_do_not_ask_for_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with load(ThreadPoolExecutor("there"), tmp_path, Sink()):
+        asked = []
+        here = os.getcwd()
+        monkeypatch.setattr(os, "getcwd", lambda: asked.append(1) or here)
+        several = [plain() for _ in range(10)]
+        for future in (
+            plain(several[0]),
+            plain([1], {"a": 2}),
+            plain(*several),
+            plain(inputs=several),
+            plain(inputs=[]),
+        ):
+            future.result()
+        assert not asked
+        plain(inputs=[*several, File("in.txt")]).result()
+        assert asked
+
+
+@flow.python_app(executors=["there"])
+def plain(*values: object, inputs: Any = ()) -> None:
+    pass

@@ -34,7 +34,7 @@ from flow_core.interfaces.waiting import Cause, CauseKind, count
 from flow_core.kernel import assembly, shutdown
 from flow_core.kernel.arguments import Arguments, are_plain
 from flow_core.kernel.descriptors import fill_standard_descriptors
-from flow_core.kernel.directory import directory_of, note_directory
+from flow_core.kernel.directory import current_directory, note_directory
 from flow_core.kernel.edges import Edges, tid_of
 from flow_core.kernel.explaining import ANSWER_S, Explainer, Overview
 from flow_core.kernel.launch import Launcher
@@ -281,9 +281,9 @@ class DataFlowKernel:
         above = current_join.get()
         if above is not None:
             task.more().parent = self._core.live.get(above)
-        note_directory(task)
         self._give_files(task)
         futures, (parents, foreign, failures) = self._edges.of(task)
+        note_directory(task)
         if self._teller.tasks:
             self._tell_submitted(task, futures)
         self._reactor.post(self._core.submitted, (task, parents, len(foreign), failures))
@@ -299,7 +299,7 @@ class DataFlowKernel:
         if stdout is not options.stdout or stderr is not options.stderr:
             task.options = CallOptions(options.spec, options.outputs, stdout, stderr, options.label, options.executors)
         future, tid = task.future, task.tid
-        directory = directory_of(task)
+        directory = task.more().directory = current_directory()
         outputs = [DataFuture.of_task(future, file.relative_to(directory), tid) for file in options.outputs]
         future._files = TaskFiles(outputs, _stream(stdout, future, tid), _stream(stderr, future, tid))
 

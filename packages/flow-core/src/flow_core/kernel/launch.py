@@ -301,9 +301,8 @@ class Launcher:
         if simple and (plain or not need_staging(task.args, task.kwargs, task.app.takes)):
             return False
         assert task.executor is not None
-        plan = self._staging.plan(
-            task.tid, task.executor, task.app, task.args, task.kwargs, options, directory_of(task)
-        )
+        directory = partial(directory_of, task)
+        plan = self._staging.plan(task.tid, task.executor, task.app, task.args, task.kwargs, options, directory)
         if plan.args is not task.args or plan.kwargs is not task.kwargs:
             task.more().original = (task.args, task.kwargs)
             task.args, task.kwargs = plan.args, plan.kwargs

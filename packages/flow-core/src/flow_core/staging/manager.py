@@ -98,12 +98,12 @@ class StagingManager:
         args: tuple[object, ...],
         kwargs: dict[str, object],
         options: CallOptions,
-        directory: str = "",
+        directory_of_call: Callable[[], str] = lambda: "",
     ) -> StagingPlan:
         """Plan one try of a task on an executor. Arguments hold no futures, streams no AUTO_LOGNAME any more.
 
-        Relative paths are relative to ``directory``, that of the call; on an executor with a ``working_dir``, whose
-        nodes may not have that one, to the directory that the task runs in.
+        Relative paths are relative to the directory of the call, which is asked for only if there are files; on an
+        executor with a ``working_dir``, whose nodes may not have that one, to the directory that the task runs in.
 
         Raises:
             NoStagingError: a file can be moved by no method of the executor.
@@ -111,19 +111,14 @@ class StagingManager:
         kind = app.kind
         if kwargs and not app.takes.issuperset(_SHARED):
             kwargs = {name: value for name, value in kwargs.items() if name in app.takes or name not in _SHARED}
-        if kind is AppKind.JOIN:  # its body runs here and hands files on to other apps
-
-            def placed(file: File) -> File:
-                return file.relative_to(directory)
-
-            if not directory or not (has_files(args) or has_files(kwargs)):
-                return StagingPlan(args, kwargs)
-            return StagingPlan(replaced(args, placed), replaced(kwargs, placed))
-        simple = not options.outputs and options.stdout is None and options.stderr is None
+        simple = kind is AppKind.JOIN or (not options.outputs and options.stdout is None and options.stderr is None)
         if simple and not (has_files(args) or has_files(kwargs)):
             if kind is AppKind.BASH:
                 return StagingPlan(args, kwargs, steps=_bash_alone(app.name, options.spec.environment))
             return StagingPlan(args, kwargs)
+        directory = directory_of_call()
+        if kind is AppKind.JOIN:  # its body runs here and hands files on to other apps
+            return _placed(args, kwargs, directory)
         if executor.working_dir is not None:
             directory = ""
         return _Planner(self, task_id, executor, app, options, directory).plan(args, kwargs)
@@ -181,6 +176,15 @@ def _end(method: Staging) -> None:
     except BaseException as error:
         pass_signal(error)
         _logger.error("%s raised %s", who, one_line(error), exc_info=error)
+
+
+def _placed(args: tuple[object, ...], kwargs: dict[str, object], directory: str) -> StagingPlan:
+    """Tie the files of a call to its directory, if that is still there."""
+
+    def placed(file: File) -> File:
+        return file.relative_to(directory)
+
+    return StagingPlan(replaced(args, placed), replaced(kwargs, placed)) if directory else StagingPlan(args, kwargs)
 
 
 @lru_cache(maxsize=1024)
