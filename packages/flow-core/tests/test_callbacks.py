@@ -22,6 +22,7 @@ from flow_core.futures import callbacks
 from flow_core.futures.callbacks import UserCalls, user_calls
 from flow_core.futures.data_future import DataFuture
 from flow_core.futures.lean import Future, in_callback, when_done
+from flow_core.testing import MemoryExecutor
 
 
 def raising(error: BaseException) -> Callable[[Any], None]:
@@ -156,21 +157,22 @@ def test_an_idle_thread_holds_no_future() -> None:
 
 
 def test_the_end_of_a_run_waits_for_its_callbacks(load: Load) -> None:
-    kernel = load()
+    executor = MemoryExecutor("memory")
+    kernel = load(executor)
     release, began, ended = threading.Event(), threading.Event(), list[str]()
 
     def callback(_: Any) -> None:
         began.set()
-        release.wait(10)
+        release.wait(20)
         ended.append("callback")
 
-    future = add(1)
-    future.add_done_callback(callback)
+    add(1).add_done_callback(callback)
+    executor.run_all()
+    assert began.wait(20)
     closing = threading.Thread(target=kernel.cleanup)
-    if began.wait(1):  # else it was done before, and its callback has run in this thread
-        closing.start()
-        release.set()
-        closing.join(20)
+    closing.start()
+    release.set()
+    closing.join(20)
     assert ended == ["callback"]
 
 

@@ -291,7 +291,7 @@ def test_an_executor_that_hangs_or_raises_costs_a_moment_and_is_named(load: Load
         (cause,) = future.why(timeout_s=0.01).causes
         assert cause == Cause(CauseKind.UNKNOWN, "executor 'bad' did not say within 0.01 s why")
         (cause,) = future.why(timeout_s=0).causes
-        assert cause.text == "executor 'bad' could not say why: its why_waiting() raised RuntimeError"
+        assert cause.text == "executor 'bad' could not say why: its why_waiting() raised RuntimeError: no idea"
     finally:
         gate.set()
 
