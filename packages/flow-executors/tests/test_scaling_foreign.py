@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from flow_core.aside import NoAnswerError
 from flow_core.errors import ExecutorBroken
+from flow_core.guard import named
 from flow_core.interfaces.scaling import BlockLimits, Load, ScalingView
 from flow_executors.scaling import advice as advice_module
 from flow_executors.scaling.advice import Advice
 from flow_executors.scaling.blocks import BlockJobs, ProviderFault
-from flow_executors.scaling.failures import describe, give_up, named
-from flow_executors.scaling.foreign import ForeignCalls, NoAnswerError
+from flow_executors.scaling.failures import describe, give_up
+from flow_executors.scaling.foreign import ForeignCalls
 from flow_executors.scaling.host import BlockOrder
 from flow_executors.scaling.recovery import Recovery
 from flow_executors.scaling.strategies import none, simple
@@ -224,7 +226,7 @@ def test_a_handler_of_no_use_is_named_beside_what_happened(answer) -> None:
 
 
 def test_an_error_whose_text_raises_has_a_name_all_the_same() -> None:
-    assert named(Hostile()) == "Hostile: its text cannot be had: SystemExit"
+    assert named(Hostile()) == "Hostile: <its text cannot be shown: str() raised SystemExit>"
     assert named(ValueError()) == "ValueError"
 
 

@@ -53,6 +53,12 @@ def one_line(error: BaseException) -> str:
     return f"{name_of(error)}: {lines[0]}" if lines else name_of(error)
 
 
+def named(error: BaseException) -> str:
+    """Return the type and the whole text of an exception."""
+    text = text_of(error).strip()
+    return f"{name_of(error)}: {text}" if text else name_of(error)
+
+
 def called(hook: object) -> str:
     """Return what a hook is called: the name of a function, the type's of another object."""
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future as StdFuture
 from typing import TYPE_CHECKING, Any
 
+from flow_core.guard import one_line
 from flow_core.interfaces.waiting import Cause, CauseKind, Explanation
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def explained(future: StdFuture[Any], who: str, state: str, task_id: int | None)
         text = "no task of this process settles it, so nothing more is known here"
         return Explanation(who, state, (Cause(CauseKind.UNKNOWN, text),), task_id)
     error = None if future.cancelled() else future.exception()
-    how = "" if error is None else f" with {_line(error).rstrip('.')}"
+    how = "" if error is None else f" with {one_line(error).rstrip('.')}"
     text = f"it has ended{how}: nothing is waited for"
     return Explanation(who, state, (Cause(CauseKind.DONE, text),), task_id)
 
@@ -42,11 +43,3 @@ def in_one_line(why: Callable[[float], Explanation], timeout_s: float | None) ->
         return f"; {why(0.0 if timeout_s < _SHORT_WAIT_S else _ANSWER_S).line}"
     except Exception as error:
         return f"; why cannot be told ({type(error).__name__})"
-
-
-def _line(error: BaseException) -> str:
-    try:
-        text = str(error).strip()
-    except Exception as failure:
-        return f"{type(error).__name__}, whose text cannot be had ({type(failure).__name__})"
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

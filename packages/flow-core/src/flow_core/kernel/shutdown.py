@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from flow_core.aside import within
 from flow_core.errors import KernelClosedError
 from flow_core.futures.callbacks import user_calls
 from flow_core.futures.lean import settle_quietly
 from flow_core.guard import one_line, pass_signal
-from flow_core.hooks import hook_name, is_own, within
+from flow_core.hooks import hook_name, is_own
 from flow_core.interfaces.events import EventKind, RunEnded
 from flow_core.kernel.interrupts import guard, unguard
 from flow_core.kernel.summary import summarize

@@ -12,10 +12,11 @@ from os import PathLike, fspath
 from pathlib import Path
 
 from flow_core.apps.definition import AppDefinition, AppKind, CallOptions, StdStream
+from flow_core.aside import within
 from flow_core.errors import NoStagingError
 from flow_core.files import File, masked
 from flow_core.guard import attribute, one_line, pass_signal
-from flow_core.hooks import Calling, hook_name, is_own, within
+from flow_core.hooks import Calling, hook_name, is_own
 from flow_core.interfaces.call import TaskStep
 from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.staging import Direction, Staging, Transfer

@@ -7,8 +7,9 @@ import operator
 from collections.abc import Mapping
 
 from flow_core.errors import ExecutorBroken
+from flow_core.guard import named
 from flow_core.interfaces.scaling import ScalingView, Strategy
-from flow_executors.scaling.failures import give_up, named
+from flow_executors.scaling.failures import give_up
 from flow_executors.scaling.foreign import ForeignCalls
 from flow_executors.scaling.strategies import BUILT_IN, simple
 from flow_providers.interfaces.job_status import JobStatus

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from flow_executors.scaling.failures import named
-from flow_executors.scaling.foreign import ForeignCalls, NoAnswerError
+from flow_core.aside import NoAnswerError
+from flow_core.guard import named
+from flow_executors.scaling.foreign import ForeignCalls
 from flow_executors.scaling.host import BlockOrder
 from flow_providers.errors import ProviderError
 from flow_providers.interfaces.job_extras import JobExtras

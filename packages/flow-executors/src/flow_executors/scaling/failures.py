@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping
 
 from flow_core.errors import ExecutorBroken, FlowError
+from flow_core.guard import traceback_of
 from flow_executors.scaling.recovery import Recovery
 from flow_providers.errors import ProviderError
 from flow_providers.interfaces.job_status import JobStatus
@@ -79,10 +79,7 @@ def _trace(cause: BaseException | None) -> list[str]:
         error = error.__cause__
     if error is None:
         return []
-    try:
-        shown = "".join(traceback.format_exception(error)).rstrip().splitlines()
-    except BaseException:  # its text is the user's code, too
-        return []
+    shown = traceback_of(error).rstrip().splitlines()
     return ["it was raised here:", *(f"  | {line}" for line in shown[-_TRACE_LINES:])]
 
 
@@ -95,15 +92,6 @@ def how(status: JobStatus) -> str:
         parts.append(f"signal {status.signal}")
     parts += [text for text in (status.reason, status.message) if text]
     return ", ".join(parts)
-
-
-def named(error: BaseException) -> str:
-    """Return type and text of an error, whatever its ``__str__`` does."""
-    try:
-        text = str(error)
-    except BaseException as worse:
-        text = f"its text cannot be had: {type(worse).__name__}"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def give_up(text: str, cause: BaseException | None) -> ExecutorBroken:

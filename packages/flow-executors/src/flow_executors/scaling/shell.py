@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from flow_core.errors import ExecutorError, FlowError, ScalingFailed
+from flow_core.guard import named
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.events import BlockChanged, EventKind
 from flow_core.interfaces.scaling import BlockLimits
@@ -18,7 +19,7 @@ from flow_executors.scaling.advice import Advice
 from flow_executors.scaling.block import Bounds
 from flow_executors.scaling.blocks import BlockJobs
 from flow_executors.scaling.core import Decision, ScalingCore
-from flow_executors.scaling.failures import describe, give_up, how, named
+from flow_executors.scaling.failures import describe, give_up, how
 from flow_executors.scaling.host import BlockHost
 from flow_executors.scaling.strategies import strategy_of
 from flow_executors.scaling.waiting import block_causes
