@@ -187,7 +187,10 @@ def test_a_task_that_cannot_be_interrupted_has_its_worker_killed_after_its_wallt
     node.board.run([1], b"Rbuiltins:exec", payload(blocked), class_id=3)
     status, data = node.board.results(1, 30)[1]
     assert status == Verdict.APP_ERROR
-    assert isinstance(unpack(data), AppTimeout)
+    error = unpack(data)
+    assert isinstance(error, AppTimeout)
+    assert error.walltime_s == 0.1
+    assert "longer than its walltime of 0.1 s and could not be interrupted: its worker was killed" in str(error)
 
 
 def test_accelerators_are_pinned_to_workers_and_given_to_tasks(tmp_path):

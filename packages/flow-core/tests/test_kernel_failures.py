@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from kernel_apps import Load, add, divide, total
 
 import flow_core as flow
-from flow_core.errors import DependencyError, HookError
+from flow_core.errors import AppTimeout, DependencyError, HookError
+from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.futures.app_future import AppFuture
 from flow_core.testing import MemoryExecutor
 
@@ -163,3 +165,38 @@ def test_eager_errors_end_what_is_not_out_and_refuse_new_calls(load: Load) -> No
         add(5)
     executor.run_all()
     assert running.result(10) == 2
+
+
+def test_a_walltime_names_the_task_and_the_limit(load: Load) -> None:
+    load(MemoryExecutor("memory", slots=1), ThreadPoolExecutor(label="threads", max_threads=1))
+
+    @flow.python_app
+    def forever() -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            time.sleep(0.005)
+
+    @flow.bash_app
+    def sleep() -> str:
+        return "sleep 30"
+
+    for label in ("memory", "threads"):
+        for app in (forever, sleep):
+            future = app.options(walltime=0.05, executors=[label])()
+            with pytest.raises(AppTimeout) as caught:
+                future.result(20)
+            name = app.__name__
+            limit = "ran longer than its walltime of 0.05 s and was stopped"
+            assert str(caught.value) == f"task {future.tid} ({name}) {limit}"
+            assert caught.value.walltime_s == 0.05
+
+
+def test_a_timeout_that_a_task_raised_itself_is_left_alone(load: Load) -> None:
+    load(MemoryExecutor("memory", slots=1))
+
+    @flow.python_app
+    def late() -> None:
+        raise AppTimeout("the app of mine was late")
+
+    with pytest.raises(AppTimeout, match=r"^the app of mine was late$"):
+        late().result(20)

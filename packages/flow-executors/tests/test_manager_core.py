@@ -255,7 +255,8 @@ def test_a_task_beyond_its_walltime_and_grace_has_its_worker_killed():
     assert core.deadline(114.9) == 115.0
     core.overdue(115.0)
     assert core.take_effects().kill == [0]
-    assert core.worker_down(0, []).doom == "walltime"
+    fallen = core.worker_down(0, [])
+    assert (fallen.doom, fallen.walltime_s) == ("walltime", 10.0)
 
 
 def test_a_task_for_which_the_block_has_not_time_enough_left_is_given_back_instead_of_started():

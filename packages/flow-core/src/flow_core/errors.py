@@ -39,7 +39,20 @@ class AppBadFormatting(AppException):
 
 
 class AppTimeout(AppException):
-    """The app ran longer than its walltime."""
+    """The app ran longer than its walltime.
+
+    Attributes:
+        walltime_s: That limit, in seconds, where Flow raised the error for it.
+    """
+
+    walltime_s: float | None = None
+
+    @classmethod
+    def after(cls, walltime_s: float, then: str, who: object = "the app") -> AppTimeout:
+        """Return the error for a limit; ``then`` says what became of ``who``, a task where that is known."""
+        error = cls(f"{who} ran longer than its walltime of {walltime_s:g} s and {then}")
+        error.walltime_s = walltime_s
+        return error
 
 
 class BashExitFailure(AppException):

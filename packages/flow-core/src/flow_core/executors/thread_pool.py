@@ -366,16 +366,16 @@ class Pool:
             self._leave_behind(worker)
             stuck = not self._workers and not self._missing
         killed = key in self._killed
-        text = self._explained(worker, killed)
-        self._logger.warning("%s", text)
-        outcome = Outcome(key, Verdict.CANCELLED) if killed else Outcome(key, Verdict.APP_ERROR, error=AppTimeout(text))
+        error = self._explained(worker, killed)
+        self._logger.warning("%s", error)
+        outcome = Outcome(key, Verdict.CANCELLED) if killed else Outcome(key, Verdict.APP_ERROR, error=error)
         outcome.place = worker.place
         self._listener.finished((outcome,))
         self._grow_if_needed()
         if stuck:
-            error = self._stuck()
-            self._logger.error("%s", error)
-            self._give_back(Verdict.REFUSED, error)
+            broken = self._stuck()
+            self._logger.error("%s", broken)
+            self._give_back(Verdict.REFUSED, broken)
 
     def _leave_behind(self, worker: Worker) -> None:
         self._workers.remove(worker)
@@ -387,16 +387,18 @@ class Pool:
         elif worker.replaced:
             self._missing += 1
 
-    def _explained(self, worker: Worker, killed: bool) -> str:
+    def _explained(self, worker: Worker, killed: bool) -> AppTimeout:
         call = worker.call
         limit = None if call is None else call.spec.walltime_s
-        what = "was to be killed" if killed or limit is None else f"ran longer than its walltime of {limit:g} s"
         place = f"thread {worker.name} of executor {self.label!r}"
         then = "another one works in its place" if worker.replaced else "it is not replaced, since very many are so"
-        return (
-            f"{_named(call)} {what}, and could not be stopped: it is in code that takes no exception (a blocking call, "
-            f"code in C). It still occupies {place}; {then}; what it comes to is dropped"
+        rest = (
+            "could not be stopped: it is in code that takes no exception (a blocking call, code in C). It still "
+            f"occupies {place}; {then}; what it comes to is dropped"
         )
+        if killed or limit is None:
+            return AppTimeout(f"{_named(call)} was to be killed, and {rest}")
+        return AppTimeout.after(limit, rest, _named(call))
 
     def _stuck(self) -> ExecutorBroken:
         return ExecutorBroken(

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 from flow_core.errors import TaskLost
 from flow_core.graph.edges import Edges
 from flow_core.graph.effects import Effect, Effects, Failure
-from flow_core.graph.failures import cancellation, circle_error, dependency_error, halted_error, join_error
+from flow_core.graph.failures import (
+    cancellation,
+    circle_error,
+    dependency_error,
+    halted_error,
+    join_error,
+    named_timeout,
+)
 from flow_core.graph.retry import Budgets, Spent
 from flow_core.graph.single_flight import Flights, digest_of, is_part_of
 from flow_core.graph.states import State, check_transition
@@ -378,7 +385,7 @@ class Core:
             error = outcome.error
             if error is None:
                 error = RuntimeError(f"{task} failed without an exception")
-            self._failed_try(task, error)
+            self._failed_try(task, named_timeout(task, error))
         elif verdict is Verdict.RETURNED:
             self._returned_unstarted(task)
         elif verdict is Verdict.REFUSED:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING
 
-from flow_core.errors import DependencyError, JoinError
+from flow_core.errors import AppTimeout, DependencyError, JoinError
 from flow_core.graph.task import Junction
-from flow_core.guard import is_a, one_line
+from flow_core.guard import is_a, one_line, text_of
 
 if TYPE_CHECKING:
     from flow_core.graph.effects import Failure
@@ -27,6 +27,13 @@ def root_cause(error: BaseException) -> BaseException:
 def cancellation(who: object) -> CancelledError:
     """Return the error of a cancelled task."""
     return CancelledError(f"{who} was cancelled")
+
+
+def named_timeout(task: Task, error: BaseException) -> BaseException:
+    """Return the error of a task, which is named in it where it is that of its walltime: where it ran nobody knew."""
+    if is_a(error, AppTimeout) and error.walltime_s is not None:
+        error.args = (f"{task} {text_of(error).removeprefix('the app ').removeprefix(f'{task} ')}",)
+    return error
 
 
 def dependency_error(task: Task, failures: Sequence[Failure]) -> DependencyError:

@@ -17,7 +17,6 @@ from typing import IO, Any, ClassVar
 from flow_core.errors import (
     AppBadFormatting,
     AppException,
-    AppTimeout,
     BadStdStreamFile,
     BashAppNoReturn,
     BashExitFailure,
@@ -37,7 +36,7 @@ from flow_core.remote.processes import (
     ticks_ago,
 )
 from flow_core.remote.usage import add_command
-from flow_core.remote.walltime import held, timeout_message
+from flow_core.remote.walltime import held, timed_out
 
 _SHELL = "/bin/bash" if os.path.exists("/bin/bash") else "bash"
 _SLICE_S = 0.5  # the longest single wait; see _wait
@@ -243,7 +242,7 @@ def _run(command: str, stdout: IO[bytes] | None, stderr: IO[bytes] | None, varia
             raise
         if code is None and limit is not None:
             _end_all(process, mark)
-            raise AppTimeout(timeout_message(limit[1]))
+            raise timed_out(limit[1])
     return 0 if code is None else code
 
 

@@ -43,17 +43,17 @@ def limited(run: Callable[[], object], limit_s: float, main_thread: bool) -> obj
             limit.disarm()
     except _Interrupt as interrupt:
         limit.disarm()  # again, since the first one may have been what was interrupted
-        raise AppTimeout(timeout_message(limit_s)).with_traceback(interrupt.__traceback__) from interrupt.__cause__
+        raise timed_out(limit_s).with_traceback(interrupt.__traceback__) from interrupt.__cause__
     finally:
         _here.limit = None
     if limit.fired:
-        raise AppTimeout(timeout_message(limit_s))
+        raise timed_out(limit_s)
     return result
 
 
-def timeout_message(limit_s: float) -> str:
-    """Return the text of an AppTimeout."""
-    return f"the app ran longer than its walltime of {limit_s:g} s and was stopped"
+def timed_out(limit_s: float) -> AppTimeout:
+    """Return the error of a task that was stopped at its limit. Who knows which task that was names it."""
+    return AppTimeout.after(limit_s, "was stopped")
 
 
 @contextmanager
@@ -77,7 +77,9 @@ class _Interrupt(AppTimeout):
 
     def __init__(self) -> None:
         limit: _Limit | None = getattr(_here, "limit", None)
-        super().__init__("the app ran longer than its walltime" if limit is None else timeout_message(limit.limit_s))
+        super().__init__(
+            *(("the app ran longer than its walltime",) if limit is None else timed_out(limit.limit_s).args)
+        )
 
 
 class _Limit:

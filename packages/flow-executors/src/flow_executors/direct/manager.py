@@ -16,7 +16,7 @@ from flow_core.interfaces.outcome import LossKind, Verdict
 from flow_executors.interchange.spin import Spin
 from flow_executors.manager.nursery import Died
 from flow_executors.manager.pipes import Pipes
-from flow_executors.manager.records import Leaving, Taken
+from flow_executors.manager.records import Fallen, Leaving, Taken
 from flow_executors.manager.reports import fallen_outcome, interrupted_outcome
 from flow_executors.manager.shell import Manager
 from flow_executors.wire.frames import (
@@ -88,7 +88,7 @@ class DirectManager(Manager):
 
     def _tell_fallen(self, report: Died) -> None:
         if self._offered:
-            verdict, payload = fallen_outcome(report, "", self._offer.node, self._offer.block)
+            verdict, payload = fallen_outcome(report, Fallen(), self._offer.node, self._offer.block)
             self._fell(report.rank, report.pid, verdict, payload)
 
     def _fell(self, rank: int, pid: int, verdict: Verdict, payload: bytes) -> None:

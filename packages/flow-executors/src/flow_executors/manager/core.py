@@ -98,13 +98,14 @@ class ManagerCore:
         if worker is None:
             return Fallen()
         self._took(worker, unstarted)
+        walltime_s = worker.task.demand.walltime_s if worker.task is not None else None
         self._release(worker)
         running = tuple(worker.held)
         doom = worker.doom[1] if worker.doom is not None and worker.doom[0] in running else ""
         for index in (self._idle, self._part, self._deep, self._killable, self._claimed):
             index.pop(rank, None)
         self._fenced.discard(rank)
-        return Fallen(running, doom)
+        return Fallen(running, doom, walltime_s)
 
     def claim(self, claim: Claim, now: float) -> None:
         """Leave a worker to the script, or take it back; learn which tasks the script has given it."""

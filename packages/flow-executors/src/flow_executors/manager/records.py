@@ -86,10 +86,14 @@ class Effects:
 
 @dataclass(frozen=True, slots=True)
 class Fallen:
-    """What a worker's death means: the try that ran in it (none if it was idle), and why if that was on purpose."""
+    """What a worker's death means: the try that ran in it (none if it was idle), and why if that was on purpose.
+
+    ``walltime_s`` is the limit of that try, if it has one.
+    """
 
     keys: tuple[int, ...] = ()
     doom: str = ""
+    walltime_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

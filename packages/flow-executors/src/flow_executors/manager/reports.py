@@ -8,7 +8,7 @@ from flow_core.errors import AppTimeout
 from flow_core.interfaces.outcome import Loss, LossKind, Place, Verdict
 from flow_core.remote.errors import pack
 from flow_executors.manager.nursery import Died
-from flow_executors.manager.records import Record
+from flow_executors.manager.records import Fallen, Record
 from flow_executors.wire.frames import Kind, pack_loss, pack_tasks
 
 
@@ -26,12 +26,12 @@ def how(report: Died) -> str:
     return f"was killed by {name}{hint}"
 
 
-def fallen_outcome(report: Died, doom: str, node: str, block: str) -> tuple[Verdict, bytes]:
-    """Return verdict and payload for the task that a dead worker was running; ``doom`` says why we killed it."""
-    if doom == "cancel":
+def fallen_outcome(report: Died, fallen: Fallen, node: str, block: str) -> tuple[Verdict, bytes]:
+    """Return verdict and payload for the task that a dead worker was running."""
+    if fallen.doom == "cancel":
         return Verdict.CANCELLED, b"killed while it was running"
-    if doom == "walltime":
-        error = AppTimeout("the app ran beyond its walltime and could not be interrupted: its worker was killed")
+    if fallen.doom == "walltime":
+        error = AppTimeout.after(fallen.walltime_s or 0.0, "could not be interrupted: its worker was killed")
         return Verdict.APP_ERROR, pack(error)
     text = (
         f"worker {report.rank} (pid {report.pid}) on node {node}, block {block}, {how(report)} while it was running "

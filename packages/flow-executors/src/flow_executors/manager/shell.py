@@ -375,7 +375,7 @@ class Manager:
         fallen = self._core.worker_down(report.rank, unstarted)
         self._crew.letters.done(fallen.keys)
         for key in fallen.keys:
-            verdict, payload = fallen_outcome(report, fallen.doom, self._offer.node, self._offer.block)
+            verdict, payload = fallen_outcome(report, fallen, self._offer.node, self._offer.block)
             self._outbox.add(key, verdict, payload, report.rank)
         self._tell_fallen(report)
         if not fallen.doom:
