@@ -380,6 +380,7 @@ def test_missing_events_are_told_with_the_time_from_when_to_when(tmp_path: Path)
     client = client_of(tmp_path / "monitoring.db")
     page = client.get("/workflow/r/").text
     assert "7 between 2025-10-09 08:53:20 and 2025-10-09 08:53:29 (the event log could not be written)" in page
+    assert "(the event log could not be written). What is shown is without them." in page
     assert client.get("/api/workflows/r/gaps").json[0]["time_first"] == run.began_ns
 
 
