@@ -16,8 +16,10 @@ from flow_core.files import File
 from flow_core.futures.callbacks import hook_calls, user_calls
 from flow_core.futures.data_future import DataFuture
 from flow_core.interfaces.call import TryKey
+from flow_core.interfaces.memoizer import MemoEntry
 from flow_core.interfaces.staging import Staging, Transfer
 from flow_core.interfaces.waiting import Cause, CauseKind
+from flow_core.memo.memoizer import BasicMemoizer
 from flow_core.testing import MemoryExecutor
 
 _MANY = 200
@@ -214,6 +216,85 @@ def test_a_timeout_says_why(load: Load) -> None:
         future.result(timeout=0.06)
     with pytest.raises(TimeoutError, match="is queued"):
         future[0].exception(timeout=0.06)
+
+
+def test_a_callback_is_told_all(load: Load) -> None:
+    class Slow(MemoryExecutor):
+        def why_waiting(self, key: TryKey, /, *, timeout_s: float = 2.0) -> Sequence[Cause]:
+            return [Cause(CauseKind.UNKNOWN, f"it may take {timeout_s:g} s to say")]
+
+    executor = Slow("memory")
+    load(executor)
+    first, second = add(1), add(2)
+    told = concurrent.futures.Future[str]()
+    first.add_done_callback(lambda _: told.set_result(second.why().line))
+    executor.finish(executor.waiting[0], 1)
+    assert "it may take 2 s to say" in told.result(10)
+
+
+class Hanging:
+    """A hook that does not return before it is told to."""
+
+    def __init__(self) -> None:
+        self.begun, self.gate = threading.Event(), threading.Event()
+
+    def __call__(self, *_: object) -> float:
+        self.begun.set()
+        self.gate.wait(30)
+        return 0.0
+
+
+def test_a_hook_that_does_not_return_is_named_with_the_time_it_has_taken(load: Load) -> None:
+    choose, executor = Hanging(), MemoryExecutor("one")
+    load(executor, MemoryExecutor("other"), executor_chooser=lambda labels, task: (task.tid == 1 and choose()) or "one")
+    first = add(1)
+    second, third = add(first), add(first)
+    try:
+        executor.finish(executor.waiting[0], 2)
+        assert choose.begun.wait(10)
+        (cause,) = second.why().causes
+        assert cause.text.startswith("executor_chooser test_a_hook_that_does_not_return_is_named")
+        assert "() is called for it since" in cause.text
+        assert cause.text.endswith("s), and has not returned")
+        assert cause.since_ns
+        assert "executor_chooser" not in third.why().line
+    finally:
+        choose.gate.set()
+    hooks_called()
+    assert second.task_status() == third.task_status() == "launched"
+
+
+def test_a_retry_handler_that_does_not_return_is_named(load: Load) -> None:
+    price, executor = Hanging(), MemoryExecutor("memory")
+    load(executor, retries=1, retry_handler=price)
+    future = add(1)
+    try:
+        executor.fail(executor.waiting[0], ValueError("no"))
+        assert price.begun.wait(10)
+        assert "retry_handler Hanging() is called for it since" in future.why().line
+        assert "is about to be made" not in future.why().line
+    finally:
+        price.gate.set()
+
+
+def test_a_memoizer_that_does_not_store_is_named(load: Load, tmp_path: Path) -> None:
+    hanging, executor = Hanging(), MemoryExecutor("memory")
+
+    class Forever(BasicMemoizer):
+        def store(self, entries: Sequence[MemoEntry]) -> None:
+            hanging()
+
+    memoizer = Forever(checkpoint_dir=tmp_path)
+    load(executor, memoizer=memoizer)
+    future = flow.python_app(cache=True)(lambda: 1)()
+    try:
+        hooks_called()
+        executor.finish(executor.waiting[0], 1)
+        assert hanging.begun.wait(10)
+        assert "memoizer Forever.store() is called for it since" in future.why().line
+    finally:
+        hanging.gate.set()
+    assert future.result(10) == 1
 
 
 def test_who_looks_often_is_not_told_at_length(load: Load) -> None:

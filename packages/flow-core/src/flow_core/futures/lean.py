@@ -489,7 +489,12 @@ def when_done(future: StdFuture[Any], fn: Callable[[Any], object]) -> None:
 
 def in_callback() -> bool:
     """Tell whether the calling thread is in a callback of a lean future."""
-    return _trampoline.queue is not None or user_calls.here()
+    return is_settling() or user_calls.here()
+
+
+def is_settling() -> bool:
+    """Tell whether the calling thread settles futures: others may need it for what it would wait for."""
+    return _trampoline.queue is not None
 
 
 def _describe_callback(callback: Callable[[Any], object], future: object) -> str:

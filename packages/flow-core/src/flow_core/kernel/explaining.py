@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from flow_core.files import masked
 from flow_core.futures.explained import explained
-from flow_core.futures.lean import in_callback
+from flow_core.futures.lean import is_settling
 from flow_core.graph.states import State
 from flow_core.graph.waiting import Awaited, causes_of
 from flow_core.guard import one_line
+from flow_core.hooks import going_on_for
 from flow_core.interfaces.staging import Direction
 from flow_core.interfaces.waiting import Cause, CauseKind, Explanation, count, shown_state, since
 from flow_core.kernel.join import returned_futures
@@ -94,9 +95,9 @@ class Explainer:
         """Say all that keeps a task from being done; with a timeout of 0 only what is known at once.
 
         Its executor is asked in a thread of its own, and so are those of the task that a chain of dependencies begins
-        with. In a callback of a future nothing is waited for: the answer may need that very thread.
+        with. A thread that settles futures waits for nothing: the answer may need that very thread.
         """
-        patience_s = 0.0 if in_callback() else timeout_s
+        patience_s = 0.0 if is_settling() else timeout_s
         self._reactor.pump()
         causes = self._of(task, patience_s)
         if task.state.final:
@@ -133,6 +134,8 @@ class Explainer:
     def _own(self, task: Task, awaited: Sequence[Awaited], leader: Task | None, patience_s: float) -> list[Cause]:
         """Return what keeps a task itself, with what staging or its executor says of it."""
         causes = causes_of(task, awaited, leader, self._reactor.core.budgets, time.time_ns())
+        if hooks := _hooks(task):
+            return [*hooks, *causes[1:]]
         if task.state is State.staging:
             return [*causes, *self._files(task)]
         if task.state is State.running:  # it may wait for another task, or nothing may be heard of its node
@@ -193,6 +196,19 @@ class Explainer:
             limit = f"files of {self._staging.moves.limit} tasks are moved at once (data_management_max_threads)"
             causes.append(Cause(CauseKind.STAGING, f"{files} for a turn: {limit}"))
         return causes
+
+
+def _hooks(task: Task) -> list[Cause]:
+    """Return what of the user's is called for a task just now."""
+    now_ns = time.time_ns()
+    return [
+        Cause(
+            CauseKind.PREPARING,
+            f"{call.name} is called for it {since(call.since_ns, now_ns)}, and has not returned",
+            since_ns=call.since_ns,
+        )
+        for call in going_on_for(task)
+    ]
 
 
 def asked(executor: Executor | None, key: Any, patience_s: float) -> list[Cause]:

@@ -18,7 +18,7 @@ from flow_core.graph.core import Core
 from flow_core.graph.effects import Effect, Effects
 from flow_core.graph.states import State
 from flow_core.guard import is_a, one_line, pass_signal, shown
-from flow_core.hooks import Calling, hook_name, is_own
+from flow_core.hooks import Calling, Noted, hook_name, is_own
 from flow_core.interfaces.call import Call
 from flow_core.interfaces.memoizer import MemoEntry, MemoKey
 from flow_core.kernel.arguments import Arguments, are_plain, need_staging
@@ -383,7 +383,8 @@ class Launcher:
         handler = self._retry_handler
         assert handler is not None
         try:
-            answer: object = handler(error, task)
+            with Noted(task, "retry_handler", handler):
+                answer: object = handler(error, task)
             cost = _cost(answer)
             problem = f"returned {shown(answer)}, which is no cost of 0 or more"
         except BaseException as failure:
@@ -447,7 +448,8 @@ class Launcher:
         ]
         if entries and self._memoizer is not None:
             try:
-                self._memoizer.store(entries)
+                with Noted([task for task, _ in results], "memoizer", self._memoizer, "store"):
+                    self._memoizer.store(entries)
             except BaseException as error:
                 pass_signal(error)
                 hook = hook_name("memoizer", self._memoizer, "store")
