@@ -17,14 +17,7 @@ from flow_core.interfaces.snapshot import Identity, Part
 from flow_core.memo.arguments import defaults_of
 from flow_core.memo.digest import CannotDigest, Walker, digest, frame, name_of
 from flow_core.memo.facts import ABSENT, Facts, facts_of, is_local, is_of_process, members
-
-_CLASS_NOISE = frozenset(
-    {
-        *("__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__"),
-        *("__firstlineno__", "__static_attributes__", "__dataclass_params__", "__dataclass_fields__"),
-        *("__abstractmethods__", "_abc_impl", "__parameters__", "__orig_bases__", "__annotate__"),
-    }
-)
+from flow_core.remote.contents import CLASS_NOISE
 
 
 class FunctionWalker(Walker):
@@ -121,7 +114,7 @@ class FunctionWalker(Walker):
         try:
             parts = [name_of(cls), *(self._class(base) for base in cls.__bases__)]
             for name, value in sorted(vars(cls).items()):
-                if name not in _CLASS_NOISE:
+                if name not in CLASS_NOISE:
                     parts.append(frame(b":", name.encode() + b"\0" + self._member(value)))
         finally:
             del self._stack[key]

@@ -4,34 +4,55 @@ cloudpickle knows a class again by a number, so that what comes back from a work
 then also sets the class to what it was where it comes from: a result would undo what the script has changed since, and
 on a worker the version that came last would be that of all functions. So a class stays as it is in the process it is
 from, and on a worker each function finds its own version of it.
+
+A class of another version is another class to each function: what its methods name belongs to the pickle that it came
+with. So of two functions that have it each finds its own, with what its own tasks have changed in it.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
+from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
-from flow_core.remote.contents import contents, digest_of, meaning
+from flow_core.remote.contents import CLASS_NOISE, contents, digest_of, meaning
 
 _DATA = (type(None), bool, int, float, complex, str, bytes, bytearray, tuple, list, dict, set, frozenset)
+_OF_LAYOUT = (GetSetDescriptorType, MemberDescriptorType)
 
 _from_here: WeakSet[type] = WeakSet()
 """Classes that were defined in this process, as far as they were pickled."""
 _current: WeakKeyDictionary[type, ClassState] = WeakKeyDictionary()
 """What classes from elsewhere are made of now."""
 _loading = threading.local()
+_version: Callable[[type], bytes] | None = None
 
 
 class ClassState(NamedTuple):
-    """What a class is made of: a digest of it, its attributes, and what is set of slots."""
+    """What a class is made of.
 
-    digest: bytes
+    Attributes:
+        version: Equal where the class is, and what its methods name.
+        bases: Its bases.
+        attributes: Its attributes; those that tasks have changed meanwhile, while it is another version's turn.
+        slots: What is set of slots.
+    """
+
+    version: bytes
+    bases: tuple[type, ...]
     attributes: dict[str, Any]
     slots: dict[str, Any]
+
+
+def tell_versions(version: Callable[[type], bytes]) -> None:
+    """Have versions of classes told by a function, whose values are equal only if nothing a class names has changed."""
+    global _version
+    _version = version
 
 
 def state_of(cls: type, state: Any) -> ClassState:
@@ -39,8 +60,14 @@ def state_of(cls: type, state: Any) -> ClassState:
     if cls not in _current:
         _from_here.add(cls)
     attributes, slots = state
-    data = {name: value for name, value in attributes.items() if isinstance(value, _DATA)}
-    return ClassState(digest_of(meaning(cls) + contents(data)), attributes, slots)
+    attributes = {name: value for name, value in attributes.items() if name != "__slotnames__"}
+    version = _version or _digest_of
+    return ClassState(version(cls), cls.__bases__, attributes, slots)
+
+
+def _digest_of(cls: type) -> bytes:
+    """Return a digest of a class that is sent from a node: of its code and data, not of what its methods name."""
+    return digest_of(meaning(cls) + contents({n: v for n, v in vars(cls).items() if isinstance(v, _DATA)}))
 
 
 def set_state(cls: type, state: ClassState) -> type:
@@ -48,25 +75,46 @@ def set_state(cls: type, state: ClassState) -> type:
     loading = getattr(_loading, "classes", None)
     if loading is not None:
         loading.append((cls, state))
-    if cls not in _from_here:
+    if cls not in _from_here and (loading is not None or not _is_current(cls, state)):
         apply(cls, state)
     return cls
+
+
+def _is_current(cls: type, state: ClassState) -> bool:
+    """Tell whether a class is of that version: then an argument leaves it alone, with what tasks have changed in it."""
+    before = _current.get(cls)
+    return before is not None and before.version == state.version
 
 
 def apply(cls: type, state: ClassState) -> None:
     """Make a class from elsewhere what it is for one function; nothing is done where it is so."""
     before = _current.get(cls)
-    if before is not None and before.digest == state.digest:
+    if before is state:
         return
     try:
         from cloudpickle.cloudpickle import _class_setstate
     except ImportError:  # before version 3
         from cloudpickle.cloudpickle_fast import _class_setstate
-    for name in before.attributes if before is not None else ():
-        if name not in state.attributes and name in cls.__dict__:
-            delattr(cls, name)
+    if before is not None:
+        _put_away(cls, before)
+        for name in before.attributes:
+            if name not in state.attributes and name in cls.__dict__:
+                delattr(cls, name)
+    if cls.__bases__ != state.bases:
+        cls.__bases__ = state.bases
     _class_setstate(cls, (state.attributes, state.slots))
     _current[cls] = state
+
+
+def _put_away(cls: type, state: ClassState) -> None:
+    """Keep what tasks have changed in a class for the next task of the same version."""
+    kept, fixed = state.attributes, issubclass(cls, Enum)
+    for name in [name for name in kept if name not in cls.__dict__ and name not in CLASS_NOISE]:
+        del kept[name]
+    for name, value in cls.__dict__.items():
+        known = name in kept or not (fixed or name in CLASS_NOISE or isinstance(value, _OF_LAYOUT))
+        if known and name not in CLASS_NOISE:
+            kept[name] = value
 
 
 @contextmanager
@@ -78,7 +126,7 @@ def collected() -> Iterator[list[tuple[type, ClassState]]]:
         yield found
     finally:
         _loading.classes = outer
-        found[:] = [(cls, state) for cls, state in found if cls not in _from_here]
+        found[:] = {cls: state for cls, state in found if cls not in _from_here}.items()
 
 
 def _forked() -> None:

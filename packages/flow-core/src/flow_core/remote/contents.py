@@ -8,6 +8,17 @@ from functools import partial
 from hashlib import blake2b
 from types import CodeType, FunctionType, MethodType, ModuleType
 
+CLASS_NOISE = frozenset(
+    {
+        *("__dict__", "__weakref__", "__doc__", "__module__", "__qualname__"),
+        *("__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__"),
+        *("__firstlineno__", "__static_attributes__", "__dataclass_params__", "__dataclass_fields__"),
+        *("__abstractmethods__", "_abc_impl", "_abc_registry", "_abc_cache", "_abc_negative_cache"),
+        *("_abc_negative_cache_version", "__slotnames__", "__parameters__", "__orig_bases__", "__type_params__"),
+        *("__protocol_attrs__", "__non_callable_proto_members__", "__callable_proto_members_only__"),
+    }
+)
+"""Attributes of classes that Python itself sets, some of them when a class is first used: no part of what one is."""
 _SIZE = 16
 _NESTED = 50
 
@@ -35,9 +46,10 @@ def _meaning(value: object, above: list[int]) -> bytes:
         return _joined(b"f", _code(value.__code__), *cells, b"/", *defaults)
     if isinstance(value, type):
         bases = [_named(base) for base in value.__bases__]
-        members = [_joined(name.encode(), _member(one, above)) for name, one in sorted(vars(value).items())]
+        own = sorted((name, one) for name, one in vars(value).items() if name not in CLASS_NOISE)
+        members = [_joined(name.encode(), _member(one, above)) for name, one in own]
         values = [contents(one.value) for one in getattr(value, "__members__", {}).values()]  # of an Enum
-        return _joined(b"c", *bases, *(member for member in members if member), *values)
+        return _joined(b"c", *bases, *members, *values)
     if isinstance(value, (staticmethod, classmethod, MethodType)):
         return _joined(b"m", _meaning(value.__func__, above))
     if isinstance(value, property):

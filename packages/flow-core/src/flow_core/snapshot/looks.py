@@ -37,6 +37,7 @@ from flow_core.files import File
 from flow_core.guard import pass_signal
 from flow_core.memo.digest import digest
 from flow_core.memo.facts import ABSENT, facts_of, is_local, is_of_process, members
+from flow_core.remote.contents import CLASS_NOISE
 
 LARGE_ELEMENTS = 10_000
 """A value that holds more elements, at all depths, is large."""
@@ -51,7 +52,6 @@ _FIXED = (
     *(BuiltinFunctionType, MethodWrapperType, WrapperDescriptorType, CodeType, GenericAlias, ModuleType),
     *(PurePath, File, Enum, date, time, timedelta, tzinfo, Decimal, Fraction, Pattern),
 )
-_CLASS_NOISE = frozenset({"__dict__", "__weakref__", "__doc__", "__annotations__", "__abstractmethods__", "_abc_impl"})
 
 Read = Callable[[Any], "tuple[object, ...] | list[object]"]
 Name = tuple[dict[str, Any], str, object]
@@ -318,7 +318,7 @@ class _Finder:
             return
         self.code.append(cls)
         self._watch(_of_class, cls)
-        self._all(value for name, value in vars(cls).items() if name not in _CLASS_NOISE)
+        self._all(value for name, value in vars(cls).items() if name not in CLASS_NOISE)
         self._all(cls.__bases__)
 
     def _array(self, value: Any) -> None:

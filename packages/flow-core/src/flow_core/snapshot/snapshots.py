@@ -9,9 +9,11 @@ from flow_core.errors import SerializationError
 from flow_core.guard import called, one_line, pass_signal
 from flow_core.memo.digest import CannotDigest
 from flow_core.memo.identity import identify
+from flow_core.remote.classes import tell_versions
 from flow_core.remote.functions import digest_of, pack_function
 from flow_core.snapshot.looks import Looks
 from flow_core.snapshot.travel import packed
+from flow_core.snapshot.versions import version_of
 
 if TYPE_CHECKING:
     from flow_core.apps.definition import AppDefinition
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 ONCE, WHOLE = "once", "whole"
 _KEPT = 4096
 _ATTEMPTS = 3
+tell_versions(version_of)
 
 
 class FunctionSnapshot:
