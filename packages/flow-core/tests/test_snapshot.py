@@ -351,6 +351,44 @@ def test_a_result_is_not_remembered_if_an_argument_changed_after_its_key_was_mad
         assert app([1]).result() == 1
 
 
+def test_a_result_is_not_remembered_if_an_argument_changed_while_its_thread_ran(
+    load: Callable[..., DataFlowKernel], caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel = load(threads=True)
+    entered, go = threading.Event(), threading.Event()
+
+    def total(values: list[int]) -> int:
+        entered.set()
+        assert go.wait(30)
+        return sum(values)
+
+    app = python_app(total, data_flow_kernel=kernel, cache=True)
+    given = [1, 2]
+    first, follower = app(given), app([1, 2])
+    assert entered.wait(30)
+    given.append(50)
+    go.set()
+    with caplog.at_level(logging.WARNING):
+        assert first.result() == 53
+        assert follower.result() == app([1, 2]).result() == 3
+    assert [record for record in caplog.records if "argument 'values'" in record.getMessage()]
+
+
+@pytest.mark.parametrize("threads", [True, False])
+def test_a_task_that_changes_its_own_argument_is_remembered_only_where_it_has_a_copy(
+    threads: bool, load: Callable[..., DataFlowKernel]
+) -> None:
+    kernel = load(threads=threads)
+
+    def append(values: list[int]) -> list[int]:
+        values.append(0)
+        return values
+
+    app = python_app(append, data_flow_kernel=kernel, cache=True)
+    assert app([1]).result() == app([1]).result() == [1, 0]
+    assert kernel.summary().memoized == (0 if threads else 1)
+
+
 def test_the_body_of_a_cached_join_app_is_not_remembered_as_what_it_was(load: Callable[..., DataFlowKernel]) -> None:
     kernel = load()
     module = script("N = 1\ndef double(x): return 2 * x\ndef body(first): return double(first + N)")

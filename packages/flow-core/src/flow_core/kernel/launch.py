@@ -461,9 +461,10 @@ class Launcher:
     def _is_what_its_key_says(self, task: Task) -> bool:
         """Tell whether a result may be remembered: not if what it was made of changed after its key was made."""
         changed = task.more().changed
-        if changed is None:
+        in_process = task.executor is None or task.executor.in_process
+        if changed is None or (in_process and not changed):
             changed = self._differ(task)
-        if not changed and task.snapshot is not None and (task.executor is None or task.executor.in_process):
+        if in_process and not changed and task.snapshot is not None:
             changed = task.snapshot.changes()
         if not changed:
             return True
