@@ -432,7 +432,7 @@ class Pool:
         worker.ident = threading.get_ident()
         take, waiting, running, listener = self._queue.get, self.waiting, self.running, self._listener
         place, now = worker.place, time.time_ns
-        watch = self._watch
+        watch, killed = self._watch, self._killed
         while True:
             if self._surplus and self._retire(worker):
                 return
@@ -459,8 +459,8 @@ class Pool:
             if worker.waits:
                 self._end_waits(worker)
             del call  # an idle thread must not keep the last task's data alive
-            if self._killed:
-                self._killed.discard(key)
+            if killed:
+                killed.discard(key)
             if mine:
                 outcome.place = place
                 outcome.started_ns = started_ns

@@ -322,7 +322,7 @@ class Core:
     def _unblocked(self, task: Task) -> None:
         """Nothing is waited for any more: go on, or fail as parents did."""
         failures: Sequence[Failure] = task.rare.failures if task.rare is not None else ()
-        if len(failures) > 1:
+        if failures and len(failures) > 1:
             failures = self.in_order(task, failures)
         if self.closing:
             self._end(task, State.cancelled, error=cancellation(task))

@@ -163,6 +163,7 @@ class DataFlowKernel:
             (executor, assembly.executor_context(config, label, info, self._reactor, self.pump, sampler))
             for label, executor in {**self.executors, _BODIES: bodies}.items()
         )
+        self._sends = not all(executor.in_process for executor in self.executors.values())
         standstill = Standstill(lambda: sign_of(self._reactor, self._held_calls), self.why_waiting, self._logger)
         live = parts.live = Live(self.run_dir, self._asked, standstill.look, self._logger)
         live.start()
@@ -197,13 +198,14 @@ class DataFlowKernel:
         future: AppFuture[Any] = AppFuture(next(self._tids))
         task = Task(future.tid, app, args, kwargs, options, future, self)
         future._handle = task
-        travels = self._launcher.travels.get(options.executors or app.executors)
-        if travels is not False or app.cache:
-            last = self._latest.get(app)
-            if last is not None and travels and last.travels and last.stands():
-                task.snapshot = last
-            else:
-                self._take_snapshot(task, travels)
+        if self._sends or app.cache:
+            travels = self._launcher.travels.get(options.executors or app.executors)
+            if travels is not False or app.cache:
+                last = self._latest.get(app)
+                if last is not None and travels and last.travels and last.stands():
+                    task.snapshot = last
+                else:
+                    self._take_snapshot(task, travels)
         if (
             options is NO_OPTIONS
             and app.kind is AppKind.PYTHON
@@ -481,14 +483,17 @@ class DataFlowKernel:
         teller, unseen = self._teller, self._parts.unseen
         every = teller.tasks or teller.files or teller.debug
         for task in tasks:
-            if every or task.error is not None:
+            error = task.error
+            if error is not None:
                 teller.ended(task)
-            if task.error is not None and unseen is not None:
-                unseen.describe(task)
-            if task.state is State.failed and task.error is not None and self._note_failed is not None:
-                key = None if task.rare is None else task.rare.memo_key
-                if key is not None:
-                    self._note_failed(key, task.tid, one_line(root_cause(task.error)))
+                if unseen is not None:
+                    unseen.describe(task)
+                if task.state is State.failed and task.rare is not None and self._note_failed is not None:
+                    key = task.rare.memo_key
+                    if key is not None:
+                        self._note_failed(key, task.tid, one_line(root_cause(error)))
+            elif every:
+                teller.ended(task)
 
     def _unfinished(self) -> list[Task]:
         nobody: list[Task] = []

@@ -180,7 +180,8 @@ class Reactor:
             if future._files is not None:
                 batch.extend((cast("Future[Any]", f), f.file_obj, error) for f in future._files.all())
             batch.append((future, task.value, error))
-            future._handle = task.state.name if task.error is None else self.failed_as(task)
+            # Not .name, which is a function of the enum's.
+            future._handle = task.state._name_ if error is None else self.failed_as(task)
         return settle_quietly(batch)[1]
 
     def _carry_out(self, effects: Effects, ended: list[Task], callbacks: list[Future[Any]]) -> None:
