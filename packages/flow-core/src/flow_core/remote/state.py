@@ -17,6 +17,7 @@ import functools
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from operator import is_
 from types import FrameType
 from typing import Any
@@ -94,46 +95,14 @@ class ProcessState:
     # -- comparing
 
     def _remember(self) -> None:
-        """Keep what ``_seems_right`` compares with where it is found fast."""
-        known = self._known
-        self._path, self._entries = known[PATH.name]
-        self._filters = known[FILTERS.name]
-        self._temporary = known[TEMPORARY.name]
-        self._stdin, self._stdout, self._stderr = known[STREAMS.name]
-        self._arguments = known["sys.argv"][1]
-        self._disabled, self._timeout = known[LOGGING.name], known[SOCKETS.name]
-        modules = sys.modules
+        """Keep what is compared after each task where it is found fast."""
+        known, modules = self._known, sys.modules
+        self._entries, self._filters = known[PATH.name][1], known[FILTERS.name]
         self._module_count = len(modules)
-        logging = modules.get("logging")
-        self._log_manager = None if logging is None else logging.root.manager
-        self._tempfile, self._socket = modules.get("tempfile"), modules.get("_socket")
-        self._decimal = modules.get("_decimal")
-        if self._decimal is not None:
-            right = known[DECIMALS.name] = known[DECIMALS.name] or described_decimals(self._decimal.DefaultContext)
-            self._digits = right["prec"], right["rounding"]
-
-    def _seems_right(self) -> bool:
-        """Compare what needs no call of the operating system."""
-        return (
-            sys.path is self._path
-            and sys.path == self._entries
-            and sys.stdout is self._stdout
-            and sys.stderr is self._stderr
-            and sys.stdin is self._stdin
-            and (self._stdout is None or not self._stdout.closed)
-            and (self._stderr is None or not self._stderr.closed)
-            and os.environ is self._environment
-            and sys.argv == self._arguments
-            and warnings.filters == self._filters
-            and (self._log_manager is None or self._log_manager.disable == self._disabled)
-            and (self._tempfile is None or self._tempfile.tempdir == self._temporary)
-            and (self._socket is None or self._socket.getdefaulttimeout() == self._timeout)
-            and (self._decimal is None or self._same_decimals())
-        )
-
-    def _same_decimals(self) -> bool:
-        context = self._decimal.getcontext()  # type: ignore[union-attr]  # asked by the caller
-        return (context.prec, context.rounding) == self._digits
+        decimal = modules.get("_decimal")
+        if decimal is not None:
+            known[DECIMALS.name] = known[DECIMALS.name] or described_decimals(decimal.DefaultContext)
+        self._seems_right = _comparison(known, self._environment)
 
     def _packages_loaded(self) -> bool:
         """Tell whether modules beside the standard library were loaded since the last time."""
@@ -216,6 +185,58 @@ class ProcessState:
             self._variables[name] = _data(self._environment)[name]
         else:
             self._variables.pop(name, None)
+
+
+class _Absent:
+    """Stands for streams and modules that are not there, so that nobody has to ask whether they are."""
+
+    closed = False
+
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+
+def _comparison(known: dict[str, Any], environment: object) -> Callable[[], bool]:
+    """Return a function that compares with what is known all that needs no call of the operating system.
+
+    A function of its own, since names of a function are found faster than attributes.
+    """
+    path, entries = known[PATH.name]
+    stdin, stdout, stderr = known[STREAMS.name]
+    out, err = (_Absent() if stream is None else stream for stream in (stdout, stderr))
+    arguments, filters = known["sys.argv"][1], known[FILTERS.name]
+    disabled, timeout, temporary = known[LOGGING.name], known[SOCKETS.name], known[TEMPORARY.name]
+    modules = sys.modules
+    logging, socket = modules.get("logging"), modules.get("_socket")
+    manager: Any = _Absent(disable=disabled) if logging is None else logging.root.manager
+    timeout_now = (lambda: timeout) if socket is None else socket.getdefaulttimeout
+    tempfile: Any = modules.get("tempfile") or _Absent(tempdir=temporary)
+    decimal = modules.get("_decimal")
+    right = known[DECIMALS.name]
+
+    def seems_right() -> bool:
+        return (
+            sys.path is path
+            and path == entries
+            and sys.stdout is stdout
+            and sys.stderr is stderr
+            and sys.stdin is stdin
+            and not out.closed
+            and not err.closed
+            and os.environ is environment
+            and sys.argv == arguments
+            and warnings.filters == filters
+            and manager.disable == disabled
+            and tempfile.tempdir == temporary
+            and timeout_now() == timeout
+            and (decimal is None or _same_decimals(decimal.getcontext(), right))
+        )
+
+    return seems_right
+
+
+def _same_decimals(context: Any, right: dict[str, Any]) -> bool:
+    return bool(context.prec == right["prec"] and context.rounding == right["rounding"])
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -91,7 +91,12 @@ class Worker:
             status, payload = self._run(packet)
             ended = time_ns()
             point("worker.after_run")
-            spoilt = self._restored(state, ended - started)
+            try:
+                spoilt = state.restore(ended - started)
+            except BaseException:  # a timer of the task's fired before it was stopped
+                spoilt = state.restore(ended - started)
+            if spoilt:
+                self._tell_spoilt(spoilt)
             way = self._way_of(packet, status, payload) if self._lane_fd >= 0 else self._result_fd
             self._send(way, KEY.unpack_from(packet, KEY_AT)[0], started, ended, status, payload)
             point("worker.result_written")
@@ -100,19 +105,12 @@ class Worker:
             if spoilt:
                 return  # the manager makes another worker
 
-    def _restored(self, state: ProcessState, took_ns: int) -> str:
-        """Put back what a task has left behind; return what cannot be, for which this process must end."""
+    def _tell_spoilt(self, spoilt: str) -> None:
+        text = f"worker {self._settings.rank}: a task has changed what cannot be put back: {spoilt}. Replaced\n"
         try:
-            spoilt = state.restore(took_ns)
-        except BaseException:  # a timer of the task's fired before it was stopped
-            spoilt = state.restore(took_ns)
-        if spoilt:
-            text = f"worker {self._settings.rank}: a task has changed what cannot be put back: {spoilt}. Replaced\n"
-            try:
-                os.write(2, text.encode())
-            except OSError:
-                pass  # that is what it has closed
-        return spoilt
+            os.write(2, text.encode())
+        except OSError:
+            pass  # that is what it has closed
 
     def _run(self, packet: bytes) -> tuple[int, bytes]:
         """Run the task in a packet; whatever it does, return a status and a payload."""
