@@ -22,7 +22,8 @@ from flow_core.errors import ConfigurationError, SerializationError
 from flow_core.executors.futures import FuturesExecutor
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.kernel.kernel import DataFlowKernel
-from flow_core.snapshot.looks import LARGE_ELEMENTS, Looks
+from flow_core.snapshot.finder import LARGE_ELEMENTS
+from flow_core.snapshot.looks import Looks
 
 
 class Inline(Executor):

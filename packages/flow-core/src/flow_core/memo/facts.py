@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from importlib.util import resolve_name
 from types import CellType, CodeType, FunctionType, ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from flow_core.files import File
 from flow_core.memo.digest import Walker, digest, frame
@@ -41,18 +41,24 @@ class Facts:
         names: The globals it names.
         chains: Names (globals, or variables of enclosing functions) with the attributes that it takes of them.
         imports: The same, beginning with modules that it imports itself; relative ones have their dots.
+        values: Names, and chains, that it uses otherwise than to take an attribute at once.
+        imported_values: The same, beginning with modules that it imports itself.
+        attributes: All attributes that it takes, of whatever.
     """
 
-    __slots__ = ("_source", "chains", "code", "digest", "imports", "names")
+    __slots__ = (
+        *("_source", "attributes", "chains", "code", "digest", "imported_values", "imports", "names", "values"),
+    )
 
-    def __init__(
-        self, code: CodeType, digest: bytes, names: Chain, chains: tuple[Chain, ...], imports: tuple[Chain, ...]
-    ) -> None:
+    def __init__(self, code: CodeType, digest: bytes, scan: _Scan) -> None:
         self.code = code
         self.digest = digest
-        self.names = names
-        self.chains = chains
-        self.imports = imports
+        self.names: Chain = tuple(sorted(scan.names))
+        self.chains = tuple(sorted(scan.chains))
+        self.imports = tuple(sorted(scan.imports))
+        self.values = tuple(sorted(scan.values))
+        self.imported_values = tuple(sorted(scan.imported_values))
+        self.attributes = frozenset(scan.attributes)
         self._source: tuple[bytes | None] | None = None
 
     @property
@@ -89,6 +95,27 @@ def members(function: FunctionType, facts: Facts) -> Iterator[Member]:
         yield from _along(_imported(function, chain[0]), chain, True)
 
 
+def held(function: FunctionType, facts: Facts) -> Iterator[tuple[ModuleType, bool]]:
+    """Yield modules of the user's own that a function uses as values (``s = settings``); whether it imports them."""
+    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=False))
+    for chain in facts.values:
+        yield from _held(_base(function, cells, chain[0]), chain, False)
+    for chain in facts.imported_values:
+        yield from _held(_imported(function, chain[0]), chain, True)
+
+
+def _held(value: object, chain: Chain, imported: bool) -> Iterator[tuple[ModuleType, bool]]:
+    for attribute in chain[1:]:
+        value = value.__dict__.get(attribute) if _is_module(value) else None
+    if _is_module(value) and is_local(value.__name__):
+        yield value, imported
+
+
+def _is_module(value: object) -> TypeGuard[ModuleType]:
+    """Tell without asking the object, which may be hostile."""
+    return issubclass(type(value), ModuleType)
+
+
 def _base(function: FunctionType, cells: dict[str, CellType], name: str) -> object:
     if name in cells:
         try:
@@ -110,7 +137,7 @@ def _imported(function: FunctionType, name: str) -> object:
 def _along(value: object, chain: Chain, imported: bool) -> Iterator[Member]:
     for depth in range(1, len(chain)):
         attribute = chain[depth]
-        if not isinstance(value, ModuleType) or not is_local(value.__name__):
+        if not _is_module(value) or not is_local(value.__name__):
             return
         module, value = value, value.__dict__.get(attribute, ABSENT)
         yield Member(module, attribute, value, ".".join(chain[: depth + 1]), imported)
@@ -165,13 +192,8 @@ def _look_at(code: CodeType) -> Facts:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             scan.take_inner(facts_of(constant))
-    return Facts(
-        code,
-        _code_digest(code, skip_docstring=not first_constant_used and _has_docstring(code)),
-        tuple(sorted(scan.names)),
-        tuple(sorted(scan.chains)),
-        tuple(sorted(scan.imports)),
-    )
+    scan.finish()
+    return Facts(code, _code_digest(code, skip_docstring=not first_constant_used and _has_docstring(code)), scan)
 
 
 class _Scan:
@@ -181,6 +203,9 @@ class _Scan:
         self.names: set[str] = set()
         self.chains: set[Chain] = set()
         self.imports: set[Chain] = set()
+        self.values: set[Chain] = set()
+        self.imported_values: set[Chain] = set()
+        self.attributes: set[str] = set()
         self._bound: dict[str, Chain] = {}  # variables that hold what was imported
         self._constants: list[object] = []
         self._nested = False
@@ -190,10 +215,16 @@ class _Scan:
 
     def take(self, operation: str, given: object) -> None:
         """Take the next instruction."""
+        if operation == "EXTENDED_ARG":  # the instruction itself comes next
+            return
         last, self._last = self._last, None
-        if operation in _ATTRIBUTES and last is not None:
-            self._attribute(last[0] + (str(given),), last[1])
-        elif operation in _GLOBALS:
+        if operation in _ATTRIBUTES:
+            self.attributes.add(str(given))
+            if last is not None:
+                self._attribute(last[0] + (str(given),), last[1])
+            return
+        self._as_value(last)
+        if operation in _GLOBALS:
             self.names.add(str(given))
             self._load(str(given))
         elif operation.startswith(("LOAD_FAST", "LOAD_DEREF", "LOAD_CLASSDEREF", "STORE_FAST")):
@@ -208,10 +239,22 @@ class _Scan:
         elif operation.startswith("LOAD_CONST") or operation == "LOAD_SMALL_INT":
             self._constants = [*self._constants[-1:], given]
 
+    def finish(self) -> None:
+        """Take the end."""
+        self._as_value(self._last)
+
     def take_inner(self, inner: Facts) -> None:
         """Take what nested code names; variables of the outer code may hold imported modules."""
         self.names.update(inner.names)
         self.imports.update(inner.imports)
+        self.imported_values.update(inner.imported_values)
+        self.attributes.update(inner.attributes)
+        for chain in inner.values:
+            bound = self._bound.get(chain[0])
+            if bound is None:
+                self.values.add(chain)
+            else:
+                self.imported_values.add(bound + chain[1:])
         for chain in inner.chains:
             bound = self._bound.get(chain[0])
             if bound is None:
@@ -228,7 +271,13 @@ class _Scan:
             else:
                 self._load(str(name))
 
+    def _as_value(self, last: tuple[Chain, bool] | None) -> None:
+        """Take what was on the stack as used otherwise than to take an attribute of it."""
+        if last is not None:
+            (self.imported_values if last[1] else self.values).add(last[0])
+
     def _load(self, name: str) -> None:
+        self._as_value(self._last)
         bound = self._bound.get(name)
         self._last = ((name,), False) if bound is None else (bound, True)
 

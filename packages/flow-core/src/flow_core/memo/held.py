@@ -1,0 +1,47 @@
+"""Modules of the user's own that code holds as values, and what of them counts: ``s = settings; s.LIMIT``."""
+
+from __future__ import annotations
+
+from types import FunctionType, ModuleType
+
+from flow_core.memo.facts import ABSENT, Facts, Member, held, is_local
+
+
+class HeldModules:
+    """Modules that code reaches otherwise than by a name and its attribute: variables, defaults, elements, attributes.
+
+    Which attribute is taken of which module then shows only at run time. So each attribute counts that any of the code
+    takes of anything.
+    """
+
+    def __init__(self) -> None:
+        self._modules: dict[int, tuple[ModuleType, bool]] = {}
+        self._attributes: set[str] = set()
+        self._told: set[tuple[int, str]] = set()
+
+    def code(self, function: FunctionType, facts: Facts) -> None:
+        """Take code that is reached."""
+        self._attributes.update(facts.attributes)
+        for module, imported in held(function, facts):
+            self.module(module, imported)
+
+    def module(self, module: ModuleType, imported: bool = False) -> None:
+        """Take a module that is reached; ``imported`` if code imports it itself."""
+        if is_local(module.__name__):
+            _, before = self._modules.get(id(module), (module, False))
+            self._modules[id(module)] = module, imported or before
+
+    def left(self) -> list[Member]:
+        """Return what counts and was not returned before. What that names may add more."""
+        found: list[Member] = []
+        for module, imported in sorted(self._modules.values(), key=lambda each: each[0].__name__):
+            for attribute in sorted(self._attributes):
+                if (id(module), attribute) not in self._told and not _is_special(attribute):
+                    self._told.add((id(module), attribute))
+                    value = module.__dict__.get(attribute, ABSENT)
+                    found.append(Member(module, attribute, value, f"{module.__name__}.{attribute}", imported))
+        return found
+
+
+def _is_special(attribute: str) -> bool:
+    return attribute.startswith("__") and attribute.endswith("__")

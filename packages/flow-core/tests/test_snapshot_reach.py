@@ -1,0 +1,463 @@
+"""However code and data are reached from a function: what changes the function's result is noticed."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import types
+from collections.abc import Iterator
+
+import pytest
+
+from flow_core.snapshot.looks import Looks
+
+SETTINGS = "LIMIT = 0\ndef limit(): return LIMIT\nclass Limits:\n    upper = 0\n"
+
+
+def cases(text: str) -> dict[str, tuple[str, str]]:
+    """Return by what is reached a script whose ``f`` reaches it, and a change of it."""
+    found = {}
+    for case in text.strip().removeprefix("== ").split("\n== "):
+        name, _, rest = case.partition("\n")
+        source, _, change = rest.partition("\n-- ")
+        found[name] = source, change
+    return found
+
+
+KINDS = cases("""
+== an attribute of a function
+def g(): return g.factor
+g.factor = 0
+def f(): return g()
+-- g.factor = 1
+== a new attribute of a function
+def g(): return 0
+def f(): return getattr(g, 'factor', 0)
+-- g.factor = 1
+== an attribute of the function itself
+def f(): return f.factor
+f.factor = 0
+-- f.factor = 1
+== a list in an attribute of a function
+def g(): return g.seen[:]
+g.seen = []
+def f(): return g()
+-- g.seen.append(1)
+== a module under another name
+def f():
+    s = settings
+    return s.LIMIT
+-- settings.LIMIT = 1
+== a module as an argument
+def g(s): return s.LIMIT
+def f(): return g(settings)
+-- settings.LIMIT = 1
+== a module that is a default
+def f(s=settings): return s.LIMIT
+-- settings.LIMIT = 1
+== a module of an enclosing function
+def make(s):
+    def f():
+        t = s
+        return t.LIMIT
+    return f
+f = make(settings)
+-- settings.LIMIT = 1
+== a module in a class
+class C:
+    s = settings
+    def g(self): return self.s.LIMIT
+def f(): return C().g()
+-- settings.LIMIT = 1
+== a module in a dict
+D = {'a': settings}
+def f(): return D['a'].LIMIT
+-- settings.LIMIT = 1
+== a module in an object
+D = types.SimpleNamespace(s=settings)
+def f(): return D.s.LIMIT
+-- settings.LIMIT = 1
+== a module imported and given on
+def g(s): return s.LIMIT
+def f():
+    import the_settings
+    return g(the_settings)
+-- settings.LIMIT = 1
+== a function of such a module
+def f():
+    s = settings
+    return s.limit()
+-- settings.LIMIT = 1
+== a class of such a module
+def f():
+    s = settings
+    return s.Limits.upper
+-- settings.Limits.upper = 1
+== what such a module has not yet
+def f():
+    s = settings
+    try: return s.NEW
+    except AttributeError: return 0
+-- settings.NEW = 1
+== a method of a list
+L = [0]
+get = L.copy
+def f(): return get()
+-- L.append(1)
+== a view of a dict
+D = {}
+K = D.keys()
+def f(): return list(K)
+-- D[1] = 1
+== a mapping proxy
+D = {'a': 0}
+P = types.MappingProxyType(D)
+def f(): return P['a']
+-- D['a'] = 1
+== a memoryview
+D = bytearray(3)
+V = memoryview(D)
+def f(): return bytes(V)
+-- D[0] = 1
+== a default factory
+D = collections.defaultdict(int)
+def f(): return D.copy()[0]
+-- D.default_factory = lambda: 1
+== a global of a default factory
+LIMIT = 0
+def g(): return LIMIT
+D = collections.defaultdict(g)
+def f(): return D.copy()[0]
+-- LIMIT = 1
+== a method of an Enum
+LIMIT = 0
+class M(enum.Enum):
+    A = 1
+    def g(self): return LIMIT
+def f(): return M.A.g()
+-- LIMIT = 1
+== a method set in an Enum
+class M(enum.Enum):
+    A = 1
+    def g(self): return 0
+def f(): return M.A.g()
+-- M.g = lambda self: 1
+== an attribute of a member
+class M(enum.Enum):
+    A = 1
+M.A.extra = 0
+def f(): return M.A.extra
+-- M.A.extra = 1
+== a member of an Enum
+class M(enum.Enum):
+    A = 1
+M.A.extra = 0
+a = M.A
+def f(): return a.extra
+-- a.extra = 1
+== a method of a metaclass
+LIMIT = 0
+class T(type):
+    def g(cls): return LIMIT
+class C(metaclass=T): pass
+def f(): return C.g()
+-- LIMIT = 1
+== a method set in a metaclass
+class T(type):
+    def g(cls): return 0
+class C(metaclass=T): pass
+def f(): return C.g()
+-- T.g = lambda cls: 1
+== a method of a class with its own pickle
+LIMIT = 0
+class C:
+    def __getstate__(self): return {}
+    def g(self): return LIMIT
+c = C()
+def f(): return c.g()
+-- LIMIT = 1
+== a method set in a class with its own pickle
+class C:
+    def __reduce__(self): return C, ()
+    def g(self): return 0
+c = C()
+def f(): return c.g()
+-- C.g = lambda self: 1
+== the state of a class with its own pickle
+class C:
+    def __reduce__(self): return C, (), {'a': self.a}
+c = C()
+c.a = 0
+def f(): return c.a
+-- c.a = 1
+== a method below an installed class
+LIMIT = 0
+class T(string.Template):
+    def g(self): return LIMIT
+t = T('')
+def f(): return t.g()
+-- LIMIT = 1
+== a method of an exception
+LIMIT = 0
+class E(ValueError):
+    def g(self): return LIMIT
+e = E()
+def f(): return e.g()
+-- LIMIT = 1
+== a function in an installed object
+LIMIT = 0
+def g(): return LIMIT
+t = string.Template('')
+t.g = g
+def f(): return t.g()
+-- LIMIT = 1
+== a lambda in an installed object
+LIMIT = 0
+t = string.Template('')
+t.g = lambda: LIMIT
+def f(): return t.g()
+-- LIMIT = 1
+== an attribute of a float
+class Q(float): pass
+q = Q(1)
+q.unit = 0
+def f(): return q.unit
+-- q.unit = 1
+== a method of a str
+LIMIT = 0
+class Q(str):
+    def g(self): return LIMIT
+q = Q('')
+def f(): return q.g()
+-- LIMIT = 1
+== a method of an int
+LIMIT = 0
+class Q(int):
+    def g(self): return LIMIT
+q = Q(1)
+def f(): return q.g()
+-- LIMIT = 1
+== a method of a path
+LIMIT = 0
+class Q(type(pathlib.Path())):
+    def g(self): return LIMIT
+q = Q('x')
+def f(): return q.g()
+-- LIMIT = 1
+== a method of a date
+LIMIT = 0
+class Q(datetime.date):
+    def g(self): return LIMIT
+q = Q(1, 1, 1)
+def f(): return q.g()
+-- LIMIT = 1
+== a descriptor
+LIMIT = 0
+class D:
+    def __get__(self, o, t): return LIMIT
+class C:
+    x = D()
+def f(): return C().x
+-- LIMIT = 1
+== an attribute of a descriptor
+class D:
+    at = 0
+    def __get__(self, o, t): return self.at
+class C:
+    x = D()
+def f(): return C().x
+-- C.__dict__['x'].at = 1
+== a cached property
+LIMIT = 0
+class C:
+    @functools.cached_property
+    def x(self): return LIMIT
+def f(): return C().x
+-- LIMIT = 1
+== a partial method
+LIMIT = 0
+def g(self, k): return LIMIT
+class C:
+    x = functools.partialmethod(g, 2)
+def f(): return C().x()
+-- LIMIT = 1
+== a function by type
+LIMIT = 0
+@functools.singledispatch
+def g(x): pass
+@g.register(int)
+def _(x): return LIMIT
+def f(): return g(1)
+-- LIMIT = 1
+== a function by type, registered later
+@functools.singledispatch
+def g(x): return 0
+def f(): return g(1)
+-- g.register(int, lambda x: 1)
+== a method by type
+LIMIT = 0
+class C:
+    @functools.singledispatchmethod
+    def g(self, x): pass
+    @g.register(int)
+    def _(self, x): return LIMIT
+def f(): return C().g(1)
+-- LIMIT = 1
+== a method of an abstract base
+LIMIT = 0
+class B(abc.ABC):
+    def g(self): return LIMIT
+class C(B): pass
+c = C()
+def f(): return c.g()
+-- LIMIT = 1
+== a method of an object in a tuple
+LIMIT = 0
+class C:
+    def g(self): return LIMIT
+T = (C(), 1)
+def f(): return T[0].g()
+-- LIMIT = 1
+== a wrapper of the user's own
+class W:
+    def __init__(self, g): functools.update_wrapper(self, g)
+    at = 0
+    def __call__(self): return self.__wrapped__() + self.at
+def g(): return 0
+g = W(g)
+def f(): return g()
+-- g.at = 1
+== code of a remembered function
+LIMIT = 0
+@functools.lru_cache
+def g(): return LIMIT
+def f():
+    g.cache_clear()
+    return g()
+-- LIMIT = 1
+""")
+LARGE = cases("""
+== an attribute of an object with a table
+class C: pass
+c = C()
+c.w, c.a = BIG, 0
+def f(): return c.a
+-- c.a = 1
+== a method of an object with a table
+LIMIT = 0
+class C:
+    def g(self): return LIMIT
+c = C()
+c.w = BIG
+def f(): return c.g()
+-- LIMIT = 1
+== an attribute of a class with a table
+class C:
+    W = BIG
+    a = 0
+def f(): return C.a
+-- C.a = 1
+== a method of a class with a table
+class C:
+    W = BIG
+    @staticmethod
+    def g(): return 0
+def f(): return C.g()
+-- C.g = staticmethod(lambda: 1)
+== a dict beside a table
+D = {'w': BIG, 'o': {'a': 0}}
+def f(): return D['o']['a']
+-- D['o']['a'] = 1
+== a function beside a table
+LIMIT = 0
+def g(): return LIMIT
+D = {'w': BIG, 'g': g}
+def f(): return D['g']()
+-- LIMIT = 1
+== a function in a partial of a table
+LIMIT = 0
+def g(w): return LIMIT
+p = functools.partial(g, BIG)
+def f(): return p()
+-- LIMIT = 1
+== the object of a bound method
+class C:
+    a = 0
+    def g(self): return self.a
+c = C()
+c.w = BIG
+g = c.g
+def f(): return g()
+-- c.a = 1
+== an attribute of an object with its own pickle
+class C:
+    def __reduce__(self): return C, (), self.__dict__
+c = C()
+c.w, c.a = BIG, 0
+def f(): return c.a
+-- c.a = 1
+== an attribute of an installed object
+c = string.Template('')
+c.w, c.a = BIG, 0
+def f(): return c.a
+-- c.a = 1
+== an attribute of an object with many small parts
+class C: pass
+c = C()
+c.w, c.a = [[BIG[0]] * 100 for _ in range(1000)], 0
+def f(): return c.a
+-- c.a = 1
+== an attribute of an object with a tree
+class C: pass
+c = C()
+c.w = None
+for _ in range(20_000): c.w = [c.w, 1]
+c.a = 0
+def f(): return c.a
+-- c.a = 1
+""")
+TABLES = {"list": list(range(20_000)), "dict": dict.fromkeys(range(20_000), 0), "bytearray": bytearray(100_000)}
+
+
+@pytest.fixture
+def settings() -> Iterator[types.ModuleType]:
+    module = types.ModuleType("the_settings")
+    exec(SETTINGS, module.__dict__)
+    sys.modules[module.__name__] = module
+    yield module
+    del sys.modules[module.__name__]
+
+
+def script(source: str, **names: object) -> types.ModuleType:
+    """Return a module as a script would be."""
+    module = types.ModuleType("__main__")
+    module.__dict__.update(names)
+    imports = "import abc, collections, datetime, enum, functools, pathlib, string, types\n"
+    exec(imports + textwrap.dedent(source), module.__dict__)
+    return module
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_change_is_noticed(kind: str, settings: types.ModuleType) -> None:
+    source, change = KINDS[kind]
+    module = script(source, settings=settings)
+    before = module.f()
+    looks = [Looks(module.f, whole=False), Looks(module.f, whole=True)]
+    assert all(each.unchanged() for each in looks)
+    exec(change, module.__dict__)
+    assert not any(each.unchanged() for each in looks)
+    assert module.f() != before
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("kind", LARGE)
+def test_of_what_holds_a_large_part_all_else_is_looked_at(kind: str, table: str) -> None:
+    source, change = LARGE[kind]
+    big = TABLES[table].copy()
+    if table == "dict":
+        source = source.replace("BIG[0]", "0")
+    module = script(source, BIG=big)
+    looks = Looks(module.f, whole=False)
+    assert looks.unchanged()
+    exec(change, module.__dict__)
+    assert not looks.unchanged()
