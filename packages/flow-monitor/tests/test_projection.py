@@ -45,6 +45,11 @@ RUN = SyntheticRun(tasks=80, samples=6, fail_rate=0.4, seed=4)
 EVENTS = list(RUN.events())
 
 
+def _rounded(value: object) -> object:
+    """Return a sum of floats as it is in whatever order it was made."""
+    return float(f"{value:.9g}") if isinstance(value, float) else value
+
+
 def dump(path: Path) -> dict[str, list[tuple[object, ...]]]:
     """Return all rows of all tables but where the projection stands."""
     engine = create_engine(f"sqlite:///{path}")
@@ -58,6 +63,7 @@ def dump(path: Path) -> dict[str, list[tuple[object, ...]]]:
         resources = 'SELECT task_id, try_id, timestamp, hostname, psutil_process_cpu_percent FROM "resource"'
         found["resource"] = sorted((tuple(row) for row in connection.execute(text(resources))), key=repr)
     engine.dispose()
+    found["usage_sums"] = [tuple(map(_rounded, row)) for row in found["usage_sums"]]
     found["app_status"] = [row for row in found["app_status"] if row[-1]]  # a sum of 0 is as good as none
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from flow_core.interfaces.events import (
     TryStarted,
 )
 from flow_core.interfaces.outcome import Place
-from flow_monitor.project.rebuild import rebuild
+from flow_monitor.project.projector import Job, Projector
 from flow_monitor.queries import tasks, waiting as module
 from flow_monitor.queries.database import open_database
 from flow_monitor.queries.records import Dependency, TaskDetail, Waiting
@@ -41,10 +43,20 @@ def launched(task_id: int, executor: str = "htex") -> TryLaunched:
 def details(directory: Path, events: Sequence[Event], *task_ids: int) -> list[TaskDetail]:
     run_dir = directory / "000"
     began = RunStarted(1, "run", 1, "name", "", "", "", "host", "user", str(run_dir), ("htex",))
-    write_log(run_dir, "run", [began, *events])
-    rebuild(run_dir, f"sqlite:///{directory / 'monitoring.db'}")
+    log = write_log(run_dir, "run", [began, *events])
+    _project(Job("run", log, f"sqlite:///{directory / 'monitoring.db'}"))
     with open_database(str(directory / "monitoring.db")) as database, database.connect() as connection:
         return [tasks.one(connection, "run", task_id) for task_id in task_ids]
+
+
+def _project(job: Job) -> None:
+    """Project a run that goes on: nothing is ended in the database."""
+    looks = iter([True, True, False])
+    projector = Projector(job, lambda _s: next(looks), 5.0, logging.getLogger("test"))
+    projector.open()
+    with concurrent.futures.ThreadPoolExecutor(1) as niced:
+        niced.submit(projector.follow).result(30)
+    projector.close()
 
 
 def why(directory: Path, events: Sequence[Event], task_id: int) -> Waiting:
