@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sqlite3
@@ -71,6 +72,24 @@ def test_all_events_are_in_the_database_when_the_hub_is_closed(tmp_path: Path) -
     run = found(tmp_path / "runinfo" / "monitoring.db")
     assert (run.name, run.submitted, run.unfinished) == ("mine", 300, 0)
     assert projector_of(run_info(tmp_path)) is None
+
+
+def test_processes_forked_from_the_script_do_not_keep_the_projection_from_ending(tmp_path: Path) -> None:
+    hub = MonitoringHub()
+    hub.start(run_info(tmp_path))
+    goes_on = multiprocessing.get_context("fork").Event()
+    child = multiprocessing.get_context("fork").Process(target=goes_on.wait, args=(2 * PATIENCE_S,), daemon=True)
+    child.start()  # it holds the script's end of the pipe to the projection as well
+    try:
+        emit(hub, EVENTS[:50])
+        supervisor = hub._supervisor
+        assert supervisor is not None
+        hub.close(PATIENCE_S)
+        assert supervisor.pid is None, "it has ended, though the pipe to it is still held"
+        assert child.is_alive()
+    finally:
+        goes_on.set()
+        child.join(PATIENCE_S)
 
 
 def test_the_database_follows_while_the_run_goes_on(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The projection as a process: niced while the run goes on, told what to do over standard input, whose end ends it."""
+"""The projection as a process: niced while the run goes on, told over standard input what to do and when to end."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from flow_monitor.errors import MonitorError
 from flow_monitor.project.projector import Job, Outage, Projector, cause_of
 from flow_monitor.project.store import Progress
+from flow_monitor.project.supervisor import END
 
 GC_THRESHOLD = (1_000_000, 20, 100)
 """Rows are many and in no cycles: a batch is over before cycles are looked for."""
@@ -27,22 +28,26 @@ logger = logging.getLogger("flow.monitor.projector")
 
 
 class ParentWatch:
-    """Knows whether the log's writer still is there: end of file on standard input, or another parent."""
+    """Knows whether the log's writer still is there: it says when it ends, or closes its end, or is gone.
+
+    Processes forked from the writer (a ProcessPoolExecutor's, the script's own) hold its end of the pipe as well, so
+    end of file alone may come very late.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._parent = os.getppid()
+        self._ended = False
         os.set_blocking(fd, False)
 
     def wait(self, seconds: float) -> bool:
-        """Sleep; return False at once when the parent has closed its end or is gone."""
-        ready, _, _ = select.select([self._fd], [], [], seconds)
-        if ready:
-            try:
-                return bool(os.read(self._fd, 4096)) and self.wait(seconds)
-            except BlockingIOError:
-                pass
-        return os.getppid() == self._parent
+        """Sleep; return False at once when the parent has told the end, has closed its end or is gone."""
+        if not self._ended:
+            ready, _, _ = select.select([self._fd], [], [], seconds)
+            if ready:
+                with suppress(BlockingIOError):
+                    self._ended = os.read(self._fd, 4096) in (b"", END)
+        return not self._ended and os.getppid() == self._parent
 
 
 def read_job(fd: int) -> tuple[Job, float]:

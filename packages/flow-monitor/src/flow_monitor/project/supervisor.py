@@ -8,10 +8,13 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 NOT_DONE_YET = 75
+END = b"end\n"
+"""What the process is told when the log is whole. The end of the pipe would not do: forked children hold it as well."""
 _MAX_RESTARTS = 20
 _STABLE_S = 30.0
 _TOLD_AFTER_S = 15.0
@@ -80,8 +83,8 @@ class Supervisor:
         self._closing.set()
         with self._lock:
             process = self._process
-            if process is not None and process.stdin is not None:
-                process.stdin.close()
+            if process is not None:
+                _tell_end(process)
         with self._news:
             self._news.wait_for(lambda: self._ended or bool(self._stuck), max(0.0, timeout_s))
             if self._stuck and not self._ended:
@@ -137,8 +140,8 @@ class Supervisor:
                 self._closing.wait(min(0.1 * 2**restart, 30.0))
             with self._lock:
                 self._process = self._spawn()
-                if self._closing.is_set() and self._process.stdin is not None:
-                    self._process.stdin.close()
+                if self._closing.is_set():
+                    _tell_end(self._process)
 
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
         """Take what the process tells until it ends."""
@@ -176,6 +179,17 @@ class Supervisor:
                 "move it away or name another one, then run %s", told.run_id, told.log_path, told.database,
                 self._failed or _how(code), told.log_path.with_name("projector.log"), told.remedy,
             )  # fmt: skip
+
+
+def _tell_end(process: subprocess.Popen[bytes]) -> None:
+    """Say that the log is whole, and close the pipe. The process may be dead."""
+    pipe = process.stdin
+    if pipe is not None and not pipe.closed:
+        with suppress(OSError):
+            pipe.write(END)
+            pipe.flush()
+        with suppress(OSError):
+            pipe.close()
 
 
 def _how(code: int) -> str:
