@@ -6,6 +6,7 @@ import functools
 import logging
 import textwrap
 import threading
+import traceback
 import types
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import pytest
 
 from flow_core.apps.decorators import join_app, python_app
 from flow_core.config import Config
-from flow_core.errors import ConfigurationError, SerializationError
+from flow_core.errors import ConfigurationError, ExecutorBroken, SerializationError
 from flow_core.executors.futures import FuturesExecutor
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.kernel.kernel import DataFlowKernel
@@ -322,6 +323,33 @@ def test_a_hostile_object_that_it_names_fails_no_call_on_threads_and_its_own_els
         app = python_app(module.f, data_flow_kernel=load(threads=threads), cache=threads)
         error = app().exception()
         assert error is None if threads else isinstance(error, SerializationError)
+
+
+def test_errors_about_what_cannot_be_sent_show_no_frames_of_flow(load: Callable[..., DataFlowKernel]) -> None:
+    app = python_app(script("def f(): return LOCK", LOCK=threading.Lock()).f, data_flow_kernel=load())
+    error = app().exception()
+    assert isinstance(error, SerializationError)
+    assert "global 'LOCK' of f()" in str(error)
+    assert error.__traceback__ is None
+    assert error.__cause__ is not None
+    assert error.__cause__.__traceback__ is None
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_errors_of_a_broken_executor_show_frames_of_flow_only_if_asked_for(
+    full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(FuturesExecutor):
+        def submit(self, key: Any, call: Any, /) -> None:
+            raise ExecutorBroken("it is broken")
+
+    if full:
+        monkeypatch.setenv("FLOW_FULL_TRACEBACKS", "1")
+    with DataFlowKernel(Config(executors=[Broken("own", Inline())], run_dir=str(tmp_path / "runs"))) as kernel:
+        error = python_app(int, data_flow_kernel=kernel)().exception()
+    assert isinstance(error, ExecutorBroken)
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    assert any("flow_core" in file for file in files) == full
 
 
 def test_a_default_counts_as_it_was_at_the_call(load: Callable[..., DataFlowKernel]) -> None:

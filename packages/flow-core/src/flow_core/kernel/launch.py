@@ -24,6 +24,7 @@ from flow_core.interfaces.memoizer import MemoEntry, MemoKey
 from flow_core.kernel.arguments import Arguments, are_plain, need_staging
 from flow_core.kernel.directory import directory_of
 from flow_core.kernel.join import JoinBody, returned_futures, unwrapped
+from flow_core.remote.tracebacks import fold
 
 if TYPE_CHECKING:
     from flow_core.config import ExecutorChooser, RetryHandler
@@ -337,6 +338,7 @@ class Launcher:
                     f"{task} was not taken by executor {label!r}: submit() raised {one_line(failure)}"
                 )
                 error.__cause__ = failure
+            fold(error)
             self._reactor.post(self._core.not_launched, (task, key, error))
 
     def _submit_keyed(self, task: Task, key: Any) -> None:
@@ -490,6 +492,7 @@ def _not_the_apps(task: Task, error: BaseException) -> BaseException:
         BaseException: the one given, if it is that of a signal.
     """
     pass_signal(error)
+    fold(error)
     if is_a(error, FlowError) or (task.rare is not None and error is task.rare.refused):
         return error
     failed = HookError(f"{task} failed outside its app, on what was given to it or on its result: {one_line(error)}")

@@ -87,9 +87,12 @@ def pack_function(func: Callable[..., object]) -> bytes:
         return BY_VALUE + by_value.dumps(func)
     except BaseException as error:
         pass_signal(error)
+        from flow_core.remote.culprits import explained
+
         raise SerializationError(
-            f"the function {called(func)} cannot be sent to workers: {one_line(error)}. It, or something that "
-            "it refers to (a global, a default, a variable of its enclosing function), cannot be pickled"
+            f"the function {called(func)} cannot be sent to workers, since it, or something that it refers to, cannot "
+            f"be pickled: {explained(func, error)}. Make such a thing in the function, or pass what it is made of as "
+            "an argument"
         ) from error
 
 

@@ -187,13 +187,16 @@ def _pack_arguments(name: str, args: tuple[object, ...], kwargs: dict[str, objec
     try:
         return _dumps((args, kwargs), f"the arguments of {name}")
     except SerializationError as error:
-        advice = "Pass plain data, or write it to a file and pass a File"
-        for where, value in [*((str(number), value) for number, value in enumerate(args, 1)), *kwargs.items()]:
-            try:
-                _dumps(value, f"argument {where} ({name_of(value)}) of {name}")
-            except SerializationError as culprit:
-                raise SerializationError(f"{culprit}. {advice}") from culprit.__cause__
-        raise SerializationError(f"{error}. {advice}") from error.__cause__
+        failure = error
+    for where, value in [*((str(number), value) for number, value in enumerate(args, 1)), *kwargs.items()]:
+        try:
+            _dumps(value, f"argument {where} ({name_of(value)}) of {name}")
+        except SerializationError as error:
+            failure = error
+            break
+    raise SerializationError(
+        f"{failure}. Pass plain data, or write it to a file and pass a File"
+    ) from failure.__cause__
 
 
 def _dumps(value: object, what: str) -> bytes:
@@ -210,7 +213,9 @@ def _dumps(value: object, what: str) -> bytes:
         return by_value.dumps(value)
     except BaseException as error:
         pass_signal(error)
-        raise SerializationError(f"{what} cannot be pickled: {one_line(error)}") from error
+        from flow_core.remote.culprits import explained
+
+        raise SerializationError(f"{what} cannot be pickled: {explained(value, error)}") from error
 
 
 def _loads(data: bytes, what: str) -> Any:

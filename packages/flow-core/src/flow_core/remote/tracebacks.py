@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 FULL = "FLOW_FULL_TRACEBACKS"
 HEADER = "Traceback (most recent call last):\n"
-_OWN = ("flow", "flow_core", "flow_executors", "flow_monitor", "flow_providers", "flow_staging", "flow_viz")
+_OWN = (
+    "cloudpickle",
+    "flow",
+    "flow_core",
+    "flow_executors",
+    "flow_monitor",
+    "flow_providers",
+    "flow_staging",
+    "flow_viz",
+)
 _ENDS_KEPT = 50  # frames at each end of a long stack
 _REPEATS_SHOWN = 3  # as the interpreter does
 _FRAME_LIMIT = 2000  # characters
@@ -175,7 +184,7 @@ def _formatted(frame: Frame) -> str:
 
 
 def _own_directories() -> tuple[str, ...]:
-    """Return the directories of Flow's packages that are loaded."""
+    """Return the directories of Flow's packages that are loaded, and of that which pickles for them."""
     files = (getattr(sys.modules.get(name), "__file__", None) for name in _OWN)
     return tuple(os.path.dirname(file) + os.sep for file in files if isinstance(file, str))
 

@@ -9,6 +9,7 @@ from flow_core.errors import SerializationError
 from flow_core.guard import called, name_of, one_line, pass_signal, shown
 from flow_core.interfaces.call import Call
 from flow_core.remote import by_value
+from flow_core.remote.culprits import explained
 from flow_core.remote.functions import by_value_names
 from flow_executors.serialize.buffers import Large
 from flow_executors.worker.large import carried
@@ -60,14 +61,12 @@ def _by_value(value: object, call: Call, large: Large | None) -> bytes:
 
 def _complaint(call: Call, error: BaseException) -> str:
     name = called(call.func)
-    where = _culprit(call.args, call.kwargs) or "its arguments"
-    return (
-        f"{where} of {name} cannot be sent to workers: {one_line(error)}. Pass plain data, or write it "
-        "to a file and pass a File"
-    )
+    where, why = _culprit(call.args, call.kwargs) or ("its arguments", one_line(error))
+    return f"{where} of {name} cannot be sent to workers: {why}. Pass plain data, or write it to a file and pass a File"
 
 
-def _culprit(args: Sequence[object], kwargs: Mapping[str, object]) -> str:
+def _culprit(args: Sequence[object], kwargs: Mapping[str, object]) -> tuple[str, str] | None:
+    """Return which argument cannot be pickled, and why."""
     named = [(f"argument {index + 1}", value) for index, value in enumerate(args)]
     named += [(f"argument {shown(key)}", value) for key, value in kwargs.items()]
     for where, value in named:
@@ -75,5 +74,5 @@ def _culprit(args: Sequence[object], kwargs: Mapping[str, object]) -> str:
             by_value.dumps(value)
         except BaseException as error:
             pass_signal(error)
-            return f"{where} ({name_of(value)})"
-    return ""
+            return f"{where} ({name_of(value)})", explained(value, error)
+    return None

@@ -10,7 +10,7 @@ from struct import Struct
 from time import time_ns
 
 from flow_core.errors import AppException, SerializationError
-from flow_core.guard import is_a, name_of, one_line, shown, text_of
+from flow_core.guard import is_a, name_of, shown, text_of
 from flow_core.interfaces.call import DEFAULT_SPEC, NodeContext, TryKey
 from flow_core.remote.errors import pack
 from flow_core.remote.faults import point
@@ -249,9 +249,11 @@ def _dumps(value: object, buffers: list[memoryview] | None) -> bytes:
     try:
         return by_value.dumps(value, on_buffer)
     except BaseException as error:
+        from flow_core.remote.culprits import explained
+
         raise SerializationError(
             f"the result of the task, of type {name_of(value)}, cannot be pickled "
-            f"({one_line(error)}): return plain data, or write it to a file and return a File"
+            f"({explained(value, error)}): return plain data, or write it to a file and return a File"
         ) from error
 
 
