@@ -199,13 +199,11 @@ class DataFlowKernel:
         task = Task(future.tid, app, args, kwargs, options, future, self)
         future._handle = task
         if self._sends or app.cache:
-            travels = self._launcher.travels.get(options.executors or app.executors)
-            if travels is not False or app.cache:
-                last = self._latest.get(app)
-                if last is not None and travels and last.travels and last.stands():
-                    task.snapshot = last
-                else:
-                    self._take_snapshot(task, travels)
+            last = self._latest.get(app)
+            if last is not None and last.travels and last.stands():
+                task.snapshot = last
+            else:
+                self._take_snapshot(task)
         if (
             options is NO_OPTIONS
             and app.kind is AppKind.PYTHON
@@ -253,9 +251,12 @@ class DataFlowKernel:
             self._definitions[id(func), labels, cache] = definition  # it keeps the function, so its id stays its own
         return self.submit_call(definition, args, kwargs)
 
-    def _take_snapshot(self, task: Task, travels: bool | None) -> None:
+    def _take_snapshot(self, task: Task) -> None:
         """Have a call keep what its function is now, if it may leave this process or is cached."""
         app = task.app
+        travels = self._launcher.travels.get(task.options.executors or app.executors)
+        if travels is False and not app.cache:
+            return
         counts = app.cache and self.memoizer is not None
         if app.kind is AppKind.JOIN:
             travels = False
