@@ -19,7 +19,7 @@ from flow_core.snapshot.looks import Looks
 from flow_core.snapshot.travel import packed
 
 SOURCE = """
-import threading
+import collections, enum, functools, threading
 LIMIT = 1
 TABLE = {"a": 1}
 ALIAS = TABLE
@@ -36,6 +36,26 @@ def locked(x):
 def big(x): return BIG[x], helper(x)
 def given(x=SENTINEL): return x is SENTINEL
 def alone(x): return x
+def scaled(x): return x * scaled.factor
+scaled.factor = 1
+def scales(x): return scaled(x)
+class Step:
+    by = 1
+    def __get__(self, owner, kind): return self.by
+class Walk:
+    step = Step()
+    def far(self, x): return x * self.step
+def walked(x): return Walk().far(x)
+class Unit(enum.Enum):
+    METRE = 1
+Unit.METRE.length = 1
+def measured(x): return x * Unit.METRE.length
+made = collections.defaultdict(int)
+def missing(x): return made[x]
+@functools.lru_cache
+def remembered(x): return x * LIMIT
+def recalls(x): return remembered(x), remembered.cache_info().hits
+def recalled(x): return remembered(x)
 """
 
 
@@ -47,6 +67,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(on_node, "_set", {})
     monkeypatch.setattr(on_node, "_originals", {})
+    monkeypatch.setattr(on_node, "_remembering", {})
     importlib.invalidate_caches()
     yield importlib.import_module(name)
     sys.modules.pop(name, None)
@@ -96,6 +117,46 @@ def test_values_are_what_they_were_at_each_call_whichever_comes_next(module: Any
     for _ in range(2):
         assert node.load(first)(1) == (2, 1, 1, 2)
         assert node.load(second)(1) == (6, 6, 6, 14)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("scales", lambda m, n: setattr(m.scaled, "factor", n)),
+        ("walked", lambda m, n: setattr(vars(m.Walk)["step"], "by", n)),
+        ("walked", lambda m, n: setattr(m.Step, "by", n)),
+        ("measured", lambda m, n: setattr(m.Unit.METRE, "length", n)),
+        ("missing", lambda m, n: setattr(m.made, "default_factory", {2: lambda: 4, 3: lambda: 6}[n])),
+    ],
+)
+def test_attributes_and_factories_are_what_they_were_at_each_call(
+    module: Any, name: str, change: Callable[[Any, int], None]
+) -> None:
+    node, blobs = Node(module), []
+    for number in (2, 3):
+        change(module, number)
+        blobs.append(pack(getattr(module, name)))
+    assert [node.load(blob)(2) for blob in (blobs[0], blobs[1], blobs[0])] == [4, 6, 4]
+
+
+def test_a_module_that_is_reached_by_another_name_is_what_it_was(module: Any) -> None:
+    node, blobs = Node(module), []
+    script = types.ModuleType("__main__")
+    exec("def f():\n    s = settings\n    return s.LIMIT, s.helper(1)", script.__dict__)
+    script.settings = module  # type: ignore[attr-defined]  # a module takes any
+    for module.LIMIT in (2, 3):
+        blobs.append(pack(script.f))
+    assert [node.load(blob)() for blob in (blobs[0], blobs[1], blobs[0])] == [(2, 3), (3, 4), (2, 3)]
+
+
+def test_a_remembered_result_is_of_the_version_that_is_called(module: Any) -> None:
+    node, blobs = Node(module), []
+    for module.LIMIT in (2, 3):
+        blobs.append(pack(module.recalls))
+    first, second, other = node.load(blobs[0]), node.load(blobs[1]), node.load(pack(module.recalled))
+    assert [first(2), first(2)] == [(4, 0), (4, 1)]
+    assert [second(2), other(2), second(2)] == [(6, 0), 6, (6, 2)]  # other functions of one version share it
+    assert first(2) == (4, 0)
 
 
 def test_containers_are_set_in_place_so_that_other_names_of_them_hold(module: Any) -> None:

@@ -6,6 +6,14 @@ from types import FunctionType, ModuleType
 
 from flow_core.memo.facts import ABSENT, Facts, Member, held, is_local
 
+OF_IMPORT = frozenset(
+    {
+        *("__name__", "__file__", "__path__", "__package__", "__spec__", "__loader__", "__cached__"),
+        *("__builtins__", "__dict__", "__doc__", "__annotations__", "__class__"),
+    }
+)
+"""Attributes of modules that the import sets, by where it has found the module."""
+
 
 class HeldModules:
     """Modules that code reaches otherwise than by a name and its attribute: variables, defaults, elements, attributes.
@@ -36,12 +44,8 @@ class HeldModules:
         found: list[Member] = []
         for module, imported in sorted(self._modules.values(), key=lambda each: each[0].__name__):
             for attribute in sorted(self._attributes):
-                if (id(module), attribute) not in self._told and not _is_special(attribute):
+                if (id(module), attribute) not in self._told and attribute not in OF_IMPORT:
                     self._told.add((id(module), attribute))
                     value = module.__dict__.get(attribute, ABSENT)
                     found.append(Member(module, attribute, value, f"{module.__name__}.{attribute}", imported))
         return found
-
-
-def _is_special(attribute: str) -> bool:
-    return attribute.startswith("__") and attribute.endswith("__")

@@ -12,6 +12,7 @@ import os
 import pickle
 import sys
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -36,6 +37,7 @@ class Packed:
         code: Digests of functions and classes, as ``meaning`` gives them.
         large: Digests of data that is too large to travel, as ``contents`` gives them.
         values: Pickles of data.
+        caches: Functions that remember their results (functools), and names of what they are now.
     """
 
     script: tuple[int, str]
@@ -45,6 +47,7 @@ class Packed:
     code: tuple[tuple[Path, bytes], ...]
     large: tuple[tuple[Path, bytes], ...]
     values: tuple[tuple[Path, bytes], ...]
+    caches: tuple[tuple[Path, bytes], ...]
 
 
 def here() -> tuple[int, str]:
@@ -74,7 +77,7 @@ def load_packed(
             differs = ("", "")
         if differs is None:
             _check(packed.large)
-            return load(packed.function), Surroundings(packed.values, paths, {})
+            return load(packed.function), Surroundings(packed.values, paths, {}, packed.caches)
     if packed.whole:
         replaced = {path: load(blob) for path, blob in packed.replaced}
         return load(packed.whole), Surroundings(packed.values if replaced else (), (), replaced)
@@ -115,6 +118,10 @@ _set: dict[Path, bytes] = {}
 """Pickles of what was set last, by path."""
 
 
+_remembering: dict[Path, bytes] = {}
+"""Names of what functions were that remember their results, by path: of these are the results that they hold."""
+
+
 _originals: dict[Path, object] = {}
 """What was in the places of code that is replaced now."""
 
@@ -130,12 +137,14 @@ class Surroundings:
         values: Pickles of values.
         code: Code that must be that of the module's own file.
         replaced: Code to be put in the place of that.
+        caches: Functions that remember their results, and names of what they are in this version.
         classes: Classes that came by value, with what they are made of.
     """
 
     values: tuple[tuple[Path, bytes], ...]
     code: tuple[Path, ...]
     replaced: dict[Path, Callable[..., object]]
+    caches: tuple[tuple[Path, bytes], ...] = ()
     classes: tuple[tuple[type, ClassState], ...] = ()
 
     def with_classes(self, classes: Sequence[tuple[type, ClassState]]) -> Surroundings:
@@ -146,7 +155,7 @@ class Surroundings:
         """Set what is not so already. What a task has changed since it was set stays, until another value is set."""
         for cls, state in self.classes:
             apply(cls, state)
-        if not self.values and not self.replaced and not _originals:
+        if not self.values and not self.replaced and not self.caches and not _originals:
             return
         with _lock:
             if _originals:
@@ -158,12 +167,16 @@ class Surroundings:
                 owner, name = _owner(path)
                 _originals.setdefault(path, getattr(owner, name, None))
                 setattr(owner, name, code)
+            for path, version in self.caches:
+                if _remembering.get(path) != version:
+                    _forget(path)
+                    _remembering[path] = version
 
     @staticmethod
     def _set(path: Path, pickled: bytes) -> None:
         owner, name = _owner(path)
         value = pickle.loads(pickled)
-        if path in _set or not _is_same(getattr(owner, name, _set), value):
+        if path in _set or not _is_same(_current(owner, name), value):
             _put(owner, name, value)
         _set[path] = pickled
 
@@ -182,14 +195,32 @@ def _is_same(one: object, other: object) -> bool:
     return type(one) is type(other) and contents(one) == contents(other)
 
 
+def _forget(path: Path) -> None:
+    """Have a function forget its results: they may be of another version."""
+    owner, name = _owner(path)
+    clear = getattr(_current(owner, name), "cache_clear", None)
+    if clear is not None:
+        clear()
+
+
+def _current(owner: object, name: str) -> object:
+    """Return what stands in a place; of a class the attribute itself, not what a descriptor makes of it."""
+    return vars(owner).get(name, _set) if isinstance(owner, type) else getattr(owner, name, _set)
+
+
 def _put(owner: object, name: str, value: object) -> None:
     """Set a value; containers in place, since other names may mean them too."""
-    current = getattr(owner, name, None)
+    current = _current(owner, name)
+    if isinstance(current, defaultdict) and isinstance(value, defaultdict):
+        current.default_factory = value.default_factory
     if type(current) is type(value) and isinstance(value, (dict, list, set)) and isinstance(current, (dict, list, set)):
         if isinstance(current, list):
             current[:] = value
         else:
             current.clear()
             current.update(value)
+        if hasattr(value, "__dict__"):
+            vars(current).clear()
+            vars(current).update(vars(value))
     else:
         setattr(owner, name, value)

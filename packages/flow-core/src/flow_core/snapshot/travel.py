@@ -6,14 +6,34 @@ import io
 import pickle
 import sys
 from collections.abc import Callable, Iterator
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from enum import Enum
+from functools import cached_property, partialmethod, singledispatchmethod
+from types import (
+    BuiltinFunctionType,
+    FunctionType,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+    MethodDescriptorType,
+    MethodType,
+    ModuleType,
+    WrapperDescriptorType,
+)
 from typing import TYPE_CHECKING, Any
 
 from flow_core.guard import pass_signal
-from flow_core.memo.facts import is_local
+from flow_core.memo.facts import is_local, is_of_process
+from flow_core.memo.held import OF_IMPORT
+from flow_core.memo.identity import identify, joined
 from flow_core.remote import by_value
-from flow_core.remote.contents import contents, meaning
-from flow_core.remote.functions import BY_VALUE, by_value_names, importable, pack_function, pack_with_modules
+from flow_core.remote.contents import CLASS_NOISE, contents, meaning
+from flow_core.remote.functions import (
+    BY_VALUE,
+    by_value_names,
+    digest_of,
+    importable,
+    pack_function,
+    pack_with_modules,
+)
 from flow_core.remote.modules import Packed, Path, here
 from flow_core.remote.refs import reference
 
@@ -23,7 +43,10 @@ if TYPE_CHECKING:
 VALUE_BYTES = 64 << 10
 """Most bytes of a pickled value of a module that travel with a function."""
 _WHOLE_BYTES = 4 << 20
-_DATA = (type(None), bool, int, float, complex, str, bytes, bytearray, tuple, list, dict, set, frozenset)
+_CLASS_CODE = (
+    *(staticmethod, classmethod, property, cached_property, partialmethod, singledispatchmethod, MethodType),
+    *(GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType),
+)
 
 
 def packed(function: Callable[..., object], looks: Looks) -> bytes:
@@ -41,7 +64,8 @@ def packed(function: Callable[..., object], looks: Looks) -> bytes:
     whole, *members = [b""] if large else _whole([function, *(code[path] for path in imported)], looks)
     replaced = tuple(zip(imported, members, strict=False))
     means = tuple((path, meaning(value)) for path, value in code.items())
-    return pack_with_modules(Packed(here(), blob, whole, replaced, means, tuple(large), tuple(values)))
+    caches = tuple(_caches(looks, blob))
+    return pack_with_modules(Packed(here(), blob, whole, replaced, means, tuple(large), tuple(values), caches))
 
 
 def _named(function: Callable[..., object], looks: Looks) -> tuple[dict[Path, object], dict[Path, object]]:
@@ -50,6 +74,8 @@ def _named(function: Callable[..., object], looks: Looks) -> tuple[dict[Path, ob
     data: dict[Path, object] = {}
     for names, name, value in looks.named:
         module = str(names.get("__name__"))
+        if name in OF_IMPORT:  # such as __file__, which is another there
+            continue
         if _is_of_file(module) and sys.modules[module].__dict__ is names:
             (code if _is_code(value) else data)[module, name] = value
     for found in (function, *looks.code):
@@ -57,9 +83,27 @@ def _named(function: Callable[..., object], looks: Looks) -> tuple[dict[Path, ob
         module, _, qualname = (ref or "").partition(":")
         if ref is not None and "#" not in ref and _is_of_file(module):
             code[module, qualname] = found
-            if isinstance(found, type):
-                data.update(_class_data(module, qualname, found))
+            for path, value in _attributes(found):
+                (code if _is_code(value) else data)[module, f"{qualname}.{path}"] = value
     return code, data
+
+
+def _caches(looks: Looks, blob: bytes) -> Iterator[tuple[Path, bytes]]:
+    """Yield functions of modules that remember their results, and names of what they are and name now."""
+    for cached in looks.caches:
+        module, _, qualname = (reference(cached) or "").partition(":")
+        if _is_of_file(module) and "#" not in qualname:
+            yield (module, qualname), _version(cached, blob)
+
+
+def _version(cached: Any, blob: bytes) -> bytes:
+    try:
+        identity = identify(cached.__wrapped__)
+    except BaseException as error:  # of an object that is looked at, or since it has no digest
+        pass_signal(error)
+        return digest_of(blob)
+    defaults = [one if isinstance(one, bytes) else b"?" for _, one in identity.defaults]
+    return digest_of(b"".join([*map(joined, identity.parts), *defaults]))
 
 
 def _is_of_file(module: object) -> bool:
@@ -73,10 +117,27 @@ def _is_code(value: object) -> bool:
     return isinstance(getattr(value, "__wrapped__", None), FunctionType)
 
 
-def _class_data(module: str, qualname: str, cls: type) -> Iterator[tuple[Path, object]]:
-    for name, value in vars(cls).items():
-        if isinstance(value, _DATA) and not (name.startswith("__") and name.endswith("__")):
-            yield (module, f"{qualname}.{name}"), value
+def _attributes(found: object) -> Iterator[tuple[str, object]]:
+    """Yield attributes of functions, of members of Enums, and data of classes, by the paths to them."""
+    if isinstance(found, FunctionType):
+        if is_local(found.__globals__.get("__name__")):  # not wrappers of functools, which keep things there
+            yield from ((name, value) for name, value in vars(found).items() if not _is_special(name))
+    elif isinstance(found, type) and issubclass(found, Enum):
+        for member in found:
+            own = [(name, value) for name, value in vars(member).items() if not name.startswith("_")]
+            yield from ((f"{member.name}.{name}", value) for name, value in own)
+    elif isinstance(found, type):
+        yield from ((name, value) for name, value in vars(found).items() if _is_class_data(name, value))
+
+
+def _is_class_data(name: str, value: object) -> bool:
+    if _is_special(name) or name in CLASS_NOISE or isinstance(value, _CLASS_CODE):
+        return False
+    return not (_is_code(value) or hasattr(value, "__wrapped__") or is_of_process(value))
+
+
+def _is_special(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
 
 
 def _sorted_out(data: dict[Path, object]) -> tuple[list[tuple[Path, bytes]], list[tuple[Path, bytes]]]:
