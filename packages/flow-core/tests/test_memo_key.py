@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -103,6 +104,109 @@ def test_what_a_function_does_not_name_or_cannot_be_told_does_not_count(one: str
     assert same(one, other)
 
 
+CLASSES = {
+    "plain": "class C:\n    def m(self): BODY\nc = C()",
+    "inherited": "class B:\n    def m(self): BODY\nclass C(B): pass\nc = C()",
+    "through a helper": "def helper(): BODY\nclass C:\n    def m(self): return helper()\nc = C()",
+    "closure": "def made(n):\n    class C:\n        def m(self): return n\n    return C()\ndef n(): BODY\nc = made(n())",
+    "property": "class C:\n    @property\n    def m(self): BODY\nc = C()",
+    "cached property": "import functools\nclass C:\n    @functools.cached_property\n    def m(self): BODY\nc = C()",
+    "partialmethod": "import functools\nclass C:\n    def n(self, x): BODY\n    m = functools.partialmethod(n, 1)\nc = C()",
+    "nested": "class C:\n    class D:\n        def m(self): BODY\nc = C()",
+    "descriptor": "class D:\n    def __get__(self, *given): BODY\nclass C:\n    m = D()\nc = C()",
+    "slots": "class C:\n    __slots__ = ('x',)\n    def m(self): BODY\nc = C()",
+    "dataclass": "import dataclasses\n@dataclasses.dataclass\nclass C:\n    x: int = 0\n    def m(self): BODY\nc = C()",
+    "named tuple": "import typing\nclass C(typing.NamedTuple):\n    x: int = 0\n    def m(self): BODY\nc = C()",
+    "enum": "import enum\nclass C(enum.Enum):\n    X = 1\n    def m(self): BODY\nc = C.X",
+    "class of an enum": "import enum\nclass C(enum.Enum):\n    X = 1\n    def m(self): BODY\nc = C",
+    "attribute of a member": "import enum\nclass C(enum.Enum):\n    X = 1\ndef m(): BODY\nC.X.more = m()\nc = C.X",
+    "metaclass": "class M(type):\n    def m(cls): BODY\nclass C(metaclass=M): pass\nc = C",
+    "metaclass of an instance": "class M(type):\n    def m(cls): BODY\nclass C(metaclass=M): pass\nc = C()",
+    "class in a dict": "class C:\n    def m(self): BODY\nc = {'c': C}",
+    "class in a set": "class C:\n    def m(self): BODY\nc = {C, int}",
+    "instance in a list": "class C:\n    def m(self): BODY\nc = [C()]",
+    "partial": "import functools\nclass C:\n    def m(self): BODY\nc = functools.partial(isinstance, 1, C)",
+    "bound method": "class C:\n    def m(self): BODY\nc = C().m",
+    "holds a lock": "import threading\nclass C:\n    def __init__(self): self.x = threading.Lock()\n    def m(self): BODY\nc = C()",
+    "exception": "class C(ValueError):\n    def m(self): BODY\nc = C('x')",
+    "ordered dict": "import collections\nclass C(collections.OrderedDict):\n    def m(self): BODY\nc = C(a=1)",
+    "path": "import pathlib\nclass C(type(pathlib.Path())):\n    def m(self): BODY\nc = C('x')",
+    "its own name": "class C:\n    def m(self): BODY\n    def n(self): return C\nC.c = C()\nc = C.c",
+    "function's attribute": "def c(): return c.m\ndef m(): BODY\nc.m = m()",
+    "mapping proxy": "import types\ndef m(): BODY\nc = types.MappingProxyType({'m': m()})",
+    **{
+        f"subclass of {base}": f"class C({base}):\n    def m(self): BODY\nc = C()"
+        for base in ("str", "int", "float", "tuple", "list", "dict", "set", "frozenset", "bytes")
+    },
+    **{
+        f"attribute of a {base}": f"def m(): BODY\nclass C({base}): pass\nc = C()\nc.m = m()"
+        for base in ("str", "int", "list", "dict", "set")
+    },
+}
+
+
+@pytest.mark.parametrize("way", ["as a global", "as an argument"])
+@pytest.mark.parametrize("form", CLASSES)
+def test_classes_of_the_users_own_count_by_what_they_do_wherever_they_are_met(
+    form: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "users_own", ModuleType("users_own"))
+
+    def keyed(body: str, number: int = 1) -> bytes:
+        source = CLASSES[form].replace("BODY", body)
+        func = function(f"N = {number}\n{source}\ndef f(x): return {'c' if way == 'as a global' else 'x'}")
+        return key(func, 1 if way == "as a global" else func.__globals__["c"]).digest
+
+    if form == "holds a lock" and way == "as an argument":
+        pytest.skip("is no argument of cached apps")
+    assert keyed("return 1") == keyed("return 1") != keyed("return 2")
+    assert keyed("return N", 1) == keyed("return N", 1) != keyed("return N", 2)
+
+
+def test_a_subclass_of_an_array_counts_with_its_methods_and_attributes() -> None:
+    pytest.importorskip("numpy")
+    source = "import numpy\nclass C(numpy.ndarray):\n    def m(self): return {0}\nc = numpy.zeros(2).view(C)\nc.a = {1}\ndef f(): return c"
+    keys = [key(function(source.format(*each))).digest for each in ((1, 1), (1, 1), (2, 1), (1, 2))]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
+def test_what_a_dataclass_has_beside_its_fields_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "users_own", ModuleType("users_own"))
+    source = (
+        "import dataclasses\n@dataclasses.dataclass\nclass C:\n    x: int = 0\nc = C()\nc.y = {}\ndef f(): return c"
+    )
+    assert same(source.format(1), source.format(1))
+    assert not same(source.format(1), source.format(2))
+
+
+def test_a_default_of_a_class_that_names_itself_counts_as_if_passed() -> None:
+    func = function("class C:\n    def m(self): return C\nc = C()\ndef f(a=0, b=c): return b")
+    assert key(func).digest == key(func, b=func.__globals__["c"]).digest
+
+
+def test_code_of_which_each_names_all_is_walked_in_linear_time() -> None:
+    names = [f"{kind}{number}" for kind in ("g", "C") for number in range(40)]
+    bodies = [
+        f"def {name}(): return {', '.join(names)}"
+        if name[0] == "g"
+        else f"class {name}:\n    def m(self): return {', '.join(names)}"
+        for name in names
+    ]
+    source = "\n".join([*bodies, "def f(): return g0, C0"])
+    began = time.monotonic()
+    assert same(source, source)
+    assert not same(source, source.replace("class C39:", "class C39:\n    x = 1"))
+    assert time.monotonic() - began < 20
+
+
+def test_code_at_the_end_of_a_long_chain_counts() -> None:
+    chain = [f"def g{number}(): return g{number + 1}()" for number in range(300)]
+    source = "\n".join([*chain, "N = 1", "def g300(): return N", "def f(): return g0()"])
+    assert same(source, source)
+    assert not same(source, source.replace("N = 1", "N = 2"))
+
+
 def test_functions_that_name_themselves_or_each_other_end() -> None:
     source = "def g(n): return f(n)\ndef f(n): return g(n - 1) if n else f(0)"
     assert key(function(source), 1).digest == key(function(source), 1).digest
@@ -190,7 +294,7 @@ from flow_core.interfaces.call import Call
 from flow_core.interfaces.memoizer import AppIdentity
 from flow_core.memo.key import memo_key
 app = AppIdentity("users_module.f", users_module.f, "python:1")
-key = memo_key(app, Call(users_module.f, ({{"b", "a", "c"}},), {{"k": {{"y": 1, "x": {{2, 1}}}}}}))
+key = memo_key(app, Call(users_module.f, ({{"b", "a", "c"}},), {{"k": {{"y": 1, "x": users_module.KINDS}}}}))
 print(key.digest.hex())
 """
 
@@ -200,8 +304,16 @@ def helper(x):
     return x in {"alpha", "beta", "gamma"}
 class Kind:
     names = frozenset({"p", "q", "r"})
+    def known(self): return Kind, KINDS, other, REGISTRY
+class Other:
+    def known(self): return KINDS, REGISTRY
+class Word(str):
+    def known(self): return KINDS
+KINDS = {Kind, Other, helper, Word("a"), Word("b")}
+REGISTRY = {Kind: Other, Other: Kind(), Word("c"): Kind.known}
+other = Other()
 def f(x, **k):
-    return helper(x) and WORDS and Kind.names
+    return helper(x) and WORDS and Kind.names, KINDS
 """
 
 

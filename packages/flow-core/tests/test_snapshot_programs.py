@@ -42,10 +42,33 @@ def made(start):
 
 closed, put = made(1)
 
+RATE = STEP = 1
+def deep(x): return x * STEP
+class Base:
+    def rated(self, x): return x + RATE
+class Other:
+    def rated(self, x): return x - RATE
+class Named(Base):
+    unit = 1
+    def up(self, x): return super().rated(x) * self.unit
+    @property
+    def stepped(self): return deep(self.unit)
+class Only(Base):
+    unit = 1
+    def up(self, x): return deep(x) + self.unit
+    def again(self, x): return Only().up(x)
+class Held(Only): pass
+only = Only()
+held = {"in": [Held]}
+later = functools.partial(lambda cls, x: cls().up(x), Held)
+
 def inner(x): return x + LIMIT
 def outer(x, *, by=1): return inner(x) * by
-def f(x, extra=[0]):
-    return (x, LIMIT, repr(NAMES), repr(TABLE), settings.limit, repr(picked([x])), Kind().up(x), closed(),
+def f(x, extra=[0], given=None):
+    one = given() if isinstance(given, type) else given
+    return (x, Named().up(x), Named().stepped, only.up(x), only.again(x), held["in"][0]().rated(x), later(x),
+            one and (one.up(x), one.rated(x)),
+            LIMIT, repr(NAMES), repr(TABLE), settings.limit, repr(picked([x])), Kind().up(x), closed(),
             outer(x), [inner(one) for one in extra])
 """
 
@@ -68,8 +91,19 @@ CHANGES = {
     "a helper of a helper": "def outer(x, *, by={0}): return inner(x) - by",
     "the code of a helper": "inner.__code__ = (lambda x: x + {0}).__code__",
     "a default of a helper": "outer.__kwdefaults__ = {{'by': {0}}}",
-    "a default": "f.__defaults__ = ([{0}],)",
+    "a default": "f.__defaults__ = ([{0}], None)",
     "a default in place": "f.__defaults__[0].append({0})",
+    "a global of methods": "RATE = {0}",
+    "a global of a helper of methods": "STEP = {0}",
+    "a method of a base": "Base.rated = lambda self, x: x * {0}",
+    "a base": "Named.__bases__ = (Other,)",
+    "an attribute of the class of an instance": "Only.unit = {0}",
+    "a class of which there are instances": "class Only(Base):\n    def up(self, x): return x - {0}\n"
+    "    def again(self, x): return RATE",
+    "a class that is held": "class Held(Base):\n    def up(self, x): return x * {0} + RATE",
+    "an instance": "only = Only()",
+    "what is held": "held['in'][0] = Held",
+    "a class in a partial": "later = functools.partial(later.func, Held)",
 }
 VALUES = ("0", "1", "2", "1.0", "True", "-1")
 Program = list[tuple[str, str, int]]
@@ -94,15 +128,19 @@ def begin(tmp_path: Path) -> Iterator[Callable[..., DataFlowKernel]]:
 
 
 def run(program: Program, kernel: DataFlowKernel, finish: Callable[[Future[Any]], None], **options: Any) -> None:
-    """Run a program; ``finish`` is told each future once it was made. All must be what Python gives at the calls."""
+    """Run a program; ``finish`` is told each future once it was made. All must be what Python gives at the calls.
+
+    Cached calls, each of which is waited for, are given classes and instances too.
+    """
     script = types.ModuleType("__main__")
     exec(textwrap.dedent(SCRIPT), script.__dict__)
     app = python_app(data_flow_kernel=kernel, **options)(script.f)
     expected, futures = [], []
     for change, value, argument in [("a global", "1", 1), *program]:
         exec(CHANGES[change].format(value), script.__dict__)
-        expected.append(repr(script.f(argument)))
-        futures.append(app(argument))
+        given = [None, script.only, script.Held][argument] if options else None
+        expected.append(repr(script.f(argument, given=given)))
+        futures.append(app(argument, given=given))
         finish(futures[-1])
     finish(futures[-1])
     assert [repr(future.result(timeout=30)) for future in futures] == expected

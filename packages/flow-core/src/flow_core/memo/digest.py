@@ -11,13 +11,13 @@ from __future__ import annotations
 import copyreg
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import partial
 from hashlib import blake2b
 from pathlib import PurePath
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import cast
 
 from flow_core.files import File
@@ -27,6 +27,7 @@ _INLINE = 1024
 _HASHED = b"\xff\xff\xff\xff"
 _SHARED_MIN = 64
 _PROTOCOL = 4
+_KIND = b"k"
 
 
 class CannotDigest(Exception):
@@ -92,6 +93,14 @@ class Walker:
         """Return the bytes that stand for a Python function."""
         return frame(b"F", name_of(function))
 
+    def class_(self, cls: type) -> bytes:
+        """Return the bytes that stand for a class."""
+        return frame(b"c", name_of(cls))
+
+    def kind(self, value: object) -> bytes:
+        """Return the bytes that stand for the type of a value: its name, or after ``k`` a digest of it."""
+        return name_of(type(value))
+
     # -- values that contain others
 
     def _shared(self, value: object) -> bytes:
@@ -155,38 +164,51 @@ class Walker:
         return frame(tag, b"".join(pairs))
 
     def _unordered(self, values: Iterable[object]) -> bytes:
-        return b"".join(sorted([self.encode(value) for value in values]))
+        found = list(values)
+        if not all(type(value) in _LEAVES for value in found):
+            found.sort(key=_rough)  # code counts where it is met first, which must not depend on the hash seed
+        return b"".join(sorted([self.encode(value) for value in found]))
 
     # -- everything else
 
     def _other(self, value: object) -> bytes:
         stands_for = registered(value)
         if stands_for is not None:
-            return frame(b"r", name_of(type(value)) + self.encode(stands_for[0]))
+            return frame(b"r", self.kind(value) + self.encode(stands_for[0]))
         if isinstance(value, type):
-            return frame(b"c", name_of(value))
+            return self.class_(value)
         if isinstance(value, FunctionType):
             return self.function(value)
         wrapped = getattr(value, "__wrapped__", None)
         if isinstance(wrapped, FunctionType):
-            return frame(b"W", name_of(type(value)) + self.encode(wrapped))
+            return frame(b"W", self.kind(value) + self.encode(wrapped))
         if isinstance(value, Enum):
-            return frame(b"e", name_of(type(value)) + value.name.encode())
+            return frame(b"e", self.kind(value) + value.name.encode())
         if isinstance(value, File):
-            return frame(b"u", value.url.encode("utf-8", "surrogateescape"))
+            return frame(b"u", self._own(value) + value.url.encode("utf-8", "surrogateescape"))
         if isinstance(value, PurePath):
-            return frame(b"p", str(value).encode("utf-8", "surrogateescape"))
+            return frame(b"p", self._own(value) + str(value).encode("utf-8", "surrogateescape"))
         if isinstance(value, (MethodType, BuiltinFunctionType, partial, ModuleType)):
             return self._callable(value)
         if is_dataclass(value):
             return self._dataclass(value)
         return self._array(value) or self._container_subclass(value) or self._reduced(value)
 
+    def _own(self, value: object) -> bytes:
+        """Encode what an object of a class of the user's own is more than one of the class above; else nothing."""
+        kind = self.kind(value)
+        return kind + self._attributes(value) if kind[:1] == _KIND else b""
+
+    def _attributes(self, value: object, but: Collection[str] = ()) -> bytes:
+        """Encode attributes that are set of a value, if there are any."""
+        found = {name: each for name, each in (getattr(value, "__dict__", None) or {}).items() if name not in but}
+        return self._state(found) if found else b""
+
     def _callable(self, value: MethodType | BuiltinFunctionType | partial[object] | ModuleType) -> bytes:
         if isinstance(value, ModuleType):
             return frame(b"m", value.__name__.encode())
         if isinstance(value, partial):
-            return frame(b"P", self.encode((value.func, value.args, value.keywords)))
+            return frame(b"P", self._own(value) + self.encode((value.func, value.args, value.keywords)))
         owner = value.__self__
         if isinstance(owner, ModuleType) or owner is None:
             return frame(b"B", name_of(value))
@@ -194,13 +216,13 @@ class Walker:
         return frame(b"M", self.encode(function) + self.encode(owner))
 
     def _dataclass(self, value: object) -> bytes:
-        parts = [name_of(type(value))]
+        parts = [self.kind(value)]
         for field in fields(value):  # type: ignore[arg-type]  # an instance, since classes were dealt with before
             try:
                 parts.append(frame(b":", field.name.encode() + b"\0" + self.encode(getattr(value, field.name, None))))
             except CannotDigest as error:
                 raise error.within(f".{field.name}") from error.__cause__
-        return frame(b"D", b"".join(parts))
+        return frame(b"D", b"".join(parts) + self._attributes(value, {field.name for field in fields(value)}))  # type: ignore[arg-type]
 
     def _array(self, value: object) -> bytes | None:
         """Encode arrays and scalars of numpy, and what looks like them, without importing numpy."""
@@ -208,7 +230,12 @@ class Walker:
         to_bytes, to_list = getattr(value, "tobytes", None), getattr(value, "tolist", None)
         if dtype is None or not isinstance(shape, tuple) or to_bytes is None or to_list is None:
             return None
-        head = name_of(type(value)) + self.encode(shape) + self.encode(str(getattr(dtype, "descr", dtype)))
+        head = (
+            self.kind(value)
+            + self._attributes(value)
+            + self.encode(shape)
+            + self.encode(str(getattr(dtype, "descr", dtype)))
+        )
         if getattr(dtype, "hasobject", False):
             return frame(b"a", head + self.encode(to_list()))
         return frame(b"A", head + frame(b"b", to_bytes()))
@@ -216,10 +243,13 @@ class Walker:
     def _container_subclass(self, value: object) -> bytes | None:
         """Encode what pickle would give an order that it does not have, or the other way round."""
         if isinstance(value, OrderedDict):
-            return frame(b"o", name_of(type(value)) + self.encode(list(value.items())))
+            pairs = self.encode(list(value.items()))
+            return frame(b"o", self.kind(value) + self._attributes(value) + pairs)
         if isinstance(value, (set, frozenset)):
             state = getattr(value, "__dict__", None) or None
-            return frame(b"S", name_of(type(value)) + self.encode(state) + self._unordered(value))
+            return frame(b"S", self.kind(value) + self.encode(state) + self._unordered(value))
+        if isinstance(value, MappingProxyType):
+            return self._mapping(b"h", value.items())
         if isinstance(value, memoryview):
             return frame(b"v", self.encode((value.format, value.shape)) + frame(b"b", value.tobytes()))
         return None
@@ -227,9 +257,12 @@ class Walker:
     def _reduced(self, value: object) -> bytes:
         reduced = self._reduce(value)
         if isinstance(reduced, str):
-            return frame(b"g", name_of(type(value)) + reduced.encode())
+            return frame(b"g", self.kind(value) + reduced.encode())
         maker, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
-        parts = [name_of(type(value)), self.encode(maker), self._part(arguments), self._state(state)]
+        kind = self.kind(value)
+        if kind[:1] == _KIND and isinstance(arguments, tuple) and arguments[:1] == (type(value),):
+            arguments = arguments[1:]  # the class, which counts already
+        parts = [kind, self.encode(maker), self._part(arguments), self._state(state)]
         if items is not None:
             parts.append(self._sequence(b"l", cast("Iterable[object]", items)))
         if pairs is not None:
@@ -265,6 +298,10 @@ class Walker:
             except CannotDigest as error:
                 raise error.within(f".{key}") from error.__cause__
         return frame(b"d", b"".join(sorted(pairs)))
+
+
+def _rough(value: object) -> bytes:
+    return name_of(value if isinstance(value, (type, FunctionType)) else type(value))
 
 
 def _int(value: int) -> bytes:

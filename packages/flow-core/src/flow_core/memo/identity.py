@@ -8,8 +8,10 @@ library and of installed packages is known by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
+from functools import cached_property
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from flow_core.guard import pass_signal
@@ -18,6 +20,16 @@ from flow_core.memo.arguments import defaults_of
 from flow_core.memo.digest import CannotDigest, Walker, digest, frame, name_of
 from flow_core.memo.facts import ABSENT, Facts, facts_of, is_local, is_of_process, members
 from flow_core.remote.contents import CLASS_NOISE
+
+_DEEP = 30
+"""So many values within one another are walked at once; each takes some ten frames of Python's stack."""
+_ENUM_NOISE = frozenset(
+    {
+        *("_member_names_", "_member_map_", "_value2member_map_"),
+        *("_unhashable_values_", "_unhashable_values_map_", "_hashable_values_"),
+    }
+)
+_OF_MEMBER = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_", "_inverted_"})
 
 
 class FunctionWalker(Walker):
@@ -31,12 +43,51 @@ class FunctionWalker(Walker):
     def __init__(self) -> None:
         super().__init__()
         self.sources: list[bytes] | None = []
+        self._code: dict[int, tuple[object, bytes]] = {}
+        self._kinds: dict[type, bytes] = {}
+        self._later: deque[tuple[FunctionType | type, bytes, Callable[[], Iterable[bytes]]]] = deque()
 
     def function(self, function: FunctionType) -> bytes:
         """Return the bytes that stand for a function: of an installed one its name, of the user's own what it does."""
         if not is_local(function.__module__):
             return super().function(function)
-        return frame(b"F", b"".join(joined(part) for part in self.function_parts(function)))
+        return self._once(function, b"F", lambda: (joined(part) for part in self.function_parts(function)))
+
+    def class_(self, cls: type) -> bytes:
+        """Return the bytes that stand for a class: of an installed one its name, of the user's own what it does."""
+        if not is_own(cls):
+            return frame(b"c", name_of(cls) + b"".join(self._members(cls)))
+        return self._once(cls, b"C", lambda: self._class_parts(cls))
+
+    def _once(self, code: FunctionType | type, tag: bytes, parts: Callable[[], Iterable[bytes]]) -> bytes:
+        """Walk a function or class that is met for the first time; one that is met deep within others later."""
+        known = self._code.get(id(code))
+        if known is not None:
+            return known[1]
+        if len(self._stack) > _DEEP:
+            self._later.append((code, tag, parts))
+            return frame(b"~", name_of(code))
+        encoded = frame(tag, b"".join(parts()))
+        self._code[id(code)] = code, encoded
+        return encoded
+
+    def rest(self) -> bytes:
+        """Return the bytes of code that is left for later, if any; to be asked for after all else."""
+        found = []
+        while self._later:
+            found.append(self._once(*self._later.popleft()))
+        return frame(b"~", b"".join(found)) if found else b""
+
+    def kind(self, value: object) -> bytes:
+        """Return the bytes that stand for the type of a value: of the user's own what it does."""
+        cls = type(value)
+        known = self._kinds.get(cls)
+        if known is not None:
+            return known
+        found = frame(b"k", digest(self.encode(cls))) if is_own(cls) else name_of(cls)
+        if id(cls) not in self._stack:
+            self._kinds[cls] = found
+        return found
 
     def function_parts(self, function: FunctionType, *, defaults: bool = True) -> Iterator[Part]:
         """Yield the code of a function and what it names, each under its name."""
@@ -56,6 +107,9 @@ class FunctionWalker(Walker):
         for name in facts.names:
             if name in function.__globals__:
                 yield Part(f"global {name!r}", self.named(function.__globals__[name]))
+        for name, value in sorted(vars(function).items()):
+            if name != "__wrapped__":
+                yield Part(f"attribute {name!r}", self.named(value))
         yield from self._module_attributes(function, facts)
 
     def _module_attributes(self, function: FunctionType, facts: Facts) -> Iterator[Part]:
@@ -77,55 +131,71 @@ class FunctionWalker(Walker):
             raise
         except BaseException as error:
             pass_signal(error)
-            return frame(b"?", name_of(type(value)))
+            return frame(b"?", self._kind_if_possible(value))
 
     def _named(self, value: object) -> bytes:
-        if isinstance(value, type):
-            return self._class(value)
         wraps = isinstance(getattr(value, "__wrapped__", None), FunctionType)
-        if wraps or isinstance(value, (FunctionType, BuiltinFunctionType, ModuleType)):
+        if wraps or isinstance(value, (type, FunctionType, BuiltinFunctionType, ModuleType)):
             return self.encode(value)
         if is_of_process(value):
-            return frame(b"?", name_of(type(value)))
+            return frame(b"?", self._kind_if_possible(value))
         return self._if_possible(value)
 
     def _if_possible(self, value: object) -> bytes:
         try:
             return self._data(value)
         except CannotDigest:
-            return frame(b"?", name_of(type(value)))
+            return frame(b"?", self._kind_if_possible(value))
+
+    def _kind_if_possible(self, value: object) -> bytes:
+        try:
+            return self.kind(value)
+        except CannotDigest:
+            return name_of(type(value))
 
     def _data(self, value: object) -> bytes:
-        """Encode data, and let it count for the sources unless functions in it have counted by themselves."""
-        before = self.sources
+        """Encode data, and let it count for the sources."""
         encoded = self.encode(value)
-        if before is not None and self.sources is before:
-            self.sources = [*before, digest(encoded)]
+        if self.sources is not None:
+            self.sources = [*self.sources, digest(encoded)]
         return encoded
 
-    def _class(self, cls: type) -> bytes:
-        if not is_local(cls.__module__) or issubclass(cls, Enum):
-            members = list(cls.__members__.items()) if issubclass(cls, Enum) else []
-            return frame(b"c", name_of(cls) + b"".join(name.encode() + self.named(m.value) for name, m in members))
-        key = id(cls)
-        if key in self._stack:
-            return frame(b"c", name_of(cls))
-        self._stack[key] = len(self._stack)
-        try:
-            parts = [name_of(cls), *(self._class(base) for base in cls.__bases__)]
-            for name, value in sorted(vars(cls).items()):
-                if name not in CLASS_NOISE:
-                    parts.append(frame(b":", name.encode() + b"\0" + self._member(value)))
-        finally:
-            del self._stack[key]
-        return frame(b"C", b"".join(parts))
+    def _class_parts(self, cls: type) -> Iterator[bytes]:
+        yield name_of(cls)
+        if is_own(type(cls)):
+            yield frame(b"M", self.encode(type(cls)))
+        for base in cls.__bases__:
+            yield self.encode(base)
+        yield from self._members(cls)
+        members = getattr(cls, "__members__", {}) if issubclass(cls, Enum) else {}
+        for name, value in sorted(vars(cls).items()):
+            if name not in CLASS_NOISE and name not in members and (not members or name not in _ENUM_NOISE):
+                yield frame(b":", name.encode() + b"\0" + self._member(value))
+
+    def _members(self, cls: type) -> Iterator[bytes]:
+        """Yield the members of an Enum, with what its methods have set of them."""
+        if not issubclass(cls, Enum):
+            return
+        for name, member in cls.__members__.items():
+            yield name.encode() + self.named(member.value)
+            if is_own(cls) and (own := {key: value for key, value in vars(member).items() if key not in _OF_MEMBER}):
+                yield self.named(own)
 
     def _member(self, value: object) -> bytes:
         if isinstance(value, (staticmethod, classmethod)):
             return self.named(value.__func__)
         if isinstance(value, property):
-            return self.encode(tuple(each for each in (value.fget, value.fset, value.fdel) if each is not None))
+            own = (each for each in (value.fget, value.fset, value.fdel) if each is not None)
+            return frame(b"t", b"".join(self.named(each) for each in own))
+        if isinstance(value, cached_property):  # it holds a lock in older Pythons
+            return frame(b"q", self.named(value.func))
         return self.named(value)
+
+
+def is_own(cls: type) -> bool:
+    """Tell whether a class is the user's own."""
+    module = cls.__module__
+    return is_local(module if isinstance(module, str) else None)
 
 
 def joined(part: Part) -> bytes:
@@ -144,13 +214,21 @@ def identify(function: Callable[..., object]) -> Identity:
         parts = tuple(walker.function_parts(function, defaults=False))
     else:
         parts = (Part("code", walker.encode(function)),)
+    if rest := walker.rest():
+        parts = (*parts, Part("code that is named by that which it names", rest))
     sources = walker.sources
     defaults = tuple((name, _default(value)) for name, value in defaults_of(function))
     return Identity(parts, digest(b"".join(sources)) if sources else None, defaults)
 
 
+def encoded(value: object) -> bytes:
+    """Return the bytes that stand for an argument, with the user's own code that is in it. Raises CannotDigest."""
+    walker = FunctionWalker()
+    return walker.encode(value) + walker.rest()
+
+
 def _default(value: object) -> bytes | CannotDigest:
     try:
-        return FunctionWalker().encode(value)
+        return encoded(value)
     except CannotDigest as error:
         return error

@@ -10,7 +10,7 @@ from flow_core.interfaces.memoizer import AppIdentity, MemoKey
 from flow_core.interfaces.snapshot import Identity, Part
 from flow_core.memo.arguments import STREAMS, named_arguments
 from flow_core.memo.digest import CannotDigest, digest, frame
-from flow_core.memo.identity import FunctionWalker, identify, joined
+from flow_core.memo.identity import encoded, identify, joined
 
 SOURCE = "source"
 """Name of the part that holds the key by source text, 16 bytes, for another Python minor version. Not in the digest."""
@@ -54,16 +54,16 @@ def _argument_parts(app: AppIdentity, call: Call, identity: Identity) -> list[Pa
     """Return the parts of the arguments, in the order of their names; defaults count as if passed."""
     given = named_arguments(app.func, call.args, call.kwargs, app.ignore)
     skipped = STREAMS.union(app.ignore)
-    encoded = {name: default for name, default in identity.defaults if name not in given and name not in skipped}
+    found = {name: default for name, default in identity.defaults if name not in given and name not in skipped}
     for name, value in given.items():
         try:
-            encoded[name] = FunctionWalker().encode(value)
+            found[name] = encoded(value)
         except CannotDigest as error:
             raise _no_argument(app, name, type(value).__qualname__, error) from error
-    for name, default in encoded.items():
+    for name, default in found.items():
         if isinstance(default, CannotDigest):
             raise _no_argument(app, name, "its default", default) from default
-    return [Part(f"argument {name!r}", cast(bytes, encoded[name])) for name in sorted(encoded)]
+    return [Part(f"argument {name!r}", cast(bytes, found[name])) for name in sorted(found)]
 
 
 def _no_argument(app: AppIdentity, name: str, what: str, error: CannotDigest) -> Unhashable:
