@@ -15,6 +15,31 @@ from pathlib import Path
 
 import pytest
 
+_FAILING = """
+import os, signal, sys
+import flow
+
+@flow.python_app
+def divide(x, y):
+    return x / y
+
+flow.load(flow.Config(executors=[flow.ThreadPoolExecutor()]))
+divide(1, 0)
+flow.dfk().wait_for_current_tasks()
+os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_script_that_a_signal_ends_tells_of_failures_that_nobody_looked_at(tmp_path: Path, name: str) -> None:
+    command = [sys.executable, "-c", _FAILING, name]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == -getattr(signal, name), done.stderr
+    assert done.stderr.count("1 task failed and nobody looked") == 1
+    assert "1 x ZeroDivisionError, such as task 0 (divide)" in done.stderr
+
+
 _SCRIPT = """
 import multiprocessing, os, signal, sys, time
 import flow

@@ -6,9 +6,10 @@ is raised as it leaves (a few microseconds later); a second one is raised at onc
 
 SIGTERM and SIGHUP (the terminal was closed, the ssh session dropped): their default action ends the process on the
 spot, without a checkpoint. Ours raises SystemExit in the main thread in the same careful way, and at the same time
-cleans all kernels up on a thread of its own, within a bound; then the process dies by the signal, whatever the main
-thread does. A second SIGTERM ends it on the spot; a second SIGHUP does not, since a terminal's end is often told twice,
-by the system and by the shell. Where SIGHUP is ignored (``nohup``) it stays so.
+cleans all kernels up on a thread of its own, within a bound, and tells of failures that nobody looked at; then the
+process dies by the signal, whatever the main thread does. A second SIGTERM ends it on the spot; a second SIGHUP does
+not, since a terminal's end is often told twice, by the system and by the shell. Where SIGHUP is ignored (``nohup``) it
+stays so.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ import threading
 from types import FrameType
 from typing import Protocol
 
+from flow_core.aside import within
+from flow_core.kernel.unseen import tell
+
 TERMINATION_S = 30.0
+_TELL_S = 2.0
 
 _logger = logging.getLogger("flow.kernel")
 
@@ -111,6 +116,7 @@ def _terminate(number: int, kernels: list[Guarded]) -> None:
         thread.start()
     for thread in threads:
         thread.join(TERMINATION_S + 1.0)
+    within(_TELL_S, tell, "flow-unseen")  # standard error may be a pipe that nobody reads
     _die_by(number)
 
 
