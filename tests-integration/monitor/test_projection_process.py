@@ -20,6 +20,7 @@ from flow_core.interfaces.events import Event
 from flow_core.interfaces.sinks import RunInfo
 from flow_monitor import MonitoringHub, open_database, rebuild
 from flow_monitor.errors import NotOurDatabase
+from flow_monitor.project import supervisor
 from flow_monitor.queries import tasks, workflows
 from flow_monitor.queries.records import RunState, Workflow
 from flow_monitor.testing.synthetic import SyntheticRun
@@ -154,6 +155,48 @@ def test_a_locked_database_only_delays(tmp_path: Path) -> None:
     lock.close()
     wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     assert found(path).unfinished == 0
+
+
+def stopped_projection(run: RunInfo, hub: MonitoringHub) -> int:
+    """Start the hub, and stop its projection once it works."""
+    hub.start(run)
+    emit(hub, EVENTS[:100])
+    path = run.run_dir.parent / "monitoring.db"
+    wait_for(lambda: path.exists() and _submitted(path) > 0)
+    assert hub._supervisor is not None
+    pid = hub._supervisor.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    emit(hub, EVENTS[100:])
+    return pid
+
+
+def test_a_projection_that_is_stopped_goes_on_at_the_end_of_the_run(tmp_path: Path) -> None:
+    run, hub = run_info(tmp_path), MonitoringHub()
+    stopped_projection(run, hub)
+    assert hub.close(PATIENCE_S) == 0
+    assert found(tmp_path / "runinfo" / "monitoring.db").unfinished == 0
+
+
+def test_a_projection_that_stays_stopped_holds_the_end_of_a_run_up_for_seconds_and_is_named_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor, "_STOPPED_S", 0.3)
+    monkeypatch.setattr(supervisor.Supervisor, "_go_on", lambda _self, _pid: None)
+    run, hub = run_info(tmp_path), MonitoringHub()
+    pid = stopped_projection(run, hub)
+    began = time.monotonic()
+    try:
+        assert hub.close(PATIENCE_S) == 0
+        assert time.monotonic() - began < PATIENCE_S / 2
+        (line,) = [message for message in caplog.messages if "cannot be written now" in message]
+        for named in (f"its projection (pid {pid}) is stopped", f"flow monitor rebuild {run.run_dir}", "events.log"):
+            assert named in line
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: projector_of(run) is None)
+    assert found(tmp_path / "runinfo" / "monitoring.db").unfinished == 0
 
 
 def junk(path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -19,6 +21,9 @@ _MAX_RESTARTS = 20
 _STABLE_S = 30.0
 _TOLD_AFTER_S = 15.0
 """While a run goes on, a database that cannot be written this long is told of in its log."""
+_STOPPED_S = 3.0
+"""For so long the end of a run waits for a projection that was stopped and does not go on when it is told to."""
+_LOOK_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,18 +83,40 @@ class Supervisor:
     def close(self, timeout_s: float) -> bool:
         """Let the process drain and end, within the time; return whether it did. Else it goes on alone, bounded.
 
-        A database that cannot be written is not waited for: nobody knows how long that lasts.
+        A database that cannot be written is not waited for, nor a process that is stopped: nobody knows how long that
+        lasts. One that is stopped (SIGSTOP) is told to go on.
         """
         self._closing.set()
         with self._lock:
             process = self._process
             if process is not None:
                 _tell_end(process)
+        deadline, moving_at = time.monotonic() + timeout_s, time.monotonic()
         with self._news:
-            self._news.wait_for(lambda: self._ended or bool(self._stuck), max(0.0, timeout_s))
+            while not (self._ended or self._stuck) and (now := time.monotonic()) < deadline:
+                if not self._stopped():
+                    moving_at = now
+                elif now - moving_at >= _STOPPED_S:
+                    self._say_not_waited_for(f"its projection (pid {self.pid}) is stopped (SIGSTOP)")
+                    break
+                self._news.wait(min(_LOOK_S, deadline - now))
             if self._stuck and not self._ended:
                 self._say_stuck()
         return self._ended and process is not None and process.returncode == 0
+
+    def _stopped(self) -> bool:
+        """Tell whether somebody has stopped the process, and tell it to go on."""
+        pid = self.pid
+        try:
+            if pid is None or os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is None:
+                return False
+        except ChildProcessError:  # it has ended
+            return False
+        self._go_on(pid)
+        return True
+
+    def _go_on(self, pid: int) -> None:
+        os.kill(pid, signal.SIGCONT)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         told = self._settings
@@ -161,14 +188,16 @@ class Supervisor:
 
     def _say_stuck(self) -> None:
         """Say once that the database cannot be written."""
-        if self._told:
-            return
-        self._told = True
+        if not self._told:
+            self._told = True
+            self._say_not_waited_for(self._stuck)
+
+    def _say_not_waited_for(self, why: str) -> None:
         told = self._settings
         self._logger.warning(
             "monitoring: the database %s cannot be written now: %s. The run does not wait for it: its events are safe "
             "in %s and come into the database when that can be written, or by %s",
-            told.database, self._stuck, told.log_path, told.remedy,
+            told.database, why, told.log_path, told.remedy,
         )  # fmt: skip
 
     def _say_end(self, code: int) -> None:

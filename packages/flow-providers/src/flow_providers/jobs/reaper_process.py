@@ -60,9 +60,8 @@ class ReaperProcess:
     def stopped(self) -> bool:
         """Return whether somebody has stopped it (SIGSTOP): it would not see the end of this process."""
         try:
-            with open(f"/proc/{self._process.pid}/stat", encoding="utf-8", errors="replace") as file:
-                return file.read().rpartition(")")[2].split()[0] in ("T", "t")
-        except (OSError, IndexError):
+            return os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:  # it has ended
             return False
 
     def kill(self) -> None:
