@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from flow_core.errors import ExecutorClosed
 from flow_core.interfaces.call import Call, TryKey
 from flow_core.testing import calls
@@ -31,14 +33,20 @@ time.sleep(100)
 """
 
 
-def test_all_processes_end_with_a_script_killed_by_sigkill(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stopped", [(), ("flow_executors.interchange", "flow_providers.jobs.reaper")])
+def test_all_processes_end_with_a_script_killed_by_sigkill(tmp_path: Path, stopped: tuple[str, ...]) -> None:
     directory = tmp_path / "killed-driver"
     command = [sys.executable, "-c", _SCRIPT, str(directory)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as script:
         assert script.stdout is not None
         assert script.stdout.readline() == "ready\n"
         run_id = run_id_in(directory)
-        assert len(processes_of(run_id)) >= 2
+        processes = processes_of(run_id)
+        assert len(processes) >= 2
+        frozen = [pid for pid, words in processes.items() if any(module in words for module in stopped)]
+        assert len(frozen) == len(stopped)
+        for pid in frozen:
+            os.kill(pid, signal.SIGSTOP)
         script.send_signal(signal.SIGKILL)
     wait_until(lambda: not os.path.exists(f"/proc/{script.pid}"), "the script lives")
     wait_gone(run_id)

@@ -24,6 +24,7 @@ OURS = [
     "flow_core.interfaces",
     "flow_core.interfaces.call",
     "flow_core.loss",
+    "flow_core.prctl",
     "flow_core.remote",
     "flow_core.remote.errors",
     "flow_core.remote.faults",

@@ -7,6 +7,7 @@ import resource
 import signal
 import sys
 
+from flow_core.prctl import go_on_after_parent
 from flow_executors.interchange.setup import Setup
 from flow_executors.interchange.shell import Shell, introduction
 from flow_executors.wire.schema import decode
@@ -15,6 +16,7 @@ from flow_executors.wire.schema import decode
 def main() -> int:
     """Run one interchange until its script is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the script, which then says EXIT
+    go_on_after_parent()
     _raise_descriptor_limit()
     setup = decode(Setup, sys.stdin.buffer.read())
     logger = _open_log(setup)

@@ -17,6 +17,7 @@ import sys
 import time
 from typing import NoReturn
 
+from flow_core.prctl import become_subreaper
 from flow_core.remote.faults import point
 from flow_core.remote.processes import Tree, below, end, send, table, ticks_ago
 from flow_executors.manager import sessions
@@ -80,7 +81,7 @@ class Cradle:
 
     def _prepare(self) -> None:
         birth.set_name("flow-nursery")
-        birth.become_subreaper()
+        become_subreaper()
         self._wakeup.setblocking(False)
         self._alarm.setblocking(False)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the manager's to handle

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from flow_core.errors import FlowError
+from flow_core.prctl import become_subreaper
 from flow_core.remote.sampling import Sampling
 from flow_executors import __version__
 from flow_executors.host import host_id
@@ -31,7 +32,7 @@ from flow_executors.manager.shell import Manager
 from flow_executors.manager.signals import SignalPipe
 from flow_executors.wire.frames import ExitCode, Registration
 from flow_executors.wire.keys import SECRET_NAME, BlockSecret, read_secret
-from flow_executors.worker.birth import become_subreaper, set_name
+from flow_executors.worker.birth import set_name
 from flow_providers.interfaces.job_extras import secret_variable
 
 _LINGER_S = 2.0

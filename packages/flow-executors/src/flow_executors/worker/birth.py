@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 
+from flow_core.prctl import die_with_parent
 from flow_core.remote.faults import point
 from flow_core.remote.processes import WORKER_PID
 from flow_executors.worker.prints import opened
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import NoReturn
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_CHILD_SUBREAPER = 36
 _CRASHED = 70
 
 
@@ -102,7 +101,7 @@ def be_born(pool: Pool, cot: Cot, nursery_pid: int) -> NoReturn:
 
 def _settle(pool: Pool, cot: Cot, nursery_pid: int) -> None:
     os.setsid()
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     if os.getppid() != nursery_pid:
         os._exit(_CRASHED)  # the nursery died before the line above
     set_name(name_of(cot.rank))
@@ -156,20 +155,6 @@ def set_name(name: str) -> None:
             comm.write(name[:15])
     except OSError:
         return
-
-
-def become_subreaper() -> None:
-    """Make orphans below the calling process its children, so that it can end and reap them."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-
-
-def _prctl(option: int, value: int) -> None:
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"prctl({option}): {os.strerror(number)}")
 
 
 def _flush() -> None:

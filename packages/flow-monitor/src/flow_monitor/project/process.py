@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
+from flow_core.prctl import go_on_after_parent
 from flow_monitor.errors import MonitorError
 from flow_monitor.project.projector import Job, Outage, Projector, cause_of
 from flow_monitor.project.store import Progress
@@ -121,7 +122,9 @@ def main() -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for name in ("alembic", "sqlalchemy"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver; its end ends us
+    for number in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C and a closed terminal are for the driver; its end ends us
+        signal.signal(number, signal.SIG_IGN)
+    go_on_after_parent()
     gc.set_threshold(*GC_THRESHOLD)
     try:
         job, patience_s = read_job(0)

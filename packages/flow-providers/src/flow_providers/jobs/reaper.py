@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flow_providers.jobs.ledger import JobLedger
 
 RELEASE = b"release\n"
+_PDEATHSIG = 1  # of prctl(2)
 _PARENT_CHECK_S = 5.0  # a forked child of the driver may hold the pipe open: its parent's death is seen by this too
 _SETTLE_S = 2.0  # a submission that was under way when the driver died may become visible a moment later
 _RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0)
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Wait for the driver's end; return 0 when no job is left behind."""
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver
+    _go_on_after_driver()
     spec_line, released = _wait_for_driver()
     if released or not spec_line:
         return 0
@@ -92,6 +94,16 @@ def _wait_for_driver() -> tuple[bytes, bool]:
         if received.endswith(b"\n" + RELEASE) or received == RELEASE:
             return b"", True
     return received.split(b"\n", 1)[0] if b"\n" in received else b"", False
+
+
+def _go_on_after_driver() -> None:
+    """Have Linux continue this process when the driver ends: stopped, it would not see that, and stay for good."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PDEATHSIG, ctypes.c_ulong(signal.SIGCONT), 0, 0, 0)
+    except (ImportError, OSError, AttributeError):
+        pass
 
 
 def _say(text: str) -> None:
