@@ -7,7 +7,7 @@ PACKAGES := packages/flow-core packages/flow-providers packages/flow-executors p
 SOURCES := $(shell find packages -path '*/src/*' -type f -not -name '*.pyc') $(wildcard packages/*/pyproject.toml)
 TOX := .venv-tools/bin/tox
 
-.PHONY: quickstart test integration chaos check clean
+.PHONY: quickstart test integration chaos soak check clean
 
 quickstart: .venv/installed
 	.venv/bin/python examples/quickstart/quickstart.py
@@ -23,6 +23,9 @@ integration: $(TOX)
 
 chaos: $(TOX)
 	FLOW_CHAOS_SECONDS=$(SECONDS) $(TOX) run -e chaos
+
+soak: $(TOX)
+	$(TOX) run -e soak
 
 # All seven folders in one command: no flow* name is ever looked up on an index.
 .venv/installed: $(SOURCES) | check
