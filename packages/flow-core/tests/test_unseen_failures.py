@@ -37,6 +37,20 @@ def join(future_of: Callable[[], Any]) -> Any:
     return future_of()
 
 
+def test_the_log_has_a_traceback_for_each_kind_that_is_told_of(tmp_path: Path) -> None:
+    with flow.load(flow.Config(run_dir=str(tmp_path))) as kernel:
+        futures = [fail("first"), fail("second"), make_badly(outputs=[]), divide(1, 0)]
+        concurrent.futures.wait(futures, 30)
+        run_dir = kernel.run_dir
+    unseen._runs.clear()
+    log = (run_dir / "flow.log").read_text()
+    assert log.count("Traceback (most recent call last)") == 2
+    assert "(fail) failed first with ValueError:" in log
+    assert "raise ValueError(text)" in log
+    assert "(divide) failed first with ZeroDivisionError:" in log
+    assert "kernel.py" not in log
+
+
 async def _await(future: Any) -> None:
     with pytest.raises(ValueError, match="no"):
         await future

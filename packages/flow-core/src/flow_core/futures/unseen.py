@@ -101,6 +101,11 @@ class Mark:
         self.seen = False
         self.dependents = 0
 
+    @property
+    def kind(self) -> str:
+        """Name of the kind that it is counted with."""
+        return self._kind.name
+
     def wants_text(self, task_id: int) -> bool:
         """Tell whether this is the failure of that task, and one of those that are to be shown."""
         return task_id == self._task_id and task_id in self._kind.samples

@@ -14,7 +14,7 @@ from flow_core.errors import DependencyError, JoinError, UnseenFailures
 from flow_core.futures.unseen import Ended, Ledger, Mark, marks_of
 from flow_core.graph.failures import root_cause
 from flow_core.graph.states import State
-from flow_core.guard import is_a, name_of, one_line
+from flow_core.guard import is_a, name_of, one_line, traceback_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _MOST_RUNS = 100
 _SHOWN = 10
 _LINE = 300
+_TRACE = 20_000
 
 
 class Unseen:
@@ -39,6 +40,8 @@ class Unseen:
     def __init__(self, mode: str, run_dir: Path, has_log: bool) -> None:
         self.mode = mode
         self.ledger = Ledger()
+        self._traces: dict[str, str] = {}
+        self._has_log = has_log
         self._where = str(run_dir / "flow.log") if has_log else f"{run_dir} (its Config writes no flow.log)"
 
     def begin(self) -> None:
@@ -70,7 +73,10 @@ class Unseen:
         """
         for mark in marks_of(task.future):
             if task.error is not None and mark.wants_text(task.tid):
-                mark.describe(f"{task}: {one_line(root_cause(task.error))}"[:_LINE])
+                cause = root_cause(task.error)
+                mark.describe(f"{task}: {one_line(cause)}"[:_LINE])
+                if self._has_log and mark.kind not in self._traces:
+                    self._traces[mark.kind] = f"{task} failed first with {mark.kind}:\n{_cut(traceback_of(cause))}"
 
     def _causes(self, task: Task, core: Core) -> list[Mark]:
         """Return the marks of the failures because of which a task failed."""
@@ -86,6 +92,9 @@ class Unseen:
         """The run is over: no other task fails."""
         if self.mode != "ignore" and self.ledger.count:
             logger.warning("%s", self.text())
+            for kind in self.ledger.shown()[:_SHOWN]:
+                if kind.name in self._traces:
+                    logger.info("%s", self._traces[kind.name])
         else:
             _runs.pop(self, None)
 
@@ -117,6 +126,13 @@ def see(future: object) -> None:
     """Note that the failure of a future was looked at."""
     for mark in marks_of(cast(Any, future)):
         mark.see()
+
+
+def _cut(trace: str) -> str:
+    """Return a traceback without its middle if it is very long."""
+    half = _TRACE // 2
+    text = trace.rstrip("\n")
+    return text if len(text) <= _TRACE else f"{text[:half]}\n  ...\n{text[-half:]}"
 
 
 def _first(line: str) -> str:
