@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,18 @@ def test_a_script_is_run_under_a_configuration(tmp_path: Path, monkeypatch: pyte
     )
     result = invoke("run", "--config", "site.py", "script.py", "--depth", "3")
     assert result.output.strip() == "ran of_the_site --depth 3"
+
+
+def test_the_traceback_of_a_script_begins_with_the_scripts_own_frames(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("def fail():\n    raise KeyError('mine')\n\nfail()\n")
+    command = [sys.executable, "-c", "from flow.cli.main import main; main()", "run", "script.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("Traceback")
+    assert "script.py" in lines[1]
+    assert done.stderr.count('  File "') == 2
+    assert lines[-1] == "KeyError: 'mine'"
 
 
 def test_an_error_of_flow_is_one_line(
