@@ -244,7 +244,7 @@ def test_who_waits_is_told_of_attempts_their_error_the_pause_and_what_else_is_am
     one.decide(TASKS, 0.0)
     one.not_submitted(one.new_block(), "the queue is closed", 0.0)
     told = " ".join(cause.text for cause in block_causes(one, "htex", 0.5, ["the scheduler is away"]))
-    assert "1 block of 'htex' failed one after another; the last, block 1" in told
+    assert "1 block of 'htex' failed: block 1" in told
     assert "the queue is closed" in told
     assert "(recovery_timeout)" in told
     assert "the scheduler is away" in told

@@ -86,8 +86,9 @@ def _trace(cause: BaseException | None) -> list[str]:
 def how(status: JobStatus) -> str:
     """Say how a job ended."""
     parts = [status.state.name]
-    if status.exit_code is not None:
-        parts.append(f"exit code {status.exit_code}")
+    told = f"exit code {status.exit_code}"
+    if status.exit_code is not None and not f"{status.reason} {status.message}".rstrip().endswith(told):
+        parts.append(told)
     if status.signal is not None:
         parts.append(f"signal {status.signal}")
     parts += [text for text in (status.reason, status.message) if text]

@@ -53,7 +53,8 @@ def _coming(block: Block, label: str, now: float) -> str:
 
 def _failed(core: ScalingCore, label: str, now: float) -> str:
     recovery = core.recovery
-    text = f"{count(recovery.attempts, 'block')} of {label!r} failed one after another; the last, {recovery.last_error}"
+    failed = "failed one after another; the last, " if recovery.attempts > 1 else "failed: "
+    text = f"{count(recovery.attempts, 'block')} of {label!r} {failed}{recovery.last_error}"
     if recovery.next_at > now:
         text = f"{text}; the next is tried in {duration(recovery.next_at - now)}"
     if not recovery.worked or recovery.within_s == float("inf"):
