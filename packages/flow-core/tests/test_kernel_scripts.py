@@ -35,6 +35,49 @@ def test_a_plain_exit_cancels_with_one_line_that_counts(tmp_path: Path) -> None:
     assert "5 unfinished tasks were cancelled" in done.stderr
 
 
+_LEAVE = """
+started = threading.Event()
+
+@flow.python_app
+def block():
+    started.set()
+    threading.Event().wait(40)
+
+with flow.load({config}):
+    future = {app}
+    {then}
+"""
+
+
+def test_leaving_a_with_block_says_how_many_tasks_it_cancels(tmp_path: Path) -> None:
+    done = run_script(tmp_path, _HEAD + _LEAVE.format(config="", app="sleep(1000)", then="sleep(1000)"))
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert "flow: 2 unfinished tasks were cancelled at the end of the with block; wait for results" in done.stderr
+
+
+def test_leaving_a_with_block_says_nothing_of_tasks_that_were_cancelled_or_waited_for(tmp_path: Path) -> None:
+    then = "started.wait(30); future.cancel(kill=True)"
+    done = run_script(tmp_path, _HEAD + _LEAVE.format(config="", app="block()", then=then))
+    assert "unfinished" not in done.stderr
+    config = "flow.Config(exit_mode='wait')"
+    done = run_script(tmp_path, _HEAD + _LEAVE.format(config=config, app="sleep(0.2)", then="pass"))
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_leaving_a_with_block_by_an_exception_shows_only_that(tmp_path: Path) -> None:
+    done = run_script(tmp_path, _HEAD + _LEAVE.format(config="", app="sleep(1000)", then="raise KeyError('mine')"))
+    assert "KeyError: 'mine'" in done.stderr
+    assert "unfinished" not in done.stderr
+
+
+def test_the_end_of_a_script_names_the_task_that_cannot_be_ended_and_does_not_wait_for_it(tmp_path: Path) -> None:
+    then = "started.wait(30); future.cancel(kill=True); began = time.monotonic()"
+    timing = "print(time.monotonic() - began < 20)\n"
+    done = run_script(tmp_path, _HEAD + _LEAVE.format(config="", app="block()", then=then) + timing)
+    assert done.stdout == "True\n"
+    assert "flow: left behind at the end of the run: task 0 (block) on thread threads_0" in done.stderr
+
+
 def test_an_exit_with_nothing_unfinished_says_nothing(tmp_path: Path) -> None:
     done = run_script(tmp_path, _HEAD + "flow.load()\nprint(sleep(0).result())\n")
     assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")

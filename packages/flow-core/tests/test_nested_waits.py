@@ -110,7 +110,7 @@ def test_a_task_cannot_wait_for_itself(load: Load) -> None:
 
     error = wait_for_all().exception(20)
     assert isinstance(error, DeadlockError)
-    assert "task 0 (wait_for_all) waits for itself" in str(error)
+    assert "task 0 (wait_for_all) waits for its own end" in str(error)
 
 
 def test_nor_for_a_task_whose_thread_waits_for_it(load: Load) -> None:

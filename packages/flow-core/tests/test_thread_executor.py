@@ -180,6 +180,27 @@ def test_shutdown_does_not_wait_for_threads_that_were_left_behind(tmp_path: Path
     release.set()
 
 
+@pytest.mark.usefixtures("impatient")
+def test_shutdown_waits_no_longer_than_its_patience_for_what_takes_no_exception(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thread_pool, "SHUTDOWN_PATIENCE_S", 0.05)
+    executor, listener = _started(tmp_path, 2)
+    release = threading.Event()
+    for key in (TryKey(1), TryKey(2)):
+        executor.submit(key, Call(_blocked, (release,)))
+    assert listener.wait_until(lambda: len(listener.starts) == 2, 20)
+    executor.cancel([TryKey(1)], kill=True)
+    report = executor.shutdown(29)
+    assert not release.is_set()
+    assert report.elapsed_s < 25, "it did not wait for the tasks"
+    assert [outcome.verdict for outcome in listener.wait_for([TryKey(1), TryKey(2)], 5)] == [Verdict.CANCELLED] * 2
+    assert len(report.forced) == 2
+    assert "a task on thread stuck_1" in report.left
+    assert "of executor 'stuck', in code that takes no exception" in report.left
+    release.set()
+
+
 def test_a_task_killed_at_the_very_moment_of_its_start_is_ended(tmp_path: Path) -> None:
     executor = ThreadPoolExecutor("early", max_threads=1)
 

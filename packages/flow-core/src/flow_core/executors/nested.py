@@ -69,7 +69,8 @@ def circle_text(way: list[Call]) -> str:
     """Return what is wrong with a circle, and what to do."""
     if len(way) == 1:
         return (
-            f"{way[0]} waits for itself, which could never end: {way[0]} cannot have its own result, nor wait for all"
+            f"{way[0]} waits for its own end, which can never come: a task cannot ask for its own result, nor wait for "
+            "all tasks of the run"
         )
     named = ", which waits for ".join(str(task) for task in [*way[1:], way[0]])
     return f"{way[0]} waits for {named}: none of them could ever end. {ADVICE}"

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 MOST_PARKED: Final = 500
 """So many threads of a pool may wait for other tasks and have others work in their place."""
+SHUTDOWN_PATIENCE_S: Final = 2.0
+"""The same at a shutdown, where all that runs is told to end at once."""
 LEAST_LEFT: Final = 16
 """So many threads at least may be left to tasks that cannot be ended, and be replaced; 4 times max_threads if more."""
 PATIENCE_S: Final = 1.0
@@ -48,6 +50,7 @@ PATIENCE_S: Final = 1.0
 STEPS_PATIENCE_S: Final = 6.0
 """The same where commands are ended first: TERM, a grace, KILL."""
 
+_SHOWN: Final = 5
 _LOOK_AGAIN: Final = TryKey(0)  # no try has this key: whoever takes it looks whether it is one too many
 
 _here = threading.local()
@@ -184,11 +187,16 @@ class Pool:
         busy = (
             f"{len(self.running)} of {threads} of executor {self.label!r} {'is' if len(self.running) == 1 else 'are'}"
         )
-        left = f"; {count(len(self._left), 'thread')} more left to tasks that could not be ended" if self._left else ""
+        left = f"; besides, {count(len(self._left), 'thread')} still run what could not be ended" if self._left else ""
+        if len(self._left) == 1:
+            left = "; besides, 1 thread still runs what could not be ended"
         return [Cause(CauseKind.QUEUED, f"{tasks_ahead(ahead)}, and {busy} busy (max_threads){left}")]
 
     def shutdown(self, timeout_s: float) -> ShutdownReport:
-        """Give back what waits, interrupt what runs, and wait for the threads that react; idempotent."""
+        """Give back what waits, interrupt what runs, and wait for the threads that react; idempotent.
+
+        What does not react within ``SHUTDOWN_PATIENCE_S``, or ``STEPS_PATIENCE_S`` where commands run, is left behind.
+        """
         began = time.monotonic()
         with self._closing:
             if self._report is not None:
@@ -202,12 +210,19 @@ class Pool:
                 self._queue.put(None)
             self.cancel(list(self.running), kill=True)
             self._deadlines.close()
-            self._join(workers, began + timeout_s)
-            forced = self._abandon()
+            self._join(workers, began + min(timeout_s, self._patience()))
+            left = self._abandon()
             if self._watch is not None:
                 self._watch.close()
-            self._report = ShutdownReport(forced, time.monotonic() - began)
+            forced = tuple(self._still_runs(worker) for worker, _ in left)
+            self._report = ShutdownReport(forced, time.monotonic() - began, _left_text(self.label, left))
             return self._report
+
+    def _patience(self) -> float:
+        """Return how long tasks that run may take to react; one that ends commands itself takes longer."""
+        calls = [worker.call for worker in list(self.running.values())]
+        steps = any(call is not None and call.steps for call in calls)
+        return STEPS_PATIENCE_S if steps else SHUTDOWN_PATIENCE_S
 
     def _give_back(self, verdict: Verdict, error: BaseException | None = None) -> None:
         outcomes = [
@@ -218,17 +233,20 @@ class Pool:
 
     def _join(self, workers: Sequence[Worker], deadline: float) -> None:
         for worker in workers:
-            if worker.thread is not None and worker.thread is not threading.current_thread():
-                worker.thread.join(max(0.0, deadline - time.monotonic()))
+            thread = worker.thread
+            if thread is None or thread.ident is None or thread is threading.current_thread():
+                continue  # one that is being started finds that there is nothing to do
+            thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _abandon(self) -> tuple[str, ...]:
-        """Report the tries of threads that did not end as cancelled; return a sentence for each thread."""
-        forced = [self._still_runs(worker) for worker in list(self._left)]
+    def _abandon(self) -> list[tuple[Worker, Call | None]]:
+        """Report the tries of threads that did not end as cancelled; return the threads, with what they run."""
+        left = [(worker, worker.call) for worker in list(self._left)]
         for key, worker in list(self.running.items()):
+            call = worker.call
             if self.running.pop(key, None) is not None:
-                forced.append(self._still_runs(worker))
+                left.append((worker, call))
                 self._listener.finished([Outcome(key, Verdict.CANCELLED, place=worker.place)])
-        return tuple(forced)
+        return left
 
     def _still_runs(self, worker: Worker) -> str:
         return f"thread {worker.name} of executor {self.label!r} still runs its task and was left behind"
@@ -506,3 +524,15 @@ class Pool:
 
 def _named(call: Call | None) -> str:
     return "a task" if call is None or type(call) is Call else str(call)
+
+
+def _left_text(label: str, left: Sequence[tuple[Worker, Call | None]]) -> str:
+    """Say in one line which tasks still run."""
+    if not left:
+        return ""
+    shown = ", ".join(f"{_named(call)} on thread {worker.name}" for worker, call in left[:_SHOWN])
+    more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
+    return (
+        f"{shown}{more} of executor {label!r}, in code that takes no exception (a blocking call, code in C); what it "
+        "comes to is dropped, and it ends with the script"
+    )

@@ -15,10 +15,17 @@ from flow_core.interfaces.waiting import Cause
 
 @dataclass(frozen=True, slots=True)
 class ShutdownReport:
-    """How a shutdown went: what had to be forced (empty when all ended by itself), and how long it took in seconds."""
+    """How a shutdown went.
+
+    Attributes:
+        forced: Sentences about what had to be forced; empty when all ended by itself.
+        elapsed_s: How long it took, in seconds.
+        left: What still runs in the script's own process since nothing can end it, for its user; empty if nothing.
+    """
 
     forced: tuple[str, ...] = ()
     elapsed_s: float = 0.0
+    left: str = ""
 
 
 class Executor(ABC):

@@ -467,6 +467,7 @@ class DataFlowKernel:
         if mode == "wait":
             self.wait_for_current_tasks()
         if kind is None:
+            self._closing.tell_unfinished("at the end of the with block")
             self.cleanup()
         else:
             self._closing.cleanup(30.0, raises=False)  # what is being raised comes first

@@ -23,6 +23,7 @@ from flow_core.kernel.summary import summarize
 from flow_core.observe.run_logger import lines_of
 
 if TYPE_CHECKING:
+    from flow_core.graph.core import Core
     from flow_core.interfaces.executor import Executor
     from flow_core.interfaces.memoizer import Memoizer
     from flow_core.kernel.live import Live
@@ -111,15 +112,19 @@ class Closing:
             return
         if hasattr(sys, "last_value"):  # the script ended by an exception
             self._exit_code = 1
-        unfinished = summarize(self.parts.reactor).unfinished
+        self.tell_unfinished("at exit")
+        self.cleanup(_EXIT_S, raises=False)
+
+    def tell_unfinished(self, when: str) -> None:
+        """Say how many tasks are about to be cancelled that nobody has cancelled: files of theirs will be missed."""
+        unfinished = 0 if self._begun else self.parts.reactor.call(lambda: _not_cancelled(self.parts.reactor.core), 0)
         if unfinished:
             were = "tasks were" if unfinished > 1 else "task was"
             _say(
                 self.parts.logger,
-                f"flow: {unfinished} unfinished {were} cancelled at exit; wait for results, or for all tasks with "
+                f"flow: {unfinished} unfinished {were} cancelled {when}; wait for results, or for all tasks with "
                 "dfk().wait_for_current_tasks()",
             )
-        self.cleanup(_EXIT_S, raises=False)
 
     def disable_after_fork(self) -> None:
         """In a forked child: refuse calls, and let nobody wait for what only the parent can finish."""
@@ -135,6 +140,10 @@ class Closing:
             task.future._watch = None  # its lock may be held by a thread that does not exist here
             error = KernelClosedError(f"{task} belongs to the process this one was forked from")
             settle_quietly([(task.future, None, error)])
+
+
+def _not_cancelled(core: Core) -> int:
+    return sum(1 for task in core.live.values() if task.rare is None or not task.rare.promised)
 
 
 def _say(logger: logging.Logger, line: str) -> None:
@@ -241,6 +250,8 @@ def _shut_down(logger: logging.Logger, executor: Executor, deadline: float) -> N
         report = executor.shutdown(max(0.1, (deadline - time.monotonic()) * 0.8))
         for forced in report.forced:
             logger.warning("Executor %r was forced to end: %s", executor.label, forced)
+        if report.left:
+            _say(logger, f"flow: left behind at the end of the run: {report.left}")
     except BaseException:
         logger.exception("Executor %r could not be shut down", executor.label)
 
