@@ -20,6 +20,7 @@ from flow_core.testing import calls
 from flow_core.testing.driver import Driver
 from flow_core.testing.recording import run_id_in
 from flow_executors import LowLatencyExecutor
+from flow_executors.direct import client as direct_client
 from flow_executors.testing.direct_run import make_direct_executor
 from flow_executors.testing.local_run import (
     manager_pid,
@@ -257,3 +258,40 @@ def test_ports_that_are_taken_are_named(tmp_path: Path) -> None:
         driver = Driver(make_direct_executor(worker_ports=(port,)), tmp_path / "ports", 30.0)
         with pytest.raises(ExecutorError, match=rf"{port}.*in use.*worker_ports"):
             driver.start()
+
+
+# -- errors of its own
+
+
+def test_an_internal_error_costs_the_tasks_that_are_out_and_a_later_call_makes_a_fresh_attempt(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(direct_client, "RESUME_AFTER_S", 0.2)
+    driver = drive()
+    assert driver.outcome(driver.submit(calls.double, 3)).value == 6
+    pilot = _executor(driver)._pilot
+    assert pilot is not None
+    receiver = pilot.client._receiver
+    taken = receiver._take
+
+    def fail(_message: object) -> None:
+        receiver._take = taken  # type: ignore[method-assign]
+        raise RuntimeError("a bug of ours")
+
+    receiver._take = fail  # type: ignore[method-assign, assignment]
+    outcome = driver.outcome(driver.submit(calls.double, 4))
+    assert outcome.verdict is Verdict.LOST
+    assert outcome.loss is not None
+    assert outcome.loss.kind is LossKind.EXECUTOR
+    assert "an internal error of the executor: RuntimeError: a bug of ours. A call after" in outcome.loss.reason
+    keys = []
+
+    def takes_tasks() -> bool:
+        try:
+            keys.append(driver.submit(calls.double, 5))
+        except ExecutorBroken:
+            return False
+        return True
+
+    wait_until(takes_tasks, "it stays broken")
+    assert driver.outcome(keys[-1]).value == 10

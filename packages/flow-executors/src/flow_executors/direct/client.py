@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import threading
+import time
 import weakref
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ from flow_core.interfaces.call import DEFAULT_SPEC, Call, TaskSpec, TryKey
 from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, TryListener, Verdict
 from flow_executors.client.directory import Directory
 from flow_executors.client.incarnation import Site
-from flow_executors.client.receiver import Hooks
+from flow_executors.client.receiver import RESUME_AFTER_S, Hooks
 from flow_executors.direct.exchange import Exchange
 from flow_executors.direct.receiver import DirectReceiver
 from flow_executors.serialize.records import Records
@@ -50,6 +51,9 @@ class DirectClient:
         self._numbers = itertools.count(1)
         self._error: ExecutorError | None = ExecutorClosed(f"the executor {site.label} is not started")
         who = Introduction("client", site.run_id, platform.python_version(), software, os.getpid())
+        self._broken_at: float | None = None
+        self._given_up: list[int] = []
+        self._resuming = threading.Lock()
         self._site = site
         self._exchange = Exchange(site, who)
         self._receiver = DirectReceiver(
@@ -107,6 +111,8 @@ class DirectClient:
     # -- failure
 
     def _broke(self, error: ExecutorBroken) -> None:
+        self._broken_at = time.monotonic()
+        self._given_up = list(self._keys)
         self._fail(error, LossKind.EXECUTOR)
         self._hooks.broken(error)
 
@@ -163,8 +169,24 @@ class DirectClient:
             raise self._error  # it ended meanwhile, and whoever ended it did not see this task
 
     def _check(self) -> None:
-        if self._error is not None:
-            raise self._error
+        if self._error is not None and not self._resumed():
+            raise self._error.with_traceback(None)  # else it grows with each task
+
+    def _resumed(self) -> bool:
+        """Listen again after an internal error a while ago; False if it is not to be. What it had is ended first."""
+        with self._resuming:
+            if self._error is None:
+                return True
+            broken_at, closed = self._broken_at, isinstance(self._error, ExecutorClosed)
+            if closed or broken_at is None or time.monotonic() - broken_at < RESUME_AFTER_S:
+                return False
+            if not self._receiver.resume():
+                return False
+            self._error = self._broken_at = None
+            given_up, self._given_up = self._given_up, []
+        if given_up:  # they were reported as lost, and may run again elsewhere
+            self._exchange.tell([pack_cancel(given_up, True)])
+        return True
 
     def _class_of(self, spec: TaskSpec) -> int:
         if spec is DEFAULT_SPEC:

@@ -187,6 +187,13 @@ class Exchange:
             core.up.clear()
         return up
 
+    def slept(self) -> None:
+        """Nobody has listened for a while: the silence of managers meanwhile means nothing."""
+        with self._lock:
+            self._core.slept(time.monotonic())
+            self._more = True
+        self.wake()
+
     def _settle(self, now: float) -> None:
         """Hand out, look at the clock, acknowledge. Put off for a moment where nothing waits for it: results first."""
         core = self._core

@@ -9,11 +9,12 @@ from collections import deque
 from collections.abc import Callable, MutableMapping
 
 from flow_core.errors import ExecutorBroken
+from flow_core.guard import one_line
 from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.outcome import Outcome, TryListener, Verdict
 from flow_executors.client.directory import Directory
 from flow_executors.client.outcomes import outcomes_of
-from flow_executors.client.receiver import Hooks
+from flow_executors.client.receiver import RESUME_AFTER_S, Hooks
 from flow_executors.direct.exchange import Exchange
 from flow_executors.errors import BadMessage
 from flow_executors.wire.frames import (
@@ -64,7 +65,7 @@ class DirectReceiver:
         self._blob = blob
         self._ended = ended
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name=f"flow-{directory.label}-receiver", daemon=True)
+        self._thread = self._new_thread()
         self._handlers: dict[int, Callable[[Buffer], None]] = {
             Kind.RESULTS: self._results,
             Kind.STARTED: self._started,
@@ -80,6 +81,18 @@ class DirectReceiver:
     def begin(self) -> None:
         """Start the thread."""
         self._thread.start()
+
+    def resume(self) -> bool:
+        """Go on after ``Hooks.broken`` was called; False where the thread has not ended yet. One thread at a time."""
+        if self._stopping or self._thread.is_alive():
+            return False
+        self._exchange.slept()
+        self._thread = self._new_thread()
+        self._thread.start()
+        return True
+
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._run, name=f"flow-{self._directory.label}-receiver", daemon=True)
 
     def stop(self, timeout_s: float) -> bool:
         """End the thread; True if it ended within the time, or is the caller's own."""
@@ -101,7 +114,8 @@ class DirectReceiver:
                     self._report_inbox()
         except Exception as error:
             self._logger.exception("the receiver thread failed")
-            self._hooks.broken(ExecutorBroken(f"an internal error of the executor: {error!r}"))
+            again = f"A call after {RESUME_AFTER_S:g} s makes a fresh attempt."
+            self._hooks.broken(ExecutorBroken(f"an internal error of the executor: {one_line(error)}. {again}"))
             self._report_inbox()
 
     def _take(self, message: Buffer) -> None:
