@@ -15,11 +15,13 @@ from flow_core.errors import DeserializationError
 from flow_core.remote import modules as on_node
 from flow_core.remote.contents import contents, meaning
 from flow_core.remote.functions import BY_VALUE, REFERENCE, load_function
+from flow_core.remote.refs import resolve
 from flow_core.snapshot.looks import Looks
 from flow_core.snapshot.travel import packed
 
 SOURCE = """
 import collections, enum, functools, threading
+from flow_core.apps.decorators import python_app
 LIMIT = 1
 TABLE = {"a": 1}
 ALIAS = TABLE
@@ -56,14 +58,20 @@ def missing(x): return made[x]
 def remembered(x): return x * LIMIT
 def recalls(x): return remembered(x), remembered.cache_info().hits
 def recalled(x): return remembered(x)
+@python_app
+def app(x): return x + 1
+def fetched():
+    import USERS as users
+    return users.LIMIT
 """
+HALF = "VALUE = 1\n"
 
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Give a module of the user's own, with a file on the path."""
     name = f"users_{tmp_path.name}".replace("-", "_")
-    (tmp_path / f"{name}.py").write_text(SOURCE)
+    (tmp_path / f"{name}.py").write_text(SOURCE.replace("USERS", name))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(on_node, "_set", {})
     monkeypatch.setattr(on_node, "_originals", {})
@@ -195,6 +203,47 @@ def test_a_module_that_is_not_there_travels_by_value(module: Any) -> None:
     node.module = None  # what import makes of a module that it must not find
     assert node.load(blob)(2) == (3, 1, 1, 2)
     assert sys.modules[name] is module
+
+
+def test_an_app_goes_by_value_where_its_module_cannot_be_imported_whatever_its_body_names(module: Any) -> None:
+    blobs = [pack(module.app.__wrapped__), pack(module.alone), pack(module.f)]
+    node = Node(module)
+    Path(module.__file__).write_text("from nowhere import nothing")
+    importlib.invalidate_caches()
+    node.module = None
+    assert [node.load(blob)(2) for blob in blobs] == [3, 2, (3, 1, 1, 2)]
+
+
+def test_an_app_whose_code_is_other_there_goes_by_value(module: Any) -> None:
+    node = Node(module)
+    Path(module.__file__).write_text(SOURCE.replace("return x + 1", "return x + 10_000"))
+    importlib.invalidate_caches()
+    blob = pack(importlib.reload(module).app.__wrapped__)
+    assert node.load(blob)(2) == 10_002
+
+
+def test_what_a_function_imports_itself_is_set_though_its_own_module_lacks_it_there(module: Any) -> None:
+    module.LIMIT = 5
+    blob, node = pack(module.fetched), Node(module)
+    node.module = types.ModuleType(module.__name__)
+    assert node.load(blob)() == 5
+
+
+def test_a_module_that_was_half_written_is_read_again_for_the_next_task(
+    module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, name = tmp_path / "half_written.py", "takes_half"
+    whole.write_text(HALF)
+    (tmp_path / f"{name}.py").write_text("from half_written import VALUE, LATER\ndef f(): return LATER")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    with pytest.raises(ImportError, match=rf"'{name}', which holds the function {name}\.f, cannot be imported .*LATER"):
+        resolve(f"{name}:f#1")
+    whole.write_text(HALF + "LATER = 2\n")
+    try:
+        assert resolve(f"{name}:f")() == 2
+    finally:
+        sys.modules.pop(name, None)
+        sys.modules.pop("half_written", None)
 
 
 def test_locks_are_each_processes_own(module: Any) -> None:

@@ -26,6 +26,8 @@ BY_VALUE = b"P"
 WITH_MODULES = b"M"
 _CLASSES = b"flow_core.remote.classes"  # stands in every pickle that has a class by value
 _DIGEST_SIZE = 16
+_CHECKED_MAX = 64
+_CHECKED_BYTES = 64 << 10
 
 
 def digest_of(blob: bytes) -> bytes:
@@ -43,6 +45,9 @@ def load_function(blob: bytes) -> tuple[Callable[..., object], Surroundings | No
     """
     if blob[:1] != WITH_MODULES and _CLASSES not in blob:
         return _load(blob), None
+    known = _checked.get(blob)
+    if known is not None:
+        return known
     from flow_core.remote.classes import collected
     from flow_core.remote.modules import NOTHING, load_packed
 
@@ -51,7 +56,16 @@ def load_function(blob: bytes) -> tuple[Callable[..., object], Surroundings | No
             func, surroundings = load_packed(pickle.loads(memoryview(blob)[1:]), _load)
         else:
             func, surroundings = _load(blob), NOTHING
-    return func, surroundings.with_classes(classes)
+    loaded = func, surroundings.with_classes(classes)
+    is_checked = surroundings is not NOTHING and not surroundings.replaced and reference(func) is not None
+    if is_checked and not classes and len(blob) <= _CHECKED_BYTES:
+        if len(_checked) >= _CHECKED_MAX:
+            _checked.clear()
+        _checked[blob] = loaded  # a function of a module, and it is the script's: no need to compare them for each task
+    return loaded
+
+
+_checked: dict[bytes, tuple[Callable[..., object], Surroundings]] = {}
 
 
 def pack_with_modules(packed: Packed) -> bytes:

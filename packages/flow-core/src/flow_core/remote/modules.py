@@ -15,11 +15,11 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 
 from flow_core.errors import DeserializationError
 from flow_core.remote.classes import ClassState, apply
 from flow_core.remote.contents import contents, meaning
+from flow_core.remote.refs import import_anew
 
 Path = tuple[str, str]
 """Name of a module, and a path of attributes in it, as ``("settings", "Limits.upper")``."""
@@ -38,6 +38,7 @@ class Packed:
         large: Digests of data that is too large to travel, as ``contents`` gives them.
         values: Pickles of data.
         caches: Functions that remember their results (functools), and names of what they are now.
+        imported: Paths of data that it takes of modules that it imports itself, so also if it goes by value.
     """
 
     script: tuple[int, str]
@@ -48,6 +49,7 @@ class Packed:
     large: tuple[tuple[Path, bytes], ...]
     values: tuple[tuple[Path, bytes], ...]
     caches: tuple[tuple[Path, bytes], ...]
+    imported: tuple[Path, ...]
 
 
 def here() -> tuple[int, str]:
@@ -70,7 +72,7 @@ def load_packed(
     with _lock:
         _restore(paths)
         try:
-            differs = next((path for path, digest in packed.code if meaning(_at(path)) != digest), None)
+            differs = next((path for path, digest in packed.code if meaning(at(path)) != digest), None)
         except Exception:
             if not packed.whole:
                 raise
@@ -80,7 +82,8 @@ def load_packed(
             return load(packed.function), Surroundings(packed.values, paths, {}, packed.caches)
     if packed.whole:
         replaced = {path: load(blob) for path, blob in packed.replaced}
-        return load(packed.whole), Surroundings(packed.values if replaced else (), (), replaced)
+        values = tuple(pair for pair in packed.values if replaced or pair[0] in packed.imported)
+        return load(packed.whole), Surroundings(values, (), replaced)
     raise DeserializationError(
         f"{'.'.join(differs)} is not the same code on this machine as in the script, and could not be sent by value, "
         "since what it names is too large or cannot be pickled. Was its file edited, or the module reloaded? Make the "
@@ -90,14 +93,14 @@ def load_packed(
 
 def _check(large: tuple[tuple[Path, bytes], ...]) -> None:
     for path, digest in large:
-        if contents(_at(path)) != digest:
+        if contents(at(path)) != digest:
             raise DeserializationError(
                 f"{'.'.join(path)} is not the same on this machine as in the script, and too large to travel with a "
                 "function. Pass it as an argument, or write it to a file and pass a File"
             )
 
 
-def _at(path: Path) -> object:
+def at(path: Path) -> object:
     """Return what a path leads to. Raises ImportError, AttributeError."""
     owner, name = _owner(path)
     found: object = getattr(owner, name)
@@ -107,7 +110,7 @@ def _at(path: Path) -> object:
 def _owner(path: Path) -> tuple[object, str]:
     module, attributes = path
     *owners, name = attributes.split(".")
-    found: object = sys.modules.get(module) or import_module(module)
+    found: object = sys.modules.get(module) or import_anew(module)
     for owner in owners:
         found = getattr(found, owner)
     return found, name

@@ -44,36 +44,57 @@ def resolve(ref: str) -> Callable[..., object]:
     """
     path, _, depth = ref.partition("#")
     module_name, _, qualname = path.partition(":")
+    shown = f"{module_name}.{qualname}"
     found: object = sys.modules.get(module_name)
     if found is None:
-        found = _import(module_name, ref)
+        found = import_anew(module_name, f", which holds the function {shown},")
     for name in qualname.split("."):
-        found = _member(found, name, ref)
+        found = _member(found, name, shown)
     for _ in range(int(depth or 0)):
-        found = _member(found, "__wrapped__", ref)
+        found = _member(found, "__wrapped__", shown)
     if not callable(found):
-        raise AttributeError(f"{ref} is not callable here but a {type(found).__name__}: {_OTHER_VERSION}")
+        raise AttributeError(f"{shown} is not callable here but a {type(found).__name__}: {_OTHER_VERSION}")
     return found
 
 
 _OTHER_VERSION = "another version of the module lies on this machine; make the versions agree"
 
 
-def _import(module_name: str, ref: str) -> object:
+def import_anew(module_name: str, about: str = "") -> object:
+    """Return a module that is imported now. What its import found wanting is read from its file again the next time.
+
+    Args:
+        module_name: Its name.
+        about: What a message adds to its name.
+
+    Raises:
+        ImportError: it cannot be imported here, or its code fails; the message says what to do.
+    """
+    before = set(sys.modules)
     try:
         return import_module(module_name)
-    except ImportError as error:
+    except Exception as error:
+        _forget(error, before)
+        told = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         raise ImportError(
-            f"module {module_name!r}, which holds the function {ref}, cannot be imported on this machine ({error}): "
-            "install it there, put its directory on PYTHONPATH (for instance in worker_init), or define the app in the "
-            "main script, which is sent by value",
+            f"module {module_name!r}{about} cannot be imported on this machine ({told}): install it there, put its "
+            "directory on PYTHONPATH (for instance in worker_init), or define the app in the main script, which is "
+            "sent by value. If a file was being written just then, try again",
             name=getattr(error, "name", None),
         ) from error
 
 
-def _member(owner: object, name: str, ref: str) -> object:
+def _forget(error: Exception, before: set[str]) -> None:
+    """Drop the module that lacked what was asked of it, if it was loaded just now: its file may be half written."""
+    lacking = getattr(error, "obj", None) if isinstance(error, AttributeError) else getattr(error, "name", None)
+    name = getattr(lacking, "__name__", lacking)
+    if isinstance(name, str) and name not in before:
+        sys.modules.pop(name, None)
+
+
+def _member(owner: object, name: str, shown: str) -> object:
     try:
         found: object = getattr(owner, name)
     except AttributeError:
-        raise AttributeError(f"{ref} does not exist here (no {name!r}): {_OTHER_VERSION}") from None
+        raise AttributeError(f"{shown} does not exist here (no {name!r}): {_OTHER_VERSION}") from None
     return found

@@ -34,7 +34,7 @@ from flow_core.remote.functions import (
     pack_function,
     pack_with_modules,
 )
-from flow_core.remote.modules import Packed, Path, here
+from flow_core.remote.modules import Packed, Path, at, here
 from flow_core.remote.refs import reference
 
 if TYPE_CHECKING:
@@ -64,8 +64,9 @@ def packed(function: Callable[..., object], looks: Looks) -> bytes:
     whole, *members = [b""] if large else _whole([function, *(code[path] for path in imported)], looks)
     replaced = tuple(zip(imported, members, strict=False))
     means = tuple((path, meaning(value)) for path, value in code.items())
+    fetched = tuple(path for path in data if path in looks.imported)
     caches = tuple(_caches(looks, blob))
-    return pack_with_modules(Packed(here(), blob, whole, replaced, means, tuple(large), tuple(values), caches))
+    return pack_with_modules(Packed(here(), blob, whole, replaced, means, tuple(large), tuple(values), caches, fetched))
 
 
 def _named(function: Callable[..., object], looks: Looks) -> tuple[dict[Path, object], dict[Path, object]]:
@@ -81,10 +82,15 @@ def _named(function: Callable[..., object], looks: Looks) -> tuple[dict[Path, ob
     for found in (function, *looks.code):
         ref = reference(found)
         module, _, qualname = (ref or "").partition(":")
-        if ref is not None and "#" not in ref and _is_of_file(module):
-            code[module, qualname] = found
-            for path, value in _attributes(found):
-                (code if _is_code(value) else data)[module, f"{qualname}.{path}"] = value
+        if ref is None or not _is_of_file(module):
+            continue
+        qualname, _, wrappers = qualname.partition("#")
+        if wrappers:
+            code[module, qualname] = at((module, qualname))  # what has the name, such as an app, as a node finds it
+            continue
+        code[module, qualname] = found
+        for path, value in _attributes(found):
+            (code if _is_code(value) else data)[module, f"{qualname}.{path}"] = value
     return code, data
 
 
