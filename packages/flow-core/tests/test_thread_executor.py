@@ -201,6 +201,19 @@ def test_shutdown_waits_no_longer_than_its_patience_for_what_takes_no_exception(
     release.set()
 
 
+def test_a_queued_task_is_told_which_tasks_occupy_the_threads_and_since_when(tmp_path: Path) -> None:
+    executor, listener = _started(tmp_path, 1)
+    release = threading.Event()
+    executor.submit(TryKey(1), Call(_blocked, (release,)))
+    executor.submit(TryKey(2), Call(lambda: 2))
+    assert listener.wait_until(lambda: TryKey(1) in listener.starts, 20)
+    (cause,) = executor.why_waiting(TryKey(2), timeout_s=1)
+    assert "1 of 1 thread of executor 'stuck' is busy (max_threads) with a task since " in cause.text
+    release.set()
+    listener.wait_for([TryKey(1), TryKey(2)], 20)
+    executor.shutdown(5)
+
+
 def test_a_task_killed_at_the_very_moment_of_its_start_is_ended(tmp_path: Path) -> None:
     executor = ThreadPoolExecutor("early", max_threads=1)
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
+from operator import itemgetter
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,7 +32,7 @@ from flow_core.futures.lean import host_waits
 from flow_core.interfaces.call import DEFAULT_SPEC, Call, NodeContext, TryKey
 from flow_core.interfaces.executor import ShutdownReport
 from flow_core.interfaces.outcome import Outcome, Place, Verdict
-from flow_core.interfaces.waiting import Cause, CauseKind, count, shown_state, tasks_ahead
+from flow_core.interfaces.waiting import Cause, CauseKind, count, shown_state, since, tasks_ahead
 from flow_core.remote.run import execute
 from flow_core.remote.tracebacks import fold
 
@@ -73,9 +74,10 @@ class Worker(Interruptible):
         waits: How many waits its task is in, one inside the other.
         parked: Whether another thread may work in its place while it waits.
         replaced: Whether, given up, it has been replaced.
+        began_ns: When it began what it runs, int64 ns UTC.
     """
 
-    __slots__ = ("_pool", "awaits", "call", "parked", "place", "rank", "replaced", "thread", "waits")
+    __slots__ = ("_pool", "awaits", "began_ns", "call", "parked", "place", "rank", "replaced", "thread", "waits")
 
     def __init__(self, pool: Pool, rank: int, place: Place) -> None:
         super().__init__()
@@ -88,6 +90,7 @@ class Worker(Interruptible):
         self.waits = 0
         self.parked = False
         self.replaced = False
+        self.began_ns = 0
 
     @property
     def name(self) -> str:
@@ -190,7 +193,19 @@ class Pool:
         left = f"; besides, {count(len(self._left), 'thread')} still run what could not be ended" if self._left else ""
         if len(self._left) == 1:
             left = "; besides, 1 thread still runs what could not be ended"
-        return [Cause(CauseKind.QUEUED, f"{tasks_ahead(ahead)}, and {busy} busy (max_threads){left}")]
+        text = f"{tasks_ahead(ahead)}, and {busy} busy (max_threads)"
+        return [Cause(CauseKind.QUEUED, f"{text}{self._busy_with()}{left}")]
+
+    def _busy_with(self) -> str:
+        """Name the tasks that occupy threads, the longest first: one that waits for another may be among them."""
+        now_ns = time.time_ns()
+        busy = [(one.began_ns, one.call) for one in list(self.running.values()) if not one.parked]
+        told = [(began, call) for began, call in sorted(busy, key=itemgetter(0)) if began and call is not None]
+        if not told:
+            return ""
+        shown = ", ".join(f"{_named(call)} {since(began, now_ns)}" for began, call in told[:_SHOWN])
+        more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
+        return f" with {shown}{more}"
 
     def shutdown(self, timeout_s: float) -> ShutdownReport:
         """Give back what waits, interrupt what runs, and wait for the threads that react; idempotent.
@@ -464,7 +479,7 @@ class Pool:
             running[key] = worker
             if self._missing and waiting and len(running) >= len(self._workers):
                 self._grow()  # submit() may have taken this thread for idle
-            started_ns = now()
+            worker.began_ns = started_ns = now()
             if call.spec is not DEFAULT_SPEC:
                 self._limit(key, call)
             listener.started(((key, started_ns, place),))
