@@ -17,7 +17,7 @@ from flow_core.executors.futures import FuturesExecutor
 from flow_core.futures.app_future import AppFuture
 from flow_core.testing.sampling import SampledTasks
 from flow_monitor import open_database
-from flow_monitor.queries import resources, tasks, workflows
+from flow_monitor.queries import resources, tasks, timeline, workflows
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -64,6 +64,8 @@ def test_tasks_are_measured_and_sampled(tmp_path: Path, make: Callable[[], objec
         assert [future.result(60) for future in futures] == [50 << 20, 0]
     with open_database(str(tmp_path / "runinfo" / "monitoring.db")) as database, database.connect() as connection:
         run_id = workflows.page(connection).items[0].run_id
+        lanes = {span.lane for span in timeline.spans(connection, run_id).spans}
+        assert len(lanes) == 2, "they ran at the same time: each in a lane of its own"
         for task_id in (0, 1):
             (one,) = tasks.one(connection, run_id, task_id).tries
             assert one.host

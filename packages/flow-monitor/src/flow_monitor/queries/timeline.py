@@ -156,8 +156,8 @@ def _some(connection: Connection, run_id: str, low: int, high: int, limit: int) 
     same = and_(t.task.c.run_id == _Y.run_id, t.task.c.task_id == _Y.task_id)
     query = (
         select(
-            _Y.task_id, _Y.try_id, t.task.c.task_func_name, _Y.task_executor, _Y.hostname, _Y.worker,
-            _Y.task_try_time_running, _Y.task_try_time_returned, _Y.task_try_verdict,
+            _Y.task_id, _Y.try_id, t.task.c.task_func_name, _Y.task_executor, _Y.hostname, _Y.manager, _Y.worker,
+            _Y.pid, _Y.task_try_time_running, _Y.task_try_time_returned, _Y.task_try_verdict,
         )
         .join(t.task, same)
         .where(_Y.run_id == run_id, _Y.task_try_time_running >= low, _Y.task_try_time_running < high)
@@ -165,11 +165,23 @@ def _some(connection: Connection, run_id: str, low: int, high: int, limit: int) 
         .limit(limit)
     )  # fmt: skip
     return [
-        Span(task_id, try_id, app or "", _lane(host, executor, worker), start, end, verdict or "")
-        for task_id, try_id, app, executor, host, worker, start, end, verdict in connection.execute(query)
+        Span(
+            task_id,
+            try_id,
+            app or "",
+            _lane(host, executor, worker, None if manager else pid),
+            start,
+            end,
+            verdict or "",
+        )
+        for task_id, try_id, app, executor, host, manager, worker, pid, start, end, verdict in connection.execute(query)
     ]
 
 
-def _lane(host: str | None, executor: str | None, worker: int | None) -> str:
-    """Return the name of a worker's lane: workers of two executors on one host are not the same."""
-    return f"{host or '?'} / {executor or '?'} / w{worker or 0}"
+def _lane(host: str | None, executor: str | None, worker: int | None, pid: int | None) -> str:
+    """Return the name of a worker's lane: workers of two executors on one host are not the same.
+
+    Without a manager nobody numbers processes: those of a pool are told apart by their ids.
+    """
+    process = f"pid {pid} / " if pid else ""
+    return f"{host or '?'} / {executor or '?'} / {process}w{worker or 0}"
