@@ -222,6 +222,34 @@ def test_a_helper_of_a_local_module_counts_by_attribute(monkeypatch: pytest.Monk
     assert digests[0] != digests[1]
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f():\n    held = users_helper\n    return held.N",
+        "def f(held=users_helper): return held.N",
+        "def g(held=users_helper): return held.N\ndef f(): return g()",
+        "held = {'it': users_helper}\ndef f(): return held['it'].N",
+        "class C:\n    held = users_helper\n    def m(self): return self.held.N\ndef f(): return C().m()",
+        "class C:\n    def m(self): return self.held.N\nc = C()\nc.held = users_helper\ndef f(): return c.m()",
+    ],
+)
+def test_a_module_that_code_holds_counts_by_the_attributes_that_are_taken(
+    source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helper = ModuleType("users_helper")
+    monkeypatch.setitem(sys.modules, "users_helper", helper)
+    digests = []
+    for helper.N, helper.M in ((1, 1), (1, 2), (2, 2)):  # type: ignore[attr-defined]  # the attributes that it gets
+        digests.append(key(function("import users_helper\n" + source)).digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_view_of_a_dict_counts_by_what_it_shows() -> None:
+    source = "D = {1: 1}\nK = D.keys()\ndef f(): return K"
+    assert same(source, source)
+    assert not same(source, source.replace("1: 1", "1: 1, 2: 2"))
+
+
 def test_a_changed_global_counts_at_the_next_call() -> None:
     func = function("N = [1]\ndef f(): return N")
     before = key(func).digest

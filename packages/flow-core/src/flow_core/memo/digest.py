@@ -18,7 +18,7 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import PurePath
 from types import BuiltinFunctionType, FunctionType, MappingProxyType, MethodType, ModuleType
-from typing import cast
+from typing import Any, cast
 
 from flow_core.files import File
 from flow_core.memo.registry import registered
@@ -28,6 +28,7 @@ _HASHED = b"\xff\xff\xff\xff"
 _SHARED_MIN = 64
 _PROTOCOL = 4
 _KIND = b"k"
+_VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 
 
 class CannotDigest(Exception):
@@ -96,6 +97,10 @@ class Walker:
     def class_(self, cls: type) -> bytes:
         """Return the bytes that stand for a class."""
         return frame(b"c", name_of(cls))
+
+    def module(self, module: ModuleType) -> bytes:
+        """Return the bytes that stand for a module."""
+        return frame(b"m", module.__name__.encode())
 
     def kind(self, value: object) -> bytes:
         """Return the bytes that stand for the type of a value: its name, or after ``k`` a digest of it."""
@@ -206,7 +211,7 @@ class Walker:
 
     def _callable(self, value: MethodType | BuiltinFunctionType | partial[object] | ModuleType) -> bytes:
         if isinstance(value, ModuleType):
-            return frame(b"m", value.__name__.encode())
+            return self.module(value)
         if isinstance(value, partial):
             return frame(b"P", self._own(value) + self.encode((value.func, value.args, value.keywords)))
         owner = value.__self__
@@ -250,6 +255,8 @@ class Walker:
             return frame(b"S", self.kind(value) + self.encode(state) + self._unordered(value))
         if isinstance(value, MappingProxyType):
             return self._mapping(b"h", value.items())
+        if isinstance(value, _VIEWS):
+            return frame(b"w", self.kind(value) + self._mapping(b"d", cast("Any", value).mapping.items()))
         if isinstance(value, memoryview):
             return frame(b"v", self.encode((value.format, value.shape)) + frame(b"b", value.tobytes()))
         return None

@@ -19,6 +19,7 @@ from flow_core.interfaces.snapshot import Identity, Part
 from flow_core.memo.arguments import defaults_of
 from flow_core.memo.digest import CannotDigest, Walker, digest, frame, name_of
 from flow_core.memo.facts import ABSENT, Facts, facts_of, is_local, is_of_process, members
+from flow_core.memo.held import HeldModules
 from flow_core.remote.contents import CLASS_NOISE
 
 _DEEP = 30
@@ -45,6 +46,7 @@ class FunctionWalker(Walker):
         self.sources: list[bytes] | None = []
         self._code: dict[int, tuple[object, bytes]] = {}
         self._kinds: dict[type, bytes] = {}
+        self._held = HeldModules()
         self._later: deque[tuple[FunctionType | type, bytes, Callable[[], Iterable[bytes]]]] = deque()
 
     def function(self, function: FunctionType) -> bytes:
@@ -72,10 +74,13 @@ class FunctionWalker(Walker):
         return encoded
 
     def rest(self) -> bytes:
-        """Return the bytes of code that is left for later, if any; to be asked for after all else."""
-        found = []
-        while self._later:
-            found.append(self._once(*self._later.popleft()))
+        """Return the bytes of code left for later and of modules that code holds, if any; to be asked for last."""
+        found: list[bytes] = []
+        while self._later or (held := [each for each in self._held.left() if each.value is not ABSENT]):
+            if self._later:
+                found.append(self._once(*self._later.popleft()))
+            else:
+                found.extend(frame(b":", each.path.encode() + b"\0" + self.named(each.value)) for each in held)
         return frame(b"~", b"".join(found)) if found else b""
 
     def kind(self, value: object) -> bytes:
@@ -89,12 +94,18 @@ class FunctionWalker(Walker):
             self._kinds[cls] = found
         return found
 
+    def module(self, module: ModuleType) -> bytes:
+        """Return the bytes that stand for a module in data; what code may take of it counts in ``rest``."""
+        self._held.module(module)
+        return super().module(module)
+
     def function_parts(self, function: FunctionType, *, defaults: bool = True) -> Iterator[Part]:
         """Yield the code of a function and what it names, each under its name."""
         facts = facts_of(function.__code__)
         if self.sources is not None:
             self.sources = None if facts.source is None else [*self.sources, facts.source]
         yield Part("code", facts.digest)
+        self._held.code(function, facts)
         if defaults:
             yield Part("defaults", self._if_possible((function.__defaults__, function.__kwdefaults__)))
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
@@ -134,8 +145,10 @@ class FunctionWalker(Walker):
             return frame(b"?", self._kind_if_possible(value))
 
     def _named(self, value: object) -> bytes:
+        if isinstance(value, ModuleType):  # its attributes count where they are taken
+            return super().module(value)
         wraps = isinstance(getattr(value, "__wrapped__", None), FunctionType)
-        if wraps or isinstance(value, (type, FunctionType, BuiltinFunctionType, ModuleType)):
+        if wraps or isinstance(value, (type, FunctionType, BuiltinFunctionType)):
             return self.encode(value)
         if is_of_process(value):
             return frame(b"?", self._kind_if_possible(value))
@@ -189,6 +202,8 @@ class FunctionWalker(Walker):
             return frame(b"t", b"".join(self.named(each) for each in own))
         if isinstance(value, cached_property):  # it holds a lock in older Pythons
             return frame(b"q", self.named(value.func))
+        if isinstance(value, ModuleType):
+            return self.module(value)
         return self.named(value)
 
 
@@ -212,10 +227,13 @@ def identify(function: Callable[..., object]) -> Identity:
     walker = FunctionWalker()
     if isinstance(function, FunctionType):
         parts = tuple(walker.function_parts(function, defaults=False))
+        for _, value in defaults_of(function):
+            if isinstance(value, ModuleType):
+                walker.module(value)
     else:
         parts = (Part("code", walker.encode(function)),)
     if rest := walker.rest():
-        parts = (*parts, Part("code that is named by that which it names", rest))
+        parts = (*parts, Part("what else it reaches", rest))
     sources = walker.sources
     defaults = tuple((name, _default(value)) for name, value in defaults_of(function))
     return Identity(parts, digest(b"".join(sources)) if sources else None, defaults)
