@@ -32,6 +32,15 @@ def test_a_waiting_task_is_cancelled_and_its_dependents_say_so(load: Load) -> No
     assert executor.run_all() == 0
 
 
+def test_the_result_of_a_cancelled_task_says_which_task_was_cancelled(load: Load) -> None:
+    load(MemoryExecutor("memory"))
+    future = add(1)
+    assert future.cancel()
+    for ask in (future.result, future.exception):
+        with pytest.raises(concurrent.futures.CancelledError, match="task 0 was cancelled"):
+            ask(10)
+
+
 def test_a_task_reported_as_started_is_not_cancelled(load: Load) -> None:
     executor = MemoryExecutor("memory")
     load(executor)

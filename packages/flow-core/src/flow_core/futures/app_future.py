@@ -128,6 +128,9 @@ class AppFuture(Derivable[R]):
     def _why_not(self, timeout: float | None) -> str:
         return in_one_line(self.why, timeout)
 
+    def _cancelled_text(self) -> str:
+        return f"task {self.tid} was cancelled"
+
     def _describe(self) -> str:
         return f"tid={self.tid} task={self.task_status()} {super()._describe()}"
 

@@ -311,7 +311,10 @@ class Future(StdFuture[R]):
         if not self.done() and not self._park(timeout):
             raise TimeoutError(f"{self!r} was not done within {timeout} s{self._why_not(timeout)}")
         if self._state is CANCELLED:
-            raise CancelledError
+            raise CancelledError(self._cancelled_text())
+
+    def _cancelled_text(self) -> str:
+        return "the future was cancelled"
 
     def _park(self, timeout: float | None) -> bool:
         """Sleep until done or until the timeout; tell whether it is done."""
