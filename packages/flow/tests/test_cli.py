@@ -75,6 +75,28 @@ def test_why_a_call_was_run_again_is_told(two_runs: Path) -> None:
     assert invoke("cache", "why", "runinfo/000").output.endswith(".double: nothing stored\n")
 
 
+@pytest.mark.parametrize("run", ["1", "001", "runinfo/001"])
+def test_a_run_may_be_named_by_its_number(run: str, two_runs: Path) -> None:
+    assert "3 x" in invoke("cache", "why", run).output
+    assert "5 records" in invoke("checkpoint", "verify", run).output
+    assert "10 records became 8" in invoke("checkpoint", "compact", "0", run, "--into", "merged").output
+
+
+def test_runs_are_looked_for_where_the_option_says(two_runs: Path) -> None:
+    os.rename("runinfo", "elsewhere")
+    assert "5 records" in invoke("checkpoint", "verify", "1", "--run-dir", "elsewhere").output
+    result = invoke("cache", "why", "7", "--run-dir", "elsewhere")
+    assert result.exit_code == 2
+    assert "there is no '7', neither as a path nor as a run under 'elsewhere'" in result.output
+
+
+def test_where_all_was_remembered_nothing_had_to_be_run(two_runs: Path) -> None:
+    with flow.load(Config(checkpoint_mode="task_exit", checkpoint_files=["runinfo/000"])):
+        double(0).result()
+        flow.dfk().checkpoint()
+    assert "no cached app had to be run" in invoke("cache", "why", "2").output
+
+
 def test_a_call_that_had_failed_before_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     wanted = tmp_path / "wanted"
@@ -144,7 +166,8 @@ def test_the_monitoring_database_is_made_again_from_a_run(tmp_path: Path, monkey
         double(1).result()
     for file in (tmp_path / "runinfo").glob("monitoring.db*"):
         file.unlink()
-    assert "events written to" in invoke("monitor", "rebuild", "runinfo/000").output
+    assert "events written to" in invoke("monitor", "rebuild", "0").output
+    assert json.loads(invoke("monitor", "export", "wfformat", "0").output)["schemaVersion"] == "1.5"
     assert (tmp_path / "runinfo" / "monitoring.db").exists()
     assert "up to date" in invoke("monitor", "upgrade").output
 

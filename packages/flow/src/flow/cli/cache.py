@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from flow.cli.runs import RunPath, run_dir_option
 from flow_core.checkpoint.find import get_all_records
 from flow_core.interfaces.memoizer import MissReason
 from flow_core.memo.explain import why as explain_misses
@@ -18,17 +19,17 @@ def cache() -> None:
 
 
 @cache.command()
-@click.argument("run", type=click.Path(exists=True))
-@click.option("--earlier", "-e", multiple=True, type=click.Path(exists=True), help="A checkpoint it could have used.")
+@click.argument("run", type=RunPath())
+@click.option("--earlier", "-e", multiple=True, type=RunPath(), help="A checkpoint it could have used.")
 @click.option("--app", help="Only tasks of this app.")
-@click.option("--run-dir", default="runinfo", show_default=True, help="Where to look for earlier runs without -e.")
+@run_dir_option
 @click.option("--all", "every", is_flag=True, help="One line a task, not one a reason.")
 def why(run: str, earlier: tuple[str, ...], app: str | None, run_dir: str, every: bool) -> None:
-    """Say, for the calls that RUN (a run directory or its checkpoint) had to run, what was not the same as before."""
+    """Say, for the calls that RUN (its directory, number or checkpoint) had to run, what was not the same as before."""
     known = list(earlier) or _before(run, get_all_records(run_dir))
     misses = explain_misses(run, known, app)
     if not misses:
-        click.echo(f"{run}: no cached app was run" + (f" of the name {app!r}" if app else ""))
+        click.echo(f"{run}: no cached app had to be run" + (f" of the name {app!r}" if app else ""))
     elif every:
         for miss in misses:
             click.echo(f"task {miss.task_id}: {miss.reason.summary}")

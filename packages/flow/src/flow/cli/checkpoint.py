@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from flow.cli.runs import RunPath, run_dir_option
 from flow_core.checkpoint.compact import (
     CheckpointInfo,
     compact as compact_files,
@@ -39,8 +40,9 @@ def list_all(run_dir: str) -> None:
 
 
 @checkpoint.command()
-@click.argument("places", nargs=-1, required=True, type=click.Path(exists=True))
-def verify(places: tuple[str, ...]) -> None:
+@click.argument("places", nargs=-1, required=True, type=RunPath())
+@run_dir_option
+def verify(places: tuple[str, ...], run_dir: str) -> None:
     """Check every record of checkpoints or runs; exit code 1 if one is damaged."""
     damaged = False
     for place in places:
@@ -54,9 +56,10 @@ def verify(places: tuple[str, ...]) -> None:
 
 
 @checkpoint.command()
-@click.argument("sources", nargs=-1, required=True, type=click.Path(exists=True))
+@click.argument("sources", nargs=-1, required=True, type=RunPath())
+@run_dir_option
 @click.option("--into", type=click.Path(), help="Directory for the new checkpoint; default: the first, in place.")
-def compact(sources: tuple[str, ...], into: str | None) -> None:
+def compact(sources: tuple[str, ...], into: str | None, run_dir: str) -> None:
     """Keep the newest result of every call of SOURCES (oldest first) in one checkpoint."""
     done = compact_files(sources, into)
     click.echo(

@@ -10,6 +10,7 @@ from typing import IO
 
 import click
 
+from flow.cli.runs import RunPath, run_dir_option
 from flow_monitor.project.rebuild import rebuild as rebuild_run, upgrade as upgrade_schema
 from flow_monitor.queries import workflows
 from flow_monitor.queries.database import Connection, open_database
@@ -28,13 +29,15 @@ def monitor() -> None:
 
 
 @monitor.command()
-@click.argument("run_dir", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("run", type=RunPath())
+@run_dir_option
 @_DATABASE
-def rebuild(run_dir: Path, database: str | None) -> None:
-    """Write the run in RUN_DIR (such as runinfo/003) into the database again, from its event log."""
-    endpoint = database or f"sqlite:///{run_dir.absolute().parent / 'monitoring.db'}"
-    progress = rebuild_run(run_dir, endpoint)
-    click.echo(f"{run_dir}: {progress.events} events written to {endpoint}")
+def rebuild(run: str, run_dir: str, database: str | None) -> None:
+    """Write RUN (its directory, such as runinfo/003, or its number) into the database again, from its event log."""
+    directory = Path(run)
+    endpoint = database or f"sqlite:///{directory.absolute().parent / 'monitoring.db'}"
+    progress = rebuild_run(directory, endpoint)
+    click.echo(f"{directory}: {progress.events} events written to {endpoint}")
 
 
 @monitor.command()
@@ -48,7 +51,7 @@ def upgrade(database: str | None) -> None:
 
 @monitor.group()
 def export() -> None:
-    """Write a run as others read it. RUN is a run's id or the begin of one; the newest run without it."""
+    """Write a run as others read it. RUN is a run's number, its id or the begin of one; the newest run without it."""
 
 
 _RUN = click.argument("run", required=False, default="")
@@ -137,10 +140,23 @@ _DEFAULT = "runinfo/monitoring.db"
 def _chosen(run: str, database: str | None) -> Iterator[tuple[Connection, str]]:
     """Give a connection and the id of the run that is meant."""
     with open_database(database or _DEFAULT) as opened, opened.connect() as connection:
-        found = [one.run_id for one in workflows.page(connection, search=run, limit=1000).items]
-        ids = [run_id for run_id in found if run_id.startswith(run)]
+        ids = _found(connection, run)
         if not ids:
             raise click.ClickException(f"there is no run {run!r} in {opened.name}")
         if run and len(ids) > 1 and run not in ids:
-            raise click.ClickException(f"{run!r} is the begin of several runs: {', '.join(ids[:5])}")
+            raise click.ClickException(
+                f"{run!r} is the number, or the begin of the ids, of several runs: {', '.join(ids[:5])}"
+            )
         yield connection, run if run in ids else ids[0]
+
+
+def _found(connection: Connection, run: str) -> list[str]:
+    """Return the ids of the runs that are meant: of that number, or whose id begins so."""
+    if run.isdecimal():
+        numbered = workflows.page(connection, limit=1000).items
+        name = f"{int(run):03d}"
+        ids = [one.run_id for one in numbered if Path(one.rundir or "").name == name]
+        if ids:
+            return ids
+    found = [one.run_id for one in workflows.page(connection, search=run, limit=1000).items]
+    return [run_id for run_id in found if run_id.startswith(run)]

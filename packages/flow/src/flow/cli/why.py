@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from flow.cli.runs import directory_of_run, run_dir_option
 from flow_core.errors import RunNotLive
 from flow_core.kernel.live import is_live, why as ask
 
@@ -14,7 +15,7 @@ from flow_core.kernel.live import is_live, why as ask
 @click.argument("run", required=False)
 @click.argument("task", required=False, type=click.IntRange(min=0))
 @click.option("--task", "-t", "number", type=click.IntRange(min=0), help="A task of the newest run that goes on.")
-@click.option("--run-dir", default="runinfo", show_default=True, help="Where the directories of runs are.")
+@run_dir_option
 @click.option("--timeout", default=10.0, show_default=True, help="Seconds to wait for the answer.")
 def why(run: str | None, task: int | None, number: int | None, run_dir: str, timeout: float) -> None:
     """Say why tasks of a run are not done.
@@ -28,20 +29,13 @@ def why(run: str | None, task: int | None, number: int | None, run_dir: str, tim
     """
     if task is not None and number is not None:
         raise click.UsageError("name the task once: as an argument, or with --task")
-    directory = _newest(Path(run_dir)) if run is None else _directory(run, Path(run_dir))
+    directory = _newest(Path(run_dir)) if run is None else directory_of_run(run, Path(run_dir))
     if run is None:
         click.echo(f"run {directory}:", err=True)
     try:
         click.echo(ask(directory, task if task is not None else number, timeout))
     except LookupError as error:
         raise click.ClickException(str(error.args[0])) from None
-
-
-def _directory(run: str, top: Path) -> Path:
-    """Return the directory of a run by its path, name or number."""
-    if run.isdecimal() and (top / f"{int(run):03d}").is_dir():
-        return top / f"{int(run):03d}"
-    return top / run if (top / run).is_dir() and not Path(run).is_dir() else Path(run)
 
 
 def _newest(top: Path) -> Path:
