@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SEED = "1"
 SCRIPT = Path(__file__).with_name("snapshot_script.py")
 

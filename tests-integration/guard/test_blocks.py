@@ -17,6 +17,8 @@ from flow_executors.htex import HighThroughputExecutor
 from flow_executors.testing.local_run import wait_until
 from flow_providers.local.provider import LocalProvider
 
+pytestmark = pytest.mark.slow
+
 SOON_S = 5.0
 
 

@@ -19,6 +19,8 @@ from flow_executors.testing.local_run import processes_of, wait_until
 from flow_providers.errors import FileCopyException
 from flow_providers.local.provider import LocalProvider
 
+pytestmark = pytest.mark.slow
+
 Kind = type[HighThroughputExecutor]
 
 

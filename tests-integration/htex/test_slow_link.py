@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import socket
 
+import pytest
+
 from flow_core.testing import calls
 from flow_executors.testing.delay import SlowLink
 from flow_executors.testing.local_run import wait_until
+
+pytestmark = pytest.mark.slow
 
 TRIP_S = 0.8
 HEARTBEATS = {"heartbeat_period": 0.5, "heartbeat_threshold": 3.5}

@@ -12,6 +12,8 @@ from flow_core.remote.processes import below, look, table
 from flow_core.testing import calls
 from flow_executors.testing.local_run import manager_pid, wait_until
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"heartbeat_period": 0.2, "heartbeat_threshold": 2}
 
 

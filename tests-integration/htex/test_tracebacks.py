@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
 _SCRIPT = """
 import concurrent.futures, faulthandler, json, linecache, sys, traceback
 import flow
@@ -82,7 +86,7 @@ def test_failures_show_the_script_and_no_frame_of_flow(tmp_path: Path) -> None:
     script.write_text(_SCRIPT)
     line = {text.strip(): number for number, text in enumerate(_SCRIPT.splitlines(), 1)}
     done = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=55, check=False
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False
     )
     assert done.returncode == 0, done.stderr
     crashed, told, events = json.loads((tmp_path / "told.json").read_text())

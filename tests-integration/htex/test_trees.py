@@ -14,6 +14,8 @@ from flow_core.errors import AppTimeout
 from flow_core.remote.processes import look
 from flow_executors.testing.local_run import wait_until
 
+pytestmark = pytest.mark.slow
+
 WAYS = {
     "daemon": "(setsid {} &)",
     "own session": "setsid {} &",

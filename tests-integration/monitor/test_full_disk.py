@@ -6,8 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from flow_monitor import open_database
 from flow_monitor.queries import workflows
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = """
 import os, resource, sys, time

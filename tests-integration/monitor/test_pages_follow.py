@@ -7,11 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from flow_monitor import open_database
 from flow_monitor.queries import workflows
 from flow_monitor.queries.database import Database
 from flow_monitor.testing.made import write_log
 from flow_monitor.testing.synthetic import SyntheticRun
+
+pytestmark = pytest.mark.slow
 
 PROJECT = """
 import sys
