@@ -105,3 +105,13 @@ def test_a_provider_that_cannot_be_made_again_costs_the_reaper_and_not_the_run(m
     guardian.tend()
     assert guardian.pid == 0
     assert "nobody will cancel" in caplog.text
+
+
+def test_a_provider_class_of_the_script_is_told_to_be_beyond_the_reaper(make, caplog, monkeypatch, tmp_path) -> None:
+    class OfTheScript(LocalProvider):
+        pass
+
+    monkeypatch.setattr(OfTheScript, "__module__", "__main__")
+    guardian = make(OfTheScript(channel=LocalChannel(script_dir=str(tmp_path))))
+    assert guardian.pid == 0
+    assert "OfTheScript cannot be made again in the reaper, since it is defined in the script" in caplog.text

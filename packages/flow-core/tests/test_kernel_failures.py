@@ -13,7 +13,7 @@ import pytest
 from kernel_apps import Load, add, divide, total
 
 import flow_core as flow
-from flow_core.errors import AppTimeout, DependencyError, HookError
+from flow_core.errors import AppTimeout, DeadlockError, DependencyError, HookError
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.futures.app_future import AppFuture
 from flow_core.testing import MemoryExecutor
@@ -200,3 +200,17 @@ def test_a_timeout_that_a_task_raised_itself_is_left_alone(load: Load) -> None:
 
     with pytest.raises(AppTimeout, match=r"^the app of mine was late$"):
         late().result(20)
+
+
+def test_a_deadlock_is_not_tried_again(load: Load) -> None:
+    kernel = load(retries=5)
+    tries: list[int] = []
+
+    @flow.python_app
+    def waits_for_itself() -> None:
+        tries.append(1)
+        raise DeadlockError("it waits for itself")
+
+    assert isinstance(waits_for_itself().exception(20), DeadlockError)
+    assert tries == [1]
+    assert kernel.summary().failed == 1

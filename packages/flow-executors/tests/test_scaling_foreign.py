@@ -260,3 +260,37 @@ def test_the_traceback_of_what_was_not_foreseen_is_told_and_that_of_a_refusal_is
 
     assert "ZeroDivisionError: a bug" in fault(ZeroDivisionError("a bug"))
     assert "it was raised here" not in fault(SubmitException("no"))
+
+
+def test_states_that_stay_away_hold_nobody_up_and_are_taken_when_they_come(jobs, monkeypatch) -> None:
+    monkeypatch.setattr("flow_executors.scaling.blocks.STATUS_WAIT_S", 0.01)
+    provider, gate, asked = FakeProvider(), threading.Event(), list[list[str]]()
+
+    def slow(job_ids):
+        asked.append(list(job_ids))
+        gate.wait(30)
+        return [JobStatus(JobState.RUNNING)] * len(job_ids)
+
+    provider.status = slow  # type: ignore[method-assign]
+    one = jobs(provider)
+    for ids in (["1"], ["1"], ["1", "2"]):
+        with pytest.raises(ProviderFault, match=r"FakeProvider\.status has not come back yet"):
+            one.status(ids)
+    assert asked == [["1"]]
+    gate.set()
+    monkeypatch.setattr("flow_executors.scaling.blocks.STATUS_WAIT_S", 30.0)
+    assert one.status(["1", "2"]) == {"1": JobStatus(JobState.RUNNING)}
+    assert set(one.status(["1", "2"])) == {"1", "2"}
+
+
+def test_who_never_answers_is_asked_a_few_times_more(jobs, monkeypatch) -> None:
+    monkeypatch.setattr("flow_executors.scaling.blocks.STATUS_WAIT_S", 0.01)
+    provider, gate, asked = FakeProvider(), threading.Event(), list[object]()
+    provider.status = lambda job_ids: (asked.append(job_ids), gate.wait(30), [])[2]  # type: ignore[method-assign]
+    one = jobs(provider)
+    one.call_timeout_s = 0.0
+    for _ in range(10):
+        with pytest.raises(ProviderFault, match="has not come back yet"):
+            one.status(["1"])
+    gate.set()
+    assert len(asked) == 4

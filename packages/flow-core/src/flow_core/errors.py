@@ -271,7 +271,10 @@ class ScalingFailed(ExecutorError):
 
 
 class DeadlockError(ExecutorError):
-    """A task waited inside itself for what could never end: the message says which tasks wait for which."""
+    """A task waited inside itself for what could never end: the message says which tasks wait for which.
+
+    The task is not tried again, whatever ``retries`` is.
+    """
 
 
 class TaskRefused(ExecutorError):

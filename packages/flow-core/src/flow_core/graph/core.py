@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from flow_core.errors import TaskLost
+from flow_core.errors import DeadlockError, TaskLost
 from flow_core.graph.edges import Edges
 from flow_core.graph.effects import Effect, Effects, Failure
 from flow_core.graph.failures import (
@@ -394,8 +394,8 @@ class Core:
             self._lost(task, outcome.loss or Loss(LossKind.EXECUTOR, outcome.place))
 
     def _failed_try(self, task: Task, error: BaseException) -> None:
-        if task.rare is not None and task.rare.killed:
-            self._end(task, State.failed, error=error)
+        if (task.rare is not None and task.rare.killed) or issubclass(type(error), DeadlockError):
+            self._end(task, State.failed, error=error)  # the same waits in another try would end the same way
         elif self._asks_price:
             self._move(task, State.fail_retryable)
             task.started = False

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from flow_core.aside import NoAnswerError
+from flow_core.aside import Aside, NoAnswerError
 from flow_core.guard import named
 from flow_executors.scaling.foreign import ForeignCalls
 from flow_executors.scaling.host import BlockOrder
@@ -25,10 +27,22 @@ _TAIL_BYTES = 4096
 _CALL_S = 60.0
 _COMMANDS = 10
 """A call of a provider may need so many commands, each of which may take its ``cmd_timeout``."""
+_MOST_STUCK = 3
+STATUS_WAIT_S = 5.0
+"""How long a turn of the scaling waits for states. Those that take longer are taken in a later turn."""
 
 
 class ProviderFault(ProviderError):
     """A provider raised what no provider should, did not come back, or answered nonsense; the text names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Poll:
+    """A question for the states of jobs: which, to whom, and since when (``time.monotonic``)."""
+
+    job_ids: tuple[str, ...]
+    call: Aside[list[JobStatus]]
+    since: float
 
 
 class BlockJobs:
@@ -51,6 +65,8 @@ class BlockJobs:
         self._name = type(provider).__name__
         self._calls = ForeignCalls(f"flow-provider-{label}")
         self.call_timeout_s = _CALL_S + _COMMANDS * _seconds(getattr(provider, "cmd_timeout", 30.0))
+        self._poll: _Poll | None = None
+        self._stuck: list[Aside[list[JobStatus]]] = []
         self._label = label
         self._run_dir = run_dir
         self._home = _identity(run_dir)
@@ -78,16 +94,44 @@ class BlockJobs:
         return job_id
 
     def status(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:
-        """Return the states of jobs by id. Raises ProviderError: nothing is known now."""
+        """Return the states of jobs by id; by one thread at a time.
+
+        Where the provider takes longer than ``STATUS_WAIT_S`` nothing is known now, and the next call takes its answer,
+        which is of the jobs that were asked for then. Who does not answer for ``call_timeout_s`` is asked anew.
+
+        Raises:
+            ProviderError: nothing is known now.
+        """
         if not job_ids:
             return {}
-        answers = self._ask("status", lambda: list(self._provider.status(job_ids)))
-        if len(answers) != len(job_ids) or not all(isinstance(answer, JobStatus) for answer in answers):
+        poll = self._poll
+        if poll is not None and time.monotonic() - poll.since > self.call_timeout_s:
+            poll = self._given_up(poll)
+        if poll is None:
+            poll = self._poll = self._asked(tuple(job_ids))
+        try:
+            answers = self._told("status", lambda: poll.call.wait(STATUS_WAIT_S))
+        finally:
+            if poll.call.done:
+                self._poll = None
+        if len(answers) != len(poll.job_ids) or not all(isinstance(answer, JobStatus) for answer in answers):
             raise ProviderFault(
                 f"{self._name}.status returned {answers!r:.200}: it must return one JobStatus for each of the "
-                f"{len(job_ids)} jobs"
+                f"{len(poll.job_ids)} jobs"
             )
-        return dict(zip(job_ids, answers, strict=True))
+        return dict(zip(poll.job_ids, answers, strict=True))
+
+    def _given_up(self, poll: _Poll) -> _Poll | None:
+        """Ask anew where an answer stays away, but not for ever more often: each question holds a thread."""
+        self._stuck = [call for call in self._stuck if not call.done]
+        if len(self._stuck) >= _MOST_STUCK:
+            return poll
+        self._stuck.append(poll.call)
+        return None
+
+    def _asked(self, job_ids: tuple[str, ...]) -> _Poll:
+        name = f"flow-provider-{self._label}"
+        return _Poll(job_ids, Aside(name, lambda: list(self._provider.status(job_ids))), time.monotonic())
 
     def cancel(self, job_ids: Sequence[str], timeout_s: float | None = None) -> list[str]:
         """Cancel jobs; return those that could not be cancelled. Raises ProviderError."""
@@ -133,13 +177,18 @@ class BlockJobs:
         timeout_s: float | None = None,
         late: Callable[[T], object] | None = None,
     ) -> T:
+        limit_s = timeout_s or self.call_timeout_s
+        return self._told(verb, lambda: self._calls.call(f"{self._name}.{verb}", function, limit_s, late))
+
+    def _told(self, verb: str, answer: Callable[[], T]) -> T:
+        """Return an answer of the provider. Raises ProviderError, whatever is wrong."""
         what = f"{self._name}.{verb}"
         try:
-            return self._calls.call(what, function, timeout_s or self.call_timeout_s, late)
+            return answer()
         except ProviderError:
             raise
         except NoAnswerError as error:
-            raise ProviderFault(str(error)) from error
+            raise ProviderFault(str(error) or f"{what} has not come back yet") from error
         except BaseException as error:
             raise ProviderFault(f"{what} raised {named(error)}") from error
 

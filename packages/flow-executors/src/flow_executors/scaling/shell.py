@@ -303,7 +303,8 @@ class Scaler:
             self._log.warning("the states of the blocks of %s are known again", self._host.label)
             self._unknown = ""
         for job_id, status in states.items():
-            self._changed(asked[job_id], status)
+            if job_id in asked:  # else it was asked for in an earlier turn, and is over
+                self._changed(asked[job_id], status)
 
     def _look_at_home(self) -> None:
         """Tell once that the run's directory is not where it was: logs go elsewhere, new blocks make another one."""

@@ -63,6 +63,8 @@ def _reap(spec: Mapping[str, object], ledger_path: str, run_id: str, owner: str,
     deadline = time.monotonic() + patience_s
     turn = 0
     while True:
+        if not ledger.open_entries(run_id, owner):
+            return 0
         try:
             provider = provider_from(spec)  # type: ignore[arg-type]  # from JSON: plain by construction
             if reap(provider, ledger, run_id, owner) == 0:

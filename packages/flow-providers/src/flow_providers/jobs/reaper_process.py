@@ -42,6 +42,11 @@ class ReaperProcess:
                 f"{type(provider).__name__} cannot be made again in the reaper: decorate its __init__ with "
                 "flow_providers.options.checked"
             )
+        if type(provider).__module__ in ("__main__", "__mp_main__"):
+            raise ProviderError(
+                f"{type(provider).__name__} cannot be made again in the reaper, since it is defined in the script: put "
+                "it into a module that the script imports"
+            )
         self._process = self._start(ledger, run_id, owner, log_path)
         spec = json.dumps(spec_of(provider, secrets=True)).encode() + b"\n"
         assert self._process.stdin is not None
