@@ -152,7 +152,7 @@ def is_local(module: str | None) -> bool:
     if top in _OUR_OWN or top in sys.stdlib_module_names:
         return False
     path = getattr(sys.modules.get(module), "__file__", None)
-    return path is None or not os.path.realpath(path).startswith(_installed_prefixes())
+    return not isinstance(path, str) or not os.path.realpath(path).startswith(_installed_prefixes())
 
 
 def is_of_process(value: object) -> bool:
