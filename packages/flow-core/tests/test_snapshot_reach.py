@@ -1,4 +1,4 @@
-"""However code and data are reached from a function: what changes the function's result is noticed."""
+"""However code and data are reached from a function: what changes the function's result is noticed, and in its key."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from flow_core.memo.identity import identify
 from flow_core.snapshot.looks import Looks
 
 SETTINGS = "LIMIT = 0\ndef limit(): return LIMIT\nclass Limits:\n    upper = 0\n"
@@ -447,6 +448,18 @@ def test_a_change_is_noticed(kind: str, settings: types.ModuleType) -> None:
     exec(change, module.__dict__)
     assert not any(each.unchanged() for each in looks)
     assert module.f() != before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_change_is_in_the_key(kind: str, settings: types.ModuleType) -> None:
+    source, change = KINDS[kind]
+    module = script(source, settings=settings)
+    module.f()
+    before = identify(module.f)
+    assert identify(module.f) == before
+    exec(change, module.__dict__)
+    after = identify(module.f)
+    assert (after.parts, after.defaults) != (before.parts, before.defaults)
 
 
 @pytest.mark.parametrize("table", TABLES)

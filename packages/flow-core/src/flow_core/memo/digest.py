@@ -106,6 +106,10 @@ class Walker:
         """Return the bytes that stand for the type of a value: its name, or after ``k`` a digest of it."""
         return name_of(type(value))
 
+    def wrapper(self, value: object, wrapped: FunctionType) -> bytes:
+        """Return the bytes that stand for what wraps a function."""
+        return self.kind(value) + self.encode(wrapped)
+
     # -- values that contain others
 
     def _shared(self, value: object) -> bytes:
@@ -186,7 +190,7 @@ class Walker:
             return self.function(value)
         wrapped = getattr(value, "__wrapped__", None)
         if isinstance(wrapped, FunctionType):
-            return frame(b"W", self.kind(value) + self.encode(wrapped))
+            return frame(b"W", self.wrapper(value, wrapped))
         if isinstance(value, Enum):
             return frame(b"e", self.kind(value) + value.name.encode())
         if isinstance(value, File):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import FunctionType, ModuleType
 
 from flow_core.memo.facts import ABSENT, Facts, Member, held, is_local
@@ -20,16 +21,19 @@ class HeldModules:
 
     Which attribute is taken of which module then shows only at run time. So each attribute counts that any of the code
     takes of anything.
+
+    Attributes:
+        attributes: All attributes that code met so far takes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, attributes: Iterable[str] = ()) -> None:
+        self.attributes: set[str] = set(attributes)
         self._modules: dict[int, tuple[ModuleType, bool]] = {}
-        self._attributes: set[str] = set()
         self._told: set[tuple[int, str]] = set()
 
     def code(self, function: FunctionType, facts: Facts) -> None:
         """Take code that is reached."""
-        self._attributes.update(facts.attributes)
+        self.attributes.update(facts.attributes)
         for module, imported in held(function, facts):
             self.module(module, imported)
 
@@ -43,7 +47,7 @@ class HeldModules:
         """Return what counts and was not returned before. What that names may add more."""
         found: list[Member] = []
         for module, imported in sorted(self._modules.values(), key=lambda each: each[0].__name__):
-            for attribute in sorted(self._attributes):
+            for attribute in sorted(self.attributes):
                 if (id(module), attribute) not in self._told and attribute not in OF_IMPORT:
                     self._told.add((id(module), attribute))
                     value = module.__dict__.get(attribute, ABSENT)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
-from functools import cached_property
+from functools import WRAPPER_ASSIGNMENTS, cached_property
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from flow_core.guard import pass_signal
@@ -30,6 +30,7 @@ _ENUM_NOISE = frozenset(
         *("_unhashable_values_", "_unhashable_values_map_", "_hashable_values_"),
     }
 )
+_OF_WRAPPED = frozenset({*WRAPPER_ASSIGNMENTS, "__wrapped__"})
 _OF_MEMBER = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_", "_inverted_"})
 
 
@@ -41,12 +42,13 @@ class FunctionWalker(Walker):
             source was missing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, attributes: Iterable[str] = ()) -> None:
+        """Begin; ``attributes`` are those that code outside of this walk takes of modules."""
         super().__init__()
         self.sources: list[bytes] | None = []
         self._code: dict[int, tuple[object, bytes]] = {}
         self._kinds: dict[type, bytes] = {}
-        self._held = HeldModules()
+        self._held = HeldModules(attributes)
         self._later: deque[tuple[FunctionType | type, bytes, Callable[[], Iterable[bytes]]]] = deque()
 
     def function(self, function: FunctionType) -> bytes:
@@ -72,6 +74,18 @@ class FunctionWalker(Walker):
         encoded = frame(tag, b"".join(parts()))
         self._code[id(code)] = code, encoded
         return encoded
+
+    def taken(self) -> set[str]:
+        """Return all attributes that code met so far takes of anything."""
+        return self._held.attributes
+
+    def wrapper(self, value: object, wrapped: FunctionType) -> bytes:
+        """Return the bytes that stand for what wraps a function; if its class is the user's own, with attributes."""
+        found = super().wrapper(value, wrapped)
+        if not is_own(type(value)):
+            return found
+        own = sorted((name, each) for name, each in vars(value).items() if name not in _OF_WRAPPED)
+        return found + b"".join(frame(b":", name.encode() + b"\0" + self.named(each)) for name, each in own)
 
     def rest(self) -> bytes:
         """Return the bytes of code left for later and of modules that code holds, if any; to be asked for last."""
@@ -235,18 +249,21 @@ def identify(function: Callable[..., object]) -> Identity:
     if rest := walker.rest():
         parts = (*parts, Part("what else it reaches", rest))
     sources = walker.sources
-    defaults = tuple((name, _default(value)) for name, value in defaults_of(function))
+    defaults = tuple((name, _default(value, walker.taken())) for name, value in defaults_of(function))
     return Identity(parts, digest(b"".join(sources)) if sources else None, defaults)
 
 
-def encoded(value: object) -> bytes:
-    """Return the bytes that stand for an argument, with the user's own code that is in it. Raises CannotDigest."""
-    walker = FunctionWalker()
+def encoded(value: object, attributes: Iterable[str] = ()) -> bytes:
+    """Return the bytes that stand for an argument, with the user's own code that is in it. Raises CannotDigest.
+
+    Of modules in it the given attributes count.
+    """
+    walker = FunctionWalker(attributes)
     return walker.encode(value) + walker.rest()
 
 
-def _default(value: object) -> bytes | CannotDigest:
+def _default(value: object, attributes: Iterable[str]) -> bytes | CannotDigest:
     try:
-        return encoded(value)
+        return encoded(value, attributes)
     except CannotDigest as error:
         return error
