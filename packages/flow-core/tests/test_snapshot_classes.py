@@ -21,7 +21,7 @@ from flow_core.snapshot.looks import Looks
 from flow_core.snapshot.travel import packed
 
 SCRIPT = """
-import abc, functools
+import abc, enum, functools
 LIMIT = 0
 CALLS = []
 def helper(x): return x + LIMIT
@@ -53,7 +53,11 @@ class Abstract(abc.ABC):
 class Real(Abstract):
     __slots__ = ("x",)
     def limited(self, x): return x + LIMIT
+class Mode(enum.Enum):
+    FAST = 1
+Mode.FAST.extra = 0
 kind = Kind()
+def mode(x): return x + Mode.FAST.extra
 def read(x): return Kind().read(x)
 def through(x): return Kind().through(x)
 def inherited(x): return Kind().limited(x)
@@ -162,6 +166,13 @@ def test_a_class_gets_other_bases_where_it_has_other_ones(script: Any, call: Cal
     script.Kind.__bases__ = (script.Other,)
     after = call(script.inherited, 1)
     assert [before(), after(), before()] == [1, -1, 1]
+
+
+def test_members_of_an_enum_have_the_attributes_that_were_set_at_each_call(script: Any, call: Call) -> None:
+    calls = []
+    for script.Mode.FAST.extra in (0, 5):
+        calls.append(call(script.mode, 1))
+    assert [calls[0](), calls[1](), calls[0]()] == [1, 6, 1]
 
 
 def test_what_python_sets_in_a_class_that_is_used_is_no_part_of_it(script: Any) -> None:

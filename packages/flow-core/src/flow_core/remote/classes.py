@@ -23,6 +23,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from flow_core.remote.contents import CLASS_NOISE, contents, digest_of, meaning
 
 _DATA = (type(None), bool, int, float, complex, str, bytes, bytearray, tuple, list, dict, set, frozenset)
+_OF_MEMBER = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_", "_inverted_"})
 _OF_LAYOUT = (GetSetDescriptorType, MemberDescriptorType)
 
 _from_here: WeakSet[type] = WeakSet()
@@ -41,12 +42,14 @@ class ClassState(NamedTuple):
         bases: Its bases.
         attributes: Its attributes; those that tasks have changed meanwhile, while it is another version's turn.
         slots: What is set of slots.
+        members: Of an Enum the attributes that were set of its members.
     """
 
     version: bytes
     bases: tuple[type, ...]
     attributes: dict[str, Any]
     slots: dict[str, Any]
+    members: dict[str, dict[str, Any]]
 
 
 def tell_versions(version: Callable[[type], bytes]) -> None:
@@ -62,7 +65,16 @@ def state_of(cls: type, state: Any) -> ClassState:
     attributes, slots = state
     attributes = {name: value for name, value in attributes.items() if name != "__slotnames__"}
     version = _version or _digest_of
-    return ClassState(version(cls), cls.__bases__, attributes, slots)
+    return ClassState(version(cls), cls.__bases__, attributes, slots, _members_of(cls))
+
+
+def _members_of(cls: type) -> dict[str, dict[str, Any]]:
+    if not issubclass(cls, Enum):
+        return {}
+    return {
+        name: {key: value for key, value in member.__dict__.items() if key not in _OF_MEMBER}
+        for name, member in cls.__members__.items()
+    }
 
 
 def _digest_of(cls: type) -> bytes:
@@ -103,6 +115,11 @@ def apply(cls: type, state: ClassState) -> None:
     if cls.__bases__ != state.bases:
         cls.__bases__ = state.bases
     _class_setstate(cls, (state.attributes, state.slots))
+    for member, attributes in state.members.items():
+        own: dict[str, Any] = cls[member].__dict__  # type: ignore[index]  # an Enum, since it has members
+        for name in [name for name in own if name not in attributes and name not in _OF_MEMBER]:
+            del own[name]
+        own.update(attributes)
     _current[cls] = state
 
 
@@ -115,6 +132,7 @@ def _put_away(cls: type, state: ClassState) -> None:
         known = name in kept or not (fixed or name in CLASS_NOISE or isinstance(value, _OF_LAYOUT))
         if known and name not in CLASS_NOISE:
             kept[name] = value
+    state.members.update(_members_of(cls))
 
 
 @contextmanager
