@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import pickle
 import sys
 import types
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flow_core.errors import DeserializationError
-from flow_core.remote import modules as on_node
+from flow_core.remote import callables, modules as on_node
 from flow_core.remote.contents import contents, meaning
 from flow_core.remote.functions import BY_VALUE, REFERENCE, load_function
 from flow_core.remote.refs import resolve
+from flow_core.snapshot.arguments import packed_argument
 from flow_core.snapshot.looks import Looks
 from flow_core.snapshot.travel import packed
 
@@ -92,18 +96,27 @@ class Node:
 
     def load(self, blob: bytes) -> Callable[..., object]:
         def call(*args: object) -> object:
-            sys.modules[self._name] = self.module
-            here, on_node.here = on_node.here, lambda: (0, "node")
-            try:
+            with self._there():
                 func, surroundings = load_function(blob)
                 if surroundings is not None:
                     surroundings.prepare()
                 return func(*args)
-            finally:
-                on_node.here = here
-                sys.modules[self._name] = self._script
 
         return call
+
+    def unpickle(self, data: bytes) -> Any:
+        with self._there():
+            return pickle.loads(data)
+
+    @contextmanager
+    def _there(self) -> Iterator[None]:
+        sys.modules[self._name] = self.module
+        here, on_node.here = on_node.here, lambda: (0, "node")
+        try:
+            yield
+        finally:
+            on_node.here = here
+            sys.modules[self._name] = self._script
 
 
 def pack(function: Callable[..., object]) -> bytes:
@@ -125,6 +138,21 @@ def test_values_are_what_they_were_at_each_call_whichever_comes_next(module: Any
     for _ in range(2):
         assert node.load(first)(1) == (2, 1, 1, 2)
         assert node.load(second)(1) == (6, 6, 6, 14)
+
+
+def test_functions_among_arguments_bring_what_they_name(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callables, "_pack", packed_argument)
+    node = Node(module)
+    for limit in (5, 7, 5):
+        module.LIMIT = module.Bounds.upper = limit
+        given = module.helper, functools.partial(module.helper, 1), module.Bounds().twice, 4
+        data = pickle.dumps(callables.sent(given, {"key": module.helper}))
+        (helper, part, twice, four), named = node.unpickle(data)
+        assert (helper(1), part(), twice(), four, named["key"](2)) == (1 + limit, 1 + limit, 2 * limit, 4, 2 + limit)
+
+
+def test_arguments_without_functions_are_left_alone(module: Any) -> None:
+    assert callables.sent((1, "text", [len], module.Bounds), {"key": module.Bounds()}) is None
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flow_core.errors import DeserializationError, SerializationError
 from flow_core.guard import name_of, one_line, pass_signal
 from flow_core.interfaces.call import DEFAULT_SPEC, NodeContext, TaskSpec, TaskStep
+from flow_core.remote.callables import sent
 from flow_core.remote.errors import pack, unpack
 from flow_core.remote.functions import load_function, pack_function
 
@@ -185,7 +186,7 @@ def _run(func: bytes, arguments: bytes, around: bytes) -> object:
 
 def _pack_arguments(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> bytes:
     try:
-        return _dumps((args, kwargs), f"the arguments of {name}")
+        return _dumps(sent(args, kwargs) or (args, kwargs), f"the arguments of {name}")
     except SerializationError as error:
         failure = error
     for where, value in [*((str(number), value) for number, value in enumerate(args, 1)), *kwargs.items()]:

@@ -9,8 +9,10 @@ from flow_core.errors import SerializationError
 from flow_core.guard import called, one_line, pass_signal
 from flow_core.memo.digest import CannotDigest
 from flow_core.memo.identity import identify
+from flow_core.remote.callables import tell_packing
 from flow_core.remote.classes import tell_versions
 from flow_core.remote.functions import digest_of, pack_function
+from flow_core.snapshot.arguments import packed_argument
 from flow_core.snapshot.looks import Looks
 from flow_core.snapshot.travel import packed
 from flow_core.snapshot.versions import version_of
@@ -23,6 +25,7 @@ ONCE, WHOLE = "once", "whole"
 _KEPT = 4096
 _ATTEMPTS = 3
 tell_versions(version_of)
+tell_packing(packed_argument)
 
 
 class FunctionSnapshot:

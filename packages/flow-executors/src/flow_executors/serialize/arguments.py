@@ -9,6 +9,7 @@ from flow_core.errors import SerializationError
 from flow_core.guard import called, name_of, one_line, pass_signal, shown
 from flow_core.interfaces.call import Call
 from flow_core.remote import by_value
+from flow_core.remote.callables import sent
 from flow_core.remote.culprits import explained
 from flow_core.remote.functions import by_value_names
 from flow_executors.serialize.buffers import Large
@@ -32,9 +33,10 @@ def pack_arguments(call: Call, large: Large | None = None) -> bytes:
     """
     if not (call.args or call.kwargs or call.steps):
         return b""
-    value: tuple[object, object, object] = (call.args, call.kwargs, call.steps)
+    args, kwargs = sent(call.args, call.kwargs) or (call.args, call.kwargs)
+    value: tuple[object, object, object] = (args, kwargs, call.steps)
     if large is not None:
-        value = (tuple(map(carried, call.args)), {name: carried(v) for name, v in call.kwargs.items()}, call.steps)
+        value = (tuple(map(carried, args)), {name: carried(v) for name, v in kwargs.items()}, call.steps)
     on_buffer = None if large is None else large.keep_in_band
     try:
         data = pickle.dumps(value, 5, buffer_callback=on_buffer)
