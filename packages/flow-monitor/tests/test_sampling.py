@@ -142,6 +142,8 @@ def test_a_thread_that_has_ended_is_not_sampled() -> None:
     thread = threading.Thread(target=lambda: found.append(threading.get_native_id()))
     thread.start()
     thread.join()
+    while os.path.exists(f"/proc/self/task/{found[0]}"):  # Linux takes a moment longer
+        time.sleep(0.001)
     sampler = ThreadSampler()
     assert len(sampler.sample({found[0]: TryKey(1)}, 1)) == 1
     sampler.close()
