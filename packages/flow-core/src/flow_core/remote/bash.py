@@ -260,12 +260,19 @@ def _marked(variables: dict[str, str] | None) -> tuple[str, Mapping[str, str] | 
     return mark, {**inherited, os.fsencode(_MARK): os.fsencode(mark)}
 
 
+_starting = threading.RLock()
+"""Held while a command is started. No other thread forks meanwhile: its child would keep the pipe open by which Popen
+learns that the command began, and Popen would wait for as long as that child lives (a process of a pool, say)."""
+os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_starting.release)
+
+
 class _Bash(subprocess.Popen[bytes]):
     """A process that is known from its first moment, also to who was interrupted while it was made."""
 
     def __init__(self, begun: list[_Bash], *args: Any, **kwargs: Any) -> None:
         begun.append(self)
-        super().__init__(*args, **kwargs)
+        with _starting:
+            super().__init__(*args, **kwargs)
 
 
 def _current_directory() -> str:
