@@ -394,7 +394,7 @@ class Core:
             self._lost(task, outcome.loss or Loss(LossKind.EXECUTOR, outcome.place))
 
     def _failed_try(self, task: Task, error: BaseException) -> None:
-        if (task.rare is not None and task.rare.killed) or issubclass(type(error), DeadlockError):
+        if (task.rare is not None and task.rare.killed) or is_a(error, DeadlockError):
             self._end(task, State.failed, error=error)  # the same waits in another try would end the same way
         elif self._asks_price:
             self._move(task, State.fail_retryable)

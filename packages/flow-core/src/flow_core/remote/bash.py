@@ -263,7 +263,30 @@ def _marked(variables: dict[str, str] | None) -> tuple[str, Mapping[str, str] | 
 _starting = threading.RLock()
 """Held while a command is started. No other thread forks meanwhile: its child would keep the pipe open by which Popen
 learns that the command began, and Popen would wait for as long as that child lives (a process of a pool, say)."""
-os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_starting.release)
+_START_S = 10.0
+"""How long a fork waits for commands that are being started, on a file system that hangs perhaps."""
+
+
+class _Fork(threading.local):
+    """Whether the fork of this thread holds the lock."""
+
+    holds = False
+
+    def begin(self) -> None:
+        self.holds = _starting.acquire(timeout=_START_S)
+
+    def end(self) -> None:
+        if self.holds:
+            self.holds = False
+            _starting.release()
+
+    def end_in_child(self) -> None:
+        global _starting
+        self.holds, _starting = False, threading.RLock()  # the threads that start commands are not in this process
+
+
+_fork = _Fork()
+os.register_at_fork(before=_fork.begin, after_in_parent=_fork.end, after_in_child=_fork.end_in_child)
 
 
 class _Bash(subprocess.Popen[bytes]):

@@ -36,15 +36,14 @@ def sent(args: Sequence[object], kwargs: Mapping[str, object]) -> tuple[tuple[ob
     """Return arguments in which functions are ready to travel; None where there are none, and most often so."""
     if _KINDS.isdisjoint(map(type, args)) and (not kwargs or _KINDS.isdisjoint(map(type, kwargs.values()))):
         return None
-    if _pack is None:
+    pack = _pack
+    if pack is None:
         return None
-    return tuple(map(_ready, args)), {name: _ready(value) for name, value in kwargs.items()}
+    return tuple(_ready(value, pack) for value in args), {name: _ready(value, pack) for name, value in kwargs.items()}
 
 
-def _ready(value: object) -> object:
-    if type(value) not in _KINDS or _pack is None:
-        return value
-    blob = _pack(value)  # type: ignore[arg-type]  # one of the three kinds
+def _ready(value: object, pack: Callable[[Callable[..., object]], bytes | None]) -> object:
+    blob = pack(value) if type(value) in _KINDS else None  # type: ignore[arg-type]  # one of the three kinds
     return value if blob is None else Sent(blob)
 
 

@@ -27,7 +27,6 @@ _TAIL_BYTES = 4096
 _CALL_S = 60.0
 _COMMANDS = 10
 """A call of a provider may need so many commands, each of which may take its ``cmd_timeout``."""
-_MOST_STUCK = 3
 STATUS_WAIT_S = 5.0
 """How long a turn of the scaling waits for states. Those that take longer are taken in a later turn."""
 
@@ -65,8 +64,8 @@ class BlockJobs:
         self._name = type(provider).__name__
         self._calls = ForeignCalls(f"flow-provider-{label}")
         self.call_timeout_s = _CALL_S + _COMMANDS * _seconds(getattr(provider, "cmd_timeout", 30.0))
+        self._polls = ForeignCalls(f"flow-provider-{label}")  # its own: states that stay away hold up no other call
         self._poll: _Poll | None = None
-        self._stuck: list[Aside[list[JobStatus]]] = []
         self._label = label
         self._run_dir = run_dir
         self._home = _identity(run_dir)
@@ -123,10 +122,9 @@ class BlockJobs:
 
     def _given_up(self, poll: _Poll) -> _Poll | None:
         """Ask anew where an answer stays away, but not for ever more often: each question holds a thread."""
-        self._stuck = [call for call in self._stuck if not call.done]
-        if len(self._stuck) >= _MOST_STUCK:
+        if self._polls.full:
             return poll
-        self._stuck.append(poll.call)
+        self._polls.leave(poll.call)
         return None
 
     def _asked(self, job_ids: tuple[str, ...]) -> _Poll:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flow_core.aside import Aside, NoAnswerError
 
@@ -22,7 +22,7 @@ class ForeignCalls:
     def __init__(self, name: str) -> None:
         self._name = name
         self._lock = threading.Lock()
-        self._stuck: list[Aside[object]] = []
+        self._stuck: list[Aside[Any]] = []
 
     def call(
         self, what: str, function: Callable[[], T], timeout_s: float, late: Callable[[T], object] | None = None
@@ -38,17 +38,25 @@ class ForeignCalls:
         Raises:
             NoAnswerError: it took longer, or too many calls before it have still not come back.
         """
-        with self._lock:
-            self._stuck = [call for call in self._stuck if not call.done]
-            stuck = len(self._stuck)
-        if stuck >= _MOST_STUCK:
-            raise NoAnswerError(f"{what} is not called: {stuck} calls before have still not come back")
+        if self.full:
+            raise NoAnswerError(f"{what} is not called: {_MOST_STUCK} calls before have still not come back")
         call = Aside(self._name, function, late)
         try:
             return call.wait(timeout_s)
         except NoAnswerError:
             if not call.done:
-                with self._lock:
-                    self._stuck.append(call)  # type: ignore[arg-type]  # only asked whether it is done
+                self.leave(call)
                 raise NoAnswerError(f"{what} has not come back within {timeout_s:.3g} s") from None
             raise
+
+    @property
+    def full(self) -> bool:
+        """Whether so many calls were left that no other should be begun."""
+        with self._lock:
+            self._stuck = [call for call in self._stuck if not call.done]
+            return len(self._stuck) >= _MOST_STUCK
+
+    def leave(self, call: Aside[Any]) -> None:
+        """Count a call for which nobody waits any more; it holds a thread until it comes back."""
+        with self._lock:
+            self._stuck.append(call)
