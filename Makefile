@@ -7,7 +7,7 @@ PACKAGES := packages/flow-core packages/flow-providers packages/flow-executors p
 SOURCES := $(shell find packages -path '*/src/*' -type f -not -name '*.pyc') $(wildcard packages/*/pyproject.toml)
 TOX := .venv-tools/bin/tox
 
-.PHONY: quickstart test integration chaos soak check clean
+.PHONY: quickstart test integration versions release chaos soak check clean
 
 quickstart: .venv/installed
 	.venv/bin/python examples/quickstart/quickstart.py
@@ -20,6 +20,13 @@ integration: $(TOX)
 	@if [ "$$(id -u)" = 0 ]; then tests-integration/services/install.sh; \
 	  else echo "not root, so no service is installed: tests of those that are missing are left out"; fi
 	$(TOX) run -e services
+
+# Each other release of Python that is here, the lowest releases of dependencies, and distributions of the last release.
+versions: $(TOX)
+	.venv-tools/bin/python .ci/pythons.py lowest mixed
+
+release: $(TOX)
+	$(TOX) run -e release -- release
 
 chaos: $(TOX)
 	FLOW_CHAOS_SECONDS=$(SECONDS) $(TOX) run -e chaos
@@ -45,4 +52,4 @@ check:
 	  echo "$(PYTHON) has no venv module: apt-get install python3-venv" >&2; exit 1; }
 
 clean:
-	rm -rf .venv .venv-tools .tox docs/_build .ci/artifacts
+	rm -rf .venv .venv-tools .tox dist docs/_build .ci/artifacts

@@ -22,14 +22,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flow_core.interfaces.call import Call, TryKey
-from flow_core.interfaces.outcome import Outcome, Place
+from flow_core.interfaces.outcome import Ended, Outcome, Place
 from flow_executors.client.client import Client
-from flow_executors.client.incarnation import Site
-from flow_executors.client.listen import listen
-from flow_executors.client.receiver import Hooks
+from flow_executors.client.interchange_process import InterchangeSettings, listen
+from flow_executors.client.receiver import ReceiverCallbacks
 from flow_executors.testing.managers import Fleet, FleetProcess, raise_descriptor_limit
-from flow_executors.wire.keys import make_pair
-from flow_executors.wire.local import listen_locally
+from flow_executors.wire.auth import make_pair
+from flow_executors.wire.transport import listen_locally
 
 SLOTS = 32
 PROCESSES = 4
@@ -67,6 +66,9 @@ class Counter:
         if self.count >= self.target:
             self.reached.set()
 
+    def ended(self, tries: Sequence[Ended]) -> None:
+        self.finished([make() for _, make in tries])
+
 
 def noop() -> None:
     """Do nothing: nobody runs it."""
@@ -82,8 +84,10 @@ class Rig:
         socket = listen("127.0.0.1", None, (40000, 50000), "scale")
         stack.callback(socket.close)
         local = stack.enter_context(listen_locally())
-        site = Site("scale", f"scale-{managers}", directory, socket, local, "127.0.0.1", server, 30.0, 120.0)
-        hooks = Hooks(lambda *_: None, lambda *_: None, lambda *_: None, lambda *_: None)
+        site = InterchangeSettings(
+            "scale", f"scale-{managers}", directory, socket, local, "127.0.0.1", server, 30.0, 120.0
+        )
+        hooks = ReceiverCallbacks(lambda *_: None, lambda *_: None, lambda *_: None, lambda *_: None)
         self.client = Client(site, self.listener, hooks, logging.getLogger("scale"), "benchmark")
         self.client.start()
         stack.callback(self.client.close, 10.0)

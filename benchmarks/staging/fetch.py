@@ -119,6 +119,7 @@ def main() -> None:
         os.environ[name] = "testing"
     os.environ["AWS_DEFAULT_REGION"] = "us-east-1"
     scratch = Path(tempfile.mkdtemp(prefix="flow-bench-"))
+    os.environ["FLOW_CACHE"] = str(scratch / "cache")  # nothing of a run before, and nothing for the user's own
     try:
         from_plain(options, scratch)
         if not options.no_s3:

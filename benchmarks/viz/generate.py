@@ -17,7 +17,7 @@ from sqlalchemy.engine import Engine
 
 from flow_core.interfaces.events import Event
 from flow_monitor.log.reader import Position
-from flow_monitor.project.core import Fold
+from flow_monitor.project.projection_core import Projection
 from flow_monitor.project.rebuild import upgrade
 from flow_monitor.project.store import Progress, RunStore
 from flow_monitor.schema.engine import sqlite_path, writing_engine
@@ -30,7 +30,7 @@ def generate(endpoint: str, run: SyntheticRun) -> tuple[int, int]:
     """Write a run into a database; return the number of events, and of bytes of the database."""
     upgrade(endpoint)
     engine = writing_engine(endpoint)
-    store, fold = RunStore(engine, run.run_id, "none"), Fold(run.run_id)
+    store, fold = RunStore(engine, run.run_id, "none"), Projection(run.run_id)
     before = store.resume()
     batch: list[Event] = []
     for event in run.events():
@@ -54,7 +54,7 @@ def _size(engine: Engine) -> int:
     return size
 
 
-def _write(store: RunStore, fold: Fold, before: Progress, batch: list[Event]) -> Progress:
+def _write(store: RunStore, fold: Projection, before: Progress, batch: list[Event]) -> Progress:
     fold.fold(batch)
     after = Progress(Position(before.position.offset + 1), before.events + len(batch))
     store.apply(fold.take(), before, after, time.time_ns())

@@ -20,7 +20,7 @@ _MODULES = {
 
 
 def processes_of(run_id: str) -> dict[str, list[psutil.Process]]:
-    """Return the processes of a run by role: interchange, manager, nursery, worker, task, reaper."""
+    """Return the processes of a run by role: interchange, manager, fork server, worker, task, reaper."""
     found: dict[str, list[psutil.Process]] = {}
     seen = set()
     for root in psutil.process_iter(["cmdline"]):
@@ -42,8 +42,8 @@ def role_of(process: psutil.Process) -> str:
     if name.startswith("flow-w"):  # as a child of a worker is called, too, until it has become bash
         parent = process.parent()
         return "worker" if parent is None or not parent.name().startswith("flow-w") else "task"
-    if name.startswith("flow-nursery"):
-        return "nursery"
+    if name.startswith("flow-forkserver"):
+        return "fork server"
     command = " ".join(process.cmdline())
     for module, role in _MODULES.items():
         if module in command:
@@ -70,9 +70,9 @@ class Killer:
         ("manager", 2),
         ("freeze", 2),
         ("interchange", 2),
-        ("nursery", 1),
+        ("fork server", 1),
         ("stop worker", 3),
-        ("stop nursery", 1),
+        ("stop fork server", 1),
     )
     done: Counter[str] = field(default_factory=Counter)
     _stop: threading.Event = field(default_factory=threading.Event)

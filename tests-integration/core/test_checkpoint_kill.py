@@ -57,6 +57,7 @@ def _moment(chance: random.Random) -> dict[str, object]:
     return {"fault": f"{point}:{chance.randrange(1, 12)}:kill"}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60 + 5 * _KILLS)
 def test_no_task_seen_done_is_lost_or_run_again_however_often_the_run_is_killed(tmp_path: Path) -> None:
     seed = os.environ.get("FLOW_SEED") or str(random.randrange(10**9))
@@ -91,7 +92,7 @@ def test_the_checkpoint_of_a_killed_run_holds_what_was_seen_done(tmp_path: Path)
     info = verify(place)
     assert info.whole
     assert len(seen) <= info.records
-    assert info.records >= 8
+    assert info.records >= 7  # one of the writes was that of details.log
 
 
 @pytest.mark.parametrize("mode", ["dfk_exit", "periodic"])

@@ -88,7 +88,7 @@ def test_a_signal_ends_the_script_and_its_workers(tmp_path: Path, number: signal
         _, err = process.communicate(timeout=50)
     finally:
         process.kill()
-        process.wait(10)
+        process.communicate(timeout=10)  # which closes its pipes as well
     assert process.returncode == -number, err
     assert ("Traceback" in err) == (number == signal.SIGINT), err
     assert _gone(worker)

@@ -35,3 +35,9 @@ def test_the_page_runs_as_a_script(page: Path, tmp_path: Path) -> None:
 
 def test_there_are_pages_to_run() -> None:
     assert len(PAGES) >= 8
+
+
+def test_the_tables_of_options_are_those_of_the_code() -> None:
+    command = [sys.executable, str(ROOT / "docs" / "option_tables.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from typing import NoReturn
@@ -34,6 +35,27 @@ def act(how: str, place: str) -> object:
         return Odd()
     RELEASE.wait(60)
     return None
+
+
+class HangsPacked:
+    """A value whose pickling does not return."""
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        act("hangs", "packed")
+        return HangsPacked, ()
+
+
+class HangsUnpacked:
+    """A value that can be unpickled where it was made only; elsewhere that does not return."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return _made_again, (os.getpid(),)
+
+
+def _made_again(made_in: int) -> HangsUnpacked:
+    if os.getpid() != made_in:
+        act("hangs", "unpacked")
+    return HangsUnpacked()
 
 
 class Base(Exception):

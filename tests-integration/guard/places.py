@@ -25,6 +25,7 @@ import flow_providers.interfaces
 from flow_core.apps.decorators import python_app
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.files import File
+from flow_core.futures.callbacks import packing_calls
 from flow_core.interfaces.events import EventKind
 from flow_core.interfaces.sampler import SamplerSpec
 from flow_core.interfaces.staging import Staging, Transfer
@@ -82,6 +83,7 @@ class Case:
             (the log has the name), ``load`` (``flow.load`` refuses, with the name), ``harmless``.
         odd: The same of one that returns nonsense.
         hangs: The same of one that does not return; ``caller``: it is the user's own call that hangs; not tried.
+        overdue: What becomes of the victim's future if such a hook has a limit; by default as of one that exits.
     """
 
     config: Callable[[str, Path], dict[str, Any]]
@@ -89,6 +91,7 @@ class Case:
     raises: str = "fails"
     odd: str = "fails"
     hangs: str = "logged"
+    overdue: str = ""
 
     def expected(self, how: str) -> str:
         """Return what must come of it."""
@@ -122,6 +125,13 @@ def cached(x: int) -> int:
 def reads(inputs: Sequence[File] = ()) -> int:
     """Take files."""
     return len(inputs)
+
+
+@python_app(executors=["good"], cache=True)
+def writes_cached(outputs: Sequence[File] = ()) -> None:
+    """Make files, and be remembered."""
+    for file in outputs:
+        Path(file.filepath).touch()
 
 
 @python_app(executors=["good"])
@@ -250,8 +260,9 @@ def _hook(option: str) -> Callable[[str, Path], dict[str, Any]]:
 
 
 def _taken_back() -> Any:
-    future = on_bad(on_bad(1))
-    future.cancel()
+    futures = [slow_on_bad() for _ in range(3)]  # one more than there are threads
+    assert packing_calls.drain(5)  # an executor of the user's own is given its tasks there
+    futures[2].cancel()
     return None
 
 
@@ -284,28 +295,33 @@ CASES: dict[str, Case] = {
     "Memoizer.store": Case(_memoizer("store"), lambda: cached(1), raises="logged", odd="harmless"),
     "Memoizer.checkpoint": Case(_memoizer("checkpoint"), lambda: cached(1), raises="logged", odd="harmless"),
     "Memoizer.close": Case(_memoizer("close"), lambda: cached(1), raises="logged", odd="harmless"),
-    "Stored.result": Case(_stored, lambda: cached(1), raises="logged", odd="harmless"),
+    "Stored.result": Case(_stored, lambda: cached(1), raises="logged", odd="harmless", overdue="fails"),
     "Staging.can_stage_in": Case(_staging("can_stage_in"), lambda: reads(inputs=_IN)),
     "Staging.can_stage_out": Case(_staging("can_stage_out"), lambda: writes(outputs=_OUT)),
     "Staging.local_path": Case(_staging("local_path"), lambda: reads(inputs=_IN)),
     "Staging.stage": Case(_staging("stage"), lambda: reads(inputs=_IN)),
     "Staging.step": Case(_staging("step"), lambda: reads(inputs=_IN)),
+    "Staging.look": Case(
+        _staging("look"), lambda: writes_cached(outputs=_OUT), raises="logged", odd="harmless", hangs="logged"
+    ),
     "Staging.close": Case(_staging("close"), lambda: reads(inputs=_IN), raises="logged", odd="harmless"),
-    "EventSink.start": Case(_sink("start", "EventSink.start"), plain, raises="load", odd="harmless", hangs="caller"),
+    "EventSink.start": Case(
+        _sink("start", "EventSink.start"), lambda: plain(1), raises="load", odd="harmless", hangs="caller"
+    ),
     "EventSink.emit": Case(_sink("emit", "EventSink.emit"), lambda: plain(1), raises="logged", odd="harmless"),
     "EventSink.close": Case(_sink("close", "EventSink.close"), lambda: plain(1), raises="logged", odd="logged"),
-    "EventSink.wants": Case(_wants, plain, raises="load", odd="load", hangs="caller"),
-    "SamplingSink.sampler": Case(_sink("sampler", "SamplingSink.sampler"), plain, "load", "load", "caller"),
+    "EventSink.wants": Case(_wants, lambda: plain(1), raises="load", odd="load", hangs="caller"),
+    "SamplingSink.sampler": Case(_sink("sampler", "SamplingSink.sampler"), lambda: plain(1), "load", "load", "caller"),
     "RecordSink.emit_records": Case(
         _sink("emit_records", "RecordSink.emit_records"), lambda: plain(1), raises="logged", odd="harmless"
     ),
     "NodeSampler.sample": Case(_sampler("sample"), lasting, raises="logged", odd="logged", hangs="harmless"),
     "NodeSampler.ended": Case(_sampler("ended"), lasting, raises="logged", odd="logged", hangs="caller"),
     "NodeSampler.close": Case(_sampler("close"), lasting, raises="harmless", odd="harmless", hangs="caller"),
-    "Executor.start": Case(_executor("start"), plain, raises="load", odd="harmless", hangs="caller"),
-    "Executor.submit": Case(_executor("submit"), lambda: on_bad(1), odd="harmless", hangs="caller"),
-    "Executor.flush": Case(_executor("flush"), _awaited, raises="logged", odd="harmless", hangs="caller"),
-    "Executor.cancel": Case(_executor("cancel"), _taken_back, raises="harmless", odd="harmless", hangs="caller"),
+    "Executor.start": Case(_executor("start"), lambda: plain(1), raises="load", odd="harmless", hangs="caller"),
+    "Executor.submit": Case(_executor("submit"), lambda: on_bad(1), odd="harmless"),
+    "Executor.flush": Case(_executor("flush"), _awaited, raises="logged", odd="harmless", hangs="harmless"),
+    "Executor.cancel": Case(_executor("cancel"), _taken_back, "harmless", "harmless", "harmless"),
     "Executor.why_waiting": Case(_executor("why_waiting"), _asked, "harmless", "harmless", "harmless"),
     "Executor.shutdown": Case(_executor("shutdown"), lambda: on_bad(1), raises="logged", odd="logged"),
 }
@@ -325,20 +341,47 @@ ELSEWHERE: dict[str, str] = {
         f"{name}.{method}": _OURS
         for name, methods in {
             "Clock": ("time_ns", "monotonic"),
-            "TryListener": ("started", "finished"),
+            "TryListener": ("started", "finished", "ended", "moving"),
             "EventPort": ("post", "wants"),
-            "Snapshot": ("digest", "blob", "identity", "changes"),
+            "Snapshot": ("digest", "blob", "identity", "changes", "begins"),
+            "ScriptFiles": ("begin",),
+            "ScriptFilesSession": ("root", "bring", "send", "close"),
         }.items()
         for method in methods
     },
     "TaskStep.run": _IN_TASK,
     "Memoizer.load": _ASKED_BY_USERS,
     "Memoizer.explain": _ASKED_BY_USERS,
+    "Memoizer.file_versions": "only Flow's own memoizer is asked",
+    "Executor.has_begun": _ASKED_BY_USERS,
+    **{
+        f"Staging.{name}": _DATA
+        for name in (
+            "copies_local",
+            "files_home",
+            "files_on_node",
+            "moves",
+            "checks_digests",
+            "makes_directories",
+            "refresh",
+        )
+    },
+    "Staging.pin": "asked of methods that move on nodes, when their step is, and guarded as that is",
+    "Staging.wrong_with": "only Flow's own methods are asked, at the call",
     "Executor.load": "only Flow's own scaling asks, and users",
     "Executor.adopt": "nothing calls it yet",
     **{
         f"Executor.{name}": _DATA
-        for name in ("label", "storage_access", "working_dir", "managed", "kills", "in_process")
+        for name in (
+            "label",
+            "storage_access",
+            "working_dir",
+            "managed",
+            "kills",
+            "carries_files",
+            "in_process",
+            "avoids_nodes",
+        )
     },
     **{f"BlockExecutor.{name}": _ASKED_BY_USERS for name in ("scale_out", "scale_in", "scaling_enabled", "provider")},
     **{f"RemoteProcess.{name}": _BY_PROVIDER for name in ("pid", "poll", "wait", "terminate")},
@@ -356,18 +399,22 @@ ELSEWHERE: dict[str, str] = {
             "makedirs",
             "isdir",
             "abspath",
+            "forward",
             "close",
         )
     },
     "Launcher.__call__": _OF_BLOCKS,
     **{
         f"ExecutionProvider.{name}": _OF_BLOCKS
-        for name in ("submit", "status", "cancel", "tail", "close", "offer_script_dir")
+        for name in ("submit", "status", "cancel", "clear", "tail", "close", "offer_script_dir")
     },
     **{f"ExecutionProvider.{name}": _ASKED_BY_USERS for name in ("find", "current_capacity")},
     **{
         f"ExecutionProvider.{name}": _DATA
         for name in (
+            "appears_within_s",
+            "delivers_files",
+            "locality",
             "label",
             "nodes_per_block",
             "cores_per_node",
@@ -402,6 +449,10 @@ ELSEWHERE: dict[str, str] = {
             "unseen_failures",
             "log_format",
             "name",
+            "output_conflicts",
+            "run_dir_mode",
+            "trust_owner",
+            "hook_timeout",
         )
     },
     **{f"Config({name}=)": _ELSEWHERE_IN_TABLE for name in ("executors", "monitoring", "memoizer", "sinks", "staging")},
@@ -446,9 +497,15 @@ ELSEWHERE: dict[str, str] = {
             "loopback_address",
             "max_result_bytes",
             "max_worker_log_bytes",
+            "max_transfer_bytes",
             "max_workers_per_node",
             "block_start_timeout",
             "recovery_timeout",
+            "python",
+            "bootstrap",
+            "environment",
+            "code",
+            "hold_bad_nodes",
         )
     },
     **{
@@ -469,6 +526,8 @@ ELSEWHERE: dict[str, str] = {
             "walltime",
             "executors",
             "cache",
+            "cache_files",
+            "cache_globals",
             "ignore_for_cache",
             "rerun_on_loss",
             "snapshot",

@@ -109,6 +109,18 @@ def test_an_address_that_is_hostile_refuses_the_run(how: str, tmp_path: Path) ->
     assert "address" in hostile.REACHED
 
 
+@pytest.mark.parametrize("how", ["raises", "odd"])
+def test_a_hostile_removal_of_what_jobs_leave_is_logged_and_the_run_ends(
+    how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = HighThroughputExecutor("bad", max_workers=1, **_provider("clear")(how))
+    with flow.load(flow.Config(executors=[ThreadPoolExecutor("good"), bad], run_dir=tmp_path)):
+        assert on_bad(1).result(30) == 2
+    assert "ExecutionProvider.clear" in hostile.REACHED
+    if how == "raises":
+        assert "hostile" in caplog.text or "SystemExit" in caplog.text
+
+
 def test_the_places_that_the_table_leaves_to_blocks_are_here() -> None:
     left = {place for place, where in ELSEWHERE.items() if where == "test_blocks.py"}
     options = {
@@ -116,5 +128,5 @@ def test_the_places_that_the_table_leaves_to_blocks_are_here() -> None:
         for kind in ("HighThroughputExecutor", "LowLatencyExecutor")
         for name in ("provider", "address", "block_error_handler")
     }
-    rest = {f"ExecutionProvider.{name}" for name in ("cancel", "tail", "close", "offer_script_dir")}
+    rest = {f"ExecutionProvider.{name}" for name in ("cancel", "tail", "close", "offer_script_dir", "clear")}
     assert left - CASES.keys() - options - rest == set()

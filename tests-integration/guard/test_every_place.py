@@ -12,7 +12,7 @@ import pytest
 from places import CASES, ELSEWHERE, Case, every_place, plain
 
 import flow
-from flow_core.errors import FlowError
+from flow_core.errors import FlowError, HookError
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.futures import callbacks
 from flow_core.guard import one_line
@@ -35,6 +35,8 @@ def _no_threads_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     hostile.RELEASE.set()
     flow.clear()
+    for lane in (callbacks.user_calls, callbacks.hook_calls, callbacks.packing_calls):
+        assert lane.drain(SOON_S)  # what hung must not hang again in the next test
 
 
 def test_every_place_has_a_case_or_a_reason_why_not() -> None:
@@ -77,6 +79,31 @@ def test_a_hostile_hook_costs_its_own_task_only(
             or "'bad'" in caplog.text
             or "sampler" in caplog.text
         )
+    assert kernel._reactor.bugs == 0
+
+
+@pytest.mark.parametrize("place", [place for place, case in CASES.items() if case.hangs == "logged"])
+def test_a_hook_that_does_not_return_keeps_its_task_no_longer_than_it_may(place: str, tmp_path: Path) -> None:
+    case = CASES[place]
+    options = case.config("hangs", tmp_path)
+    executors = [ThreadPoolExecutor("good", 2), *options.pop("executors", [ThreadPoolExecutor("bad", 2)])]
+    kernel = flow.load(flow.Config(executors=executors, run_dir=tmp_path / "runinfo", hook_timeout=0.7, **options))
+    victim = case.victim()
+    error = victim.exception(SOON_S)
+    if (case.overdue or case.raises) == "fails":
+        assert isinstance(error, HookError), one_line(error)
+        assert "has not returned for 0.7 s (hook_timeout), in " in str(error)
+        assert "act (" in str(error)
+        assert _name(place) in str(error) or "Mine" in str(error) or "remembered result" in str(error)
+        assert f"task {victim.tid}" in str(error)
+    else:
+        assert error is None
+    assert plain(1).result(SOON_S) == 2
+    hostile.RELEASE.set()  # what comes back late changes nothing
+    for lane in (callbacks.hook_calls, callbacks.packing_calls):
+        assert lane.drain(SOON_S)
+    assert victim.exception(SOON_S) is error
+    kernel.cleanup(5.0)
     assert kernel._reactor.bugs == 0
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,14 @@ def test_the_providers_load_no_client_of_a_cloud():
 def test_every_public_name_can_be_loaded():
     for name in flow.__all__:
         assert getattr(flow, name) is not None
+
+
+@pytest.mark.parametrize("name", ["executors", "providers", "channels", "launchers"])
+def test_type_checkers_see_the_names_that_are_there(name: str):
+    module = import_module(f"flow.{name}")
+    tree = ast.parse(Path(module.__file__).read_text())
+    seen = {alias.asname for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert seen - {None} - {"_home"} == set(module.__all__) - {"__version__"}
 
 
 def test_from_flow_import_star_brings_what_a_script_needs():

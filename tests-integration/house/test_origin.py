@@ -7,8 +7,8 @@ from importlib.metadata import distributions
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-OURS = {"flow", "flow-core", "flow-executors", "flow-providers", "flow-staging", "flow-monitor", "flow-viz"}
 PACKAGES = Path(__file__).resolve().parents[2] / "packages"
+OURS = {folder.name for folder in PACKAGES.iterdir()}
 
 
 def test_every_installed_flow_distribution_comes_from_a_local_folder() -> None:

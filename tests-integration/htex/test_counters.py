@@ -36,15 +36,15 @@ def switches(pid: int) -> int:
 def test_ten_thousand_tasks_travel_in_few_messages_and_wake_nobody_often(drive: Drive) -> None:
     driver = drive()
     driver.outcomes([driver.submit(nothing) for _ in range(WAVE)])  # the pace is known by now
-    pilot = driver.executor._pilot  # type: ignore[attr-defined]
+    runtime = driver.executor._runtime  # type: ignore[attr-defined]
     processes = {
-        "interchange": pilot.client.incarnation.process.pid,
-        "manager": pilot.client.directory.managers.copy().popitem()[1].pid,
+        "interchange": runtime.client.incarnation.process.pid,
+        "manager": runtime.client.directory.managers.copy().popitem()[1].pid,
     }
-    before, slept = pilot.client.counters, {name: switches(pid) for name, pid in processes.items()}
+    before, slept = runtime.client.counters, {name: switches(pid) for name, pid in processes.items()}
     for _ in range(TASKS // WAVE):
         driver.outcomes([driver.submit(nothing) for _ in range(WAVE)])
-    after = pilot.client.counters
+    after = runtime.client.counters
     a_task = {
         "messages out": (after.messages_out - before.messages_out) / TASKS,
         "bytes out": (after.bytes_out - before.bytes_out) / TASKS,

@@ -58,8 +58,8 @@ def test_a_network_that_is_cut_for_several_thresholds_costs_time_and_no_task(dri
     assert driver.outcome(driver.submit(calls.double, 4)).value == 8
     executor = driver.executor
     assert isinstance(executor, HighThroughputExecutor)
-    assert executor._pilot is not None
-    scaler = executor._pilot.scaler
+    assert executor._runtime is not None
+    scaler = executor._runtime.scaler
     assert scaler is not None
     run("ip link set flowcut0 down")
     try:

@@ -15,7 +15,7 @@ from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.outcome import LossKind, Verdict
 from flow_core.testing import calls
 from flow_core.testing.driver import Driver
-from flow_executors.client import client, incarnation
+from flow_executors.client import client, interchange_process
 from flow_executors.testing.local_run import interchange_pid, manager_pid, wait_until
 
 Drive = Callable[..., Driver]
@@ -102,7 +102,7 @@ def test_one_that_cannot_be_started_for_a_moment_is_tried_again(drive: Drive, mo
             raise faults.pop()
         return popen(*args, **kwargs)  # type: ignore[call-overload]
 
-    monkeypatch.setattr(incarnation.subprocess, "Popen", failing)
+    monkeypatch.setattr(interchange_process.subprocess, "Popen", failing)
     os.kill(interchange_pid(driver), signal.SIGKILL)
     assert driver.outcome(driver.submit(calls.double, 5)).value == 10
     assert not faults

@@ -29,8 +29,8 @@ from flow_executors.testing.local_run import (
     wait_gone,
     wait_until,
 )
-from flow_executors.wire import frames
-from flow_executors.worker.frames import PACKET
+from flow_executors.wire.messages import PeerInfo, pack_hello
+from flow_executors.worker.packets import PACKET
 from flow_providers.local.provider import LocalProvider
 
 Drive = Callable[..., Driver]
@@ -47,10 +47,10 @@ def _executor(driver: Driver) -> LowLatencyExecutor:
     return driver.executor
 
 
-def _pilot_port(driver: Driver) -> int:
-    pilot = _executor(driver)._pilot
-    assert pilot is not None
-    return pilot.port
+def _executor_port(driver: Driver) -> int:
+    runtime = _executor(driver)._runtime
+    assert runtime is not None
+    return runtime.port
 
 
 # -- workers
@@ -220,31 +220,31 @@ def test_there_are_the_first_blocks_and_no_others(drive: Drive) -> None:
 
 
 @pytest.mark.parametrize("keys", ["none", "own"])
-def test_without_a_blocks_key_nobody_is_answered(drive: Drive, keys: str) -> None:
-    driver = drive()
+def test_without_a_blocks_key_nobody_is_answered(drive: Drive, network: dict[str, object], keys: str) -> None:
+    driver = drive(**network)
     driver.outcome(driver.submit(calls.nothing))
-    pilot = _executor(driver)._pilot
-    assert pilot is not None
+    runtime = _executor(driver)._runtime
+    assert runtime is not None
     context = zmq.Context()
     try:
         stranger = context.socket(zmq.DEALER)
         stranger.linger = 0
         if keys == "own":
             stranger.curve_publickey, stranger.curve_secretkey = zmq.curve_keypair()
-            stranger.curve_serverkey = pilot._server.public
-        stranger.connect(f"tcp://127.0.0.1:{_pilot_port(driver)}")
-        stranger.send(frames.pack_hello(frames.Introduction("manager", run_id_of(driver))), zmq.NOBLOCK)
+            stranger.curve_serverkey = runtime._server.public
+        stranger.connect(f"tcp://127.0.0.1:{_executor_port(driver)}")
+        stranger.send(pack_hello(PeerInfo("manager", run_id_of(driver))), zmq.NOBLOCK)
         assert stranger.poll(700) == 0
     finally:
         context.destroy(0)
     assert driver.outcome(driver.submit(calls.double, 2)).value == 4
 
 
-def test_noise_on_the_port_changes_nothing(drive: Drive) -> None:
-    driver = drive()
+def test_noise_on_the_port_changes_nothing(drive: Drive, network: dict[str, object]) -> None:
+    driver = drive(**network)
     driver.outcome(driver.submit(calls.nothing))
     for number in range(100):
-        with socket.create_connection(("127.0.0.1", _pilot_port(driver))) as noise:
+        with socket.create_connection(("127.0.0.1", _executor_port(driver))) as noise:
             try:
                 noise.sendall(b"\xff\0\0\0\0\0\0\0\x01\x7f" + os.urandom(64 + number))
             except OSError:
@@ -269,9 +269,9 @@ def test_an_internal_error_costs_the_tasks_that_are_out_and_a_later_call_makes_a
     monkeypatch.setattr(direct_client, "RESUME_AFTER_S", 0.2)
     driver = drive()
     assert driver.outcome(driver.submit(calls.double, 3)).value == 6
-    pilot = _executor(driver)._pilot
-    assert pilot is not None
-    receiver = pilot.client._receiver
+    runtime = _executor(driver)._runtime
+    assert runtime is not None
+    receiver = runtime.client._receiver
     taken = receiver._take
 
     def fail(_message: object) -> None:

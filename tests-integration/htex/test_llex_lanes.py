@@ -12,15 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from flow_core.errors import AppTimeout
+from flow_core.errors import AppTimeout, ExecutorError
 from flow_core.interfaces.call import Call, TaskSpec, TryKey
 from flow_core.interfaces.outcome import LossKind, Verdict
 from flow_core.testing import calls
 from flow_core.testing.driver import Driver
+from flow_executors.common.large_results import LARGE
+from flow_executors.direct.client import DirectClient
+from flow_executors.llex import LowLatencyExecutor
 from flow_executors.testing.local_run import PATIENCE_S, Frozen, manager_pid, wait_until
-from flow_executors.testing.node import alive, descendants, name_of
-from flow_executors.worker.frames import LANE_ROOM, PACKET
-from flow_executors.worker.large import LARGE
+from flow_executors.testing.node import alive, command_of, descendants
+from flow_executors.worker.packets import LANE_ROOM, PACKET
 from flow_providers.local.provider import LocalProvider
 
 Drive = Callable[..., Driver]
@@ -52,7 +54,7 @@ def running(driver: Driver, told: bool = False) -> TryKey:
 
 def workers_of(driver: Driver) -> list[int]:
     """Return the workers' pids."""
-    return [pid for pid in descendants(manager_pid(driver)) if name_of(pid).startswith("flow-w")]
+    return [pid for pid in descendants(manager_pid(driver)) if command_of(pid).startswith("flow-w")]
 
 
 def busy_worker(driver: Driver) -> int:
@@ -323,3 +325,13 @@ def test_nothing_is_left_open_at_the_end_nor_in_a_forked_child(drive: Drive) -> 
     assert driver.outcome(driver.submit(calls.double, 4)).value == 8
     driver.shutdown()
     assert pipes_open() == before
+
+
+def test_a_question_has_a_deadline_where_another_thread_is_held_up(drive: Drive) -> None:
+    executor = drive().executor
+    assert isinstance(executor, LowLatencyExecutor)
+    client = executor._started().client
+    assert isinstance(client, DirectClient)
+    assert client.command("blocks", timeout_s=10).error == ""
+    with client._exchange._lock, pytest.raises(ExecutorError, match=r"no answer to blocks within 0\.05 s"):
+        client.command("blocks", timeout_s=0.05)

@@ -10,12 +10,12 @@ from flow_core.interfaces.call import Resources, TaskSpec
 from flow_core.interfaces.outcome import Verdict
 from flow_core.remote.errors import unpack
 from flow_executors.serialize.buffers import load_with_buffers
-from flow_executors.testing.node import Node, alive, until
+from flow_executors.testing.node import IsolatedNode, alive, until
 from flow_executors.testing.switchboard import Switchboard
-from flow_executors.wire.frames import (
+from flow_executors.wire.kinds import Kind
+from flow_executors.wire.messages import (
     ALL,
     DrainMode,
-    Kind,
     pack_ack,
     pack_cancel,
     pack_drain,
@@ -43,7 +43,7 @@ def value(result):
 
 @pytest.fixture
 def node(tmp_path):
-    with Node(tmp_path) as made:
+    with IsolatedNode(tmp_path) as made:
         yield made
 
 
@@ -92,7 +92,8 @@ def test_large_arguments_and_results_pass(node):
 def test_code_that_is_missing_is_asked_for(node):
     from hashlib import blake2b
 
-    from flow_executors.wire.frames import pack_blob, pack_record, pack_tasks, unpack_need
+    from flow_executors.wire.messages import pack_blob, unpack_need
+    from flow_executors.wire.tasks import pack_record, pack_tasks
 
     blob = b"Ros:getppid"
     digest = blake2b(blob, digest_size=16).digest()
@@ -170,7 +171,7 @@ def test_a_drained_manager_returns_what_waits_finishes_what_runs_and_leaves(node
 
 
 def test_after_its_drain_period_a_manager_leaves_by_itself(tmp_path):
-    with Node(tmp_path, {"drain_period": 0.5}) as node:
+    with IsolatedNode(tmp_path, {"drain_period": 0.5}) as node:
         assert unpack_exit(node.board.next(Kind.EXIT))[0] == 0
         assert node.process.wait(20) == 0
 
@@ -194,7 +195,7 @@ def test_a_task_that_cannot_be_interrupted_has_its_worker_killed_after_its_wallt
 
 
 def test_accelerators_are_pinned_to_workers_and_given_to_tasks(tmp_path):
-    with Node(tmp_path, {"accelerators": "a b", "max_workers": 8.0}) as node:
+    with IsolatedNode(tmp_path, {"accelerators": "a b", "max_workers": 8.0}) as node:
         assert node.offer.workers == 2
         assert node.offer.gpus == 2
         node.board.run(
@@ -224,14 +225,14 @@ def test_told_that_the_run_is_over_it_ends_with_everything_below_it(node):
 
 
 def test_the_address_that_answers_is_taken(tmp_path):
-    with Node(tmp_path, {"addresses": ("192.0.2.7", "127.0.0.9", "127.0.0.1")}) as node:
+    with IsolatedNode(tmp_path, {"addresses": ("192.0.2.7", "127.0.0.9", "127.0.0.1")}) as node:
         assert node.offer is not None
         node.board.run([1], b"Ros:getpid")
         assert value(node.board.results(1)[1]) in node.worker_pids
 
 
 def test_an_idle_manager_costs_next_to_nothing(tmp_path):
-    with Node(tmp_path, switchboard=Switchboard(heartbeat=(30.0, 120.0))) as node:
+    with IsolatedNode(tmp_path, switchboard=Switchboard(heartbeat=(30.0, 120.0))) as node:
         node.board.run(range(1, 1001), b"Ros:getpid")
         node.board.results(1000)
         before = cpu_s(node)

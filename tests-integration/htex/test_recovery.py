@@ -99,8 +99,8 @@ def test_tasks_wait_while_the_prologue_of_blocks_fails_and_run_after_that(load, 
         fault.touch()
         kill_manager(one)
         futures = [double(n) for n in range(4)]
-        wait_until(lambda: one._pilot.scaler.attempts >= 2, "no second attempt was made")
-        assert any("failed" in cause.text for cause in one._pilot.scaler.why_waiting())
+        wait_until(lambda: one._runtime.scaler.attempts >= 2, "no second attempt was made")
+        assert any("failed" in cause.text for cause in one._runtime.scaler.why_waiting())
         fault.unlink()
         assert [future.result(timeout=40) for future in futures] == [0, 2, 4, 6]
 
@@ -175,7 +175,7 @@ def test_tasks_wait_while_the_disk_of_the_run_is_full_and_run_when_there_is_room
         one.provider.channel.push_bytes = full
         kill_manager(one)
         futures = [double(n) for n in range(4)]
-        wait_until(lambda: one._pilot.scaler.attempts >= 2, "no second attempt was made")
+        wait_until(lambda: one._runtime.scaler.attempts >= 2, "no second attempt was made")
         assert any("No space left" in cause.text for cause in futures[0].why().causes)
         one.provider.channel.push_bytes = push
         assert [future.result(timeout=40) for future in futures] == [0, 2, 4, 6]
@@ -264,7 +264,7 @@ def test_a_block_that_runs_and_never_joins_is_cancelled_and_replaced(load, tmp_p
         fault.touch()
         kill_manager(one)
         future = double(2)
-        wait_until(lambda: one._pilot.scaler.attempts > 0, "the block that hangs was not found")
+        wait_until(lambda: one._runtime.scaler.attempts > 0, "the block that hangs was not found")
         fault.unlink()
         assert future.result(timeout=40) == 4
 
@@ -306,7 +306,7 @@ def test_a_reaper_that_was_killed_is_replaced_while_the_run_goes_on(load):
     one = executor()
     with load(one):
         assert double(1).result(timeout=40) == 2
-        guardian = one._pilot.scaler._jobs._reaper
+        guardian = one._runtime.scaler._jobs._reaper
         first = guardian.pid
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: guardian.pid not in (0, first), "the reaper was not replaced")

@@ -15,7 +15,7 @@ from flow_core.testing import calls
 from flow_core.testing.driver import Driver
 from flow_executors import HighThroughputExecutor
 from flow_executors.testing.local_run import manager_pid, wait_until
-from flow_executors.testing.node import alive, descendants, name_of
+from flow_executors.testing.node import alive, command_of, descendants
 from flow_providers.local.provider import LocalProvider
 
 Drive = Callable[..., Driver]
@@ -116,7 +116,7 @@ def test_a_running_task_is_killed_with_all_that_it_started_and_its_worker_replac
     manager = manager_pid(driver)
     key = driver.submit(os.system, "trap '' TERM; sleep 600 & sleep 600")
     wait_until(lambda: _sleeps(manager) == 2, "both sleeps run")
-    below = [pid for pid in descendants(manager) if name_of(pid) != "flow-nursery"]
+    below = [pid for pid in descendants(manager) if command_of(pid) != "flow-forkserver"]
     driver.executor.cancel([key], kill=True)
     assert driver.outcome(key).verdict is Verdict.CANCELLED
     wait_until(lambda: not any(alive(pid) for pid in below), "what the task had started is left")
@@ -133,7 +133,7 @@ def test_a_running_task_is_left_alone_without_kill(drive: Drive) -> None:
 
 
 def _sleeps(pid: int) -> int:
-    return sum(name_of(below) == "sleep" for below in descendants(pid))
+    return sum(command_of(below) == "sleep" for below in descendants(pid))
 
 
 def test_accelerators_affinity_and_names_reach_the_workers(drive: Drive) -> None:

@@ -93,6 +93,17 @@ def test_blocks_are_added_and_given_back_by_hand(tmp_path):
         assert block_after(0).result(timeout=40) in {"0", "1", "2"} - set(given_back)
 
 
+def test_blocks_with_more_workers_than_this_machine_has_cores_are_warned_of_once(tmp_path):
+    htex = HighThroughputExecutor(label="htex", provider=LocalProvider(init_blocks=1, max_blocks=3))
+    with flow.load(config(tmp_path, htex, strategy="none")) as kernel:
+        htex.scale_out(2)
+        log = (kernel.run_dir / "flow.log").read_text()
+    (told,) = [line for line in log.splitlines() if "tasks share them" in line]
+    cores = os.cpu_count()
+    assert f"htex has 2 blocks of {cores} workers on this machine of {cores} cores" in told
+    assert "With max_blocks=1 of its LocalProvider each core is used once" in told
+
+
 def test_a_working_block_is_never_given_back(tmp_path):
     htex = executor(init_blocks=1, max_blocks=1)
     with flow.load(config(tmp_path, htex, strategy="none")):

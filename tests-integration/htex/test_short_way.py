@@ -14,7 +14,7 @@ from flow_core.testing.driver import Driver
 from flow_executors.client.client import Client
 from flow_executors.htex import HighThroughputExecutor
 from flow_executors.testing.local_run import Frozen, interchange_pid, manager_pid, wait_until
-from flow_executors.wire.local import connect_locally
+from flow_executors.wire.transport import connect_locally
 from flow_providers.local.provider import LocalProvider
 
 Drive = Callable[..., Driver]
@@ -35,8 +35,8 @@ def client_of(driver: Driver) -> Client:
     """Return the client of the executor."""
     executor = driver.executor
     assert isinstance(executor, HighThroughputExecutor)
-    assert executor._pilot is not None
-    client = executor._pilot.client
+    assert executor._runtime is not None
+    client = executor._runtime.client
     assert isinstance(client, Client)
     return client
 

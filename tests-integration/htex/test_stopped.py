@@ -33,8 +33,8 @@ def workers(driver):
     return found()
 
 
-def nursery(driver):
-    (pid,) = [one.pid for one in below((manager_pid(driver),), table()) if one.name == "flow-nursery"]
+def fork_client(driver):
+    (pid,) = [one.pid for one in below((manager_pid(driver),), table()) if one.name == "flow-forkserver"]
     return pid
 
 
@@ -88,7 +88,7 @@ def test_a_task_that_stops_itself_for_ever_is_lost_and_says_so(driver, task):
 
 def test_a_fork_server_that_is_stopped_is_told_to_go_on(driver):
     first = workers(driver)
-    pid = nursery(driver)
+    pid = fork_client(driver)
     os.kill(pid, signal.SIGSTOP)
     for worker in first:
         os.kill(worker, signal.SIGKILL)

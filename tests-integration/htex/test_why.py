@@ -120,7 +120,7 @@ def test_an_interchange_that_does_not_answer_is_said_not_to(drive: Drive) -> Non
     key = driver.hold("held")
     driver.executor.flush()
     driver.wait_held("held")
-    pid = driver.executor._pilot.client.incarnation.process.pid  # type: ignore[attr-defined]
+    pid = driver.executor._runtime.client.incarnation.process.pid  # type: ignore[attr-defined]
     os.kill(pid, signal.SIGSTOP)
     try:
         causes = driver.executor.why_waiting(key, timeout_s=0.2)

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import glob
-import os
-import signal
-import socket
-import subprocess
-import time
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, event, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import event, text
 
 from flow_core.interfaces.events import TaskJoined
 from flow_core.interfaces.sinks import RunInfo
@@ -27,47 +19,7 @@ from flow_monitor.queries.tasks import TaskFilter, TaskOrder
 from flow_monitor.testing.synthetic import SyntheticRun
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(180)]
-SCRIPT = Path(__file__).parents[1] / "services" / "postgres.sh"
 RUN = SyntheticRun(tasks=200, run_id="pg", samples=8, fail_rate=0.3)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    if not glob.glob("/usr/lib/postgresql/*/bin/postgres"):
-        if os.environ.get("FLOW_REQUIRE_SERVICES") == "1":
-            pytest.fail(f"PostgreSQL is not installed: run {SCRIPT} install")
-        pytest.skip(f"PostgreSQL is not installed: run {SCRIPT} install")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    directory = tmp_path_factory.mktemp("postgres")
-    for parent in (directory, *directory.parents[:3]):  # its own user must reach the data
-        if parent.owner() != "root" or parent.name.startswith("pytest"):
-            parent.chmod(0o755)
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen([str(SCRIPT), "start", str(directory), str(port)], stdout=log, stderr=log)
-    uri = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-    try:
-        _wait_until_up(uri, process, directory / "log")
-        yield uri
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(30)
-
-
-def _wait_until_up(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    engine = create_engine(uri.replace("postgresql:", "postgresql+psycopg:"))
-    end = time.monotonic() + 60
-    while True:
-        try:
-            with engine.connect() as connection:
-                connection.execute(text("SELECT 1"))
-            break
-        except OperationalError:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            time.sleep(0.1)
-    engine.dispose()
 
 
 @pytest.fixture(scope="module")

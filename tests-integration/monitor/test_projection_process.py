@@ -211,7 +211,11 @@ def foreign(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("make", "cause"),
-    [(junk, "file is not a database"), (foreign, "is not Flow's"), (Path.mkdir, "unable to open database file")],
+    [
+        (junk, "file is not a database"),
+        (foreign, "is not Flow's"),
+        (Path.mkdir, "it is no plain file: name another one in logging_endpoint"),
+    ],
 )
 def test_a_database_that_cannot_be_used_neither_refuses_nor_delays_a_run_and_is_named_in_one_line(
     tmp_path: Path, make: Callable[[Path], None], cause: str, caplog: pytest.LogCaptureFixture

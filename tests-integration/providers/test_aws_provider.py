@@ -23,7 +23,7 @@ from flow_providers.errors import (
 from flow_providers.launchers.simple import SimpleLauncher
 from flow_providers.spec import provider_from, spec_of
 from flow_providers.testing.contract import ProviderContract
-from flow_providers.testing.fakes.ec2 import FakeEc2
+from flow_testing.clouds.ec2 import FakeEc2
 
 pytestmark = pytest.mark.services
 

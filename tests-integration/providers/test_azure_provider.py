@@ -14,8 +14,8 @@ from flow_providers import AzureProvider, JobExtras, JobState
 from flow_providers.errors import BadOption, SchedulerUnavailable, SubmitException
 from flow_providers.spec import provider_from, spec_of
 from flow_providers.testing.contract import ProviderContract
-from flow_providers.testing.fakes.azure import FakeAzure
-from flow_providers.testing.fakes.certificate import write_certificate
+from flow_testing.clouds.azure import FakeAzure
+from flow_testing.clouds.certificate import write_certificate
 
 pytestmark = pytest.mark.services
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHUFFwYWNl flow"

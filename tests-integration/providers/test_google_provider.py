@@ -13,7 +13,7 @@ from flow_providers import GoogleCloudProvider, JobExtras, JobState
 from flow_providers.errors import BadOption, ScaleOutFailed, SchedulerUnavailable, SubmitException
 from flow_providers.spec import provider_from, spec_of
 from flow_providers.testing.contract import ProviderContract
-from flow_providers.testing.fakes.google import FakeGoogle
+from flow_testing.clouds.google import FakeGoogle
 
 pytestmark = pytest.mark.services
 

@@ -16,7 +16,7 @@ from flow_providers.jobs import guardian as under_test
 from flow_providers.jobs.guardian import ReaperGuardian
 from flow_providers.jobs.ledger import JobLedger
 from flow_providers.local.provider import LocalProvider
-from flow_providers.testing.fakes.provider import FakeProvider
+from flow_testing.fake_provider import FakeProvider
 
 logger = logging.getLogger("test")
 

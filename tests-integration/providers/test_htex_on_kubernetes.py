@@ -11,7 +11,7 @@ from client_packages import need
 from htex_workflow import run_workflow
 
 from flow_providers import KubernetesProvider
-from flow_providers.testing.fakes.kubernetes import FakeKubernetes
+from flow_testing.clouds.kubernetes import FakeKubernetes
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(170)]
 

@@ -13,7 +13,7 @@ from flow_providers import JobExtras, JobState, KubernetesProvider
 from flow_providers.errors import ExecutionProviderException, SchedulerUnavailable, SubmitException
 from flow_providers.spec import provider_from, spec_of
 from flow_providers.testing.contract import ProviderContract
-from flow_providers.testing.fakes.kubernetes import FakeKubernetes
+from flow_testing.clouds.kubernetes import FakeKubernetes
 
 pytestmark = pytest.mark.services
 

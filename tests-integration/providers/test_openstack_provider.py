@@ -13,8 +13,8 @@ from flow_providers import JetstreamProvider, JobExtras, JobState
 from flow_providers.errors import SchedulerUnavailable, SubmitException
 from flow_providers.spec import provider_from, spec_of
 from flow_providers.testing.contract import ProviderContract
-from flow_providers.testing.fakes.http_service import Answer
-from flow_providers.testing.fakes.openstack import FakeOpenStack
+from flow_testing.clouds.http_service import HttpAnswer
+from flow_testing.clouds.openstack import FakeOpenStack
 
 pytestmark = [
     pytest.mark.services,
@@ -127,7 +127,7 @@ class TestJetstreamProvider(ProviderContract):
         job = provider.submit("sleep 600", 1)
         with self.surely_ended(provider, [job]):
             with monkeypatch.context() as garbled:
-                garbled.setattr(Answer, "body", property(lambda _: b'{"servers": [{"id": "1"'))
+                garbled.setattr(HttpAnswer, "body", property(lambda _: b'{"servers": [{"id": "1"'))
                 with pytest.raises(SchedulerUnavailable, match="cannot be read"):
                     provider.status([job])
             assert provider.status([job])[0].state is JobState.RUNNING

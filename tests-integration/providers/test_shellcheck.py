@@ -82,7 +82,11 @@ def test_submit_scripts(kind: type, shellcheck: str, tmp_path: Path) -> None:
     (tmp_path / "bin" / "bash").symlink_to(bash)  # and no scheduler: the scripts are written, and stay
     folder = tmp_path / "scripts"
     channel = LocalChannel(userhome=str(tmp_path), envs={"PATH": str(tmp_path / "bin")}, script_dir=str(folder))
-    for options in ({}, {**FULL, **PROVIDERS[kind]}, {**FULL, "launcher": launchers.GnuParallelLauncher()}):
+    for options in (
+        {},
+        {**FULL, **PROVIDERS[kind]},
+        {**FULL, **PROVIDERS[kind], "launcher": launchers.GnuParallelLauncher()},
+    ):
         provider = kind(channel=channel, **options)
         with pytest.raises(ProviderError):
             provider.submit(COMMAND, 3, extras=EXTRAS)

@@ -113,7 +113,7 @@ class TestSlurmProvider(ProviderContract):
         tag = new_tag()  # the queue remembers the jobs of other sessions too
         job = provider.submit("sleep 600", 1, extras=JobExtras(tag=tag))
         with self.surely_ended(provider, [job]):
-            heir = provider_from(spec_of(provider))
+            heir = provider_from(spec_of(provider, secrets=True), trusted=True)
             assert self.patiently(lambda: heir.find(tag[:-2])) == [job]
             assert heir.status([job])[0].state in {JobState.PENDING, JobState.RUNNING}
             assert heir.cancel([job]) == [True]

@@ -74,6 +74,40 @@ def make(server: dict[str, str], **options: object) -> SSHChannel:
     return SSHChannel(server["SSH_TEST_HOST"], **given)  # type: ignore[arg-type]  # checked by the constructor
 
 
+ODD = [
+    "out#1?.txt",
+    "data[1]*.txt",
+    " two  spaces ",
+    "-rf",
+    "~",
+    'quote\'s "and" $HOME `id`',
+    "a\nb",
+    "naïve ☃",
+    "x" * 250,
+]
+
+
+@pytest.mark.parametrize("name", [*ODD, os.fsdecode(b"no text \xff")])
+def test_a_name_is_a_name(channel: SSHChannel, home: Path, tmp_path: Path, name: str) -> None:
+    for made in (channel, LocalChannel()):
+        folder = str(home / type(made).__name__ / f"in {name[:40]}")
+        (tmp_path / name).write_text(name, errors="surrogateescape")
+        assert made.push_file(str(tmp_path / name), folder) == f"{folder}/{name}"
+        assert os.listdir(folder) == [name]
+        assert made.isdir(folder)
+        back = made.pull_file(f"{folder}/{name}", str(tmp_path / type(made).__name__))
+        assert Path(back).name == name
+        assert Path(back).read_bytes() == os.fsencode(name)
+
+
+def test_a_link_to_nothing_is_not_overwritten(channel: SSHChannel, home: Path, tmp_path: Path) -> None:
+    channel.push_bytes(b"x", "a", str(home / "there"))
+    os.symlink("nowhere", tmp_path / "a")
+    for made in (channel, LocalChannel()):
+        with pytest.raises(FileExists):
+            made.pull_file(str(home / "there" / "a"), str(tmp_path))
+
+
 def test_a_command_gives_its_exit_code_and_output(channel: SSHChannel) -> None:
     code, out, err = channel.execute_wait("echo out; echo err >&2; exit 7", 20)
     assert (code, out, err) == (7, "out\n", "err\n")
@@ -146,15 +180,14 @@ def test_what_cannot_be_written_is_named(channel: SSHChannel, home: Path) -> Non
 def test_a_directory_of_somebody_else_is_named(channel: SSHChannel, tmp_path: Path) -> None:
     closed = Path(tempfile.mkdtemp(prefix="flow-ssh-closed-"))
     closed.chmod(0o755)
-    for forbidden in (
-        lambda: channel.push_bytes(b"", "x", str(closed)),
-        lambda: channel.makedirs(str(closed / "deeper")),
-    ):
-        with pytest.raises(BadPermsScriptPath, match=rf"{closed}.*no permission"):
-            forbidden()
+    with pytest.raises(BadPermsScriptPath, match=rf"{closed}.*no permission"):
+        channel.push_bytes(b"", "x", str(closed))
+    refused = rf"directory {closed}/%s on .*: Permission denied\. .*script_dir="
+    with pytest.raises(BadPermsScriptPath, match=refused % "deeper"):
+        channel.makedirs(str(closed / "deeper"))
     provider = SlurmProvider(channel=channel)
     channel.script_dir = str(closed / "scripts")
-    with pytest.raises(ScriptPathError, match="no permission"):
+    with pytest.raises(ScriptPathError, match=refused % "scripts"):
         provider.submit("true", 1)
     closed.rmdir()
 

@@ -4,7 +4,8 @@
 #   hosts.sh start       the hosts, named flowhost1 and flowhost2 (1 s); prints the variables their clients need
 #   hosts.sh cut 2       cuts the way to a host: connections stall       hosts.sh heal 2   mends it
 #   hosts.sh stop        ends what runs on the hosts and removes them    hosts.sh clean    removes the directory
-# Root only: the hosts' user is the caller, and the file system is shared.
+# Root only: the hosts' user is the caller, and the file system is shared. HOSTS_TEST_HIDE=DIR: but for that directory,
+# which is an empty one of its own on each host, and but for files in memory (/dev/shm).
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 HERE=$(cd "$(dirname "$0")" && pwd); D=${HOSTS_TEST_DIR:-/tmp/flow-hosts-$(id -u)}; NET=$D/net
@@ -17,7 +18,11 @@ install() {
 }
 live() { grep -qs '^State:.[^Z]' "/proc/$1/status"; }
 wait_for() { local t=$((SECONDS+20)); until "$@" >/dev/null 2>&1; do [ $SECONDS -lt $t ] || return 1; sleep 0.05; done; }
-on() { local h=$1; shift; "$HERE/netns.sh" exec "$NET" "$h" unshare --uts sh -c 'hostname "$0"; exec "$@"' "flowhost$h" "$@"; }
+on() {
+  local h=$1 apart=''; shift
+  [ -z "${HOSTS_TEST_HIDE:-}" ] || apart="for d in '$HOSTS_TEST_HIDE' /dev/shm; do mount -t tmpfs -o mode=1777 none \"\$d\"; done;"
+  "$HERE/netns.sh" exec "$NET" "$h" unshare --uts --mount sh -c "hostname \"\$0\"; $apart exec \"\$@\"" "flowhost$h" "$@"
+}
 
 serve() {   # an sshd on host $1, at address $2
   cat >"$D/sshd_config$1" <<E
@@ -69,5 +74,5 @@ case ${1:-} in
   start | stop) "$1" ;;
   cut | heal) "$HERE/netns.sh" "$1" "$NET" "$2" ;;
   clean) rm -rf "$D" ;;
-  *) sed -n '2,7p' "$0"; exit 2 ;;
+  *) sed -n '2,8p' "$0"; exit 2 ;;
 esac

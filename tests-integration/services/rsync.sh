@@ -1,5 +1,5 @@
 #!/bin/bash
-# A real sshd with rsync behind it, as the "submit side" of the rsync tests; logs in the user who starts it, by key.
+# A real sshd with rsync behind it, as the "submit side" of the rsync tests and for sftp; logs in the user who starts it, by key.
 #   rsync.sh install      apt packages (root, once)
 #   rsync.sh start DIR    key, host key, known_hosts, sshd; prints "ADDRESS PORT KEY KNOWN_HOSTS USER"
 #   rsync.sh stop DIR     ends the sshd by its pid file and removes the network namespaces
@@ -40,6 +40,7 @@ UsePAM no
 UseDNS no
 PrintMotd no
 MaxStartups 100
+Subsystem sftp internal-sftp
 C
   "${inside[@]}" "$(command -v sshd)" -f "$d/sshd_config" -E "$d/sshd.log"
   for _ in $(seq 200); do

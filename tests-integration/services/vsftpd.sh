@@ -2,6 +2,8 @@
 # Debian's vsftpd on loopback, by hand, anonymous with the right to write below pub/.
 #   vsftpd.sh install     apt package (root, once)
 #   vsftpd.sh start DIR   starts it in the background, serving DIR/root; prints its port
+#                         with DIR/server.pem, certificate and key, it wants TLS: asked for by AUTH TLS, or, where
+#                         DIR/implicit is, from the first byte on
 #   vsftpd.sh stop DIR    ends it by its pid file
 # Root only: vsftpd changes its root directory and its user.
 set -euo pipefail
@@ -37,10 +39,24 @@ nopriv_user=nobody
 seccomp_sandbox=NO
 pasv_address=127.0.0.1
 C
+  if [ -s "$d/server.pem" ]; then
+    cat >>"$d/conf" <<C
+ssl_enable=YES
+allow_anon_ssl=YES
+force_anon_logins_ssl=YES
+force_anon_data_ssl=YES
+require_ssl_reuse=YES
+strict_ssl_read_eof=YES
+strict_ssl_write_shutdown=YES
+ssl_ciphers=HIGH
+rsa_cert_file=$d/server.pem
+implicit_ssl=$([ -e "$d/implicit" ] && echo YES || echo NO)
+C
+  fi
   vsftpd "$d/conf" >"$d/log" 2>&1 </dev/null &
   echo $! >"$d/pid"
   for _ in $(seq 200); do
-    python3 -c "import socket; socket.create_connection(('127.0.0.1', $port), 5).recv(3)" 2>/dev/null && { echo "$port"; return; }
+    python3 -c "import socket; s = socket.create_connection(('127.0.0.1', $port), 5); $([ -e "$d/implicit" ] || echo 's.recv(3)')" 2>/dev/null && { echo "$port"; return; }
     sleep 0.05
   done
   cat "$d/log" >&2; return 1
@@ -48,4 +64,4 @@ C
 
 stop() { [ -s "$1/pid" ] && kill "$(cat "$1/pid")" 2>/dev/null || true; }
 
-case ${1:-} in install) install;; start|stop) "$1" "$2";; *) sed -n '2,6p' "$0"; exit 2;; esac
+case ${1:-} in install) install;; start|stop) "$1" "$2";; *) sed -n '2,8p' "$0"; exit 2;; esac

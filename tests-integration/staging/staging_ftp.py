@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import socket
 import threading
 import warnings
 from collections import deque
@@ -21,28 +23,53 @@ class FtpServer:
     """Anonymous may read and write; ``me`` with the password ``p@ss`` too. ``cuts`` holds bytes after which the
     next data connections break, both ways."""
 
-    def __init__(self, root: Path, *, hashes: bool = False, dates: bool = True, lie: bool = False) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        hashes: bool = False,
+        dates: bool = True,
+        lie: bool = False,
+        encoding: str = "utf-8",
+        host: str = "127.0.0.1",
+    ) -> None:
         self.root = root
         self.cuts: deque[int] = deque()
         self.commands: list[str] = []
         self.stopped_politely = True
         self.watch: Callable[[int], None] = lambda passed: None  # told how many bytes a data connection has passed
         self._ioloop = IOLoop()
-        self._server = FTPServer(("127.0.0.1", 0), self._handler(hashes, dates, lie), ioloop=self._ioloop)
-        self._closing = threading.Event()
+        self._server = FTPServer((host, 0), self._handler(hashes, dates, lie), ioloop=self._ioloop)
+        self._server.handler.encoding = encoding
+        self._closing, self._leaving, self._left = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     def url(self, path: str, login: str = "") -> str:
-        return f"ftp://{login}127.0.0.1:{self._server.address[1]}{path}"
+        host, port = self._server.address[:2]
+        return f"ftp://{login}{host}:{port}{path}"
 
     def close(self) -> None:
         self._closing.set()
         self._thread.join(10)
 
+    def leave(self) -> None:
+        """End all sessions, as a server does with those that say nothing for long."""
+        self._left.clear()
+        self._leaving.set()
+        assert self._left.wait(20)
+
     def _serve(self) -> None:
         while not self._closing.is_set():
             self._ioloop.loop(timeout=0.02, blocking=False)
+            if self._leaving.is_set():
+                for handler in list(self._ioloop.socket_map.values()):
+                    if isinstance(handler, FTPHandler):
+                        handler.respond("421 Nothing was said for long.")
+                        handler.close_when_done()
+                self._ioloop.loop(timeout=0.02, blocking=False)
+                self._leaving.clear()
+                self._left.set()
         self._server.close_all()
 
     def _handler(self, hashes: bool, dates: bool, lie: bool) -> type[FTPHandler]:
@@ -116,3 +143,74 @@ class FtpServer:
         if not dates:
             del Control.proto_cmds["MDTM"]
         return Control
+
+
+class SilentFtpServer:
+    """Falls silent in the midst of each transfer. ``hanging`` is released when it does, ``left`` when the other side
+    has ended the data connection; ``deleted`` holds the names that it was told to delete."""
+
+    SIZE = 100_000_000
+
+    def __init__(self) -> None:
+        self.hanging = threading.Semaphore(0)
+        self.left = threading.Semaphore(0)
+        self.deleted: list[str] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self._thread.join(5)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                control, _ = self._listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._talk, args=(control,), daemon=True).start()
+
+    def _talk(self, control: socket.socket) -> None:
+        with (
+            contextlib.suppress(OSError),
+            control,
+            control.makefile("rb") as lines,
+            socket.create_server(("127.0.0.1", 0)) as passive,
+        ):
+            high, low = divmod(passive.getsockname()[1], 256)
+            said = {
+                b"USER": "331 password",
+                b"PASS": "230 in",
+                b"TYPE": "200 binary",
+                b"NOOP": "200 here",
+                b"SIZE": f"213 {self.SIZE}",
+                b"MDTM": "213 20230102030405",
+                b"PASV": f"227 (127,0,0,1,{high},{low})",
+                b"DELE": "250 deleted",
+            }
+            control.sendall(b"220 here\r\n")
+            for line in lines:
+                command, _, name = line.strip().partition(b" ")
+                if command == b"DELE":
+                    self.deleted.append(name.decode())
+                if command in (b"RETR", b"STOR"):
+                    self._move(control, passive, command)
+                else:
+                    control.sendall(f"{said.get(command, '502 unknown')}\r\n".encode())
+
+    def _move(self, control: socket.socket, passive: socket.socket, command: bytes) -> None:
+        data, _ = passive.accept()
+        with data:
+            control.sendall(b"150 coming\r\n")
+            if command == b"RETR":
+                data.sendall(b"ten bytes\n")
+            self.hanging.release()
+            if command == b"RETR":
+                data.recv(1)
+            else:
+                control.recv(1)  # the data connection is full, and nobody reads it
+            self.left.release()

@@ -139,7 +139,11 @@ class Handler(BaseHTTPRequestHandler):
     def work(self, work: dict) -> None:
         if work["DATA_TYPE"] == "delete":
             for item in work["DATA"]:
-                self.at(work["endpoint"], item["path"]).unlink(missing_ok=True)
+                gone = self.at(work["endpoint"], item["path"])
+                if gone.is_dir() and work.get("recursive"):
+                    shutil.rmtree(gone)
+                else:
+                    gone.unlink(missing_ok=True)
             return
         for item in work["DATA"]:
             source = self.at(work["source_endpoint"], item["source_path"])
@@ -147,7 +151,10 @@ class Handler(BaseHTTPRequestHandler):
                 raise FileNotFoundError(2, "No such file or directory", item["source_path"])
             target = self.at(work["destination_endpoint"], item["destination_path"])
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, target)
+            if item.get("recursive"):
+                shutil.copytree(source, target, dirs_exist_ok=True)
+            else:
+                shutil.copy(source, target)
 
     def at(self, endpoint: str, path: str) -> Path:
         return self.server.roots[endpoint] / path.lstrip("/")

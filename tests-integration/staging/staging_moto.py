@@ -13,13 +13,13 @@ import pytest
 
 
 @contextmanager
-def moto_server(log: Path) -> Iterator[int]:
-    """Run it; gives its port on loopback."""
-    code = "import sys; from moto.server import main; main(['-H', '127.0.0.1', '-p', '0'])"
+def moto_server(log: Path, host: str = "127.0.0.1") -> Iterator[int]:
+    """Run it; gives its port."""
+    code = f"import sys; from moto.server import main; main(['-H', {host!r}, '-p', '0'])"
     with log.open("wb") as stream:
         process = subprocess.Popen([sys.executable, "-u", "-c", code], stdout=stream, stderr=subprocess.STDOUT)
     try:
-        while not (found := re.search(rb"Running on http://127.0.0.1:(\d+)", log.read_bytes())):
+        while not (found := re.search(rb"Running on http://[0-9.]+:(\d+)", log.read_bytes())):
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(0.05)
         yield int(found[1])

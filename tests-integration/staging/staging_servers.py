@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import select
+import socket
 import ssl
 import threading
 from collections import deque
@@ -67,6 +69,30 @@ class Handler(BaseHTTPRequestHandler):
         self.head(page, start, status)
         if status != 304:
             self.pour(page, start, page.size)
+
+    def do_HEAD(self) -> None:
+        page = self.server.pages.get(self.path)
+        if page is None:
+            self.send_error(404)
+        else:
+            self.head(page, 0, 200)
+
+    def do_PUT(self) -> None:
+        """Store what is sent, whole; the next answers misbehave as ``puts`` says."""
+        server = self.server
+        server.seen.append((self.path, dict(self.headers)))
+        if server.puts and server.puts.popleft()(self, 0, 0):
+            return
+        size = int(self.headers["Content-Length"])
+        body = self.rfile.read(size)
+        if len(body) < size:
+            self.close_connection = True
+            return
+        new = self.path not in server.pages
+        server.pages[self.path] = Page(body, etag=f'"{hashlib.md5(body).hexdigest()}"')
+        self.send_response(201 if new else 204)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def head(self, page: Page, start: int, status: int) -> None:
         self.send_response(status)
@@ -147,10 +173,49 @@ def hang_at(byte: int) -> Callable[[Handler, int, int], bool]:
     return act
 
 
+def drip(interval_s: float = 1.0, start: int = 0) -> Callable[[Handler, int, int], bool]:
+    """The server sends ``start`` bytes and then one each interval, until the other side leaves or it is closed.
+
+    ``server.hanging`` is released when it begins, ``server.left`` when the other side has gone.
+    """
+
+    def act(handler: Handler, begin: int, status: int) -> bool:
+        server, page = handler.server, handler.server.pages[handler.path.partition("?")[0]]
+        handler.head(page, begin, status)
+        place = max(begin, start)
+        handler.pour(page, begin, place)
+        server.hanging.release()
+        handler.close_connection = True
+        while place < page.size and not server.closing.is_set():
+            readable, _, _ = select.select([handler.connection], [], [], interval_s)
+            if readable and not _peeked(handler.connection):
+                server.left.release()
+                return True
+            try:
+                handler.pour(page, place, place + 1)
+            except OSError:
+                server.left.release()
+                return True
+            place += 1
+        return True
+
+    return act
+
+
+def _peeked(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(1)
+    except OSError:
+        return b""
+
+
 def answer(status: int, **headers: str) -> Callable[[Handler, int, int], bool]:
     """The server answers with a status and no body."""
 
     def act(handler: Handler, start: int, _status: int) -> bool:
+        left = int(handler.headers.get("Content-Length", "0"))
+        while left and (chunk := handler.rfile.read(min(left, 1 << 20))):
+            left -= len(chunk)
         handler.send_response(status)
         for name, value in headers.items():
             handler.send_header(name.replace("_", "-"), value)
@@ -175,12 +240,14 @@ class WebServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, context: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+        super().__init__((host, 0), Handler)
         self.pages: dict[str, Page] = {}
         self.seen: list[tuple[str, dict[str, str]]] = []
+        self.puts: deque[Callable[[Handler, int, int], bool]] = deque()
         self.closing = threading.Event()
         self.hanging = threading.Semaphore(0)
+        self.left = threading.Semaphore(0)
         self.scheme = "http" if context is None else "https"
         if context is not None:
             self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
@@ -188,7 +255,7 @@ class WebServer(ThreadingHTTPServer):
         self._thread.start()
 
     def url(self, path: str) -> str:
-        return f"{self.scheme}://127.0.0.1:{self.server_port}{path}"
+        return f"{self.scheme}://{self.server_address[0]}:{self.server_port}{path}"
 
     def handle_error(self, request: object, client_address: object) -> None:
         pass  # broken pipes are what these tests are about

@@ -11,28 +11,17 @@ from pathlib import Path
 import pytest
 
 from flow_core.errors import StagingError
+from flow_core.files import Directory, File, Glob
 from flow_core.interfaces.call import NodeContext
+from flow_core.interfaces.staging import Direction, Transfer
+from flow_staging import ftp_listing
 from flow_staging.ftp import FTPInTaskStaging, FTPSeparateTaskStaging
-from flow_staging.transfer.retry import RetryPolicy
+from flow_staging.transfer.retry import Control, RetryPolicy
 
 pytest.importorskip("pyftpdlib")
 
-from staging_ftp import FtpServer
+from staging_ftp import FtpServer, SilentFtpServer
 from staging_servers import QUICK, incoming, outgoing, same, visible
-
-
-@pytest.fixture
-def root(tmp_path):
-    path = tmp_path / "root"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def ftp(root):
-    server = FtpServer(root)
-    yield server
-    server.close()
 
 
 @pytest.fixture
@@ -318,3 +307,141 @@ def test_an_upload_whose_part_vanished_is_sent_again(method, ftp, root, wd, monk
     go(method, outgoing(wd / "a", ftp.url("/a")))
     assert (root / "a").read_bytes() == b"a"
     assert visible(root) == ["a"]
+
+
+def test_an_older_file_of_the_same_size_is_not_taken_for_what_vanished(method, ftp, root, wd, monkeypatch):
+    from flow_staging.ftp_upload import FtpUpload
+
+    publish = FtpUpload.publish
+
+    def robbed(self: FtpUpload) -> None:
+        monkeypatch.setattr(FtpUpload, "publish", publish)
+        for part in root.glob(".flow-*"):
+            part.unlink()
+        publish(self)
+
+    monkeypatch.setattr(FtpUpload, "publish", robbed)
+    (root / "a").write_bytes(b"old")
+    (wd / "a").write_bytes(b"new")
+    go(method, outgoing(wd / "a", ftp.url("/a")))
+    assert (root / "a").read_bytes() == b"new"
+
+
+def test_parts_of_several_outputs_that_vanished_are_sent_again(ftp, root, wd, monkeypatch):
+    """They are published when all were sent, by another thread than those that sent them."""
+    from flow_staging.ftp_upload import FtpUpload
+
+    publish = FtpUpload.publish
+
+    def robbed(self: FtpUpload) -> None:
+        monkeypatch.setattr(FtpUpload, "publish", publish)
+        for part in root.glob(".flow-*"):
+            part.unlink()
+        publish(self)
+
+    names = ("a", "b", "c")
+    step = FTPInTaskStaging(retry=QUICK).step([outgoing(Path(name), ftp.url(f"/{name}")) for name in names])
+    monkeypatch.setattr(FtpUpload, "publish", robbed)
+    step.run(lambda: [(wd / name).write_bytes(b"x") for name in names], NodeContext(working_dir=str(wd)))
+    assert visible(root) == list(names)
+    assert all((root / name).read_bytes() == b"x" for name in names)
+
+
+@pytest.fixture
+def silent():
+    server = SilentFtpServer()
+    yield server
+    server.close()
+
+
+def test_a_cancelled_download_leaves_its_server(silent, tmp_path):
+    staging = FTPSeparateTaskStaging()
+    future = staging.stage([incoming(f"ftp://127.0.0.1:{silent.port}/a", tmp_path / "a")])
+    assert silent.hanging.acquire(timeout=20)
+    future.cancel()
+    assert silent.left.acquire(timeout=20)
+    with pytest.raises(StagingError, match="stopped before it was complete"):
+        future.result(20)
+    assert visible(tmp_path) == []
+    staging.close()
+
+
+def test_a_cancelled_upload_leaves_its_server_and_takes_away_what_it_sent(silent, tmp_path):
+    (tmp_path / "a").write_bytes(b"")
+    os.truncate(tmp_path / "a", silent.SIZE)
+    staging = FTPSeparateTaskStaging()
+    future = staging.stage([outgoing(tmp_path / "a", f"ftp://127.0.0.1:{silent.port}/a")])
+    assert silent.hanging.acquire(timeout=20)
+    future.cancel()
+    assert silent.left.acquire(timeout=20)
+    with pytest.raises(StagingError, match="stopped before it was complete"):
+        future.result(20)
+    assert len(silent.deleted) == 1
+    assert silent.deleted[0].startswith(".flow-")
+    staging.close()
+
+
+ODD = ["a b.txt", "deep/er/100%.txt", "deep/#1?.txt", "deep/ \N{SNOWMAN}", ".hidden"]
+
+
+def sets(file: File, path: Path, direction: Direction) -> Transfer:
+    return Transfer(file, path, direction, 7, "here")
+
+
+def tree(root: Path) -> dict[str, str]:
+    return {str(path.relative_to(root)): path.read_text() for path in root.rglob("*") if path.is_file()}
+
+
+def fill(root: Path, names: list[str]) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+
+
+@pytest.mark.parametrize("lists", ["by MLSD", "by names"])
+@pytest.mark.parametrize("name", ["/out%20dir", "/out%20dir/", "/", "//out"])
+def test_a_directory_goes_out_and_comes_in(method, ftp, root, wd, monkeypatch, lists, name):
+    if lists == "by names":
+        monkeypatch.setattr(ftp_listing, "features", lambda ftp: "")
+    fill(wd / "made", ODD)
+    go(method, sets(Directory(ftp.url(name)), wd / "made", Direction.OUT))
+    go(method, sets(Directory(ftp.url(name)), wd / "found", Direction.IN))
+    assert tree(wd / "found") == {name: name for name in ODD}
+
+
+@pytest.mark.parametrize("lists", ["by MLSD", "by names"])
+def test_links_to_files_come_with_a_directory_and_what_is_not_there_is_an_error(
+    method, ftp, root, wd, monkeypatch, lists
+):
+    if lists == "by names":
+        monkeypatch.setattr(ftp_listing, "features", lambda ftp: "")
+    fill(root, ["dir/a", "other"])
+    (root / "dir" / "link").symlink_to("../other")
+    (root / "dir" / "broken").symlink_to("../none")
+    (root / "dir" / "empty").mkdir()
+    go(method, sets(Directory(ftp.url("/dir")), wd / "found", Direction.IN))
+    assert tree(wd / "found") == {"a": "dir/a", "link": "other"}
+    for gone in ("/none", "/other", "/dir/empty"):
+        assert "nothing below this directory" in refused(
+            method, sets(Directory(ftp.url(gone)), wd / "none", Direction.IN)
+        )
+    go(method, incoming(ftp.url("/other"), wd / "x"))  # the session is where it was
+
+
+def test_the_files_of_a_pattern_go_out_and_are_looked_at(method, ftp, root, wd):
+    fill(wd / "made", ["a.png", "b.png", "c.txt"])
+    pattern = Glob(ftp.url("/plots/*.png"))
+    go(method, sets(pattern, wd / "made", Direction.OUT))
+    assert tree(root) == {"plots/a.png": "a.png", "plots/b.png": "b.png"}
+    files = [pattern, Directory(ftp.url("/plots"))]
+    before = method.look(files).result(20)
+    assert all(before)
+    (root / "plots" / "a.png").write_text("another, longer one")
+    assert not set(before) & set(method.look(files).result(20))
+
+
+def test_versions_in_a_list_are_those_of_the_files(method, ftp, root):
+    fill(root, ["d/a", "d/b"])
+    mover = method._mover
+    listed = mover.names(Directory(ftp.url("/d")), Control(20))
+    assert listed == {name: mover.look(File(ftp.url(f"/d/{name}")), Control(20)) for name in "ab"}

@@ -102,4 +102,5 @@ def test_files_by_rsync(full, tmp_path):
         assert "the disk is full" in refused(method, incoming(str(tmp_path / "a"), full / "in"))
         assert visible(full) == []
         assert "the disk is full" in refused(method, outgoing(tmp_path / "a", str(full / "out")))
-        assert os.listdir(full) == [".flow-rsync-partial"]  # for the next try
+        method.close()
+        assert os.listdir(full) == []

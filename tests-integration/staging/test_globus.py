@@ -6,22 +6,26 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from flow_core.errors import ConfigurationError, StagingError
-from flow_core.files import File
+from flow_core.files import Directory, Glob
 
 pytest.importorskip("globus_sdk", reason="globus-sdk is missing: pip install globus-sdk")
 
 from staging_globus import Globus, Task, expired, valid
 from staging_servers import incoming, outgoing, visible
 
-from flow_staging.globus.login import Login, Tokens, TokenStore
+from flow_staging.globus import batch as globus_batch
+from flow_staging.globus.batch import Batch, Item, Phase
+from flow_staging.globus.login import GlobusLogin, Tokens, TokenStore
 from flow_staging.globus.transfer import GlobusStaging
+from flow_staging.transfer.retry import LeastSpeed, Pace
 
 
 @dataclass
@@ -84,6 +88,20 @@ def test_files_of_one_task_come_in_by_one_transfer(world, method):
     assert transfer.work["verify_checksum"] is True
     assert transfer.work["label"] == "Flow task 7"
     assert transfer.work["notify_on_succeeded"] is False
+
+
+@pytest.mark.parametrize("name", ["out#1?.txt", "data[1]*.txt", "100%25.txt", "naïve ☃", "-rf"])
+def test_a_name_is_a_name(world, method, name):
+    called = name.replace("%25", "%")
+    (world.here / "a").write_text(name)
+    go(method, outgoing(world.here / "a", world.url(f"/{name}")))
+    assert visible(world.there) == [called]
+    go(method, incoming(world.url(f"/{name}"), world.here / called))
+    assert (world.here / called).read_text() == name
+
+
+def test_a_name_that_is_no_text_is_refused(world, method):
+    assert "not UTF-8" in refused(method, incoming(world.url("/%FF"), world.here / "a"))
 
 
 def test_files_go_out_under_their_names_only_when_whole(world, method):
@@ -349,11 +367,10 @@ def test_wrong_options_are_refused_by_name(options):
         GlobusStaging(**{"endpoint_uuid": str(uuid.uuid4()), **options})
 
 
-def test_a_place_without_a_working_directory_lies_below_the_endpoint(world, method):
-    path = method.local_path(File(world.url("/a/x")), None)
-    assert path is not None
-    assert path.is_relative_to(world.here)
-    assert method.local_path(File(world.url("/a/x")), "/wd") is None
+def test_a_place_without_a_working_directory_lies_below_the_endpoint(world, method, monkeypatch):
+    assert method.files_home == str(world.here)
+    monkeypatch.chdir(world.here)
+    assert GlobusStaging(str(uuid.uuid4()), "/", str(world.here)).files_home is None  # what the run has lies below
 
 
 # -- logging in
@@ -415,5 +432,108 @@ def test_no_code_is_no_login(world):
 
 def test_rights_of_others_on_the_tokens_are_taken_away(world):
     world.store.path.chmod(0o644)
-    assert Login(store=world.store).works()
+    assert GlobusLogin(store=world.store).works()
     assert world.store.path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_cancelled_transfer_is_cancelled_at_the_service_and_others_go_on(world, method):
+    world.globus.on_look = lambda task: "/a" in str(task.work)
+    (world.there / "b").write_text("b")
+    future = method.stage([incoming(world.url("/a"), world.here / "a")])
+    while not world.globus.transfers() or not world.globus.transfers()[0].looks:
+        assert not future.done()
+    future.cancel()
+    with pytest.raises(StagingError, match="stopped"):
+        future.result(20)
+    assert world.globus.transfers()[0].document["nice_status"] == "CANCELED"
+    go(method, incoming(world.url("/b"), world.here / "b"))
+    assert visible(world.here) == ["b"]
+
+
+def test_a_transfer_cancelled_before_it_began_is_never_submitted(world):
+    method = world.staging(poll_s=(30.0, 30.0))
+    started, go_on = threading.Event(), threading.Event()
+
+    def connect():
+        started.set()
+        assert go_on.wait(20)
+        raise AssertionError("nothing is to be asked for")
+
+    method._poller._connect = connect
+    other = method.stage([incoming(world.url("/x"), world.here / "x")])
+    assert started.wait(20)
+    future = method.stage([incoming(world.url("/a"), world.here / "a")])
+    future.cancel()
+    go_on.set()
+    for one in (future, other):
+        with pytest.raises(StagingError):
+            one.result(20)
+    assert world.globus.transfers() == []
+    method.close()
+
+
+def test_a_transfer_that_is_too_slow_is_cancelled_and_one_that_is_paused_is_not():
+    told = {"status": "ACTIVE", "bytes_transferred": 10, "is_paused": False}
+    now, cancelled = [0.0], []
+
+    class Api:
+        def get_task(self, task_id: str) -> dict[str, object]:
+            return dict(told)
+
+        def cancel_task(self, task_id: str) -> None:
+            cancelled.append(task_id)
+
+        def submit_delete(self, data: object) -> dict[str, object]:
+            return {"task_id": "gone"}
+
+    item = Item(incoming("globus://x/a", Path("/a")), "/a", "/b", "/.b")
+    batch = Batch("source", "destination", [item], 60, LeastSpeed("GlobusStaging", 100, 30))
+    batch.phase, batch.task_id = Phase.WAIT, "t"
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(globus_batch, "Pace", lambda policy: Pace(policy, lambda: now[0]))
+    try:
+        for at, moved, paused in ((0, 10, False), (20, 20, False), (29, 30, True), (90, 30, True), (100, 40, False)):
+            now[0] = float(at)
+            told.update(bytes_transferred=moved, is_paused=paused)
+            assert not batch.step(Api(), late=False)
+        now[0] = 131.0
+        told.update(bytes_transferred=50)
+        assert batch.step(Api(), late=False)
+    finally:
+        monkey.undo()
+    assert "where least_speed=100, least_speed_window_s=30" in str(batch.future.exception(0))
+    assert cancelled == ["t"]
+    with pytest.raises(ConfigurationError, match="least_speed"):
+        GlobusStaging(str(uuid.uuid4()), least_speed=-1)
+
+
+def test_directories_go_both_ways_and_join_what_is_there(world, method):
+    made = world.here / "wd" / "made"
+    (made / "deep").mkdir(parents=True)
+    (made / "deep" / "a b").write_text("x")
+    (world.there / "out").mkdir()
+    (world.there / "out" / "older").write_text("older")
+    out = Directory(world.url("/out/"))
+    method.stage([replace(outgoing(made, out.url), file=out)]).result(50)
+    assert (world.there / "out" / "deep" / "a b").read_text() == "x"
+    assert (world.there / "out" / "older").read_text() == "older"
+    found = world.here / "wd" / "found"
+    method.stage([replace(incoming(out.url, found), file=out)]).result(50)
+    assert visible(found) == ["a b", "deep", "older"]
+    assert visible(world.here / "wd") == ["a b", "a b", "deep", "deep", "found", "made", "older"]
+    gone = Directory(world.url("/none"))
+    assert "No such file" in refused(method, replace(incoming(gone.url, world.here / "wd" / "x"), file=gone))
+    assert not (world.here / "wd" / "x").exists()
+    never = replace(outgoing(world.here / "wd" / "never", out.url), file=out)
+    assert "did not make this directory" in refused(method, never)
+
+
+def test_the_files_of_a_pattern_go_out_by_one_transfer(world, method):
+    made = world.here / "wd" / "plots"
+    made.mkdir(parents=True)
+    for name in ("a.png", "b.png", "c.txt"):
+        (made / name).write_text(name)
+    pattern = Glob(world.url("/plots/*.png"))
+    method.stage([replace(outgoing(made, "x"), file=pattern)]).result(50)
+    assert visible(world.there) == ["a.png", "b.png", "plots"]
+    assert len(world.globus.transfers()) == 1

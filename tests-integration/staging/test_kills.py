@@ -6,7 +6,6 @@ import concurrent.futures
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from staging_servers import visible
 
 import flow_core as flow
 from flow_core import File
-from flow_core.errors import FlowError
+from flow_core.errors import AppTimeout, FlowError
 from flow_core.staging.noop import NoOpFileStaging
 from flow_executors import HighThroughputExecutor
 from flow_executors.testing.node import alive, until
@@ -39,20 +38,6 @@ def write(size, pids, outputs=()):
         with open(output, "wb") as stream:
             stream.write(b"x" * size)
     return "written"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    path = tmp_path / "root"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def ftp(root: Path) -> Iterator[FtpServer]:
-    server = FtpServer(root)
-    yield server
-    server.close()
 
 
 @pytest.fixture
@@ -105,7 +90,7 @@ def test_an_output_of_a_killed_task_is_never_published(ftp, root, pids, tmp_path
         made = write(SIZE, str(pids), outputs=[File(ftp.url("/out"))])
         error = made.exception(90)
         assert isinstance(error, FlowError)
-        assert "SIGKILL" in str(error) or "signal 9" in str(error)
+        assert "SIGKILL" in str(error)
         assert made.outputs[0].exception(10) is not None
         assert "out" not in visible(root)
         again = write(SIZE, str(pids), outputs=[File(ftp.url("/out"))])
@@ -118,7 +103,7 @@ def test_an_output_of_a_task_over_its_walltime_is_never_published(ftp, root, pid
     ftp.watch = lambda passed: passed > SIZE // 4 and held.wait(20) and None
     with flow.load(config(tmp_path)):
         made = write.options(walltime=2)(SIZE, str(pids), outputs=[File(ftp.url("/out"))])
-        assert "walltime" in str(made.exception(90)).lower() or "2 s" in str(made.exception(1))
+        assert isinstance(made.exception(90), AppTimeout)
         held.set()
     assert "out" not in visible(root)
 
@@ -137,7 +122,7 @@ def test_an_output_of_a_task_that_was_ended_is_never_published(ftp, root, pids, 
         assert arrived.wait(60)
         made.cancel(kill=True)
         assert not concurrent.futures.wait([made], 60).not_done
-        assert made.cancelled() or made.exception() is not None
+        assert made.cancelled()
         worker = int(pids.read_text())
         until(lambda: not alive(worker), "the worker is killed", 15)  # its future had not to wait for that
         held.set()

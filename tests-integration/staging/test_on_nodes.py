@@ -12,6 +12,7 @@ from staging_servers import Page, cut_at
 import flow_core as flow
 from flow_core import File
 from flow_core.errors import StagingError
+from flow_core.remote.staged import home_of
 from flow_core.staging.noop import NoOpFileStaging
 from flow_executors import HighThroughputExecutor
 from flow_providers import LocalProvider
@@ -54,7 +55,9 @@ def test_workers_bring_files_in_and_out_themselves(web, tmp_path, monkeypatch):
     )
     with flow.load(flow.Config(executors=[executor])):
         futures = [upper(inputs=[File(web.url("/a"))], outputs=[File(ftp.url(f"/{n}"))]) for n in range(6)]
-        assert {future.result(60) for future in futures} == {str(tmp_path / "wd" / "a")}
+        places = {Path(future.result(60)) for future in futures}
+        assert len(places) == len(futures)
+        assert {(home_of(place), place.name) for place in places} == {(tmp_path / "wd", "a")}
         for n, future in enumerate(futures):
             future.outputs[0].result(60)
             assert (root / str(n)).read_text() == text.upper()
@@ -64,6 +67,7 @@ def test_workers_bring_files_in_and_out_themselves(web, tmp_path, monkeypatch):
     ftp.close()
     assert asked_for(web, "/a") == 1
     assert not (root / "never").exists()
+    assert list((tmp_path / "wd").iterdir()) == []
 
 
 def test_processes_that_want_one_file_at_once_fetch_it_once(web, tmp_path, payload):

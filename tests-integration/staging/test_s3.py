@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import pickle
 import resource
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from staging_moto import moto_server
 from staging_proxy import CuttingProxy
 from staging_servers import QUICK, incoming, outgoing, same, visible
-from staging_services import need_modules
 
 from flow_core.errors import ConfigurationError, StagingError
+from flow_core.files import File
 from flow_core.interfaces.call import NodeContext
 from flow_staging.s3 import S3Staging
 from flow_staging.transfer.retry import RetryPolicy
@@ -22,22 +24,8 @@ from flow_staging.transfer.retry import RetryPolicy
 pytestmark = pytest.mark.services
 
 
-@pytest.fixture(scope="module")
-def moto(tmp_path_factory):
-    need_modules("moto.sh", "moto", "boto3", "flask")
-    with moto_server(tmp_path_factory.mktemp("moto") / "log") as port:
-        yield port
-
-
 @pytest.fixture
-def proxy(moto, monkeypatch):
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
+def proxy(moto, s3_login):
     made = CuttingProxy(moto)
     yield made
     made.close()
@@ -212,3 +200,82 @@ def test_the_step_moves_on_the_node(proxy, bucket, tmp_path):
 def test_parts_that_s3_would_refuse_are_refused_at_once():
     with pytest.raises(ConfigurationError, match="part_bytes"):
         S3Staging(part_bytes=1000)
+
+
+def test_a_cancelled_download_leaves_its_server(proxy, bucket, tmp_path, payload):
+    method = S3Staging(endpoint_url=f"http://127.0.0.1:{proxy.port}")
+    bucket.put_object(Bucket="bucket", Key="held", Body=payload)
+    proxy.holds.append(1_000_000)
+    future = method.stage([incoming("s3://bucket/held", tmp_path / "a")])
+    assert proxy.holding.acquire(timeout=20)
+    future.cancel()
+    assert proxy.left.acquire(timeout=20)
+    with pytest.raises(StagingError, match="stopped before it was complete"):
+        future.result(20)
+    assert visible(tmp_path) == []
+    method.close()
+
+
+@pytest.mark.parametrize("number", [1, 3], ids=["one file", "several"])
+def test_a_cancelled_upload_leaves_its_server_and_no_parts(proxy, bucket, tmp_path, big_file, number):
+    method = S3Staging(endpoint_url=f"http://127.0.0.1:{proxy.port}")
+    proxy.holds.extend([6 << 20] * number)
+    future = method.stage([outgoing(big_file, f"s3://bucket/stopped{one}") for one in range(number)])
+    for _ in range(number):
+        assert proxy.holding.acquire(timeout=20)
+    future.cancel()
+    for _ in range(number):
+        assert proxy.left.acquire(timeout=20)
+    with pytest.raises(StagingError, match="stopped before it was complete"):
+        future.result(20)
+    assert "Uploads" not in bucket.list_multipart_uploads(Bucket="bucket")
+    assert bucket.list_objects_v2(Bucket="bucket", Prefix="stopped")["KeyCount"] == 0
+    method.close()
+
+
+def test_a_small_file_on_its_way_is_stopped_too(proxy, bucket, tmp_path):
+    (tmp_path / "a").write_bytes(bytes(10 << 20))
+    method = S3Staging(endpoint_url=f"http://127.0.0.1:{proxy.port}")
+    proxy.holds.append(5 << 20)
+    future = method.stage([outgoing(tmp_path / "a", "s3://bucket/small")])
+    assert proxy.holding.acquire(timeout=20)
+    future.cancel()
+    assert proxy.left.acquire(timeout=20)
+    with pytest.raises(StagingError, match="stopped before it was complete"):
+        future.result(20)
+    method.close()
+
+
+def test_a_worker_that_is_told_to_end_in_an_upload_leaves_no_parts(proxy, bucket, tmp_path, big_file):
+    proxy.holds.append(6 << 20)
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from flow_core.interfaces.call import NodeContext
+from flow_staging.s3 import S3Staging
+from staging_servers import outgoing
+step = S3Staging(endpoint_url="http://127.0.0.1:{proxy.port}", in_task=True).step(
+    [outgoing(Path({str(big_file)!r}), "s3://bucket/told")]
+)
+step.run(lambda: None, NodeContext(executor="here", main_thread=True))
+"""
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        assert proxy.holding.acquire(timeout=20)
+        process.terminate()
+        assert process.wait(20) == -signal.SIGTERM
+    assert "Uploads" not in bucket.list_multipart_uploads(Bucket="bucket")
+
+
+@pytest.mark.parametrize("in_task", [False, True])
+def test_a_look_tells_one_version_from_another_and_from_none(proxy, bucket, in_task):
+    method = S3Staging(endpoint_url=f"http://127.0.0.1:{proxy.port}", in_task=in_task, retry=QUICK)
+    files = [File("s3://bucket/looked at"), File("s3://bucket/never"), File("s3://no-such-bucket/a")]
+    seen = []
+    for body in (b"one", b"two", b"two"):
+        bucket.put_object(Bucket="bucket", Key="looked at", Body=body)
+        there, missing, nowhere = method.look(files).result(50)
+        assert (missing, nowhere) == ("", "")
+        seen.append(there)
+    assert seen[0] != seen[1] == seen[2]
+    method.close()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import time
+from collections import deque
 from pathlib import Path
 
 import pytest
-from staging_servers import QUICK, Page, hang_at
+from staging_servers import QUICK, Page, answer, hang_at
 
 import flow_core as flow
 from flow_core import File
@@ -16,7 +19,7 @@ from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.staging.noop import NoOpFileStaging
 from flow_monitor import MonitoringHub, open_database
 from flow_monitor.queries import tasks, workflows
-from flow_staging import FTPSeparateTaskStaging, HTTPSeparateTaskStaging
+from flow_staging import FTPSeparateTaskStaging, HTTPSeparateTaskStaging, RetryPolicy
 
 pytest.importorskip("pyftpdlib")
 
@@ -59,6 +62,24 @@ def one():
 def executor(tmp_path: Path, **options: object) -> ThreadPoolExecutor:
     methods = [NoOpFileStaging(), HTTPSeparateTaskStaging(retry=QUICK), FTPSeparateTaskStaging(retry=QUICK)]
     return ThreadPoolExecutor(storage_access=methods, working_dir=str(tmp_path / "wd"), **options)
+
+
+def test_a_task_whose_transfer_fails_says_with_what_and_when_it_is_tried_again(web, tmp_path):
+    web.pages["/a"] = Page(b"text", plan=deque([answer(503)]))
+    patient = HTTPSeparateTaskStaging(retry=RetryPolicy(tries=4, first_delay_s=100.0))
+    threads = ThreadPoolExecutor(storage_access=[patient])
+    with flow.load(flow.Config(executors=[threads], run_dir=str(tmp_path / "runinfo"))) as kernel:
+        future = upper(inputs=[File(web.url("/a"))])
+        deadline = time.monotonic() + 30
+        while not any(one.progress is not None and one.progress.failed for one in kernel.transfers()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert re.search(
+            r"/a is being brought in by HTTPSeparateTaskStaging .*; try 1 of 4 failed: the server answered 503 .*; "
+            r"the next begins in \d+ s",
+            str(future.why()),
+        )
+        assert future.cancel()
 
 
 def test_staging_is_a_state_on_the_way_in_and_on_the_way_out(web, tmp_path):

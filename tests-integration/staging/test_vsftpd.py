@@ -8,12 +8,15 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from staging_servers import QUICK, incoming, outgoing, same, visible
 from staging_services import missing, need_programs, started
 
 from flow_core.errors import StagingError
+from flow_core.files import Directory
+from flow_core.interfaces.staging import Direction, Transfer
 from flow_staging.ftp import FTPSeparateTaskStaging
 
 pytestmark = pytest.mark.services
@@ -45,6 +48,19 @@ def test_a_big_file_goes_out_and_comes_back(server, method, tmp_path, big_file):
     method.stage([incoming(f"{url}/pub/new/dir/big", tmp_path / "back")]).result(50)
     assert same(tmp_path / "back", big_file)
     assert visible(root / "pub" / "new") == ["big", "dir"]
+
+
+@pytest.mark.parametrize(
+    "name", ["out#1?.txt", "data[1]*.txt", " two  spaces ", "-rf", "~a", "naïve ☃", "%FF", "x" * 250]
+)
+def test_a_name_is_a_name(server, method, tmp_path, name):
+    root, url = server
+    (tmp_path / "a").write_text(name)
+    method.stage([outgoing(tmp_path / "a", f"{url}/pub/odd/{name}")]).result(50)
+    there = root / "pub" / "odd" / os.fsdecode(unquote_to_bytes(name))
+    assert there.read_text() == name
+    method.stage([incoming(f"{url}/pub/odd/{name}", tmp_path / "back")]).result(50)
+    assert (tmp_path / "back").read_text() == name
 
 
 def test_an_upload_goes_on_where_it_was_cut(server, method, tmp_path, big_file, monkeypatch):
@@ -128,3 +144,19 @@ FTPSeparateTaskStaging().stage([outgoing(Path({str(tmp_path / "a")!r}), {url + "
     assert left.startswith(".flow-")
     method.stage([outgoing(tmp_path / "a", f"{url}/pub/killed/a")]).result(50)
     assert visible(root / "pub" / "killed") == ["a"]
+
+
+def test_directories_go_both_ways_though_the_server_lists_names_only(server, method, tmp_path):
+    _root, url = server
+    made, found = tmp_path / "made", tmp_path / "found"
+    names = ["a[1]*.txt", "deep/er/ 100%.txt", "deep/naïve"]
+    for name in names:
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / name).write_text(name)
+    directory = Directory(f"{url}/pub/tree[x]")
+    method.stage([Transfer(directory, made, Direction.OUT, 7, "here")]).result(50)
+    method.stage([Transfer(directory, found, Direction.IN, 7, "here")]).result(50)
+    there = {str(path.relative_to(found)): path.read_text() for path in found.rglob("*") if path.is_file()}
+    assert there == {name: name for name in names}
+    method.stage([incoming(f"{url}/pub/tree[x]/a[1]*.txt", tmp_path / "one")]).result(50)
+    assert (tmp_path / "one").read_text() == "a[1]*.txt"

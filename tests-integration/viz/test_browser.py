@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -51,20 +52,22 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def serve(database: Path, tmp_path: Path) -> tuple[subprocess.Popen[str], str]:
+def serve(database: Path, *options: str) -> tuple[subprocess.Popen[str], str]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "flow_viz.cli", str(database), "--port", "0"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "flow_viz.cli", str(database), "--port", "0", *options],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if found := re.search(r"http://\S+:\d+", line):
-            return process, found[0]
+        if found := re.search(r"Open (http://\S+)", line):
+            return process, found[1].rstrip("/")
     raise AssertionError("flow-visualize did not start")
 
 
 @pytest.fixture(scope="module")
 def server(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    process, address = serve(runs, tmp_path_factory.mktemp("viz"))
+    process, address = serve(runs, "--no-token")
     with process:
         yield address
         process.terminate()
@@ -170,6 +173,76 @@ def test_hostile_names_run_no_script(browser: Browser, page: str) -> None:
     assert browser.errors() == []  # an alert would also have failed the calls before
 
 
+MARKUP = (
+    '"><img src=x onerror="window.xss=1"><svg onload=window.xss=1></svg>\'><a href="javascript:window.xss=1">a</a>'
+    "</script><script>window.xss=1</script>{{7*7}}${7*7}<style>*{display:none}</style>&lt;b onclick=xss&gt;"
+)
+LIVE = """return [window.xss, document.querySelectorAll('img[src="x"], svg[onload], main style, [onerror], [onclick], '
+    + 'a[href^="javascript"], main script').length, document.querySelectorAll('main a[href*="//"]').length]"""
+KEPT = {"run_id", "version_num", "executors", "grouping"}
+STATES = {"task_status", "status", "ended_how", "task_kind", "task_status_name", "task_try_verdict"}
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server on a stranger's database, in which every text is markup; of the second run the states, too."""
+    database = make_database(
+        tmp_path_factory.mktemp("marked"),
+        SyntheticRun(run_id="words", tasks=40, samples=10, fail_rate=0.3),
+        SyntheticRun(run_id="states", tasks=40, samples=10, fail_rate=0.3, seed=2),
+    )
+    with sqlite3.connect(database) as connection:
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for table in tables:
+            columns = list(connection.execute(f'PRAGMA table_info("{table}")'))
+            key = "run_id" if any(column[1] == "run_id" for column in columns) else "run_key"
+            for _, name, kind, _, _, unique in columns:
+                if kind != "TEXT" or name in KEPT:
+                    continue
+                value = f'? || "{name}"' if unique else "?"  # several rows may not be the same
+                which = f" WHERE {key} = (SELECT {key} FROM workflow WHERE run_id = 'states')" if name in STATES else ""
+                connection.execute(f'UPDATE "{table}" SET "{name}" = {value}{which}', (MARKUP,))
+    connection.close()
+    process, address = serve(database, "--no-token")
+    with process:
+        yield address
+        process.terminate()
+
+
+@pytest.mark.parametrize("run", ["words", "states"])
+def test_no_text_of_a_database_becomes_a_part_of_a_page(
+    chromium: Any, marked: str, run: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    shots = Path(os.environ.get("FLOW_SCREENSHOTS") or tmp_path_factory.getbasetemp())
+    browser = Browser(chromium, marked, shots)
+    browser.errors()
+    seen = 0
+    for page in ("/", *(f"/workflow/{run}/{part}" for part in [*PAGES.values(), *(f"task/{n}" for n in range(8))])):
+        browser.open(page)
+        browser.shot(f"marked-{run}-{page.replace('/', '-').replace('?', '-')}")
+        assert chromium.execute_script(LIVE) == [None, 0, 0], page
+        assert browser.errors() == [], page
+        text = browser.text()
+        assert "49" not in re.findall(r"(?<![\d.])49(?=\$|<)", text), page
+        seen += "onerror" in text
+    assert seen > 5  # the words are there, as words
+
+
+def test_the_printed_address_lets_a_browser_in_and_its_token_goes_into_a_cookie(chromium: Any, runs: Path) -> None:
+    process, address = serve(runs)
+    with process:
+        bare = address.partition("?")[0]
+        browser = Browser(chromium, bare.rstrip("/"), runs.parent)
+        chromium.get(bare)
+        assert "token" in chromium.find_element("tag name", "body").text.lower()
+        chromium.get(address)
+        browser.wait(lambda: "small.py" in browser.text())
+        assert "token" not in chromium.current_url
+        browser.open("/workflow/small/")
+        assert "small.py" in browser.text()
+        process.terminate()
+
+
 def test_clicking_from_the_list_to_a_task_and_back(browser: Browser) -> None:
     browser.open("/")
     browser.shot("workflows")
@@ -236,7 +309,7 @@ def test_a_page_follows_a_run_that_goes_on(chromium: Any, tmp_path: Path) -> Non
     run_dir.mkdir(parents=True)
     hub = MonitoringHub()
     hub.start(RunInfo("live", 1, run_dir, "x", 1))
-    process, address = serve(tmp_path / "runinfo" / "monitoring.db", tmp_path)
+    process, address = serve(tmp_path / "runinfo" / "monitoring.db", "--no-token")
     browser = Browser(chromium, address, tmp_path)
     try:
         hub.emit(events[:60])
@@ -259,7 +332,7 @@ def test_without_a_database_there_is_a_clear_page(chromium: Any, tmp_path: Path,
     path = tmp_path / "m.db"
     if content is not None:
         path.write_bytes(content)
-    process, address = serve(path, tmp_path)
+    process, address = serve(path, "--no-token")
     try:
         chromium.get(address + "/")
         text = chromium.find_element("tag name", "main").text

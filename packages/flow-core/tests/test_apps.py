@@ -17,7 +17,7 @@ from flow_core.active import active_or_none, set_active
 from flow_core.apps.app import AppBase
 from flow_core.apps.decorators import App, bash_app, join_app, python_app
 from flow_core.apps.definition import NO_OPTIONS, AppDefinition, AppKind, CallOptions
-from flow_core.apps.special import AUTO_LOGNAME
+from flow_core.apps.special import AUTO_LOGNAME, checked_stream
 from flow_core.errors import BadStdStreamFile, ConfigurationError, InvalidAppTypeError, NoDataFlowKernelError
 from flow_core.files import File
 
@@ -375,6 +375,12 @@ def test_a_bad_stream_is_a_bad_std_stream_file(kernel: RecordingKernel, stream: 
 
     with pytest.raises(BadStdStreamFile, match=r"'function'.*stderr"):
         function(stderr=stream)
+
+
+@pytest.mark.parametrize("slip", ["~/log", ("~/log", "w"), Path("~/log"), r"C:\log"])
+def test_a_stream_that_would_get_an_odd_name_is_refused(slip: Any) -> None:
+    with pytest.raises(BadStdStreamFile, match=r"stdout='.*log'.*for that very name"):
+        checked_stream(slip, "stdout", "app")
 
 
 def test_streams_of_python_apps_are_refused_unless_the_function_takes_them(kernel: RecordingKernel) -> None:

@@ -340,36 +340,3 @@ def test_an_exception_while_bash_is_being_started_ends_it_too(tmp_path: Path, mo
     with pytest.raises(KeyboardInterrupt):
         bash("sleep 50")
     wait_until(lambda: gone(started[0]))
-
-
-_FORKING = """
-import os, signal, subprocess, sys, threading
-from flow_core.remote.bash import _Bash
-done = []
-def start():
-    for _ in range(150):
-        with _Bash([], ["true"]) as process:
-            process.wait()
-    done.append(1)
-threads = [threading.Thread(target=start, daemon=True) for _ in range(2)]
-for thread in threads:
-    thread.start()
-children = []
-while len(done) < 2 and len(children) < 400:
-    pid = os.fork()
-    if not pid:
-        signal.pause()
-    children.append(pid)
-for thread in threads:
-    thread.join(10)
-ended = len(done)
-for pid in children:
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-print(ended)
-"""
-
-
-def test_processes_that_are_forked_while_commands_start_hold_none_of_them_up() -> None:
-    done = subprocess.run([sys.executable, "-c", _FORKING], capture_output=True, text=True, timeout=50, check=False)
-    assert done.stdout == "2\n", done.stderr

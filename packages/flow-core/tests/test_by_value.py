@@ -1,5 +1,6 @@
 """What travels by value keeps the file it was written in."""
 
+import importlib
 import pickle
 import subprocess
 import sys
@@ -61,7 +62,8 @@ def test_every_piece_of_code_keeps_file_line_and_columns(shipped: tuple[Path, by
 
 def test_six_pieces_of_code_share_the_path_of_their_file(shipped: tuple[Path, bytes]) -> None:
     script, data = shipped
-    assert data.count(str(script).encode()) == 2  # the other one is the ``__file__`` of the functions' globals
+    # With some releases of cloudpickle the other one is the ``__file__`` of the functions' globals.
+    assert data.count(str(script).encode()) in (1, 2)
 
 
 def test_a_function_is_the_same_bytes_whichever_strings_are_interned() -> None:
@@ -144,3 +146,29 @@ def test_a_cached_function_that_others_can_import_goes_by_name() -> None:
 
     assert b"is_local" in by_value.dumps(is_local)
     assert pickle.loads(by_value.dumps(is_local)) is is_local
+
+
+def test_an_app_of_a_package_that_is_registered_to_go_by_value_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "by_value_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "inner.py").write_text(
+        "from flow_core import python_app\n@python_app\ndef double(x):\n    return 2 * x\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    inner = importlib.import_module("by_value_package.inner")
+    whole = sys.modules["by_value_package"]
+    by_name = cloudpickle.dumps(inner.double)
+    cloudpickle.register_pickle_by_value(whole)
+    try:
+        data = cloudpickle.dumps(inner.double)
+    finally:
+        cloudpickle.unregister_pickle_by_value(whole)
+        for name in ("by_value_package.inner", "by_value_package"):
+            del sys.modules[name]
+    monkeypatch.undo()
+    with pytest.raises(ModuleNotFoundError, match="by_value_package"):
+        pickle.loads(by_name)
+    assert pickle.loads(data).__name__ == "double"

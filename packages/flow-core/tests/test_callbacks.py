@@ -7,6 +7,7 @@ import gc
 import logging
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future as StdFuture
@@ -20,7 +21,7 @@ import flow_core as flow
 from flow_core.errors import KernelClosedError
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.futures import callbacks
-from flow_core.futures.callbacks import UserCalls, user_calls
+from flow_core.futures.callbacks import Limit, UserCalls, user_calls
 from flow_core.futures.data_future import DataFuture
 from flow_core.futures.lean import Future, in_callback, when_done
 from flow_core.testing import MemoryExecutor
@@ -111,6 +112,125 @@ def test_draining_does_not_wait_for_what_never_ends_nor_for_the_caller() -> None
     assert not calls.drain(0.1)
     release.set()
     assert calls.drain(10)
+
+
+def test_who_waits_for_a_call_is_told_once_that_it_has_taken_too_long_and_where_it_is() -> None:
+    calls, told = UserCalls(), SimpleQueue[tuple[str, str]]()
+    release = threading.Event()
+    calls.soon(lambda _: release.wait(20), None, lambda *_: "the hook", Limit(0.05, lambda *given: told.put(given)))
+    calls.soon(lambda _: None, None, lambda *_: "another", Limit(0.05, lambda *given: told.put(given)))
+    hook, text = told.get(timeout=10)
+    assert hook == "the hook"
+    assert text.startswith("the hook has not returned for 0.05 s (hook_timeout), in ")
+    assert "test_callbacks.py" in text
+    release.set()
+    assert calls.drain(10)
+    assert told.empty()
+
+
+def test_one_who_cannot_bear_to_be_told_stops_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
+    calls, told, release = UserCalls(), SimpleQueue[tuple[str, str]](), threading.Event()
+
+    def passed(*_given: str) -> None:
+        raise SystemExit(3)
+
+    calls.soon(lambda _: release.wait(20), None, lambda *_: "the first", Limit(0.05, passed))
+    calls.soon(lambda _: release.wait(20), None, lambda *_: "the second", Limit(0.05, lambda *given: told.put(given)))
+    assert told.get(timeout=10)[0] == "the second"
+    assert "Giving up the first raised SystemExit: 3" in caplog.text
+    release.set()
+    assert calls.drain(10)
+
+
+def test_calls_behind_as_many_that_do_not_return_as_there_may_be_threads_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(callbacks, "_ALONE_S", 0.05)
+    monkeypatch.setattr(callbacks, "_MOST", 2)
+    calls, told, release = UserCalls(), SimpleQueue[str](), threading.Event()
+    unlimited = threading.Event()
+    for number in range(3):
+        limit = Limit(0.2, lambda _hook, text: told.put(text))
+        calls.soon(lambda _: release.wait(20), None, lambda *_, n=number: f"hook {n}", limit)
+    calls.soon(lambda _: unlimited.set(), None, lambda *_: "one that nobody waits for")
+    calls.soon(lambda _: None, None, lambda *_: "hook 3", Limit(0.2, lambda _hook, text: told.put(text)))
+    given = [told.get(timeout=10) for _ in range(4)]
+    assert [text.partition(" has not")[0] for text in given[:3]] == ["hook 0", "hook 1", "hook 2"]
+    assert given[3] == "hook 3 cannot be called, since 3 calls before it have not returned"
+    assert not unlimited.is_set()
+    release.set()
+    assert unlimited.wait(10)
+
+
+class _Hangs:
+    """What hangs when it is asked for something."""
+
+    release = threading.Event()
+
+    def hang(self, *_args: object) -> Any:
+        self.release.wait(30)
+        return iter(())
+
+
+class HangsIterated(_Hangs, list[object]):
+    __iter__ = _Hangs.hang
+
+
+class HangsRead(_Hangs, dict[str, object]):
+    values = _Hangs.hang  # type: ignore[assignment]  # the point
+
+
+class HangsAsked(_Hangs):
+    __class__ = property(_Hangs.hang)  # type: ignore[assignment]  # the point
+
+
+class HangsPacked(_Hangs):
+    def __reduce__(self) -> Any:
+        self.hang()
+        return HangsPacked, ()
+
+
+@pytest.mark.parametrize("kind", [HangsIterated, HangsRead, HangsAsked, HangsPacked])
+def test_an_argument_that_hangs_in_the_callers_own_call_is_named_with_its_task_and_keeps_nobody_else(
+    load: Load, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: type[_Hangs]
+) -> None:
+    monkeypatch.setattr(callbacks, "_TOLD_S", 0.3)
+    load()
+    kind.release.clear()
+    app = flow.python_app(lambda given: type(given).__name__, cache=kind is HangsPacked)
+    got: SimpleQueue[Any] = SimpleQueue()
+    caller = threading.Thread(target=lambda: got.put(app(kind())), daemon=True)
+    caller.start()
+    deadline = time.monotonic() + 10
+    while not any("has not returned for 0.3 s" in line for line in caplog.messages):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert add(1).result(10) == 2
+    kind.release.set()
+    assert got.get(timeout=10).result(10) == kind.__name__
+    (told,) = [line for line in caplog.messages if "has not returned for 0.3 s" in line]
+    what = "the key for the arguments" if kind is HangsPacked else "the search for futures in argument 'given'"
+    assert told.startswith(f"{what} of task 0 (<lambda>) has not returned for 0.3 s, in ")
+    assert "_Hangs.hang (" in told
+
+
+def test_what_a_function_names_and_hangs_when_it_is_looked_at_is_named(
+    load: Load, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(callbacks, "_TOLD_S", 0.3)
+    load()
+    HangsPacked.release.clear()
+    held = HangsPacked()
+    app = flow.python_app(lambda: held is not None, cache=True)
+    caller = threading.Thread(target=app, daemon=True)
+    caller.start()
+    deadline = time.monotonic() + 10
+    while not any("the look at what the function of task 0" in line for line in caplog.messages):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    HangsPacked.release.set()
+    caller.join(10)
+    assert not caller.is_alive()
 
 
 def test_callbacks_of_flow_itself_run_where_the_future_is_settled() -> None:

@@ -170,6 +170,7 @@ def test_a_file_knows_its_directory_wherever_it_travels(tmp_path: Path, monkeypa
 
 
 def test_calls_that_name_no_files_do_not_ask_for_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     with load(ThreadPoolExecutor("there"), tmp_path, Sink()):
         asked = []
         here = os.getcwd()
@@ -184,6 +185,7 @@ def test_calls_that_name_no_files_do_not_ask_for_the_directory(tmp_path: Path, m
         ):
             future.result()
         assert not asked
+        Path("in.txt").touch()
         plain(inputs=[*several, File("in.txt")]).result()
         assert asked
 

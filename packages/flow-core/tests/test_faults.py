@@ -27,7 +27,7 @@ def _run(fault: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_an_unset_point_does_nothing() -> None:
-    faults._unarmed("anything")
+    faults.unarmed("anything")
 
 
 @pytest.mark.parametrize(

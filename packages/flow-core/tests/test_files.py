@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 from hashlib import blake2b
 from pathlib import Path
@@ -27,6 +28,19 @@ from flow_core.files import File, masked
         ("HTTPS://host/a", "https", "host", "/a", "a"),
         ("ftp://user@host/d/", "ftp", "user@host", "/d/", "d"),
         ("globus://037f054a-15cf-11e8/unsorted.txt", "globus", "037f054a-15cf-11e8", "/unsorted.txt", "unsorted.txt"),
+        ("file:///data/a#1?b.txt", "file", "", "/data/a#1?b.txt", "a#1?b.txt"),
+        ("FILE:/data/%FF", "file", "", "/data/\udcff", "\udcff"),
+        ("http://h:80?x=/a", "http", "h:80", "", ""),
+        ("http://h/a%20b.txt#c", "http", "h", "/a%20b.txt", "a b.txt"),
+        ("http://h/%2E%2E", "http", "h", "/%2E%2E", "%2E%2E"),
+        ("http://h/a%0Ab", "http", "h", "/a%0Ab", "a%0Ab"),
+        ("ftp://me:p@h/d/out#1?.txt", "ftp", "me:p@h", "/d/out#1?.txt", "out#1?.txt"),
+        ("s3://b/d/a%20b?c", "s3", "b", "/d/a%20b?c", "a%20b?c"),
+        ("s3://b/a.txt?versionId=x1", "s3", "b", "/a.txt?versionId=x1", "a.txt"),
+        ("zip:/d/a.zip/b%20c#1", "zip", "", "/d/a.zip/b%20c#1", "b c#1"),
+        ("ZIP:a.zip/b", "zip", "", "a.zip/b", "b"),
+        ("my+own://h/a?q#f", "my+own", "h", "/a", "a"),
+        ("a b#1?%20.txt", "file", "", "a b#1?%20.txt", "a b#1?%20.txt"),
         ("strange name: with://no scheme", "file", "", "strange name: with://no scheme", "no scheme"),
     ],
 )
@@ -44,8 +58,17 @@ def test_a_local_file_opens_by_itself(tmp_path: Path) -> None:
 
 
 def test_a_remote_file_that_is_not_here_says_what_to_do() -> None:
-    with pytest.raises(ValueError, match=r"http://host/a has no local path.*inputs="):
-        str(File("http://host/a"))
+    file = File("http://me:pw@host/a")
+    for ask in (os.fspath, lambda file: file.filepath):
+        with pytest.raises(ValueError, match=r"http://me:\*\*\*@host/a has no local path.*inputs="):
+            ask(file)
+
+
+def test_str_says_what_a_file_is() -> None:
+    assert str(File("http://me:pw@host/a")) == "http://me:***@host/a"
+    assert str(File("http://host/a", local_path="/w/a")) == "/w/a"
+    assert str(File("zip:a.zip/b")) == "zip:a.zip/b"
+    assert str(File("a")) == "a"
 
 
 def test_copies_have_places_of_their_own() -> None:
@@ -63,6 +86,35 @@ def test_a_file_url_of_another_host_is_refused_with_the_path_that_was_meant() ->
 def test_names_that_are_none_are_refused(wrong: Any) -> None:
     with pytest.raises(ConfigurationError):
         File(wrong)
+
+
+@pytest.mark.parametrize(
+    ("slip", "advice"),
+    [
+        ("~/a", r"os.path.expanduser\('~/a'\), or './~/a'"),
+        ("~", "expanduser"),
+        ("~me/a", "expanduser"),
+        (r"C:\data\a", "Windows"),
+        ("c:/data/a", "Windows"),
+        (r"\\server\share\a", "Windows"),
+        ("file:///C:/data/a", "Windows"),
+        ("http:/host/a", "write 'http://host/a' for the URL, or './http:/host/a'"),
+        ("S3:bucket/a", "write 'S3://bucket/a'"),
+        ("a\0b", "zero byte"),
+        ("file:///a%00b", "zero byte"),
+    ],
+)
+def test_slips_are_refused_with_what_was_meant(slip: str, advice: str) -> None:
+    with pytest.raises(ConfigurationError, match=advice):
+        File(slip)
+    if not slip.startswith("file:"):
+        with pytest.raises(ConfigurationError, match=advice):
+            File("http://h/a", local_path=slip)
+
+
+@pytest.mark.parametrize("name", ["~a", "a~/b", "./~/a", "./C:/a", "./http:/host/a", "C:a", "a:b", "-a", " a", "*"])
+def test_odd_names_that_mean_themselves_are_taken(name: str) -> None:
+    assert File(name).path == name
 
 
 @given(st.text(min_size=1), st.one_of(st.none(), st.text(min_size=1)))
@@ -100,10 +152,45 @@ def test_a_file_keeps_its_password_and_does_not_show_it() -> None:
     assert pickle.loads(pickle.dumps(file)).url == "ftp://me:pw@h/a"
     assert repr(file) == "File('ftp://me:***@h/a')"
     with pytest.raises(ValueError, match=r"ftp://me:\*\*\*@h/a has no local path"):
-        str(file)
+        os.fspath(file)
 
 
 def test_the_content_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
     data = bytes(range(256)) * 9000
     (tmp_path / "a").write_bytes(data)
     assert File(tmp_path / "a").content_digest() == blake2b(data, digest_size=16).hexdigest()
+
+
+SHA = "0123456789ABCDEF" * 4
+
+
+def test_a_digest_is_part_of_what_a_file_is(tmp_path: Path) -> None:
+    file = File("http://h/a", sha256=SHA)
+    assert file.digest == f"sha256:{SHA.lower()}"
+    assert file == File("http://h/a", digest=f"SHA256:{SHA}")
+    assert file != File("http://h/a")
+    assert file != File("http://h/a", digest="md5:" + "0" * 32)
+    assert repr(file) == f"File('http://h/a', digest='sha256:{SHA.lower()}')"
+    for twin in (pickle.loads(pickle.dumps(file)), copy.copy(file), file.clean_copy(), file.at("/x").clean_copy()):
+        assert twin == file
+        assert twin.digest == file.digest
+    assert File("a", sha256=SHA).relative_to(str(tmp_path)).digest == file.digest
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sha256": "abc"},
+        {"sha256": SHA[:-1] + "g"},
+        {"sha256": SHA.encode()},
+        {"sha256": f"sha256:{SHA}"},
+        {"digest": SHA},
+        {"digest": "crc32:00000000"},
+        {"digest": f"md5:{SHA}"},
+        {"digest": 5},
+        {"sha256": SHA, "digest": f"sha256:{SHA}"},
+    ],
+)
+def test_what_is_no_digest_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=r"File\('http://me:\*\*\*@h/a'\).*sha256="):
+        File("http://me:secret@h/a", **options)

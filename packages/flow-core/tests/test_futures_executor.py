@@ -86,6 +86,15 @@ def test_a_resource_specification_is_handed_on(tmp_path: Path, listener: Recordi
     executor.shutdown(5)
 
 
+def test_a_shutdown_of_the_users_that_hangs_is_left_and_told(tmp_path: Path, listener: RecordingListener) -> None:
+    seeds, gate = SeedsStyle(), threading.Event()
+    seeds.shutdown = gate.wait  # type: ignore[method-assign, assignment]  # one that hangs
+    executor = SubmitExecutor(seeds)
+    executor.start(make_context(tmp_path, listener, label="seeds"))
+    assert "did not come back within 0.05 s" in executor.shutdown(0.05).forced[0]
+    gate.set()
+
+
 def test_a_users_own_pool_is_not_shut_down(tmp_path: Path, listener: RecordingListener) -> None:
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         executor = FuturesExecutor("mine", pool)

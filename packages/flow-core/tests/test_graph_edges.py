@@ -9,10 +9,10 @@ import pytest
 from flow_core.apps.definition import NO_OPTIONS, AppDefinition, AppKind
 from flow_core.errors import DependencyError, JoinError
 from flow_core.futures.app_future import AppFuture
-from flow_core.graph.core import Core
+from flow_core.graph.graph_core import GraphCore
 from flow_core.graph.retry import Budgets
 from flow_core.graph.states import State
-from flow_core.graph.task import Junction, Task
+from flow_core.graph.task import SharedParents, Task
 from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.memoizer import AppIdentity
 from flow_core.interfaces.outcome import Outcome, Verdict
@@ -26,13 +26,13 @@ class Graph:
     """A core with a join app whose body has returned."""
 
     def __init__(self) -> None:
-        self.core = Core(Budgets(0, 0, 1))
+        self.core = GraphCore(Budgets(0, 0, 1))
         self.count = 0
         self.join = self.submit(kind=AppKind.JOIN)
         self.core.placed(self.join)
         self.core.finished([Outcome(TryKey(self.join.key), Verdict.OK)])
 
-    def submit(self, *parents: Task | Junction, kind: AppKind = AppKind.PYTHON) -> Task:
+    def submit(self, *parents: Task | SharedParents, kind: AppKind = AppKind.PYTHON) -> Task:
         definition = AppDefinition(nothing, "app", kind, None, False, AppIdentity("app", nothing))
         task = Task(self.count, definition, (), {}, NO_OPTIONS, AppFuture(self.count))
         self.count += 1
@@ -67,7 +67,7 @@ def test_nor_for_what_waits_for_it_at_any_distance(length: int) -> None:
 
 def test_a_circle_goes_through_junctions_too() -> None:
     graph = Graph()
-    junction = Junction(())
+    junction = SharedParents(())
     graph.core.meeting((junction, [graph.join, graph.submit()]))
     last = graph.submit(junction)
     graph.core.joining((graph.join, [last], 0, []))

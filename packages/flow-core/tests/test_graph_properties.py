@@ -11,11 +11,11 @@ from flow_core.apps.definition import NO_OPTIONS, AppDefinition, AppKind
 from flow_core.errors import DependencyError, JoinError
 from flow_core.futures.app_future import AppFuture
 from flow_core.graph.check import check
-from flow_core.graph.core import Core
 from flow_core.graph.effects import Effect
+from flow_core.graph.graph_core import GraphCore
 from flow_core.graph.retry import Budgets
 from flow_core.graph.states import State
-from flow_core.graph.task import Junction, Task
+from flow_core.graph.task import SharedParents, Task
 from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.memoizer import AppIdentity, MemoKey
 from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, Verdict
@@ -42,7 +42,7 @@ class World:
     def __init__(self, data: st.DataObject, lazy: bool) -> None:
         self.data = data
         budgets = Budgets(retries=1, infrastructure_retries=2, max_worker_kills=2)
-        self.core = Core(budgets, lazy_errors=lazy, asks_price=data.draw(st.booleans()))
+        self.core = GraphCore(budgets, lazy_errors=lazy, asks_price=data.draw(st.booleans()))
         self.core.verbose = data.draw(st.booleans())
         self.tasks: list[Task] = []
         self.parents: dict[int, list[Task]] = {}
@@ -57,7 +57,7 @@ class World:
         self.launches: set[int] = set()
         self.values: dict[int, object] = {}
         self.joined: dict[int, list[Task]] = {}
-        self.junctions: list[tuple[Junction, list[Task]]] = []
+        self.junctions: list[tuple[SharedParents, list[Task]]] = []
 
     # -- what may happen
 
@@ -77,7 +77,7 @@ class World:
         definition = self.definition()
         task = Task(len(self.tasks), definition, (), {}, NO_OPTIONS, AppFuture(len(self.tasks)))
         parents = self.data.draw(st.lists(st.sampled_from(self.tasks), max_size=3)) if self.tasks else []
-        sources: list[Task | Junction] = list(parents)
+        sources: list[Task | SharedParents] = list(parents)
         if parents and self.data.draw(st.booleans()):
             junction, parents = self.meet(parents)
             sources = [junction]
@@ -86,7 +86,7 @@ class World:
             task.more().joins = True
         self.tasks.append(task)
         self.parents[task.tid] = parents
-        if parents or foreign or definition.cache or task.rare is not None:
+        if parents or foreign or definition.cache or task.details is not None:
             if foreign:
                 self.foreign[task.tid] = foreign
             self.core.submitted((task, sources, foreign, []))
@@ -94,11 +94,11 @@ class World:
             task.executor = cast(Any, EXECUTORS[0])
             self.core.submitted_placed(task)
 
-    def meet(self, parents: list[Task]) -> tuple[Junction, list[Task]]:
+    def meet(self, parents: list[Task]) -> tuple[SharedParents, list[Task]]:
         """Return a junction for these parents, or one of earlier calls with its parents, open or not."""
         if self.junctions and self.data.draw(st.booleans()):
             return self.data.draw(st.sampled_from(self.junctions))
-        junction = Junction(())
+        junction = SharedParents(())
         self.core.meeting((junction, parents))
         self.junctions.append((junction, parents))
         return self.junctions[-1]
@@ -133,9 +133,9 @@ class World:
         task = self.publishing.pop(self.data.draw(st.integers(0, len(self.publishing) - 1)))
         value = self.values[task.tid]
         error = OSError("no room") if self.data.draw(st.integers(0, 3)) == 0 else None
-        rare = task.more()
-        if error is None and rare.memo_key is not None and not task.state.final:
-            self.memory[rare.memo_key.digest] = value
+        details = task.more()
+        if error is None and details.memo_key is not None and not task.state.final:
+            self.memory[details.memo_key.digest] = value
         self.core.published((task, value, error))
 
     def finish_one_foreign(self) -> None:
@@ -146,12 +146,13 @@ class World:
         before = task.state
         was_started = task.started
         kill = self.data.draw(st.booleans())
-        can_be_killed = before is State.joining or bool(task.key and task.executor and task.executor.kills)
+        at_rest = before in (State.joining, State.staging)  # nothing of it runs, though it has started
+        can_be_killed = at_rest or bool(task.key and task.executor and task.executor.kills)
         told = self.core.cancel(task, kill=kill)
         assert told == (not was_started or (kill and can_be_killed)), f"cancel in {before.name}"
         if told:
             self.promised.add(task)
-        assert (task.state is State.cancelled) == (not was_started or (kill and before is State.joining))
+        assert (task.state is State.cancelled) == (not was_started or (kill and at_rest))
 
     def close(self) -> None:
         self.core.close()
@@ -206,7 +207,7 @@ class World:
             self.do_place(task, None)
 
     def do_place(self, task: Task, _given: object) -> None:
-        refused = task.rare.refused_by if task.rare is not None else set()
+        refused = task.details.refused_by if task.details is not None else set()
         willing = [executor for executor in EXECUTORS if executor.label not in refused]
         if not willing:
             self.core.unplaced((task, TypeError("nobody takes it")))
@@ -232,7 +233,7 @@ class World:
         else:
             self.out[key] = task
 
-    def do_price(self, task: Task, error: BaseException) -> None:
+    def do_retry_cost(self, task: Task, error: BaseException) -> None:
         self.core.priced((task, self.data.draw(st.sampled_from([0.0, 0.5, 1.0, 9.0])), error))
 
     def do_join(self, task: Task, _value: object) -> None:
@@ -248,7 +249,11 @@ class World:
         if start.state.final:
             return False
         key = start.more().memo_key
-        leaders = [] if key is None else [t for t in self.tasks if t.rare and t.rare.leads and t.rare.memo_key == key]
+        leaders = (
+            []
+            if key is None
+            else [t for t in self.tasks if t.details and t.details.leads and t.details.memo_key == key]
+        )
         ahead = [*self.parents[start.tid], *self.joined.get(start.tid, []), *leaders]
         may_follow = start.app.cache and start.state in (State.unsched, State.pending) and goal.app.cache
         return may_follow or any(self.reaches(other, goal) for other in ahead if other is not start)
@@ -256,8 +261,10 @@ class World:
     def do_unwrap(self, task: Task, _given: object) -> None:
         self.core.joined((task, object()))
 
-    def do_publish(self, task: Task, value: object) -> None:
+    def do_stage_out(self, task: Task, value: object) -> None:
         self.values[task.tid] = value
+        if self.data.draw(st.booleans()):
+            self.core.publishing(task)
         self.publishing.append(task)
 
     def do_share(self, task: Task, value: object) -> None:
@@ -268,6 +275,9 @@ class World:
         if kill and key in self.out:
             del self.out[key]
             self.core.finished([Outcome(TryKey(key), Verdict.CANCELLED)])
+
+    def do_unstage(self, task: Task, _given: object) -> None:
+        assert task.state.final, "files are moved no more, and the task goes on"
 
     def ignore(self, _task: Task, _given: object) -> None:
         return None
@@ -296,7 +306,7 @@ class World:
             self.settle()
         assert self.core.live == {}, "tasks were forgotten"
         assert self.core.tries == {}
-        assert len(self.core._flights) == 0
+        assert len(self.core._in_flight) == 0
         assert sorted(self.ends) == [task.tid for task in self.tasks]
         assert sum(self.core.counts.values()) == len(self.tasks)
         assert {task.state for task in self.promised} <= {State.cancelled}

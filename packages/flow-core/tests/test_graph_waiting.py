@@ -40,7 +40,7 @@ class ExplainedWorld(World):
             assert [cause.tasks for cause in causes if cause.kind is CauseKind.SAME_CALL] == [(leader.tid,)]
         if task.spent is not None and (task.spent.failures or task.spent.losses):
             assert CauseKind.RETRY in kinds
-        if task.rare is not None and task.rare.failures:
+        if task.details is not None and task.details.failures:
             assert any("a dependency has failed" in cause.text for cause in causes)
 
 

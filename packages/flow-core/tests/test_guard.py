@@ -13,6 +13,7 @@ import pytest
 from flow_core import guard
 from flow_core.errors import FlowError, HookError
 from flow_core.hooks import Calling
+from flow_core.interfaces.outcome import read_before, tell_read
 
 
 class Exits(type):
@@ -142,3 +143,22 @@ def test_ctrl_c_gets_through_a_callback_that_runs_on_the_main_thread() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=40, check=False)
     assert done.returncode == -signal.SIGINT
     assert "KeyboardInterrupt" in done.stderr
+
+
+class _Closed(Exception):
+    def __getattribute__(self, name: str) -> object:
+        raise SystemExit(name)
+
+
+class _Property(Exception):
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]  # the point
+        raise SystemExit("__dict__")
+
+
+@pytest.mark.parametrize("kind", [_Closed, _Property])
+def test_an_error_whose_attributes_exit_tells_no_versions_and_stops_nothing(kind: type[Exception]) -> None:
+    error = kind()
+    tell_read(error, {"http://h/a": "1"})
+    assert read_before(error) in ({}, {"http://h/a": "1"})
+    assert read_before(error) == {}

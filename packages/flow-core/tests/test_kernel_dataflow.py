@@ -15,6 +15,7 @@ from kernel_apps import Load, add, total
 
 import flow_core as flow
 from flow_core.errors import DependencyError, HiddenFutureError
+from flow_core.futures.app_future import AppFuture
 from flow_core.graph.resolver import DEEP
 
 
@@ -258,6 +259,37 @@ def test_inputs_of_all_kinds_reach_functions_that_take_them_and_no_others(
     ):
         assert kinds(inputs=inputs).result(10) == expected
         assert blind(inputs=inputs).result(10) == "does not take any"
+
+
+def test_what_one_look_finds_in_arguments_is_no_more_than_what_is_there(load: Load, tmp_path: Path) -> None:
+    load()
+    taken: list[object] = []
+
+    @flow.python_app
+    def take(*args: object, inputs: Any = (), data: Any = ()) -> None:
+        taken.append([*args, *inputs, *data])
+
+    task = add(1)
+    (tmp_path / "file").write_text("x")
+    local = flow.File(str(tmp_path / "file"))
+    gate = threading.Event()
+    late = wait_for(gate)
+    given: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+        ((), {"inputs": []}),
+        ((1,), {"inputs": list(range(100)), "data": [1, 2]}),
+        ((task,), {"inputs": list(range(100))}),
+        ((task,), {"inputs": [task] * 100}),
+        ((task, local), {"inputs": [task]}),
+        ((late,), {"inputs": [local, task], "data": [local]}),
+        ((late,), {"data": [1, "a"], "inputs": (late, local)}),
+    ]
+    futures = [take(*args, **kwargs) for args, kwargs in given]
+    gate.set()
+    assert [future.result(10) for future in futures] == [None] * len(given)
+    values = {task: 2, late: True}
+    expected = [[*args, *kwargs["inputs"], *kwargs.get("data", ())] for args, kwargs in given]
+    shown = [[values.get(one, one) if isinstance(one, AppFuture) else one for one in row] for row in expected]
+    assert sorted(map(repr, taken)) == sorted(map(repr, shown))
 
 
 def test_a_future_hidden_among_the_inputs_is_refused_beside_files_and_values(load: Load) -> None:

@@ -15,8 +15,8 @@ import flow_core as flow
 from flow_core.errors import KernelClosedError
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.files import File
-from flow_core.graph.core import Core
 from flow_core.graph.effects import Effect
+from flow_core.graph.graph_core import GraphCore
 from flow_core.graph.retry import Budgets
 from flow_core.interfaces.call import NodeContext, TaskStep
 from flow_core.interfaces.events import (
@@ -37,6 +37,7 @@ from flow_core.interfaces.sinks import RunInfo
 from flow_core.interfaces.staging import Digests, Direction, Staging, Transfer
 from flow_core.kernel.kernel import DataFlowKernel
 from flow_core.kernel.reactor import Reactor
+from flow_core.remote.staged import home_of
 from flow_core.staging.noop import NoOpFileStaging
 from flow_core.testing import MemoryExecutor
 
@@ -143,7 +144,7 @@ def test_nobody_who_wants_nothing_costs_anything(tmp_path: Path) -> None:
 
 
 def make_reactor() -> Reactor:
-    reactor = Reactor(Core(Budgets()), logging.getLogger("flow.kernel"))
+    reactor = Reactor(GraphCore(Budgets()), logging.getLogger("flow.kernel"))
     reactor.on_ended = lambda tasks: None
     return reactor
 
@@ -255,7 +256,7 @@ def test_files_that_were_moved_are_told_of(tmp_path: Path) -> None:
         "made://host/c": ("out", 3, "", 0),
         "made://gone/d": ("in", -1, "", 1),
     }
-    assert told["made://host/a"].local_path == str(kernel.run_dir / "staged" / "a")
+    assert home_of(Path(told["made://host/a"].local_path)) == kernel.run_dir
     assert "no such thing" in told["made://gone/d"].error
 
 

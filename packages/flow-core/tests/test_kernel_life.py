@@ -12,7 +12,8 @@ import pytest
 from kernel_apps import Load, add, divide, hold
 
 import flow_core as flow
-from flow_core.errors import ConfigurationError, KernelClosedError, NoDataFlowKernelError
+from flow_core.checkpoint.log import CheckpointLog
+from flow_core.errors import CleanupIncomplete, ConfigurationError, KernelClosedError, NoDataFlowKernelError
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.interfaces.executor import ShutdownReport
 from flow_core.kernel.kernel import DataFlowKernel
@@ -187,3 +188,47 @@ def test_a_deleted_working_directory_is_refused_by_name(tmp_path: Path, monkeypa
     for run_dir in ("runinfo", str(tmp_path / "runinfo")):
         with pytest.raises(ConfigurationError, match="working directory was deleted"):
             flow.load(flow.Config(run_dir=run_dir))
+
+
+@pytest.mark.parametrize("how", ["cleanup", "with", "an error"])
+def test_what_does_not_answer_at_the_end_is_given_up_and_told_and_all_else_is_done(
+    load: Load, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], how: str
+) -> None:
+    release, reached = threading.Event(), threading.Event()
+    monkeypatch.setattr(CheckpointLog, "open", lambda _self: reached.set() or release.wait(60))
+    monkeypatch.setattr("flow_core.kernel.shutdown.EXIT_S", 2.0)
+    executor = MemoryExecutor("memory")
+    kernel = load(executor, checkpoint_mode="dfk_exit")
+    future = add(1)
+    try:
+        if how == "cleanup":
+            with pytest.raises(CleanupIncomplete, match="could not write the checkpoint: what this waits for") as told:
+                kernel.cleanup(2.0)
+            assert told.value.steps == ["write the checkpoint"]
+        elif how == "with":
+            with pytest.raises(CleanupIncomplete), kernel:
+                pass
+        else:
+            with pytest.raises(KeyError, match="the script's"), kernel:
+                raise KeyError("the script's")
+            assert f"flow: the run in {kernel.run_dir} could not write the checkpoint: " in capfd.readouterr().err
+    finally:
+        release.set()
+    assert reached.is_set()
+    assert future.cancelled()
+    assert "Run " in (kernel.run_dir / "flow.log").read_text().splitlines()[-1]
+    assert not executor.waiting
+
+
+def test_jobs_that_could_not_be_ended_make_the_end_incomplete(
+    load: Load, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    executor = MemoryExecutor("memory")
+    left = "end job 7 of block 0 of memory, which may still run: node1 does not answer"
+    monkeypatch.setattr(executor, "shutdown", lambda timeout_s: ShutdownReport(not_ended=(left,)))
+    kernel = load(executor)
+    with pytest.raises(CleanupIncomplete) as told:
+        kernel.cleanup(5.0)
+    assert told.value.steps == [left]
+    assert str(told.value) == f"the run in {kernel.run_dir} could not {left}"
+    assert f"Executor 'memory' could not {left}" in (kernel.run_dir / "flow.log").read_text()

@@ -7,7 +7,8 @@ from kernel_apps import Load, add, hold
 
 import flow_core as flow
 from flow_core.errors import TaskExceedsBlock, TaskKillsWorkers, WorkerLost
-from flow_core.interfaces.outcome import LossKind
+from flow_core.interfaces.call import Call, TryKey
+from flow_core.interfaces.outcome import Loss, LossKind, Place, Verdict
 from flow_core.testing import MemoryExecutor
 
 
@@ -89,3 +90,92 @@ def test_a_refused_task_goes_to_another_executor_or_fails_with_the_reason(load: 
     assert future.result(10) == 2
     with pytest.raises(TypeError, match="nor here"):
         doomed.result(10)
+
+
+def test_the_death_of_a_worker_that_its_manager_describes_is_told_once(load: Load) -> None:
+    executor = MemoryExecutor("memory")
+    load(executor, max_worker_kills=1)
+    future = add(1)
+    died = "worker 0 (pid 7) on node n, block 0, was killed by SIGKILL while it was running the task"
+    executor.lose(hold(executor), LossKind.WORKER, died)
+    text = str(future.exception(10))
+    assert f"The last one: {died} (" in text
+    assert "the worker that ran it" not in text
+
+
+class Nodes(MemoryExecutor):
+    """An executor with nodes, which knows where each try was to go."""
+
+    avoids_nodes = True
+
+    def __init__(self) -> None:
+        super().__init__("nodes")
+        self.avoided: list[tuple[str, ...] | None] = []
+
+    def submit(self, key: TryKey, call: Call, /) -> None:
+        self.avoided.append(call.spec.avoid)
+        super().submit(key, call)
+
+    def is_at(self, node: str) -> None:
+        self._place = Place("nodes", "0", node)
+
+    def nth(self, count: int) -> TryKey:
+        """Wait for a try; those of foreign executors are handed over on a thread of their own."""
+        return self.wait_submitted(count)[count - 1]
+
+
+def test_a_task_that_is_tried_again_avoids_the_nodes_on_which_it_failed(load: Load) -> None:
+    executor = Nodes()
+    load(executor, retries=1)
+    future = add(1)
+    executor.is_at("b")
+    executor.lose(executor.nth(1), LossKind.MANAGER)
+    executor.is_at("a")
+    executor.fail(executor.nth(2), ValueError("again"))
+    executor.run(executor.nth(3))
+    assert future.result(10) == 2
+    assert executor.avoided == [None, ("b",), ("a", "b")]
+
+
+def test_executors_that_know_no_nodes_are_told_of_none(load: Load) -> None:
+    executor = Nodes()
+    executor.avoids_nodes = False
+    load(executor, retries=1)
+    future = add(1)
+    executor.is_at("a")
+    executor.fail(executor.nth(1), ValueError("again"))
+    executor.run(executor.nth(2))
+    assert future.result(10) == 2
+    assert executor.avoided == [None, None]
+
+
+@pytest.mark.parametrize("rerun", [True, False])
+def test_what_no_node_could_load_fails_with_the_true_error(load: Load, rerun: bool) -> None:
+    executor = Nodes()
+    load(executor, infrastructure_retries=2)
+
+    @flow.python_app(rerun_on_loss=rerun)
+    def app() -> None:
+        return None
+
+    future = app()
+    error, tries = ModuleNotFoundError("No module named 'helper'"), 3 if rerun else 1
+    for number in range(tries):
+        executor.is_at(f"n{number}")
+        key = executor.nth(number + 1)
+        loss = Loss(LossKind.NODE, Place("nodes", "0", f"n{number}"), reason="it has no helper")
+        executor._report(key, Verdict.LOST, error=error, loss=loss)
+    assert future.exception(10) is error
+    assert len(executor.avoided) == tries
+
+
+def test_a_task_that_another_node_could_load_is_well(load: Load) -> None:
+    executor = Nodes()
+    load(executor, retries=0)
+    future = add(1)
+    executor.is_at("bad")
+    key = executor.nth(1)
+    executor._report(key, Verdict.LOST, error=ImportError("x"), loss=Loss(LossKind.NODE, executor._place, reason="x"))
+    executor.run(executor.nth(2))
+    assert future.result(10) == 2
+    assert executor.avoided == [None, ("bad",)]

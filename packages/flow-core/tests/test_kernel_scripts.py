@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 
 def run_script(tmp_path: Path, text: str) -> subprocess.CompletedProcess[str]:
     script = tmp_path / "script.py"
@@ -52,7 +54,9 @@ with flow.load({config}):
 def test_leaving_a_with_block_says_how_many_tasks_it_cancels(tmp_path: Path) -> None:
     done = run_script(tmp_path, _HEAD + _LEAVE.format(config="", app="sleep(1000)", then="sleep(1000)"))
     assert (done.returncode, done.stderr.count("\n")) == (0, 1)
-    assert "flow: 2 unfinished tasks were cancelled at the end of the with block; wait for results" in done.stderr
+    assert (
+        "flow: 2 unfinished tasks were cancelled at the end of the with block (task 0 (sleep), task 1 (" in done.stderr
+    )
 
 
 def test_leaving_a_with_block_says_nothing_of_tasks_that_were_cancelled_or_waited_for(tmp_path: Path) -> None:
@@ -163,3 +167,91 @@ with flow.load():
 """,
     )
     assert done.stdout.split() == ["KernelClosedError", "KernelClosedError", "0.5"], done.stderr
+
+
+_OPEN_END = """
+import concurrent.futures, sys
+from flow_core.executors.threads import ThreadPoolExecutor
+
+if __name__ == "__main__":
+    kernel = flow.load(flow.Config(executors=[{executor}], checkpoint_mode="dfk_exit"))
+    assert sleep(0).result() == 0
+    futures = [sleep(0.2) for _ in range({pending})]
+    if futures:
+        futures[-1].add_done_callback(lambda future: print("callback", flush=True))
+    print(kernel.run_dir, flush=True)
+    {then}
+"""
+_THREADS, _PROCESSES = "ThreadPoolExecutor(max_threads=1)", "concurrent.futures.ProcessPoolExecutor(1)"
+
+
+@pytest.mark.parametrize("executor", [_THREADS, _PROCESSES], ids=["threads", "processes"])
+@pytest.mark.parametrize(
+    ("pending", "then", "code"),
+    [(0, "", 0), (3, "", 0), (3, "raise RuntimeError", 1), (3, "sys.exit(3)", 3)],
+    ids=["done", "pending", "error", "exit"],
+)
+def test_a_script_that_leaves_its_kernel_open_has_it_cleaned_up(
+    tmp_path: Path, executor: str, pending: int, then: str, code: int
+) -> None:
+    done = run_script(tmp_path, _HEAD + _OPEN_END.format(executor=executor, pending=pending, then=then))
+    assert done.returncode == code
+    run_dir, *callbacks = done.stdout.splitlines()
+    assert callbacks == ["callback"][:pending]
+    log = Path(run_dir, "flow.log").read_text()
+    assert "[ERROR]" not in log
+    assert " ended: " in log
+
+
+_FORKS_IN_TASK = (
+    """
+import os, signal, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of forks in processes with threads
+# Before Flow is imported, so that the signal comes while the child still has the parent's handlers.
+os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
+"""
+    + _HEAD
+    + """
+@flow.python_app
+def forks():
+    child = os.fork()
+    if not child:
+        time.sleep(30)
+        os._exit(0)
+    return os.waitpid(child, 0)[1], signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+with flow.load():
+    waits = sleep(1)
+    print(forks().result(), waits.result())
+"""
+)
+
+
+def test_a_child_that_is_terminated_as_it_is_forked_dies_and_leaves_the_kernel_alone(tmp_path: Path) -> None:
+    done = run_script(tmp_path, _FORKS_IN_TASK)
+    assert (done.stdout, done.stderr) == ("(15, set()) 1\n", "")
+
+
+_LOCKS = """
+import os, threading
+from flow_core.fork_locks import renewed_after_fork
+locks = [renewed_after_fork(made()) for made in (threading.Lock, threading.RLock, threading.Condition)]
+held, free = threading.Event(), threading.Event()
+
+def hold():
+    with locks[0], locks[1], locks[2]:
+        held.set()
+        free.wait(40)
+
+threading.Thread(target=hold).start()
+held.wait(40)
+child = os.fork()
+if not child:
+    os._exit(0 if all(lock.acquire(timeout=5) for lock in locks) else 1)
+print(os.waitpid(child, 0)[1])
+free.set()
+"""
+
+
+def test_locks_that_other_threads_held_are_free_in_a_forked_child(tmp_path: Path) -> None:
+    assert run_script(tmp_path, _LOCKS).stdout == "0\n"

@@ -14,6 +14,7 @@ LEAF = {
     "flow_core.errors",
     "flow_core.interfaces",
     "flow_core.interfaces.call",
+    "flow_core.lazy",
     "flow_core.loss",
     "flow_core.remote",
     "flow_core.remote.run",
@@ -25,11 +26,15 @@ TRANSPORT = LEAF | {
     "flow_core.remote.refs",
 }
 STEPS = LEAF | {
+    "flow_core.folders",
     "flow_core.remote.bash",
+    "flow_core.remote.blocked",
+    "flow_core.remote.links",
     "flow_core.remote.outputs",
     "flow_core.remote.processes",
     "flow_core.remote.usage",
     "flow_core.remote.walltime",
+    "flow_core.starting",
 }
 DECORATORS = LEAF | {
     "flow_core.active",
@@ -37,10 +42,14 @@ DECORATORS = LEAF | {
     "flow_core.apps.app",
     "flow_core.apps.decorators",
     "flow_core.apps.definition",
+    "flow_core.apps.fitting",
     "flow_core.apps.parameters",
     "flow_core.apps.special",
+    "flow_core.file_names",
+    "flow_core.folders",
     "flow_core.files",
     "flow_core.interfaces.memoizer",
+    "flow_core.option_names",
 }
 HEAVY = {"asyncio", "concurrent", "hashlib", "http", "json", "logging", "multiprocessing", "socket", "ssl", "urllib"}
 

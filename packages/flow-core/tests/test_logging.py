@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import pytest
 
 import flow_core as flow
 from flow_core.observe import logging as flow_logging
+from flow_core.observe.log_file import LogFile
 from flow_core.observe.logging import open_run_log, set_file_logger, set_stream_logger
 
 
@@ -212,3 +214,39 @@ def test_a_log_says_how_many_lines_are_missing_when_there_is_room_again(
         "fourth",
     ]
     assert len(capfd.readouterr().err.splitlines()) == 1
+
+
+def test_a_file_that_does_not_answer_keeps_one_thread_and_costs_the_others_their_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flow_core.observe.log_file._PATIENCE_S", 0.2)
+    os.mkfifo(tmp_path / "log")  # which is full after 64 KiB
+    reader = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
+    set_file_logger(tmp_path / "log", format_string="%(message)s")
+    logger = logging.getLogger("flow.kernel")
+    first = threading.Thread(target=logger.error, args=("x" * 100_000,))
+    first.start()
+    read = b""
+    while len(read) < 1000:  # it writes
+        read += _read(reader, 1000)
+    logger.error("second")
+    logger.error("third")
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "cannot be written (the file system does not answer): lines are lost" in line
+    (handler,) = [one for one in logging.getLogger("flow").handlers if isinstance(one, LogFile)]
+    handler.close()  # as the end of a run does: it must not wait either
+    while first.is_alive():
+        read += _read(reader, 100_000)
+    logger.error("fourth")
+    while not read.endswith(b"fourth\n"):
+        read += _read(reader, 100_000)
+    assert read.decode() == "x" * 100_000 + "\n2 lines are missing here: this log could not be written\nfourth\n"
+    os.close(reader)
+
+
+def _read(reader: int, size: int) -> bytes:
+    try:
+        return os.read(reader, size)
+    except BlockingIOError:
+        time.sleep(0.001)
+        return b""

@@ -19,7 +19,7 @@ import pytest
 from flow_core.errors import Unhashable
 from flow_core.interfaces.call import Call
 from flow_core.interfaces.memoizer import AppIdentity, MemoKey
-from flow_core.memo import facts
+from flow_core.memo import code_facts
 from flow_core.memo.key import memo_key, source_key
 
 
@@ -359,7 +359,7 @@ def test_a_key_does_not_change_with_the_hash_seed_or_the_lines(tmp_path: Path) -
 
 
 def _from_file(path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
-    monkeypatch.setattr(facts, "_LOADED_AT", float("inf"))
+    monkeypatch.setattr(code_facts, "_LOADED_AT", float("inf"))
     path.write_text(text)
     names: dict[str, object] = {"__name__": "users_own"}
     exec(compile(text, str(path), "exec"), names)
@@ -391,3 +391,21 @@ def test_a_source_edited_since_it_was_loaded_gives_no_key_by_source(tmp_path: Pa
     names: dict[str, Callable[..., object]] = {}
     exec(compile(path.read_text(), str(path), "exec"), names)
     assert source_key(key(names["f"])) is None
+
+
+def test_a_module_that_is_an_argument_counts_by_the_attributes_that_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    helper = ModuleType("users_helper")
+    monkeypatch.setitem(sys.modules, "users_helper", helper)
+    digests = []
+    for helper.N, helper.M in ((1, 1), (1, 2), (2, 2)):  # type: ignore[attr-defined]  # the attributes that it gets
+        func = function("def f(*given): return inner(given)\ndef inner(given): return given[0][0].N")
+        digests.append(key(func, [helper]).digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_masked_array_is_the_same_argument_however_often_it_is_looked_at() -> None:
+    numpy = pytest.importorskip("numpy")
+    func, array = function("def f(x): return x"), numpy.ma.array([1, 2], mask=[0, 1])
+    first = key(func, array).digest
+    str(array)
+    assert key(func, array).digest == first == key(func, numpy.ma.array([1, 2], mask=[0, 1])).digest

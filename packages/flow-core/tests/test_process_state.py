@@ -28,7 +28,29 @@ def test_a_task_that_changes_nothing_is_not_asked_for_more() -> None:
         "state._put_back = None  # calling it would fail\n"
         "import json, decimal, socket, logging, tempfile  # of the standard library\n"
         "decimal.getcontext(), tempfile.tempdir, os.environ.get('HOME'), os.getcwd()\n"
-        "assert state.restore(0) == ''\nassert state.restore(0) == ''\n"
+        "assert state.restore(0) == ''\nassert state.restore(0) == ''\nassert state.restore(LONG) == ''\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        ("libc.setrlimit(7, (ctypes.c_ulong * 2)(64, resource.getrlimit(7)[1]))", "resource.getrlimit(7)"),
+        ("libc.chdir(b'/')", "os.getcwd()"),
+        ("libc.umask(0o111)", "open('/proc/self/status').read().partition('Umask:')[2][:6]"),
+        ("libc.setpriority(0, 0, 7)", "os.getpriority(0, 0)"),
+        ("libc.setlocale(6, b'C')", "locale.setlocale(6)"),
+        ("ctypes.pythonapi.Py_SetRecursionLimit(77)", "sys.getrecursionlimit()"),
+        ("os.environ._data[b'ODD'] = b'1'", "dict(os.environ)"),
+        ("decimal.getcontext().traps[decimal.Inexact] = True", "decimal.getcontext().traps[decimal.Inexact]"),
+        ("decimal.getcontext().Emax = 9", "decimal.getcontext().Emax"),
+    ],
+)
+def test_what_c_code_changes_in_a_long_task_is_put_back(change: str, check: str) -> None:
+    run(
+        "import ctypes, decimal, locale\nlocale.setlocale(6, 'C.UTF-8')\nlibc = ctypes.CDLL(None)\nstate.take()\n"
+        f"def look(): return {check}\nbefore = look()\n{change}\nassert look() != before\n"
+        "assert state.restore(LONG) == ''\nassert look() == before, (look(), before)\n"
     )
 
 
@@ -48,7 +70,9 @@ def test_what_cannot_be_put_back_is_named() -> None:
         "def refuse(limits): raise ValueError('not allowed to raise maximum limit')\n"
         "name = 'resource limits'\n"
         "module.OF_THE_SYSTEM = [part._replace(write=refuse) for part in module.OF_THE_SYSTEM if part.name == name]\n"
-        "state._known[name][resource.RLIMIT_CORE] = (1, 1); resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
+        "from flow_core.remote.state import LIMITS\n"
+        "state._known[name][LIMITS.index(resource.RLIMIT_CORE)] = (1, 1)\n"
+        "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
         "assert state.restore(0) == 'resource limits'\n"
     )
 

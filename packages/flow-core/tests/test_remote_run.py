@@ -153,7 +153,9 @@ def test_the_exception_of_a_task_is_its_result(tmp_path: Path) -> None:
 
 
 def test_a_task_that_exits_has_a_result_too(tmp_path: Path) -> None:
-    assert isinstance(through_files(tmp_path, lambda: sys.exit(3)).error, SystemExit)
+    error = through_files(tmp_path, lambda: sys.exit(3)).error
+    assert isinstance(error, AppException)
+    assert "the app ended its process: sys.exit(3)" in str(error)
 
 
 def test_a_result_that_cannot_be_pickled_is_an_error(tmp_path: Path) -> None:

@@ -23,8 +23,7 @@ from flow_core.errors import ConfigurationError, ExecutorBroken, SerializationEr
 from flow_core.executors.futures import FuturesExecutor
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.kernel.kernel import DataFlowKernel
-from flow_core.snapshot.finder import LARGE_ELEMENTS
-from flow_core.snapshot.looks import Looks
+from flow_core.snapshot.finder import LARGE_ELEMENTS, FunctionLooks
 
 
 class Inline(Executor):
@@ -97,7 +96,7 @@ MUTABLE: list[tuple[object, Callable[[Any], object]]] = [
 @pytest.mark.parametrize(("value", "change"), MUTABLE)
 def test_a_value_that_is_changed_in_place_is_noticed(value: object, change: Callable[[Any], object]) -> None:
     module = script("def f(): return VALUE", VALUE=value)
-    looks = Looks(module.f, whole=False)
+    looks = FunctionLooks(module.f, whole=False)
     assert looks.unchanged()
     change(value)
     assert not looks.unchanged()
@@ -140,7 +139,7 @@ f, put = make()
 )  # fmt: skip
 def test_a_name_that_comes_to_mean_something_else_is_noticed(source: str, change: str) -> None:
     module = script(source)
-    looks = Looks(module.f, whole=False)
+    looks = FunctionLooks(module.f, whole=False)
     assert looks.unchanged()
     exec(change, module.__dict__)
     assert not looks.unchanged()
@@ -148,7 +147,7 @@ def test_a_name_that_comes_to_mean_something_else_is_noticed(source: str, change
 
 def test_what_it_does_not_name_is_not_looked_at() -> None:
     module = script("N = 1\nM = []\ndef f(): return N")
-    looks = Looks(module.f, whole=False)
+    looks = FunctionLooks(module.f, whole=False)
     module.M.append(1)
     exec("N = 1\ndef g(): pass", module.__dict__)
     assert looks.unchanged()
@@ -166,7 +165,7 @@ def test_locks_loggers_and_hostile_objects_are_known_by_identity() -> None:
 
     for value in (threading.Lock(), logging.getLogger("x"), Hostile()):
         module = script("def f(): return VALUE", VALUE=value)
-        looks = Looks(module.f, whole=False)
+        looks = FunctionLooks(module.f, whole=False)
         assert looks.unchanged()
         module.VALUE = threading.Lock()
         assert not looks.unchanged()
@@ -175,7 +174,7 @@ def test_locks_loggers_and_hostile_objects_are_known_by_identity() -> None:
 def test_of_a_large_value_an_element_in_between_is_seen_if_all_is_looked_at() -> None:
     values = list(range(2 * LARGE_ELEMENTS))
     module = script("def f(): return VALUE", VALUE=values)
-    samples, whole = Looks(module.f, whole=False), Looks(module.f, whole=True)
+    samples, whole = FunctionLooks(module.f, whole=False), FunctionLooks(module.f, whole=True)
     values[1] = -1
     assert samples.unchanged()
     assert not whole.unchanged()
@@ -301,7 +300,7 @@ def test_who_follows_a_call_whose_globals_changed_runs_itself(load: Callable[...
     module.LIMIT = 100
     module.go.set()
     assert not first.result()
-    assert not follower.result()
+    assert follower.result()
     assert kernel.summary().memoized == 0
 
 
@@ -427,9 +426,10 @@ def test_the_body_of_a_cached_join_app_is_not_remembered_as_what_it_was(load: Ca
     joined = join(first)
     module.N = 2
     first.set_result(1)
-    assert joined.result() == 6
+    assert joined.result() == 4
     module.N = 1
     assert join(1).result() == 4
+    assert kernel.summary().memoized == 0
 
 
 CLASSES = """
@@ -462,3 +462,139 @@ def test_a_result_undoes_nothing_that_the_script_has_changed_in_a_class(tmp_path
         found = future.result()
         assert type(found) is module.Kind
         assert module.Kind.step == 5
+
+
+CLOSED = (
+    "def made():\n    count = 1\n    def f(): return count\n    def put(value):\n        nonlocal count\n"
+    "        count = value\n    return f, put\nf, put = made()"
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "change", "named"),
+    [
+        ("LIMIT = 1\ndef f(): return LIMIT", "LIMIT = 2", "LIMIT"),
+        ("LIMIT = 1\ndef g(): return LIMIT\ndef f(): return sum([g() for _ in 'x'])", "LIMIT = 2", "LIMIT"),
+        ("def g(): return 1\ndef f(): return g()", "def g(): return 2", "g"),
+        (
+            "LIMIT = 1\nclass C:\n    def m(self): return LIMIT\nc = [C()]\ndef f(): return c[0].m()",
+            "LIMIT = 2",
+            "LIMIT",
+        ),
+        (CLOSED, "put(2)", "count"),
+    ],
+)
+def test_a_call_on_threads_that_begins_with_names_bound_anew_says_so_once(
+    load: Callable[..., DataFlowKernel],
+    caplog: pytest.LogCaptureFixture,
+    source: str,
+    change: str,
+    named: str,
+) -> None:
+    kernel, parent = load(threads=True), Future[None]()
+    module = script(source)
+    app = python_app(lambda _parent: module.f(), data_flow_kernel=kernel)
+    app_itself = python_app(module.f, data_flow_kernel=kernel)
+    assert app_itself().result() == 1
+    with caplog.at_level(logging.WARNING):
+        calls = [app(parent), app(parent)]
+        exec(change, module.__dict__)
+        parent.set_result(None)
+        assert [call.result() for call in calls] == [2, 2]
+        assert app_itself().result() == 2
+    told = [record.getMessage() for record in caplog.records if "runs on a thread, with" in record.getMessage()]
+    assert len(told) == 1
+    assert f" with {named} as it is now" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "change"),
+    [
+        ("count = 0\ndef f(x):\n    global count\n    count += 1\n    return count", "count = 5"),
+        ("seen = []\ndef f(x):\n    seen.append(x)\n    return len(seen)", "seen.append(1)"),
+        ("import math\ndef f(x): return math.sin(0) + len('')", "import math"),
+        ("def f(x): return x", "other = 1"),
+    ],
+)
+def test_of_a_call_on_threads_what_its_code_writes_and_what_changes_in_place_is_shared(
+    load: Callable[..., DataFlowKernel], caplog: pytest.LogCaptureFixture, source: str, change: str
+) -> None:
+    kernel, parent, module = load(threads=True), Future[None](), script(source)
+    app = python_app(module.f, data_flow_kernel=kernel)
+    with caplog.at_level(logging.WARNING):
+        calls = [app(parent) for _ in range(3)]
+        exec(change, module.__dict__)
+        parent.set_result(None)
+        for call in calls:
+            call.result()
+    assert "runs on a thread, with" not in caplog.text
+
+
+def test_the_body_of_a_join_app_that_begins_with_names_bound_anew_says_so(
+    load: Callable[..., DataFlowKernel], caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel, parent = load(), Future[None]()
+    module = script(
+        "LIMIT = 1\nclass C:\n    def m(self): return LIMIT\ndef f(_): return [C().m(), done()]", done=Future
+    )
+    module.done = lambda: (given := Future[None]()).set_result(None) or given
+    app = join_app(module.f, data_flow_kernel=kernel)
+    with caplog.at_level(logging.WARNING):
+        call = app(parent)
+        module.LIMIT = 2
+        parent.set_result(None)
+        assert call.result() == [2, None]
+    assert "with LIMIT as it is now" in caplog.text
+
+
+def test_results_that_may_depend_on_globals_by_names_not_known_are_not_remembered(
+    load: Callable[..., DataFlowKernel], caplog: pytest.LogCaptureFixture
+) -> None:
+    module = script("LIMIT = 1\ndef g(x): return globals()[x]\ndef f(x): return g(x)")
+    app = python_app(module.f, cache=True, data_flow_kernel=load(threads=True))
+    with caplog.at_level(logging.WARNING):
+        for module.LIMIT in (1, 2, 1):
+            assert app("LIMIT").result() == module.LIMIT
+    told = [record.getMessage() for record in caplog.records if "takes globals by names" in record.getMessage()]
+    assert len(told) == 1
+    assert "Results of cached app 'f' are not remembered, such as that of task 0 (f)" in told[0]
+    assert "in g()" in told[0]
+    assert "cache_globals='named'" in told[0]
+
+
+def test_nor_are_those_of_calls_with_such_code_among_their_arguments(load: Callable[..., DataFlowKernel]) -> None:
+    module = script("LIMIT = 1\ndef g(x): return eval(x)\ndef f(x, by): return by(x)")
+    kernel = load(threads=True)
+    app = python_app(module.f, cache=True, data_flow_kernel=kernel)
+    for module.LIMIT in (1, 2, 1):
+        assert app("LIMIT", module.g).result() == module.LIMIT
+    assert [app("1", by).result() for by in (int, int)] == [1, 1]
+    assert kernel.summary().memoized == 1  # where there is no such code
+
+
+def test_they_are_where_the_user_says_that_such_globals_make_no_difference(
+    load: Callable[..., DataFlowKernel], caplog: pytest.LogCaptureFixture
+) -> None:
+    module = script("LIMIT = 1\ndef f(x): return eval(x)")
+    kernel = load()
+    app = python_app(module.f, cache=True, cache_globals="named", data_flow_kernel=kernel)
+    with caplog.at_level(logging.WARNING):
+        assert [app("1 + 2").result() for _ in range(3)] == [3, 3, 3]
+    assert kernel.summary().memoized == 2
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_a_cached_call_sees_each_element_of_a_large_value_also_in_code_among_its_arguments(
+    load: Callable[..., DataFlowKernel], threads: bool
+) -> None:
+    module = script(
+        "TABLE = list(range(50_000))\ndef g(x): return TABLE[x]\nclass C:\n    held = TABLE\n"
+        "    def m(self, x): return self.held[x]\n"
+        "def f(x, given=None): return TABLE[x], given and [one(x) for one in given]"
+    )
+    app = python_app(module.f, cache=True, data_flow_kernel=load(threads=threads))
+    for given in (None, [module.g], [module.C().m]):
+        for value in (1, 2, 1):
+            module.TABLE[30_001] = value
+            assert app(30_001, given).result() == module.f(30_001, given)

@@ -17,7 +17,7 @@ from flow_core.memo.identity import identify
 from flow_core.remote import by_value
 from flow_core.remote.contents import meaning
 from flow_core.remote.functions import load_function
-from flow_core.snapshot.looks import Looks
+from flow_core.snapshot.finder import FunctionLooks
 from flow_core.snapshot.travel import packed
 
 SCRIPT = """
@@ -114,7 +114,7 @@ def call(node: ProcessPoolExecutor) -> Call:
     """Return a way to pack a call now and run it later, as often as one likes."""
 
     def packed_call(function: Callable[..., object], *args: object) -> Callable[[], object]:
-        blob, arguments = packed(function, Looks(function, whole=False)), by_value.dumps(args)
+        blob, arguments = packed(function, FunctionLooks(function, whole=False)), by_value.dumps(args)
         return lambda: node.submit(on_node, blob, arguments).result(timeout=30)
 
     return packed_call

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
+import dataclasses
 import functools
 import importlib
 import pickle
+import subprocess
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,16 +19,19 @@ from typing import Any
 import pytest
 
 from flow_core.errors import DeserializationError
-from flow_core.remote import callables, modules as on_node
+from flow_core.memo import code_facts
+from flow_core.remote import modules as on_node
+from flow_core.remote.bringing import pickled_arguments
+from flow_core.remote.callables import packing, pickled_simply, tell_packing
 from flow_core.remote.contents import contents, meaning
 from flow_core.remote.functions import BY_VALUE, REFERENCE, load_function
 from flow_core.remote.refs import resolve
-from flow_core.snapshot.arguments import packed_argument
-from flow_core.snapshot.looks import Looks
+from flow_core.snapshot.arguments import ArgumentCode
+from flow_core.snapshot.finder import FunctionLooks
 from flow_core.snapshot.travel import packed
 
 SOURCE = """
-import collections, enum, functools, threading
+import collections, enum, functools, importlib, sys, threading
 from flow_core.apps.decorators import python_app
 LIMIT = 1
 TABLE = {"a": 1}
@@ -64,6 +71,19 @@ def recalls(x): return remembered(x), remembered.cache_info().hits
 def recalled(x): return remembered(x)
 @python_app
 def app(x): return x + 1
+def taken(): return getattr(sys.modules["USERS"], "LIM" + "IT")
+def loaded(name): return importlib.import_module(name).LIMIT
+def among_all(): return LIMIT_OF_ALL
+def biggest(): return max(BIG)
+def finds(): return getattr(sys.modules["USERS"], "NEW", None)
+def opens():
+    global OPENED
+    try:
+        OPENED
+    except NameError:
+        OPENED = 1
+        return "opened now"
+    return "was open"
 def fetched():
     import USERS as users
     return users.LIMIT
@@ -80,6 +100,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(on_node, "_set", {})
     monkeypatch.setattr(on_node, "_originals", {})
     monkeypatch.setattr(on_node, "_remembering", {})
+    own = (None, "__main__", name)  # not modules of other tests, which this process has as well
+    monkeypatch.setattr(code_facts, "is_local", lambda module: module in own)
     importlib.invalidate_caches()
     yield importlib.import_module(name)
     sys.modules.pop(name, None)
@@ -120,7 +142,7 @@ class Node:
 
 
 def pack(function: Callable[..., object]) -> bytes:
-    return packed(function, Looks(function, whole=False))
+    return packed(function, FunctionLooks(function, whole=False))
 
 
 def test_a_function_that_names_nothing_of_modules_travels_as_ever(module: Any) -> None:
@@ -140,19 +162,187 @@ def test_values_are_what_they_were_at_each_call_whichever_comes_next(module: Any
         assert node.load(second)(1) == (6, 6, 6, 14)
 
 
-def test_functions_among_arguments_bring_what_they_name(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(callables, "_pack", packed_argument)
+def test_a_name_that_was_deleted_is_gone_for_the_calls_after_it_only(module: Any) -> None:
+    node = Node(module)
+    with_limit, biggest = pack(module.helper), pack(module.biggest)
+    big = module.BIG
+    del module.LIMIT, module.BIG
+    without_limit, without_big = pack(module.helper), pack(module.biggest)
+    module.LIMIT, module.BIG = {"a": 1}, big
+    for _ in range(2):
+        assert node.load(with_limit)(1) == 2
+        with pytest.raises(NameError):
+            node.load(without_limit)(1)
+        assert node.load(biggest)() == 49_999
+        with pytest.raises(NameError):
+            node.load(without_big)()
+
+
+def test_a_name_that_the_script_set_and_took_away_again_is_gone(module: Any) -> None:
+    node = Node(module)
+    module.NEW = 1
+    with_new = pack(module.finds)
+    del module.NEW
+    without = pack(module.finds)
+    assert [node.load(blob)() for blob in (without, with_new, without, with_new)] == [None, 1, None, 1]
+
+
+def test_what_a_task_puts_in_the_place_of_a_deleted_name_stays(module: Any) -> None:
+    node = Node(module)
+    module.OPENED = 1
+    pack(module.opens)
+    del module.OPENED
+    without = pack(module.opens)
+    assert node.load(without)() == "opened now"
+    assert node.load(without)() == "was open"
+
+
+def test_a_dict_comes_back_where_a_task_has_deleted_its_name(module: Any) -> None:
+    node = Node(module)
+    node.load(pack(module.f))(1)
+    del node.module.TABLE
+    module.TABLE["a"] = 6
+    assert node.load(pack(module.f))(1)[1] == 6
+    assert node.load(pack(module.helper))(1) == 2
+
+
+@pytest.fixture
+def own_code() -> Iterator[None]:
+    """Have code among arguments bring along what it names, whatever was told before."""
+    before = packing()
+    tell_packing(ArgumentCode())
+    yield
+    tell_packing(before)
+
+
+def sent(value: object) -> bytes:
+    return pickled_arguments(value)
+
+
+@dataclasses.dataclass
+class Holder:
+    """Of a module that goes by value."""
+
+    function: Any
+
+
+@pytest.mark.usefixtures("own_code")
+def test_code_anywhere_in_arguments_brings_what_it_names(module: Any) -> None:
     node = Node(module)
     for limit in (5, 7, 5):
         module.LIMIT = module.Bounds.upper = limit
-        given = module.helper, functools.partial(module.helper, 1), module.Bounds().twice, 4
-        data = pickle.dumps(callables.sent(given, {"key": module.helper}))
-        (helper, part, twice, four), named = node.unpickle(data)
-        assert (helper(1), part(), twice(), four, named["key"](2)) == (1 + limit, 1 + limit, 2 * limit, 4, 2 + limit)
+        bounds = module.Bounds()
+        given = [module.helper], {"f": functools.partial(module.helper, 1)}, (bounds.twice, 4, {"key": (bounds,)})
+        (helper,), parts, (twice, four, keys) = node.unpickle(sent(given))
+        assert (helper(1), parts["f"](), twice(), four) == (1 + limit, 1 + limit, 2 * limit, 4)
+        assert keys["key"][0].twice() == 2 * limit
+        assert type(keys["key"][0]) is node.module.Bounds
+        assert node.unpickle(sent({module.Bounds})).pop()().twice() == 2 * limit
+        assert node.unpickle(sent([module.remembered]))[0](3) == 3 * limit
+        assert node.unpickle(sent([Holder(module.helper)]))[0].function(2) == 2 + limit
 
 
-def test_arguments_without_functions_are_left_alone(module: Any) -> None:
-    assert callables.sent((1, "text", [len], module.Bounds), {"key": module.Bounds()}) is None
+@pytest.mark.usefixtures("own_code")
+def test_code_by_value_in_arguments_brings_what_it_names_of_modules(module: Any) -> None:
+    node = Node(module)
+    script = types.ModuleType("__main__")
+    script.settings = module  # type: ignore[attr-defined]  # a module takes any
+    exec(
+        "class Kind:\n    def far(self): return settings.LIMIT, settings.Bounds().twice(), near()\n"
+        "def near(): return settings.helper(1)\nlater = lambda: (near(), settings.TABLE['a'])",
+        script.__dict__,
+    )
+    for limit in (5, 7, 5):
+        module.LIMIT = module.Bounds.upper = module.TABLE["a"] = limit
+        kind, far, later, both = node.unpickle(sent([script.Kind, script.Kind().far, [script.later], script.__dict__]))
+        assert kind().far() == far() == both["Kind"]().far() == (limit, 2 * limit, 1 + limit)
+        assert later[0]() == both["later"]() == (1 + limit, limit)
+
+
+@pytest.mark.usefixtures("own_code")
+def test_modules_among_arguments_are_what_they_are_in_the_script(module: Any) -> None:
+    node = Node(module)
+    for limit in (5, 7, 5):
+        module.LIMIT = limit
+        (there,) = node.unpickle(sent([module]))
+        assert there is node.module
+        assert (there.LIMIT, there.helper(1)) == (limit, 1 + limit)
+
+
+_THERE = """
+import pickle, sys
+from flow_core.remote.fetching import tell_fetching
+blobs, data = pickle.load(sys.stdin.buffer)
+tell_fetching(blobs.__getitem__)
+first, second = pickle.loads(data)
+type(first).count = 5  # as a task may do
+(third, _) = pickle.loads(data)
+print(type(first) is type(second) is type(third), third.count, third.far())
+"""
+
+
+@pytest.mark.usefixtures("own_code")
+def test_a_class_of_arguments_travels_once_and_keeps_what_tasks_change_in_it() -> None:
+    script = types.ModuleType("__main__")
+    exec("class Kind:\n    count = 1\n    def far(self): return self.count + 1", script.__dict__)
+    blobs: dict[bytes, bytes] = {}
+    both = [script.Kind(), script.Kind()]
+    data = pickled_arguments(both, on_code=blobs.__setitem__)
+    assert b"far" not in data
+    assert len(blobs) == 1
+    there = subprocess.run(
+        [sys.executable, "-c", _THERE], input=pickle.dumps((blobs, data)), capture_output=True, timeout=60, check=True
+    )
+    assert there.stdout == b"True 5 6\n"
+
+
+@pytest.mark.usefixtures("own_code")
+def test_code_in_arguments_that_is_other_there_travels_by_value(module: Any) -> None:
+    node = Node(module)
+    module.helper = lambda x: 100 * x
+    module.Bounds.twice = lambda self: 200
+    helper, bounds = node.unpickle(sent([module.helper, module.Bounds()]))
+    assert (helper(2), bounds.twice()) == (200, 200)
+    script = types.ModuleType("__main__")
+    exec("class Kind:\n    def far(self): return settings.helper(1)", script.__dict__)
+    script.settings = module  # type: ignore[attr-defined]  # a module takes any
+    assert node.unpickle(sent([script.Kind()]))[0].far() == 100
+    exec(
+        "class Holder:\n    bounds = settings.Bounds\n    def far(self): return self.bounds().twice()", script.__dict__
+    )
+    assert node.unpickle(sent([script.Holder()]))[0].far() == 200
+
+
+@pytest.mark.usefixtures("own_code")
+def test_a_module_in_arguments_whose_code_is_other_there_travels_by_value(module: Any) -> None:
+    node = Node(module)
+    del module.LOCK, module.locked, module.BIG, module.big
+    module.helper = lambda x: 100 * x
+    there = node.unpickle(sent([module]))[0]
+    assert there is not node.module
+    assert (there.helper(2), there.f(2)[0], there.LIMIT) == (200, 200, 1)
+    module.LOCK = threading.Lock()
+    module.locked = lambda: module.LOCK
+    with pytest.raises(DeserializationError, match=r"is not the same code on this machine as in the script"):
+        node.unpickle(sent([module]))
+
+
+@pytest.mark.usefixtures("own_code")
+def test_names_that_a_module_in_arguments_has_since_a_call_are_there_in_the_next(module: Any) -> None:
+    node = Node(module)
+    del module.LOCK, module.locked
+    assert not hasattr(node.unpickle(sent([module]))[0], "ADDED")
+    module.ADDED = 5
+    assert node.unpickle(sent([module]))[0].ADDED == 5
+    module.ADDED = 6
+    assert node.unpickle(sent([module]))[0].ADDED == 6
+
+
+@pytest.mark.usefixtures("own_code")
+def test_arguments_without_own_code_are_pickled_once_and_simply(module: Any) -> None:
+    for value in ((1, "text", [len], {"key": Path("file")}), f"of {module.__name__}", [f"{module.__name__}s"]):
+        assert pickled_simply(value) == pickle.dumps(value, 5)
+    assert pickled_simply([module.Bounds()]) is None
 
 
 @pytest.mark.parametrize(
@@ -255,6 +445,21 @@ def test_what_a_function_imports_itself_is_set_though_its_own_module_lacks_it_th
     blob, node = pack(module.fetched), Node(module)
     node.module = types.ModuleType(module.__name__)
     assert node.load(blob)() == 5
+
+
+def test_what_is_taken_by_names_that_show_at_run_time_is_what_it_was(
+    module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, script = Node(module), types.ModuleType("__main__")
+    exec("def g(): return LIMIT\ndef f(x): return globals()['LIMIT'] + eval('g() + x')", script.__dict__)
+    calls = []
+    for limit in (5, 6):
+        module.LIMIT = script.LIMIT = limit  # type: ignore[attr-defined]  # a module takes any
+        monkeypatch.setattr(builtins, "LIMIT_OF_ALL", limit, raising=False)
+        calls.append([pack(one) for one in (module.taken, module.loaded, module.among_all, script.f)])
+    for blobs, limit in ((calls[0], 5), (calls[1], 6), (calls[0], 5)):
+        taken, loaded, among_all, by_value = map(node.load, blobs)
+        assert (taken(), loaded(module.__name__), among_all(), by_value(1)) == (limit, limit, limit, 2 * limit + 1)
 
 
 def test_a_module_that_was_half_written_is_read_again_for_the_next_task(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 import textwrap
 import types
 from collections.abc import Callable, Iterator
@@ -19,8 +21,42 @@ from flow_core.executors.futures import FuturesExecutor
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.kernel.kernel import DataFlowKernel
 
+OWN = """
+import fractions
+LIMIT = 1
+TABLE = {"a": 1}
+def helper(x): return x + LIMIT
+def named(name): return globals()["LIMIT"], getattr(Kind, name)
+class Kind:
+    step = 1
+    def far(self, x): return helper(x) * self.step, TABLE["a"]
+class Share(fractions.Fraction):
+    pass
+share = Share(1, 2)
+share.note = 1
+"""
+
 SCRIPT = """
-import functools, types
+import functools, importlib, sys, types
+import programs_own as own
+
+FIRST = SECOND = 1
+def by_name(x, name="LIMIT"):
+    return (globals()["FIRST"], eval("SECOND + x"), getattr(own, name), sys.modules["programs_own"].TABLE["a"],
+            importlib.import_module("programs_" + "own").helper(x), own.named("step"), own.share.note)
+def called(given, x):
+    if isinstance(given, dict):
+        return [called(one, x) for one in given.values()]
+    if isinstance(given, list):
+        return [called(one, x) for one in given]
+    if isinstance(given, types.ModuleType):
+        return given.LIMIT, given.Kind().far(x)
+    if hasattr(given, "note"):
+        return given.note
+    made = given() if isinstance(given, type) else given
+    if hasattr(made, "far"):
+        return made.far(x)
+    return made and (made(x) if callable(made) else (made.up(x), made.rated(x)))
 
 LIMIT = 1
 NAMES = [1, [2]]
@@ -65,11 +101,10 @@ later = functools.partial(lambda cls, x: cls().up(x), Held)
 def inner(x): return x + LIMIT
 def outer(x, *, by=1): return inner(x) * by
 def f(x, extra=[0], given=None):
-    one = given() if isinstance(given, type) else given
-    return (x, Named().up(x), Named().stepped, only.up(x), only.again(x), held["in"][0]().rated(x), later(x),
-            one and (one.up(x), one.rated(x)),
-            LIMIT, repr(NAMES), repr(TABLE), settings.limit, repr(picked([x])), Kind().up(x), closed(),
-            outer(x), [inner(one) for one in extra])
+    return (by_name(x), called(given, x), x,
+            Named().up(x), Named().stepped, only.up(x), only.again(x), held["in"][0]().rated(x), later(x),
+            LIMIT, repr(NAMES), sorted(TABLE.items(), key=repr), settings.limit, repr(picked([x])),
+            Kind().up(x), closed(), outer(x), [inner(one) for one in extra])
 """
 
 CHANGES = {
@@ -103,11 +138,20 @@ CHANGES = {
     "a class that is held": "class Held(Base):\n    def up(self, x): return x * {0} + RATE",
     "an instance": "only = Only()",
     "what is held": "held['in'][0] = Held",
+    "a global by its name": "FIRST = {0}",
+    "a global in a text": "SECOND = {0}",
+    "data of a module": "own.LIMIT = {0}",
+    "an element of a module": "own.TABLE['a'] = {0}",
+    "code of a module": "own.helper = lambda x: x - {0}",
+    "a class of a module": "own.Kind.step = {0}",
+    "a method of a class of a module": "own.Kind.far = lambda self, x: (x, {0}, own.LIMIT)",
+    "an attribute that pickle drops": "own.share.note = {0}",
+    "an attribute that pickle drops, of another object": "own.share = own.Share(1, 3)\nown.share.note = {0}",
     "a class in a partial": "later = functools.partial(later.func, Held)",
 }
 VALUES = ("0", "1", "2", "1.0", "True", "-1")
 Program = list[tuple[str, str, int]]
-programs = st.lists(st.tuples(st.sampled_from(sorted(CHANGES)), st.sampled_from(VALUES), st.integers(0, 2)), max_size=8)
+programs = st.lists(st.tuples(st.sampled_from(sorted(CHANGES)), st.sampled_from(VALUES), st.integers(0, 6)), max_size=8)
 EXAMPLES = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
@@ -132,18 +176,34 @@ def run(program: Program, kernel: DataFlowKernel, finish: Callable[[Future[Any]]
 
     Cached calls, each of which is waited for, are given classes and instances too.
     """
+    sys.modules.pop("programs_own", None)
     script = types.ModuleType("__main__")
     exec(textwrap.dedent(SCRIPT), script.__dict__)
     app = python_app(data_flow_kernel=kernel, **options)(script.f)
     expected, futures = [], []
     for change, value, argument in [("a global", "1", 1), *program]:
         exec(CHANGES[change].format(value), script.__dict__)
-        given = [None, script.only, script.Held][argument] if options else None
+        given = _given(script, argument) if options else None
         expected.append(repr(script.f(argument, given=given)))
         futures.append(app(argument, given=given))
         finish(futures[-1])
     finish(futures[-1])
     assert [repr(future.result(timeout=30)) for future in futures] == expected
+
+
+def _given(script: types.ModuleType, argument: int) -> object:
+    own = script.own
+    functions = {"f": [own.helper, functools.partial(own.helper), script.inner], "k": own.Kind, "o": [own.Kind().far]}
+    return [None, script.only, script.Held, functions, [own.Kind(), own.share], [own], [script.Kind().up]][argument]
+
+
+@pytest.fixture(autouse=True)
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Put a module of the user's own where all processes import it from."""
+    (tmp_path / "programs_own.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("programs_own", None)
 
 
 def processes() -> FuturesExecutor:

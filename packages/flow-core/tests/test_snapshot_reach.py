@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import sys
 import textwrap
 import types
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from flow_core.memo.identity import identify
-from flow_core.snapshot.looks import Looks
+from flow_core.snapshot.finder import FunctionLooks
 
 SETTINGS = "LIMIT = 0\ndef limit(): return LIMIT\nclass Limits:\n    upper = 0\n"
 
@@ -26,6 +27,47 @@ def cases(text: str) -> dict[str, tuple[str, str]]:
 
 
 KINDS = cases("""
+== an attribute of a module by a constant
+def f(): return getattr(settings, 'LIMIT')
+-- settings.LIMIT = 1
+== an attribute of a module by a name that is not known
+def f(x='LIM'): return getattr(settings, x + 'IT', None)
+-- settings.LIMIT = 1
+== the names of a module as a dict
+def f(): return vars(settings)['LIMIT'], settings.__dict__['LIMIT']
+-- settings.LIMIT = 1
+== a module by a constant
+def f(): return importlib.import_module('the_settings').LIMIT
+-- settings.LIMIT = 1
+== a module by a name that is not known, through a helper
+def g(x):
+    from importlib import import_module
+    return import_module(f'the_{x}')
+def f(): return g('settings').limit()
+-- settings.LIMIT = 1
+== a module among the imported ones
+def f(): return sys.modules['the_settings'].LIMIT, sys.modules.get('the_' + 'settings').LIMIT
+-- settings.LIMIT = 1
+== a module by the function that imports
+def f(): return __import__('the_settings').LIMIT
+-- settings.LIMIT = 1
+== a global by a constant
+LIMIT = 0
+def f(): return globals()['LIMIT']
+-- LIMIT = 1
+== a global by a constant, if there is one
+def f(): return globals().get('LIMIT', 0)
+-- LIMIT = 1
+== a global in a text that is evaluated
+LIMIT = 0
+def g(): return LIMIT
+def f(): return eval('[g() for _ in "x"]')
+-- LIMIT = 1
+== a name among the builtins
+import builtins
+builtins.LIMIT_OF_ALL = 0
+def f(): return LIMIT_OF_ALL
+-- builtins.LIMIT_OF_ALL = 1
 == an attribute of a function
 def g(): return g.factor
 g.factor = 0
@@ -427,13 +469,14 @@ def settings() -> Iterator[types.ModuleType]:
     sys.modules[module.__name__] = module
     yield module
     del sys.modules[module.__name__]
+    vars(builtins).pop("LIMIT_OF_ALL", None)
 
 
 def script(source: str, **names: object) -> types.ModuleType:
     """Return a module as a script would be."""
     module = types.ModuleType("__main__")
     module.__dict__.update(names)
-    imports = "import abc, collections, datetime, enum, functools, pathlib, string, types\n"
+    imports = "import abc, collections, datetime, enum, functools, importlib, pathlib, string, sys, types\n"
     exec(imports + textwrap.dedent(source), module.__dict__)
     return module
 
@@ -443,7 +486,7 @@ def test_a_change_is_noticed(kind: str, settings: types.ModuleType) -> None:
     source, change = KINDS[kind]
     module = script(source, settings=settings)
     before = module.f()
-    looks = [Looks(module.f, whole=False), Looks(module.f, whole=True)]
+    looks = [FunctionLooks(module.f, whole=False), FunctionLooks(module.f, whole=True)]
     assert all(each.unchanged() for each in looks)
     exec(change, module.__dict__)
     assert not any(each.unchanged() for each in looks)
@@ -470,7 +513,32 @@ def test_of_what_holds_a_large_part_all_else_is_looked_at(kind: str, table: str)
     if table == "dict":
         source = source.replace("BIG[0]", "0")
     module = script(source, BIG=big)
-    looks = Looks(module.f, whole=False)
+    looks = FunctionLooks(module.f, whole=False)
     assert looks.unchanged()
     exec(change, module.__dict__)
     assert not looks.unchanged()
+
+
+@pytest.mark.parametrize(
+    ("source", "is_known"),
+    [
+        ("def f(x): return getattr(x, 'a', None), getattr(x('b'), 'c'), globals()['f']", True),
+        ("def f(x): return x.eval('a'), x.modules, x.globals(), eval('x + 1')", True),
+        ("def f(x): return globals()[x]", False),
+        ("def f(x): return globals()['a' + x]", False),
+        ("def g(x): return eval(x)\ndef f(x): return g(x)", False),
+        ("def f(x): exec(f'{x} = 1')", False),
+        ("def f(x): return eval(x, {}), eval(x, {'x': x}), eval(x, {'x': x, 'y': 1})", True),
+        ("def f(x, names): exec(x, names); return eval(x, {}, names)", True),
+        ("def f(x): return eval(x, None, {})", False),
+        ("def f(x): return eval(x, globals())", False),
+        ("def f(x): return eval(x, {**globals()})", False),
+        ("def f(x): return eval(x, globals() | {'x': x})", False),
+        ("def f(x):\n    names = globals().copy()\n    return eval(x, names)", False),
+        ("def f(x, by): return eval(by(x), {'x': by(x)})", False),
+        ("def f(x): return eval(eval(x), {})", False),
+        ("def f(x):\n    names = globals()\n    return [names[one] for one in x]", False),
+    ],
+)
+def test_functions_that_take_globals_by_names_not_known_are_found(source: str, is_known: bool) -> None:
+    assert bool(identify(script(source).f).unknown) is not is_known

@@ -17,7 +17,7 @@ from kernel_apps import Load, add, divide
 
 import flow_core as flow
 from flow_core.errors import ConfigurationError, DependencyError, UnseenFailures
-from flow_core.futures.unseen import Ledger, Mark
+from flow_core.futures.unseen import FailureLedger, LookedAt
 from flow_core.kernel import unseen
 from flow_core.testing import MemoryExecutor
 
@@ -274,9 +274,9 @@ def test_a_script_tells_at_its_end(tmp_path: Path, mode: str, how: str, count: i
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans(), st.integers(0, 3))))
 def test_the_ledger_counts_right_and_keeps_little(events: list[tuple[str, bool, int]]) -> None:
-    ledger = Ledger()
+    ledger = FailureLedger()
     model: dict[str, int] = {}
-    marks: list[tuple[str, Mark, int]] = []
+    marks: list[tuple[str, LookedAt, int]] = []
     dependents = 0
     for number, (kind, new, many) in enumerate(events):
         if new or not marks:
@@ -300,7 +300,7 @@ def test_the_ledger_counts_right_and_keeps_little(events: list[tuple[str, bool, 
 
 
 def test_kinds_are_bounded_too() -> None:
-    ledger = Ledger()
+    ledger = FailureLedger()
     marks = [ledger.failed(number, f"Kind{number}") for number in range(1000)]
     assert len(ledger.kinds) <= 101
     assert ledger.count == 1000

@@ -9,23 +9,46 @@ from collections import deque
 
 from flow_core.interfaces.call import Resources, TaskSpec
 from flow_core.interfaces.outcome import Loss, LossKind, Verdict
-from flow_executors.direct.lanes import Lanes
-from flow_executors.interchange.core import Core
-from flow_executors.interchange.settings import Settings
-from flow_executors.manager.core import ManagerCore
-from flow_executors.manager.demand import Capacity, Demand
-from flow_executors.manager.records import Taken
-from flow_executors.manager.reports import pack_returned
-from flow_executors.wire import frames
-from flow_executors.wire.frames import DEFAULT_CLASS, Kind
-from flow_executors.wire.single import pack_result, pack_task
-from flow_executors.worker.frames import FRAME, PACKET, is_direct, key_of, made_plain
+from flow_executors.common.resources import Capacity, ResourceRequest
+from flow_executors.direct.worker_channels import DirectWorkerChannels
+from flow_executors.interchange.interchange_core import InterchangeCore
+from flow_executors.interchange.settings import CoreSettings
+from flow_executors.manager.manager_core import ManagerCore, Taken
+from flow_executors.manager.results import pack_returned
+from flow_executors.wire.commands import Command, pack_command
+from flow_executors.wire.direct_messages import (
+    LaneOffer,
+    TakenBack,
+    WorkerDied,
+    pack_fallen,
+    pack_lane,
+    pack_taken,
+    unpack_claim,
+)
+from flow_executors.wire.kinds import Kind
+from flow_executors.wire.messages import (
+    DEFAULT_CLASS,
+    Credit,
+    PeerInfo,
+    Registration,
+    pack_cancel,
+    pack_credit,
+    pack_hello,
+    pack_loss,
+    pack_register,
+    pack_spec,
+    unpack_cancel,
+    unpack_spec,
+)
+from flow_executors.wire.results import unpack_results
+from flow_executors.wire.tasks import pack_record, pack_result, pack_task, pack_tasks, unpack_tasks
+from flow_executors.worker.packets import FRAME, PACKET, is_direct, key_of, made_plain
 
 PEER = b"peer"
 DIGEST = b"d" * 16
-WHO = frames.Introduction("client", "run", platform.python_version())
+WHO = PeerInfo("client", "run", platform.python_version())
 BOTH = TaskSpec(Resources(cores=2.0))
-LOST = frames.pack_loss(Loss(LossKind.WORKER, reason="it died"))
+LOST = pack_loss(Loss(LossKind.WORKER, reason="it died"))
 
 
 class Worker:
@@ -37,7 +60,7 @@ class Worker:
         self.task_out, self.task_in = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)
         self.lane_out, self.lane_in = os.pipe2(os.O_NONBLOCK)
         self.running: bytes | None = None
-        self.doomed = False
+        self.killed_at = False
 
     def read(self) -> bytes | None:
         """Take a packet out of the pipe."""
@@ -69,7 +92,7 @@ class Node:
     def __init__(self, workers: int) -> None:
         self.core = ManagerCore(Capacity(workers), 0)
         self.number = 0
-        self.up: deque[bytes] = deque()
+        self.to_client: deque[bytes] = deque()
         self.workers: dict[int, Worker] = {}
         self.next_pid = 1000
         self.large: dict[int, bytes] = {}
@@ -82,22 +105,22 @@ class Node:
         self.core.worker_up(rank, worker.pid, 15, 0.0)
         ends = worker.task_in, worker.lane_out
         inodes = [os.fstat(end).st_ino for end in ends]
-        self.up.append(frames.pack_lane(frames.LaneOffer(self.number, rank, worker.pid, *ends, *inodes)))
+        self.to_client.append(pack_lane(LaneOffer(self.number, rank, worker.pid, *ends, *inodes)))
 
     def take(self, message: bytes, now: float) -> None:
         """Do what a message asks for."""
         kind, core = message[0], self.core
         if kind == Kind.TASKS:
-            batch = frames.unpack_tasks(message)
+            batch = unpack_tasks(message)
             records = [bytes(record) for record in batch.records()]
             core.accept(batch.class_id, list(zip(batch.keys, records, strict=True)))
         elif kind == Kind.SPEC:
-            class_id, spec = frames.unpack_spec(message)
-            core.add_class(class_id, Demand.of(spec, core.capacity))
+            class_id, spec = unpack_spec(message)
+            core.add_class(class_id, ResourceRequest.of(spec, core.capacity))
         elif kind == Kind.CANCEL:
-            core.cancel(*frames.unpack_cancel(message))
+            core.cancel(*unpack_cancel(message))
         elif kind == Kind.CLAIM:
-            core.claim(frames.unpack_claim(message), now)
+            core.claim(unpack_claim(message), now)
         elif kind == Kind.DRAIN:
             core.drain()
         self.act(now)
@@ -107,26 +130,26 @@ class Node:
         core = self.core
         for rank, count in core.readbacks(now):
             core.took_back(rank, self.taken_back(rank, count))
-        for handout in core.assign(now):
-            record = bytes(handout.record)
-            if len(record) > PACKET:  # a real one writes a letter
-                self.large[handout.key] = record
-            os.write(self.workers[handout.rank].task_in, record[:100])
+        for assignment in core.assign(now):
+            record = bytes(assignment.record)
+            if len(record) > PACKET:  # a real one writes an envelope
+                self.large[assignment.key] = record
+            os.write(self.workers[assignment.rank].task_in, record[:100])
         effects = core.take_effects()
         self.tell_taken(effects.taken)
         for rank in effects.kill:
-            self.workers[rank].doomed = True
+            self.workers[rank].killed_at = True
         for key in effects.cancelled:
             self.report(key, Verdict.CANCELLED)
         for class_id, key, record in effects.returned:
-            self.up.append(pack_returned(class_id, [(key, record)], last=False))
+            self.to_client.append(pack_returned(class_id, [(key, record)], last=False))
         if core.draining and self.told_slots:
             self.told_slots = 0
-            self.up.append(frames.pack_credit(frames.Credit(1, 0, 0, 0)))
+            self.to_client.append(pack_credit(Credit(1, 0, 0, 0)))
 
     def tell_taken(self, taken: list[Taken]) -> None:
         """Tell the script what it gave to workers that has been read back."""
-        self.up.extend(frames.pack_taken(frames.TakenBack(self.number, *one)) for one in taken)
+        self.to_client.extend(pack_taken(TakenBack(self.number, *one)) for one in taken)
 
     def taken_back(self, rank: int, count: int) -> list[tuple[int, bytes]]:
         """Read packets back."""
@@ -138,7 +161,7 @@ class Node:
 
     def report(self, key: int, verdict: Verdict, payload: bytes = b"", rank: int = 0) -> None:
         """Tell an outcome."""
-        self.up.append(pack_result(self.number, 0, 0, key, 1, 2, rank, verdict, payload))
+        self.to_client.append(pack_result(self.number, 0, 0, key, 1, 2, rank, verdict, payload))
 
     def start(self, rank: int) -> int | None:
         """A worker takes what is in its pipe; return the key."""
@@ -167,11 +190,16 @@ class Node:
         """A worker dies; what it had not begun goes to others at once, and another takes its place after that."""
         unstarted = self.taken_back(rank, PACKET)
         worker = self.workers.pop(rank)
-        fallen = self.core.worker_down(rank, unstarted)
-        for key in fallen.keys:
-            self.report(key, Verdict.CANCELLED if fallen.doom else Verdict.LOST, b"" if fallen.doom else LOST, rank)
+        worker_loss = self.core.worker_down(rank, unstarted)
+        for key in worker_loss.keys:
+            self.report(
+                key,
+                Verdict.CANCELLED if worker_loss.termination else Verdict.LOST,
+                b"" if worker_loss.termination else LOST,
+                rank,
+            )
         self.tell_taken(self.core.take_taken())
-        self.up.append(frames.pack_fallen(frames.FallenWorker(self.number, rank, worker.pid, Verdict.LOST, LOST)))
+        self.to_client.append(pack_fallen(WorkerDied(self.number, rank, worker.pid, Verdict.LOST, LOST)))
         worker.close()
         self.act(now)
         self.spawn(rank)
@@ -182,27 +210,27 @@ class Script:
     """What an exchange does around its core and its lanes."""
 
     def __init__(self) -> None:
-        self.core = Core(Settings("run", platform.python_version(), 0, 1e6, 1e6), WHO, lambda: 0)
+        self.core = InterchangeCore(CoreSettings("run", platform.python_version(), 0, 1e6, 1e6), WHO, lambda: 0)
         self.poll = select.poll()
-        self.lanes = Lanes(self.core, self.poll)
-        self.down: deque[bytes] = deque()
+        self.lanes = DirectWorkerChannels(self.core, self.poll)
+        self.to_managers: deque[bytes] = deque()
         self.outcomes: dict[int, Verdict] = {}
         """The first word of each task's end, which is the one that counts."""
 
     def admit(self, node: Node, workers: int) -> None:
         """Let a manager in."""
-        offer = frames.Registration("m", "0", "here", os.getpid(), workers, python=platform.python_version())
-        self.core.from_peer(PEER, "0", frames.pack_hello(frames.Introduction("manager", "run", WHO.python)), 0.0)
-        self.core.from_peer(PEER, "0", frames.pack_register(0, offer, ()), 0.0)
+        offer = Registration("m", "0", "here", os.getpid(), workers, python=platform.python_version())
+        self.core.from_peer(PEER, "0", pack_hello(PeerInfo("manager", "run", WHO.python)), 0.0)
+        self.core.from_peer(PEER, "0", pack_register(0, offer, ()), 0.0)
         (node.number,) = self.core.pool.by_number
-        self.core.from_client(frames.pack_spec(1, BOTH), 0.0)
+        self.core.from_client(pack_spec(1, BOTH), 0.0)
         self.turn(0.0)
 
     def submit(self, key: int, size: int, class_id: int, now: float) -> None:
         """Take a task."""
-        record = frames.pack_record(DIGEST, key, class_id, bytes(size))
+        record = pack_record(DIGEST, key, class_id, bytes(size))
         if class_id != DEFAULT_CLASS:
-            self.core.from_client(frames.pack_tasks(class_id, (DIGEST,), (key,), (len(record),), record), now)
+            self.core.from_client(pack_tasks(class_id, (DIGEST,), (key,), (len(record),), record), now)
         else:
             message = pack_task(DIGEST, key, record)
             if not self.core.pass_on(DIGEST, key, message):
@@ -222,25 +250,25 @@ class Script:
 
     def cancel(self, keys: list[int], kill: bool, now: float) -> None:
         """Ask to cancel."""
-        self.core.from_client(frames.pack_cancel(keys, kill), now)
+        self.core.from_client(pack_cancel(keys, kill), now)
         self.turn(now)
 
     def drain(self, now: float) -> None:
         """Ask the manager to leave."""
-        self.core.from_client(frames.pack_command(frames.Command(1, "drain", ("0",), (), None)), now)
+        self.core.from_client(pack_command(Command(1, "drain", ("0",), (), None)), now)
         self.turn(now)
 
     def turn(self, now: float) -> None:
         """End a turn."""
-        self.core.down += self.lanes.overdue(now)
+        self.core.to_managers += self.lanes.overdue(now)
         self.core.turn(now)
-        for peer, message in self.core.down:
+        for peer, message in self.core.to_managers:
             said = self.lanes.divert(peer, message, now) if peer in self.lanes else [message]
-            self.down.extend(bytes(one) for one in said if one[0] not in (Kind.HELLO, Kind.WELCOME))
-        self.core.down.clear()
-        for message in self.core.up:
+            self.to_managers.extend(bytes(one) for one in said if one[0] not in (Kind.HELLO, Kind.WELCOME))
+        self.core.to_managers.clear()
+        for message in self.core.to_client:
             if message[0] == Kind.RESULTS:
-                batch = frames.unpack_results(message)
+                batch = unpack_results(message)
                 for key, status in zip(batch.keys, batch.statuses, strict=True):
                     self.outcomes.setdefault(key, Verdict(status))
-        self.core.up.clear()
+        self.core.to_client.clear()

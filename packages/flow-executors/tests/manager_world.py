@@ -1,7 +1,7 @@
 """A manager's core with workers, as the tests of its decisions begin."""
 
-from flow_executors.manager.core import ManagerCore
-from flow_executors.manager.demand import Capacity
+from flow_executors.common.resources import Capacity
+from flow_executors.manager.manager_core import ManagerCore
 
 SHORT_S = 10e-6
 LONG_S = 1.0
@@ -18,13 +18,13 @@ def tasks(*keys):
     return [(key, b"r%d" % key) for key in keys]
 
 
-def given_to(handouts):
-    return {handout.key: handout.rank for handout in handouts}
+def given_to(assignments):
+    return {assignment.key: assignment.rank for assignment in assignments}
 
 
 def quick(core, count=20):
     """Let a core see that tasks are short."""
     for key in range(10_000, 10_000 + count):
         core.accept(0, tasks(key))
-        (handout,) = core.assign(0.0)
-        core.finished(handout.rank, [key], SHORT_S, 0.0)
+        (assignment,) = core.assign(0.0)
+        core.finished(assignment.rank, [key], SHORT_S, 0.0)

@@ -4,15 +4,17 @@ import threading
 
 import pytest
 
-from flow_executors import addresses
+from flow_executors import HighThroughputExecutor, addresses
 from flow_executors.addresses import (
     AddressError,
     address_by_hostname,
     address_by_interface,
     address_by_query,
     address_by_route,
+    addresses_with_query,
     candidate_addresses,
 )
+from flow_providers import SlurmProvider
 
 
 def _answering(body: bytes) -> str:
@@ -86,6 +88,22 @@ def test_a_query_that_nobody_answers_says_what_to_do():
         port = server.getsockname()[1]
     with pytest.raises(AddressError, match="address_by_route"):
         address_by_query(timeout=5, url=f"http://127.0.0.1:{port}/")
+
+
+def test_the_address_that_is_seen_outside_comes_before_all_others():
+    found = addresses_with_query(url=_answering(b"198.51.100.7\n"))
+    assert found == ("198.51.100.7", *candidate_addresses())
+
+
+def test_without_an_answer_from_outside_there_are_the_others():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    assert addresses_with_query(url=f"http://127.0.0.1:{port}/") == candidate_addresses()
+
+
+def test_an_executor_takes_several_addresses_from_a_function():
+    executor = HighThroughputExecutor(address=lambda: ("198.51.100.7", "10.1.2.3"), provider=SlurmProvider())
+    assert executor._addresses() == ("198.51.100.7", "10.1.2.3")
 
 
 def test_candidates_end_with_loopback_and_never_ask_outside(monkeypatch):

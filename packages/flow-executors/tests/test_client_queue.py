@@ -6,20 +6,20 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from flow_core.interfaces.call import DEFAULT_SPEC, TaskSpec
-from flow_executors.client.queue import TaskQueues, class_of_record
-from flow_executors.client.reclaim import Fate, Reclaim
-from flow_executors.wire import frames
+from flow_executors.client.interchange_process import RecoveryDecision, RestartReconciliation
+from flow_executors.client.submission import TaskQueues, class_of_record
+from flow_executors.wire.tasks import pack_record, unpack_tasks
 
 DIGEST = b"d" * 16
 URGENT = TaskSpec(priority=1)
 
 
 def record(key: int, class_id: int = 0) -> bytes:
-    return frames.pack_record(DIGEST, key, class_id, b"payload")
+    return pack_record(DIGEST, key, class_id, b"payload")
 
 
 def keys_of(queues: TaskQueues) -> list[int]:
-    return [key for batch in queues.take() for key in frames.unpack_tasks(batch.message).keys]
+    return [key for batch in queues.take() for key in unpack_tasks(batch.message).keys]
 
 
 def test_tasks_leave_in_the_order_in_which_they_came() -> None:
@@ -93,19 +93,19 @@ def test_clearing_tells_the_sent_from_the_unsent() -> None:
 
 
 def test_unclaimed_tasks_are_sent_again_once_all_managers_are_back() -> None:
-    reclaim = Reclaim(["a", "b"], [1, 2, 3], 10.0)
+    reclaim = RestartReconciliation(["a", "b"], [1, 2, 3], 10.0)
     reclaim.registered("a", [1])
     assert reclaim.fate(5.0) is None
     reclaim.finished([2])
     reclaim.registered("b", [])
-    assert reclaim.fate(5.0) is Fate.AGAIN
+    assert reclaim.fate(5.0) is RecoveryDecision.AGAIN
     assert reclaim.unclaimed == {3}
 
 
 def test_unclaimed_tasks_are_lost_when_a_manager_does_not_come_back_in_time() -> None:
-    reclaim = Reclaim(["a"], [1], 10.0)
+    reclaim = RestartReconciliation(["a"], [1], 10.0)
     assert reclaim.fate(9.9) is None
-    assert reclaim.fate(10.0) is Fate.LOST
+    assert reclaim.fate(10.0) is RecoveryDecision.LOST
 
 
 class QueueMachine(RuleBasedStateMachine):

@@ -11,10 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lanes_world import PEER, Node, Script
 
 from flow_core.interfaces.outcome import Verdict
-from flow_executors.direct.lanes import TELL_AFTER_S
-from flow_executors.wire import frames
-from flow_executors.wire.frames import DEFAULT_CLASS, DrainMode, Kind
-from flow_executors.worker.frames import FRAME, LANE_ROOM, PACKET, is_direct
+from flow_executors.direct.worker_channels import TELL_AFTER_S
+from flow_executors.wire.direct_messages import LaneOffer, WorkerLease, pack_lane
+from flow_executors.wire.kinds import Kind
+from flow_executors.wire.messages import DEFAULT_CLASS, DrainMode, unpack_drain
+from flow_executors.worker.packets import FRAME, LANE_ROOM, PACKET, is_direct
 
 
 class Story(RuleBasedStateMachine):
@@ -60,15 +61,15 @@ class Story(RuleBasedStateMachine):
     @rule(count=st.integers(1, 5))
     def deliver_down(self, count: int) -> None:
         """Messages reach the manager."""
-        while count and self.script.down:
-            self.node.take(self.script.down.popleft(), self.now)
+        while count and self.script.to_managers:
+            self.node.take(self.script.to_managers.popleft(), self.now)
             count -= 1
 
     @rule(count=st.integers(1, 5))
     def deliver_up(self, count: int) -> None:
         """Messages reach the script."""
-        while count and self.node.up:
-            self.script.hear(self.node.up.popleft(), self.now)
+        while count and self.node.to_client:
+            self.script.hear(self.node.to_client.popleft(), self.now)
             count -= 1
 
     @rule()
@@ -79,7 +80,7 @@ class Story(RuleBasedStateMachine):
     @rule(rank=st.integers(0, 2))
     def start(self, rank: int) -> None:
         """A worker takes a task."""
-        if rank in self.node.workers and not self.node.workers[rank].doomed:
+        if rank in self.node.workers and not self.node.workers[rank].killed_at:
             key = self.node.start(rank)
             if key is not None:
                 self.starts[key] = self.starts.get(key, 0) + 1
@@ -102,7 +103,7 @@ class Story(RuleBasedStateMachine):
     def kill(self) -> None:
         """Workers that are to be killed are dead."""
         for rank, worker in list(self.node.workers.items()):
-            if worker.doomed:
+            if worker.killed_at:
                 self.node.die(rank, self.now)
 
     @precondition(lambda self: self.keys)
@@ -142,11 +143,11 @@ class Story(RuleBasedStateMachine):
     def no_task_waits_behind_another(self) -> None:
         """Nothing is in the pipe of a worker that is busy, once both sides have heard what the other has said.
 
-        With one exception: a worker that the script holds free for itself may be doomed for a task before.
+        With one exception: a worker that the script holds free for itself may be killed for a task before.
         """
-        if hasattr(self, "node") and not self.script.down and not self.node.up:
+        if hasattr(self, "node") and not self.script.to_managers and not self.node.to_client:
             for worker in self.node.workers.values():
-                assert not (worker.running is not None and worker.waits) or worker.doomed
+                assert not (worker.running is not None and worker.waits) or worker.killed_at
 
     def teardown(self) -> None:
         """In the end all tasks end, but those that wait for another block."""
@@ -199,7 +200,7 @@ def test_a_lone_small_task_goes_over_a_lane_and_the_manager_hears_of_the_first_o
         story.finish(0, False)
         story.listen()
         assert story.script.outcomes[key] is Verdict.OK
-    assert [message[0] for message in story.script.down] == [Kind.CLAIM]
+    assert [message[0] for message in story.script.to_managers] == [Kind.CLAIM]
     assert story.by_lane == 9
 
 
@@ -221,7 +222,7 @@ def test_what_takes_long_is_told_once_and_its_end_too(story):
     story.wait(TELL_AFTER_S)
     story.deliver_down(10)
     story.wait(TELL_AFTER_S)
-    assert not story.script.down
+    assert not story.script.to_managers
     assert story.node.core.held() == [1]
     assert story.node.core.starts(story.now, 0.4) == [(1, 0, pytest.approx(10.0, abs=0.01))]
     story.finish(0, False)
@@ -239,16 +240,16 @@ def test_a_worker_that_writes_what_is_no_result_is_replaced_and_its_task_lost(st
     story.listen()
     assert story.script.outcomes[1] is Verdict.LOST
     story.deliver_down(10)
-    assert worker.doomed
+    assert worker.killed_at
     story.submit(0, 2)
     assert story.node.workers[1].waits
 
 
 def test_a_lane_that_is_not_the_one_offered_is_not_opened(story):
     worker = story.node.workers[0]
-    offer = frames.LaneOffer(story.node.number, 0, worker.pid + 100, worker.task_in, worker.lane_out, 1, 2)
+    offer = LaneOffer(story.node.number, 0, worker.pid + 100, worker.task_in, worker.lane_out, 1, 2)
     before = len(os.listdir("/proc/self/fd"))
-    story.script.hear(frames.pack_lane(offer), story.now)
+    story.script.hear(pack_lane(offer), story.now)
     assert len(os.listdir("/proc/self/fd")) == before - 2  # those of the worker that was there
     assert len(story.script.lanes) == 1
 
@@ -258,7 +259,7 @@ def test_a_lane_that_is_offered_again_is_the_one_that_is_open(story):
     worker = story.node.workers[0]
     ends = worker.task_in, worker.lane_out
     inodes = [os.fstat(end).st_ino for end in ends]
-    story.script.hear(frames.pack_lane(frames.LaneOffer(story.node.number, 0, worker.pid, *ends, *inodes)), story.now)
+    story.script.hear(pack_lane(LaneOffer(story.node.number, 0, worker.pid, *ends, *inodes)), story.now)
     story.die(0)
     story.deliver_up(10)
     story.deliver_down(10)
@@ -266,18 +267,18 @@ def test_a_lane_that_is_offered_again_is_the_one_that_is_open(story):
 
 
 def test_there_are_not_more_lanes_than_can_be_watched_and_the_other_workers_are_their_managers(monkeypatch):
-    monkeypatch.setattr("flow_executors.direct.lanes.MOST_LANES", 1)
+    monkeypatch.setattr("flow_executors.direct.worker_channels.MOST_LANES", 1)
     node, script = Node(3), Script()
     script.admit(node, 3)
     for rank in range(3):
         node.spawn(rank)
-    while node.up:
-        script.hear(node.up.popleft(), 0.0)
+    while node.to_client:
+        script.hear(node.to_client.popleft(), 0.0)
     assert len(script.lanes) == 1
     for key in range(1, 4):
         script.submit(key, 0, DEFAULT_CLASS, 0.0)
-    while script.down:
-        node.take(script.down.popleft(), 0.0)
+    while script.to_managers:
+        node.take(script.to_managers.popleft(), 0.0)
     assert all(worker.waits for worker in node.workers.values())
     script.lanes.close()
     for worker in node.workers.values():
@@ -299,7 +300,7 @@ def test_what_cannot_be_written_goes_to_the_manager(story):
     fcntl.fcntl(worker.task_in, fcntl.F_SETPIPE_SZ, 4096)
     os.write(worker.task_in, bytes(100))  # the pipe is full
     story.submit(0, 1)
-    assert story.script.down[0][0] == Kind.TASKS or story.node.workers[1].waits
+    assert story.script.to_managers[0][0] == Kind.TASKS or story.node.workers[1].waits
     assert len(worker.read() or b"") == 100
 
 
@@ -336,7 +337,7 @@ def test_a_claim_under_way_does_not_bring_back_what_was_read_back(story):
     story.deliver_down(10)
     core = story.node.core
     core.took_back(0, story.node.taken_back(0, 1))
-    core.claim(frames.Claim(0, worker.pid, True, (1,), 0.5), story.now)
+    core.claim(WorkerLease(0, worker.pid, True, (1,), 0.5), story.now)
     assert core.held() == [1]
     assert core.running() == {}
     story.node.act(story.now)
@@ -361,8 +362,8 @@ def test_mode_of_draining_is_what_the_script_asked_for(story):
     story.submit(0, 1)
     story.start(0)
     story.drain()
-    assert [message[0] for message in story.script.down] == [Kind.CLAIM, Kind.CLAIM, Kind.DRAIN]
-    assert frames.unpack_drain(story.script.down[-1]) is DrainMode.DRAIN
+    assert [message[0] for message in story.script.to_managers] == [Kind.CLAIM, Kind.CLAIM, Kind.DRAIN]
+    assert unpack_drain(story.script.to_managers[-1]) is DrainMode.DRAIN
     story.deliver_down(10)
     assert not story.node.core.quiet
     story.finish(0, False)

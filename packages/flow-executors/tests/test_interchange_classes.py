@@ -8,7 +8,8 @@ from interchange_world import GPU, World, node
 
 from flow_core.interfaces.call import Resources, TaskSpec
 from flow_core.interfaces.outcome import Verdict
-from flow_executors.wire import frames
+from flow_executors.wire.commands import KeyChange
+from flow_executors.wire.messages import ALL
 
 
 def test_a_task_that_fits_on_no_node_is_refused_with_a_reason() -> None:
@@ -25,7 +26,7 @@ def test_a_task_that_fits_on_no_node_is_refused_with_a_reason() -> None:
 
 def test_a_task_that_fits_on_no_node_waits_a_while_for_blocks_that_were_asked_for() -> None:
     world = World()
-    world.core.admitted(frames.KeyChange(admit=(("key", "0"), ("other", "1"))))
+    world.core.admitted(KeyChange(admit=(("key", "0"), ("other", "1"))), world.now)
     world.describe(1, GPU)
     world.submit(5, class_id=1)
     world.submit(6, class_id=1)
@@ -96,7 +97,7 @@ def test_an_urgent_class_gets_managers_that_prefetching_keeps_busy() -> None:
     world.submit(*range(100))
     world.describe(1, TaskSpec(priority=5))
     world.submit(1000, 1001, class_id=1)
-    recalled = [manager for manager in managers if (manager.peer, frames.ALL) in world.recalls]
+    recalled = [manager for manager in managers if (manager.peer, ALL) in world.recalls]
     assert len(recalled) == 2
     for manager in recalled:
         world.give_back(manager, sorted(manager.tasks)[1:])

@@ -9,9 +9,23 @@ import pytest
 from interchange_world import DIGEST, World, node
 
 from flow_core.interfaces.outcome import Verdict
-from flow_executors.wire import frames
-from flow_executors.wire.frames import ExitCode, Kind
-from flow_executors.wire.single import marked_told, pack_result
+from flow_executors.wire.commands import Command, pack_command
+from flow_executors.wire.kinds import Kind
+from flow_executors.wire.messages import (
+    Credit,
+    ExitCode,
+    Heartbeat,
+    PeerInfo,
+    pack_ack,
+    pack_again,
+    pack_beat,
+    pack_blob,
+    pack_cancel,
+    pack_hello,
+    pack_register,
+)
+from flow_executors.wire.results import unpack_results
+from flow_executors.wire.tasks import marked_told, pack_record, pack_result, pack_tasks
 
 
 def test_tasks_wait_until_a_manager_comes() -> None:
@@ -43,10 +57,10 @@ def test_a_task_that_comes_alone_to_an_idle_manager_goes_on_as_it_is() -> None:
     first, second = world.join(node("a")), world.join(node("b"))
     for key in (1, 2):  # a function is new to each of them once
         world.submit(key)
-    record = frames.pack_record(DIGEST, 3, 0, b"payload")
-    message = frames.pack_tasks(0, [DIGEST], [3], [len(record)], record)
+    record = pack_record(DIGEST, 3, 0, b"payload")
+    message = pack_tasks(0, [DIGEST], [3], [len(record)], record)
     world.core.from_client(message, world.now)
-    assert world.core.down == [(first.peer, message)]
+    assert world.core.to_managers == [(first.peer, message)]
     assert world.core.waiting.count == 0
     world.turn()
     world.submit(4, 5)
@@ -59,8 +73,8 @@ def test_a_task_that_comes_alone_waits_behind_those_that_wait() -> None:
     world.submit(1)
     world.submit(2)
     world.finish(manager, [1])  # in the same turn as the next one comes
-    record = frames.pack_record(DIGEST, 3, 0, b"")
-    world.core.from_client(frames.pack_tasks(0, [DIGEST], [3], [len(record)], record), world.now)
+    record = pack_record(DIGEST, 3, 0, b"")
+    world.core.from_client(pack_tasks(0, [DIGEST], [3], [len(record)], record), world.now)
     world.turn()
     assert set(manager.tasks) == {2}
 
@@ -78,7 +92,7 @@ def test_a_manager_never_gets_more_than_its_room() -> None:
 def test_credit_follows_slots_and_prefetch() -> None:
     world = World()
     world.join(node(workers=3, prefetch=5))
-    assert world.credits[-1] == frames.Credit(1, 3, 5, 2 * 8 + 1024)
+    assert world.credits[-1] == Credit(1, 3, 5, 2 * 8 + 1024)
 
 
 def test_a_broken_connection_loses_tasks_only_after_a_second() -> None:
@@ -104,12 +118,12 @@ def test_of_tasks_lost_at_the_end_of_their_block_those_that_ran_for_most_of_it_a
     world.join(short)
     world.submit(1, 2, 3)
     starts = (int((world.now + 1) * 1e9), int((world.now + 40) * 1e9))
-    world.core.from_peer(short.peer, "", frames.pack_beat(frames.Beat(1, 0, 0, (1, 2), starts, (0, 1))), world.now)
+    world.core.from_peer(short.peer, "", pack_beat(Heartbeat(1, 0, 0, (1, 2), starts, (0, 1))), world.now)
     world.now += 57
     world.core.disconnected(short.peer, world.now)
     world.now += 1.5
     world.core.tick(world.now)
-    batches = [frames.unpack_results(message) for message in world.core.up if message[0] == Kind.RESULTS]
+    batches = [unpack_results(message) for message in world.core.to_client if message[0] == Kind.RESULTS]
     lost = {batch.keys: bytes(batch.body) for batch in batches}
     assert b"MANAGER" in lost[2, 3]
     assert b"WALLTIME" in lost[1,]
@@ -156,8 +170,8 @@ def test_a_silent_manager_is_lost_and_told_so_when_it_comes_back() -> None:
 
 
 def test_after_a_restart_held_keys_are_out_at_their_manager() -> None:
-    world = World()
-    manager = world.join(node(), held=(7, 8), number=1)
+    world = World(incarnation=1)
+    manager = world.rejoin(node(), 1, held=(7, 8))
     assert world.core.pool.by_number[manager.number].out == {7, 8}
     world.submit(1, 2, 3)
     assert len(manager.tasks) == 2
@@ -165,7 +179,7 @@ def test_after_a_restart_held_keys_are_out_at_their_manager() -> None:
 
 def test_another_python_is_turned_away_with_a_reason() -> None:
     world = World()
-    hello = frames.pack_hello(frames.Introduction("manager", "run", "2.7.1"))
+    hello = pack_hello(PeerInfo("manager", "run", "2.7.1"))
     world.core.from_peer(b"x", "0", hello, world.now)
     world.turn()
     assert world.exits[0][1] is ExitCode.REFUSED
@@ -177,9 +191,9 @@ def test_a_manager_cannot_claim_another_block_than_that_of_its_key() -> None:
     world = World()
     manager = node(block="1")
     world.nodes[manager.peer] = manager
-    hello = frames.pack_hello(frames.Introduction("manager", "run", platform.python_version()))
+    hello = pack_hello(PeerInfo("manager", "run", platform.python_version()))
     world.core.from_peer(manager.peer, "0", hello, world.now)
-    world.core.from_peer(manager.peer, "0", frames.pack_register(0, manager.offer, ()), world.now)
+    world.core.from_peer(manager.peer, "0", pack_register(0, manager.offer, ()), world.now)
     world.turn()
     assert world.exits[0][1] is ExitCode.REFUSED
     assert not world.core.pool.by_peer
@@ -197,15 +211,15 @@ def test_a_manager_cannot_report_in_the_name_of_another() -> None:
 
 def test_strangers_are_asked_to_introduce_themselves() -> None:
     world = World()
-    world.core.from_peer(b"stranger", "", frames.pack_beat(frames.Beat(1, 2, 3)), world.now)
-    assert world.core.down == [(b"stranger", frames.pack_again())]
+    world.core.from_peer(b"stranger", "", pack_beat(Heartbeat(1, 2, 3)), world.now)
+    assert world.core.to_managers == [(b"stranger", pack_again())]
 
 
 def test_cancel_reaches_tasks_that_wait_and_tasks_that_are_out() -> None:
     world = World()
     manager = world.join(node(workers=1, prefetch=0))
     world.submit(1, 2)
-    world.core.from_client(frames.pack_cancel([1, 2, 99], False), world.now)
+    world.core.from_client(pack_cancel([1, 2, 99], False), world.now)
     world.turn()
     world.turn()
     assert world.outcomes == {1: [Verdict.CANCELLED], 2: [Verdict.CANCELLED]}
@@ -230,8 +244,8 @@ def test_a_drain_takes_only_blocks_idle_for_long_enough() -> None:
     world.join(node("b", block="1"))
     world.now += 10
     world.submit(1)
-    command = frames.Command(1, "drain", ("0", "1"), (), 5.0)
-    world.core.from_client(frames.pack_command(command), world.now)
+    command = Command(1, "drain", ("0", "1"), (), 5.0)
+    world.core.from_client(pack_command(command), world.now)
     world.turn()
     drained = {activity.block for activity in world.replies[0].blocks}
     busy = {n.offer.block for n in world.nodes.values() if n.tasks}
@@ -242,17 +256,17 @@ def test_a_drain_takes_only_blocks_idle_for_long_enough() -> None:
 def test_a_held_manager_gets_nothing_until_it_is_released() -> None:
     world = World()
     manager = world.join(node())
-    world.core.from_client(frames.pack_command(frames.Command(1, "hold", (), ("m",))), world.now)
+    world.core.from_client(pack_command(Command(1, "hold", (), ("m",))), world.now)
     world.submit(1)
     assert manager.tasks == {}
-    world.core.from_client(frames.pack_command(frames.Command(2, "release", (), ("m",))), world.now)
+    world.core.from_client(pack_command(Command(2, "release", (), ("m",))), world.now)
     world.turn()
     assert set(manager.tasks) == {1}
 
 
 def test_a_function_goes_once_to_each_manager_before_its_first_task() -> None:
     world = World()
-    world.core.from_client(frames.pack_blob(DIGEST, b"body")[0], world.now)
+    world.core.from_client(pack_blob(DIGEST, b"body")[0], world.now)
     world.join(node())
     world.submit(1)
     world.submit(2)
@@ -265,9 +279,9 @@ def test_a_missing_function_is_asked_of_the_client_and_passed_on_when_it_comes()
     manager = world.join(node())
     world.submit(1)
     assert world.needed == [DIGEST]
-    world.core.from_client(frames.pack_blob(DIGEST, b"body")[0], world.now)
+    world.core.from_client(pack_blob(DIGEST, b"body")[0], world.now)
     world.turn()
-    assert (manager.peer, frames.pack_blob(DIGEST, b"body")[0]) in world.sent
+    assert (manager.peer, pack_blob(DIGEST, b"body")[0]) in world.sent
 
 
 def test_results_are_acknowledged_after_they_were_delivered() -> None:
@@ -278,7 +292,7 @@ def test_results_are_acknowledged_after_they_were_delivered() -> None:
     world.turn()
     assert world.core.owes_acks
     world.core.delivered(True)
-    assert world.core.down == [(manager.peer, frames.pack_ack(1))]
+    assert world.core.to_managers == [(manager.peer, pack_ack(1))]
     assert not world.core.owes_acks
 
 
@@ -301,8 +315,8 @@ def test_results_that_the_client_knows_do_not_hurry_but_go_before_all_that_comes
         plain = pack_result(manager.number, key, 0, key, 0, 0, 0, Verdict.OK, b"")
         messages[key] = marked_told(plain) if key < 3 else plain
         core.from_peer(manager.peer, "", messages[key], world.now)
-        assert bool(core.up) == (key == 3)
+        assert bool(core.to_client) == (key == 3)
         assert core.owes_acks
-    assert core.desk.known == [messages[1], messages[2]]
-    assert core.desk.take_up() == [messages[1], messages[2], messages[3]]
-    assert core.desk.take_up() == []
+    assert core.shared.known_to_client == [messages[1], messages[2]]
+    assert core.shared.take_for_client() == [messages[1], messages[2], messages[3]]
+    assert core.shared.take_for_client() == []

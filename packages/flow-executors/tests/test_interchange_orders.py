@@ -8,7 +8,7 @@ from interchange_world import Node, World, node
 
 from flow_core.interfaces.call import Resources, TaskSpec
 from flow_core.interfaces.outcome import Verdict
-from flow_executors.wire import frames
+from flow_executors.wire.messages import Heartbeat, pack_beat, pack_cancel
 
 CLASSES = (
     TaskSpec(Resources(cores=2.0)),
@@ -90,7 +90,7 @@ class InterchangeMachine(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject, kill: bool) -> None:
         if self.world.submitted:
             keys = data.draw(st.lists(st.sampled_from(sorted(self.world.submitted)), unique=True))
-            self.world.core.from_client(frames.pack_cancel(keys, kill), self.world.now)
+            self.world.core.from_client(pack_cancel(keys, kill), self.world.now)
             self.world.turn()
             self.world.turn()
 
@@ -137,7 +137,7 @@ class InterchangeMachine(RuleBasedStateMachine):
             for one in self.living():
                 if one.peer in {peer for peer, _ in world.recalls} and one.tasks:
                     world.give_back(one, sorted(one.tasks)[4:])
-                world.core.from_peer(one.peer, "", frames.pack_beat(frames.Beat(one.number, 1, 0)), world.now)
+                world.core.from_peer(one.peer, "", pack_beat(Heartbeat(one.number, 1, 0)), world.now)
                 world.finish(one, list(one.tasks))
             world.recalls.clear()
             world.turn()

@@ -7,12 +7,11 @@ from hypothesis import given, settings, strategies as st
 from interchange_world import Node, World, node
 
 from flow_core.interfaces.call import Resources, TaskSpec
-from flow_executors.wire import frames
-from flow_executors.wire.commands import Whereabouts
+from flow_executors.wire.commands import Command, Reply, Whereabouts, pack_command, pack_reply
 
 
 def asked(world: World, key: int) -> Whereabouts:
-    world.core.from_client(frames.pack_command(frames.Command(7, "why", key=key)), world.now)
+    world.core.from_client(pack_command(Command(7, "why", key=key)), world.now)
     world.turn()
     place = world.replies[-1].whereabouts
     assert place is not None
@@ -51,7 +50,7 @@ def test_tasks_of_higher_priority_are_counted_apart() -> None:
 def test_what_no_node_has_is_named_while_other_nodes_may_still_come() -> None:
     world = World()
     world.describe(1, TaskSpec(Resources(cores=8.0)))
-    world.core.desk.expected.add("1")
+    world.core.shared.expected.add("1")
     world.join(node("m", 4, 0))
     world.submit(1, class_id=1)
     world.turn()
@@ -73,7 +72,7 @@ def test_what_needs_more_than_is_free_at_once_says_so() -> None:
 def test_managers_that_take_nothing_are_counted() -> None:
     world = World()
     world.join(node("m", 1, 0))
-    world.core.from_client(frames.pack_command(frames.Command(1, "hold", (), ("m",))), world.now)
+    world.core.from_client(pack_command(Command(1, "hold", (), ("m",))), world.now)
     world.submit(1)
     world.turn()
     assert asked(world, 1).closed == 1
@@ -96,8 +95,8 @@ def test_a_task_that_is_nowhere_is_said_to_be() -> None:
 
 
 def test_an_order_of_before_has_the_bytes_of_before() -> None:
-    assert b"key" not in frames.pack_command(frames.Command(1, "blocks"))
-    assert b"whereabouts" not in frames.pack_reply(frames.Reply(1))
+    assert b"key" not in pack_command(Command(1, "blocks"))
+    assert b"whereabouts" not in pack_reply(Reply(1))
 
 
 @settings(max_examples=60, deadline=None)

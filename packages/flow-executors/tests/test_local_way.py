@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import select
 import socket
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from flow_executors.interchange.local_doors import LocalDoors
-from flow_executors.manager.contact import Reach
-from flow_executors.manager.line import Line
-from flow_executors.manager.ways import LocalWay, ShortWay
-from flow_executors.wire.frames import Introduction, pack_hello
-from flow_executors.wire.keys import BlockSecret, make_pair
-from flow_executors.wire.local import address_of, connect_locally, is_own, listen_locally
+from flow_executors.common import unix_socket_server
+from flow_executors.common.unix_socket_server import UnixSocketServer
+from flow_executors.manager.interchange_link import InterchangeConnection
+from flow_executors.manager.interchange_liveness import ConnectionState
+from flow_executors.manager.interchange_transports import DirectResultChannel, UnixTransport
+from flow_executors.wire.auth import BlockSecret, make_pair
+from flow_executors.wire.messages import PeerInfo, pack_hello
+from flow_executors.wire.transport import PREFIX, address_of, connect_locally, is_own, listen_locally
 
-HELLO = pack_hello(Introduction("manager", "run"))
+HELLO = pack_hello(PeerInfo("manager", "run"))
 LARGE = os.urandom(5 << 20)
 
 
@@ -30,19 +32,19 @@ class House:
         self.listener = listen_locally()
         self.secret = BlockSecret("b0", make_pair().public, make_pair())
         self.admitted = {_raw(self.secret.pair.public): "b0"}
-        self.doors = LocalDoors(os.dup(self.listener.fileno()), self.admitted)
+        self.sockets = UnixSocketServer(os.dup(self.listener.fileno()), self.admitted)
         self.address = address_of(self.listener)
         self.heard: list[tuple[bytes, str, bytes]] = []
 
-    def way(self, secret: BlockSecret | None = None) -> LocalWay:
-        return LocalWay(self.address, secret or self.secret, HELLO)
+    def way(self, secret: BlockSecret | None = None) -> UnixTransport:
+        return UnixTransport(self.address, secret or self.secret, HELLO)
 
     def listen(self) -> int:
-        self.heard += [(peer, block, bytes(message)) for peer, block, message in self.doors.receive()]
+        self.heard += [(peer, block, bytes(message)) for peer, block, message in self.sockets.receive()]
         return len(self.heard)
 
     def close(self) -> None:
-        self.doors.close()
+        self.sockets.close()
         self.listener.close()
 
 
@@ -51,6 +53,17 @@ def _raw(key: bytes) -> bytes:
 
     raw: bytes = z85.decode(key)
     return raw
+
+
+def _connect_at_once(address: str) -> socket.socket | None:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made.setblocking(False)
+    try:
+        made.connect("\0" + address.removeprefix(PREFIX))
+    except BlockingIOError:
+        made.close()
+        return None
+    return made
 
 
 def until(condition: Callable[[], object], *descriptors: int) -> None:
@@ -69,10 +82,10 @@ def house() -> Iterator[House]:
 
 def test_a_guest_with_an_admitted_key_is_heard_with_its_block_and_answered(house: House) -> None:
     way = house.way()
-    until(house.listen, house.doors.fileno())
+    until(house.listen, house.sockets.fileno())
     ((peer, block, message),) = house.heard
     assert (block, message) == ("b0", HELLO)
-    assert house.doors.send(peer, b"welcome")
+    assert house.sockets.send(peer, b"welcome")
     got: list[bytes] = []
     until(lambda: got.extend(map(bytes, way.receive())) or got, *way.descriptors())
     assert got == [b"welcome"]
@@ -81,7 +94,7 @@ def test_a_guest_with_an_admitted_key_is_heard_with_its_block_and_answered(house
 
 def test_what_does_not_fit_at_once_goes_later_both_ways(house: House) -> None:
     way = house.way()
-    until(house.listen, house.doors.fileno())
+    until(house.listen, house.sockets.fileno())
     peer = house.heard[0][0]
     way.send(LARGE)
     way.send(b"after")
@@ -91,17 +104,17 @@ def test_what_does_not_fit_at_once_goes_later_both_ways(house: House) -> None:
         answers.extend(map(bytes, way.receive()))
         return house.listen() == 3
 
-    until(turn, house.doors.fileno(), *way.descriptors())
+    until(turn, house.sockets.fileno(), *way.descriptors())
     assert [message for _, _, message in house.heard[1:]] == [LARGE, b"after"]
-    house.doors.send(peer, LARGE)
-    house.doors.send(peer, b"after")
+    house.sockets.send(peer, LARGE)
+    house.sockets.send(peer, b"after")
 
     def back() -> bool:
         house.listen()
         answers.extend(map(bytes, way.receive()))
         return len(answers) == 2
 
-    until(back, house.doors.fileno(), *way.descriptors())
+    until(back, house.sockets.fileno(), *way.descriptors())
     assert answers == [LARGE, b"after"]
     way.close()
 
@@ -113,9 +126,9 @@ def test_without_an_admitted_key_nobody_is_heard_or_answered(house: House, first
     stranger.settimeout(10)
     for message in (first, HELLO):
         stranger.sendall(len(message).to_bytes(4, "little") + message)
-    until(lambda: house.listen() or _ended(stranger), house.doors.fileno())
+    until(lambda: house.listen() or _ended(stranger), house.sockets.fileno())
     assert house.heard == []
-    assert house.doors.disconnected() == []
+    assert house.sockets.disconnected() == []
     stranger.close()
 
 
@@ -132,9 +145,11 @@ def _ended(connection: socket.socket) -> bool:
 def test_guests_whose_key_is_not_known_yet_take_little_room(house: House) -> None:
     tracemalloc.start()
     try:
-        guests = [connect_locally(house.address) for _ in range(200)]
-        house.listen()
-        assert len(house.doors._by_descriptor) == 200
+        guests = []
+        for _ in range(200):
+            guests.append(connect_locally(house.address))
+            house.listen()
+        assert len(house.sockets._by_descriptor) == 200
         assert tracemalloc.get_traced_memory()[0] < 200 * 10_000
     finally:
         tracemalloc.stop()
@@ -146,9 +161,9 @@ def test_noise_ends_the_connection_it_came_by_and_no_other(house: House) -> None
     way, noisy = house.way(), connect_locally(house.address)
     noisy.setblocking(True)
     noisy.sendall(b"\xff" * 1000)
-    until(lambda: house.listen() and _ended(noisy), house.doors.fileno())
+    until(lambda: house.listen() and _ended(noisy), house.sockets.fileno())
     way.send(b"still here")
-    until(lambda: house.listen() == 2, house.doors.fileno())
+    until(lambda: house.listen() == 2, house.sockets.fileno())
     way.close()
     noisy.close()
 
@@ -158,18 +173,18 @@ def test_what_was_said_before_the_end_is_heard_and_then_the_end(house: House) ->
     way.send(b"last words")
     way.close(1000)
     gone: list[bytes] = []
-    until(lambda: house.listen() and (gone.extend(house.doors.disconnected()) or gone), house.doors.fileno())
+    until(lambda: house.listen() and (gone.extend(house.sockets.disconnected()) or gone), house.sockets.fileno())
     assert [message for _, _, message in house.heard] == [HELLO, b"last words"]
     assert gone == [house.heard[0][0]]
-    assert not house.doors.send(gone[0], b"anybody?")
+    assert not house.sockets.send(gone[0], b"anybody?")
 
 
 def test_the_end_of_the_other_side_is_found_after_its_last_words(house: House) -> None:
-    line = Line((house.address, "127.0.0.1"), 1, house.secret)
+    line = InterchangeConnection((house.address, "127.0.0.1"), 1, house.secret)
     line.seek(HELLO)
-    until(house.listen, house.doors.fileno())
-    house.doors.send(house.heard[0][0], b"bye")
-    house.doors.close()
+    until(house.listen, house.sockets.fileno())
+    house.sockets.send(house.heard[0][0], b"bye")
+    house.sockets.close()
     got: list[bytes] = []
     until(lambda: got.extend(map(bytes, line.receive())) or got, *line.descriptors())
     assert got == [b"bye"]
@@ -181,14 +196,14 @@ def test_the_end_of_the_other_side_is_found_after_its_last_words(house: House) -
 
 
 def test_the_hosts_are_called_only_where_the_machines_own_way_leads_nowhere(house: House) -> None:
-    line = Line(("127.0.0.1", house.address), 1, house.secret)
+    line = InterchangeConnection(("127.0.0.1", house.address), 1, house.secret)
     line.seek(HELLO)
-    assert line.reach() == {house.address: Reach.OPEN}
+    assert line.reach() == {house.address: ConnectionState.OPEN}
     line.seek(HELLO)
     house.close()
     until(lambda: line.receive() or len(line.reach()) == 2, *line.descriptors())
     line.seek(HELLO)
-    assert line.reach()[house.address] is Reach.REFUSED
+    assert line.reach()[house.address] is ConnectionState.REFUSED
     assert "127.0.0.1" in line.reach()
     line.close()
 
@@ -199,7 +214,7 @@ def test_other_users_are_nothing_to_each_other(house: House, monkeypatch: pytest
     assert not is_own(stranger)
     with pytest.raises(PermissionError, match="another user"):
         connect_locally(house.address)
-    until(lambda: house.listen() or _ended(stranger), house.doors.fileno())
+    until(lambda: house.listen() or _ended(stranger), house.sockets.fileno())
     assert house.heard == []
     stranger.close()
 
@@ -208,28 +223,28 @@ def test_who_finds_no_descriptor_free_waits_until_somebody_leaves(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = house.way()
-    until(house.listen, house.doors.fileno())
+    until(house.listen, house.sockets.fileno())
     with monkeypatch.context() as patched:
         patched.setattr(socket.socket, "accept", lambda _: (_ for _ in ()).throw(OSError(24, "Too many open files")))
         second = house.way()
-        until(lambda: house.listen() or not select.select([house.doors.fileno()], [], [], 0)[0])
+        until(lambda: house.listen() or not select.select([house.sockets.fileno()], [], [], 0)[0])
     assert house.listen() == 1
-    assert not select.select([house.doors.fileno()], [], [], 0)[0]
+    assert not select.select([house.sockets.fileno()], [], [], 0)[0]
     first.close()
-    until(lambda: house.listen() == 2, house.doors.fileno())
+    until(lambda: house.listen() == 2, house.sockets.fileno())
     second.close()
 
 
 def test_without_a_listening_socket_nobody_comes() -> None:
-    doors = LocalDoors(-1, {})
-    assert doors.receive() == []
-    doors.close()
+    sockets = UnixSocketServer(-1, {})
+    assert sockets.receive() == []
+    sockets.close()
 
 
 def test_the_short_way_is_heard_as_long_as_somebody_reads(house: House) -> None:
-    way = ShortWay(house.address, house.secret)
+    way = DirectResultChannel(house.address, house.secret)
     assert way.tell(b"a result")
-    until(house.listen, house.doors.fileno())
+    until(house.listen, house.sockets.fileno())
     assert [message for _, _, message in house.heard] == [b"a result"]
     told = 0
     while way.tell(LARGE[: 100 << 10]):  # nobody reads
@@ -240,30 +255,65 @@ def test_the_short_way_is_heard_as_long_as_somebody_reads(house: House) -> None:
 
 
 def test_the_short_way_ends_with_its_other_end(house: House) -> None:
-    way = ShortWay(house.address, house.secret)
+    way = DirectResultChannel(house.address, house.secret)
     house.listen()  # it is let in
-    house.doors.close()
+    house.sockets.close()
     assert not way.tell(b"a result")
     way.close()
 
 
 def test_where_nobody_listens_there_is_no_short_way(house: House) -> None:
     house.listener.close()
-    house.doors.close()
+    house.sockets.close()
     with pytest.raises(OSError, match="refused"):
-        ShortWay(house.address, house.secret)
+        DirectResultChannel(house.address, house.secret)
 
 
 def test_no_more_are_let_in_than_there_is_room_for() -> None:
     listener, secret = listen_locally(), BlockSecret("b0", make_pair().public, make_pair())
-    doors = LocalDoors(os.dup(listener.fileno()), {_raw(secret.pair.public): "b0"}, most=1)
-    first = ShortWay(address_of(listener), secret)
-    doors.receive()
-    second = ShortWay(address_of(listener), secret)
-    doors.receive()
+    sockets = UnixSocketServer(os.dup(listener.fileno()), {_raw(secret.pair.public): "b0"}, most=1)
+    first = DirectResultChannel(address_of(listener), secret)
+    sockets.receive()
+    second = DirectResultChannel(address_of(listener), secret)
+    sockets.receive()
     assert first.tell(b"heard")
     assert not second.tell(b"not heard")
-    assert [bytes(message) for _, _, message in doors.receive()] == [b"heard"]
-    for one in (first, second, doors):
+    assert [bytes(message) for _, _, message in sockets.receive()] == [b"heard"]
+    for one in (first, second, sockets):
         one.close()
     listener.close()
+
+
+def test_strangers_without_end_are_refused_a_few_at_a_time_and_the_users_own_gets_in(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unix_socket_server, "is_own", lambda connection: False)
+    strangers = [connect_locally(house.address) for _ in range(100)]
+    house.sockets.receive()
+    assert house.sockets.paused
+    assert select.select([house.sockets], (), (), 0)[0] == []  # the loop has its other work
+    refused = sum(map(_ended, strangers))
+    assert 0 < refused < 10
+    monkeypatch.setattr(unix_socket_server, "is_own", is_own)
+    way = house.way()
+    until(house.listen)
+    assert house.heard[0][1:] == ("b0", HELLO)
+    assert not house.sockets.paused
+    way.close()
+    for stranger in strangers:
+        stranger.close()
+
+
+def test_who_finds_the_queue_full_waits_for_a_place(house: House) -> None:
+    waiting: list[socket.socket] = []
+    filled = [_connect_at_once(house.address)]
+    while filled[-1] is not None:
+        filled.append(_connect_at_once(house.address))
+    thread = threading.Thread(target=lambda: waiting.append(connect_locally(house.address)))
+    thread.start()
+    until(lambda: house.listen() or not thread.is_alive())
+    thread.join(10)
+    assert len(waiting) == 1
+    for one in (*filled, *waiting):
+        if one is not None:
+            one.close()

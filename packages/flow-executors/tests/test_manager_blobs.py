@@ -6,8 +6,8 @@ from hashlib import blake2b
 import pytest
 
 from flow_core.errors import DeserializationError
-from flow_executors.manager.blobs import Blobs
-from flow_executors.wire.control import PIECE, pack_blob, unpack_blob
+from flow_executors.manager.code_cache import BlobFiles
+from flow_executors.wire.messages import PIECE, pack_blob, unpack_blob
 from flow_executors.worker.unpack import Unpacker
 
 
@@ -23,7 +23,7 @@ def put(blobs, data):
 
 @pytest.fixture
 def blobs():
-    made = Blobs(max_bytes=4 << 20, file_bytes=1 << 20)
+    made = BlobFiles(max_bytes=4 << 20, file_bytes=1 << 20)
     yield made
     made.close()
 
@@ -65,7 +65,7 @@ def test_the_oldest_are_dropped_when_there_is_too_much_and_then_missing(blobs):
 
 
 def test_of_very_many_small_blobs_the_oldest_are_dropped():
-    blobs = Blobs(max_blobs=100)
+    blobs = BlobFiles(max_blobs=100)
     reader = Reader(blobs)
     digests = [put(blobs, b"version %d" % number) for number in range(1000)]
     here = set(digests) - set(blobs.missing(digests))
@@ -95,7 +95,7 @@ def test_a_blob_that_never_comes_is_asked_for_once_and_named(blobs, monkeypatch)
 
 
 def test_files_vanish_with_their_manager():
-    made = Blobs()
+    made = BlobFiles()
     put(made, b"x")
     links = [
         os.readlink(f"/proc/self/fd/{fd}")

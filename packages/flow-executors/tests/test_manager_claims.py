@@ -2,12 +2,12 @@
 
 from manager_world import SHORT_S, given_to, manager, tasks
 
-from flow_executors.manager.records import Fallen
-from flow_executors.wire.lanes import Claim
+from flow_executors.manager.manager_core import WorkerLoss
+from flow_executors.wire.direct_messages import WorkerLease
 
 
 def claim(rank, claimed, *keys, age_s=0.0):
-    return Claim(rank, 100 + rank, claimed, keys, age_s)
+    return WorkerLease(rank, 100 + rank, claimed, keys, age_s)
 
 
 def test_a_claimed_worker_gets_nothing_until_it_is_given_back():
@@ -42,20 +42,20 @@ def test_of_a_task_that_the_script_tells_of_all_is_known():
     core.cancel([7], kill=True)
     core.took_back(0, [])
     assert core.take_effects().kill == [0]
-    assert core.worker_down(0, []) == Fallen((7,), "cancel")
+    assert core.worker_down(0, []) == WorkerLoss((7,), "cancel")
 
 
 def test_what_the_script_gives_to_a_worker_that_was_given_something_just_now_is_read_back():
     core = manager(slots=2)
     core.accept(0, tasks(1))
-    (handout,) = core.assign(0.0)
-    core.claim(claim(handout.rank, True), 0.0)
-    assert core.readbacks(0.0) == [(handout.rank, 63)]
-    core.took_back(handout.rank, tasks(2))
-    assert given_to(core.assign(0.0)) == {2: 1 - handout.rank}
+    (assignment,) = core.assign(0.0)
+    core.claim(claim(assignment.rank, True), 0.0)
+    assert core.readbacks(0.0) == [(assignment.rank, 63)]
+    core.took_back(assignment.rank, tasks(2))
+    assert given_to(core.assign(0.0)) == {2: 1 - assignment.rank}
     assert core.readbacks(0.0) == []
-    core.finished(handout.rank, [1], SHORT_S, 0.0)
-    assert [worker.rank for worker in core.claimed] == [handout.rank]
+    core.finished(assignment.rank, [1], SHORT_S, 0.0)
+    assert [worker.rank for worker in core.claimed] == [assignment.rank]
 
 
 def test_a_claim_of_a_worker_that_is_dead_is_none():
@@ -98,7 +98,7 @@ def test_what_a_dead_worker_had_not_begun_is_told_unless_it_was_the_managers_own
     core.accept(0, tasks(1))
     core.assign(0.0)
     core.claim(claim(0, False, 7), 0.0)
-    assert core.worker_down(0, tasks(1, 7)) == Fallen()
+    assert core.worker_down(0, tasks(1, 7)) == WorkerLoss()
     assert core.take_taken() == [(0, 100, (7,))]
     assert core.take_taken() == []
     assert core.held() == [1, 7]

@@ -8,15 +8,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from manager_world import LONG_S, SHORT_S, given_to, manager, quick, tasks
 
 from flow_core.interfaces.call import Resources, TaskSpec
-from flow_executors.manager.core import LEAST_WAIT_S, ManagerCore
-from flow_executors.manager.demand import Capacity, Demand
+from flow_executors.common.resources import Capacity, ResourceRequest
+from flow_executors.manager.manager_core import LEAST_WAIT_S, ManagerCore
 
 
 def test_idle_workers_get_one_task_each_before_anybody_gets_two():
     core = manager(slots=3)
     quick(core)
     core.accept(0, tasks(1, 2, 3, 4))
-    ranks = [handout.rank for handout in core.assign(0.0)]
+    ranks = [assignment.rank for assignment in core.assign(0.0)]
     assert sorted(ranks[:3]) == [0, 1, 2]
     assert len(ranks) == 4
 
@@ -25,7 +25,7 @@ def test_nothing_is_prefetched_before_it_is_known_that_tasks_are_short():
     core = manager()
     core.accept(0, tasks(1, 2, 3))
     assert len(core.assign(0.0)) == 2
-    assert core.pace.prefetch == 0
+    assert core.estimator.prefetch == 0
 
 
 def test_short_tasks_are_prefetched_to_the_depth_of_the_pipe():
@@ -43,7 +43,7 @@ def test_results_wait_for_others_while_every_worker_has_enough_to_do():
         core.finished(rank, [key], 0.002, 0.0)
     core.assign(0.0)
     held = [len(worker.held) for worker in core.workers.values()]
-    assert core.pace.depth == 8
+    assert core.estimator.depth == 8
     assert min(held) == 8
     assert core.results_wait_s() == pytest.approx(0.0035)  # a quarter of 7 times 2 ms
     core.finished(1, list(core.workers[1].held), 7 * 0.002, 0.0)
@@ -62,18 +62,18 @@ def test_results_of_very_short_tasks_wait_little():
 def test_a_long_task_ends_the_prefetching():
     core = manager()
     quick(core)
-    assert core.pace.prefetch > 0
+    assert core.estimator.prefetch > 0
     core.accept(0, tasks(1))
-    (handout,) = core.assign(0.0)
-    core.finished(handout.rank, [1], LONG_S, 1.0)
-    assert core.pace.prefetch == 0
+    (assignment,) = core.assign(0.0)
+    core.finished(assignment.rank, [1], LONG_S, 1.0)
+    assert core.estimator.prefetch == 0
 
 
 @pytest.mark.parametrize(("limit", "in_advance"), [(0, 0), (1, 1), (3, 3)])
 def test_prefetch_capacity_caps_what_is_taken_in_advance(limit, in_advance):
     core = manager(prefetch=limit)
     quick(core)
-    assert core.pace.prefetch == in_advance
+    assert core.estimator.prefetch == in_advance
     core.accept(0, tasks(*range(50)))
     assert len(core.assign(0.0)) <= 2 + 2 * limit
 
@@ -97,11 +97,11 @@ def test_when_a_worker_dies_only_what_it_ran_is_lost():
     quick(core)
     core.accept(0, tasks(1, 2, 3))
     core.assign(0.0)
-    fallen = core.worker_down(0, tasks(2, 3))
-    assert fallen.keys == (1,)
-    assert not fallen.doom
+    worker_loss = core.worker_down(0, tasks(2, 3))
+    assert worker_loss.keys == (1,)
+    assert not worker_loss.termination
     core.worker_up(0, 200, 63, 1.0)
-    assert [handout.key for handout in core.assign(1.0)] == [2, 3]
+    assert [assignment.key for assignment in core.assign(1.0)] == [2, 3]
 
 
 def test_a_worker_that_dies_idle_loses_nothing():
@@ -112,8 +112,8 @@ def test_a_worker_that_dies_idle_loses_nothing():
 def test_a_packet_that_does_not_fit_into_the_pipe_is_handed_out_again():
     core = manager(slots=1)
     core.accept(0, tasks(1))
-    (handout,) = core.assign(0.0)
-    core.not_written(handout)
+    (assignment,) = core.assign(0.0)
+    core.not_written(assignment)
     assert core.held() == [1]
     assert core.waiting == 1
 
@@ -136,7 +136,7 @@ def test_cancelling_reaches_into_the_pipe():
     ((rank, _),) = core.readbacks(0.0)
     core.took_back(rank, tasks(2, 3))
     assert core.take_effects().cancelled == [2]
-    assert [handout.key for handout in core.assign(0.0)] == [3]
+    assert [assignment.key for assignment in core.assign(0.0)] == [3]
 
 
 def test_cancelling_a_running_task_kills_only_when_told_to():
@@ -157,8 +157,8 @@ def test_the_death_of_a_worker_killed_for_a_cancelled_task_says_so():
     core.assign(0.0)
     core.cancel([1], kill=True)
     core.took_back(0, [])
-    fallen = core.worker_down(0, [])
-    assert (fallen.keys, fallen.doom) == ((1,), "cancel")
+    worker_loss = core.worker_down(0, [])
+    assert (worker_loss.keys, worker_loss.termination) == ((1,), "cancel")
 
 
 def test_a_recall_gives_back_the_newest_that_no_worker_has():
@@ -197,7 +197,7 @@ def test_draining_returns_all_that_has_not_started_and_what_comes_later():
 
 def test_a_task_that_needs_all_slots_waits_for_them_and_is_not_overtaken():
     core = manager(slots=2)
-    core.add_class(5, Demand(slots=2))
+    core.add_class(5, ResourceRequest(slots=2))
     core.accept(0, tasks(1, 2))
     rank_of = given_to(core.assign(0.0))
     core.accept(5, tasks(50))
@@ -205,49 +205,49 @@ def test_a_task_that_needs_all_slots_waits_for_them_and_is_not_overtaken():
     core.finished(rank_of[1], [1], SHORT_S, 1.0)
     assert core.assign(1.0) == []
     core.finished(rank_of[2], [2], SHORT_S, 1.0)
-    assert [handout.key for handout in core.assign(1.0)] == [50]
+    assert [assignment.key for assignment in core.assign(1.0)] == [50]
     assert core.assign(1.0) == []
     core.finished(next(rank for rank, worker in core.workers.items() if worker.held), [50], LONG_S, 2.0)
-    assert sorted(handout.key for handout in core.assign(2.0)) == [3, 4]
+    assert sorted(assignment.key for assignment in core.assign(2.0)) == [3, 4]
 
 
 def test_higher_priority_goes_first_and_negative_waits_for_the_default_class():
     core = manager(slots=1)
     for class_id, priority in ((1, 1), (2, 9), (3, -1)):
-        core.add_class(class_id, Demand(priority=priority))
+        core.add_class(class_id, ResourceRequest(priority=priority))
     core.accept(3, tasks(30))
     core.accept(1, tasks(10))
     core.accept(2, tasks(20))
     core.accept(0, tasks(1))
     order = []
     for _ in range(4):
-        (handout,) = core.assign(0.0)
-        order.append(handout.key)
-        core.finished(0, [handout.key], SHORT_S, 0.0)
+        (assignment,) = core.assign(0.0)
+        order.append(assignment.key)
+        core.finished(0, [assignment.key], SHORT_S, 0.0)
     assert order == [20, 10, 1, 30]
 
 
 def test_memory_bounds_how_many_tasks_run_together():
     core = manager(slots=4, memory_mb=1000)
-    core.add_class(1, Demand(memory_mb=400))
+    core.add_class(1, ResourceRequest(memory_mb=400))
     core.accept(1, tasks(1, 2, 3))
     assert len(core.assign(0.0)) == 2
 
 
 def test_fractions_of_a_device_share_it_and_whole_ones_stay_free():
     core = manager(slots=4, devices=("0", "1"))
-    core.add_class(1, Demand(gpus=0.5))
-    core.add_class(2, Demand(gpus=1.0))
+    core.add_class(1, ResourceRequest(gpus=0.5))
+    core.add_class(2, ResourceRequest(gpus=1.0))
     core.accept(1, tasks(1, 2))
     core.accept(2, tasks(3))
-    devices = {handout.key: handout.devices for handout in core.assign(0.0)}
+    devices = {assignment.key: assignment.devices for assignment in core.assign(0.0)}
     assert devices[1] == devices[2]
     assert set(devices[3]).isdisjoint(devices[1])
 
 
 def test_a_task_beyond_its_walltime_and_grace_has_its_worker_killed():
     core = manager(slots=1)
-    core.add_class(1, Demand(walltime_s=10.0))
+    core.add_class(1, ResourceRequest(walltime_s=10.0))
     core.accept(1, tasks(1))
     core.assign(100.0)
     core.overdue(114.9)
@@ -255,14 +255,14 @@ def test_a_task_beyond_its_walltime_and_grace_has_its_worker_killed():
     assert core.deadline(114.9) == 115.0
     core.overdue(115.0)
     assert core.take_effects().kill == [0]
-    fallen = core.worker_down(0, [])
-    assert (fallen.doom, fallen.walltime_s) == ("walltime", 10.0)
+    worker_loss = core.worker_down(0, [])
+    assert (worker_loss.termination, worker_loss.walltime_s) == ("walltime", 10.0)
 
 
 def test_a_task_for_which_the_block_has_not_time_enough_left_is_given_back_instead_of_started():
     core = ManagerCore(Capacity(1), None, ends_at=100.0)
     core.worker_up(0, 100, 63, 0.0)
-    core.add_class(1, Demand(need_s=60.0))
+    core.add_class(1, ResourceRequest(need_s=60.0))
     core.accept(1, tasks(1, 2))
     assert given_to(core.assign(39.0)) == {1: 0}
     core.finished(0, [1], 2.0, 41.0)
@@ -289,9 +289,9 @@ def test_a_start_is_told_once_after_it_has_lasted():
 
 def test_resources_say_what_a_task_takes():
     capacity = Capacity(slots=4, cores_per_worker=2.0, mem_per_worker_mb=100)
-    assert Demand.of(TaskSpec(Resources(cores=3.0)), capacity).slots == 2
-    assert Demand.of(TaskSpec(Resources(cores=0.1)), capacity).slots == 1
-    assert Demand.of(TaskSpec(Resources(cores=3.0)), capacity).memory_mb == 200
+    assert ResourceRequest.of(TaskSpec(Resources(cores=3.0)), capacity).slots == 2
+    assert ResourceRequest.of(TaskSpec(Resources(cores=0.1)), capacity).slots == 1
+    assert ResourceRequest.of(TaskSpec(Resources(cores=3.0)), capacity).memory_mb == 200
 
 
 class Mixes(RuleBasedStateMachine):
@@ -301,9 +301,9 @@ class Mixes(RuleBasedStateMachine):
     def begin(self, slots, prefetch, depth):
         self.depth = depth
         self.core = ManagerCore(Capacity(slots, memory_mb=1000, devices=("0", "1")), prefetch)
-        self.core.add_class(1, Demand(slots=min(2, slots), memory_mb=300))
-        self.core.add_class(2, Demand(gpus=0.5, priority=3, walltime_s=5.0))
-        self.core.add_class(3, Demand(priority=-2))
+        self.core.add_class(1, ResourceRequest(slots=min(2, slots), memory_mb=300))
+        self.core.add_class(2, ResourceRequest(gpus=0.5, priority=3, walltime_s=5.0))
+        self.core.add_class(3, ResourceRequest(priority=-2))
         self.slots = slots
         self.now = 0.0
         self.next_key = 1
@@ -324,11 +324,11 @@ class Mixes(RuleBasedStateMachine):
         for rank, count in self.core.readbacks(self.now):
             taken = [self.pipes[rank].popleft() for _ in range(min(count, len(self.pipes[rank])))]
             self.core.took_back(rank, taken)
-        for handout in self.core.assign(self.now):
-            if len(self.pipes[handout.rank]) >= self.depth:
-                self.core.not_written(handout)
+        for assignment in self.core.assign(self.now):
+            if len(self.pipes[assignment.rank]) >= self.depth:
+                self.core.not_written(assignment)
                 continue
-            self.pipes[handout.rank].append((handout.key, handout.record))
+            self.pipes[assignment.rank].append((assignment.key, assignment.record))
         effects = self.core.take_effects()
         for key in effects.cancelled:
             assert key not in self.started
@@ -350,9 +350,9 @@ class Mixes(RuleBasedStateMachine):
 
     def die(self, rank):
         unstarted = list(self.pipes[rank])
-        fallen = self.core.worker_down(rank, unstarted)
+        worker_loss = self.core.worker_down(rank, unstarted)
         expected = () if self.running[rank] is None else (self.running[rank],)
-        assert fallen.keys == expected
+        assert worker_loss.keys == expected
         self.open.difference_update(expected)
         self.up(rank)
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
+import select
 
 import pytest
 from hypothesis import given, strategies as st
 
-from flow_executors.client.directory import Directory
-from flow_executors.manager.contact import FIRST_WORD_S, Contact, Phase, Reach
-from flow_executors.manager.pace import Pace
-from flow_executors.manager.trip import LEAST_S, Trip
+from flow_executors.client.managers import ManagerDirectory
+from flow_executors.manager.interchange_link import RegistrationSession
+from flow_executors.manager.interchange_liveness import FIRST_WORD_S, ConnectionState, InterchangeLiveness, Phase
+from flow_executors.manager.manager_core import PrefetchEstimator
+from flow_executors.manager.results import ResultBuffer
+from flow_executors.manager.round_trips import LEAST_S, RoundTripTimes
 from flow_executors.testing.virtual import VirtualRun, ideal_s
-from flow_executors.wire.frames import Registration, pack_notice
+from flow_executors.wire.messages import Registration, pack_notice, unpack_notice
 
 # -- measuring
 
 
-def measured(*trips_s: float) -> Trip:
-    trip = Trip()
+def measured(*trips_s: float) -> RoundTripTimes:
+    trip = RoundTripTimes()
     for at, trip_s in enumerate(trips_s):
         trip.asked(100.0 * at)
         trip.answered(100.0 * at + trip_s)
@@ -32,11 +35,11 @@ def test_the_shortest_of_the_last_round_trips_counts() -> None:
 
 def test_short_round_trips_count_as_none() -> None:
     assert measured(0.9, LEAST_S / 2).seconds == 0.0
-    assert Trip().seconds == 0.0
+    assert RoundTripTimes().seconds == 0.0
 
 
 def test_answers_belong_to_the_questions_in_their_order() -> None:
-    trip = Trip()
+    trip = RoundTripTimes()
     trip.asked(0.0)
     trip.asked(0.5)
     trip.answered(1.0)
@@ -46,7 +49,7 @@ def test_answers_belong_to_the_questions_in_their_order() -> None:
 
 
 def test_a_slow_link_is_asked_again_at_once_until_it_is_known() -> None:
-    trip = Trip()
+    trip = RoundTripTimes()
     more, questions = True, 0
     while more:
         questions += 1
@@ -66,38 +69,38 @@ def test_heartbeats_that_are_too_short_for_the_link_are_known(threshold_s: float
 
 
 def test_the_first_answer_may_take_longer_than_the_heartbeats_allow() -> None:
-    contact = Contact(0.2, 1.0, 0.0)
-    assert contact.verdict({"far": Reach.OPEN}, "", 5.0) == ""
+    contact = InterchangeLiveness(0.2, 1.0, 0.0)
+    assert contact.verdict({"far": ConnectionState.OPEN}, "", 5.0) == ""
     assert not contact.seek_again(6.0, open_=True)
     assert contact.seek_again(6.0, open_=False)
-    assert "no interchange answered within 30 s" in contact.verdict({"far": Reach.OPEN}, "", FIRST_WORD_S + 1)
-    assert "within 1 s" in Contact(0.2, 1.0, 0.0).verdict({"nowhere": Reach.UNKNOWN}, "", 5.0)
+    assert "no interchange answered within 30 s" in contact.verdict({"far": ConnectionState.OPEN}, "", FIRST_WORD_S + 1)
+    assert "within 1 s" in InterchangeLiveness(0.2, 1.0, 0.0).verdict({"nowhere": ConnectionState.UNKNOWN}, "", 5.0)
 
 
 def test_who_was_registered_once_gives_up_by_the_heartbeats() -> None:
-    contact = Contact(0.2, 1.0, 0.0)
+    contact = InterchangeLiveness(0.2, 1.0, 0.0)
     contact.registered(0.2, 1.0, 0.0)
     contact.lost(0.0)
     assert contact.phase is Phase.SEEKING
-    assert "silent" in contact.verdict({"far": Reach.OPEN}, "far", 5.0)
+    assert "silent" in contact.verdict({"far": ConnectionState.OPEN}, "far", 5.0)
 
 
 # -- taking work in advance
 
 
-def pace_of(task_s: float, trip_s: float, slots: int = 2, limit: int | None = None) -> Pace:
-    pace = Pace(slots, limit)
+def pace_of(task_s: float, trip_s: float, slots: int = 2, limit: int | None = None) -> PrefetchEstimator:
+    estimator = PrefetchEstimator(slots, limit)
     for _ in range(20):
-        pace.learn(10, 10 * task_s)
-    pace.link(trip_s)
-    return pace
+        estimator.learn(10, 10 * task_s)
+    estimator.link(trip_s)
+    return estimator
 
 
 @given(st.floats(1e-3, 1.0), st.floats(LEAST_S, 3.0), st.integers(1, 64))
 def test_the_work_taken_in_advance_lasts_for_the_round_trip(task_s: float, trip_s: float, slots: int) -> None:
-    pace = pace_of(task_s, trip_s, slots)
-    lasts_s = pace.prefetch * task_s / slots
-    assert lasts_s >= trip_s or 2 * trip_s < task_s / 4 or pace.prefetch >= 2048 * slots
+    estimator = pace_of(task_s, trip_s, slots)
+    lasts_s = estimator.prefetch * task_s / slots
+    assert lasts_s >= trip_s or 2 * trip_s < task_s / 4 or estimator.prefetch >= 2048 * slots
     assert lasts_s <= 4 * trip_s + 0.1 + task_s
 
 
@@ -115,17 +118,17 @@ def test_the_users_cap_holds_for_slow_links_too() -> None:
 
 
 def test_large_tasks_are_not_taken_in_advance_without_bound() -> None:
-    pace = pace_of(0.001, 1.0)
-    pace.sized(10, 10 << 20)
-    pace.link(1.0)
-    assert pace.prefetch <= 64 + pace_of(0.001, 0.0).prefetch
+    estimator = pace_of(0.001, 1.0)
+    estimator.sized(10, 10 << 20)
+    estimator.link(1.0)
+    assert estimator.prefetch <= 64 + pace_of(0.001, 0.0).prefetch
 
 
 def test_small_changes_of_the_link_change_nothing() -> None:
-    pace = pace_of(0.01, 0.1)
-    before = pace.prefetch
-    pace.link(0.11)
-    assert pace.prefetch == before
+    estimator = pace_of(0.01, 0.1)
+    before = estimator.prefetch
+    estimator.link(0.11)
+    assert estimator.prefetch == before
 
 
 # -- what comes of it, in virtual time
@@ -151,9 +154,35 @@ def test_far_managers_share_what_one_has_taken_in_advance() -> None:
 
 
 def test_a_notice_of_a_manager_is_a_warning_in_the_log_of_the_run(caplog: pytest.LogCaptureFixture) -> None:
-    directory = Directory("htex")
+    directory = ManagerDirectory("htex")
     directory.add(3, Registration("m3", "7", "here", 1, 2))
     with caplog.at_level(logging.WARNING):
         directory.notice(pack_notice(3, "slow\x1b[31m\nlink"), logging.getLogger("flow.test"))
         directory.notice(pack_notice(4, "of nobody"), logging.getLogger("flow.test"))
     assert [record.message for record in caplog.records] == ["manager m3 of block 7: slow [31m link"]
+
+
+class Line:
+    """Remembers what is sent."""
+
+    home = "10.0.0.1"
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, message: bytes) -> None:
+        self.sent.append(message)
+
+
+def test_results_that_waited_long_are_told_once_a_minute() -> None:
+    line, contact, outbox = Line(), InterchangeLiveness(30.0, 120.0, 0.0), ResultBuffer()
+    contact.registered(30.0, 120.0, 0.0)
+    offer = Registration("m3", "7", "node9", 1, 2)
+    member = RegistrationSession(line, contact, offer, outbox, select.poll(), "run")  # type: ignore[arg-type]  # a line is that
+    for waited_s, now in [(0.3, 5.0), (9.9, 20.0), (45.0, 80.0), (44.0, 81.0), (12.0, 139.0), (30.0, 141.0)]:
+        member.acknowledged(waited_s, now)
+    told = [unpack_notice(message)[1] for message in line.sent]
+    assert [text.partition(" until")[0] for text in told] == [
+        "results waited on node9 for 45 s",
+        "results waited on node9 for 30 s",
+    ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hypothesis import given, settings, strategies as st
 
-from flow_executors.manager.logs import LogCap
+from flow_executors.manager.log_cap import LogCap
 from flow_executors.worker.prints import opened
 
 MOST = 16 << 10

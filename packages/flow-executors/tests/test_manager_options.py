@@ -6,15 +6,19 @@ import shlex
 import pytest
 
 from flow_core.errors import ConfigurationError
-from flow_executors.manager.options import ManagerOptions, from_arguments
-from flow_executors.manager.pinning import (
+from flow_executors.manager.node import (
+    GB,
+    NodeResources,
+    NoRoom,
     accelerator_environment,
     accelerator_names,
     check_affinity,
+    count_workers,
     cpus_of,
     devices,
+    look_at_node,
 )
-from flow_executors.manager.resources import GB, Node, NoRoom, count_workers, look
+from flow_executors.manager.options import ManagerOptions, from_arguments
 
 OPTIONS = ManagerOptions("my label", "run-1", "3", ("10.0.0.1", "127.0.0.1"), 54321)
 
@@ -25,8 +29,10 @@ def words_of(command):
 
 def test_options_survive_the_command_line():
     options = ManagerOptions(
-        "l'abel", "r", "0", ("a", "b"), 1, 0.5, 2.5, 4.0, 7, 0.2, 1.5, "/logs dir", "0 1,2 3", "block", 60.5, "/w", 99,
-        '{"factory": "m:f"}', 900.0, True,
+        "l'abel", "r", "0", ("a", "b"), 1, cores_per_worker=0.5, mem_per_worker=2.5, max_workers=4.0,
+        prefetch_capacity=7, heartbeat_period=0.2, heartbeat_threshold=1.5, logdir="/logs dir", accelerators="0 1,2 3",
+        cpu_affinity="block", drain_period=60.5, working_dir="/w", max_result_bytes=99, sampler='{"factory": "m:f"}',
+        walltime=900.0, debug=True, max_worker_log_bytes=1 << 20,
     )  # fmt: skip
     assert from_arguments(words_of(options.command())) == options
 
@@ -70,7 +76,7 @@ def test_a_template_that_is_none_is_refused():
 
 
 def node(cores=8.0, memory_gb=16.0):
-    return Node(cores, int(memory_gb * GB), 8, 32 * GB)
+    return NodeResources(cores, int(memory_gb * GB), 8, 32 * GB)
 
 
 def workers(found, cores=1.0, memory=None, most=math.inf, accelerators=None):
@@ -108,19 +114,19 @@ def test_a_node_without_room_for_one_worker_says_which_option_asks_too_much(aske
 
 
 def test_what_the_provider_asked_for_comes_before_what_is_seen():
-    found = look({"FLOW_CORES": "3", "FLOW_MEMORY_GB": "1.5"})
+    found = look_at_node({"FLOW_CORES": "3", "FLOW_MEMORY_GB": "1.5"})
     assert (found.cores, found.memory) == (3.0, int(1.5 * GB))
 
 
 def test_a_machine_can_be_looked_at_without_any_hint():
-    found = look({})
+    found = look_at_node({})
     assert found.cores >= 1
     assert 0 < found.memory <= found.memory_total
 
 
 def test_a_hint_that_is_no_number_is_named():
     with pytest.raises(NoRoom, match="FLOW_CORES"):
-        look({"FLOW_CORES": "many"})
+        look_at_node({"FLOW_CORES": "many"})
 
 
 # -- pinning

@@ -1,4 +1,4 @@
-"""The small deciders of a manager: pace, demand, contact, respawn, parking, outbox, sampling."""
+"""The small parts of a manager that decide something, without I/O."""
 
 import sys
 import types
@@ -12,42 +12,42 @@ from flow_core.interfaces.call import Resources, TaskSpec, TryKey
 from flow_core.interfaces.outcome import Verdict
 from flow_core.interfaces.sampler import Sample, SamplerSpec
 from flow_core.remote.sampling import Sampling
-from flow_executors.manager.contact import Contact, Phase, Reach
-from flow_executors.manager.demand import Capacity, Demand, Ledger, misfit
-from flow_executors.manager.outbox import Outbox
-from flow_executors.manager.pace import MAX_DEPTH, Pace
-from flow_executors.manager.parking import Parking
-from flow_executors.manager.respawn import Respawn
+from flow_executors.common.resources import Capacity, ResourceAllocation, ResourceRequest, unsatisfiable_reason
+from flow_executors.manager.code_cache import TasksAwaitingCode
+from flow_executors.manager.interchange_liveness import ConnectionState, InterchangeLiveness, Phase
+from flow_executors.manager.manager_core import MAX_DEPTH, PrefetchEstimator
+from flow_executors.manager.results import ResultBuffer
+from flow_executors.manager.worker_pool import RespawnPolicy
 from flow_executors.wire.results import unpack_results
 
 HOME = "10.0.0.1"
 
 
-# -- pace
+# -- prefetching
 
 
 @given(st.lists(st.tuples(st.integers(1, 500), st.floats(1e-7, 100.0)), max_size=30), st.none() | st.integers(0, 200))
 def test_the_depth_stays_within_the_pipe_and_the_cap(batches, limit):
-    pace = Pace(4, limit)
+    estimator = PrefetchEstimator(4, limit)
     for count, each_s in batches:
-        pace.learn(count, count * each_s)
-        assert 1 <= pace.depth <= MAX_DEPTH
-        assert pace.prefetch >= 0
+        estimator.learn(count, count * each_s)
+        assert 1 <= estimator.depth <= MAX_DEPTH
+        assert estimator.prefetch >= 0
         if limit is not None:
-            assert pace.prefetch <= limit
+            assert estimator.prefetch <= limit
 
 
 def test_the_depth_holds_about_twenty_milliseconds_of_work():
-    pace = Pace(1, None)
+    estimator = PrefetchEstimator(1, None)
     for _ in range(50):
-        pace.learn(10, 10 * 0.004)
-    assert pace.depth == 4
+        estimator.learn(10, 10 * 0.004)
+    assert estimator.depth == 4
 
 
 def test_the_depth_does_not_flicker_with_small_changes():
-    pace = Pace(1, None)
-    pace.learn(10, 10 * 0.004)
-    changes = [pace.learn(10, 10 * (0.004 + 0.0008 * (turn % 3))) for turn in range(50)]
+    estimator = PrefetchEstimator(1, None)
+    estimator.learn(10, 10 * 0.004)
+    changes = [estimator.learn(10, 10 * (0.004 + 0.0008 * (turn % 3))) for turn in range(50)]
     assert not any(changes)
 
 
@@ -57,13 +57,16 @@ def test_the_depth_does_not_flicker_with_small_changes():
 @given(
     st.lists(
         st.builds(
-            Demand, slots=st.integers(1, 3), memory_mb=st.integers(0, 500), gpus=st.sampled_from([0, 0.25, 0.5, 1, 2])
+            ResourceRequest,
+            slots=st.integers(1, 3),
+            memory_mb=st.integers(0, 500),
+            gpus=st.sampled_from([0, 0.25, 0.5, 1, 2]),
         ),
         max_size=30,
     )
 )
 def test_what_fits_never_exceeds_the_node_and_comes_back_whole(demands):
-    ledger = Ledger(Capacity(6, memory_mb=1000, devices=("0", "1", "2")))
+    ledger = ResourceAllocation(Capacity(6, memory_mb=1000, devices=("0", "1", "2")))
     taken = [(demand, ledger.take(demand)) for demand in demands if ledger.fits(demand)]
     assert ledger.slots <= 6
     assert ledger.memory_mb <= 1000
@@ -85,30 +88,33 @@ def test_what_fits_never_exceeds_the_node_and_comes_back_whole(demands):
     ],
 )
 def test_what_can_never_run_is_told_with_its_reason(asked, said):
-    assert said in misfit(asked, Capacity(4, memory_mb=1000, devices=("0",)))
+    assert said in unsatisfiable_reason(asked, Capacity(4, memory_mb=1000, devices=("0",)))
 
 
 def test_what_fits_has_no_reason_against_it():
-    assert misfit(Resources(cores=4, memory_mb=1000, gpus=1), Capacity(4, memory_mb=1000, devices=("0",))) == ""
+    assert (
+        unsatisfiable_reason(Resources(cores=4, memory_mb=1000, gpus=1), Capacity(4, memory_mb=1000, devices=("0",)))
+        == ""
+    )
 
 
 def test_a_task_without_stated_memory_counts_as_much_as_a_worker():
-    assert Demand.of(TaskSpec(Resources(cores=2)), Capacity(4, mem_per_worker_mb=50)).memory_mb == 100
+    assert ResourceRequest.of(TaskSpec(Resources(cores=2)), Capacity(4, mem_per_worker_mb=50)).memory_mb == 100
 
 
 # -- contact
 
 
 def contact(now=0.0, threshold=10.0):
-    return Contact(1.0, threshold, now)
+    return InterchangeLiveness(1.0, threshold, now)
 
 
 def test_an_interchange_that_never_answered_is_given_up_after_the_threshold_naming_all_addresses():
     one = contact()
-    reach = {HOME: Reach.UNKNOWN, "192.168.1.1": Reach.REFUSED}
+    reach = {HOME: ConnectionState.UNKNOWN, "192.168.1.1": ConnectionState.REFUSED}
     assert one.verdict(reach, "", 9.0) == ""
     said = one.verdict(reach, "", 11.0)
-    assert "10.0.0.1 (unknown)" in said
+    assert "10.0.0.1 (no answer)" in said
     assert "192.168.1.1 (refused)" in said
     assert "flow_executors.addresses" in said
 
@@ -118,9 +124,9 @@ def test_an_interchange_where_nobody_listens_any_more_is_gone_after_two_seconds(
     one.registered(30.0, 120.0, 0.0)
     one.lost(100.0)
     one.heard(100.0)
-    assert one.verdict({HOME: Reach.REFUSED}, HOME, 100.1) == ""
-    assert one.verdict({HOME: Reach.REFUSED}, HOME, 102.0) == ""
-    assert "is gone" in one.verdict({HOME: Reach.REFUSED}, HOME, 102.2)
+    assert one.verdict({HOME: ConnectionState.REFUSED}, HOME, 100.1) == ""
+    assert one.verdict({HOME: ConnectionState.REFUSED}, HOME, 102.0) == ""
+    assert "is gone" in one.verdict({HOME: ConnectionState.REFUSED}, HOME, 102.2)
 
 
 def test_an_interchange_that_is_being_restarted_is_waited_for():
@@ -128,23 +134,23 @@ def test_an_interchange_that_is_being_restarted_is_waited_for():
     one.registered(30.0, 120.0, 0.0)
     one.lost(100.0)
     for now in range(100, 119):
-        assert one.verdict({HOME: Reach.OPEN}, HOME, float(now)) == ""
+        assert one.verdict({HOME: ConnectionState.OPEN}, HOME, float(now)) == ""
 
 
 def test_silence_beyond_the_threshold_ends_even_an_open_connection():
     one = contact()
     one.registered(1.0, 10.0, 0.0)
-    assert "silent" in one.verdict({HOME: Reach.OPEN}, HOME, 10.5)
+    assert "silent" in one.verdict({HOME: ConnectionState.OPEN}, HOME, 10.5)
     one.heard(10.6)
-    assert one.verdict({HOME: Reach.OPEN}, HOME, 10.7) == ""
+    assert one.verdict({HOME: ConnectionState.OPEN}, HOME, 10.7) == ""
 
 
 def test_a_key_that_is_not_accepted_for_a_while_ends_the_search():
     one = contact()
-    assert one.verdict({HOME: Reach.DENIED}, "", 0.1) == ""
+    assert one.verdict({HOME: ConnectionState.DENIED}, "", 0.1) == ""
     assert one.seek_again(0.7)
-    assert one.verdict({HOME: Reach.UNKNOWN}, "", 0.8) == ""
-    assert "key" in one.verdict({HOME: Reach.DENIED}, "", 3.2)
+    assert one.verdict({HOME: ConnectionState.UNKNOWN}, "", 0.8) == ""
+    assert "key" in one.verdict({HOME: ConnectionState.DENIED}, "", 3.2)
 
 
 def test_heartbeats_are_due_once_a_period_while_registered():
@@ -161,14 +167,14 @@ def test_heartbeats_are_due_once_a_period_while_registered():
 
 
 def test_a_worker_that_died_at_work_is_replaced_at_once():
-    respawn = Respawn()
+    respawn = RespawnPolicy()
     assert respawn.died(3, True, 10.0)
     assert respawn.due(10.0) == [3]
     assert respawn.due(10.0) == []
 
 
 def test_workers_that_die_as_they_start_are_tried_three_times_with_pauses():
-    respawn = Respawn()
+    respawn = RespawnPolicy()
     assert respawn.died(0, False, 10.0)
     assert respawn.due(10.0) == []
     assert respawn.deadline() == 10.5
@@ -177,51 +183,52 @@ def test_workers_that_die_as_they_start_are_tried_three_times_with_pauses():
 
 
 def test_one_worker_that_starts_well_restores_hope():
-    respawn = Respawn()
+    respawn = RespawnPolicy()
     respawn.died(0, False, 0.0)
     respawn.died(0, False, 0.0)
     respawn.ready()
     assert respawn.died(0, False, 1.0)
 
 
-# -- parking
+# -- tasks that wait for code
 
 
 def test_a_batch_waits_for_all_its_blobs():
-    parking = Parking()
-    parking.park([b"a", b"b"], (0, [(1, memoryview(b""))]))
-    assert parking.arrived(b"a") == []
-    assert parking.missing() == {b"b"}
-    assert [tasks[0][0] for _, tasks in parking.arrived(b"b")] == [1]
-    assert not parking
+    awaiting_code = TasksAwaitingCode()
+    awaiting_code.park([b"a", b"b"], (0, [(1, memoryview(b""))]))
+    assert awaiting_code.arrived(b"a") == []
+    assert awaiting_code.missing() == {b"b"}
+    assert [tasks[0][0] for _, tasks in awaiting_code.arrived(b"b")] == [1]
+    assert not awaiting_code
 
 
 def test_parked_tasks_can_be_taken_out():
-    parking = Parking()
-    parking.park([b"a"], (0, [(1, memoryview(b"")), (2, memoryview(b""))]))
-    assert parking.remove({2, 9}) == [2]
-    assert parking.keys() == [1]
+    awaiting_code = TasksAwaitingCode()
+    awaiting_code.park([b"a"], (0, [(1, memoryview(b"")), (2, memoryview(b""))]))
+    assert awaiting_code.remove({2, 9}) == [2]
+    assert awaiting_code.keys() == [1]
 
 
 # -- outbox
 
 
 def test_results_are_kept_until_they_are_acknowledged_and_sent_again_under_a_new_number():
-    outbox = Outbox()
+    outbox = ResultBuffer()
     outbox.manager = 7
     outbox.add_frames(1, [(11, 5, 6, 0, b"x"), (12, 6, 7, 1, b"")])
     outbox.add(13, Verdict.CANCELLED)
-    first = outbox.pack()
+    first = outbox.pack(1.0)
     outbox.add(14, Verdict.OK)
-    outbox.pack()
+    outbox.pack(3.0)
     assert unpack_results(first).keys == (11, 12, 13)
     outbox.manager = 9
     again = [unpack_results(message) for message in outbox.unacknowledged()]
     assert [batch.manager for batch in again] == [9, 9]
     assert [batch.sequence for batch in again] == [1, 2]
-    outbox.acknowledge(1)
+    assert outbox.acknowledge(1, 5.0) == 4.0
     assert outbox.keys() == [14]
-    outbox.acknowledge(2)
+    assert outbox.acknowledge(1, 6.0) == 0.0
+    assert outbox.acknowledge(2, 6.0) == 3.0
     assert not outbox.owed
 
 

@@ -8,18 +8,26 @@ import pickle
 import pytest
 
 from flow_core.interfaces.outcome import Verdict
-from flow_executors.manager.shipments import Shipments
+from flow_executors.common.large_results import (
+    LARGE,
+    MANAGER,
+    SharedMemoryParts,
+    await_receipt,
+    collector,
+    signed,
+    write_file,
+)
+from flow_executors.manager.worker_pool import SharedMemoryResults
 from flow_executors.serialize.buffers import BufferGone, let_go, load_with_buffers
 from flow_executors.wire.results import BUFFERS
 from flow_executors.wire.tasks import BufferRef, pack_buffers
-from flow_executors.worker.large import LARGE, MANAGER, Carried, await_receipt, collector, signed, write_file
 
 VALUE = [bytes(range(256)) * (LARGE // 256), b"x" * (2 * LARGE)]
 
 
 @pytest.fixture
-def shipments():
-    made = Shipments()
+def shared_results():
+    made = SharedMemoryResults()
     yield made
     made.close()
 
@@ -27,7 +35,7 @@ def shipments():
 def shipped():
     """What a worker does with a large result: its file, and the frame."""
     found = []
-    pickled = pickle.dumps([Carried(part) for part in VALUE], 5, buffer_callback=collector(found))
+    pickled = pickle.dumps([SharedMemoryParts(part) for part in VALUE], 5, buffer_callback=collector(found))
     descriptor, name, size = write_file(found)
     refs, at = [], 0
     for buffer in found:
@@ -38,54 +46,54 @@ def shipped():
 
 def test_large_bytes_travel_beside_their_pickle():
     found = []
-    assert len(pickle.dumps(Carried(VALUE[0]), 5, buffer_callback=collector(found))) < 100
+    assert len(pickle.dumps(SharedMemoryParts(VALUE[0]), 5, buffer_callback=collector(found))) < 100
     assert found[0] == VALUE[0]
 
 
-def test_on_the_same_host_the_client_maps_the_file_that_the_manager_took_over(shipments):
-    shipments.same_host = True
+def test_on_the_same_host_the_client_maps_the_file_that_the_manager_took_over(shared_results):
+    shared_results.same_host = True
     descriptor, size, frame = shipped()
     assert not await_receipt(descriptor, size, 0.0)
-    taken = shipments.taken_over(frame)
+    taken = shared_results.taken_over(frame)
     assert signed(descriptor, size, MANAGER)
     os.close(descriptor)
     assert len(taken[4]) < 1000
-    shipments.sweep()
-    assert len(shipments) == 1
+    shared_results.sweep()
+    assert len(shared_results) == 1
     assert load_with_buffers(memoryview(taken[4]), True) == VALUE
-    shipments.sweep()
-    assert len(shipments) == 0
+    shared_results.sweep()
+    assert len(shared_results) == 0
 
 
-def test_for_another_host_the_buffers_go_into_the_message(shipments):
+def test_for_another_host_the_buffers_go_into_the_message(shared_results):
     descriptor, _, frame = shipped()
-    taken = shipments.taken_over(frame)
+    taken = shared_results.taken_over(frame)
     os.close(descriptor)
-    assert len(shipments) == 0
+    assert len(shared_results) == 0
     assert load_with_buffers(memoryview(taken[4]), True) == VALUE
 
 
-def test_a_result_whose_worker_died_before_it_was_taken_over_is_lost(shipments):
+def test_a_result_whose_worker_died_before_it_was_taken_over_is_lost(shared_results):
     descriptor, _, frame = shipped()
     os.close(descriptor)
-    assert shipments.taken_over(frame)[3] == Verdict.LOST
+    assert shared_results.taken_over(frame)[3] == Verdict.LOST
 
 
-def test_a_result_that_is_not_wanted_any_more_is_let_go(shipments):
-    shipments.same_host = True
+def test_a_result_that_is_not_wanted_any_more_is_let_go(shared_results):
+    shared_results.same_host = True
     descriptor, _, frame = shipped()
-    taken = shipments.taken_over(frame)
+    taken = shared_results.taken_over(frame)
     os.close(descriptor)
     let_go(memoryview(taken[4]))
-    shipments.sweep()
-    assert len(shipments) == 0
+    shared_results.sweep()
+    assert len(shared_results) == 0
 
 
-def test_a_file_that_is_gone_is_told_from_what_unpickling_raises(shipments):
-    shipments.same_host = True
+def test_a_file_that_is_gone_is_told_from_what_unpickling_raises(shared_results):
+    shared_results.same_host = True
     descriptor, _, frame = shipped()
-    taken = shipments.taken_over(frame)
+    taken = shared_results.taken_over(frame)
     os.close(descriptor)
-    shipments.close()
+    shared_results.close()
     with pytest.raises(BufferGone):
         load_with_buffers(memoryview(taken[4]), True)

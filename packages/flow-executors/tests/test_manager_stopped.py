@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from flow_executors.manager.stopped import Act, Sight, Silence, Stopped, pause_s
+from flow_executors.manager.worker_health import Act, Observation, StoppedForkServer, StoppedWorkers, pause_s
 
 BOUND_S = 8.0
 STEP_S = pause_s(BOUND_S)
 
 
 def stopped(key=7, ticks=3, pid=100):
-    return Sight(0, pid, key, "T", ticks, (pid,))
+    return Observation(0, pid, key, "T", ticks, (pid,))
 
 
 def sees(watch, sight, seconds, begin=0.0):
@@ -24,18 +24,18 @@ def sees(watch, sight, seconds, begin=0.0):
 
 
 def test_a_worker_that_stays_stopped_is_told_to_go_on_and_then_replaced():
-    assert sees(Stopped(BOUND_S), stopped(), BOUND_S) == [(Act.CONTINUE, BOUND_S / 2), (Act.REPLACE, BOUND_S)]
+    assert sees(StoppedWorkers(BOUND_S), stopped(), BOUND_S) == [(Act.CONTINUE, BOUND_S / 2), (Act.REPLACE, BOUND_S)]
 
 
 def test_a_worker_that_runs_between_two_looks_is_not_stopped():
-    watch, found = Stopped(BOUND_S), []
+    watch, found = StoppedWorkers(BOUND_S), []
     for look in range(100):  # as one is whose use of CPU is held down by stopping it again and again
         found += watch.look([stopped(ticks=look)], look * STEP_S)
     assert found == []
 
 
 def test_a_task_that_stops_itself_again_is_not_told_to_go_on_a_second_time():
-    watch = Stopped(BOUND_S)
+    watch = StoppedWorkers(BOUND_S)
     assert sees(watch, stopped(), BOUND_S / 2) == [(Act.CONTINUE, BOUND_S / 2)]
     assert sees(watch, None, STEP_S, BOUND_S / 2 + STEP_S) == []
     begin = BOUND_S / 2 + 3 * STEP_S
@@ -43,26 +43,26 @@ def test_a_task_that_stops_itself_again_is_not_told_to_go_on_a_second_time():
 
 
 def test_another_task_of_the_same_worker_is_told_to_go_on_again():
-    watch = Stopped(BOUND_S)
+    watch = StoppedWorkers(BOUND_S)
     sees(watch, stopped(), BOUND_S / 2)
     assert sees(watch, stopped(key=8), BOUND_S / 2, BOUND_S / 2 + STEP_S) == [(Act.CONTINUE, BOUND_S / 2)]
 
 
 def test_nobody_was_stopped_while_the_manager_was():
-    watch = Stopped(BOUND_S)
+    watch = StoppedWorkers(BOUND_S)
     sees(watch, stopped(), BOUND_S / 4)
     assert watch.look([stopped()], 1000.0) == []
     assert sees(watch, None, BOUND_S, 1000.0 + STEP_S) == []
 
 
 def test_a_worker_that_waits_for_a_file_system_is_named_once_and_left_alone():
-    waits = Sight(0, 100, 7, "D", 3)
-    assert sees(Stopped(BOUND_S), waits, 5 * BOUND_S) == [(Act.NAME, BOUND_S)]
+    waits = Observation(0, 100, 7, "D", 3)
+    assert sees(StoppedWorkers(BOUND_S), waits, 5 * BOUND_S) == [(Act.NAME, BOUND_S)]
 
 
 @given(st.lists(st.sampled_from(["T", "R", "tick", "key"]), max_size=200))
 def test_only_who_was_stopped_at_every_look_of_the_bound_is_replaced(story):
-    watch, key, ticks, for_looks = Stopped(BOUND_S), 1, 0, 0
+    watch, key, ticks, for_looks = StoppedWorkers(BOUND_S), 1, 0, 0
     for number, what in enumerate(story):
         for_looks = for_looks + 1 if what == "T" else 0
         key, ticks = key + (what == "key"), ticks + (what == "tick")
@@ -75,7 +75,7 @@ def test_only_who_was_stopped_at_every_look_of_the_bound_is_replaced(story):
 
 
 def test_a_fork_server_is_silent_from_the_first_question_that_it_does_not_answer():
-    silence = Silence(BOUND_S)
+    silence = StoppedForkServer(BOUND_S)
     silence.asked(0.0)
     silence.answered()
     assert silence.for_s(1.0) == 0.0
@@ -85,7 +85,7 @@ def test_a_fork_server_is_silent_from_the_first_question_that_it_does_not_answer
 
 
 def test_a_fork_server_is_not_silent_by_the_time_that_the_manager_was_stopped():
-    silence = Silence(BOUND_S)
+    silence = StoppedForkServer(BOUND_S)
     silence.asked(0.0)
     silence.asked(1000.0)
     assert silence.for_s(1000.0) == 0.0

@@ -6,9 +6,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from flow_core.errors import ConfigurationError
 from flow_core.interfaces.scaling import BlockLimits, Load, ScalingView
-from flow_executors.scaling.core import ScalingCore
-from flow_executors.scaling.formula import wanted_blocks
-from flow_executors.scaling.strategies import htex_auto_scale, none, simple, strategy_of
+from flow_executors.scaling.scaling_core import ScalingCore
+from flow_executors.scaling.strategies import htex_auto_scale, none, simple, strategy_of, wanted_blocks
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
 
@@ -113,7 +112,7 @@ def submit(one, now=0.0):
     return name
 
 
-def up(one, now=0.0):
+def running_block(one, now=0.0):
     name = submit(one, now)
     one.changed(name, RUNNING, now)
     one.joined(name, now)
@@ -137,7 +136,7 @@ def test_more_than_the_most_is_never_asked_for_even_by_a_users_strategy():
 def test_a_block_on_its_way_out_still_counts_against_the_most():
     one = core(max_blocks=1)
     one.decide(Load(), 0.0)
-    name = up(one)
+    name = running_block(one)
     one.release(name, 10.0)
     assert one.active == 0
     assert one.decide(Load(waiting=5), 11.0).add == 0
@@ -146,7 +145,7 @@ def test_a_block_on_its_way_out_still_counts_against_the_most():
 def test_an_idle_block_is_released_and_its_job_cancelled_once_its_managers_have_left():
     one = core()
     one.decide(Load(), 0.0)
-    name = up(one)
+    name = running_block(one)
     one.told({name: (2, 121.0)})
     assert one.decide(Load(), 200.0).release == (name,)
     one.release(name, 200.0)
@@ -161,7 +160,7 @@ def test_an_idle_block_is_released_and_its_job_cancelled_once_its_managers_have_
 def test_a_block_that_does_not_manage_to_drain_is_cancelled_in_the_end():
     one = core()
     one.decide(Load(), 0.0)
-    name = up(one)
+    name = running_block(one)
     one.release(name, 200.0)
     assert one.decide(Load(), 259.0).cancel == ()
     assert one.decide(Load(), 261.0).cancel == (name,)
@@ -195,7 +194,7 @@ def test_failed_blocks_are_not_hopeless_while_another_lives_and_forgotten_when_i
 
 def test_a_block_that_worked_and_ended_is_no_failure():
     one = core()
-    name = up(one)
+    name = running_block(one)
     one.left(name, "", 900.0)
     one.changed(name, JobStatus(JobState.TIMEOUT), 900.0)
     assert not one.hopeless(900.0)
@@ -274,3 +273,23 @@ class Blocks(RuleBasedStateMachine):
 
 TestBlocks = Blocks.TestCase
 TestBlocks.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+def test_a_block_whose_nodes_are_held_does_not_count_and_another_one_comes_in_its_place():
+    core = ScalingCore(BlockLimits(2, 0, 3, 1.0), simple, slots_per_block=2)
+    assert core.decide(Load(), 0.0).add == 2
+    for _ in range(2):
+        name = core.new_block()
+        core.submitted(name, f"job {name}", 0.0)
+        core.changed(name, RUNNING, 1.0)
+        core.joined(name, 1.0)
+    busy = Load(waiting=2, running=2, slots_per_block=2)
+    assert core.decide(busy, 2.0).add == 0
+    core.bar({"1"})
+    assert core.active == 1
+    assert core.decide(busy, 3.0).add == 1  # as far as max_blocks allows
+    core.bar(set())
+    assert core.decide(busy, 4.0).add == 0
+    core.bar({"1"})
+    core.left("1", "it died", 5.0)
+    assert core.decide(busy, 5.0 + core.bounds.empty_s).condemned == ("1",)

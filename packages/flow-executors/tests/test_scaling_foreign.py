@@ -8,22 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from flow_core.aside import NoAnswerError
+from flow_core.bounded_calls import NoAnswerError
 from flow_core.errors import ExecutorBroken
 from flow_core.guard import named
 from flow_core.interfaces.scaling import BlockLimits, Load, ScalingView
-from flow_executors.scaling import advice as advice_module
-from flow_executors.scaling.advice import Advice
-from flow_executors.scaling.blocks import BlockJobs, ProviderFault
-from flow_executors.scaling.failures import describe, give_up
-from flow_executors.scaling.foreign import ForeignCalls
+from flow_executors.scaling import strategies as advice_module
+from flow_executors.scaling.block_jobs import BlockJobs, ProviderFault
+from flow_executors.scaling.failures import describe, failure_text
 from flow_executors.scaling.host import BlockOrder
-from flow_executors.scaling.recovery import Recovery
-from flow_executors.scaling.strategies import none, simple
+from flow_executors.scaling.recovery import RecoveryPolicy
+from flow_executors.scaling.strategies import StrategyCalls, none, simple
+from flow_executors.scaling.user_calls import UserCalls
 from flow_providers.errors import ProviderError, SubmitException
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
-from flow_providers.testing.fakes.provider import FakeProvider
+from flow_testing.fake_provider import FakeProvider
 
 ORDER = BlockOrder("true")
 VIEW = ScalingView(Load(waiting=3), BlockLimits(), 0)
@@ -39,14 +38,14 @@ class Hostile(Exception):
 
 
 def test_an_answer_and_an_error_come_back_as_they_are() -> None:
-    calls = ForeignCalls("test")
+    calls = UserCalls("test")
     assert calls.call("it", lambda: 7, 10.0) == 7
     with pytest.raises(KeyboardInterrupt):
         calls.call("it", lambda: (_ for _ in ()).throw(KeyboardInterrupt()), 10.0)
 
 
 def test_a_call_that_does_not_come_back_is_left_and_its_late_answer_handed_over() -> None:
-    calls, gate, late = ForeignCalls("test"), threading.Event(), []
+    calls, gate, late = UserCalls("test"), threading.Event(), []
     taken = threading.Event()
 
     def take(answer: str) -> None:
@@ -65,7 +64,7 @@ def test_a_call_that_does_not_come_back_is_left_and_its_late_answer_handed_over(
 
 
 def test_not_more_than_three_calls_are_left_hanging() -> None:
-    calls, gate = ForeignCalls("test"), threading.Event()
+    calls, gate = UserCalls("test"), threading.Event()
     for _ in range(3):
         with pytest.raises(NoAnswerError):
             calls.call("it", lambda: gate.wait(30), 0.01)
@@ -80,7 +79,7 @@ def test_not_more_than_three_calls_are_left_hanging() -> None:
 @pytest.fixture
 def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FLOW_JOBS_LEDGER", str(tmp_path / "jobs.ledger"))
-    monkeypatch.setattr("flow_executors.scaling.blocks.ReaperGuardian", NoReaper)
+    monkeypatch.setattr("flow_executors.scaling.block_jobs.ReaperGuardian", NoReaper)
     (tmp_path / "run").mkdir()
 
     def make(provider: object) -> BlockJobs:
@@ -177,7 +176,7 @@ def test_a_strategy_of_no_use_is_told_once_and_simple_decides(answer, caplog) ->
             raise answer
         return answer
 
-    advice = Advice("ex", mine, True, logger)
+    advice = StrategyCalls("ex", mine, True, logger)
     assert [advice.change(VIEW) for _ in range(3)] == [simple(VIEW)] * 3
     assert caplog.text.count("'simple' decides instead") == 1
     assert "mine" in advice.problem
@@ -186,24 +185,24 @@ def test_a_strategy_of_no_use_is_told_once_and_simple_decides(answer, caplog) ->
 def test_a_strategy_that_hangs_does_not_hang_the_scaling(monkeypatch) -> None:
     monkeypatch.setattr(advice_module, "_STRATEGY_S", 0.01)
     gate = threading.Event()
-    advice = Advice("ex", lambda view: gate.wait(30), True, logger)
+    advice = StrategyCalls("ex", lambda view: gate.wait(30), True, logger)
     assert [advice.change(VIEW) for _ in range(5)] == [simple(VIEW)] * 5
     gate.set()
 
 
 def test_a_strategy_that_works_is_followed() -> None:
-    assert Advice("ex", lambda view: -2, True, logger).change(VIEW) == -2
-    assert Advice("ex", none, True, logger).change(VIEW) == 0
+    assert StrategyCalls("ex", lambda view: -2, True, logger).change(VIEW) == -2
+    assert StrategyCalls("ex", none, True, logger).change(VIEW) == 0
 
 
 # -- a block error handler
 
 
 def test_a_handler_decides_with_an_error_or_none() -> None:
-    broken = give_up("all is lost", None)
-    assert Advice("ex", none, True, logger).verdict(None, {}, broken) is broken
-    assert Advice("ex", none, lambda host, failed: None, logger).verdict(None, {}, broken) is None
-    mine = Advice("ex", none, lambda host, failed: ValueError("mine"), logger).verdict(None, {}, broken)
+    broken = failure_text("all is lost", None)
+    assert StrategyCalls("ex", none, True, logger).verdict(None, {}, broken) is broken
+    assert StrategyCalls("ex", none, lambda host, failed: None, logger).verdict(None, {}, broken) is None
+    mine = StrategyCalls("ex", none, lambda host, failed: ValueError("mine"), logger).verdict(None, {}, broken)
     assert isinstance(mine, ExecutorBroken)
     assert "ValueError: mine" in str(mine)
     assert isinstance(mine.__cause__, ValueError)
@@ -216,7 +215,7 @@ def test_a_handler_of_no_use_is_named_beside_what_happened(answer) -> None:
             raise answer
         return answer
 
-    error = Advice("ex", none, mine, logger).verdict(None, {}, give_up("all is lost", None))
+    error = StrategyCalls("ex", none, mine, logger).verdict(None, {}, failure_text("all is lost", None))
     assert error is not None
     assert "all is lost" in str(error)
     assert "block_error_handler" in str(error)
@@ -231,7 +230,7 @@ def test_an_error_whose_text_raises_has_a_name_all_the_same() -> None:
 
 
 def test_the_text_never_says_of_an_executor_that_worked_that_none_connected() -> None:
-    recovery = Recovery(1, within_s=60.0)
+    recovery = RecoveryPolicy(1, within_s=60.0)
     recovery.failed("no", 0.0)
     failed = {"3": JobStatus(JobState.FAILED, exit_code=3)}
     fresh = describe("ex", recovery, 0.0, failed, {"3": "job-3"}, {})
@@ -246,7 +245,7 @@ def test_the_text_never_says_of_an_executor_that_worked_that_none_connected() ->
 
 
 def test_the_traceback_of_what_was_not_foreseen_is_told_and_that_of_a_refusal_is_not() -> None:
-    recovery = Recovery(1)
+    recovery = RecoveryPolicy(1)
     recovery.failed("no", 0.0)
 
     def fault(error: BaseException) -> str:
@@ -263,7 +262,7 @@ def test_the_traceback_of_what_was_not_foreseen_is_told_and_that_of_a_refusal_is
 
 
 def test_states_that_stay_away_hold_nobody_up_and_are_taken_when_they_come(jobs, monkeypatch) -> None:
-    monkeypatch.setattr("flow_executors.scaling.blocks.STATUS_WAIT_S", 0.01)
+    monkeypatch.setattr("flow_executors.scaling.block_jobs.STATUS_WAIT_S", 0.01)
     provider, gate, asked = FakeProvider(), threading.Event(), list[list[str]]()
 
     def slow(job_ids):
@@ -278,13 +277,13 @@ def test_states_that_stay_away_hold_nobody_up_and_are_taken_when_they_come(jobs,
             one.status(ids)
     assert asked == [["1"]]
     gate.set()
-    monkeypatch.setattr("flow_executors.scaling.blocks.STATUS_WAIT_S", 30.0)
+    monkeypatch.setattr("flow_executors.scaling.block_jobs.STATUS_WAIT_S", 30.0)
     assert one.status(["1", "2"]) == {"1": JobStatus(JobState.RUNNING)}
     assert set(one.status(["1", "2"])) == {"1", "2"}
 
 
 def test_who_never_answers_is_asked_a_few_times_more(jobs, monkeypatch) -> None:
-    monkeypatch.setattr("flow_executors.scaling.blocks.STATUS_WAIT_S", 0.01)
+    monkeypatch.setattr("flow_executors.scaling.block_jobs.STATUS_WAIT_S", 0.01)
     provider, gate, asked = FakeProvider(), threading.Event(), list[object]()
     provider.status = lambda job_ids: (asked.append(job_ids), gate.wait(30), [])[2]  # type: ignore[method-assign]
     one = jobs(provider)

@@ -9,10 +9,10 @@ from hypothesis import given, settings, strategies as st
 
 from flow_core.interfaces.scaling import BlockLimits, Load
 from flow_executors.scaling.block import Bounds
-from flow_executors.scaling.core import ScalingCore
-from flow_executors.scaling.recovery import LEAST_ATTEMPTS, LONGEST_PAUSE_S, Recovery
+from flow_executors.scaling.pending_reasons import block_causes
+from flow_executors.scaling.recovery import LEAST_ATTEMPTS, LONGEST_PAUSE_S, RecoveryPolicy
+from flow_executors.scaling.scaling_core import ScalingCore
 from flow_executors.scaling.strategies import htex_auto_scale, none, simple
-from flow_executors.scaling.waiting import block_causes
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
 
@@ -35,7 +35,7 @@ def submit(one, now=0.0):
     return name
 
 
-def up(one, now=0.0):
+def running_block(one, now=0.0):
     name = submit(one, now)
     one.changed(name, RUNNING, now)
     one.joined(name, now)
@@ -51,7 +51,7 @@ def cancel(one, decision, now):
 
 
 def test_pauses_double_from_a_second_to_a_minute():
-    recovery = Recovery(1)
+    recovery = RecoveryPolicy(1)
     pauses = []
     for _ in range(9):
         recovery.failed("no", 0.0)
@@ -61,14 +61,14 @@ def test_pauses_double_from_a_second_to_a_minute():
 
 @given(st.floats(0.0, 1.0))
 def test_jitter_spreads_pauses_by_a_quarter(drawn):
-    recovery = Recovery(1, jitter=lambda: drawn)
+    recovery = RecoveryPolicy(1, jitter=lambda: drawn)
     recovery.failed("no", 0.0)
     assert 0.75 <= recovery.next_at <= 1.25
 
 
 def test_an_executor_that_worked_is_given_up_only_after_the_time_its_tasks_may_wait():
     one = core()
-    one.changed(up(one), FAILED, 100.0)
+    one.changed(running_block(one), FAILED, 100.0)
     now, tries = 100.0, 0
     while not one.hopeless(now):
         if one.decide(TASKS, now).add:
@@ -82,7 +82,7 @@ def test_an_executor_that_worked_is_given_up_only_after_the_time_its_tasks_may_w
 
 def test_a_long_queue_is_not_held_against_attempts():
     one = core()
-    one.changed(up(one), FAILED, 100.0)
+    one.changed(running_block(one), FAILED, 100.0)
     one.decide(TASKS, 100.0)
     for turn in range(LEAST_ATTEMPTS - 1):
         name = submit(one, 100.0)
@@ -93,7 +93,7 @@ def test_a_long_queue_is_not_held_against_attempts():
 
 def test_time_in_which_nothing_waited_does_not_count():
     one = core()
-    one.changed(up(one), FAILED, 100.0)
+    one.changed(running_block(one), FAILED, 100.0)
     for now in (100.0, 101.0, 103.0, 107.0):
         one.not_submitted(one.new_block(), "no", now)
     one.decide(Load(), 5000.0)
@@ -116,7 +116,7 @@ def test_after_the_tasks_were_told_a_later_one_makes_a_fresh_attempt_within_ten_
     assert one.hopeless(17.0)  # it never worked: one failure says enough
     one.gave_up()
     one.decide(TASKS, 27.0)
-    up(one, 27.0)
+    running_block(one, 27.0)
     assert not one.recovery.told
 
 
@@ -124,12 +124,12 @@ def test_blocks_that_die_young_one_after_another_are_replaced_less_and_less_ofte
     one = core()
     now, pauses = 0.0, []
     for _ in range(10):
-        name = up(one, now)
+        name = running_block(one, now)
         one.left(name, "", now + 1.0)
         one.changed(name, FAILED, now + 1.0)
         pauses.append(max(0.0, one.recovery.next_at - (now + 1.0)))
         now += 100.0
-    assert pauses == [0, 0, 0, 1, 2, 4, 8, 16, 32, 60]
+    assert pauses == [0, 0, 0, 1, 2, 4, 8, 10, 10, 10]
 
 
 def test_one_block_is_kept_although_only_min_blocks_ask_for_it_and_the_strategy_changes_nothing():
@@ -140,7 +140,7 @@ def test_one_block_is_kept_although_only_min_blocks_ask_for_it_and_the_strategy_
 @pytest.mark.parametrize(("last_given_back", "added"), [(True, 0), (False, 1)])
 def test_a_last_block_given_back_by_hand_is_not_replaced_and_one_that_died_is(last_given_back, added):
     one = core(none, init_blocks=2, max_blocks=2)
-    given_back, died = up(one), up(one)
+    given_back, died = running_block(one), running_block(one)
     one.release(given_back, 1.0)
     ends = {given_back: JobStatus(JobState.CANCELLED), died: FAILED}
     for name in (died, given_back) if last_given_back else (given_back, died):
@@ -153,7 +153,7 @@ def test_a_last_block_given_back_by_hand_is_not_replaced_and_one_that_died_is(la
 
 def test_a_block_whose_managers_fell_silent_is_cancelled_and_replaced_when_its_job_is_gone():
     one = core()
-    name = up(one)
+    name = running_block(one)
     one.left(name, "it was silent", 50.0)
     assert one.decide(TASKS, 59.0).cancel == ()
     decision = one.decide(TASKS, 60.0)
@@ -169,7 +169,7 @@ def test_a_block_whose_managers_fell_silent_is_cancelled_and_replaced_when_its_j
 
 def test_a_manager_that_comes_in_time_saves_its_block():
     one = core()
-    name = up(one)
+    name = running_block(one)
     one.left(name, "restarted", 50.0)
     one.joined(name, 55.0)
     assert one.decide(TASKS, 1000.0).condemned == ()
@@ -177,7 +177,7 @@ def test_a_manager_that_comes_in_time_saves_its_block():
 
 def test_a_block_with_one_of_its_managers_left_still_counts():
     one = core()
-    name = up(one)
+    name = running_block(one)
     one.joined(name, 1.0)
     one.left(name, "", 2.0)
     assert one.decide(TASKS, 1000.0).condemned == ()
@@ -185,7 +185,7 @@ def test_a_block_with_one_of_its_managers_left_still_counts():
 
 def test_a_block_that_runs_and_never_joins_counts_as_failed():
     one = core()
-    one.changed(up(one), FAILED, 0.0)
+    one.changed(running_block(one), FAILED, 0.0)
     name = submit(one, 1.0)
     assert one.decide(TASKS, 5000.0).condemned == ()  # it waits in the queue
     one.changed(name, RUNNING, 5000.0)
@@ -199,7 +199,7 @@ def test_a_block_that_runs_and_never_joins_counts_as_failed():
 
 def test_a_job_that_cannot_be_cancelled_is_tried_again_and_no_longer_counts_after_its_bound():
     one = core()
-    name = up(one)
+    name = running_block(one)
     one.left(name, "", 0.0)
     now, tries = 10.0, 0
     while one.occupied:
@@ -219,7 +219,7 @@ def test_a_job_that_cannot_be_cancelled_is_tried_again_and_no_longer_counts_afte
 
 def test_a_job_that_was_said_to_be_cancelled_and_runs_on_is_cancelled_again():
     one = core()
-    name = up(one)
+    name = running_block(one)
     one.left(name, "", 0.0)
     cancel(one, one.decide(TASKS, 10.0), 10.0)
     assert one.decide(TASKS, 39.0).cancel == ()
@@ -240,7 +240,7 @@ def test_what_is_due_by_time_alone_is_known():
 
 def test_who_waits_is_told_of_attempts_their_error_the_pause_and_what_else_is_amiss():
     one = core()
-    one.changed(up(one), FAILED, 0.0)
+    one.changed(running_block(one), FAILED, 0.0)
     one.decide(TASKS, 0.0)
     one.not_submitted(one.new_block(), "the queue is closed", 0.0)
     told = " ".join(cause.text for cause in block_causes(one, "htex", 0.5, ["the scheduler is away"]))
@@ -262,6 +262,7 @@ class Site:
     over_at: float
     now: float = 0.0
     submissions: list[float] = field(default_factory=list)
+    joins: list[float] = field(default_factory=list)
     frozen: set[str] = field(default_factory=set)
     worked_at: float | None = None
 
@@ -299,6 +300,7 @@ class Site:
         if fault == "never joins":
             return
         one.joined(name, self.now)
+        self.joins.append(self.now)
         if fault == "freezes":
             one.left(name, "silent", self.now)
         elif fault == "dies young":
@@ -327,14 +329,16 @@ def test_after_any_faults_that_end_tasks_get_a_block_and_attempts_are_bounded(fa
         assert site.now < 25_000.0
     for since in site.submissions:
         within = [when for when in site.submissions if since <= when < since + LONGEST_PAUSE_S]
-        assert len(within) <= 7 + 4 + limits.max_blocks
+        # A block that joined begins the pauses anew (1, 2, 4, 8, 16 s): five more attempts find room within the minute.
+        anew = sum(since <= when < since + LONGEST_PAUSE_S for when in site.joins)
+        assert len(within) <= 7 + 4 + limits.max_blocks + 5 * anew
 
 
 @pytest.mark.parametrize("frozen", [1, 2, 3])
 def test_frozen_blocks_are_all_replaced(frozen):
     one = core(htex_auto_scale, init_blocks=3, max_blocks=3)
     one.told({"0": (1, 0.0)})
-    names = [up(one) for _ in range(3)]
+    names = [running_block(one) for _ in range(3)]
     for name in names[:frozen]:
         one.left(name, "silent", 5.0)
     decision = one.decide(Load(waiting=9), 15.0)
@@ -343,3 +347,31 @@ def test_frozen_blocks_are_all_replaced(frozen):
     for name in decision.cancel:
         one.changed(name, JobStatus(JobState.CANCELLED), 16.0)
     assert one.decide(Load(waiting=9), 17.0).add == frozen
+
+
+def test_a_block_that_is_put_off_is_no_attempt_and_is_asked_for_when_its_host_is_tried_again():
+    one = core(init_blocks=2, max_blocks=2)
+    running_block(one)
+    one.put_off(one.new_block(), 60.0)
+    assert one.recovery.attempts == 0
+    assert len(one.blocks) == 1
+    assert one.decide(TASKS, 59.0, 1).add == 0
+    assert one.next_look_s(59.0) <= 1.0
+    assert one.decide(TASKS, 60.0, 1).add == 1
+
+
+def test_a_place_that_becomes_free_is_used_at_once_while_another_host_is_away():
+    one = core(init_blocks=2, max_blocks=2)
+    name = running_block(one)
+    one.joined(name, 0.0)
+    one.put_off(one.new_block(), 600.0)
+    one.changed(name, FAILED, 100.0)
+    assert one.decide(TASKS, 100.0, 1).add == 1
+
+
+def test_tasks_are_told_when_one_attempt_has_shown_that_all_hosts_are_away():
+    one = core(init_blocks=2, max_blocks=2)
+    one.not_submitted(one.new_block(), "no route", 0.0)
+    assert not one.hopeless(1.0)
+    one.put_off(one.new_block(), 60.0)
+    assert one.hopeless(1.0)

@@ -3,7 +3,7 @@
 import pytest
 
 from flow_core.interfaces.scaling import BlockLimits
-from flow_executors.scaling.simulate import Site, compare, curves, simulate, table
+from flow_executors.scaling.simulate import SimulatedCluster, compare, curves, simulate, table
 from flow_executors.scaling.strategies import htex_auto_scale, none, simple
 
 LIMITS = BlockLimits(init_blocks=1, min_blocks=0, max_blocks=10)
@@ -38,7 +38,7 @@ def test_half_the_parallelism_uses_fewer_blocks():
 
 
 def test_a_site_without_a_queue_starts_at_once():
-    figures = simulate([(0.0, 10.0)], simple, LIMITS, Site(queue_s=0.0, start_s=0.0))
+    figures = simulate([(0.0, 10.0)], simple, LIMITS, SimulatedCluster(queue_s=0.0, start_s=0.0))
     assert figures.makespan_s == 10.0
 
 

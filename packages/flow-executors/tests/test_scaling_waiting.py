@@ -6,9 +6,9 @@ from hypothesis import given, settings, strategies as st
 
 from flow_core.interfaces.scaling import BlockLimits
 from flow_core.interfaces.waiting import CauseKind
-from flow_executors.scaling.core import ScalingCore
+from flow_executors.scaling.pending_reasons import block_causes
+from flow_executors.scaling.scaling_core import ScalingCore
 from flow_executors.scaling.strategies import simple
-from flow_executors.scaling.waiting import block_causes
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
 

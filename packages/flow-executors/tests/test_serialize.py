@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import subprocess
 import sys
 import threading
 import types
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from flow_core.errors import SerializationError
-from flow_core.interfaces.call import Call
+from flow_core.errors import DeserializationError, SerializationError
+from flow_core.interfaces.call import Call, TryKey
+from flow_core.remote.callables import packing, tell_packing
+from flow_core.remote.fetching import tell_fetching
 from flow_core.remote.functions import BY_VALUE, REFERENCE, digest_of, importable, pack_function
+from flow_core.snapshot.arguments import ArgumentCode
 from flow_core.testing import calls
-from flow_executors.serialize.arguments import pack_arguments
+from flow_executors.serialize.argument_code import CodeStore
 from flow_executors.serialize.buffers import LARGE, BufferGone, BufferStore, Large, load_with_buffers
-from flow_executors.serialize.functions import Functions
-from flow_executors.wire import frames
+from flow_executors.serialize.task_records import Functions, Records, pack_arguments
+from flow_executors.wire.tasks import BufferRef, pack_buffers
 
 
 class Raw:
@@ -71,6 +76,20 @@ def test_modules_on_the_path_are_importable_and_made_up_ones_are_not() -> None:
         assert not importable("made_up_module")
     finally:
         del sys.modules["made_up_module"]
+
+
+def test_a_module_whose_path_was_taken_away_is_importable_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "for_a_while.py").write_text("def f(): return 1\n")
+    with monkeypatch.context() as meanwhile:
+        meanwhile.syspath_prepend(str(tmp_path))
+        importlib.import_module("for_a_while")
+        assert importable("for_a_while")
+    assert not importable("for_a_while")
+    assert not importable("__main__")
+    assert not importable("no-identifier.module")
+    del sys.modules["for_a_while"]
 
 
 def test_a_function_is_packed_once_and_forgotten_when_unused_twice() -> None:
@@ -190,20 +209,80 @@ def test_large_buffers_travel_out_of_band_and_small_ones_do_not() -> None:
     assert [buffer.nbytes for buffer in large.buffers] == [LARGE]
     assert len(payload) < LARGE
     refs = store.keep(1, large.buffers)
-    loaded = load_with_buffers(memoryview(frames.pack_buffers(refs) + payload), True)
+    loaded = load_with_buffers(memoryview(pack_buffers(refs) + payload), True)
     assert isinstance(loaded, tuple)
     assert loaded[0][1].data == b"x" * LARGE
     assert store.blob(refs[0].blob) == b"x" * LARGE
     store.release(1)
     assert not store
     with pytest.raises(OSError, match=r"No such file|another machine"):
-        load_with_buffers(memoryview(frames.pack_buffers(refs) + payload), True)
+        load_with_buffers(memoryview(pack_buffers(refs) + payload), True)
 
 
 def test_a_buffer_of_another_machine_is_not_taken_for_the_one_meant() -> None:
     store = BufferStore()
     (ref,) = store.keep(1, [memoryview(b"x" * 10)])
-    other = frames.BufferRef(b"o" * 16, 0, 10, ref.hint)
+    other = BufferRef(b"o" * 16, 0, 10, ref.hint)
     with pytest.raises(BufferGone, match="another machine"):
-        load_with_buffers(memoryview(frames.pack_buffers([other]) + pickle.dumps(1)), True)
+        load_with_buffers(memoryview(pack_buffers([other]) + pickle.dumps(1)), True)
     store.clear()
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """Give a module of the user's own that other processes can import."""
+    (tmp_path / "own_of_test_serialize.py").write_text(
+        "import dataclasses\n@dataclasses.dataclass\nclass Point:\n    x: int\n    y: float\n"
+        "    def moved(self): return Point(self.x + 1, self.y)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    return importlib.import_module("own_of_test_serialize")
+
+
+def test_code_among_arguments_is_named_by_its_digest_and_kept_while_tasks_need_it(own: types.ModuleType) -> None:
+    records = Records()
+    before = packing()
+    tell_packing(ArgumentCode())
+    sent = [records.pack(TryKey(key), 0, Call(calls.echo, (own.Point(key, 2.0),))) for key in (1, 2)]
+    payloads = [bytes(record[32:]) for _, record in sent]
+    assert all(len(payload) < 400 for payload in payloads), "the code of the class is in each"
+    asked: list[bytes] = []
+
+    def fetch(digest: bytes) -> bytes:
+        asked.append(digest)
+        blob = records.blob(digest)
+        assert blob is not None
+        return blob
+
+    tell_fetching(fetch)
+    try:
+        assert [pickle.loads(payload)[0] for payload in payloads] == [(own.Point(1, 2.0),), (own.Point(2, 2.0),)]
+        assert len(asked) == 1, "it is asked for once in a process"
+    finally:
+        tell_fetching(None)
+        tell_packing(before)
+    with pytest.raises(DeserializationError, match="runs no tasks"):
+        pickle.loads(payloads[0])
+
+
+def test_code_of_tasks_is_kept_and_much_that_no_task_names_is_forgotten() -> None:
+    store = CodeStore()
+    blobs = {b"%d" % number: b"x" * number for number in range(1000)}
+    for number, (digest, blob) in enumerate(blobs.items()):
+        store.keep(number, {digest: blob, b"all": b"blob"})
+    for number in range(999):
+        store.release(number)
+        store.release(number)
+        assert store.blob(b"all") == b"blob"
+        assert store.blob(b"999") == blobs[b"999"]
+    assert bool(store)
+    store.release(999)
+    assert not store
+    assert sum(store.blob(digest) is not None for digest in blobs) < 300
+
+
+def test_code_that_no_task_names_any_more_is_there_for_late_questions() -> None:
+    store = CodeStore()
+    store.keep(1, {b"digest": b"blob"})
+    store.release(1)
+    assert store.blob(b"digest") == b"blob"

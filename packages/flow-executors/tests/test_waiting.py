@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 from flow_core.errors import ExecutorError
 from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.waiting import Cause, CauseKind
-from flow_executors.waiting import causes_of
+from flow_executors.pending_reasons import causes_of
 from flow_executors.wire.commands import Whereabouts
 
 KEY = TryKey(1)
@@ -38,8 +38,8 @@ class Client:
 def causes(place: Whereabouts | Exception, key: TryKey = KEY) -> list[Cause]:
     plan = SimpleNamespace(heartbeat_period_s=30.0, heartbeat_threshold_s=120.0)
     scaler = SimpleNamespace(why_waiting=lambda: [BLOCK])
-    pilot: Any = SimpleNamespace(client=Client(place), label="htex", plan=plan, scaler=scaler)
-    return causes_of(pilot, key, 1.0)
+    runtime: Any = SimpleNamespace(client=Client(place), label="htex", plan=plan, scaler=scaler, keeper=None)
+    return causes_of(runtime, key, 1.0)
 
 
 def texts(place: Whereabouts | Exception) -> list[str]:

@@ -10,15 +10,16 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from flow_core.errors import ConfigurationError, ExecutorError
-from flow_executors.client.listen import bind_host, listen
+from flow_executors.client.interchange_process import bind_hosts, listen
+from flow_executors.common.busy_poll import BusyPoll
 from flow_executors.errors import BadMessage
 from flow_executors.htex import HighThroughputExecutor
-from flow_executors.interchange.blobs import MOST, Blobs
-from flow_executors.interchange.liveness import Liveness
-from flow_executors.interchange.spin import Spin
-from flow_executors.wire import frames, zap
-from flow_executors.wire.keys import BlockSecret, make_pair, read_secret, write_secret
-from flow_executors.wire.link import LinkReader, LinkWriter
+from flow_executors.interchange.managers import ManagerLiveness
+from flow_executors.interchange.state import MAX_BLOBS, BlobRelay
+from flow_executors.wire import auth
+from flow_executors.wire.auth import BlockSecret, make_pair, read_secret, used_up, write_secret
+from flow_executors.wire.messages import pack_blob, unpack_blob
+from flow_executors.wire.transport import LinkReader, LinkWriter
 
 Ends = tuple[socket.socket, socket.socket]
 
@@ -121,7 +122,7 @@ def request(domain: bytes = b"flow", mechanism: bytes = b"CURVE", key: bytes = K
 
 
 def test_a_known_key_is_admitted_under_its_block() -> None:
-    assert zap.answer(request(), {KEY: "b0"}) == [b"1.0", b"7", b"200", b"", b"b0", b""]
+    assert auth.answer(request(), {KEY: "b0"}) == [b"1.0", b"7", b"200", b"", b"b0", b""]
 
 
 @pytest.mark.parametrize(
@@ -129,32 +130,32 @@ def test_a_known_key_is_admitted_under_its_block() -> None:
     [request(key=b"x" * 32), request(domain=b"other"), request(mechanism=b"NULL"), request()[:6], request()[:2]],
 )
 def test_everything_else_is_turned_away(wrong: list[bytes]) -> None:
-    answer = zap.answer(wrong, {KEY: "b0"})
+    answer = auth.answer(wrong, {KEY: "b0"})
     assert answer is not None
     assert answer[2] == b"400"
-    assert zap.answer([b"2.0", b"7"], {}) is None
+    assert auth.answer([b"2.0", b"7"], {}) is None
 
 
 def test_pieces_of_a_blob_are_kept_until_it_is_whole() -> None:
-    blobs, blob = Blobs(), bytes(600_000)
-    messages = frames.pack_blob(b"d" * 16, blob)
-    whole = [blobs.add(frames.unpack_blob(message), message) for message in messages]
+    blobs, blob = BlobRelay(), bytes(600_000)
+    messages = pack_blob(b"d" * 16, blob)
+    whole = [blobs.add(unpack_blob(message), message) for message in messages]
     assert whole == [False, False, True]
     assert blobs.get(b"d" * 16) == messages
 
 
 def test_old_blobs_go_when_there_are_too_many() -> None:
-    blobs = Blobs(limit=1000)
+    blobs = BlobRelay(limit=1000)
     for number in range(5):
         digest = bytes([number]) * 16
-        (message,) = frames.pack_blob(digest, bytes(400))
-        blobs.add(frames.unpack_blob(message), message)
+        (message,) = pack_blob(digest, bytes(400))
+        blobs.add(unpack_blob(message), message)
     assert blobs.get(bytes(16)) is None
     assert blobs.get(b"\4" * 16) is not None
 
 
 def test_only_peers_silent_for_longer_than_the_threshold_are_found() -> None:
-    liveness = Liveness(5.0)
+    liveness = ManagerLiveness(5.0)
     liveness.heard(b"a", 0.0)
     liveness.heard(b"b", 3.0)
     assert liveness.next_deadline() == 5.0
@@ -165,7 +166,7 @@ def test_only_peers_silent_for_longer_than_the_threshold_are_found() -> None:
     assert liveness.silent(9.0) == []
 
 
-def spin_for(spin: Spin, now: float, looks: int) -> int:
+def spin_for(spin: BusyPoll, now: float, looks: int) -> int:
     """Let events come every 400 us; return how often the next look was not to sleep."""
     spent = 0
     for _ in range(looks):
@@ -178,7 +179,7 @@ def spin_for(spin: Spin, now: float, looks: int) -> int:
 
 
 def test_spinning_needs_two_cpus_and_recent_events() -> None:
-    alone, spin = Spin(1, lambda: 0), Spin(2, lambda: 0)
+    alone, spin = BusyPoll(1, lambda: 0), BusyPoll(2, lambda: 0)
     for one in (alone, spin):
         one.after(10.0, True, True)
     assert not alone.wanted(10.0001)
@@ -187,27 +188,36 @@ def test_spinning_needs_two_cpus_and_recent_events() -> None:
 
 
 def test_spinning_takes_no_more_than_a_tenth_of_the_time() -> None:
-    assert 100 < spin_for(Spin(2, lambda: 0), 10.0, 2000) < 1200
+    assert 100 < spin_for(BusyPoll(2, lambda: 0), 10.0, 2000) < 1200
 
 
 def test_spinning_stops_where_the_cpu_is_wanted_by_others() -> None:
     taken = iter(range(0, 10**6, 100))
-    spin = Spin(2, lambda: next(taken))
+    spin = BusyPoll(2, lambda: next(taken))
     assert spin_for(spin, 10.0, 2000) < 250
     assert spin_for(spin, 15.0, 100) == 0
     assert spin_for(spin, 25.0, 100) > 0
 
 
 def test_where_to_listen_follows_from_the_addresses() -> None:
-    assert bind_host(("127.0.0.1",)) == "127.0.0.1"
-    assert bind_host(("::1",)) == "::1"
-    assert bind_host(("127.0.0.1", "10.0.0.1")) == "0.0.0.0"
-    assert bind_host(("fe80::1",)) == "::"
+    assert bind_hosts(("127.0.0.1",)) == ("127.0.0.1",)
+    assert bind_hosts(("::1",)) == ("::1",)
+    assert bind_hosts(("127.0.0.1", "10.0.0.1")) == ("0.0.0.0",)
+    assert bind_hosts(("10.0.0.1",)) == ("10.0.0.1", "0.0.0.0")
+    assert bind_hosts(("login1.example.org",)) == ("0.0.0.0",)
+    assert bind_hosts(("fe80::1",)) == ("fe80::1", "::")
+
+
+def test_one_address_is_listened_at_alone_if_it_is_of_this_machine() -> None:
+    for first, taken in (("127.0.0.2", "127.0.0.2"), ("203.0.113.1", "127.0.0.1")):
+        host, made = listen((first, "127.0.0.1"), None, (54000, 55000), "htex")
+        with made:
+            assert host == made.getsockname()[0] == taken
 
 
 def test_an_address_of_another_machine_cannot_be_listened_at() -> None:
     with pytest.raises(ExecutorError, match=r"203\.0\.113\.1"):
-        listen("203.0.113.1", None, (54000, 55000), "htex").close()
+        listen(("203.0.113.1",), None, (54000, 55000), "htex")
 
 
 def test_the_repr_of_an_executor_makes_an_equal_one() -> None:
@@ -241,9 +251,25 @@ def test_both_names_of_max_workers_mean_the_same() -> None:
 
 
 def test_of_very_many_blobs_the_newest_are_kept() -> None:
-    blobs = Blobs()
-    names = [number.to_bytes(16, "little") for number in range(MOST + 10)]
+    blobs = BlobRelay()
+    names = [number.to_bytes(16, "little") for number in range(MAX_BLOBS + 10)]
     for name in names:
-        for message in frames.pack_blob(name, b"version"):
-            blobs.add(frames.unpack_blob(message), bytes(message))
-    assert [blobs.get(names[number]) is not None for number in (0, 9, 10, MOST + 9)] == [False, False, True, True]
+        for message in pack_blob(name, b"version"):
+            blobs.add(unpack_blob(message), bytes(message))
+    assert [blobs.get(names[number]) is not None for number in (0, 9, 10, MAX_BLOBS + 9)] == [False, False, True, True]
+
+
+def test_a_key_is_gone_when_its_last_reader_has_read_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.secrets" / "key"
+    for readers in (1, 3):
+        write_secret(path, b"secret")
+        for reader in range(readers):
+            assert path.exists()
+            monkeypatch.setattr("os.getpid", lambda reader=reader: 1000 + reader)
+            used_up(path, readers)
+        assert not path.parent.exists()
+    with pytest.raises(ExecutorError, match="is gone: it is removed when"):
+        read_secret(path)
+    write_secret(path, b"secret")
+    used_up(path, 0)
+    assert path.exists()

@@ -5,9 +5,17 @@ from __future__ import annotations
 from hypothesis import given, strategies as st
 
 from flow_core.interfaces.outcome import Verdict
-from flow_executors.wire.frames import pack_record, pack_results, pack_tasks, unpack_results
-from flow_executors.wire.results import result_head
-from flow_executors.wire.single import TOLD_AT, marked_told, one_result, one_task, pack_result, pack_task
+from flow_executors.wire.results import pack_results, result_head, unpack_results
+from flow_executors.wire.tasks import (
+    TOLD_AT,
+    marked_told,
+    one_result,
+    one_task,
+    pack_record,
+    pack_result,
+    pack_task,
+    pack_tasks,
+)
 
 _KEYS = st.integers(0, 2**64 - 1)
 _TIMES = st.integers(-(2**63), 2**63 - 1)

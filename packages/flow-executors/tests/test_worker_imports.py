@@ -6,9 +6,9 @@ import sys
 PROBE = """
 import sys
 before = set(sys.modules)
-from flow_executors.manager import nursery
-from flow_executors.worker import birth
-birth.preload()
+from flow_executors.manager import fork_client
+from flow_executors.worker import bootstrap
+bootstrap.preload()
 loaded = set(sys.modules) - before
 tops = sorted({name.partition(".")[0] for name in loaded} - set(sys.stdlib_module_names) - {"__mp_main__"})
 ours = sorted(name for name in loaded if name.startswith("flow"))
@@ -23,27 +23,29 @@ OURS = [
     "flow_core.guard",
     "flow_core.interfaces",
     "flow_core.interfaces.call",
+    "flow_core.lazy",
     "flow_core.loss",
     "flow_core.prctl",
     "flow_core.remote",
     "flow_core.remote.errors",
     "flow_core.remote.faults",
+    "flow_core.remote.fetching",
     "flow_core.remote.functions",
+    "flow_core.remote.pickling_attributes",
     "flow_core.remote.processes",
     "flow_core.remote.refs",
     "flow_core.remote.run",
     "flow_core.remote.state",
-    "flow_core.remote.state_parts",
     "flow_core.remote.usage",
     "flow_executors",
     "flow_executors.manager",
-    "flow_executors.manager.cradle",
-    "flow_executors.manager.nursery",
-    "flow_executors.manager.sessions",
+    "flow_executors.manager.fork_client",
+    "flow_executors.manager.fork_server",
+    "flow_executors.manager.process_trees",
     "flow_executors.worker",
-    "flow_executors.worker.birth",
-    "flow_executors.worker.frames",
+    "flow_executors.worker.bootstrap",
     "flow_executors.worker.loop",
+    "flow_executors.worker.packets",
     "flow_executors.worker.prints",
     "flow_executors.worker.unpack",
 ]

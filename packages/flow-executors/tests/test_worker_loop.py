@@ -8,38 +8,36 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flow_core.errors import AppException, AppTimeout, DeserializationError, SerializationError
 from flow_core.interfaces.call import Resources, TaskSpec
 from flow_core.remote.errors import unpack
 from flow_core.remote.functions import pack_function
-from flow_executors.manager.blobs import Blobs
-from flow_executors.manager.letters import Letters
-from flow_executors.manager.nursery import Answered, Died, Nursery, Spawned
-from flow_executors.manager.pipes import Pipes
-from flow_executors.manager.records import Handout
-from flow_executors.manager.shipments import Shipments
-from flow_executors.manager.stream import FrameReader
+from flow_executors.manager.code_cache import BlobFiles
+from flow_executors.manager.fork_client import Answered, Died, ForkServerClient, Spawned
+from flow_executors.manager.manager_core import Assignment
+from flow_executors.manager.worker_pool import FrameReader, SharedMemoryResults, TaskEnvelopes, WorkerPipes
 from flow_executors.serialize.buffers import load_with_buffers
 from flow_executors.testing.node import alive, until
-from flow_executors.wire.control import pack_blob, unpack_blob
-from flow_executors.wire.results import BUFFERS
+from flow_executors.wire.messages import pack_blob, unpack_blob
+from flow_executors.wire.results import BUFFERS, UNIMPORTED, UNLOADED
 from flow_executors.wire.tasks import BufferRef, pack_record
-from flow_executors.worker.frames import APP_ERROR, LANE_ROOM, NEED, OK, PACKET, READY, made_direct
+from flow_executors.worker.packets import APP_ERROR, LANE_ROOM, NEED, OK, PACKET, READY, made_direct
 
 WAIT_S = 20.0
 
 
 class Bench:
-    """A nursery with one worker, and its pipes."""
+    """A fork server with one worker, and its pipes."""
 
     def __init__(self, directory, lanes=False):
-        self.nursery = Nursery.fork()
-        self.blobs = Blobs()
-        self.letters = Letters()
+        self.fork_client = ForkServerClient.fork()
+        self.blobs = BlobFiles()
+        self.envelopes = TaskEnvelopes()
         self.next_key = 0
-        self.nursery.configure(
+        self.fork_client.configure(
             executor="htex",
             node="here",
             index_fd=self.blobs.index_fd,
@@ -50,18 +48,18 @@ class Bench:
         self.pipes = self.spawn()
 
     def spawn(self, **environment):
-        self.nursery.spawn(0, environment)
+        self.fork_client.spawn(0, environment)
         (spawned,) = self.reports()
         assert isinstance(spawned, Spawned)
-        pipes = Pipes(spawned)
+        pipes = WorkerPipes(spawned)
         self.pipes = pipes
         ((_, _, _, status, _),) = self.frames()
         assert status == READY
         return pipes
 
     def reports(self):
-        assert select.select([self.nursery], [], [], WAIT_S)[0], "the nursery says nothing"
-        return self.nursery.receive()
+        assert select.select([self.fork_client], [], [], WAIT_S)[0], "the fork server says nothing"
+        return self.fork_client.receive()
 
     def frames(self):
         while True:
@@ -72,13 +70,13 @@ class Bench:
 
     def large_result(self):
         """Take over a result as the manager does, and open it as the client does."""
-        shipments = Shipments()
-        shipments.same_host = True
-        ((_, _, _, status, payload),) = map(shipments.taken_over, self.frames())
+        shared_results = SharedMemoryResults()
+        shared_results.same_host = True
+        ((_, _, _, status, payload),) = map(shared_results.taken_over, self.frames())
         assert status == OK | BUFFERS
         value = load_with_buffers(memoryview(payload), True)
-        shipments.sweep()
-        assert not len(shipments)
+        shared_results.sweep()
+        assert not len(shared_results)
         return value
 
     def blob(self, data):
@@ -95,9 +93,9 @@ class Bench:
         class_id = 0
         if spec is not None:
             class_id = 1
-            self.letters.learn(1, spec)
+            self.envelopes.learn(1, spec)
         record = pack_record(self.blob(blob), self.next_key, class_id, payload)
-        assert self.pipes.put(self.letters.packet(Handout(0, self.next_key, record, class_id)))
+        assert self.pipes.put(self.envelopes.packet(Assignment(0, self.next_key, record, class_id)))
         return self.next_key
 
     def call(self, func, *args, **kwargs):
@@ -106,14 +104,14 @@ class Bench:
         ((got, started, ended, status, payload),) = self.frames()
         assert got == key
         assert 0 < started <= ended
-        self.letters.done([key])
+        self.envelopes.done([key])
         if status == OK:
             return pickle.loads(payload) if len(payload) else None
-        assert status == APP_ERROR
+        assert status & 0x0F == APP_ERROR
         raise unpack(bytes(payload))
 
     def close(self):
-        self.nursery.close()
+        self.fork_client.close()
         self.blobs.close()
 
 
@@ -206,8 +204,26 @@ def test_an_argument_larger_than_a_packet_arrives(bench):
 
 
 def test_a_missing_package_is_named(bench):
-    with pytest.raises(ImportError, match="no_such_package"):
+    with pytest.raises(ImportError, match="no_such_package") as caught:
         bench.call(b"Rno_such_package.part:func")
+    assert not any("of executor" in note for note in caught.value.__notes__), "the script names the node"
+
+
+def _import_something():
+    import no_such_package  # noqa: F401
+
+
+def _fail():
+    raise KeyError("x")
+
+
+@pytest.mark.parametrize(
+    ("func", "flag"), [(b"Rno_such_package.part:func", UNLOADED), (_import_something, UNIMPORTED), (_fail, 0)]
+)
+def test_what_was_not_there_is_told_apart_from_what_the_app_raises(bench, func, flag):
+    bench.send(func)
+    ((_, _, _, status, _),) = bench.frames()
+    assert status == APP_ERROR | flag
 
 
 def test_arguments_that_cannot_be_unpickled_are_an_error(bench):
@@ -215,7 +231,7 @@ def test_arguments_that_cannot_be_unpickled_are_an_error(bench):
     record = pack_record(bench.blob(b"Rbuiltins:len"), key, 0, b"no pickle")
     bench.pipes.put(record)
     ((_, _, _, status, payload),) = bench.frames()
-    assert status == APP_ERROR
+    assert status == APP_ERROR | UNLOADED
     assert isinstance(unpack(bytes(payload)), DeserializationError)
 
 
@@ -241,8 +257,8 @@ def test_a_walltime_interrupts_python_code(bench):
 def test_devices_are_seen_by_the_task_alone(bench):
     key = bench.next_key = bench.next_key + 1
     record = pack_record(bench.blob(b"Ros:getenv"), key, 1, pickle.dumps((("CUDA_VISIBLE_DEVICES",), {}, ()), 5))
-    bench.letters.learn(1, TaskSpec(Resources(gpus=2)))
-    bench.pipes.put(bench.letters.packet(Handout(0, key, record, 1, ("2", "5"))))
+    bench.envelopes.learn(1, TaskSpec(Resources(gpus=2)))
+    bench.pipes.put(bench.envelopes.packet(Assignment(0, key, record, 1, ("2", "5"))))
     ((_, _, _, _, payload),) = bench.frames()
     assert pickle.loads(payload) == "2,5"
     assert bench.call(b"Ros:getenv", "CUDA_VISIBLE_DEVICES") is None
@@ -265,8 +281,11 @@ def test_buffers_out_of_band_are_mapped_from_a_file_or_from_a_blob(bench, tmp_pa
     file.write_bytes(b"head" + content)
     buffers = []
     pickled = pickle.dumps(((pickle.PickleBuffer(content),), {}, ()), 5, buffer_callback=buffers.append)
-    for hint, blob, offset in ((str(file), b"?" * 16, 4), ("/nowhere", bench.blob(content), 0)):
-        ref = BufferRef(blob, offset, len(content), hint)
+    other = tmp_path / "another file at the path that the sender named, on another machine"
+    other.write_bytes(os.urandom(400_000))
+    blob = bench.blob(content)
+    for hint, named, offset in ((str(file), b"?" * 16, 4), ("/nowhere", blob, 0), (str(other), blob, 0)):
+        ref = BufferRef(named, offset, len(content), hint)
         digest = bench.blob(b"Rbuiltins:bytes")
         bench.pipes.put(pack_record(digest, 9, 0, pickled, [ref]))
         assert bench.large_result() == content
@@ -325,24 +344,24 @@ def test_a_worker_can_be_started_again_with_other_variables(bench):
 def test_killing_a_worker_gives_its_task_time_to_end(bench):
     code = "import signal, sys, os, time; signal.signal(15, lambda *a: os._exit(33)); time.sleep(600)"
     bench.send(b"Rbuiltins:exec", code)
-    bench.nursery.kill(0, grace_s=WAIT_S)
+    bench.fork_client.kill(0, grace_s=WAIT_S)
     (died,) = bench.reports()
     assert (died.exit_code, died.signal) in ((33, None), (None, signal.SIGTERM))
 
 
 def test_a_frozen_worker_is_killed_too(bench):
     os.kill(bench.pipes.pid, signal.SIGSTOP)
-    bench.nursery.kill(0, grace_s=0.2)
+    bench.fork_client.kill(0, grace_s=0.2)
     (died,) = bench.reports()
     assert died.signal in (signal.SIGTERM, signal.SIGKILL)
 
 
 def test_a_worker_that_the_kernel_holds_counts_as_dead(tmp_path, monkeypatch):
-    monkeypatch.setattr("flow_executors.manager.cradle.send", lambda *_: 0)  # in the fork that follows, too
-    monkeypatch.setattr("flow_executors.manager.cradle._UNKILLABLE_S", 0.2)
+    monkeypatch.setattr("flow_executors.manager.fork_server.send", lambda *_: 0)  # in the fork that follows, too
+    monkeypatch.setattr("flow_executors.manager.fork_server._UNKILLABLE_S", 0.2)
     held = Bench(tmp_path)
     pid = held.pipes.pid
-    held.nursery.kill(0, grace_s=0.1)
+    held.fork_client.kill(0, grace_s=0.1)
     (died,) = held.reports()
     assert (died.pid, died.signal) == (pid, signal.SIGKILL)
     assert "waits in the kernel" in died.stderr_tail
@@ -353,18 +372,18 @@ def test_a_worker_that_the_kernel_holds_counts_as_dead(tmp_path, monkeypatch):
 
 
 def test_the_fork_server_answers_when_it_is_asked(bench):
-    bench.nursery.ask()
+    bench.fork_client.ask()
     assert bench.reports() == [Answered()]
 
 
 def test_workers_have_names_and_sessions_of_their_own(bench):
     assert bench.call(b"Ros:getsid", 0) == bench.pipes.pid
     assert Path(f"/proc/{bench.pipes.pid}/comm").read_text().strip() == "flow-w0"
-    assert Path(f"/proc/{bench.nursery.pid}/comm").read_text().strip() == "flow-nursery"
+    assert Path(f"/proc/{bench.fork_client.pid}/comm").read_text().strip() == "flow-forkserver"
 
 
-def test_workers_end_with_their_nursery(bench):
-    os.kill(bench.nursery.pid, signal.SIGKILL)
+def test_workers_end_with_their_fork_server(bench):
+    os.kill(bench.fork_client.pid, signal.SIGKILL)
     assert bench.frames() == []
     assert bench.pipes.eof
 
@@ -389,6 +408,7 @@ def test_a_large_one_and_one_whose_task_is_given_on_go_to_the_manager(with_lane)
     ((key, _, _, status, _),) = with_lane.frames()
     assert (key, status) == (77, OK)
     os.kill(with_lane.pipes.pid, signal.SIGSTOP)
+    until(lambda: psutil.Process(with_lane.pipes.pid).status() == psutil.STATUS_STOPPED, "the worker is stopped")
     record = pack_record(with_lane.blob(b"Rbuiltins:bytes"), 78, 0, pickle.dumps(((1,), {}, ()), 5))
     assert with_lane.pipes.put(made_direct(record))
     assert with_lane.pipes.take_back(1) == [(78, record)]

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from prometheus_client import parser as text_parser
+from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.events import Event, Sampled, TaskSubmitted, TryEnded, TryLaunched
@@ -86,23 +90,68 @@ def test_a_crate_says_where_its_script_is_missing(database: Database, tmp_path: 
     assert "was not there" in next(p for p in path.parent.iterdir() if p != path).read_text()
 
 
-def test_metrics_are_served_with_their_labels_escaped(database: Database) -> None:
-    serving = server(database, "127.0.0.1", 0)
+@contextmanager
+def served(database: Database, token: str | None) -> Iterator[str]:
+    serving = server(database, "127.0.0.1", 0, token)
     thread = threading.Thread(target=serving.serve_forever, args=(0.05,))
     thread.start()
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{serving.server_address[1]}/metrics", timeout=20) as answer:
-            text = answer.read().decode()
+        yield f"http://127.0.0.1:{serving.server_address[1]}/metrics"
     finally:
         serving.shutdown()
         thread.join()
         serving.server_close()
+
+
+def test_metrics_are_given_to_those_who_know_the_token(database: Database) -> None:
+    with served(database, "a-token") as address:
+        for asked, headers, status in (
+            (address, {}, 401),
+            (address, {"Authorization": "Bearer a-token"}, 200),
+            (address, {"Authorization": "Bearer b-token"}, 401),
+            (f"{address}?token=a-token", {}, 200),
+        ):
+            assert status_of(asked, headers) == status
+    with served(database, None) as address:
+        assert status_of(address, {"Host": "evil.example"}) == 403
+
+
+def status_of(address: str, headers: dict[str, str]) -> int:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, headers=headers), timeout=20) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_metrics_are_served_with_their_labels_escaped(database: Database) -> None:
+    with served(database, None) as address, urllib.request.urlopen(address, timeout=20) as answer:
+        text = answer.read().decode()
     with database.connect() as connection:
         assert text == render(connection)
     assert 'workflow="na\\"me\\n.py"' in text
     assert "# TYPE flow_tasks gauge" in text
     tasks = [float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith("flow_tasks{")]
     assert sum(tasks) == 40
+
+
+def test_metrics_are_what_a_reader_of_prometheus_parses_in_both_formats(database: Database) -> None:
+    openmetrics = "application/openmetrics-text; version=1.0.0"
+    with served(database, None) as address:
+        found = []
+        for accept, parse in (("text/plain", text_parser), (openmetrics, openmetrics_parser)):
+            asked = urllib.request.Request(address, headers={"Accept": accept})
+            with urllib.request.urlopen(asked, timeout=20) as answer:
+                assert answer.headers["Content-Type"].startswith(accept.partition(";")[0])
+                families = parse.text_string_to_metric_families(answer.read().decode())
+                found.append(
+                    sorted((one.name, sorted(one.labels.items()), one.value) for f in families for one in f.samples)
+                )
+    assert found[0] == found[1]
+    assert {"flow_run_state", "flow_tasks", "flow_app_tries_total", "flow_events_lost_total"} <= {
+        n for n, *_ in found[0]
+    }
 
 
 # -- network traffic
@@ -145,9 +194,9 @@ def test_metrics_have_traffic_where_it_is_known(with_traffic: Path) -> None:
             patch.setattr(traffic, "of_apps", lambda *_: pytest.fail("the samples of this run were summed before"))
             assert render(connection, seen=seen) == text
     lines = [line for line in text.splitlines() if line.startswith("flow_app_network")]
-    assert [(line.partition("{")[0], line.rpartition(" ")[2]) for line in lines] == [
-        ("flow_app_network_sent_bytes_total", "954"),
-        ("flow_app_network_received_bytes_total", "39"),
+    assert [(line.partition("{")[0], float(line.rpartition(" ")[2])) for line in lines] == [
+        ("flow_app_network_sent_bytes_total", 954),
+        ("flow_app_network_received_bytes_total", 39),
     ]
     assert all('app="talk"' in line for line in lines)
     assert "# TYPE flow_app_network_sent_bytes_total counter" in text

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from flow_core.interfaces.events import Event, TaskChanged, TaskEnded, TaskSubmitted, TryEnded, TryLaunched, TryStarted
 from flow_core.interfaces.outcome import Place
 from flow_monitor.log.reader import Position
-from flow_monitor.project.core import Fold
+from flow_monitor.project.projection_core import Projection
 from flow_monitor.project.rebuild import upgrade
 from flow_monitor.project.store import Progress, RunStore
 from flow_monitor.queries import graph, listing, provenance, resources, tasks
@@ -172,7 +172,7 @@ def project(path: Path, batches: list[list[Event]]) -> None:
     engine = writing_engine(f"sqlite:///{path}")
     for at, batch in enumerate(batches):
         store = RunStore(engine, "r", "none")
-        before, fold = store.resume(), Fold("r", store.load_tally())
+        before, fold = store.resume(), Projection("r", store.load_tally())
         fold.fold(batch)
         store.apply(fold.take(), before, Progress(Position(at + 1), at + 1), 1)
     engine.dispose()

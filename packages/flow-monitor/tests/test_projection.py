@@ -28,8 +28,15 @@ from flow_monitor.errors import LogError, ProjectionConflict
 from flow_monitor.log.reader import LogReader, Position
 from flow_monitor.project import activity as module, projector as projector_module
 from flow_monitor.project.activity import Activity
-from flow_monitor.project.core import RESOURCE_COLUMNS, STATUS_COLUMNS, TASK_COLUMNS, TRY_COLUMNS, Fold, Rows
 from flow_monitor.project.process import _niced
+from flow_monitor.project.projection_core import (
+    RESOURCE_COLUMNS,
+    STATUS_COLUMNS,
+    TASK_COLUMNS,
+    TRY_COLUMNS,
+    Projection,
+    Rows,
+)
 from flow_monitor.project.projector import Job, Outage, Projector
 from flow_monitor.project.rebuild import rebuild, upgrade
 from flow_monitor.project.store import Progress, RunStore
@@ -74,7 +81,7 @@ def in_batches(path: Path, log: Path, sizes: list[int]) -> None:
         engine = writing_engine(f"sqlite:///{path}")
         store = RunStore(engine, RUN.run_id, str(log))
         before = store.resume()
-        fold = Fold(RUN.run_id, store.load_tally() if before.position.offset else None)
+        fold = Projection(RUN.run_id, store.load_tally() if before.position.offset else None)
         with LogReader(log, before.position) as reader:
             portion = reader.read(size, final=True)
         fold.fold(portion.events)
@@ -114,7 +121,7 @@ def test_a_rebuilt_database_equals_the_first(tmp_path: Path, small_frames: Path)
 @settings(max_examples=25, deadline=None)
 @given(order=st.permutations(range(len(EVENTS[:60]))), missing=st.sets(st.integers(0, 59), max_size=30))
 def test_any_order_and_any_gaps_give_counts_that_agree(order: list[int], missing: set[int]) -> None:
-    fold = Fold("r")
+    fold = Projection("r")
     fold.fold([EVENTS[at] for at in order if at not in missing])
     rows = fold.take()
     assert all(n >= 0 for n in fold.tally.counted().values())
@@ -146,7 +153,7 @@ def test_every_task_of_a_log_with_gaps_has_its_rows(tmp_path: Path) -> None:
 
 
 def fold_of(*events: Event) -> Rows:
-    fold = Fold("r")
+    fold = Projection("r")
     fold.fold(events)
     return fold.take()
 

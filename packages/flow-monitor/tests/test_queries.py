@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -12,11 +13,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from flow_core.interfaces.events import TaskJoined, TaskSubmitted
+from flow_core.interfaces.events import FileMoving, FileStaged, RunStarted, TaskEnded, TaskJoined, TaskSubmitted
 from flow_monitor.errors import DatabaseError, DatabaseMissing, NoSuchRecord, NotOurDatabase, SchemaMismatch
 from flow_monitor.log.reader import Position
-from flow_monitor.project.core import Fold
-from flow_monitor.project.rebuild import upgrade
+from flow_monitor.project.projection_core import Projection
+from flow_monitor.project.rebuild import rebuild, upgrade
 from flow_monitor.project.store import Progress, RunStore
 from flow_monitor.queries import (
     blocks,
@@ -34,7 +35,7 @@ from flow_monitor.queries.tasks import TaskFilter, TaskOrder
 from flow_monitor.queries.workflows import WorkflowOrder
 from flow_monitor.schema import version
 from flow_monitor.schema.engine import writing_engine
-from flow_monitor.testing.made import as_version, make_database
+from flow_monitor.testing.made import as_version, make_database, write_log
 from flow_monitor.testing.synthetic import SyntheticRun
 
 Projected = Callable[[SyntheticRun], Database]
@@ -208,6 +209,11 @@ def test_a_database_of_the_version_before_is_read_and_older_ones_are_told_to_be_
         usage = {by: resources.usage(connection, RUN.run_id, by, bins=40) for by in resources.Grouping}
     as_version(Path(database.name), version.HEAD - 1)
     with database.connect() as connection:
+        assert {by: resources.usage(connection, RUN.run_id, by, bins=40) for by in resources.Grouping} == usage
+        assert tasks.one(connection, RUN.run_id, 3).moving == ()
+    with contextlib.closing(sqlite3.connect(database.name)) as written, written:
+        written.execute("DELETE FROM usage_sums")  # as of runs of versions before 5
+    with database.connect() as connection:
         assert [task.task_id for task in graph.tasks(connection, RUN.run_id)] == [task.task_id for task in nodes]
         for by, kept in usage.items():
             made = resources.usage(connection, RUN.run_id, by, bins=40)
@@ -243,7 +249,7 @@ def test_join_tasks_are_shown_with_what_they_made_and_what_they_wait_for(tmp_pat
     engine = writing_engine(f"sqlite:///{path}")
     for at in range(0, len(JOINS), portion):  # each portion by a projection that was begun anew
         store = RunStore(engine, "r", "none")
-        before, fold = store.resume(), Fold("r", store.load_tally())
+        before, fold = store.resume(), Projection("r", store.load_tally())
         fold.fold(JOINS[at : at + portion])
         store.apply(fold.take(), before, Progress(Position(at + portion), at + portion), 1)
     engine.dispose()
@@ -391,3 +397,27 @@ def test_a_closed_database_in_a_directory_that_cannot_be_written_is_read(
     with open_database(str(tmp_path / "monitoring.db")) as database, database.connect() as connection:
         assert workflows.page(connection).total == 1
     assert any("immutable=1" in uri for uri in asked)
+
+
+def test_files_that_move_for_long_are_known_until_they_are_there_or_their_task_has_ended(tmp_path: Path) -> None:
+    begin = [
+        TaskSubmitted(1, 0, "read", "python", "", ("t",), ()),
+        TaskSubmitted(2, 1, "read", "python", "", ("t",), ()),
+    ]
+    moving = [
+        FileMoving(3, 0, "http://h/a", "in", 10, 100, 2.0),
+        FileMoving(4, 0, "http://h/a", "in", 20, 100, 3.0),
+        FileMoving(5, 0, "http://h/b", "in", 7, -1, 1.0),
+        FileMoving(6, 1, "http://h/a", "out", 1, 2, 1.0),
+        FileStaged(7, 0, "http://h/b", "/b", "in", 9),
+    ]
+    ended = TaskEnded(8, 1, "failed", error="it broke")
+    path = tmp_path / "monitoring.db"
+    started = RunStarted(0, "r1", 1, "n", "s", "v", "3.11", "h", "u", str(tmp_path / "run"), ("t",))
+    write_log(tmp_path / "run", "r1", [started, *begin, *moving, ended])
+    rebuild(tmp_path / "run", f"sqlite:///{path}")
+    with open_database(str(path)) as database, database.connect() as connection:
+        (move,) = tasks.one(connection, "r1", 0).moving
+        assert (move.url, move.direction, move.moved, move.total, move.speed) == ("http://h/a", "in", 20, 100, 3.0)
+        assert (move.time_ns, move.share) == (4, 0.2)
+        assert tasks.one(connection, "r1", 1).moving == ()

@@ -12,7 +12,7 @@ from flow_providers.kubernetes.manifest import unexpanded
 from flow_providers.kubernetes.names import amount, base_name, check_name, job_id, pod_name, selector
 from flow_providers.kubernetes.parse import Json, job_status, jobs_of, pod_status
 from flow_providers.kubernetes.provider import KubernetesProvider
-from flow_providers.testing.fakes.kubelet import expanded
+from flow_testing.clouds.kubelet import expanded
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),

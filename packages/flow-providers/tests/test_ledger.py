@@ -13,7 +13,7 @@ from flow_providers.jobs.entry import EntryState, fold
 from flow_providers.jobs.ledger import JobLedger, default_ledger
 from flow_providers.jobs.sweep import locate, sweep
 from flow_providers.jobs.tag import new_tag, safe_name
-from flow_providers.testing.fakes.provider import FakeProvider
+from flow_testing.fake_provider import FakeProvider
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_every_job_of_an_accounted_provider_is_in_the_ledger_with_its_tag(accoun
     (entry,) = ledger.open_entries()
     assert entry.job_id == job
     assert fake.jobs[job].extras.tag == entry.tag
-    assert entry.provider["class"] == "flow_providers.testing.fakes.provider:FakeProvider"
+    assert entry.provider["class"] == "flow_testing.fake_provider:FakeProvider"
 
 
 def test_the_intent_is_written_before_the_scheduler_is_called(accounted, fake, ledger, monkeypatch) -> None:

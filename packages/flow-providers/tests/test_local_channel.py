@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from flow_providers.channels import process as processes
 from flow_providers.channels.local import LocalChannel
 from flow_providers.errors import (
     BadPermsScriptPath,
@@ -77,6 +79,24 @@ def test_a_started_process_can_be_terminated_with_its_children(channel, tmp_path
     assert process.poll() == 143
     psutil.wait_procs([child], timeout=10)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_start_that_takes_too_long_is_given_up_and_ended_once_it_is_made(channel, monkeypatch) -> None:
+    gate, made = threading.Event(), []
+
+    def slow(cmd, environment, cwd, output, start=processes._start):
+        assert gate.wait(20)
+        made.append(start(cmd, environment, cwd, output))
+        return made[0]
+
+    monkeypatch.setattr(processes, "_start", slow)
+    with pytest.raises(ChannelExecFailed, match=r"not started within 0.05 s: does the file system of .* answer"):
+        channel.execute_no_wait("sleep 987", 0.05)
+    gate.set()
+    deadline = time.monotonic() + 20
+    while not made or made[0].poll() is None:
+        assert time.monotonic() < deadline, "the late process was left running"
+        time.sleep(0.01)
 
 
 def test_waiting_for_a_process_has_a_deadline(channel) -> None:

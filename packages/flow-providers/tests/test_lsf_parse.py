@@ -87,3 +87,33 @@ def test_both_forms_give_the_same_rows(jobs) -> None:
 @pytest.mark.parametrize(("text", "nodes"), [("n1", ("n1",)), ("4*n1:2*n2:4*n1", ("n1", "n2")), ("-", ()), ("", ())])
 def test_hosts(text, nodes) -> None:
     assert parse.parse_bjobs(answer(record("1", "RUN", EXEC_HOST=text)))["1"].nodes == nodes
+
+
+def directives(tmp_path, **options):
+    from flow_providers import LSFProvider
+    from flow_providers.channels.local import LocalChannel
+    from flow_providers.errors import SubmitException
+
+    # there is no bsub here: only the script is looked at
+    provider = LSFProvider(channel=LocalChannel(script_dir=str(tmp_path), envs={"PATH": "/usr/bin:/bin"}), **options)
+    with pytest.raises(SubmitException):
+        provider.submit("true", 1)
+    (script,) = tmp_path.glob("*.sh")
+    return [line.removeprefix("#BSUB ") for line in script.read_text().splitlines() if line.startswith("#BSUB")]
+
+
+@pytest.mark.parametrize(
+    ("options", "asked", "not_asked"),
+    [
+        ({}, ["-nnodes 1"], "-n "),
+        ({"cores_per_node": 4}, ["-n 4", '-R "span[hosts=1]"'], "-nnodes"),
+        ({"cores_per_node": 4, "nodes_per_block": 2}, ["-n 8", '-R "span[ptile=4]"'], "-nnodes"),
+        ({"mem_per_node": 2.0}, ["-n 1", '-R "rusage[mem=2048MB]"'], "-nnodes"),
+        ({"cores_per_node": 4, "request_by_nodes": True}, ["-nnodes 1"], "-n "),
+        ({"request_by_nodes": False}, ["-n 1"], "-nnodes"),
+    ],
+)
+def test_what_workers_are_told_is_asked_of_lsf(tmp_path, options, asked, not_asked):
+    lines = directives(tmp_path, **options)
+    assert set(asked) <= set(lines)
+    assert not [line for line in lines if line.startswith(not_asked)]

@@ -8,7 +8,7 @@ import pytest
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.jobs.poller import JobPoller
-from flow_providers.testing.fakes.provider import FakeProvider
+from flow_testing.fake_provider import FakeProvider
 
 Changes = Queue[Mapping[str, JobStatus]]
 

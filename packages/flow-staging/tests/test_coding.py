@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from flow_staging.transfer.coding import Unpacked, coding_of
-from flow_staging.transfer.failures import Dropped, Refused, WrongContent
+from flow_staging.transfer.failures import ChecksumMismatch, PermanentTransferError, TransientTransferError
 
 
 def reader(data: bytes, piece: int):
@@ -45,8 +45,15 @@ def test_the_file_arrives_in_whatever_pieces_it_comes(coding, data, piece):
     assert whole(Unpacked(reader(PACKERS[coding](data), piece), coding)) == data
 
 
-def test_raw_deflate_is_understood_too():
-    assert whole(Unpacked(reader(raw_deflate(b"abc" * 1000), 7), "deflate")) == b"abc" * 1000
+@settings(deadline=None)
+@given(st.binary(max_size=3000), st.integers(1, 400))
+def test_raw_deflate_is_understood_too_in_whatever_pieces_it_comes(data, piece):
+    assert whole(Unpacked(reader(raw_deflate(data), piece), "deflate")) == data
+
+
+def test_one_byte_alone_is_no_packed_content():
+    with pytest.raises(TransientTransferError):
+        whole(Unpacked(reader(raw_deflate(b"abc")[:1], 1), "deflate"))
 
 
 def test_no_reading_gives_more_than_its_bound():
@@ -61,14 +68,14 @@ def test_no_reading_gives_more_than_its_bound():
 def test_a_stream_that_ends_early_is_broken(data, draw):
     packed = gzip.compress(data)
     end = draw.draw(st.integers(1, len(packed) - 1))
-    with pytest.raises(Dropped):
+    with pytest.raises(TransientTransferError):
         whole(Unpacked(reader(packed[:end], 50), "gzip"))
 
 
 def test_damaged_content_is_wrong_content():
     packed = bytearray(gzip.compress(b"abc" * 1000))
     packed[-5] ^= 1
-    with pytest.raises(WrongContent, match="damaged"):
+    with pytest.raises(ChecksumMismatch, match="damaged"):
         whole(Unpacked(reader(bytes(packed), 50), "gzip"))
 
 
@@ -81,5 +88,5 @@ def test_a_coding_is_read_from_its_header(header, coding):
 
 @pytest.mark.parametrize("header", ["br", "zstd", "gzip, gzip"])
 def test_a_coding_that_cannot_be_unpacked_is_refused_by_name(header):
-    with pytest.raises(Refused, match=header):
+    with pytest.raises(PermanentTransferError, match=header):
         coding_of(header)

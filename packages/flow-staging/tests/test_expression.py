@@ -57,6 +57,6 @@ def test_the_repr_of_a_method_names_what_is_not_as_by_default_and_evaluates_back
 
 def test_the_values_of_headers_are_not_shown():
     for method in (HTTPSeparateTaskStaging, HTTPInTaskStaging):
-        made = method(headers={"Authorization": "Bearer secret"})
-        assert repr(made) == f"{method.__name__}(headers={{'Authorization': '***'}})"
+        made = method(headers={"https://h": {"Authorization": "Bearer secret"}})
+        assert repr(made) == f"{method.__name__}(headers={{'https://h': {{'Authorization': '***'}}}})"
         made.close()

@@ -19,12 +19,12 @@ def test_making_methods_and_steps_loads_no_third_party_module():
     code = """
 import sys
 from flow_staging import *
-from flow_staging import (FTPInTaskStaging, FTPSeparateTaskStaging, GlobusStaging, HTTPInTaskStaging,
+from flow_staging import (FsspecStaging, FTPInTaskStaging, FTPSeparateTaskStaging, GlobusStaging, HTTPInTaskStaging,
                           HTTPSeparateTaskStaging, RSyncStaging, S3Staging, ZipFileStaging)
 made = [kind() for kind in (FTPInTaskStaging, FTPSeparateTaskStaging, HTTPInTaskStaging, HTTPSeparateTaskStaging,
-                            S3Staging, ZipFileStaging)]
+                            S3Staging, ZipFileStaging, FsspecStaging)]
 made += [RSyncStaging("me@host"), GlobusStaging("7d2dc622-2edb-11e8-b8be-0ac6873fc732")]
-print([name for name in ("requests", "urllib3", "boto3", "globus_sdk") if name in sys.modules])
+print([name for name in ("requests", "urllib3", "boto3", "globus_sdk", "fsspec", "paramiko") if name in sys.modules])
 print(made)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=40)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flow_staging.transfer.failures import Refused
+from flow_staging.transfer.failures import PermanentTransferError
 from flow_staging.transfer.publish import Partial, duplicate
 
 
@@ -127,13 +127,13 @@ def test_a_name_of_full_length_is_no_problem(tmp_path):
 
 def test_a_directory_in_the_way_is_an_error_that_names_it(tmp_path):
     (tmp_path / "a").mkdir()
-    with pytest.raises(Refused, match="a: it is a directory"), Partial(tmp_path / "a"):
+    with pytest.raises(PermanentTransferError, match="a: it is a directory"), Partial(tmp_path / "a"):
         pass
 
 
 def test_a_file_where_a_directory_should_be_is_an_error(tmp_path):
     (tmp_path / "a").write_bytes(b"")
-    with pytest.raises(Refused, match="cannot write"), Partial(tmp_path / "a" / "b"):
+    with pytest.raises(PermanentTransferError, match="cannot write"), Partial(tmp_path / "a" / "b"):
         pass
 
 
@@ -162,7 +162,7 @@ def test_a_copy_onto_a_full_disk_says_so(tmp_path, monkeypatch):
     (tmp_path / "source").write_bytes(b"1")
     with (
         (tmp_path / "source").open("rb") as source,
-        pytest.raises(Refused, match="the disk is full"),
+        pytest.raises(PermanentTransferError, match="the disk is full"),
         Partial(tmp_path / "final") as part,
     ):
         duplicate(source, part)

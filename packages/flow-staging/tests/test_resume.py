@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from flow_staging.transfer.cache import CachePolicy
-from flow_staging.transfer.failures import Dropped, Refused
+from flow_staging.transfer.failures import PermanentTransferError, TransientTransferError
 from flow_staging.transfer.resume import Opened, fetch
 from flow_staging.transfer.retry import Control, RetryPolicy
 from flow_staging.transfer.verify import Digest, Remote
@@ -36,7 +36,7 @@ class Script:
         if moves_on:
             self.version = min(self.version + 1, len(self.versions) - 1)
         if breaks == -1:
-            raise Dropped("no answer")
+            raise TransientTransferError("no answer")
         body, name = self.versions[self.version], f'"v{self.version}"'
         if known == name and not offset:
             return None
@@ -51,7 +51,7 @@ class Script:
             nonlocal position
             if position >= end:
                 if breaks is not None and end < len(body):
-                    raise Dropped("broke")
+                    raise TransientTransferError("broke")
                 return b""
             data = body[position : min(end, position + 3)]
             position += len(data)
@@ -75,17 +75,17 @@ def test_a_file_is_one_whole_version_or_not_there(versions, acts, cached):
     source = Script(versions, acts)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "a"
-        cache = CachePolicy(min_bytes=0) if cached else None
+        cache = CachePolicy(directory=f"{directory}/cache") if cached else None
         for _ in range(2):
             try:
                 fetch(source, path, NOW, Control(60), url="u", cache=cache)
-            except Dropped:
+            except TransientTransferError:
                 pass
             else:
                 assert path.read_bytes() == versions[source.version]
         assert not path.exists() or path.read_bytes() in versions
         assert source.held == 0
-        left = [p.name for p in Path(directory).iterdir() if p.name not in ("a", ".flow-cache")]
+        left = [p.name for p in Path(directory).iterdir() if p.name not in ("a", "cache")]
         assert left == []
 
 
@@ -95,10 +95,10 @@ def test_a_refusal_is_not_tried_again(tmp_path):
 
         def open(self, offset, validator, known):
             self.opened += 1
-            raise Refused("no")
+            raise PermanentTransferError("no")
 
     source = Closed()
-    with pytest.raises(Refused, match="no"):
+    with pytest.raises(PermanentTransferError, match="no"):
         fetch(source, tmp_path / "a", NOW, Control(60))
     assert source.opened == 1
     assert list(tmp_path.iterdir()) == []
@@ -106,13 +106,13 @@ def test_a_refusal_is_not_tried_again(tmp_path):
 
 def test_a_known_content_that_vanishes_meanwhile_is_fetched(tmp_path):
     source = Script([b"content"], [])
-    policy = CachePolicy(min_bytes=0)
+    policy = CachePolicy(directory=str(tmp_path / "cache"))
     fetch(source, tmp_path / "a", NOW, Control(60), url="u", cache=policy)
     (tmp_path / "a").unlink()
     asked = source.open
 
     def vanish(offset, validator, known):
-        for path in (tmp_path / ".flow-cache").glob("*.data"):
+        for path in (tmp_path / "cache").rglob("*.data"):
             path.unlink()
         return asked(offset, validator, known)
 
@@ -122,14 +122,17 @@ def test_a_known_content_that_vanishes_meanwhile_is_fetched(tmp_path):
 
 
 def test_a_cache_that_cannot_be_made_is_done_without(tmp_path):
-    (tmp_path / ".flow-cache").write_text("a file in the way")
-    fetch(Script([b"content"], []), tmp_path / "a", NOW, Control(60), url="u", cache=CachePolicy(min_bytes=0))
+    (tmp_path / "cache").write_text("a file in the way")
+    policy = CachePolicy(directory=str(tmp_path / "cache"))
+    fetch(Script([b"content"], []), tmp_path / "a", NOW, Control(60), url="u", cache=policy)
     assert (tmp_path / "a").read_bytes() == b"content"
 
 
 def test_small_contents_are_not_kept_and_leave_no_locks(tmp_path):
-    fetch(Script([b"content"], []), tmp_path / "a", NOW, Control(60), url="u", cache=CachePolicy(min_bytes=100))
-    assert list((tmp_path / ".flow-cache").iterdir()) == []
+    policy = CachePolicy(min_bytes=100, directory=str(tmp_path / "cache"))
+    fetch(Script([b"content"], []), tmp_path / "a", NOW, Control(60), url="u", cache=policy)
+    assert (tmp_path / "a").read_bytes() == b"content"
+    assert [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()] == ["CACHEDIR.TAG"]
 
 
 @pytest.mark.parametrize("spoiled", [False, True])
@@ -147,13 +150,13 @@ def test_a_stream_that_checks_itself_is_checked_here_after_a_break(tmp_path, spo
 
             def read():
                 if not first:
-                    raise Dropped("broke")
+                    raise TransientTransferError("broke")
                 return first.pop(0)
 
             return Opened(remote, offset, read, lambda: None)
 
     if spoiled:
-        with pytest.raises(Dropped, match=r"md5 digest|bytes where"):
+        with pytest.raises(TransientTransferError, match=r"md5 digest|where 17 were announced"):
             fetch(Checking(), tmp_path / "a", NOW, Control(60))
         assert list(tmp_path.iterdir()) == []
     else:

@@ -8,7 +8,7 @@ import hashlib
 import pytest
 from hypothesis import given, strategies as st
 
-from flow_staging.transfer.failures import WrongContent
+from flow_staging.transfer.failures import ChecksumMismatch
 from flow_staging.transfer.verify import Checker, Digest, Remote, digest_of_headers
 
 BODY = b"some content"
@@ -58,7 +58,7 @@ def test_a_wrong_size_is_refused(arrived):
     checker = Checker()
     checker.restart(Remote(len(BODY)))
     checker.update(arrived)
-    with pytest.raises(WrongContent, match=f"{len(BODY)} were announced"):
+    with pytest.raises(ChecksumMismatch, match=f"{len(BODY)} were announced"):
         checker.finish()
 
 
@@ -66,5 +66,5 @@ def test_a_wrong_digest_of_the_right_size_is_refused():
     checker = Checker()
     checker.restart(Remote(len(BODY), Digest("md5", hashlib.md5(BODY).digest())))
     checker.update(BODY[::-1])
-    with pytest.raises(WrongContent, match="md5"):
+    with pytest.raises(ChecksumMismatch, match="md5"):
         checker.finish()

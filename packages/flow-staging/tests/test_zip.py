@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from flow_core.errors import StagingError
-from flow_core.files import File
+from flow_core.files import Directory, File, Glob
 from flow_core.interfaces.staging import Direction, Transfer
-from flow_staging.transfer.failures import Refused
+from flow_staging import zip as zip_module
+from flow_staging.transfer.failures import PermanentTransferError
+from flow_staging.transfer.retry import Pace
 from flow_staging.zip import Member, ZipFileStaging
 
 
@@ -87,7 +89,7 @@ def test_a_relative_archive_is_meant_from_the_current_directory(tmp_path, monkey
     ],
 )
 def test_names_that_lead_elsewhere_or_nowhere_are_refused(url):
-    with pytest.raises(Refused, match=r"zip URL|not allowed"):
+    with pytest.raises(PermanentTransferError, match=r"zip URL|not allowed"):
         Member.of(url)
 
 
@@ -175,7 +177,7 @@ def test_several_processes_fill_one_archive(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from flow_core.files import File
+from flow_core.files import Directory, File, Glob
 from flow_core.interfaces.staging import Direction, Transfer
 from flow_staging.zip import ZipFileStaging
 here, me = Path({str(tmp_path)!r}), sys.argv[1]
@@ -190,29 +192,50 @@ for n in range(20):
     assert members(tmp_path / "a.zip") == {f"{me}/{n}": me.encode() * 100 for me in "pqr" for n in range(20)}
 
 
-def test_an_archive_survives_a_writer_killed_in_the_middle(method, tmp_path):
+def test_an_archive_is_made_where_its_link_leads(method, tmp_path):
     (tmp_path / "x").write_bytes(b"x")
-    go(method, outgoing(tmp_path / "x", f"zip://{tmp_path}/a.zip/first"))
+    (tmp_path / "link.zip").symlink_to("elsewhere/real.zip")
+    go(method, outgoing(tmp_path / "x", f"zip://{tmp_path}/link.zip/x"))
+    assert members(tmp_path / "elsewhere" / "real.zip") == {"x": b"x"}
+    assert (tmp_path / "link.zip").is_symlink()
+
+
+def test_a_link_in_a_circle_is_refused(method, tmp_path):
+    (tmp_path / "x").write_bytes(b"x")
+    (tmp_path / "a.zip").symlink_to("b.zip")
+    (tmp_path / "b.zip").symlink_to("a.zip")
+    assert "circle" in refused(method, outgoing(tmp_path / "x", f"zip://{tmp_path}/a.zip/x"))
+
+
+@pytest.mark.parametrize(("written", "read"), [("a", "a"), ("link", "a"), ("a", "link")])
+def test_an_archive_survives_a_writer_killed_in_the_middle(method, tmp_path, written, read):
+    real = tmp_path / "real"
+    real.mkdir()
+    (tmp_path / "link.zip").symlink_to("real/a.zip")
+    urls = {"a": f"zip://{real}/a.zip", "link": f"zip://{tmp_path}/link.zip"}
+    (tmp_path / "x").write_bytes(b"x")
+    go(method, outgoing(tmp_path / "x", f"{urls['a']}/first"))
     code = f"""
 import os, signal
 from pathlib import Path
-from flow_core.files import File
+from flow_core.files import Directory, File, Glob
 from flow_core.interfaces.staging import Direction, Transfer
 from flow_staging.transfer.retry import Control
 from flow_staging.zip import ZipFileStaging
 here = Path({str(tmp_path)!r})
 (here / "big").write_bytes(os.urandom(3_000_000))
-Control.check = lambda self: (here / "a.zip").stat().st_size > 1_500_000 and os.kill(os.getpid(), signal.SIGKILL)
-url = File(f"zip://{{here}}/a.zip/big")
+Control.check = lambda self: (here / "link.zip").stat().st_size > 1_500_000 and os.kill(os.getpid(), signal.SIGKILL)
+url = File({urls[written] + "/big"!r})
 ZipFileStaging().stage([Transfer(url, here / "big", Direction.OUT, 1, "x")]).result(40)
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=40).returncode == -9
-    assert (tmp_path / "a.zip").stat().st_size > 1_500_000
-    go(method, incoming(f"zip://{tmp_path}/a.zip/first", tmp_path / "out"))
+    assert (real / "a.zip").stat().st_size > 1_500_000
+    go(method, incoming(f"{urls[read]}/first", tmp_path / "out"))
     assert (tmp_path / "out").read_bytes() == b"x"
-    go(method, outgoing(tmp_path / "big", f"zip://{tmp_path}/a.zip/big"))
-    assert members(tmp_path / "a.zip") == {"first": b"x", "big": (tmp_path / "big").read_bytes()}
-    assert sorted(os.listdir(tmp_path)) == ["a.zip", "big", "out", "x"]
+    go(method, outgoing(tmp_path / "big", f"{urls[read]}/big"))
+    assert members(real / "a.zip") == {"first": b"x", "big": (tmp_path / "big").read_bytes()}
+    assert sorted(os.listdir(tmp_path)) == ["big", "link.zip", "out", "real", "x"]
+    assert os.listdir(real) == ["a.zip"]
 
 
 def test_the_directory_of_an_archive_is_read_once_for_many_members(method, tmp_path, monkeypatch):
@@ -249,3 +272,92 @@ def test_an_archive_that_others_replace_or_change_is_read_anew(method, tmp_path)
     go(method, outgoing(tmp_path / "wd" / "m", f"zip://{path}/more"))
     go(method, incoming(f"zip://{path}/more", tmp_path / "wd" / "more"))
     assert (tmp_path / "wd" / "more").read_text() == "3"
+
+
+def folder(file: File, path: Path, direction: Direction) -> Transfer:
+    return Transfer(file, path, direction, 7, "here")
+
+
+ODD = ["a.txt", "deep/b 100%.txt", "deep/x!/c.txt", "d%20e"]
+
+
+@pytest.mark.parametrize("where", ["zip:a.zip/data", "zip:a.zip/data/", "zip:./a.zip/", "zip:plain!/data"])
+def test_a_directory_goes_out_and_comes_in_with_names_as_they_are(method, tmp_path, monkeypatch, where):
+    monkeypatch.chdir(tmp_path)
+    made, found = tmp_path / "made", tmp_path / "found"
+    for name in ODD:
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / name).write_text(name)
+    go(method, folder(Directory(where), made, Direction.OUT))
+    go(method, folder(Directory(where), found, Direction.IN))
+    assert {str(p.relative_to(found)): p.read_text() for p in found.rglob("*") if p.is_file()} == {n: n for n in ODD}
+    single = Directory(where).member("deep/x!/c.txt")
+    go(method, incoming(single.url, tmp_path / "single"))
+    assert (tmp_path / "single").read_text() == "deep/x!/c.txt"
+
+
+def test_the_files_of_a_pattern_go_out_and_nothing_else(method, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = tmp_path / "made"
+    made.mkdir()
+    for name in ("a.png", "b.png", "c.txt"):
+        (made / name).write_text(name)
+    pattern = Glob("zip:a.zip/plots/*.png")
+    go(method, folder(pattern, made, Direction.OUT))
+    assert members(tmp_path / "a.zip") == {"plots/a.png": b"a.png", "plots/b.png": b"b.png"}
+    assert pattern.relative_to(str(tmp_path)).member("a.png").directory == str(tmp_path)
+    before = method.look([pattern, Directory("zip:a.zip/plots"), File("zip:a.zip/plots/a.png")]).result(20)
+    assert all(before)
+    (made / "a.png").write_text("another")
+    go(method, folder(pattern, made, Direction.OUT))
+    after = method.look([pattern, Directory("zip:a.zip/plots"), File("zip:a.zip/plots/a.png")]).result(20)
+    assert not set(before) & set(after)
+
+
+def test_a_directory_without_members_and_one_without_files_are_errors(method, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("database/x", "x")
+    assert "no member below" in refused(method, folder(Directory(f"zip:{tmp_path}/a.zip/data"), tmp_path, Direction.IN))
+    (tmp_path / "empty").mkdir()
+    transfer = folder(Directory(f"zip:{tmp_path}/a.zip/data"), tmp_path / "empty", Direction.OUT)
+    assert "no file in it" in refused(method, transfer)
+    assert members(tmp_path / "a.zip") == {"database/x": b"x"}
+
+
+def test_a_member_that_leads_elsewhere_is_not_taken_out_with_its_directory(method, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("data/../../evil", "x")
+    transfer = folder(Directory(f"zip:{tmp_path}/a.zip/data"), tmp_path / "found", Direction.IN)
+    assert "cannot be the name of a file here" in refused(method, transfer)
+    assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("way", ["in", "out"])
+def test_a_member_that_moves_too_slowly_fails_and_names_the_option(tmp_path, monkeypatch, way):
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 400.0
+        return now[0]
+
+    monkeypatch.setattr(zip_module, "Pace", lambda policy: Pace(policy, clock))
+    (tmp_path / "x").write_bytes(b"x" * 300_000)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(tmp_path / "x", "x")
+    url = f"zip:{tmp_path}/a.zip/x"
+    transfer = incoming(url, tmp_path / "y") if way == "in" else outgoing(tmp_path / "x", f"{url}2")
+    for slow in (ZipFileStaging(least_speed=1000), ZipFileStaging(least_speed=50)):
+        if slow._speed.least_speed == 1000:
+            assert "where least_speed=1000, least_speed_window_s=300 asks for more" in refused(slow, transfer)
+        else:
+            go(slow, transfer)
+        slow.close()
+
+
+def test_how_far_a_member_is_is_told(method, tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("x", b"x" * 1000)
+    moving = method.stage([incoming(f"zip:{tmp_path}/a.zip/x", tmp_path / "y")])
+    moving.result(20)
+    (far,) = moving.progress()
+    assert (far.moved, far.total) == (1000, 1000)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from viz_clients import ClientOf
 
-from flow_monitor.queries.database import open_database
 from flow_monitor.testing.made import make_database
 from flow_monitor.testing.synthetic import SyntheticRun
-from flow_viz import create_app
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +20,8 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def client(path: Path) -> Iterator[FlaskClient]:
-    with create_app(open_database(str(path))).test_client() as client:
-        yield client
+def client(path: Path, client_of: ClientOf) -> FlaskClient:
+    return client_of(path)
 
 
 def get(client: FlaskClient, path: str) -> Any:

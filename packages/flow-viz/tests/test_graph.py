@@ -8,10 +8,10 @@ from collections import defaultdict
 from hypothesis import given, settings, strategies as st
 
 from flow_monitor.queries.records import AppGraph, AppSummary, GraphTask
-from flow_viz.graph import collapse
-from flow_viz.graph.collapse import Level, best_level
+from flow_viz.graph import grouping
 from flow_viz.graph.critical import critical_path
 from flow_viz.graph.drawing import Drawing
+from flow_viz.graph.grouping import Level, best_level
 from flow_viz.graph.joins import join_edges
 from flow_viz.graph.layers import layout
 from flow_viz.plots.colors import app_colors
@@ -119,11 +119,11 @@ def test_the_critical_path_is_the_longest_of_all_chains(data: st.DataObject) -> 
 
 
 def test_stages_hold_the_tasks_of_one_app_at_one_depth() -> None:
-    graph = collapse.stages(DIAMOND, frozenset({2}))
+    graph = grouping.stages(DIAMOND, frozenset({2}))
     work = next(bundle for bundle in graph.bundles if bundle.app == "work")
     assert (work.tasks, work.states, work.critical) == (2, {"exec_done": 1, "failed": 1}, True)
     assert sorted(n for _, _, n in graph.edges) == [2, 2]
-    assert collapse.count_stages(DIAMOND) == 3
+    assert grouping.count_stages(DIAMOND) == 3
 
 
 JOIN = (
@@ -137,7 +137,7 @@ JOIN = (
 
 def test_a_join_task_has_an_edge_to_each_task_it_made_or_waits_for() -> None:
     assert join_edges(JOIN) == ((1, 2), (1, 3), (1, 0))
-    graph = collapse.stages(JOIN)
+    graph = grouping.stages(JOIN)
     names = {bundle.key: (bundle.app, bundle.depth) for bundle in graph.bundles}
     assert {(names[a], names[b], n) for a, b, n in graph.joins} == {
         (("spread", 0), ("work", 1), 1),
@@ -161,7 +161,7 @@ def test_edges_of_join_tasks_are_dotted_and_named() -> None:
 
 def test_apps_are_one_node_each() -> None:
     summary = AppSummary("work", "python", {"exec_done": 3}, 3, 1.0, 1.0, 1.0, 1)
-    graph = collapse.apps(AppGraph((summary,), (("work", "work", 2),)))
+    graph = grouping.apps(AppGraph((summary,), (("work", "work", 2),)))
     assert graph.bundles[0].tasks == 3
 
 

@@ -6,12 +6,13 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from flask import url_for
 from flask.testing import FlaskClient
+from viz_clients import ClientOf
 
 from flow_core.interfaces.events import (
     BlockChanged,
@@ -24,10 +25,8 @@ from flow_core.interfaces.events import (
 )
 from flow_core.interfaces.outcome import Place
 from flow_monitor.project.rebuild import rebuild, upgrade
-from flow_monitor.queries.database import open_database
 from flow_monitor.testing.made import as_version, make_database, write_log
 from flow_monitor.testing.synthetic import SyntheticRun
-from flow_viz import create_app
 
 HOSTILE_ID = "../..//<script>alert('id')</script>?a=b&c#d%2e ü ☃"
 HOSTILE = "<script>alert(1)</script>"
@@ -62,14 +61,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def client_of(path: Path, token: str | None = None) -> FlaskClient:
-    return create_app(open_database(str(path)), token).test_client()
-
-
 @pytest.fixture
-def client(directory: Path) -> Iterator[FlaskClient]:
-    with client_of(directory / "monitoring.db") as client:
-        yield client
+def client(directory: Path, client_of: ClientOf) -> FlaskClient:
+    return client_of(directory / "monitoring.db")
 
 
 def address(client: FlaskClient, endpoint: str, **values: object) -> str:
@@ -158,13 +152,24 @@ def test_odd_run_ids_are_a_clear_404(client: FlaskClient, run_id: str) -> None:
     assert "Traceback" not in answer.text
 
 
-def test_the_output_of_a_task_is_shown_from_the_run_directory_only(tmp_path: Path) -> None:
+def test_of_a_run_directory_streams_of_tasks_are_shown_and_nothing_else(tmp_path: Path, client_of: ClientOf) -> None:
     (tmp_path / "secret.txt").write_text("not for the web")
     path = make_database(tmp_path, SyntheticRun(run_id="r", tasks=8))
     run_dir = next(tmp_path.glob("run-*"))
-    (run_dir / "out.txt").write_text("hello <b>from</b> the task")
-    (run_dir / "link").symlink_to(tmp_path / "secret.txt")
-    for name, shown in ((f"{run_dir}/out.txt", True), ("out.txt", True), ("../secret.txt", False), ("link", False)):
+    for name, text in (("task_logs/0000/t.stdout", "hello <b>from</b> the task"), ("submit_scripts/x.secrets/key", "")):
+        (run_dir / name).parent.mkdir(parents=True)
+        (run_dir / name).write_text(text or "not for the web")
+    (run_dir / "task_logs" / "second").hardlink_to(tmp_path / "secret.txt")
+    for name, shown in (
+        (f"{run_dir}/task_logs/0000/t.stdout", True),
+        ("task_logs/0000/t.stdout", True),
+        ("task_logs/../submit_scripts/x.secrets/key", False),
+        (f"{run_dir}/submit_scripts/x.secrets/key", False),
+        (f"{run_dir}/monitoring/events.log", False),
+        ("../secret.txt", False),
+        ("task_logs/../../secret.txt", False),
+        ("task_logs/second", False),
+    ):
         connection = sqlite3.connect(path)
         connection.execute("UPDATE task_rows SET task_stdout=? WHERE task_id=3", (name,))
         connection.commit()
@@ -174,7 +179,9 @@ def test_the_output_of_a_task_is_shown_from_the_run_directory_only(tmp_path: Pat
         assert "not for the web" not in text
 
 
-def test_the_output_of_a_task_is_shown_where_the_runs_own_log_names_the_file(tmp_path: Path) -> None:
+def test_the_output_of_a_task_is_shown_where_the_runs_own_log_names_the_file(
+    tmp_path: Path, client_of: ClientOf
+) -> None:
     run_dir, work = tmp_path / "runinfo" / "000", tmp_path / "work"
     (work / "out").mkdir(parents=True)
     (work / "out" / "good \u2603.txt").write_text("hello from the task")
@@ -202,7 +209,7 @@ def test_the_output_of_a_task_is_shown_where_the_runs_own_log_names_the_file(tmp
         ("out/good.txt", "recorded without the directory"),
         ("https://store.example/x", "not written on this machine"),
     ):
-        with sqlite3.connect(tmp_path / "m.db") as connection:
+        with closing(sqlite3.connect(tmp_path / "m.db")) as connection, connection:
             connection.execute("UPDATE task_rows SET task_stdout = ? WHERE task_id = 0", (path,))
         page = client.get("/workflow/r/task/0").text
         assert "not for the web" not in page
@@ -210,7 +217,7 @@ def test_the_output_of_a_task_is_shown_where_the_runs_own_log_names_the_file(tmp
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
-def test_no_output_is_shown_through_files_or_links_of_another_user(tmp_path: Path) -> None:
+def test_no_output_is_shown_through_files_or_links_of_another_user(tmp_path: Path, client_of: ClientOf) -> None:
     run_dir = tmp_path / "000"
     (tmp_path / "theirs.txt").write_text("somebody else's")
     (tmp_path / "mine.txt").write_text("somebody else's wish")
@@ -228,7 +235,7 @@ def test_no_output_is_shown_through_files_or_links_of_another_user(tmp_path: Pat
 
 
 @pytest.mark.parametrize("content", [None, b"", b"some text", b"SQLite format 3\x00" + b"\xff" * 3000])
-def test_what_is_no_database_gets_a_clear_page(tmp_path: Path, content: bytes | None) -> None:
+def test_what_is_no_database_gets_a_clear_page(tmp_path: Path, content: bytes | None, client_of: ClientOf) -> None:
     path = tmp_path / "m.db"
     if content is not None:
         path.write_bytes(content)
@@ -241,12 +248,14 @@ def test_what_is_no_database_gets_a_clear_page(tmp_path: Path, content: bytes | 
     assert path.exists() is (content is not None)
 
 
-def test_an_empty_database_says_how_to_fill_it(tmp_path: Path) -> None:
+def test_an_empty_database_says_how_to_fill_it(tmp_path: Path, client_of: ClientOf) -> None:
     upgrade(f"sqlite:///{tmp_path / 'm.db'}")
     assert "MonitoringHub()" in client_of(tmp_path / "m.db").get("/").text
 
 
-def test_a_locked_database_is_said_to_be_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_database_is_said_to_be_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, client_of: ClientOf
+) -> None:
     monkeypatch.setattr("flow_monitor.queries.database._LOCK_WAIT_S", 0.05)
     path = make_database(tmp_path, SyntheticRun(run_id="r", tasks=8, samples=0))
     lock = sqlite3.connect(path, isolation_level=None)
@@ -284,7 +293,7 @@ def test_a_foreign_name_for_this_machine_is_refused(client: FlaskClient) -> None
         assert client.get("/", headers={"Host": host}).status_code == 200
 
 
-def test_with_a_token_only_those_who_know_it_look(directory: Path) -> None:
+def test_with_a_token_only_those_who_know_it_look(directory: Path, client_of: ClientOf) -> None:
     client = client_of(directory / "monitoring.db", "t0ken")
     assert client.get("/").status_code == 401
     assert client.get("/api/workflows").status_code == 401
@@ -298,13 +307,13 @@ def test_with_a_token_only_those_who_know_it_look(directory: Path) -> None:
     assert client.get("/workflow/good/", headers={"Host": "node.example"}).status_code == 200
 
 
-def test_the_redirect_without_the_token_stays_on_this_server(directory: Path) -> None:
+def test_the_redirect_without_the_token_stays_on_this_server(directory: Path, client_of: ClientOf) -> None:
     client = client_of(directory / "monitoring.db", "t0ken")
     location = client.get("////evil.example/?token=t0ken").headers["Location"]
     assert "//evil" not in location.removeprefix("http://localhost")
 
 
-def test_the_token_can_be_typed_in(directory: Path) -> None:
+def test_the_token_can_be_typed_in(directory: Path, client_of: ClientOf) -> None:
     client = client_of(directory / "monitoring.db", "t0ken")
     assert client.post("/token", data={"token": "t0ken"}).status_code == 302
     assert client.get("/").status_code == 200
@@ -313,7 +322,7 @@ def test_the_token_can_be_typed_in(directory: Path) -> None:
 NOW = time.time_ns()
 
 
-def test_a_run_last_heard_of_long_ago_is_not_live(tmp_path: Path) -> None:
+def test_a_run_last_heard_of_long_ago_is_not_live(tmp_path: Path, client_of: ClientOf) -> None:
     client = client_of(make_database(tmp_path, SyntheticRun(run_id="old", tasks=30, ended=False)))
     forget_the_end(tmp_path, "old")
     page = client.get("/workflow/old/").text
@@ -330,7 +339,7 @@ def test_a_run_last_heard_of_long_ago_is_not_live(tmp_path: Path) -> None:
     assert "not known</span>" in client.get("/workflow/old/blocks").text
 
 
-def test_a_run_that_went_silent_a_moment_ago_is_looked_at_seldom(tmp_path: Path) -> None:
+def test_a_run_that_went_silent_a_moment_ago_is_looked_at_seldom(tmp_path: Path, client_of: ClientOf) -> None:
     run = SyntheticRun(run_id="asleep", tasks=30, ended=False, began_ns=NOW - 600 * 10**9)
     client = client_of(make_database(tmp_path, run))
     forget_the_end(tmp_path, "asleep")
@@ -341,7 +350,7 @@ def test_a_run_that_went_silent_a_moment_ago_is_looked_at_seldom(tmp_path: Path)
 
 def forget_the_end(directory: Path, run_id: str) -> None:
     """Take back that a run's projection found it dead."""
-    with sqlite3.connect(directory / "monitoring.db") as connection:
+    with closing(sqlite3.connect(directory / "monitoring.db")) as connection, connection:
         connection.execute("UPDATE workflow SET ended_how = NULL WHERE run_id = ?", [run_id])
         connection.execute("UPDATE projection SET finished = 0, heartbeat = NULL WHERE run_id = ?", [run_id])
         connection.execute("UPDATE node SET time_left = NULL, reason = NULL WHERE run_id = ?", [run_id])
@@ -353,7 +362,7 @@ def test_no_node_of_a_run_that_ended_is_connected(client: FlaskClient, directory
         assert all(node["time_left"] for node in client.get(f"/api/workflows/{run}/nodes").json)
 
 
-def test_tasks_of_which_nobody_knows_whether_they_run_are_counted_as_one(tmp_path: Path) -> None:
+def test_tasks_of_which_nobody_knows_whether_they_run_are_counted_as_one(tmp_path: Path, client_of: ClientOf) -> None:
     began = time.time_ns()
     place = Place("htex", "0", "node", "m", 0, 1)
     events: list[Event] = [RunStarted(began, "r", 1, "x.py", "/x.py", "0.1.0", "3.11", "h", "u", "/r", ("htex",))]
@@ -372,7 +381,7 @@ def test_tasks_of_which_nobody_knows_whether_they_run_are_counted_as_one(tmp_pat
     assert not re.search(r"running</span> <b>2</b>", page)
 
 
-def test_missing_events_are_told_with_the_time_from_when_to_when(tmp_path: Path) -> None:
+def test_missing_events_are_told_with_the_time_from_when_to_when(tmp_path: Path, client_of: ClientOf) -> None:
     run = SyntheticRun(run_id="r", tasks=9)
     gap = EventsLost(run.began_ns + 9 * 10**9, 7, "the event log could not be written", run.began_ns)
     write_log(tmp_path / "000", "r", [*run.events(), gap])
@@ -384,7 +393,7 @@ def test_missing_events_are_told_with_the_time_from_when_to_when(tmp_path: Path)
     assert client.get("/api/workflows/r/gaps").json[0]["time_first"] == run.began_ns
 
 
-def test_what_is_not_measured_is_said_to_be(tmp_path: Path) -> None:
+def test_what_is_not_measured_is_said_to_be(tmp_path: Path, client_of: ClientOf) -> None:
     path = make_database(tmp_path, SyntheticRun(run_id="r", tasks=8, samples=0))
     client = client_of(path)
     page = client.get("/workflow/r/resources").text
@@ -393,7 +402,7 @@ def test_what_is_not_measured_is_said_to_be(tmp_path: Path) -> None:
     assert "Disk and network" not in client.get("/workflow/r/task/0").text
 
 
-def test_a_task_shows_what_it_read_wrote_sent_and_received(tmp_path: Path) -> None:
+def test_a_task_shows_what_it_read_wrote_sent_and_received(tmp_path: Path, client_of: ClientOf) -> None:
     path = make_database(tmp_path, SyntheticRun(run_id="r", tasks=8, samples=40))
     client = client_of(path)
     page = client.get("/workflow/r/task/0").text
@@ -411,7 +420,7 @@ def test_a_task_shows_what_it_read_wrote_sent_and_received(tmp_path: Path) -> No
     assert lines == {"disk read", "disk written"}
 
 
-def test_a_task_that_is_not_done_says_why(tmp_path: Path) -> None:
+def test_a_task_that_is_not_done_says_why(tmp_path: Path, client_of: ClientOf) -> None:
     run_dir = tmp_path / "000"
     second = 1_000_000_000
     now = time.time_ns()
@@ -427,13 +436,13 @@ def test_a_task_that_is_not_done_says_why(tmp_path: Path) -> None:
         ],
     )
     rebuild(run_dir, f"sqlite:///{tmp_path / 'monitoring.db'}")
-    with sqlite3.connect(tmp_path / "monitoring.db") as database:
+    with closing(sqlite3.connect(tmp_path / "monitoring.db")) as database, database:
         database.execute("UPDATE workflow SET ended_how = NULL")  # it was rebuilt while the run went on
-    with client_of(tmp_path / "monitoring.db") as client:
-        waiting = " ".join(re.sub(r"<[^>]*>", "", client.get("/workflow/live/task/2").text).split())
-        queued = " ".join(re.sub(r"<[^>]*>", "", client.get("/workflow/live/task/1").text).split())
-        assert 'href="/workflow/live/task/0"' in client.get("/workflow/live/task/2").text
-        told = client.get("/api/workflows/live/tasks/1").get_json()["waiting"]
+    client = client_of(tmp_path / "monitoring.db")
+    waiting = " ".join(re.sub(r"<[^>]*>", "", client.get("/workflow/live/task/2").text).split())
+    queued = " ".join(re.sub(r"<[^>]*>", "", client.get("/workflow/live/task/1").text).split())
+    assert 'href="/workflow/live/task/0"' in client.get("/workflow/live/task/2").text
+    told = client.get("/api/workflows/live/tasks/1").get_json()["waiting"]
     assert "2 tasks that it waits for have not ended: 0 first queued, 1 first queued" in waiting
     assert "It has not been tried yet." in waiting
     assert "It is queued since" in queued

@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 
 from flow_monitor.queries.records import GraphTask, TaskSample
-from flow_viz import shown
-from flow_viz.graph.collapse import Bundle, BundleGraph, Level
+from flow_viz import formatting
 from flow_viz.graph.critical import CriticalPath
 from flow_viz.graph.drawing import Drawing
+from flow_viz.graph.grouping import GroupedGraph, Level, TaskGroup
 from flow_viz.graph.layers import layout
 from flow_viz.plots.graph import ColorBy, graph_figure
 from flow_viz.plots.resources import app_cpu_figure, task_figure
 
 
 def labels(states: dict[str, int], color_by: ColorBy) -> list[str]:
-    bundle = Bundle("k", "simulate", 1, sum(states.values()), states)
+    bundle = TaskGroup("k", "simulate", 1, sum(states.values()), states)
     drawing = Drawing(
-        Level.APPS, bundle.tasks, CriticalPath(), bundles=BundleGraph((bundle,), ()), bundle_layout=layout(["k"], [])
+        Level.APPS, bundle.tasks, CriticalPath(), bundles=GroupedGraph((bundle,), ()), bundle_layout=layout(["k"], [])
     )
     nodes = [trace for trace in graph_figure(drawing, color_by, {}, str, str).traces if "text" in trace]
     return [text for trace in nodes for text in trace["text"]]
@@ -49,7 +49,7 @@ def test_times_of_apps_are_in_a_unit_that_fits(seconds: float, unit: str, drawn:
     figure = app_cpu_figure(["a"], [seconds / 2], [seconds])
     assert figure.layout["yaxis"]["title"]["text"] == f"{unit}, all tries"
     assert figure.traces[0]["y"] == [drawn]
-    assert figure.traces[0]["hovertext"] == [shown.seconds(seconds)]
+    assert figure.traces[0]["hovertext"] == [formatting.seconds(seconds)]
 
 
 def test_tries_of_a_task_are_told_apart_where_there_are_several() -> None:
@@ -71,4 +71,4 @@ def test_tries_of_a_task_are_told_apart_where_there_are_several() -> None:
     ],
 )
 def test_messages_are_sentences(text: str, said: str) -> None:
-    assert shown.sentence(text) == said
+    assert formatting.sentence(text) == said

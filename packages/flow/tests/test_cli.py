@@ -2,18 +2,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 import flow
-from flow import Config, python_app
+from flow import Config, File, python_app
 from flow.cli.main import commands, main
+from flow.utils import get_all_checkpoints
+from flow_core.errors import StagingError
 from flow_monitor.testing.made import make_database
 from flow_monitor.testing.synthetic import SyntheticRun
+from flow_staging.kept import place
+from flow_staging.transfer.cache import CachePolicy, ContentCache
+from flow_staging.transfer.retry import Control
+from flow_staging.transfer.verify import Remote
 
 
 @python_app(cache=True)
@@ -51,7 +59,7 @@ def test_a_whole_checkpoint_is_verified(two_runs: Path) -> None:
 
 
 def test_a_damaged_checkpoint_is_told_with_the_place(two_runs: Path) -> None:
-    (file,) = (two_runs / "runinfo" / "000" / "checkpoint").iterdir()
+    file = two_runs / "runinfo" / "000" / "checkpoint" / "tasks.log"
     file.write_bytes(file.read_bytes()[:-3])
     result = invoke("checkpoint", "verify", "runinfo/000")
     assert result.exit_code == 1
@@ -94,7 +102,7 @@ def test_where_all_was_remembered_nothing_had_to_be_run(two_runs: Path) -> None:
     with flow.load(Config(checkpoint_mode="task_exit", checkpoint_files=["runinfo/000"])):
         double(0).result()
         flow.dfk().checkpoint()
-    assert "no cached app had to be run" in invoke("cache", "why", "2").output
+    assert "no call of a cached app was run whose result is remembered" in invoke("cache", "why", "2").output
 
 
 def test_a_call_that_had_failed_before_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,6 +123,35 @@ def test_a_call_that_had_failed_before_is_told_apart(tmp_path: Path, monkeypatch
     (said,) = invoke("cache", "why", "runinfo/001").output.splitlines()
     assert said.startswith("3 x ")
     assert said.endswith("the earlier call failed (FileNotFoundError), and failures are not kept")
+
+
+def test_what_has_changed_in_a_helper_a_file_or_an_output_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def app(number: int) -> Any:
+        def grow(x: int) -> int:
+            return x + number
+
+        @python_app(cache=True)
+        def step(inputs: Any = (), outputs: Any = ()) -> int:
+            Path(outputs[0]).write_text("made")
+            return grow(1)
+
+        return step
+
+    def run(number: int, text: str) -> str:
+        Path("data.txt").write_text(text)
+        with flow.load(Config(checkpoint_mode="task_exit", checkpoint_files=get_all_checkpoints())):
+            app(number)(inputs=[File("data.txt")], outputs=[File("out.txt")]).result()
+        return invoke("cache", "why", sorted(os.listdir("runinfo"))[-1]).output.strip()
+
+    assert run(1, "one").endswith("nothing stored")
+    assert run(2, "one").endswith("closure 'grow' (number of helper grow(): 1 -> 2)")
+    assert run(2, "three").endswith("file 'data.txt' (3 -> 5 bytes)")
+    os.unlink("out.txt")
+    assert run(2, "three").endswith("nothing changed, but an output was gone")
 
 
 def test_a_script_is_run_under_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,10 +220,42 @@ def test_a_run_is_exported_as_wfformat_and_crate_and_metrics(monitored_run: Path
     assert invoke("monitor", "export", "wfformat", "abc", "-o", "run.json").exit_code == 0
     assert json.loads((monitored_run / "run.json").read_text())["schemaVersion"] == "1.5"
     assert "ro-crate-metadata.json" in invoke("monitor", "export", "rocrate", "crate").output
-    assert 'flow_tasks{run="abc-1"' in invoke("monitor", "export", "prometheus").output
+    assert re.search(r'^flow_tasks\{.*run="abc-1"', invoke("monitor", "export", "prometheus").output, re.MULTILINE)
 
 
 def test_a_run_that_is_not_there_is_named(monitored_run: Path) -> None:
     result = invoke("monitor", "export", "wfformat", "xyz")
     assert result.exit_code == 1
     assert "there is no run 'xyz'" in result.output
+
+
+def test_a_pipe_gets_whole_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOW_CACHE", str(tmp_path))
+    url = f"http://h/{'a' * 300}"
+    with ContentCache(place(), CachePolicy()).entry(url, Control(50)) as entry:
+        assert entry is not None
+        with entry.part() as part:
+            part.write(b"x")
+            assert entry.keep(part, url, Remote()) is not None
+    assert url in invoke("files", "ls").output
+
+
+def test_files_that_are_kept_are_shown_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLOW_CACHE", str(tmp_path))
+    assert f"{tmp_path}/{os.getuid()}: 0 URLs, 0 bytes" in invoke("files").output
+    with ContentCache(place(), CachePolicy()).entry("http://me:pw@h/a", Control(50)) as entry:
+        assert entry is not None
+        with entry.part() as part:
+            part.write(b"x" * 10_000)
+            assert entry.keep(part, "http://me:pw@h/a", Remote()) is not None
+    assert "1 URLs" in invoke("files", "size").output
+    assert "http://me:***@h/a" in invoke("files", "ls").output
+    with ContentCache(place(), CachePolicy()).entry("http://h/b", Control(50)) as entry:
+        assert entry is not None
+        assert "on its way" in invoke("files", "ls").output
+    assert "0 URLs removed" in invoke("files", "clear", "--unused-for", "1").output
+    assert "1 URLs removed" in invoke("files", "clear", "--directory", str(place())).output
+    assert list(place().glob("*.data")) == []
+    monkeypatch.setenv("FLOW_CACHE", "relative")
+    with pytest.raises(StagingError, match="absolute path"):
+        invoke("files")

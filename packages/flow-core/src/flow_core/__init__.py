@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flow_core.lazy import loading
+
 if TYPE_CHECKING:
     from flow_core.apps.decorators import (
         App as App,
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     )
     from flow_core.apps.special import AUTO_LOGNAME as AUTO_LOGNAME
     from flow_core.config import Config as Config
-    from flow_core.files import File as File
+    from flow_core.files import Directory as Directory, File as File, Glob as Glob
     from flow_core.futures.app_future import AppFuture as AppFuture
     from flow_core.futures.data_future import DataFuture as DataFuture
     from flow_core.kernel.kernel import DataFlowKernel as DataFlowKernel
@@ -24,8 +26,9 @@ if TYPE_CHECKING:
         set_stream_logger as set_stream_logger,
     )
 
-__version__ = "0.1.0"
+__version__ = "0.1.1"
 
+# Where each public name is defined. Nothing is imported until it is used: workers import parts of this package too.
 _HOMES = {
     "python_app": "flow_core.apps.decorators",
     "bash_app": "flow_core.apps.decorators",
@@ -33,7 +36,9 @@ _HOMES = {
     "App": "flow_core.apps.decorators",
     "AUTO_LOGNAME": "flow_core.apps.special",
     "Config": "flow_core.config",
+    "Directory": "flow_core.files",
     "File": "flow_core.files",
+    "Glob": "flow_core.files",
     "AppFuture": "flow_core.futures.app_future",
     "DataFuture": "flow_core.futures.data_future",
     "DataFlowKernel": "flow_core.kernel.kernel",
@@ -46,17 +51,4 @@ _HOMES = {
 }
 
 __all__ = [*(name for name in _HOMES if name != "map"), "__version__"]  # a star must not hide the builtin map
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value: object = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = loading(__name__, _HOMES)

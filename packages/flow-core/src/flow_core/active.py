@@ -1,4 +1,4 @@
-"""The slot that holds the active kernel, so that apps reach it without importing it.
+"""Active kernel of the process: a slot from which apps take it without importing it.
 
 The one piece of process-global state of Flow. ``flow_core.kernel.loaded`` fills and empties it.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Submitter(Protocol):
-    """What an app needs of a kernel."""
+    """The part of a kernel that an app uses."""
 
     @property
     def submit_call(self) -> Callable[..., Future[Any]]:
@@ -28,6 +28,7 @@ class Submitter(Protocol):
         ...
 
 
+# Not guarded by a lock: ``loaded`` sets it under its own, and a reader needs one value only.
 _active: Submitter | None = None
 
 current_join: ContextVar[int | None] = ContextVar("flow_current_join", default=None)
@@ -60,6 +61,7 @@ def get_active() -> Submitter:
         NoDataFlowKernelError: no Config is loaded, or this is a task in a worker process, where none can be.
     """
     if _active is None:
+        # "Call load()" would be wrong advice there: each worker would start executors of its own.
         if in_worker():
             raise NoDataFlowKernelError(CALLED_IN_TASK)
         raise NoDataFlowKernelError(

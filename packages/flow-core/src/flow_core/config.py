@@ -1,4 +1,4 @@
-"""The configuration of a run: checked by hand, so that every error names the option and says what to do."""
+"""Configuration of a run. Options are checked here, so that every error names the option and says what to do."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, Self, get_args
 
-from flow_core.apps.special import LONGEST_S, did_you_mean
+from flow_core.apps.special import LONGEST_S
 from flow_core.checkpoint.period import period_seconds
 from flow_core.errors import ConfigurationError
 from flow_core.guard import attribute
 from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.memoizer import Memoizer
 from flow_core.interfaces.staging import Staging
+from flow_core.option_names import did_you_mean
+from flow_core.own_files import owners
 from flow_core.representation import expression
 
 if TYPE_CHECKING:
@@ -25,19 +27,21 @@ if TYPE_CHECKING:
 CheckpointMode = Literal["task_exit", "periodic", "dfk_exit", "manual"]
 ExitMode = Literal["cleanup", "skip", "wait"]
 LogFormat = Literal["text", "json"]
+ConflictMode = Literal["warn", "refuse", "allow"]
 UnseenMode = Literal["report", "raise", "ignore"]
+RunDirMode = Literal["private", "group", "umask"]
 
 RetryHandler = Callable[..., float]
 """``handler(exception, task) -> cost``: what one failure takes off the task's ``retries``; 1 is the usual cost."""
 
 DependencyResolver = Callable[..., object]
-"""How futures are looked for in arguments; ``None`` is the shallow way (arguments, and ``inputs``)."""
+"""Finds and replaces futures in arguments; ``None`` looks at arguments themselves and into ``inputs``."""
 
 ExecutorChooser = Callable[..., str]
 """``chooser(labels, ...) -> label``: which of several allowed executors runs a task; ``None`` chooses at random."""
 
 AnyExecutor = Executor | concurrent.futures.Executor
-"""What ``executors=`` may hold; besides, objects with ``label``, ``start()``, ``submit(func, *args, **kwargs)`` that
+"""Items of ``executors=``; besides, objects with ``label``, ``start()``, ``submit(func, *args, **kwargs)`` that
 gives a Future, and ``shutdown()`` are taken."""
 
 STRATEGIES: Final = ("none", "simple", "htex_auto_scale")
@@ -49,6 +53,7 @@ class _KnownOptions:
     _options: tuple[str, ...] = ()
 
     def __new__(cls, *args: object, **options: object) -> Self:
+        # In __new__, which comes before __init__ could raise a TypeError that lists no options.
         for name in options:
             if name not in cls._options:
                 raise ConfigurationError(f"Config has no option {name!r}{did_you_mean(name, cls._options)}")
@@ -65,7 +70,7 @@ class _KnownOptions:
 
 
 class Config(_KnownOptions):
-    """Where and how a program runs. Loading it does not change it; it may be loaded again.
+    """Configuration of a run: where and how a program runs. Loading it does not change it; it may be loaded again.
 
     Options are attributes of the same name, which may be changed until the Config is loaded. ``repr`` gives an
     expression that makes an equal one.
@@ -77,7 +82,7 @@ class Config(_KnownOptions):
         checkpoint_mode: When results are written to a checkpoint: ``task_exit``, ``periodic``, ``dfk_exit``,
             ``manual`` (by ``dfk.checkpoint()`` only); None is manual too.
         checkpoint_period: Time between two checkpoints in mode ``periodic``, as ``"HH:MM:SS"`` or seconds.
-        data_management_max_threads: How many tasks' files are moved at once on the submit side.
+        data_management_max_threads: How many tasks' files are moved at once on the submit side from or to one host.
         initialize_logging: Whether ``flow.log`` is written in the run's directory.
         lazy_errors: Whether the rest of the program goes on when a task fails. With False the first failure is
             raised by the next call of an app.
@@ -107,6 +112,15 @@ class Config(_KnownOptions):
         unseen_failures: What becomes of failures that nobody looked at (see docs/errors.md): ``report`` tells of them
             on standard error when the script ends, ``raise`` raises UnseenFailures where the run ends, ``ignore`` does
             neither.
+        output_conflicts: What becomes of a call that declares an output of an unfinished task which it does not wait
+            for: ``warn`` logs a warning, ``refuse`` raises OutputConflict, ``allow`` says nothing.
+        run_dir_mode: Who may look into the directories of runs: ``private`` the user alone, ``group`` the user's group
+            too, ``umask`` those whom the umask lets. Nobody else may write there, and keys are closed, in any case.
+        hook_timeout: Seconds after which a hook of the user's that has not returned (a retry handler, a chooser, a
+            resolver, a method of a memoizer, of a staging method or of an executor) is not waited for any more: its
+            task fails with HookError, or goes on without it (see docs/errors.md). None waits for ever.
+        trust_owner: Users, by name or number, whose checkpoints are read, too, and in whose directory runs may have
+            theirs: reading a checkpoint runs what its writer put in.
 
     Raises:
         ConfigurationError: an option is unknown or has an impossible value.
@@ -143,6 +157,10 @@ class Config(_KnownOptions):
         name: str | None = None,
         staging: Sequence[Staging] | None = None,
         unseen_failures: UnseenMode = "report",
+        output_conflicts: ConflictMode = "warn",
+        run_dir_mode: RunDirMode = "private",
+        trust_owner: Sequence[str | int] = (),
+        hook_timeout: float | None = 600.0,
     ) -> None:
         self.executors = _executors(executors)
         self.app_cache = app_cache
@@ -173,10 +191,16 @@ class Config(_KnownOptions):
         self.name = name
         self.staging = staging
         self.unseen_failures = unseen_failures
+        self.output_conflicts = output_conflicts
+        self.run_dir_mode = run_dir_mode
+        self.trust_owner = trust_owner
+        self.hook_timeout = hook_timeout
+        # Here too, so that the error shows the line of the script that made the Config; ``load`` checks once more.
         self.validate()
 
     def copy(self) -> Config:
         """Return a Config with the same values and lists of its own; executors and sinks are the same objects."""
+        # Lists are copied, so that what the script appends later does not reach a run; executors are the script's own.
         twin = copy.copy(self)
         twin.executors = list(self.executors)
         twin.sinks = tuple(self.sinks)
@@ -197,12 +221,18 @@ class Config(_KnownOptions):
             _check_integer("max_pending", self.max_pending, 1)
         _check_seconds("max_idletime", self.max_idletime)
         _check_seconds("strategy_period", self.strategy_period, above_0=True)
+        # A longer one would overflow the waits of the scaler's thread.
         if self.strategy_period > LONGEST_S:
             raise ConfigurationError(f"strategy_period must be at most {LONGEST_S:.0e} s, not {self.strategy_period!r}")
+        if self.hook_timeout is not None:
+            _check_seconds("hook_timeout", self.hook_timeout, above_0=True)
         _check_choice("checkpoint_mode", self.checkpoint_mode, (None, *get_args(CheckpointMode)))
         _check_choice("exit_mode", self.exit_mode, get_args(ExitMode))
         _check_choice("log_format", self.log_format, get_args(LogFormat))
         _check_choice("unseen_failures", self.unseen_failures, get_args(UnseenMode))
+        _check_choice("output_conflicts", self.output_conflicts, get_args(ConflictMode))
+        _check_choice("run_dir_mode", self.run_dir_mode, get_args(RunDirMode))
+        _check_users("trust_owner", self.trust_owner)
         _check_period(self.checkpoint_period)
         _check_checkpoint_files(self.checkpoint_files)
         _check_strategy(self.strategy)
@@ -214,6 +244,7 @@ class Config(_KnownOptions):
         return expression(self, self._options)
 
 
+# The parameters are the one list of options: attributes, repr and messages follow it.
 Config._options = tuple(name for name in Config.__init__.__code__.co_varnames[1 : Config.__init__.__code__.co_argcount])
 
 _LEAST_INTEGERS: Final = {
@@ -252,11 +283,13 @@ def _kind(value: object) -> str:
 
 def _executors(given: Iterable[AnyExecutor] | None) -> list[AnyExecutor]:
     if given is None:
+        # Imported here: a Config that names its executors does not need it.
         from flow_core.executors.threads import ThreadPoolExecutor
 
         return [ThreadPoolExecutor()]
     if isinstance(given, (Executor, concurrent.futures.Executor)):
         raise ConfigurationError("executors must be a list: write executors=[...] around the one executor")
+    # All three can be iterated over, and would give letters or names as executors.
     if isinstance(given, (str, bytes, dict)) or not isinstance(given, Iterable):
         raise ConfigurationError(f"executors must be a list of executors, not {_kind(given)}")
     return list(given)
@@ -269,6 +302,7 @@ def _check_executors(executors: object) -> None:
         raise ConfigurationError(
             "executors=[] leaves nothing to run apps on: leave the option out for local threads, or name an executor"
         )
+    # Executors of the standard library have no label here: the kernel gives them one that is free.
     labels: set[str] = set()
     for position, executor in enumerate(executors):
         _check_executor(position, executor)
@@ -277,6 +311,7 @@ def _check_executors(executors: object) -> None:
             continue
         if not isinstance(label, str) or not label:
             raise ConfigurationError(f"executors[{position}]: its label must be text, not {label!r}")
+        # A label is the name of a directory in the run's, and "all" means all executors where apps name labels.
         if label == "all" or "/" in label or label in (".", ".."):
             raise ConfigurationError(f"executors[{position}]: {label!r} cannot be a label; choose a plain word")
         if label in labels:
@@ -309,6 +344,7 @@ def _check_integer(option: str, value: object, least: int) -> None:
 
 
 def _check_seconds(option: str, value: object, *, above_0: bool = False) -> None:
+    # True and False are ints to Python, and mean a slip here.
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not isinstance(value, (int, float)) or math.isnan(value) or value < 0 or (above_0 and value == 0):
         least = "above 0" if above_0 else "of at least 0"
@@ -334,6 +370,16 @@ def _check_checkpoint_files(value: object) -> None:
     for item in value:
         if not isinstance(item, (str, os.PathLike)):
             raise ConfigurationError(f"checkpoint_files must hold directories as paths, not {item!r}")
+
+
+def _check_users(option: str, value: object) -> None:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise ConfigurationError(f"{option} must be a list of users, not {value!r}: [{value!r}]")
+    for user in value:
+        if isinstance(user, bool) or not isinstance(user, (str, int)):
+            raise ConfigurationError(f"{option} must hold users by name or number, not {user!r}")
+    # Looked up now, since a name that is no user would only show when a checkpoint is read.
+    owners(value)
 
 
 def _check_strategy(value: object) -> None:
@@ -389,7 +435,9 @@ def _check_staging(option: str, methods: object) -> None:
         return
     if isinstance(methods, str) or not isinstance(methods, Sequence):
         raise ConfigurationError(f"{option} must be a list of staging methods, not {_kind(methods)}")
-    needed = tuple(name for name in vars(Staging) if not name.startswith("_"))
+    named = (name for name, value in vars(Staging).items() if callable(value) and not name.startswith("_"))
+    # The three that are left out are optional: the protocol has defaults for them.
+    needed = tuple(name for name in named if name not in ("look", "pin", "wrong_with"))
     for index, method in enumerate(methods):
         _check_methods(f"{option}[{index}]", method, "a staging method", needed)
 

@@ -1,4 +1,4 @@
-"""The errors of the core: one hierarchy under FlowError.
+"""Errors of the core: one hierarchy under FlowError.
 
 Each says what happened, to which task, where, and what to do. All of them survive pickling with their attributes, since
 many are raised on another machine. Standard library only: this module is loaded by every worker.
@@ -12,6 +12,7 @@ from flow_core.loss import Loss
 
 
 def _rebuild(cls: type[FlowError], args: tuple[object, ...], state: dict[str, object]) -> FlowError:
+    # Not by __init__, whose arguments differ between classes: args and attributes are all that an error is.
     error = cls.__new__(cls)
     error.args = args
     error.__dict__.update(state)
@@ -42,7 +43,7 @@ class AppTimeout(AppException):
     """The app ran longer than its walltime.
 
     Attributes:
-        walltime_s: That limit, in seconds, where Flow raised the error for it.
+        walltime_s: The limit in seconds, where Flow raised the error for it.
     """
 
     walltime_s: float | None = None
@@ -73,6 +74,7 @@ class BashExitFailure(AppException):
         self.stderr_tail = stderr_tail
 
 
+# A name of the predecessor, which scripts catch.
 AppFailure = BashExitFailure
 
 
@@ -82,6 +84,10 @@ class BadStdStreamFile(AppException):
 
 class BashAppNoReturn(AppException):
     """The function of a bash app did not return a string."""
+
+
+class OutputConflict(AppException):
+    """A call declares an output that an unfinished task makes, with ``Config(output_conflicts="refuse")``."""
 
 
 class MissingOutputs(AppException):
@@ -96,6 +102,20 @@ class MissingOutputs(AppException):
         super().__init__(reason)
         self.reason = reason
         self.outputs = list(outputs)
+
+
+class MissingInputs(AppException):
+    """Local files given as ``inputs=`` do not exist where the task was to start.
+
+    Attributes:
+        reason: The message.
+        inputs: The missing files, as paths.
+    """
+
+    def __init__(self, reason: str, inputs: Sequence[object]) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.inputs = list(inputs)
 
 
 class RemoteError(AppException):
@@ -195,7 +215,7 @@ class HookError(DataFlowException):
     What it raised is ``__cause__``; for a retry handler that is the failure which it was asked about.
 
     Attributes:
-        hook: What was called.
+        hook: Name of the hook that was called.
     """
 
     def __init__(self, message: str, hook: str = "") -> None:
@@ -225,7 +245,7 @@ class UnseenFailures(DataFlowException):
     """Tasks failed and nobody looked at their futures, with ``Config(unseen_failures="raise")``.
 
     Attributes:
-        count: How many.
+        count: Number of tasks that failed unseen.
         examples: One line for a failure of each kind.
     """
 
@@ -235,16 +255,47 @@ class UnseenFailures(DataFlowException):
         self.examples = list(examples)
 
 
+class CleanupIncomplete(DataFlowException):
+    """A run has ended without some of what belongs to its end, since what that waits for does not answer.
+
+    Attributes:
+        steps: Steps of the shutdown that were given up, such as ``write the checkpoint``.
+    """
+
+    def __init__(self, message: str, steps: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.steps = list(steps)
+
+
 class StagingError(DataFlowException):
     """A file could not be brought in or out; the message names the URL and the task.
 
     Attributes:
         url: The file's URL.
+        final: Whether another try of the task would surely end the same way, so that there is none: the file is not
+            there, or has a name that the other side cannot have.
     """
+
+    final: bool = False
 
     def __init__(self, message: str, url: str = "") -> None:
         super().__init__(message)
         self.url = url
+
+
+class WrongDigest(StagingError):
+    """The content of a file has another digest than its ``File(sha256=...)`` or ``digest=`` says.
+
+    Attributes:
+        url: The file's URL or path.
+        expected: The digest that it was to have, as ``algorithm:digits``.
+        found: The one that it has, likewise.
+    """
+
+    def __init__(self, message: str, url: str = "", expected: str = "", found: str = "") -> None:
+        super().__init__(message, url)
+        self.expected = expected
+        self.found = found
 
 
 class NoStagingError(StagingError):
@@ -293,7 +344,7 @@ class TaskLost(ExecutorError):
     """A task was lost with what ran it.
 
     Attributes:
-        loss: What died, where, how, with the tail of its standard error; None where nothing is known.
+        loss: Record of what died, where and how, with the tail of its standard error; None where nothing is known.
     """
 
     def __init__(self, message: str, loss: Loss | None = None) -> None:

@@ -1,10 +1,11 @@
-"""The event records of a run, by the name users and sinks know."""
+"""Event records of a run, by the names that users and sinks know."""
 
 from flow_core.interfaces.events import (
     BlockChanged as BlockChanged,
     Event as Event,
     EventKind as EventKind,
     EventsLost as EventsLost,
+    FileMoving as FileMoving,
     FileStaged as FileStaged,
     NodeJoined as NodeJoined,
     NodeLeft as NodeLeft,

@@ -1,4 +1,4 @@
-"""The guard between Flow and what is the user's: objects whose methods do anything, hooks that raise anything.
+"""Guards against objects of the user's: their methods may do anything, and hooks may raise anything.
 
 Everything here takes an object of the user's and never raises because of it: not for an ``__str__`` that raises, nor
 for one that calls ``sys.exit()``. The one exception that passes is that of a signal (Ctrl-C), which is not the object's
@@ -7,6 +7,7 @@ doing: see ``from_signal``. Standard library only, since workers use it too. All
 
 from __future__ import annotations
 
+# Not imported from typing: workers load this module, and not typing.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType
@@ -14,12 +15,12 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-_LONGEST_REPR = 200
-_LONGEST_CHAIN = 16
+_LONGEST_REPR = 200  # characters; a repr may show a whole array
+_LONGEST_CHAIN = 16  # exceptions; contexts may form a circle, and one of a signal is near its end
 
 
 def is_a(value: object, kind: type[T]) -> TypeGuard[T]:
-    """Tell whether an object is of a type. ``isinstance`` would also ask its ``__class__``, which may lie or raise."""
+    """Return whether an object is of a type. ``isinstance`` also asks its ``__class__``, which may lie or raise."""
     return issubclass(type(value), kind)
 
 
@@ -60,7 +61,7 @@ def named(error: BaseException) -> str:
 
 
 def called(hook: object) -> str:
-    """Return what a hook is called: the name of a function, the type's of another object."""
+    """Return the name of a hook: that of a function, or that of the type of another object."""
     try:
         name = hook.__qualname__  # type: ignore[attr-defined]  # functions and classes have one
     except BaseException as failure:
@@ -96,7 +97,7 @@ def pass_signal(error: BaseException) -> None:
 
 
 def from_signal(error: BaseException) -> bool:
-    """Tell whether an exception is that of a signal (Ctrl-C, SIGTERM), not one that the interrupted code raised.
+    """Return whether an exception is that of a signal (Ctrl-C, SIGTERM), not one that the interrupted code raised.
 
     Signal handlers run on the main thread only. What a handler raises has its frame in the traceback; that of Python's
     own handler of SIGINT, written in C, has none, so a KeyboardInterrupt on the main thread counts where that one is
@@ -106,10 +107,12 @@ def from_signal(error: BaseException) -> bool:
         return False
     import threading
 
+    # Elsewhere a KeyboardInterrupt can only have been raised by the code that was called.
     if threading.current_thread() is not threading.main_thread():
         return False
     import signal
 
+    # All handlers of now, the user's own included: what was raised in one of them is the exception of a signal.
     handlers = [signal.getsignal(number) for number in signal.valid_signals()]
     codes = {code for handler in handlers if (code := _code_of(handler)) is not None}
     default = signal.getsignal(signal.SIGINT) is signal.default_int_handler

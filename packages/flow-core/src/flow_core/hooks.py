@@ -1,7 +1,8 @@
-"""Calling what the user gave to a run: its exceptions become errors that name it, and the task concerned."""
+"""Hooks: calls of what the user gave to a run. Exceptions become errors that name the hook and the task."""
 
 from __future__ import annotations
 
+import sys
 from _thread import get_ident
 from time import time_ns
 
@@ -15,16 +16,16 @@ if TYPE_CHECKING:
 
 
 _going: dict[int, Noted] = {}
-"""What is called now, by thread."""
+"""Calls that go on now, by thread. No lock: each thread writes its own entry, and readers take a copy."""
 
 
 def going_on(thread: int | None) -> Noted | None:
-    """Return what a thread calls now, as far as it is known. Any thread."""
+    """Return the noted call that a thread is in now, if it is in one. Any thread."""
     return None if thread is None else _going.get(thread)
 
 
 def going_on_for(who: object) -> list[Noted]:
-    """Return what is called now for a task, by whatever threads. Any thread."""
+    """Return the noted calls for a task that go on now, on all threads. Any thread."""
     return [call for call in [*_going.values()] if call.is_for(who)]
 
 
@@ -37,32 +38,54 @@ class Noted:
         since_ns: When it began, int64 ns UTC; 0 before.
     """
 
-    __slots__ = ("_hook", "_method", "_role", "_who", "since_ns")
+    __slots__ = ("_hook", "_method", "_outer", "_role", "_thread", "_who", "since_ns")
 
     def __init__(self, who: object, role: str, hook: object, method: str = "") -> None:
-        """Say for whom it is called (a task, or several), as what it was given (``"memoizer"``), what, which method."""
+        """Take the task or tasks concerned, the role of the hook (``"memoizer"``), the hook itself, and its method."""
         self._who = who
         self._role = role
         self._hook = hook
         self._method = method
+        self._outer: Noted | None = None
+        self._thread = 0
         self.since_ns = 0
 
     def __enter__(self) -> Self:
         self.since_ns = time_ns()
-        _going[get_ident()] = self
+        me = self._thread = get_ident()
+        # Hooks may call hooks: the outer one is there again when the inner one has returned.
+        outer = self._outer = _going.get(me)
+        if outer is None or not is_own(self._hook):  # Flow's own parts are not worth naming beside what they are for
+            _going[me] = self
         return self
 
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        _going.pop(get_ident(), None)
+        self._end()
+
+    def _end(self) -> None:
+        outer, self._outer = self._outer, None
+        if outer is None:
+            _going.pop(self._thread, None)
+        else:
+            _going[self._thread] = outer
 
     def __str__(self) -> str:
         return f"{self.name}, called for {self._first},"
 
+    def clause(self, since: str) -> str:
+        """Return a clause about the call for explanations of its task; ``since`` says since when it goes on."""
+        return f"{self.name} is called for it {since}, and has not returned{self.where}"
+
+    @property
+    def where(self) -> str:
+        """Place in the user's code where the call is now, as an addition to a clause: see ``where_in_users_code``."""
+        return where_in_users_code(self._thread)
+
     @property
     def name(self) -> str:
-        """What is called, for messages."""
+        """Name of the hook that is called, for messages."""
         return hook_name(self._role, self._hook, self._method)
 
     @property
@@ -70,14 +93,14 @@ class Noted:
         return self._who[0] if is_a(self._who, list) else self._who
 
     def is_for(self, who: object) -> bool:
-        """Tell whether it is called for a task, given as itself or by what it is called."""
+        """Return whether it is called for a task, given as itself or by what it is called."""
         if is_a(self._who, list):
             return who in self._who
         return self._who is who or (is_a(self._who, str) and f"{self._who},".startswith(f"{who},"))
 
 
 class Calling(Noted):
-    """The same, with errors that name what was called.
+    """A noted call whose errors name the hook that was called.
 
     Flow's own errors come out of it as they are, and so does the exception of a signal. Anything else, ``SystemExit``
     and the like included, comes out as a HookError, with what was raised as its cause.
@@ -88,7 +111,8 @@ class Calling(Noted):
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        _going.pop(get_ident(), None)
+        self._end()
+        # Errors of Flow name what is wrong by themselves: a memoizer may raise BadCheckpoint, say.
         if error is None or is_a(error, FlowError):
             return
         pass_signal(error)
@@ -101,11 +125,59 @@ class Calling(Noted):
         raise HookError(f"{self._who}: {self.name} returned {shown(value)}, which is not {wanted}", self.name)
 
 
+class Handling(Noted):
+    """A noted piece of Flow's own work on data of a task, where methods of the user's objects may be called.
+
+    Errors come out as they are.
+    """
+
+    __slots__ = ("_after",)
+
+    def __init__(self, task: object, deed: str, thing: str, after: str = "") -> None:
+        """Say of which task, what is done (``"the packing of"``), with what of it (``"arguments"``), and what for."""
+        super().__init__(task, deed, thing)
+        self._after = after
+
+    def __str__(self) -> str:
+        return f"{self._role} the {self._hook} of {self._first}{self._after}"
+
+    @property
+    def name(self) -> str:
+        """Name of the work, for messages, such as ``the packing of its arguments``."""
+        return f"{self._role} its {self._hook}{self._after}"
+
+    def clause(self, since: str) -> str:
+        """Return a clause about this work for explanations of its task; ``since`` says since when it goes on."""
+        return f"{self.name} goes on {since}{self.where}"
+
+
 _OWN = frozenset(("flow", "flow_core", "flow_executors", "flow_monitor", "flow_staging"))
+_LIBRARY = sys.stdlib_module_names | {"cloudpickle"}
+
+
+def where_in_users_code(thread: int) -> str:
+    """Return the functions of the user's that a thread is in: ``, in Mine.__reduce__ (job.py:12), at read (job.py:7)``.
+
+    The first is the one that Flow, or a library for it, has called, the other the innermost of those called by it.
+    Empty where it is in none. Any thread.
+    """
+    frame, users = sys._current_frames().get(thread), list[str]()
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if module in _OWN:
+            # Frames below are those of Flow, which called the user's code.
+            if users:
+                break
+        elif module not in _LIBRARY:
+            users.append(f"{frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})")
+        frame = frame.f_back
+    if not users:
+        return ""
+    return f", in {users[-1]}" + (f", at {users[0]}" if len(users) > 1 else "")
 
 
 def is_own(hook: object) -> bool:
-    """Tell whether an object is of a class of Flow's own, whose methods keep to what its interface asks for."""
+    """Return whether an object is of a class of Flow's own, whose methods keep to what its interface asks for."""
     return type(hook).__module__.partition(".")[0] in _OWN
 
 

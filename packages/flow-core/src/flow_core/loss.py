@@ -1,4 +1,4 @@
-"""What died when a try was lost, where, and how. At the bottom of the house: errors carry these records."""
+"""Losses of tries: what died, where and how. Imports nothing of Flow, since errors carry these records."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class LossKind(Enum):
-    """What died when a try was lost."""
+    """Kinds of losses: what died when a try was lost."""
 
     WORKER = 0
     MANAGER = 1
@@ -16,11 +16,12 @@ class LossKind(Enum):
     INTERCHANGE = 4
     EXECUTOR = 5
     TRANSFER = 6
+    NODE = 7
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a try runs or ran. Shared between tries: executors intern one object a worker."""
+    """Place where a try runs or ran. Shared between tries: executors intern one object a worker."""
 
     executor: str
     block: str = ""
@@ -32,11 +33,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """What died, where and how.
+    """Loss of a try: what died, where and how.
 
     Attributes:
-        kind: What died.
-        place: Where the try ran, as far as known.
+        kind: The part that died.
+        place: Place where the try ran, as far as known.
         exit_code: Exit code of the process that died, if it exited.
         signal: Number of the signal that killed it, if one did.
         reason: One sentence for the user: what happened and what to do.

@@ -1,11 +1,11 @@
-"""What Linux lets a process say of its parents and orphans. Elsewhere an OSError is raised."""
+"""Process control of Linux: signals at a parent's death, and adoption of orphans. Elsewhere an OSError is raised."""
 
 from __future__ import annotations
 
 import os
 import signal
 
-_PDEATHSIG = 1
+_PDEATHSIG = 1  # numbers of <sys/prctl.h>, which Python does not have
 _CHILD_SUBREAPER = 36
 
 

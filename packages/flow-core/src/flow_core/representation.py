@@ -1,4 +1,4 @@
-"""The repr of configuration objects: an expression that makes an equal object."""
+"""Representation of configuration objects: an expression that makes an equal object."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import PurePath
 
-_LINE = 100
+_LINE = 100  # characters from which options stand on lines of their own
 
 
 def expression(value: object, options: Sequence[str]) -> str:
@@ -29,6 +29,7 @@ def shown(value: object) -> str:
         return _sequence(value)
     if isinstance(value, PurePath):
         return repr(str(value))
+    # repr() gives "inf", which is no expression.
     if isinstance(value, float) and math.isinf(value):
         return f"float({str(value)!r})"
     if type(value).__module__.startswith("concurrent.futures.") and hasattr(value, "_max_workers"):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flow_core.lazy import loading
+
 if TYPE_CHECKING:
     from flow_core.executors.threads import ThreadPoolExecutor as ThreadPoolExecutor
     from flow_executors.htex import HighThroughputExecutor as HighThroughputExecutor
     from flow_executors.llex import LowLatencyExecutor as LowLatencyExecutor
 
-__version__ = "0.1.0"
+__version__ = "0.1.1"
 
 _HOMES = {
     "HighThroughputExecutor": "flow_executors.htex",
@@ -18,17 +20,4 @@ _HOMES = {
 }
 
 __all__ = [*_HOMES, "__version__"]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value: object = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = loading(__name__, _HOMES)

@@ -1,8 +1,9 @@
-"""Ways to find an address of this machine that workers reach. All are heuristics: one given by hand always works."""
+"""Addresses of this machine that workers can reach. All are heuristics: an address set as an option always works."""
 
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 from collections.abc import Mapping
 
@@ -10,8 +11,10 @@ import psutil
 
 from flow_core.errors import ExecutorError
 
+_log = logging.getLogger(__name__)
+
 _FAR_AWAY = "192.0.2.1"
-"""An address of the documentation net: routed like any host outside, reached by nobody."""
+"""An address of the documentation net: routed like any host outside, and assigned to no host."""
 _QUERY_URL = "https://api.ipify.org"
 
 
@@ -71,7 +74,7 @@ def address_by_query(timeout: float = 30, url: str = _QUERY_URL) -> str:
 
     Args:
         timeout: How long to wait, in seconds.
-        url: A service that answers with the bare address of who asks.
+        url: A service that answers with the bare address of its client.
 
     Raises:
         AddressError: no answer, or one that is no address.
@@ -91,6 +94,24 @@ def address_by_query(timeout: float = 30, url: str = _QUERY_URL) -> str:
         return str(ipaddress.ip_address(text))
     except ValueError:
         raise AddressError(f"{url} answered {text[:60]!r}, which is no address: use address_by_route") from None
+
+
+def addresses_with_query(timeout: float = 5, url: str = _QUERY_URL) -> tuple[str, ...]:
+    """Return every address at which this machine might be reached, and the one under which a service outside sees it.
+
+    For nodes that may be anywhere: workers try them all and take the one that answers. Without an answer of the service
+    that one is left out.
+
+    Args:
+        timeout: How long to wait for the service, in seconds.
+        url: A service that answers with the bare address of its client.
+    """
+    try:
+        seen = address_by_query(timeout, url)
+    except AddressError as error:
+        _log.info("no address of this machine from outside: %s", error)
+        return candidate_addresses()
+    return tuple(dict.fromkeys((seen, *candidate_addresses())))
 
 
 def candidate_addresses() -> tuple[str, ...]:

@@ -1,10 +1,12 @@
-"""HighThroughputExecutor: its options and their meaning. What it does once started is ``pilot.Pilot``."""
+"""HighThroughputExecutor: its options and their meaning. What it does once started is ``runtime.ExecutorRuntime``."""
 
 from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, InitVar, dataclass, field
 from typing import Final
 
 from flow_core.errors import ConfigurationError, ExecutorClosed, ExecutorError, ScalingFailed
@@ -15,187 +17,208 @@ from flow_core.interfaces.scaling import Load
 from flow_core.interfaces.staging import Staging
 from flow_core.interfaces.waiting import Cause
 from flow_core.representation import expression
-from flow_executors.client.listen import is_loopback
-from flow_executors.manager.logs import LEAST_BYTES
+from flow_executors.client.interchange_process import is_loopback
+from flow_executors.common.node_options import NodeOptions, PrefetchOptions
+from flow_executors.common.option_records import (
+    about,
+    above,
+    at_least,
+    check_options,
+    documented,
+    one_of,
+    options_of,
+    without_effect,
+)
+from flow_executors.launching.node_python import PYTHON, NodePython, with_pool_name
 from flow_executors.manager.options import ManagerOptions
-from flow_executors.options import check_options
-from flow_executors.pilot import Pilot, Plan
+from flow_executors.pending_reasons import causes_of
+from flow_executors.runtime import ExecutorRuntime, LaunchPlan
 from flow_executors.scaling.failures import BlockErrorHandler
-from flow_executors.waiting import causes_of
-from flow_executors.wire.frames import Registration
+from flow_executors.serialize.script_code import chosen_module
+from flow_executors.wire.messages import Registration
 from flow_providers.interfaces.job_state import JobState
+from flow_providers.interfaces.locality import Locality
 from flow_providers.interfaces.provider import ExecutionProvider
 
-_OPTIONS: Final = (
-    "label",
-    "provider",
-    "launch_cmd",
-    "address",
-    "worker_ports",
-    "worker_port_range",
-    "interchange_port_range",
-    "storage_access",
-    "working_dir",
-    "worker_debug",
-    "cores_per_worker",
-    "mem_per_worker",
-    "max_workers",
-    "prefetch_capacity",
-    "heartbeat_threshold",
-    "heartbeat_period",
-    "poll_period",
-    "suppress_failure",
-    "managed",
-    "worker_logdir_root",
-    "encrypted",
-    "available_accelerators",
-    "cpu_affinity",
-    "drain_period",
-    "block_error_handler",
-    "manager_selector",
-    "loopback_address",
-    "max_result_bytes",
-    "max_worker_log_bytes",
-    "block_start_timeout",
-    "recovery_timeout",
-)
-_WITHOUT_EFFECT: Final = {
-    "interchange_port_range": (55000, 56000),
-    "poll_period": 10,
-    "suppress_failure": True,
-    "encrypted": True,
-    "loopback_address": "127.0.0.1",
-}
+# Blocks that the default provider may start where workers of one do not use all cores of this machine.
+_LOCAL_BLOCKS = 10
 _LOCAL = "127.0.0.1"
+# Ports to listen at where none are chosen: first, and one after the last. To change it opens the TCP port, see
+# ``_needs_network``.
+_PORT_RANGE = (54000, 55000)
 
 
-class HighThroughputExecutor(BlockExecutor):
-    """Runs tasks on worker processes of many nodes: an interchange here, a manager a node, blocks from a provider.
+LABEL: Final = about("Name of the executor, unique in a Config; names its directory of logs.")
 
-    Args:
-        label: Name of the executor, unique in a Config.
-        provider: Where blocks of nodes come from; None: ``LocalProvider()``.
-        launch_cmd: Template of a manager's command; None for the default. See ``ManagerOptions.command``.
-        address: Name or address at which workers reach this machine, or a function that gives it, called at each start
-            (``address_by_query``). While it is the default and the provider's nodes are others, workers try every
-            address of this machine and take the one that answers.
-        worker_ports: Exact ports to listen at (the first that is free); overrides the range.
-        worker_port_range: First port, and the one after the last.
-        interchange_port_range: Without effect: the way to the interchange is no TCP socket.
-        storage_access: Staging methods that replace the defaults.
-        working_dir: Directory for staged files on the nodes.
-        worker_debug: Write more to the logs.
-        cores_per_worker: Cores one worker stands for; below 1 oversubscribes.
-        mem_per_worker: Memory in GB one worker needs; limits the workers of a node.
-        max_workers: Most workers of a node.
-        max_workers_per_node: The same by its other name.
-        prefetch_capacity: Most tasks a manager takes beyond its workers; None for as many as is good.
-        heartbeat_threshold: Seconds of silence after which the other side counts as lost.
-        heartbeat_period: Seconds between heartbeats.
-        poll_period: Without effect: nothing polls.
-        suppress_failure: Without effect: failures of managers never end the interchange.
-        managed: Whether the kernel scales it and shuts it down.
-        worker_logdir_root: Directory for the nodes' logs, where the run's directory cannot be reached from them.
-        encrypted: Without effect: all connections are encrypted, which costs nothing measurable.
-        available_accelerators: Names of a node's accelerators, or their number; repeat a name to share it.
-        cpu_affinity: ``none``, ``block``, ``alternating``, ``block-reverse`` or ``list:...``.
-        drain_period: Seconds after which a manager takes no more tasks and leaves.
-        block_error_handler: False: failed blocks are tried again for ever; or a function that decides, which gets the
-            executor and the failed blocks, and returns the error of the tasks, or None to go on.
-        manager_selector: ``idle`` (spread) or ``block`` (fill the first block first).
-        loopback_address: Without effect.
-        max_result_bytes: Largest result of a task.
-        max_worker_log_bytes: Most bytes of one worker's log; its middle is cut where tasks print more. 0: no limit.
-        block_start_timeout: Seconds that the job of a block may run before its first manager connects; then it is
-            cancelled, and counts as failed.
-        recovery_timeout: Seconds that tasks of an executor that has had workers wait, with no block left, while one
-            attempt to start another after the other fails; then they fail with ``ExecutorBroken``. An executor that
-            never had any tells it after ``max(1, init_blocks)`` failures in a row. Either way a later call makes a
-            fresh attempt.
 
-    Raises:
-        ConfigurationError: an option has an impossible value.
-    """
+@dataclass(eq=False, repr=False)
+class PilotOptions(NodeOptions):
+    """The options that all executors of blocks have. The first six may be given by position."""
+
+    label: str = field(default="", metadata=LABEL)
+    provider: ExecutionProvider | None = field(
+        default=None,
+        metadata=about(
+            "Where blocks of nodes come from; None: a ``LocalProvider`` of as many blocks as use the cores of this "
+            "machine once: one, unless ``max_workers`` is less.",
+            untyped=True,
+        ),
+    )
+    launch_cmd: str | None = field(
+        default=None,
+        metadata=about(
+            "Template of a manager's command; None for the default. Its fields are the options' names, ``{options}`` "
+            "(all), ``{debug}``, ``{python}`` and ``{nodes_per_block}``."
+        ),
+    )
+    address: str | Callable[[], str | Sequence[str]] = field(
+        default=_LOCAL,
+        metadata=about(
+            "Name or address at which workers reach this machine, or a function that gives it, or several of them, "
+            "called at each start (``address_by_query``, ``addresses_with_query``). While it is the default and the "
+            "provider's nodes are others, workers try every address of this machine and take the one that answers."
+        ),
+    )
+    worker_ports: tuple[int, ...] | None = field(
+        default=None, metadata=about("Exact ports to listen at (the first that is free); overrides the range.")
+    )
+    worker_port_range: tuple[int, int] = field(
+        default=_PORT_RANGE, metadata=about("First port, and the one after the last.")
+    )
+    _: KW_ONLY
+    storage_access: Sequence[Staging] | None = field(
+        default=None, metadata=about("Staging methods that replace the defaults.")
+    )
+    worker_debug: bool = field(default=False, metadata=about("Write more to the logs."))
+    max_workers_per_node: InitVar[float | None] = None
+    managed: bool = field(
+        default=True,
+        metadata=about("Whether the kernel shuts it down, and scales it where its blocks are not fixed."),
+    )
+    worker_logdir_root: str | None = field(
+        default=None,
+        metadata=about("Directory for the nodes' logs, where the run's directory cannot be reached from them."),
+    )
+    available_accelerators: int | Sequence[str] = field(
+        default=(),
+        metadata=about(
+            "Names of a node's accelerators, or their number: one for each worker; repeat a name to share it."
+        ),
+    )
+    block_error_handler: bool | BlockErrorHandler | None = field(
+        default=True,
+        metadata=about(
+            "False: failed blocks are tried again for ever; or a function that decides, which gets the executor and "
+            "the failed blocks, and returns the error of the tasks, or None to go on."
+        ),
+    )
+    manager_selector: str = field(
+        default="idle",
+        metadata=about(
+            "``idle`` spreads tasks over nodes, ``block`` fills the first block first.", one_of("idle", "block")
+        ),
+    )
+    block_start_timeout: float = field(
+        default=900.0,
+        metadata=about(
+            "Seconds that the job of a block may run before its first manager connects; then it is cancelled, and "
+            "counts as failed.",
+            above(0),
+        ),
+    )
+    recovery_timeout: float = field(
+        default=600.0,
+        metadata=about(
+            "Seconds that tasks of an executor that has had workers wait, with no block left, while one attempt to "
+            "start another after the other fails; then they fail with ``ExecutorBroken``. An executor that never had "
+            "any tells it after ``max(1, init_blocks)`` failures in a row. Either way a later call makes a fresh "
+            "attempt.",
+            above(0),
+        ),
+    )
+    python: str | None = field(
+        default=None,
+        metadata=about(
+            "Python that runs the managers and workers of nodes: a command or a path there, or ``$NAME`` for what a "
+            "variable there holds. None: on this machine the script's own; elsewhere the first with Flow of "
+            "``$FLOW_PYTHON``, ``python3`` and ``python``, after ``worker_init``."
+        ),
+    )
+    bootstrap: bool | str = field(
+        default="auto",
+        metadata=about(
+            "Whether Flow itself is sent to nodes, kept there by its digest, and used with their Python of the "
+            'script\'s minor version: ``"auto"`` where they have none or another, True always, False never.',
+            one_of("auto", True, False),
+        ),
+    )
+    environment: str | None = field(
+        default=None,
+        metadata=about(
+            "Packed environment (a tar file of conda-pack or venv-pack) whose Python is taken, or lock file "
+            "(``uv.lock``, ``pylock.toml``) whose packages are added; sent to each node once."
+        ),
+    )
+    max_transfer_bytes: int = field(
+        default=10 << 30,
+        metadata=about(
+            "Most bytes that the files of one task may have together, each way, where its node does not see the "
+            "script's disk and they go over the connection of its manager.",
+            at_least(0),
+        ),
+    )
+    hold_bad_nodes: bool = field(
+        default=True,
+        metadata=about(
+            "Whether a node gets no more tasks on which fails, or is ten times slower, what other nodes run, and "
+            "whether what it could not import is run elsewhere."
+        ),
+    )
+    code: str | Sequence[str] | None = field(
+        default="auto",
+        metadata=about(
+            'The script\'s own modules that go to nodes which do not see its files: ``"auto"`` for all that it has '
+            "imported, or that lie beside it; a list of names, or of paths of modules and packages; None for none."
+        ),
+    )
+
+
+class PilotExecutor(PilotOptions, BlockExecutor):
+    """What executors on blocks of nodes have in common: blocks from a provider, a manager a node, workers of it."""
+
+    provider: ExecutionProvider | None  # again, since the interface knows no providers
 
     _manager_module = "flow_executors.manager"
     _blocks_are_fixed = ""
     """Why no strategy ever adds a block; empty where one may."""
 
     kills = True
+    avoids_nodes = True
+    prefetch_capacity: int | None = 0
+    """Most tasks that a manager takes beyond its workers; None for as many as is good."""
+    drain_period: float | None = None
+    """Seconds after which a manager takes no more tasks and leaves; None for never."""
 
-    def __init__(
-        self,
-        label: str = "HighThroughputExecutor",
-        provider: ExecutionProvider | None = None,
-        launch_cmd: str | None = None,
-        address: str | Callable[[], str] = _LOCAL,
-        worker_ports: tuple[int, ...] | None = None,
-        worker_port_range: tuple[int, int] = (54000, 55000),
-        interchange_port_range: tuple[int, int] = (55000, 56000),
-        storage_access: Sequence[Staging] | None = None,
-        working_dir: str | None = None,
-        worker_debug: bool = False,
-        cores_per_worker: float = 1.0,
-        mem_per_worker: float | None = None,
-        max_workers: float = math.inf,
-        prefetch_capacity: int | None = None,
-        heartbeat_threshold: float = 120,
-        heartbeat_period: float = 30,
-        poll_period: float = 10,
-        suppress_failure: bool = True,
-        managed: bool = True,
-        worker_logdir_root: str | None = None,
-        encrypted: bool = True,
-        available_accelerators: int | Sequence[str] = (),
-        cpu_affinity: str = "none",
-        drain_period: float | None = None,
-        block_error_handler: bool | BlockErrorHandler | None = True,
-        manager_selector: str = "idle",
-        loopback_address: str = _LOCAL,
-        max_result_bytes: int = 16 << 30,
-        max_worker_log_bytes: int = 64 << 20,
-        *,
-        max_workers_per_node: float | None = None,
-        block_start_timeout: float = 900,
-        recovery_timeout: float = 600,
-    ) -> None:
-        self.label = label
-        self.provider: ExecutionProvider | None = provider if provider is not None else _local_provider()
-        self.launch_cmd = launch_cmd
-        self.address = address
-        self.worker_ports = worker_ports
-        self.worker_port_range = worker_port_range
-        self.interchange_port_range = interchange_port_range
-        self.storage_access = storage_access
-        self.working_dir = working_dir
-        self.worker_debug = worker_debug
-        self.cores_per_worker = cores_per_worker
-        self.mem_per_worker = mem_per_worker
-        self.max_workers = max_workers if max_workers_per_node is None else max_workers_per_node
-        self.prefetch_capacity = prefetch_capacity
-        self.heartbeat_threshold = heartbeat_threshold
-        self.heartbeat_period = heartbeat_period
-        self.poll_period = poll_period
-        self.suppress_failure = suppress_failure
-        self.managed = managed
-        self.worker_logdir_root = worker_logdir_root
-        self.encrypted = encrypted
-        self.available_accelerators = available_accelerators
-        self.cpu_affinity = cpu_affinity
-        self.drain_period = drain_period
-        self.block_error_handler = block_error_handler
-        self.manager_selector = manager_selector
-        self.loopback_address = loopback_address
-        self.max_result_bytes = max_result_bytes
-        self.max_worker_log_bytes = max_worker_log_bytes
-        self.block_start_timeout = block_start_timeout
-        self.recovery_timeout = recovery_timeout
-        self._pilot: Pilot | None = None
+    def __post_init__(self, max_workers_per_node: float | None) -> None:
+        if max_workers_per_node is not None:
+            self.max_workers = max_workers_per_node
+        chosen = self.provider
+        if chosen is None:
+            self.provider = _local_provider()
+        self._runtime: ExecutorRuntime | None = None
         self._report = ShutdownReport()
         self._check()
+        if chosen is None:
+            # Made again after the check: how many blocks fit follows from options that are known to be valid only now.
+            self.provider = _local_provider(self._blocks_that_fit())
 
     def __repr__(self) -> str:
-        return expression(self, _OPTIONS)
+        return expression(self, [option.name for option in options_of(self)])
+
+    @property
+    def carries_files(self) -> bool:  # type: ignore[override]  # of each instance, by where its nodes are
+        """Whether its nodes may not see the script's disk: then files by path go over their connection."""
+        return self.provider is None or not self._is_local()
 
     @property
     def max_workers_per_node(self) -> float:
@@ -204,25 +227,32 @@ class HighThroughputExecutor(BlockExecutor):
 
     @max_workers_per_node.setter
     def max_workers_per_node(self, value: float) -> None:
+        """Set ``max_workers`` by its other name."""
         self.max_workers = value
 
     # -- Executor
 
     def start(self, context: RunContext) -> None:
-        """Start the interchange and ask for the first blocks."""
-        if self._pilot is not None:
+        """Start the interchange and ask for the first blocks. Any thread; waits for the interchange, not for blocks.
+
+        Raises:
+            ConfigurationError: an option has an impossible value.
+            ExecutorError: it is started already, or the interchange cannot be started.
+        """
+        if self._runtime is not None:
             raise ExecutorError(f"executor {self.label!r} is started already: a Config can be loaded once at a time")
         self._check()
-        for name, default in _WITHOUT_EFFECT.items():
-            if getattr(self, name) != default:
-                context.logger.info("option %s of %s has no effect here", name, self.label)
+        for name in without_effect(self):
+            context.logger.info("option %s of %s has no effect here", name, self.label)
         self._check_scaling(context)
+        # Imported here: the package's own module is above this one.
         from flow_executors import __version__
 
-        self._pilot = self._make_pilot(
-            Plan(
+        self._runtime = self._make_runtime(
+            LaunchPlan(
                 label=self.label,
                 addresses=self._addresses(),
+                network=self._needs_network(),
                 ports=tuple(self.worker_ports) if self.worker_ports is not None else None,
                 port_range=self.worker_port_range,
                 heartbeat_period_s=self.heartbeat_period,
@@ -234,53 +264,68 @@ class HighThroughputExecutor(BlockExecutor):
                 block_start_timeout_s=self.block_start_timeout,
                 recovery_timeout_s=self.recovery_timeout,
                 command=self._command,
+                compares_code=self.launch_cmd is not None or self._node_python() is not None,
+                nodes=self._node_python(),
+                code_travels=self._code_travels(),
+                code=None if isinstance(self.code, str) or self.code is None else tuple(self.code),
+                managers=self._managers_per_block(),
                 guessed_workers=self._guessed_workers(),
+                cores_per_worker=float(self.cores_per_worker),
+                hold_nodes=self.hold_bad_nodes,
+                local_cores=(os.cpu_count() or 1) if self._is_local() else 0,
                 software=__version__,
+                max_transfer_bytes=self.max_transfer_bytes,
             ),
             context,
         )
 
     def submit(self, key: TryKey, call: Call, /) -> None:
-        """Take one try."""
-        pilot = self._pilot
-        if pilot is None:
+        """Send one try to the workers; its outcome comes through the listener. Any thread; does not wait.
+
+        Raises:
+            ExecutorClosed: the executor is not started, or was shut down.
+            ExecutorBroken: its interchange cannot be kept running.
+        """
+        runtime = self._runtime
+        if runtime is None:
             raise self._not_started()
-        pilot.client.submit(key, call)
+        runtime.client.submit(key, call)
 
     def flush(self) -> None:
-        """Send what is buffered."""
-        if self._pilot is not None:
-            self._pilot.client.flush()
+        """Send tries that were gathered for a common message. Any thread."""
+        if self._runtime is not None:
+            self._runtime.client.flush()
 
     def cancel(self, keys: Sequence[TryKey], /, *, kill: bool = False) -> None:
-        """Ask to cancel tries."""
-        if self._pilot is not None:
-            self._pilot.client.cancel(keys, kill)
+        """Ask to cancel tries, with ``kill`` also those that run; their outcomes tell what became of it. Any thread."""
+        if self._runtime is not None:
+            self._runtime.client.cancel(keys, kill)
 
     def load(self) -> Load:
-        """Return the load."""
-        return self._pilot.load() if self._pilot is not None else Load()
+        """Return how many tries wait and run, and the slots and blocks there are; all 0 where it is not started."""
+        return self._runtime.load() if self._runtime is not None else Load()
 
     def why_waiting(self, key: TryKey, /, *, timeout_s: float = 2.0) -> Sequence[Cause]:
         """Say all that keeps a try from being done: tasks ahead of it, resources, blocks that have no worker yet."""
-        pilot = self._pilot
-        return () if pilot is None else causes_of(pilot, key, timeout_s)
+        runtime = self._runtime
+        return () if runtime is None else causes_of(runtime, key, timeout_s)
 
     def shutdown(self, timeout_s: float) -> ShutdownReport:
         """End the interchange and cancel all blocks."""
-        pilot, self._pilot = self._pilot, None
-        if pilot is not None:
-            self._report = pilot.close(timeout_s)
+        # Taken out first: a second call returns the first one's report, and nothing is submitted meanwhile.
+        runtime, self._runtime = self._runtime, None
+        if runtime is not None:
+            self._report = runtime.close(timeout_s)
         return self._report
 
     # -- BlockExecutor
 
     def scale_out(self, blocks: int = 1) -> Sequence[str]:
         """Ask the provider for blocks; return their ids."""
-        pilot = self._started()
-        if pilot.scaler is None:
+        runtime = self._started()
+        if runtime.scaler is None:
             raise ScalingFailed(f"executor {self.label} has no provider")
-        return pilot.scaler.scale_out(blocks)
+        return runtime.scaler.scale_out(blocks)
 
     def scale_in(
         self,
@@ -291,50 +336,61 @@ class HighThroughputExecutor(BlockExecutor):
         timeout_s: float = 60.0,
     ) -> Sequence[str]:
         """Drain and give back up to so many blocks, or the blocks named; return their ids."""
-        pilot = self._started()
+        runtime = self._started()
+        # A text is a sequence of letters, each of which would be taken for a block.
         if isinstance(block_ids, str):
             raise ConfigurationError(f"scale_in takes a list of block ids, not the text {block_ids!r}: [{block_ids!r}]")
         if block_ids:
-            return pilot.drain(block_ids, max_idletime_s)
-        if pilot.scaler is None or not blocks:
+            return runtime.drain(block_ids, max_idletime_s)
+        if runtime.scaler is None or not blocks:
             return ()
-        return pilot.scaler.scale_in(blocks, max_idletime_s=max_idletime_s, timeout_s=timeout_s)
+        return runtime.scaler.scale_in(blocks, max_idletime_s=max_idletime_s, timeout_s=timeout_s)
 
     # -- what there is
 
     def hold_worker(self, worker_id: str) -> None:
         """Give no more tasks to a manager (by its name, see ``connected_managers``); what it has it finishes."""
-        pilot = self._started()
-        if not pilot.client.command("hold", managers=(worker_id,)).blocks:
+        runtime = self._started()
+        if not runtime.client.command("hold", managers=(worker_id,)).blocks:
             names = ", ".join(offer.manager_id for offer in self.connected_managers()) or "none"
             raise ExecutorError(f"no manager {worker_id!r} is connected to {self.label}; connected: {names}")
 
     def connected_managers(self) -> list[Registration]:
         """Return what each connected manager offers."""
-        return list(self._pilot.client.directory.managers.values()) if self._pilot is not None else []
+        return list(self._runtime.client.directory.managers.values()) if self._runtime is not None else []
+
+    def held_nodes(self) -> dict[str, str]:
+        """Return the nodes that get no tasks, with the reasons."""
+        keeper = self._runtime.keeper if self._runtime is not None else None
+        return dict(keeper.reasons()) if keeper is not None else {}
+
+    def free_node(self, node: str) -> bool:
+        """Let a node that is held have tasks again, in this run and later ones; False if it is not held."""
+        keeper = self._runtime.keeper if self._runtime is not None else None
+        return keeper.free(node) if keeper is not None else False
 
     def connected_blocks(self) -> list[str]:
         """Return the ids of the blocks that have a manager connected."""
-        return self._pilot.client.directory.blocks() if self._pilot is not None else []
+        return self._runtime.client.directory.blocks() if self._runtime is not None else []
 
     def outstanding(self) -> int:
         """Return how many tasks have no outcome yet."""
-        return self._pilot.client.outstanding if self._pilot is not None else 0
+        return self._runtime.client.outstanding if self._runtime is not None else 0
 
     def status(self) -> dict[str, JobState]:
         """Return the state of every block by its id."""
-        scaler = self._pilot.scaler if self._pilot is not None else None
+        scaler = self._runtime.scaler if self._runtime is not None else None
         return dict(scaler.blocks()) if scaler is not None else {}
 
     # -- how
 
-    def _make_pilot(self, plan: Plan, context: RunContext) -> Pilot:
-        return Pilot(plan, context)
+    def _make_runtime(self, plan: LaunchPlan, context: RunContext) -> ExecutorRuntime:
+        return ExecutorRuntime(plan, context)
 
-    def _started(self) -> Pilot:
-        if self._pilot is None:
+    def _started(self) -> ExecutorRuntime:
+        if self._runtime is None:
             raise self._not_started()
-        return self._pilot
+        return self._runtime
 
     def _not_started(self) -> ExecutorClosed:
         return ExecutorClosed(f"the executor {self.label} is not started, or was shut down")
@@ -345,13 +401,33 @@ class HighThroughputExecutor(BlockExecutor):
             provider.label == "local" and bool(getattr(getattr(provider, "channel", None), "is_local", True))
         )
 
+    def _needs_network(self) -> bool:
+        """Whether managers may come from elsewhere, or a user's own launch line may want a port: else none is open."""
+        chosen = self.address != _LOCAL or self.worker_ports is not None or self.worker_port_range != _PORT_RANGE
+        return chosen or self.launch_cmd is not None or self.provider is None or not self._is_local()
+
     def _addresses(self) -> tuple[str, ...]:
         address = self.address() if callable(self.address) else self.address
+        if not isinstance(address, str):
+            return tuple(address)
         if address != _LOCAL or self._is_local():
             return (address,)
         from flow_executors.addresses import candidate_addresses
 
         return candidate_addresses() or (address,)
+
+    def _managers_per_block(self) -> int:
+        """Return how many managers start in a block; 0 where a user's own launcher or options may start more."""
+        provider = self.provider
+        launcher: object = getattr(provider, "launcher", None)
+        while (inner := getattr(launcher, "launcher", None)) is not None:  # wrapped
+            launcher = inner
+        ours = (
+            type(launcher).__module__.startswith("flow_providers.")
+            and not getattr(launcher, "overrides", "")
+            and getattr(launcher, "task_blocks", None) is None
+        )
+        return provider.nodes_per_block if provider is not None and ours and self.launch_cmd is None else 0
 
     def _guessed_workers(self) -> int:
         cores = self.provider.cores_per_node if self.provider is not None else None
@@ -364,6 +440,13 @@ class HighThroughputExecutor(BlockExecutor):
             limits.append(len(self._accelerators()))
         return int(min(limits)) if limits else 0
 
+    def _blocks_that_fit(self) -> int:
+        """Return how many blocks use the cores, and accelerators, of this machine once."""
+        if self._accelerators():
+            return 1
+        cores = self._guessed_workers() * self.cores_per_worker
+        return max(1, min(_LOCAL_BLOCKS, int((os.cpu_count() or 1) / cores)))
+
     def _accelerators(self) -> tuple[str, ...]:
         given = self.available_accelerators
         return tuple(map(str, range(given))) if isinstance(given, int) else tuple(given)
@@ -371,34 +454,47 @@ class HighThroughputExecutor(BlockExecutor):
     def _command(self, block: str, port: int, local: str, context: RunContext) -> str:
         nodes = self.provider.nodes_per_block if self.provider is not None else 1
         options = self._manager_options(block, port, local, context)
-        return options.command(self.launch_cmd, module=self._manager_module, extra={"nodes_per_block": nodes})
+        return options.command(
+            with_pool_name(self.launch_cmd) if self.launch_cmd is not None else None,
+            python=PYTHON if self._node_python() is not None else None,
+            module=self._manager_module,
+            extra={"nodes_per_block": nodes},
+        )
+
+    def _code_travels(self) -> bool:
+        """Tell whether nodes may need the script's own modules from here."""
+        if self.code is None:
+            return False
+        return self.code != "auto" or self.provider is None or self.provider.locality is not Locality.THIS_MACHINE
+
+    def _node_python(self) -> NodePython | None:
+        """Return how nodes come to their Python; None where it is the script's own, on this machine."""
+        locality = self.provider.locality if self.provider is not None else Locality.THIS_MACHINE
+        chosen = self.python is not None or self.environment is not None or self.bootstrap is True
+        if locality is Locality.THIS_MACHINE and not chosen:
+            return None
+        drivers = sys.executable if locality is not Locality.ELSEWHERE else ""
+        return NodePython(self.python, self.bootstrap, self.environment, drivers)
 
     def _manager_options(self, block: str, port: int, local: str, context: RunContext) -> ManagerOptions:
         provider, addresses = self.provider, self._addresses()
         if local and all(map(is_loopback, addresses)):
-            addresses = (*addresses, local)
+            addresses = (*addresses, local) if port else (local,)
+        shared = {option.name: getattr(self, option.name) for option in options_of(NodeOptions)}
         return ManagerOptions(
-            executor=self.label,
-            run_id=context.run_id,
-            block=block,
-            addresses=addresses,
-            port=port,
-            cores_per_worker=float(self.cores_per_worker),
-            mem_per_worker=float(self.mem_per_worker or 0.0),
-            max_workers=self.max_workers,
-            prefetch_capacity=-1 if self.prefetch_capacity is None else self.prefetch_capacity,
-            heartbeat_period=float(self.heartbeat_period),
-            heartbeat_threshold=float(self.heartbeat_threshold),
+            self.label,
+            context.run_id,
+            block,
+            addresses,
+            port,
             logdir=self._logdir(context),
             accelerators=" ".join(self._accelerators()),
-            cpu_affinity=self.cpu_affinity,
-            drain_period=float(self.drain_period or 0.0),
-            working_dir=self.working_dir or "",
-            max_result_bytes=self.max_result_bytes,
-            max_worker_log_bytes=self.max_worker_log_bytes,
             sampler=_sampler_text(context),
             walltime=float((provider.walltime_s if provider is not None else None) or 0.0),
             debug=self.worker_debug,
+            prefetch_capacity=self.prefetch_capacity,
+            drain_period=self.drain_period,
+            **shared,
         )
 
     def _logdir(self, context: RunContext) -> str:
@@ -407,31 +503,30 @@ class HighThroughputExecutor(BlockExecutor):
         return os.path.join(self.worker_logdir_root, context.run_dir.name, self.label)
 
     def _check(self) -> None:
-        check_options(self, HighThroughputExecutor.__init__, _OPTIONS)
-        if not isinstance(self.provider, ExecutionProvider):
-            raise ConfigurationError(f"{type(self).__name__}: option provider={self.provider!r} is no provider")
         name = f"{type(self).__name__} {self.label!r}"
+        check_options(self, name)
+        if not isinstance(self.provider, ExecutionProvider):
+            raise ConfigurationError(f"{name}: option provider={self.provider!r} is no provider")
         if not self.label or os.sep in self.label or self.label in (".", ".."):
             raise ConfigurationError(f"{name}: label must be a name that can be a directory")
-        if self.cores_per_worker <= 0:
-            raise ConfigurationError(f"{name}: cores_per_worker must be above 0, not {self.cores_per_worker}")
-        if self.max_workers < 1:
-            raise ConfigurationError(f"{name}: max_workers must be at least 1, not {self.max_workers}")
-        if self.prefetch_capacity is not None and self.prefetch_capacity < 0:
-            raise ConfigurationError(f"{name}: prefetch_capacity must be 0 or more, or None for adaptive")
-        if not 0 < self.heartbeat_period < self.heartbeat_threshold:
+        if not self.heartbeat_period < self.heartbeat_threshold:
             raise ConfigurationError(
-                f"{name}: heartbeat_period ({self.heartbeat_period}) must be above 0 and below heartbeat_threshold "
+                f"{name}: heartbeat_period ({self.heartbeat_period}) must be below heartbeat_threshold "
                 f"({self.heartbeat_threshold})"
             )
-        for option in ("block_start_timeout", "recovery_timeout"):
-            if not getattr(self, option) > 0:
-                raise ConfigurationError(f"{name}: {option} must be above 0, not {getattr(self, option)}")
-        if self.max_worker_log_bytes and self.max_worker_log_bytes < LEAST_BYTES:
-            raise ConfigurationError(f"{name}: max_worker_log_bytes must be 0 (no limit), or at least {LEAST_BYTES}")
+        if self.environment is not None and (why := _why_no_environment(self.environment)):
+            raise ConfigurationError(f"{name}: environment={self.environment!r} cannot be sent to nodes: {why}")
+        self._check_code(name)
         self._check_blocks(name)
-        if self.manager_selector not in ("idle", "block"):
-            raise ConfigurationError(f"{name}: manager_selector must be 'idle' or 'block'")
+
+    def _check_code(self, name: str) -> None:
+        if self.code is None or self.code == "auto":
+            return
+        if isinstance(self.code, str):
+            raise ConfigurationError(f"{name}: code must be 'auto', None or a list, not {self.code!r}: [{self.code!r}]")
+        for one in self.code:
+            if not chosen_module(one)[1]:
+                raise ConfigurationError(f"{name}: code={one!r} is neither a path of a module nor the name of one")
 
     def _check_blocks(self, name: str) -> None:
         """Refuse bounds under which there would never be a block."""
@@ -455,15 +550,54 @@ class HighThroughputExecutor(BlockExecutor):
             )
 
 
-def _local_provider() -> ExecutionProvider:
+@documented
+@dataclass(eq=False, repr=False)
+class HighThroughputExecutor(PrefetchOptions, PilotExecutor):
+    """Runs tasks on worker processes of many nodes: an interchange here, a manager a node, blocks from a provider.
+
+    Raises:
+        ConfigurationError: an option has an impossible value.
+    """
+
+    label: str = field(default="HighThroughputExecutor", metadata=LABEL)
+    _: KW_ONLY
+    interchange_port_range: tuple[int, int] = field(
+        default=(55000, 56000),
+        metadata=about("Without effect: the way to the interchange is no TCP socket.", without_effect=True),
+    )
+    poll_period: float = field(default=10.0, metadata=about("Without effect: nothing polls.", without_effect=True))
+    suppress_failure: bool = field(
+        default=True,
+        metadata=about("Without effect: failures of managers never end the interchange.", without_effect=True),
+    )
+    encrypted: bool = field(
+        default=True,
+        metadata=about(
+            "Without effect: all connections are encrypted, which costs nothing measurable.", without_effect=True
+        ),
+    )
+    loopback_address: str = field(
+        default=_LOCAL,
+        metadata=about("Without effect: the way within this machine is no TCP socket.", without_effect=True),
+    )
+
+
+def _local_provider(max_blocks: int = 1) -> ExecutionProvider:
     from flow_providers.local.provider import LocalProvider
 
-    return LocalProvider()
+    return LocalProvider(max_blocks=max_blocks)
+
+
+def _why_no_environment(path: str) -> str:
+    # Imported here: only who sends environments has use for what handles archives.
+    from flow_executors.launching.packed_environment import check
+
+    return check(path)
 
 
 def _sampler_text(context: RunContext) -> str:
     if context.sampler is None:
         return ""
-    from flow_executors.manager.sampling import spec_to_text
+    from flow_executors.manager.node import spec_to_text
 
     return spec_to_text(context.sampler)

@@ -1,4 +1,4 @@
-"""MonitoringHub: the sink by which a run's events reach a database. Imports the standard library and the core only."""
+"""MonitoringHub: the sink by which a run's events reach a database. Imports no SQLAlchemy, so a script starts fast."""
 
 from __future__ import annotations
 
@@ -62,6 +62,7 @@ class MonitoringHub:
     ) -> None:
         _check_interval(resource_monitoring_interval)
         _check_endpoint(logging_endpoint)
+        # The kernel makes no event of a kind that no sink wants.
         self.wants = EventKind.ALL if resource_monitoring_enabled else EventKind.ALL & ~EventKind.SAMPLE
         self.hub_address = hub_address
         self.hub_port = hub_port
@@ -78,7 +79,7 @@ class MonitoringHub:
         self._level_before: int | None = None
 
     def sampler(self) -> SamplerSpec | None:
-        """Return what nodes sample with, None where sampling is off."""
+        """Return the specification of the samplers for nodes, None where sampling is off."""
         if not self.resource_monitoring_enabled:
             return None
         return SamplerSpec(_SAMPLER, float(self.resource_monitoring_interval), thread_factory=_THREAD_SAMPLER)
@@ -91,17 +92,21 @@ class MonitoringHub:
             ConfigurationError: the hub is in use by another run.
             OSError: the projection's process cannot be started.
         """
+        # Two runs in one log could not be told apart, and each end would close it for the other.
         if self._log is not None:
             raise ConfigurationError("this MonitoringHub is used by a run that goes on: give each Config its own")
         if self.hub_address is not None or self.hub_port is not None:
             logger.info(
                 "MonitoringHub: hub_address and hub_port have no effect: events travel over the task connections"
             )
+        # Absolute: the script may change its working directory while the run goes on.
         path = (run.run_dir / "monitoring" / LOG_NAME).absolute()
+        # Before the process: it reads the log, which must be there with its header.
         writer = LogWriter(path, run.run_id, run.epoch)
         settings = ProjectionSettings(run.run_id, path, self._endpoint(run), self.drain_patience_s)
         supervisor = Supervisor(settings, logger)
         if self.monitoring_debug:
+            # The logger belongs to the process: its level is put back when this hub closes.
             self._level_before = logger.level
             logger.setLevel(logging.DEBUG)
         try:
@@ -122,6 +127,7 @@ class MonitoringHub:
         """Append events to the log as the kernel made them, see ``RecordSink``. Pump thread only; never raises."""
         if self._log is None:
             return
+        # Only until the first event of the run has its name: after that no record is looked at.
         if self._unnamed:
             records = [self._named(record) for record in records]
         self._log.append(records)
@@ -132,11 +138,13 @@ class MonitoringHub:
         Events are safe once they are in the log: a database that is behind costs none. Those that a full disk had no
         room for are written now, or counted as lost if there still is none after some seconds. Idempotent.
         """
+        # Taken away first, so that a second close() returns at once.
         log, supervisor = self._log, self._supervisor
         self._log = self._supervisor = None
         if log is None or supervisor is None:
             return self._lost
         began = time.monotonic()
+        # The log first: its end is what the projection waits for.
         self._lost = log.close(timeout_s)
         if not supervisor.close(timeout_s - (time.monotonic() - began)):
             logger.info("the monitoring database is behind; the projection goes on for a while in the background")
@@ -158,6 +166,7 @@ class MonitoringHub:
 
     def _endpoint(self, run: RunInfo) -> str:
         """Return the database's URI with an absolute path."""
+        # Beside the run directories, whatever run_dir the Config has: one database for all runs of a directory.
         if self.logging_endpoint == DEFAULT_ENDPOINT:
             return f"sqlite:///{run.run_dir.absolute().parent / 'monitoring.db'}"
         scheme, separator, path = self.logging_endpoint.partition(":///")
@@ -173,6 +182,7 @@ class MonitoringHub:
 
 
 def _check_interval(value: object) -> None:
+    # bool is an int for isinstance, and True is no number of seconds.
     if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value < math.inf):
         raise ConfigurationError(
             f"MonitoringHub(resource_monitoring_interval={value!r}): give seconds > 0; "

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from flow_providers.kubernetes.provider import KubernetesProvider as KubernetesProvider
     from flow_providers.local.provider import LocalProvider as LocalProvider
 
-__version__ = "0.1.0"
+__version__ = "0.1.1"
 
 _HOMES = {
     "Channel": "flow_providers.interfaces.channel",

@@ -9,7 +9,7 @@ from flow_providers.errors import BadOption
 
 @dataclass(frozen=True, slots=True)
 class BlockOptions:
-    """What a block is, how many there may be, and how one is started.
+    """The options of blocks: their size, their numbers, and how one is started.
 
     Attributes:
         nodes_per_block: Nodes of a job.
@@ -21,8 +21,8 @@ class BlockOptions:
         worker_init: Bash code run before the command.
         cmd_timeout: Seconds that a command of the scheduler, or a call to the service, may take.
         launcher: Multiplies the command on the nodes; None: the provider's own choice.
-        cores_per_node: Cores on each node, told as FLOW_CORES; None: nothing.
-        mem_per_node: GB on each node, told as FLOW_MEMORY_GB; None: nothing.
+        cores_per_node: Cores on each node, in FLOW_CORES for the command; None: not set.
+        mem_per_node: GB on each node, in FLOW_MEMORY_GB for the command; None: not set.
 
     Raises (from the constructor):
         BadOption: a number is out of its range.

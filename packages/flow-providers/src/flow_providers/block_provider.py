@@ -1,4 +1,4 @@
-"""What all providers have of their shared options: attributes of the same names, and a repr that makes an equal one."""
+"""The base of all providers: shared options as attributes, and a repr that makes an equal provider."""
 
 from __future__ import annotations
 

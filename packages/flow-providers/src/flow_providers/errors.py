@@ -24,7 +24,7 @@ class LedgerError(ProviderError):
 
 
 class ExecutionProviderException(ProviderError):
-    """A provider cannot do what was asked."""
+    """A provider cannot carry out a call; root of the errors of providers."""
 
 
 class OptionalModuleMissing(ExecutionProviderException):
@@ -32,7 +32,7 @@ class OptionalModuleMissing(ExecutionProviderException):
 
     Attributes:
         module_names: The missing modules.
-        reason: What they are needed for.
+        reason: The purpose that they are needed for.
     """
 
     def __init__(self, module_names: list[str], reason: str) -> None:
@@ -49,11 +49,27 @@ class ChannelRequired(ExecutionProviderException, BadOption):
 
 
 class ScaleOutFailed(ExecutionProviderException):
-    """Resources could not be had."""
+    """The cloud has no resources for the job now; nothing was started."""
 
 
 class SubmitException(ExecutionProviderException):
     """The job was surely not submitted; the message has the scheduler's own words."""
+
+
+class HostUnreachable(SubmitException):
+    """A job was not submitted because its host cannot be reached, or lets nobody in; another one may take it."""
+
+
+class HostsAway(SubmitException):
+    """A job was not submitted, nor was that tried anew: the hosts that could take it were not reached shortly before.
+
+    Attributes:
+        again_s: Seconds until one of them is tried again.
+    """
+
+    def __init__(self, message: str, again_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.again_s = again_s
 
 
 class SubmitUnknown(SubmitException):
@@ -92,15 +108,15 @@ class ScriptPathError(ExecutionProviderException):
 
 
 class ChannelError(ProviderError):
-    """A channel cannot do what was asked."""
+    """A channel cannot carry out a call; root of the errors of channels."""
 
 
 class ChannelTimeout(ChannelError):
     """A command did not end within its walltime, and was killed with everything it started.
 
     Attributes:
-        stdout: What it had written to standard output.
-        stderr: What it had written to standard error.
+        stdout: Its standard output so far.
+        stderr: Its standard error so far.
     """
 
     def __init__(self, message: str, stdout: str = "", stderr: str = "") -> None:
@@ -122,11 +138,15 @@ class BadHostKeyException(ChannelError):
 
 
 class AuthException(ChannelError):
-    """The host refused the login."""
+    """The host refused the login; the message has its reason."""
+
+
+NOT_REACHED = (ChannelTimeout, ChannelUnavailable, BadHostKeyException, AuthException)
+"""Errors of a channel by which nothing can be done on its host now."""
 
 
 class SSHException(ChannelError):
-    """The ssh connection failed in another way."""
+    """The ssh connection failed for a reason that the other errors do not cover."""
 
 
 class BadScriptPath(ChannelError):

@@ -14,7 +14,7 @@ def optional_module(name: str, *, extra: str, purpose: str) -> Any:  # the modul
     Args:
         name: Dotted name.
         extra: The extra of ``flow-providers`` that brings it.
-        purpose: Who needs it.
+        purpose: The class that needs it.
 
     Raises:
         OptionalModuleMissing: it is not installed; the message says which extra to install.
@@ -22,6 +22,7 @@ def optional_module(name: str, *, extra: str, purpose: str) -> Any:  # the modul
     try:
         return import_module(name)
     except ImportError as error:
+        # The module that is missing may be one that the named one imports.
         missing = error.name or name
         raise OptionalModuleMissing(
             [missing], f"{purpose} needs it; install flow-providers with its extra [{extra}]"

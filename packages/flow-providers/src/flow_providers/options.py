@@ -7,8 +7,9 @@ need it.
 from __future__ import annotations
 
 import inspect
+import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -20,14 +21,32 @@ from flow_providers.walltime import not_a_walltime
 P = ParamSpec("P")
 Record = TypeVar("Record")
 
+# Never shown by repr, written to the ledger, or put on a command line.
 _HIDDEN = frozenset({"password", "token", "client_secret"})
+_LINES = frozenset(
+    {
+        "worker_init", "scheduler_options", "overrides", "prepend", "ssh_public_key", "envs", "environment",
+        "password", "token", "client_secret", "secret",
+    }
+)  # fmt: skip
+"""Options that may have several lines: shell code, directives as they are, and what is quoted or is in no script."""
+_WORDS = frozenset(
+    {
+        "partition", "account", "qos", "constraint", "clusters", "gpus_per_node", "queue", "project",
+        "parallel_environment", "select_options",
+    }
+)  # fmt: skip
+"""Options that are one word of a directive: what follows a space would be another option of the scheduler's."""
+_CODE = frozenset({"envs", "worker_init", "scheduler_options"})
 
 
 def checked(init: Callable[P, None]) -> Callable[P, None]:
     """Make a constructor check its arguments by their annotations before it runs.
 
     Raises (from the constructor):
-        BadOption: naming the class, the option, what it must be and what was given.
+        BadOption: naming the class, the option, what it must be and what was given. Text with line breaks or other
+            control characters is refused: in a submit script it would become lines of its own. So are spaces in what
+            is one word there.
     """
     signature = inspect.signature(init)
 
@@ -38,11 +57,14 @@ def checked(init: Callable[P, None]) -> Callable[P, None]:
         try:
             given = signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise BadOption(f"{owner}: {error}; its options are: {', '.join(list(signature.parameters)[1:])}") from None
+            known = list(signature.parameters)[1:]
+            raise BadOption(f"{owner}: {error}{_near(kwargs, known)}; its options are: {', '.join(known)}") from None
         _check(owner, init, dict(list(given.arguments.items())[1:]))
         given.apply_defaults()
         outer = getattr(self, "_given", None)
+        # Only while the constructor runs: record_of() reads it there.
         self._given = _flat(signature, given)
+        # Constructors of subclasses call those of their bases, which are checked too.
         if outer is None:  # the outermost constructor's view is the user's
             self._options = self._given
         try:
@@ -72,6 +94,7 @@ def record_of(kind: type[Record], thing: object, **changed: object) -> Record:
 def options_of(thing: object) -> dict[str, object]:
     """Return the options an object was made with, at their present values where it has attributes of the same names."""
     made_with: dict[str, object] = getattr(thing, "_options", {})
+    # Users change attributes between two jobs: the reaper's copy must have the new values.
     return {name: getattr(thing, name, value) for name, value in made_with.items()}
 
 
@@ -81,9 +104,25 @@ def repr_of(thing: object) -> str:
     return f"{type(thing).__name__}({', '.join(shown)})"
 
 
+def is_code(option: str) -> bool:
+    """Return whether an option's value is run, or decides what is run: it is never taken from a file."""
+    return option in _CODE
+
+
 def is_secret(option: str) -> bool:
     """Return whether an option must never be written to a file or a log."""
     return option in _HIDDEN
+
+
+def _near(given: Mapping[str, object], known: list[str]) -> str:
+    """Return which option was meant by the first name that is none; empty where there is no such, or none is near."""
+    from difflib import get_close_matches  # needed by errors only
+
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            return f": did you mean {near[0]!r}?" if near else ""
+    return ""
 
 
 def _flat(signature: inspect.Signature, given: inspect.BoundArguments) -> dict[str, object]:
@@ -96,6 +135,17 @@ def _flat(signature: inspect.Signature, given: inspect.BoundArguments) -> dict[s
     return flat
 
 
+def _control_character(value: object) -> str:
+    """Return the first control character in a text, or in a list or mapping of them; empty where there is none."""
+    if isinstance(value, str):
+        return next((letter for letter in value if letter < " " or letter == "\x7f"), "")
+    if isinstance(value, Mapping):
+        return next(filter(None, map(_control_character, (*value, *value.values()))), "")
+    if isinstance(value, list | tuple | set | frozenset):
+        return next(filter(None, map(_control_character, value)), "")
+    return ""
+
+
 def _check(owner: str, init: Callable[..., None], given: dict[str, object]) -> None:
     if not given:  # nothing said, nothing to check: typeguard (80 ms) need not be imported
         return
@@ -103,6 +153,18 @@ def _check(owner: str, init: Callable[..., None], given: dict[str, object]) -> N
 
     hints = typing.get_type_hints(init)
     for name, value in given.items():
+        # Before the check of the type: a line break in an option of a directive would be a line of the script, with
+        # whatever follows.
+        if name not in _LINES and (bad := _control_character(value)):
+            raise BadOption(
+                f"{owner}: option {name}={value!r} has the control character {bad!r}, which a submit script would take "
+                "for the end of a line or worse: leave it out"
+            )
+        if name in _WORDS and isinstance(value, str) and re.search(r"\s", value):
+            raise BadOption(
+                f"{owner}: option {name}={value!r} must be one word: in a submit script the rest would be other "
+                "options. Give those as scheduler_options"
+            )
         hint = hints.get(name)
         if hint is None or hint is Any:
             continue

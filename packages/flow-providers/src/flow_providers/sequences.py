@@ -15,13 +15,14 @@ def listed(values: Iterable[str], where: str, what: str = "job ids") -> list[str
     """Return the values as a list.
 
     Args:
-        values: What somebody gave.
+        values: The argument of the caller.
         where: The function it was given to, for the error.
-        what: What the values are, for the error.
+        what: The kind of the values, for the error.
 
     Raises:
         BadOption: it is a single text, or no list at all.
     """
+    # A text is a sequence of texts for Python's types, so no annotation refuses it.
     if isinstance(values, _TEXTS):
         raise BadOption(f"{where} takes a list of {what}, not the single text {values!r}: write [{values!r}]")
     if not isinstance(values, Iterable):

@@ -8,33 +8,43 @@ from importlib import import_module
 from flow_providers.errors import ProviderError
 from flow_providers.interfaces.channel import Channel
 from flow_providers.interfaces.provider import ExecutionProvider
-from flow_providers.options import is_secret, options_of
+from flow_providers.options import is_code, is_secret, options_of
 
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
 _CLASS = "class"
 _OPTIONS = "options"
+_OURS = "flow_providers."
+ENTRY_POINTS = "flow_providers.providers"
+"""Group of entry points by which a package names its own classes of providers and channels: ``module:Class``."""
 
 
 def spec_of(provider: ExecutionProvider, *, secrets: bool = False) -> dict[str, Plain]:
     """Return the class and options of a provider as plain data.
 
-    Options that are no plain data, and that watching and cancelling do not need (launchers), are left out.
+    Options that are no plain data, and that watching and cancelling do not need (launchers), are left out; so are, for
+    a file, passwords and what would be run.
 
     Args:
         provider: The provider.
-        secrets: Whether passwords go with it; only for a pipe, never for a file.
+        secrets: Whether passwords and code go with it; only for a pipe, never for a file.
     """
     return _object(provider, secrets)
 
 
-def provider_from(spec: Mapping[str, Plain]) -> ExecutionProvider:
+def provider_from(spec: Mapping[str, Plain], *, trusted: bool = False) -> ExecutionProvider:
     """Make a provider from its spec.
 
+    Args:
+        spec: A result of ``spec_of``.
+        trusted: Whether it comes from this user's own process, by a pipe. A spec from a file makes only classes
+            of this library and those that an installed package names under the entry points
+            ``flow_providers.providers``, and nothing of it is run: ``envs`` and ``worker_init`` are left out.
+
     Raises:
-        ProviderError: the class cannot be imported, is no provider, or refuses the options.
+        ProviderError: the class cannot be imported, is no provider, is not allowed, or refuses the options.
     """
-    made = _make(spec)
+    made = _make(spec, trusted)
     if not isinstance(made, ExecutionProvider):
         raise ProviderError(f"{spec.get(_CLASS)} is not an ExecutionProvider")
     return made
@@ -43,7 +53,8 @@ def provider_from(spec: Mapping[str, Plain]) -> ExecutionProvider:
 def _object(thing: object, secrets: bool) -> dict[str, Plain]:
     kept: dict[str, Plain] = {}
     for name, value in options_of(thing).items():
-        if is_secret(name) and not secrets:
+        # A ledger is a file: no password goes into it, and nothing that comes out of it is run.
+        if not secrets and (is_secret(name) or is_code(name)):
             continue
         found, plain = _plain(value, secrets)
         if found:
@@ -65,24 +76,44 @@ def _plain(value: object, secrets: bool) -> tuple[bool, Plain]:
     return False, None
 
 
-def _make(spec: Mapping[str, Plain]) -> object:
+def _make(spec: Mapping[str, Plain], trusted: bool) -> object:
     path = spec.get(_CLASS)
     options = spec.get(_OPTIONS)
     if not isinstance(path, str) or not isinstance(options, dict):
         raise ProviderError(f"this is not the description of a provider: {spec!r}")
     module, _, name = path.partition(":")
+    # Importing a module runs it: a ledger that somebody wrote to must not choose what is imported.
+    if not (trusted or _is_known(path)):
+        raise ProviderError(
+            f"the provider class {path} is not made out of a file: only those of flow_providers are, and those "
+            f"that an installed package names under the entry points {ENTRY_POINTS!r}. End its jobs by the scheduler's "
+            "own command"
+        )
     try:
         kind: object = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ProviderError(f"the provider class {path} cannot be imported here: {error}") from error
+    # Calling anything else, whatever its name, would run it with arguments out of a file.
     if not (isinstance(kind, type) and issubclass(kind, ExecutionProvider | Channel)):
         raise ProviderError(f"{path} is neither a provider nor a channel")
-    return kind(**{key: _value(value) for key, value in options.items()})
+    return kind(**{key: _value(value, trusted) for key, value in options.items() if trusted or not is_code(key)})
 
 
-def _value(value: Plain) -> object:
+def _is_known(path: str) -> bool:
+    """Whether a class may be made because a file says so. Nothing is imported to find out."""
+    module = path.partition(":")[0]
+    if module.startswith(_OURS) and not module.startswith(f"{_OURS}testing"):
+        return True
+    from importlib.metadata import entry_points  # which loads much, and is asked for rarely
+
+    return any(point.value == path for point in entry_points(group=ENTRY_POINTS))
+
+
+def _value(value: Plain, trusted: bool) -> object:
     if isinstance(value, dict):
-        return _make(value) if value.keys() == {_CLASS, _OPTIONS} else {k: _value(v) for k, v in value.items()}
+        if value.keys() == {_CLASS, _OPTIONS}:
+            return _make(value, trusted)
+        return {k: _value(v, trusted) for k, v in value.items()}
     if isinstance(value, list):
-        return [_value(item) for item in value]
+        return [_value(item, trusted) for item in value]
     return value

@@ -31,6 +31,7 @@ def render(package: str, name: str, values: dict[str, object]) -> str:
         raise SchedulerMissingArgs(f"the template {name} needs a value that was not given: {error.message}") from error
 
 
+# More than there are templates: each is compiled once in a process.
 @lru_cache(maxsize=64)
 def _template(package: str, name: str) -> Template:
     from shlex import quote
@@ -39,10 +40,12 @@ def _template(package: str, name: str) -> Template:
 
     environment = Environment(
         loader=BaseLoader(),
+        # A forgotten value must fail here: as empty text it would be a wrong directive that some scheduler accepts.
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        # Escaping is for HTML; these are shell scripts, quoted by the filter q.
         autoescape=False,
     )
     environment.filters["q"] = lambda value: quote(str(value))

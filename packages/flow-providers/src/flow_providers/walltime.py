@@ -19,6 +19,7 @@ def walltime_seconds(walltime: str) -> int:
     if not isinstance(walltime, str):  # set after the provider was made
         raise BadOption(not_a_walltime(walltime))
     match = _FORMS.fullmatch(walltime.strip())
+    # A bare number is refused: it means minutes to Slurm and LSF, seconds to PBS.
     if match is None and re.fullmatch(r"\d+(\.\d+)?", walltime.strip()):
         raise BadOption(not_a_walltime(walltime))
     if match is None:
@@ -51,5 +52,6 @@ def walltime_minutes(walltime: str) -> int:
 
 def walltime_hms(seconds: float) -> str:
     """Return ``HH:MM:SS`` (hours may exceed 99)."""
+    # Up, not down: a job must not be ended before its walltime.
     whole = math.ceil(seconds)
     return f"{whole // 3600:02d}:{whole // 60 % 60:02d}:{whole % 60:02d}"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flow_core.lazy import loading
+
 if TYPE_CHECKING:
+    from flow_staging.fsspec_files import FsspecStaging as FsspecStaging
     from flow_staging.ftp import FTPInTaskStaging as FTPInTaskStaging, FTPSeparateTaskStaging as FTPSeparateTaskStaging
     from flow_staging.globus.transfer import GlobusStaging as GlobusStaging
     from flow_staging.http import (
@@ -14,36 +17,26 @@ if TYPE_CHECKING:
     from flow_staging.rsync import RSyncStaging as RSyncStaging
     from flow_staging.s3 import S3Staging as S3Staging
     from flow_staging.transfer.cache import CachePolicy as CachePolicy
+    from flow_staging.transfer.limits import SizeLimits as SizeLimits
     from flow_staging.transfer.retry import RetryPolicy as RetryPolicy
     from flow_staging.zip import ZipFileStaging as ZipFileStaging
 
-__version__ = "0.1.0"
+__version__ = "0.1.1"
 
 _HOMES = {
     "HTTPSeparateTaskStaging": "flow_staging.http",
     "HTTPInTaskStaging": "flow_staging.http",
     "FTPSeparateTaskStaging": "flow_staging.ftp",
     "FTPInTaskStaging": "flow_staging.ftp",
+    "FsspecStaging": "flow_staging.fsspec_files",
     "GlobusStaging": "flow_staging.globus.transfer",
     "RSyncStaging": "flow_staging.rsync",
     "S3Staging": "flow_staging.s3",
     "ZipFileStaging": "flow_staging.zip",
     "CachePolicy": "flow_staging.transfer.cache",
+    "SizeLimits": "flow_staging.transfer.limits",
     "RetryPolicy": "flow_staging.transfer.retry",
 }
 
 __all__ = [*_HOMES, "__version__"]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value: object = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = loading(__name__, _HOMES)

@@ -7,19 +7,24 @@ import posixpath
 import secrets
 import socket
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 
 from flow_core.interfaces.staging import Transfer
-from flow_staging.ftp_session import Address, connected, digest, size, translated
-from flow_staging.transfer.failures import Dropped, local_failure
-from flow_staging.transfer.retry import Control, RetryPolicy, Tries
+from flow_staging.ftp_connection import Session
+from flow_staging.ftp_session import FtpAddress, connected, digest, size, translated
+from flow_staging.ftp_tls import finish
+from flow_staging.transfer.failures import TransientTransferError, local_failure
+from flow_staging.transfer.handle import tidying
+from flow_staging.transfer.retry import Control, Pace, RetryPolicy, Tries
+from flow_staging.transfer.sockets import watched
 from flow_staging.transfer.verify import Checker, Remote
 
-_CHUNK = 256 << 10
-_NO_REST = ("501", "502", "504")
-_MOST_NAMES = 5_000
-_AGAIN_S = 600.0
+_CHUNK = 256 << 10  # bytes a read; only the magnitude matters
+_NO_REST = ("501", "502", "504")  # answers of servers that cannot resume
+_MOST_NAMES = 5_000  # names in a directory; listing more for each upload takes longer than a small file
+_AGAIN_S = 600.0  # seconds until such a directory is listed again
 _crowded: dict[tuple[str, int, str], float] = {}
 """Directories of so many names that they are not listed again before that time."""
 
@@ -31,7 +36,7 @@ class FtpUpload:
     what an earlier one left when it was killed, and anyone what is older than the longest time for one file.
     """
 
-    def __init__(self, transfer: Transfer, address: Address, retry: RetryPolicy, control: Control) -> None:
+    def __init__(self, transfer: Transfer, address: FtpAddress, retry: RetryPolicy, control: Control) -> None:
         self._path = transfer.local_path
         self._address = address
         self._retry = retry
@@ -41,18 +46,24 @@ class FtpUpload:
         self._mine = f".flow-{target}-{transfer.task_id}-"
         self._temporary = posixpath.join(self._directory, f"{self._mine}{secrets.token_hex(6)}.part")
         self._size = self._path.stat().st_size
+        # Given up for a server that does not know REST, or whose digest of a resumed file was wrong.
         self._resumes = True
         self._sized = False  # the server says sizes
+        self._unanswered = False  # it was asked to rename, and may have done so
 
     def send(self) -> None:
-        """Send, and check what has arrived; raises Dropped or Refused, and nothing is left then."""
+        """Send, and check what has arrived.
+
+        Raises TransientTransferError or PermanentTransferError, and nothing is left then.
+        """
         tries, reached, first = Tries(self._retry, self._control), 0, True
         try:
             while True:
                 try:
                     self._try(first)
                     return
-                except Dropped as error:
+                except TransientTransferError as error:
+                    # What has arrived is asked for: the bytes that were sent may never have got there.
                     here = self._there() if self._resumes else 0
                     tries.failed(error, here - reached)
                     reached, first = max(reached, here), False
@@ -61,17 +72,18 @@ class FtpUpload:
             raise
 
     def publish(self) -> None:
-        """Give the file its name; raises Dropped or Refused, and nothing is left then."""
+        """Give the file its name; raises TransientTransferError or PermanentTransferError, and nothing is left then."""
         tries = Tries(self._retry, self._control)
         try:
             while True:
                 try:
                     with translated(), connected(self._address, self._retry) as ftp:
                         if not self._rename(ftp):
-                            raise Dropped("the file has vanished from the server before it was renamed")
+                            raise TransientTransferError("the file has vanished from the server before it was renamed")
                     return
-                except Dropped as error:
+                except TransientTransferError as error:
                     tries.failed(error)
+                    # The temporary file may be gone with a restart of the server: it is sent again.
                     if self._there() != self._size:
                         self.send()
         except BaseException:
@@ -80,7 +92,7 @@ class FtpUpload:
 
     def discard(self) -> None:
         """Remove what was sent; never raises."""
-        with suppress(*ftplib.all_errors), connected(self._address, self._retry) as ftp:
+        with tidying(), suppress(*ftplib.all_errors), connected(self._address, self._retry) as ftp:
             ftp.delete(self._temporary)
 
     # -- sending
@@ -90,14 +102,16 @@ class FtpUpload:
             offset = 0 if first or not self._resumes else size(ftp, self._temporary) or 0
             offset = offset if offset <= self._size else 0
             with self._begin(ftp, offset) as data:
-                data.settimeout(self._retry.stall_timeout_s)
+                watched(data).settimeout(self._retry.stall_timeout_s)
                 self._pour(data, offset)
+                finish(data)
             ftp.voidresp()
             self._check(ftp)
-            with suppress(*ftplib.all_errors):
+            # Tidying must not fail an upload that is complete.
+            with suppress(*ftplib.all_errors), _back(ftp, self._directory):
                 self._sweep(ftp)
 
-    def _begin(self, ftp: ftplib.FTP, offset: int) -> socket.socket:
+    def _begin(self, ftp: Session, offset: int) -> socket.socket:
         try:
             return ftp.transfercmd(f"STOR {self._temporary}", offset or None)
         except ftplib.error_perm as error:
@@ -105,8 +119,9 @@ class FtpUpload:
             if offset and code in _NO_REST:
                 self._resumes = False
                 return ftp.transfercmd(f"STOR {self._temporary}")
-            if code not in ("550", "553") or not _make_directories(ftp, self._temporary):
+            if code not in ("550", "553") or "/" not in self._temporary:
                 raise
+            _make_directories(ftp, self._temporary)  # or another upload has, just now
             return ftp.transfercmd(f"STOR {self._temporary}")
 
     def _pour(self, data: socket.socket, offset: int) -> None:
@@ -116,15 +131,21 @@ class FtpUpload:
             raise local_failure(error, f"cannot read {self._path}") from error
         with stream:
             stream.seek(offset)
-            while chunk := stream.read(_CHUNK):
-                data.sendall(chunk)
-                self._control.check()
+            meter, pace = self._control.stop.meter, Pace(self._retry)
+            meter.stand(offset, self._size)
+            while chunk := memoryview(stream.read(_CHUNK)):
+                while chunk:
+                    sent = data.send(chunk)
+                    chunk = chunk[sent:]
+                    meter.add(sent)
+                    self._control.check()
+                    pace.add(sent)
 
-    def _check(self, ftp: ftplib.FTP) -> None:
+    def _check(self, ftp: Session) -> None:
         there = size(ftp, self._temporary)
         self._sized = there is not None
         if there is not None and there != self._size:
-            raise Dropped(f"the server has {there} bytes of {self._size}")
+            raise TransientTransferError(f"the server has {there} bytes of {self._size}")
         stated = digest(ftp, self._temporary)
         if stated is None:
             return
@@ -135,7 +156,7 @@ class FtpUpload:
                 checker.update(chunk)
         try:
             checker.finish()
-        except Dropped:
+        except TransientTransferError:
             self._resumes = False
             raise
 
@@ -148,28 +169,34 @@ class FtpUpload:
 
     # -- renaming
 
-    def _rename(self, ftp: ftplib.FTP) -> bool:
+    def _rename(self, ftp: Session) -> bool:
         """Rename; False if the file is not there any more."""
+        # A rename whose answer was lost may have happened: only then a file that is gone counts as renamed.
+        perhaps_renamed, self._unanswered = self._unanswered, True
         try:
             ftp.rename(self._temporary, self._address.path)
         except ftplib.error_perm:
-            if self._sized and size(ftp, self._temporary) is None:  # renamed already, and the answer was lost; or gone
-                return size(ftp, self._address.path) == self._size
+            self._unanswered = False
+            if self._sized and size(ftp, self._temporary) is None:  # else an older file of this size would do
+                return perhaps_renamed and size(ftp, self._address.path) == self._size
             ftp.delete(self._address.path)  # a server that does not rename over an older file
             ftp.rename(self._temporary, self._address.path)
         return True
 
     # -- leftovers
 
-    def _sweep(self, ftp: ftplib.FTP) -> None:
+    def _sweep(self, ftp: Session) -> None:
         """Remove what killed uploads have left in this directory."""
         place = (self._address.host, self._address.port, self._directory)
         if time.monotonic() < _crowded.get(place, 0.0):
             return
+        _crowded[place] = time.monotonic() + _AGAIN_S  # unless it is listed now
         names = _names(ftp, self._directory)
+        del _crowded[place]
         if len(names) > _MOST_NAMES:
             _crowded[place] = time.monotonic() + _AGAIN_S
         own = posixpath.basename(self._temporary)
+        # Ages by the server's own clock: the new file's date is its present.
         now = names.get(own, "")
         for name, date in names.items():
             earlier_try = name.startswith(self._mine) and name != own
@@ -178,7 +205,7 @@ class FtpUpload:
                     ftp.delete(name)
 
     def _old(self, date: str, now: str) -> bool:
-        """Tell whether a date of the server is longer ago than any upload may take."""
+        """Return whether a date of the server is longer ago than any upload may take."""
         try:
             age_s = time.mktime(time.strptime(now[:14], _DATE)) - time.mktime(time.strptime(date[:14], _DATE))
         except ValueError:
@@ -189,9 +216,20 @@ class FtpUpload:
 _DATE = "%Y%m%d%H%M%S"
 
 
-def _names(ftp: ftplib.FTP, directory: str) -> dict[str, str]:
+@contextmanager
+def _back(ftp: Session, directory: str) -> Iterator[None]:
+    """Go back to where the session was, if it leaves that: only there can it be kept for other files."""
+    home = ftp.pwd() if directory else ""
+    yield
+    if home and not ftp.fit:
+        ftp.cwd(home)
+        ftp.fit = True
+
+
+def _names(ftp: Session, directory: str) -> dict[str, str]:
     """Return the names in a directory, hidden ones too, with their dates where the server says them; goes there."""
     if directory:
+        ftp.fit = False  # a kept session would be elsewhere
         ftp.cwd(directory)
     names: dict[str, str] = {}
     try:
@@ -203,12 +241,10 @@ def _names(ftp: ftplib.FTP, directory: str) -> dict[str, str]:
     return names
 
 
-def _make_directories(ftp: ftplib.FTP, path: str) -> bool:
-    """Make what is missing of the directories above a path; False if none was."""
-    made, above = False, posixpath.dirname(path)
+def _make_directories(ftp: Session, path: str) -> None:
+    """Make what is missing of the directories above a path, as far as the server lets us."""
+    above = posixpath.dirname(path)
     steps = [step for step in above.split("/") if step]
     for count in range(1, len(steps) + 1):
         with suppress(ftplib.error_perm):
             ftp.mkd(("/" if above.startswith("/") else "") + "/".join(steps[:count]))
-            made = True
-    return made

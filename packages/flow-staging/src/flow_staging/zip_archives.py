@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from flow_staging.transfer.failures import Refused
+from flow_staging.transfer.failures import PermanentTransferError
 
 _SETTLED_NS = 2_000_000_000  # a file that changed later might change again without a new time
 
@@ -37,7 +37,7 @@ class OpenArchives:
         """Give the archive at a path for reading; ``locked`` is its file, on which the caller holds a lock.
 
         Raises:
-            Refused: it is no zip archive.
+            PermanentTransferError: it is no zip archive.
             OSError: it cannot be read.
         """
         version = _version(locked)
@@ -52,7 +52,7 @@ class OpenArchives:
         self._keep(path, version, archive)
 
     def close(self) -> None:
-        """Close them all."""
+        """Close all kept archives; those in use are closed by their users."""
         with self._lock:
             kept, self._kept = self._kept, OrderedDict()
         for _, archive in kept.values():
@@ -60,6 +60,7 @@ class OpenArchives:
 
     def _take(self, path: Path, version: Version) -> zipfile.ZipFile | None:
         with self._lock:
+            # Taken out while it is used: a ZipFile is for one thread.
             known, archive = self._kept.pop(path, (None, None))
         if archive is None or known == version:
             return archive
@@ -70,6 +71,7 @@ class OpenArchives:
         stream = archive.fp
         settled = time.time_ns() - version[3] > _SETTLED_NS
         gone = [archive]
+        # Kept only if the open file still is the locked one, and has not changed just now.
         if settled and stream is not None and _version(stream) == version:
             with self._lock:
                 gone = [old for _, old in [self._kept.pop(path, (None, None))] if old is not None]
@@ -81,11 +83,11 @@ class OpenArchives:
 
 
 def opened(path: Path) -> zipfile.ZipFile:
-    """Return the archive at a path. Raises Refused if it is none, OSError if it cannot be read."""
+    """Return the archive at a path. Raises PermanentTransferError if it is none, OSError if it cannot be read."""
     try:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
-        raise Refused(f"{path} is no zip archive: {error}") from error
+        raise PermanentTransferError(f"{path} is no zip archive: {error}") from error
 
 
 def _version(stream: IO[bytes]) -> Version:

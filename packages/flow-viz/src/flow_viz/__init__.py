@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flow_core.lazy import loading
+
 if TYPE_CHECKING:
     from flow_viz.app import create_app as create_app
 
-__version__ = "0.1.0"
+__version__ = "0.1.1"
 
 _HOMES = {"create_app": "flow_viz.app"}
 
 __all__ = [*_HOMES, "__version__"]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value: object = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = loading(__name__, _HOMES)

@@ -1,33 +1,18 @@
-"""Who may look: anybody at this machine through loopback, elsewhere those who know the token."""
+"""The token of the pages: asked for, kept in a cookie, taken out of addresses; ``flow_monitor.access`` knows it."""
 
 from __future__ import annotations
 
-import hmac
-import ipaddress
-import secrets
 from urllib.parse import urlencode
 
 from flask import Blueprint, Flask, Request, Response, current_app, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response as BaseResponse
 
+from flow_monitor.access import knows, named_locally
+
 COOKIE = "flow_viz_token"
+# What the page that asks for the token needs; all else wants the token.
 _OPEN = ("static", "auth.enter")
 blueprint = Blueprint("auth", __name__)
-
-
-def is_loopback(address: str) -> bool:
-    """Return whether only this machine can reach a listening address."""
-    if address == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def new_token() -> str:
-    """Return a token nobody can guess."""
-    return secrets.token_urlsafe(24)
 
 
 def protect(app: Flask, token: str | None) -> None:
@@ -37,19 +22,24 @@ def protect(app: Flask, token: str | None) -> None:
 
     @app.before_request
     def _check() -> BaseResponse | None:
+        # Without a token the name is checked: a page of somebody else's could lead its own name to 127.0.0.1 (DNS
+        # rebinding) and read ours through the browser.
         if token is None:
-            return None if _named_locally(request) else _wrong_host()
+            return None if named_locally(request.headers.get("Host", "")) else _wrong_host()
         if request.endpoint in _OPEN or _has_token(request, token):
             return _without_token_in_address(request, token)
         return _refuse()
 
 
 def _has_token(asked: Request, token: str) -> bool:
-    given = [asked.cookies.get(COOKIE, ""), asked.args.get("token", "")]
-    kind, _, value = asked.headers.get("Authorization", "").partition(" ")
-    if kind.lower() == "bearer":
-        given.append(value.strip())
-    return any(hmac.compare_digest(one.encode(), token.encode()) for one in given if one)
+    given = (asked.cookies.get(_cookie(), ""), asked.args.get("token", ""))
+    return knows(token, asked.headers.get("Authorization", ""), given)
+
+
+def _cookie() -> str:
+    """Return the name of the cookie: of each port its own, since browsers send those of one host to all its ports."""
+    port = request.host.rpartition(":")[2]
+    return f"{COOKIE}_{port}" if port.isdecimal() else COOKIE
 
 
 def _without_token_in_address(asked: Request, token: str) -> BaseResponse | None:
@@ -57,19 +47,15 @@ def _without_token_in_address(asked: Request, token: str) -> BaseResponse | None
     if "token" not in asked.args or asked.path.startswith("/api/") or asked.endpoint in _OPEN:
         return None
     rest = [(name, value) for name, value in asked.args.items(multi=True) if name != "token"]
+    # One slash: "//host/path" would send the browser to another server.
     answer = redirect(f"/{asked.path.lstrip('/')}" + (f"?{urlencode(rest)}" if rest else ""))
     _set_cookie(answer, token)
     return answer
 
 
 def _set_cookie(answer: BaseResponse, token: str) -> None:
-    answer.set_cookie(COOKIE, token, httponly=True, samesite="Strict", secure=request.is_secure)
-
-
-def _named_locally(asked: Request) -> bool:
-    """Keep out pages of other sites whose names were made to point here."""
-    host = asked.host.rpartition(":")[0] if asked.host.rpartition(":")[2].isdecimal() else asked.host
-    return is_loopback(host)
+    # Strict: no other site's link or form is answered with the token. httponly: no script reads it.
+    answer.set_cookie(_cookie(), token, httponly=True, samesite="Strict", secure=request.is_secure)
 
 
 def _wrong_host() -> Response:
@@ -92,11 +78,12 @@ def _page(title: str, text: str) -> str:
 
 @blueprint.post("/token")
 def enter() -> BaseResponse:
-    """Take the token typed into the form."""
+    """Check the token typed into the form, and set the cookie; answer 401 with the form again where it is wrong."""
+    # The form is open to all, so it also arrives at a server that has no token.
     token = str(current_app.config["FLOW_VIZ_TOKEN"] or "")
     if not token:
         return redirect("/")
-    if hmac.compare_digest(request.form.get("token", "").strip().encode(), token.encode()):
+    if knows(token, "", (request.form.get("token", "").strip(),)):
         answer = redirect("/")
         _set_cookie(answer, token)
         return answer

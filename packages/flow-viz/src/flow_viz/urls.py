@@ -18,6 +18,7 @@ class RunIdConverter(BaseConverter):
     def to_python(self, value: str) -> str:
         """Return the run id of a part of an address."""
         if not _ESCAPED.fullmatch(value):
+            # Werkzeug then answers 404, as for any address that does not exist.
             raise ValidationError
         data = re.sub(rb"~([0-9A-F]{2})", lambda m: bytes([int(m[1], 16)]), value.encode())
         return data.decode("utf-8", "replace")
@@ -26,4 +27,5 @@ class RunIdConverter(BaseConverter):
         """Return the part of an address for a run id."""
         data = value.encode("utf-8", "replace")
         out = [chr(b) if _PLAIN.match(bytes([b])) else f"~{b:02X}" for b in data]
+        # An empty id has no part of an address; "~" alone stands for none, and is never read back.
         return "".join(out) or "~"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flow_core.lazy import loading
+
 if TYPE_CHECKING:
     from flow_core import (
         AUTO_LOGNAME as AUTO_LOGNAME,
@@ -12,7 +14,9 @@ if TYPE_CHECKING:
         Config as Config,
         DataFlowKernel as DataFlowKernel,
         DataFuture as DataFuture,
+        Directory as Directory,
         File as File,
+        Glob as Glob,
         bash_app as bash_app,
         clear as clear,
         dfk as dfk,
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
     )
     from flow_monitor import MonitoringHub as MonitoringHub
 
-__version__ = "0.1.0"
+__version__ = "0.1.1"
 
 _HOMES = {
     "python_app": "flow_core",
@@ -39,7 +43,9 @@ _HOMES = {
     "App": "flow_core",
     "AUTO_LOGNAME": "flow_core",
     "Config": "flow_core",
+    "Directory": "flow_core",
     "File": "flow_core",
+    "Glob": "flow_core",
     "AppFuture": "flow_core",
     "DataFuture": "flow_core",
     "DataFlowKernel": "flow_core",
@@ -73,19 +79,4 @@ _MODULES = frozenset(
 )
 
 __all__ = [*(name for name in _HOMES if name != "map"), "__version__"]  # a star must not hide the builtin map
-
-
-def __getattr__(name: str) -> object:
-    from importlib import import_module
-
-    if name in _MODULES:
-        return import_module(f"{__name__}.{name}")
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = loading(__name__, {**_HOMES, **dict.fromkeys(_MODULES)})

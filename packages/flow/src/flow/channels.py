@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 import flow_providers.channels as _home
 
 if TYPE_CHECKING:
-    from flow_providers.channels import *  # noqa: F403 - what it has is its own to say
+    from flow_providers.channels import (
+        Channel as Channel,
+        LocalChannel as LocalChannel,
+        OAuthSSHChannel as OAuthSSHChannel,
+        SSHChannel as SSHChannel,
+        SSHInteractiveLoginChannel as SSHInteractiveLoginChannel,
+    )
 
 __all__ = list(_home.__all__)
 

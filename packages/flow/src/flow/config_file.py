@@ -10,6 +10,8 @@ from importlib import import_module
 from flow_core.config import Config
 from flow_core.errors import ConfigurationError
 
+_OURS = "flow.configs."
+
 
 def load_config(source: str | os.PathLike[str], *, name: str = "config") -> Config:
     """Return the Config that a file (``sites/midway.py``) or a module (``flow.configs.local_htex``) defines.
@@ -22,13 +24,18 @@ def load_config(source: str | os.PathLike[str], *, name: str = "config") -> Conf
         ConfigurationError: there is no such file or module, it fails, or binds no Config; says where and what to do.
     """
     where = os.fspath(source)
-    namespace = _run_file(where) if where.endswith(".py") or os.path.exists(where) else _import(where)
+    namespace = _run_file(where) if _is_file(where) else _import(where)
     if name not in namespace:
         raise ConfigurationError(f"{where}: binds no name {name!r}; write `{name} = Config(...)` in it")
     config = namespace[name]
     if not isinstance(config, Config):
         raise ConfigurationError(f"{where}: {name!r} is a {type(config).__name__}, not a Config")
     return config
+
+
+def _is_file(where: str) -> bool:
+    """Whether a file is meant: not one that has the name of one of Flow's modules, which others could put there."""
+    return where.endswith(".py") or (not where.startswith(_OURS) and os.path.exists(where))
 
 
 def _run_file(path: str) -> dict[str, object]:

@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 import flow_providers.launchers as _home
 
 if TYPE_CHECKING:
-    from flow_providers.launchers import *  # noqa: F403 - what it has is its own to say
+    from flow_providers.launchers import (
+        AprunLauncher as AprunLauncher,
+        GnuParallelLauncher as GnuParallelLauncher,
+        JsrunLauncher as JsrunLauncher,
+        Launcher as Launcher,
+        MpiExecLauncher as MpiExecLauncher,
+        MpiRunLauncher as MpiRunLauncher,
+        SimpleLauncher as SimpleLauncher,
+        SingleNodeLauncher as SingleNodeLauncher,
+        SrunLauncher as SrunLauncher,
+        SrunMPILauncher as SrunMPILauncher,
+        WrappedLauncher as WrappedLauncher,
+    )
 
 __all__ = list(_home.__all__)
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from flow_core.events import Event, EventKind, TaskEnded, TaskSubmitted
+from flow_core.events import Event, EventKind, FileMoving, FileStaged, TaskEnded, TaskSubmitted
 from flow_core.interfaces.sinks import RunInfo
 
-_MOST_ROWS = 12
+_MOST_ROWS = 12  # apps with a bar of their own: what fits in half of a small terminal
 
 
 class ProgressBar:
-    """Shows how many tasks of each app are done, while the run goes on.
+    """Shows how many tasks of each app are done, while the run goes on, and how far files are that move for long.
 
     Put it into ``Config(sinks=[ProgressBar()])``. It draws on a terminal only: in a batch job or a pipe it is silent.
 
@@ -22,7 +22,7 @@ class ProgressBar:
         console: Where to draw; standard error by default, so that results on standard output stay clean.
     """
 
-    wants = EventKind.TASK
+    wants = EventKind.TASK | EventKind.FILE
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console if console is not None else Console(stderr=True)
@@ -30,6 +30,8 @@ class ProgressBar:
         self._rows: dict[str, TaskID] = {}
         self._row_of_task: dict[int, TaskID] = {}
         self._failed: dict[TaskID, int] = {}
+        self._files: dict[tuple[int, str, str], FileMoving] = {}
+        self._files_row: TaskID | None = None
 
     def __repr__(self) -> str:
         return "ProgressBar()"
@@ -39,6 +41,8 @@ class ProgressBar:
         self._rows.clear()
         self._row_of_task.clear()
         self._failed.clear()
+        self._files.clear()
+        self._files_row = None
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -68,6 +72,12 @@ class ProgressBar:
                 ended[row] = ended.get(row, 0) + 1
                 if event.error:
                     self._failed[row] = self._failed.get(row, 0) + 1
+            if isinstance(event, FileMoving):
+                self._files[event.task_id, event.url, event.direction] = event
+            elif isinstance(event, FileStaged):
+                self._files.pop((event.task_id, event.url, event.direction), None)
+            elif isinstance(event, TaskEnded) and self._files:
+                self._files = {name: file for name, file in self._files.items() if name[0] != event.task_id}
         for row in added.keys() | ended.keys():
             failures = self._failed.get(row, 0)
             progress.update(
@@ -76,6 +86,27 @@ class ProgressBar:
                 advance=ended.get(row, 0),
                 failures=f"{failures} failed" if failures else "",
             )
+
+        if self._files or self._files_row is not None:
+            self._show_files(progress)
+
+    def _show_files(self, progress: Progress) -> None:
+        """Draw all files that move in one row, in megabytes; without a total while the size of one is not known."""
+        files = self._files.values()
+        if self._files_row is None:
+            self._files_row = progress.add_task("", total=0, failures="")
+        moved = sum(one.moved for one in files)
+        known = all(one.total >= 0 for one in files)
+        speed = sum(one.speed for one in files)
+        progress.update(
+            self._files_row,
+            description=f"MB of {len(files)} file{'' if len(files) == 1 else 's'}, {speed / 1e6:,.1f} MB/s",
+            completed=moved // 1_000_000,
+            visible=bool(files),
+        )
+        # Not by update(), which takes None for no change. Without a total the bar shows that something moves.
+        row = next(one for one in progress.tasks if one.id == self._files_row)
+        row.total = sum(max(one.total, one.moved) for one in files) // 1_000_000 if known else None
 
     def close(self, timeout_s: float) -> int:
         """Stop drawing. Nothing of a progress bar is durable, so nothing is lost."""

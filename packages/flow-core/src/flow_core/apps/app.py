@@ -11,11 +11,22 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from flow_core.active import get_active
-from flow_core.apps.definition import NO_OPTIONS, SNAPSHOTS, AppDefinition, AppKind, CallOptions, StdStream
+from flow_core.apps.definition import (
+    CACHE_FILES,
+    CACHE_GLOBALS,
+    NO_OPTIONS,
+    SNAPSHOTS,
+    AppDefinition,
+    AppKind,
+    CallOptions,
+    StdStream,
+)
+from flow_core.apps.fitting import Fitting
 from flow_core.apps.parameters import Parameters, checked_outputs, parameters_of
-from flow_core.apps.special import SPECIAL_KEYWORDS, checked_stream, did_you_mean, task_spec
-from flow_core.errors import ConfigurationError, InvalidAppTypeError
+from flow_core.apps.special import SPECIAL_KEYWORDS, checked_stream, task_spec
+from flow_core.errors import ConfigurationError, FlowError, InvalidAppTypeError
 from flow_core.interfaces.memoizer import AppIdentity
+from flow_core.option_names import did_you_mean
 
 if TYPE_CHECKING:
     from flow_core.active import Submitter
@@ -28,7 +39,7 @@ R = TypeVar("R")
 Executors = str | Iterable[str]
 """``"all"``, one label, or several labels of executors."""
 
-_KEY_RULES = 1  # part of each app's cache tag; another number makes all remembered results unknown
+_KEY_RULES = 1  # a version; part of each app's cache tag; another number makes all remembered results unknown
 _UNSEEN = ("stdout", "stderr")  # calls that differ only in these are the same call
 
 
@@ -50,6 +61,10 @@ class AppBase(Generic[P, R]):
         snapshot: When what the function names is looked at, for executors in other processes and for the cache:
             ``"call"``, at each call, of large values of uncached apps only samples; ``"whole"``, at each call all;
             ``"once"``, at the first call of a run.
+        cache_files: What of the Files that a cached call reads makes it another call: ``"contents"``, what they hold,
+            or ``"names"``, their names alone.
+        cache_globals: Which globals make a cached call another call: ``"all"``, so that no result is remembered where
+            code takes some by names that show only as it runs, or ``"named"``, those that the code names.
 
     Raises:
         InvalidAppTypeError: ``func`` cannot be an app.
@@ -71,6 +86,8 @@ class AppBase(Generic[P, R]):
         ignore_for_cache: Iterable[str] | None = None,
         rerun_on_loss: bool = True,
         snapshot: str = "call",
+        cache_files: str = "contents",
+        cache_globals: str = "all",
     ) -> None:
         _check_function(func)
         update_wrapper(self, func)
@@ -90,13 +107,18 @@ class AppBase(Generic[P, R]):
             rerun_on_loss=_boolean("rerun_on_loss", rerun_on_loss, name),
             takes=self._parameters.takes,
             snapshot=_one_of(SNAPSHOTS, "snapshot", snapshot, name),
+            cache_files=_one_of(CACHE_FILES, "cache_files", cache_files, name),
+            cache_globals=_one_of(CACHE_GLOBALS, "cache_globals", cache_globals, name),
         )
         self._options = NO_OPTIONS if walltime is None else CallOptions(spec=task_spec(name, walltime))
         self._plain = self._parameters.plain
+        # What each call asks is bound to attributes of the app: a look through another object costs each of them.
+        self._fitting = Fitting(func, name, self._parameters.special)
+        self._least, self._most, self._fits = self._fitting.least, self._fitting.most, self._fitting.fits
 
     @property
     def definition(self) -> AppDefinition:
-        """What the kernel knows of this app."""
+        """The definition of this app, which the kernel gets with each call."""
         return self._definition
 
     @overload
@@ -112,13 +134,27 @@ class AppBase(Generic[P, R]):
         Raises:
             NoDataFlowKernelError: no Config is loaded.
             ConfigurationError: a special keyword has an impossible value, or an executor is not known.
+            TypeError: the arguments do not fit the function.
         """
+        # Looked up at each call: apps are defined at import, before any Config is loaded.
         kernel = self._kernel or get_active()
         options = self._options
-        if not (self._plain and self._watched.isdisjoint(kwargs)):
-            args, kwargs, options = self._parameters.read(args, kwargs, options, self._walltime, self._resources)
+        # Calls with positional arguments alone, which are most, pay for two comparisons here.
+        if kwargs or not self._plain or not self._least <= len(args) <= self._most:
+            if (len(args), *kwargs) not in self._fits:
+                wrong = self._fitting.error(args, kwargs)
+                if wrong is not None:
+                    raise wrong
+            if not (self._plain and self._watched.isdisjoint(kwargs)):
+                args, kwargs, options = self._parameters.read(args, kwargs, options, self._walltime, self._resources)
         # not cast(), which is a call: the module of the active kernel is below apps and cannot name AppFuture
-        return kernel.submit_call(self._definition, args, kwargs, options)  # type: ignore[return-value]
+        try:
+            return kernel.submit_call(self._definition, args, kwargs, options)  # type: ignore[return-value]
+        except FlowError as error:
+            from flow_core.remote.tracebacks import fold
+
+            fold(error)  # the caller's own line is what matters
+            raise
 
     @overload
     def __get__(self, instance: None, owner: type | None = None) -> Self: ...
@@ -171,6 +207,7 @@ class AppBase(Generic[P, R]):
 
     def _twin(self) -> Self:
         twin = type(self).__new__(type(self))
+        # Not by __init__: the function was looked at, and options checked, when the app was made.
         twin.__dict__.update(self.__dict__)
         return twin
 
@@ -183,9 +220,22 @@ class AppBase(Generic[P, R]):
         found: object = module
         for part in self.__qualname__.split("."):
             found = getattr(found, part, None)
-        if found is self:
+        # By name, so that a worker uses its own module's app and the function is not sent.
+        if found is self and not _by_value(self.__module__):
             return self.__qualname__
+        # A kernel has threads and sockets, and means nothing in another process.
         return _blank, (type(self),), {**self.__dict__, "_kernel": None}
+
+
+def _by_value(module: str) -> bool:
+    """Return whether what is of a module travels by value: it, or a package that it is in, is registered for that."""
+    cloudpickle = sys.modules.get("cloudpickle")
+    registered = cloudpickle.list_registry_pickle_by_value() if cloudpickle is not None else ()
+    while registered and module:
+        if module in registered:
+            return True
+        module = module.rpartition(".")[0]
+    return False
 
 
 class PythonApp(AppBase[P, R]):
@@ -201,7 +251,7 @@ class BashApp(AppBase[P, R]):
 
 
 class JoinApp(AppBase[P, R]):
-    """An app whose function calls apps and returns their futures; the future holds what those come to.
+    """An app whose function calls apps and returns their futures; the future holds their results.
 
     The function runs in the process of the kernel. It may return a future, or a list, tuple or dict of futures and
     values, nested.
@@ -271,6 +321,7 @@ def _ignored(func: Callable[..., object], app: str, ignore: Iterable[str] | None
 
 
 def _identity(func: Callable[..., object], name: str, kind: AppKind, ignore: Iterable[str] | None) -> AppIdentity:
+    # As a dict, since the order in which the user named them is kept and each counts once.
     ignored = dict.fromkeys((*_ignored(func, name, ignore), *_UNSEEN))
     module = getattr(func, "__module__", "") or ""
     qualname = getattr(func, "__qualname__", name)

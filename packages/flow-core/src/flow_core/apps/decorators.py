@@ -1,4 +1,4 @@
-"""The decorators that make apps of functions, with and without parentheses."""
+"""Decorators that make apps of functions, with and without parentheses."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 from flow_core.apps.app import AppBase, BashApp, Executors, JoinApp, PythonApp
 from flow_core.errors import InvalidAppTypeError
+from flow_core.option_names import known_options
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -18,24 +19,25 @@ R = TypeVar("R")
 K = TypeVar("K")
 
 
+# Protocols with a generic __call__, since a Callable would fix the function's types when the options are given.
 class MakesPythonApp(Protocol):
-    """What ``python_app(...)`` with options returns."""
+    """The decorator that ``python_app(...)`` with options returns."""
 
     def __call__(self, function: Callable[P, R], /) -> PythonApp[P, R]:
-        """Make the app."""
+        """Return the app of a function. Raises InvalidAppTypeError, ConfigurationError as AppBase does."""
         ...
 
 
 class MakesBashApp(Protocol):
-    """What ``bash_app(...)`` with options returns."""
+    """The decorator that ``bash_app(...)`` with options returns."""
 
     def __call__(self, function: Callable[P, object], /) -> BashApp[P, int]:
-        """Make the app."""
+        """Return the app of a function. Raises InvalidAppTypeError, ConfigurationError as AppBase does."""
         ...
 
 
 class MakesJoinApp(Protocol):
-    """What ``join_app(...)`` with options returns."""
+    """The decorator that ``join_app(...)`` with options returns."""
 
     @overload
     def __call__(self, function: Callable[P, Future[R]], /) -> JoinApp[P, R]: ...
@@ -65,7 +67,10 @@ def python_app(
     ignore_for_cache: Iterable[str] | None = None,
     rerun_on_loss: bool = True,
     snapshot: str = "call",
+    cache_files: str = "contents",
+    cache_globals: str = "all",
 ) -> MakesPythonApp: ...
+@known_options
 def python_app(
     function: Callable[P, R] | None = None,
     /,
@@ -77,12 +82,23 @@ def python_app(
     ignore_for_cache: Iterable[str] | None = None,
     rerun_on_loss: bool = True,
     snapshot: str = "call",
+    cache_files: str = "contents",
+    cache_globals: str = "all",
 ) -> Any:
     """Make an app of a Python function; see AppBase for the options."""
 
     def make(function: Callable[P, R], /) -> PythonApp[P, R]:
         return PythonApp(
-            function, data_flow_kernel, walltime, executors, cache, ignore_for_cache, rerun_on_loss, snapshot
+            function,
+            data_flow_kernel,
+            walltime,
+            executors,
+            cache,
+            ignore_for_cache,
+            rerun_on_loss,
+            snapshot,
+            cache_files,
+            cache_globals,
         )
 
     return make if function is None else make(function)
@@ -102,7 +118,10 @@ def bash_app(
     ignore_for_cache: Iterable[str] | None = None,
     rerun_on_loss: bool = True,
     snapshot: str = "call",
+    cache_files: str = "contents",
+    cache_globals: str = "all",
 ) -> MakesBashApp: ...
+@known_options
 def bash_app(
     function: Callable[P, object] | None = None,
     /,
@@ -114,12 +133,23 @@ def bash_app(
     ignore_for_cache: Iterable[str] | None = None,
     rerun_on_loss: bool = True,
     snapshot: str = "call",
+    cache_files: str = "contents",
+    cache_globals: str = "all",
 ) -> Any:
     """Make an app of a function that returns a command line for bash; see AppBase for the options."""
 
     def make(function: Callable[P, object], /) -> BashApp[P, int]:
         return BashApp(
-            function, data_flow_kernel, walltime, executors, cache, ignore_for_cache, rerun_on_loss, snapshot
+            function,
+            data_flow_kernel,
+            walltime,
+            executors,
+            cache,
+            ignore_for_cache,
+            rerun_on_loss,
+            snapshot,
+            cache_files,
+            cache_globals,
         )
 
     return make if function is None else make(function)
@@ -146,7 +176,10 @@ def join_app(
     walltime: float | None = None,
     cache: bool = False,
     ignore_for_cache: Iterable[str] | None = None,
+    cache_files: str = "contents",
+    cache_globals: str = "all",
 ) -> MakesJoinApp: ...
+@known_options
 def join_app(
     function: Callable[P, Any] | None = None,
     /,
@@ -155,11 +188,21 @@ def join_app(
     walltime: float | None = None,
     cache: bool = False,
     ignore_for_cache: Iterable[str] | None = None,
+    cache_files: str = "contents",
+    cache_globals: str = "all",
 ) -> Any:
     """Make an app of a function that calls apps and returns their futures; see AppBase for the options."""
 
     def make(function: Callable[P, Any], /) -> JoinApp[P, Any]:
-        return JoinApp(function, data_flow_kernel, walltime, cache=cache, ignore_for_cache=ignore_for_cache)
+        return JoinApp(
+            function,
+            data_flow_kernel,
+            walltime,
+            cache=cache,
+            ignore_for_cache=ignore_for_cache,
+            cache_files=cache_files,
+            cache_globals=cache_globals,
+        )
 
     return make if function is None else make(function)
 

@@ -1,4 +1,4 @@
-"""What an app is, and what one call of it asks for: the data between the decorators and the kernel."""
+"""App definitions and call options: the data between the decorators and the kernel."""
 
 from __future__ import annotations
 
@@ -13,20 +13,30 @@ from flow_core.interfaces.memoizer import AppIdentity
 
 
 class AppKind(Enum):
-    """The kinds of apps."""
+    """The kinds of apps, by what their function returns: a value, a command line, or futures."""
 
     PYTHON = "python"
     BASH = "bash"
     JOIN = "join"
 
 
+PYTHON, JOIN = AppKind.PYTHON, AppKind.JOIN
+"""The kinds that each call is compared with, by names of their own: see ``flow_core.graph.states``."""
+
 StdStream = str | os.PathLike[str] | tuple[str | os.PathLike[str], str] | File
-"""Where standard output or error goes: a path, a path and a mode of open(), or a File to be staged out."""
+"""Target of standard output or error: a path, a path and a mode of open(), or a File to be staged out."""
 
 
 SNAPSHOTS = ("call", "whole", "once")
 """When what a function names is looked at: at each call, of large values samples; at each call, all; at the first call
 of a run."""
+
+CACHE_FILES = ("contents", "names")
+"""Property of files that makes a cached call another call: their contents, or their names alone."""
+
+CACHE_GLOBALS = ("all", "named")
+"""Globals that make a cached call another call: all that its code may use, so that no result is remembered where it
+takes some by names which show only as it runs; or those that the code names."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,11 +49,13 @@ class AppDefinition:
         kind: Python, bash or join.
         executors: Labels of the executors it may run on; None means all.
         cache: Whether its results are memoized.
-        identity: What makes two of its calls the same.
+        identity: Identity of the app in the keys of its calls.
         rerun_on_loss: Whether a try lost with its worker may be run again.
         takes: Those of ``inputs``, ``outputs``, ``stdout`` and ``stderr`` that the function has parameters for. A call
             may hold the others in its keywords too; they must not reach the function.
         snapshot: When its function is looked at; one of ``SNAPSHOTS``.
+        cache_files: What of files counts for its cache; one of ``CACHE_FILES``.
+        cache_globals: Which globals count for its cache; one of ``CACHE_GLOBALS``.
     """
 
     func: Callable[..., object]
@@ -55,17 +67,19 @@ class AppDefinition:
     rerun_on_loss: bool = True
     takes: frozenset[str] = frozenset()
     snapshot: str = "call"
+    cache_files: str = "contents"
+    cache_globals: str = "all"
 
 
 @dataclass(frozen=True, slots=True)
 class CallOptions:
-    """What one call asks of Flow, beside its arguments. Shared between calls that ask for nothing.
+    """Options of one call, beside its arguments. Shared between calls that ask for nothing.
 
     Attributes:
         spec: The task's class (resources, priority, walltime, environment).
         outputs: Files the task makes, in order; the function gets local copies of them as its ``outputs``.
-        stdout: Where standard output of a bash app goes; AUTO_LOGNAME is still itself.
-        stderr: Where its standard error goes.
+        stdout: Target of standard output of a bash app; AUTO_LOGNAME is still itself.
+        stderr: Target of its standard error.
         label: Free text for log names and pages.
         executors: Labels that override the app's own.
     """

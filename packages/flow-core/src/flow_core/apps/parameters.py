@@ -1,4 +1,4 @@
-"""How a function's own parameters and Flow's special keywords meet in one call."""
+"""Parameters of apps: a function's own and Flow's special keywords, told apart in one call."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class Parameters:
         watched: The keywords of a call that Flow must look at.
         plain: Whether the function has no parameter of a shared name, so that a call without watched keywords needs
             no look at all.
+        special: All keywords that a call may hold or lack, whatever the function takes.
     """
 
     def __init__(self, func: Callable[..., object], name: str, kind: AppKind) -> None:
@@ -40,9 +41,11 @@ class Parameters:
         declared = _declared(func)
         kinds = {parameter.kind for parameter in declared.values()}
         own = {name for name in (*_SHARED, *_YIELDING) if name in declared and not _starred(declared[name])}
+        # Most functions: their calls need no look at keywords that nobody gave.
         self.plain = own.isdisjoint(_SHARED)
         self.takes = frozenset(_SHARED if inspect.Parameter.VAR_KEYWORD in kinds else own.intersection(_SHARED))
         self.watched = frozenset((*_SHARED, *(name for name in _YIELDING if name not in own)))
+        self.special = frozenset((*_SHARED, *self.watched))
         self._positions = _positions(declared)
         self._defaults = {
             name: declared[name].default for name in _SHARED if name in own and declared[name].default is not _EMPTY
@@ -66,6 +69,7 @@ class Parameters:
             BadStdStreamFile: the same of a stream.
         """
         args, kwargs = self._by_keyword(args, kwargs)
+        # Most calls with keywords: futures as ``inputs``, and nothing else of Flow's.
         if self._kind is not AppKind.BASH and self.watched.intersection(kwargs) == _INPUTS_ALONE and _no_files(base):
             self._inputs(kwargs)
             if not kwargs["inputs"] and "inputs" not in self.takes:
@@ -99,6 +103,7 @@ class Parameters:
                 for position in range(first, len(args)):
                     kwargs.setdefault(names[position], args[position])
                 args = args[:first]
+        # A default such as ``stdout=AUTO_LOGNAME`` in the function's own signature counts as if the call had said it.
         for name, default in self._defaults.items():
             if name not in kwargs and not _holds_position(self._positions.get(name), args):
                 kwargs[name] = default
@@ -114,16 +119,24 @@ class Parameters:
             raise ConfigurationError(
                 f"app {self._name!r}: inputs must be a list of futures, files or values, not {inputs!r}"
             )
+        # A list of its own: the caller may change the one given before the task runs.
         kwargs["inputs"] = list(inputs)
 
     def _outputs(self, kwargs: _Kwargs, base: tuple[File, ...]) -> tuple[File, ...]:
         files = checked_outputs(kwargs.get("outputs") or (), self._name) or base
+        if self._kind is AppKind.JOIN and any(file.kind == "pattern" for file in files):
+            raise ConfigurationError(
+                f"app {self._name!r}: a join app makes no files itself: declare the Glob for the app that makes them, "
+                "and return its future"
+            )
         if files:
+            # Also where the function does not take them: staging looks there.
             kwargs["outputs"] = list(files)
         return files
 
     def _stream(self, keyword: str, kwargs: _Kwargs, base: StdStream | None) -> StdStream | None:
         given = kwargs.get(keyword)
+        # What the call says comes before what options() said.
         value = base if given is None else given
         if self._kind is not AppKind.BASH:
             return self._uncaptured(keyword, value)

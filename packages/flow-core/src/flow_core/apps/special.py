@@ -1,4 +1,4 @@
-"""What Flow itself makes of the arguments of a call: streams, resources, outputs, labels."""
+"""Special keywords of a call: standard streams, resources, walltime, labels; checked and made into Flow's data."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Final
 
 from flow_core.apps.definition import AppDefinition, CallOptions, StdStream
 from flow_core.errors import BadStdStreamFile, ConfigurationError
+from flow_core.file_names import check_path
 from flow_core.files import File
 from flow_core.interfaces.call import DEFAULT_SPEC, Resources, TaskSpec
+from flow_core.option_names import did_you_mean
 
 SPECIAL_KEYWORDS: Final = ("inputs", "outputs", "stdout", "stderr", "walltime", "label", "resource_specification")
 """Keywords of a call that Flow understands; the last three belong to the function if it has such parameters."""
 
-_TASKS_A_DIRECTORY = 10_000
+_TASKS_A_DIRECTORY = 10_000  # logs of tasks: a directory with a million names is slow to list on shared file systems
 _WRITING_MODE = re.compile(r"[awx][+bt]{0,2}")
 
 
@@ -74,6 +76,7 @@ def _auto_name(kind: str, app: str, label: str, task_id: int, run_dir: str | os.
 
 
 def _file_safe(text: str) -> str:
+    # Names of files have 255 bytes at most, which app and label share with the number of the task.
     return re.sub(r"[^\w.+-]+", "-", text)[:100]
 
 
@@ -85,11 +88,17 @@ def checked_stream(value: object, keyword: str, app: str) -> StdStream | None:
     """
     if value == "":
         raise BadStdStreamFile(f"app {app!r}: {keyword}='' names no file")
-    if value is None or isinstance(value, (str, File, os.PathLike)):
+    if isinstance(value, File) and value.kind != "file":
+        raise BadStdStreamFile(f"app {app!r}: {keyword}={value!r} is not one file: give a path or a File")
+    if value is None or isinstance(value, File):
+        return value
+    if isinstance(value, (str, os.PathLike)):
+        _check_place(value, keyword, app)
         return value
     if isinstance(value, tuple) and len(value) == 2:
         target, mode = value
         if isinstance(target, (str, os.PathLike)) and isinstance(mode, str) and _WRITING_MODE.fullmatch(mode):
+            _check_place(target, keyword, app)
             return target, mode
         raise BadStdStreamFile(
             f"app {app!r}: {keyword}={value!r}: the pair must be (path, mode), with a mode of open() that writes: "
@@ -99,6 +108,14 @@ def checked_stream(value: object, keyword: str, app: str) -> StdStream | None:
         f"app {app!r}: {keyword} must be a path, a pair (path, mode), a File or AUTO_LOGNAME, "
         f"not {type(value).__name__} {value!r}"
     )
+
+
+def _check_place(target: str | os.PathLike[str], keyword: str, app: str) -> None:
+    path = os.fspath(target)
+    try:
+        check_path(path, f"app {app!r}: {keyword}={path!r}")
+    except ConfigurationError as error:
+        raise BadStdStreamFile(str(error)) from None
 
 
 # -- resources
@@ -118,6 +135,7 @@ def task_spec(app: str, walltime: object = None, resources: object = None) -> Ta
     if walltime is None and not resources:
         return DEFAULT_SPEC
     key = _key(walltime, resources)
+    # Calls ask for the same over and over, so it is checked once.
     spec = None if key is None else _seen.get(key)
     if spec is None:
         spec = _checked_spec(app, walltime, resources)
@@ -128,7 +146,7 @@ def task_spec(app: str, walltime: object = None, resources: object = None) -> Ta
     return spec
 
 
-_MOST_SEEN = 4096
+_MOST_SEEN = 4096  # specifications that are known; a bound for scripts that ask for something else in each call
 _seen: dict[tuple[object, ...], TaskSpec] = {}
 
 
@@ -180,14 +198,6 @@ def _spec(app: str, walltime_s: float | None, given: dict[object, object]) -> Ta
         environment=_environment(app, given.get("environment")),
         container=_container(app, given.get("container")),
     )
-
-
-def did_you_mean(name: object, known: tuple[str, ...]) -> str:
-    """Return the end of an error message: the nearest known name, or all of them."""
-    from difflib import get_close_matches  # needed by errors only
-
-    near = get_close_matches(str(name), known, n=1)
-    return f": did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
 
 
 def _at_least_0(app: str, key: str, value: object) -> float:

@@ -1,4 +1,4 @@
-"""Looking after checkpoints: list, verify and compact them. What ``flow checkpoint`` calls."""
+"""Maintenance of checkpoints: list, verify and compact them, for ``flow checkpoint``."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from typing import BinaryIO
 
 from flow_core.checkpoint.find import get_all_checkpoints
 from flow_core.checkpoint.log import lock_for_writing, sync_directory
-from flow_core.checkpoint.reader import CheckpointReader, Damage, Record, checkpoint_file
-from flow_core.checkpoint.record import FILE_HEADER_BYTES, FILE_NAME, file_header
+from flow_core.checkpoint.reader import CheckpointReader, Damage, Opener, Record, checkpoint_file
+from flow_core.checkpoint.record import DETAILS_NAME, FILE_HEADER_BYTES, FILE_NAME, file_header
 from flow_core.errors import BadCheckpoint
+from flow_core.folders import make_directory
+from flow_core.own_files import NotOwnFile, open_own, open_own_to_write, owners
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 20  # bytes copied at once: values of any size pass through little memory
 
 Place = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointInfo:
-    """What is in a checkpoint file.
+    """Summary of a checkpoint file.
 
     Attributes:
         path: The file.
@@ -79,7 +81,7 @@ def list_checkpoints(rundir: Place = "runinfo") -> list[CheckpointInfo]:
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """What a compaction did: records and bytes before and after, and what was damaged and is gone."""
+    """Result of a compaction: records and bytes before and after, and what was damaged and is gone."""
 
     path: Path
     records_before: int
@@ -89,48 +91,77 @@ class Compaction:
     damages: tuple[Damage, ...]
 
 
-def compact(sources: Sequence[Place], target: Place | None = None) -> Compaction:
+def compact(sources: Sequence[Place], target: Place | None = None, trust_owner: Sequence[str | int] = ()) -> Compaction:
     """Write one checkpoint with the newest record of every call of the sources; the file is replaced at once.
+
+    What is beside the sources to tell what has changed of a call comes along.
 
     Args:
         sources: The checkpoints to read, oldest first.
         target: Directory of the checkpoint to write; None means the first source's own, in place. The other sources are
             left as they are.
+        trust_owner: Users, by name or number, whose sources are taken, too: whoever reads the target will unpickle
+            what they have written.
 
     Raises:
-        BadCheckpoint: a source is not there, or the target is being written by a run.
+        BadCheckpoint: a source is not there or belongs to another user, or the target is being written by a run.
+        ConfigurationError: a user of ``trust_owner`` is unknown.
         OSError: the target cannot be written; it is then as it was.
     """
     if not sources:
         raise BadCheckpoint("compact needs at least one checkpoint")
     files = [checkpoint_file(place) for place in sources]
     path = files[0] if target is None else Path(target) / FILE_NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    guard = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    make_directory(path.parent)
+    # The writer's lock for as long as it takes: a run must not append to a file that is going to be replaced.
+    guard = open_own_to_write(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         lock_for_writing(guard, path)
-        return _compact(files, path)
+        done = _compact(files, path, owners(trust_owner), 0o644)
+        _compact_details(files, path.with_name(DETAILS_NAME), owners(trust_owner))
+        return done
     finally:
         os.close(guard)
 
 
-def _compact(files: Sequence[Path], path: Path) -> Compaction:
+def _compact_details(files: Sequence[Path], path: Path, trusted: frozenset[int]) -> None:
+    details = dict.fromkeys(file.with_name(DETAILS_NAME) for file in files)
+    there = [file for file in details if file.exists()]
+    if there and there != [path]:
+        _compact(there, path, trusted, 0o600)
+
+
+def _compact(files: Sequence[Path], path: Path, trusted: frozenset[int], mode: int) -> Compaction:
+    def opened(file: Path) -> BinaryIO:
+        """Open a source of this user's or of one that is trusted. Raises BadCheckpoint."""
+        try:
+            return open_own(file, trusted)
+        except NotOwnFile as error:
+            raise BadCheckpoint(
+                f"the checkpoint {file} is not taken: {error.reason}; and whoever reads the new one would run what its "
+                "writer has put there. If that is well, name the owner: trust_owner=[...], --trust-owner"
+            ) from error
+
     newest: dict[bytes, tuple[Path, Record]] = {}
     damages: list[Damage] = []
     count = 0
     for file in files:
-        reader = CheckpointReader(file)
+        reader = CheckpointReader(file, opened)
         for record in reader:
             count += 1
             known = newest.get(record.meta.digest)
+            # By the time of writing; of equal times the later source wins.
             if known is None or known[1].meta.written_ns <= record.meta.written_ns:
                 newest[record.meta.digest] = (file, record)
         damages += reader.damages
+    # Before the target is written, which may be one of the sources.
     before = sum(file.stat().st_size for file in files if file.exists())
+    # In the order of writing, as a run would have written them.
     chosen = sorted(newest.values(), key=lambda each: each[1].meta.written_ns)
+    # Written beside and renamed: a process that dies meanwhile leaves the target as it was.
     temporary = path.with_name(path.name + ".new")
     try:
-        _write(temporary, chosen)
+        _write(temporary, chosen, opened, mode)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -139,14 +170,15 @@ def _compact(files: Sequence[Path], path: Path) -> Compaction:
     return Compaction(path, count, len(chosen), before, after, tuple(damages))
 
 
-def _write(path: Path, chosen: Sequence[tuple[Path, Record]]) -> None:
-    with open(path, "wb") as stream:
+def _write(path: Path, chosen: Sequence[tuple[Path, Record]], opened: Opener, mode: int) -> None:
+    with open(open_own_to_write(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as stream:
         stream.write(file_header())
         for file, records in groupby(chosen, key=lambda each: each[0]):
-            with open(file, "rb") as source:
+            with opened(file) as source:
                 for _, record in records:
                     _copy(source, record, stream)
         stream.flush()
+        # On the disk before the name is: else a power cut could leave an empty file in the place of a good one.
         os.fsync(stream.fileno())
 
 

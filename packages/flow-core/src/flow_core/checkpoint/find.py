@@ -1,4 +1,4 @@
-"""Finding the checkpoints of earlier runs."""
+"""Search for the checkpoints of earlier runs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ def get_all_checkpoints(rundir: str | os.PathLike[str] = "runinfo") -> list[str]
     Those without any record are left out. Made for ``config.checkpoint_files = get_all_checkpoints()``.
     """
     files = Path(rundir).glob(f"*/checkpoint/{FILE_NAME}")
+    # A run that found all its results has a header alone: as the last checkpoint it would hide the one that has them.
     found = [path.parent for path in files if path.stat().st_size > FILE_HEADER_BYTES]
     return [str(path.resolve()) for path in sorted(found, key=lambda path: _order(path.parent))]
 
@@ -38,5 +39,6 @@ def get_all_records(rundir: str | os.PathLike[str] = "runinfo") -> list[str]:
 def _order(run: Path) -> tuple[int, float, str]:
     """Numbered runs by number; others before them by age."""
     if run.name.isdecimal():
+        # As numbers, since "1000" comes before "999" as text.
         return (1, float(int(run.name)), run.name)
     return (0, run.stat().st_mtime, run.name)

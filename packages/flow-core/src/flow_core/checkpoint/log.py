@@ -1,4 +1,4 @@
-"""The writing side of a checkpoint: one append-only file that one process writes.
+"""Writer of a checkpoint: one append-only file that one process writes.
 
 What ``append`` returned for survives the death of this process at any moment: the bytes are the operating system's. To
 survive the death of the machine they must be on the disk too: ``sync`` (see the memoizer for when it is called).
@@ -15,18 +15,21 @@ from pathlib import Path
 from flow_core.checkpoint.reader import readable_end
 from flow_core.checkpoint.record import FILE_NAME, file_header
 from flow_core.errors import BadCheckpoint
+from flow_core.folders import make_directory
+from flow_core.own_files import open_own_to_write
 from flow_core.remote.faults import point
 
-_BATCH_BYTES = 4 << 20
+_BATCH_BYTES = 4 << 20  # bytes of one write(2): few system calls, and no second copy of very many results in memory
 
 
 class CheckpointLog:
     """Appends records to ``tasks.log`` in a checkpoint directory; makes both when first needed. Any thread."""
 
-    def __init__(self, directory: str | os.PathLike[str], name: str = FILE_NAME) -> None:
-        """Take the directory and the file's name; nothing is touched yet."""
+    def __init__(self, directory: str | os.PathLike[str], name: str = FILE_NAME, mode: int = 0o644) -> None:
+        """Take the directory, and name and mode of the file; nothing is touched yet."""
         self.directory = Path(directory)
         self.path = self.directory / name
+        self._mode = mode
         self._lock = threading.Lock()
         self._fd: int | None = None
         self._end = 0
@@ -63,6 +66,7 @@ class CheckpointLog:
             try:
                 _write_all(fd, records)
             except OSError:
+                # Set before the cut is tried: if that fails, too, the next append tries it again.
                 self._torn = True
                 self._cut(fd)
                 raise
@@ -76,7 +80,10 @@ class CheckpointLog:
         with self._lock:
             if self._fd is None or not self._dirty:
                 return
+            # Cleared before the fsync: what is appended meanwhile is written by the next one.
             self._dirty = False
+            # A copy of the descriptor, so that fsync, which may take seconds, needs no lock and close() may come in
+            # between.
             fd = os.dup(self._fd)
         try:
             os.fsync(fd)
@@ -104,9 +111,10 @@ class CheckpointLog:
             return self._fd
         if self._closed:
             raise BadCheckpoint(f"the checkpoint {self.directory} is closed")
-        self.directory.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        make_directory(self.directory)
+        fd = open_own_to_write(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, self._mode)
         try:
+            # Locked before it is read: the tail of another writer looks torn.
             lock_for_writing(fd, self.path)
             self._end = _begin(fd, self.path)
         except BaseException:
@@ -114,6 +122,7 @@ class CheckpointLog:
             raise
         self._fd = fd
         self._dirty = True
+        # A new file is on the disk only when its directory is.
         sync_directory(self.directory)
         return fd
 
@@ -133,6 +142,7 @@ def _begin(fd: int, path: Path) -> int:
     size = os.fstat(fd).st_size
     if size:
         end = readable_end(path)
+        # What comes after a torn record could not be read.
         if end < size:
             os.ftruncate(fd, end)
         if end:
@@ -156,6 +166,7 @@ def _write_all(fd: int, records: Sequence[bytes]) -> None:
 
 
 def _write(fd: int, data: bytes) -> None:
+    # write(2) may write less than it was given, and a view takes the rest without a copy.
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

@@ -13,6 +13,7 @@ def period_seconds(period: str | float) -> float:
     Raises:
         ConfigurationError: it is neither.
     """
+    # True is an int in Python; as a period it is a mistake.
     if isinstance(period, (int, float)) and not isinstance(period, bool) and 0 < period < math.inf:
         return float(period)
     if isinstance(period, str):

@@ -1,4 +1,4 @@
-"""The reading side of a checkpoint: records in order, values on demand, damage reported and stepped over or cut.
+"""Reader of a checkpoint: records in order, values on demand, damage reported and stepped over or cut.
 
 A run that was killed leaves at most one torn record at the end of its file; everything before it is read. Reading never
 changes a file.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -27,8 +28,16 @@ from flow_core.checkpoint.record import (
     unpack_meta_size,
 )
 from flow_core.errors import BadCheckpoint
+from flow_core.own_files import NotOwnFile, open_own
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 20  # bytes read at once; values pass by for their checksum and are not kept
+
+Opener = Callable[[Path], BinaryIO]
+
+
+def any_file(path: Path) -> BinaryIO:
+    """Open a file of any owner: enough where nothing of it is unpickled."""
+    return open(path, "rb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +80,15 @@ class CheckpointReader:
         end: Up to where the file was good, so far.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Take the file, which need not exist: a run killed at its first breath has made no file."""
+    def __init__(self, path: Path, opened: Opener = any_file) -> None:
+        """Take the file, which need not exist: a run that was killed early has made no file.
+
+        Args:
+            path: The file.
+            opened: What opens it. Values are to be unpickled of files only that ``own_files.open_own`` opens.
+        """
         self.path = path
+        self._opened = opened
         self.damages: list[Damage] = []
         self.end = 0
 
@@ -82,12 +97,16 @@ class CheckpointReader:
 
         Raises:
             BadCheckpoint: it is no checkpoint, or of a newer version, or cannot be read at all.
+            NotOwnFile: it is another user's, and ``opened`` looks at that.
         """
         try:
-            with open(self.path, "rb") as stream:
+            with self._opened(self.path) as stream:
                 yield from self._records(stream, os.fstat(stream.fileno()).st_size)
         except FileNotFoundError:
             return
+        # It is an OSError, and callers treat it in another way.
+        except NotOwnFile:
+            raise
         except OSError as error:
             raise BadCheckpoint(f"the checkpoint {self.path} cannot be read: {error}") from error
 
@@ -100,6 +119,7 @@ class CheckpointReader:
         self.end = at = FILE_HEADER_BYTES
         while at < size:
             head = unpack_head(stream.read(RECORD_HEAD_BYTES))
+            # Without a head it is not known where the next record begins.
             if head is None:
                 self._damaged(at, size - at, "a torn or damaged record head", tail=True)
                 return
@@ -107,6 +127,7 @@ class CheckpointReader:
             if at + whole > size:
                 self._damaged(at, size - at, "the file ends within a record", tail=True)
                 return
+            # A wrong checksum alone: the head says how long the record is, so reading goes on behind it.
             meta = _read_body(stream, head)
             if meta is None:
                 self._damaged(at, whole, "a record with a wrong checksum", tail=False)
@@ -120,13 +141,18 @@ class CheckpointReader:
         self.damages.append(Damage(self.path, offset, size, what, tail))
 
 
+_LONGEST_META = 64 << 20
+"""Bytes (64 MiB): a description that is longer is not Flow's, and would be held in memory."""
+
+
 def _read_body(stream: BinaryIO, head: Head) -> Meta | None:
     """Return the meta of a body whose checksum is right, else None; the value goes by in chunks."""
     size_bytes = stream.read(META_SIZE_BYTES)
     if len(size_bytes) < META_SIZE_BYTES:
         return None
     size = unpack_meta_size(size_bytes)
-    if META_SIZE_BYTES + size > head.size:
+    # Asked before anything is read: the number may be damaged.
+    if META_SIZE_BYTES + size > head.size or size > _LONGEST_META:
         return None
     meta = stream.read(size)
     crc = crc32(meta, crc32(size_bytes))
@@ -134,7 +160,12 @@ def _read_body(stream: BinaryIO, head: Head) -> Meta | None:
     while left > 0 and (chunk := stream.read(min(_CHUNK, left))):
         crc = crc32(chunk, crc)
         left -= len(chunk)
-    return unpack_meta(meta) if crc == head.crc and not left else None
+    if crc != head.crc or left:
+        return None
+    try:
+        return unpack_meta(meta)
+    except struct.error:  # a right checksum of what Flow has not written
+        return None
 
 
 def readable_end(path: Path) -> int:
@@ -145,14 +176,14 @@ def readable_end(path: Path) -> int:
     return reader.end
 
 
-def read_value_bytes(path: Path, offset: int, digest: bytes) -> bytes:
+def read_value_bytes(path: Path, offset: int, digest: bytes, opened: Opener = any_file) -> bytes:
     """Return the pickled value of the record at an offset.
 
     Raises:
         BadCheckpoint: the record is not there any more, is damaged, or is not the one of that key.
     """
     try:
-        with open(path, "rb", buffering=0) as stream:
+        with opened(path) as stream:
             stream.seek(offset)
             head = unpack_head(_read_exactly(stream, RECORD_HEAD_BYTES))
             body = _read_exactly(stream, head.size) if head is not None else b""
@@ -161,14 +192,19 @@ def read_value_bytes(path: Path, offset: int, digest: bytes) -> bytes:
     if head is None or len(body) != head.size or crc32(body) != head.crc:
         raise BadCheckpoint(f"the record at offset {offset} of the checkpoint {path} is damaged or was replaced")
     size = unpack_meta_size(body)
+    # The file may have been compacted since its offsets were read, so another record may stand there.
     if unpack_meta(body[META_SIZE_BYTES : META_SIZE_BYTES + size]).digest != digest:
         raise BadCheckpoint(f"the record at offset {offset} of the checkpoint {path} was replaced by another")
     return body[META_SIZE_BYTES + size :]
 
 
-def read_value(path: Path, offset: int, digest: bytes) -> object:
-    """Return the value of the record at an offset. Raises BadCheckpoint if it cannot be read or unpickled."""
-    data = read_value_bytes(path, offset, digest)
+def read_value(path: Path, offset: int, digest: bytes, trusted: frozenset[int] = frozenset()) -> object:
+    """Return the value of the record at an offset, of a file of this user or of one that is trusted (by number).
+
+    Raises:
+        BadCheckpoint: it cannot be read or unpickled, or the file is another user's by now.
+    """
+    data = read_value_bytes(path, offset, digest, lambda place: open_own(place, trusted))
     try:
         value: object = pickle.loads(data)
     except Exception as error:
@@ -180,6 +216,7 @@ def read_value(path: Path, offset: int, digest: bytes) -> object:
 
 def _read_exactly(stream: BinaryIO, size: int) -> bytes:
     parts = []
+    # In pieces of 1 GiB: read(2) gives 2 GiB at most.
     while size > 0 and (data := stream.read(min(size, 1 << 30))):
         parts.append(data)
         size -= len(data)

@@ -1,4 +1,4 @@
-"""The bytes of a checkpoint file: a header, then records. Pure: no files here.
+"""Format of a checkpoint file: a header, then records. Pure: no files here.
 
     file    := header record*
     header  := magic(8) version(u32) crc32 of those 12 bytes(u32)
@@ -22,9 +22,10 @@ from flow_core.errors import BadCheckpoint, NotACheckpoint
 
 FILE_NAME = "tasks.log"
 FAILURES_NAME = "failures.log"
-VERSION = 1
+DETAILS_NAME = "details.log"
+VERSION = 1  # of the format; a reader refuses others by name
 _FILE_MAGIC = b"\x89FLOWCK\n"
-_RECORD_MAGIC = b"FLR\x01"
+_RECORD_MAGIC = b"FLR\x01"  # before each record: a reader that has lost its place finds none by chance
 _FILE = struct.Struct("<8sI")
 _RECORD = struct.Struct("<4sQI")
 _CRC = struct.Struct("<I")
@@ -33,13 +34,13 @@ _SIZE = struct.Struct("<H")
 FILE_HEADER_BYTES = _FILE.size + _CRC.size
 RECORD_HEAD_BYTES = _RECORD.size + _CRC.size
 META_SIZE_BYTES = _CRC.size
-_NO_SOURCE = bytes(16)
+_NO_SOURCE = bytes(16)  # stands for "no key by source text"; no digest is all zeros in practice
 PYTHON = sys.version_info[:2]
 
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """What a record says of its value.
+    """Description of a record's value.
 
     Attributes:
         digest: The call's key, 16 bytes.
@@ -86,12 +87,14 @@ def check_file_header(data: bytes, name: str) -> bool:
         BadCheckpoint: it is one of a newer version.
     """
     if len(data) < FILE_HEADER_BYTES:
+        # A run that was killed while it wrote its header.
         if file_header().startswith(data):
             return False
         raise NotACheckpoint(f"{name} is not a checkpoint file of Flow")
     magic, version = _FILE.unpack_from(data)
     if magic != _FILE_MAGIC:
         raise NotACheckpoint(f"{name} is not a checkpoint file of Flow")
+    # The checksum before the version: a damaged version would tell the user to update.
     if _CRC.unpack_from(data, _FILE.size)[0] != crc32(data[: _FILE.size]):
         raise NotACheckpoint(f"{name}: the header of this checkpoint file is damaged")
     if version != VERSION:
@@ -105,6 +108,7 @@ def pack(meta: Meta, value: bytes) -> bytes:
     """Return a whole record."""
     packed = _pack_meta(meta)
     start = META_SIZE_BYTES + len(packed)
+    # Step by step, without joining a value that may be large.
     crc = crc32(value, crc32(packed, crc32(_CRC.pack(len(packed)))))
     head = _RECORD.pack(_RECORD_MAGIC, start + len(value), crc)
     return b"".join((head, _CRC.pack(crc32(head)), _CRC.pack(len(packed)), packed, value))
@@ -136,6 +140,7 @@ def _pack_meta(meta: Meta) -> bytes:
 
 
 def _pack_text(text: str) -> bytes:
+    # Cut at what the 16-bit size can say; names are for people.
     data = text.encode("utf-8", "surrogatepass")[:0xFFFF]
     return _SIZE.pack(len(data)) + data
 
@@ -158,4 +163,5 @@ def unpack_meta(data: bytes) -> Meta:
 def _unpack_text(data: bytes, at: int) -> tuple[str, int]:
     (size,) = _SIZE.unpack_from(data, at)
     at += _SIZE.size
+    # "replace", since a name may have been cut within a character.
     return data[at : at + size].decode("utf-8", "replace"), at + size

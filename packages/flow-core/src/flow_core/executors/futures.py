@@ -1,4 +1,4 @@
-"""Executors of others behind our interface: ``concurrent.futures`` pools, and those in the seeds' style."""
+"""Adapters for executors of others: ``concurrent.futures`` pools, and those with ``submit(func, *args)``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from functools import partial
 from typing import Any, Protocol, cast
 
 from flow_core import guard
+from flow_core.bounded_calls import within
 from flow_core.errors import ConfigurationError, ExecutorBroken, ExecutorClosed, ExecutorError, TaskRefused
 from flow_core.executors.reporter import Reporter
-from flow_core.executors.reports import ReportCollector, collector
+from flow_core.executors.reports import ReportCollector, collector, telling
 from flow_core.executors.thread_watch import watch_threads, watched
+from flow_core.executors.user_pools import PoolWorkers
 from flow_core.guard import attribute, is_a, one_line, pass_signal, text_of
 from flow_core.interfaces.call import Call, NodeContext, TryKey
 from flow_core.interfaces.context import RunContext
@@ -24,13 +26,16 @@ from flow_core.interfaces.executor import Executor, ShutdownReport
 from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, TryListener, Verdict
 from flow_core.interfaces.scaling import Load
 from flow_core.interfaces.waiting import Cause, CauseKind, count, tasks_ahead
+from flow_core.option_names import known_options
+from flow_core.remote.naming import names_globals
 from flow_core.remote.parcel import pack_task, run_parcel, unpack_result
+from flow_core.remote.reports import Reporting
 from flow_core.remote.run import execute
 from flow_core.remote.sampling import TaskWatch
 from flow_core.remote.tracebacks import fold
 from flow_core.representation import shown
 
-_REPORTER_S = 2.0
+_REPORTER_S = 2.0  # seconds for the last reports: what they hold is in memory, or in files of the run
 
 
 class _OverFutures(Executor):
@@ -51,6 +56,12 @@ class _OverFutures(Executor):
         self._submitting = threading.local()
         self._lock = threading.Lock()
         self._reports: ReportCollector | None = None
+        self._telling: RunContext | None = None
+
+    @property
+    @abstractmethod
+    def foreign(self) -> bool:
+        """Whether ``submit`` calls code of others than the standard library's, which may hang."""
 
     @abstractmethod
     def _hand_over(self, key: TryKey, call: Call) -> Future[Any]:
@@ -65,7 +76,7 @@ class _OverFutures(Executor):
         """Return how many tries run at once, 0 if not known."""
 
     def _open(self, context: RunContext) -> None:
-        """Make the pool ready."""
+        """Make the pool ready. Called by ``start``, before any try; raises what the user's function raises."""
 
     def _close(self, timeout_s: float) -> tuple[str, ...]:
         """Shut the pool down; return what had to be forced."""
@@ -74,11 +85,12 @@ class _OverFutures(Executor):
     # -- Executor
 
     def start(self, context: RunContext) -> None:
-        """Become ready to take tries."""
+        """Become ready to take tries. Raises ExecutorClosed if another kernel uses it, or as the pool does."""
         if not self._closed:
             raise ExecutorClosed(f"executor {self.label!r} is in use by another kernel: clean that up first")
         self._open(context)
         self._reporter = Reporter(context.listener, f"flow-report-{self.label}")
+        # Opened last: submit() needs all of the above.
         self._listener = context.listener
         self._closed = False
 
@@ -86,7 +98,9 @@ class _OverFutures(Executor):
         """Take one try; one that cannot be pickled is reported as refused."""
         if self._closed:
             raise ExecutorClosed(f"executor {self.label!r} is not started, or was shut down")
+        # Before the pool has it: the future may be done, and its callback called, before submit() returns it.
         self._outstanding[key] = None
+        # A pool may run the task at once, in this thread: its outcome must not be reported within submit().
         self._submitting.now = True
         try:
             future = self._hand_over(key, call)
@@ -95,6 +109,7 @@ class _OverFutures(Executor):
             with self._lock:
                 if key in self._outstanding:  # not so if shutdown() has reported it meanwhile
                     self._outstanding[key] = future
+            # Not under the lock: for a future that is done it calls ``_done`` here and now.
             future.add_done_callback(partial(self._done, key))
             if self._reports is not None:
                 self._reports.wake()
@@ -122,7 +137,13 @@ class _OverFutures(Executor):
         for key in keys:
             future = self._outstanding.get(key)
             if future is not None:
+                # Its callback reports the cancellation, if the pool had not begun it.
                 future.cancel()
+
+    def has_begun(self, key: TryKey, /) -> bool:
+        """Return whether the pool says that a try runs: it may have been given to a worker that is busy still."""
+        future = self._outstanding.get(key)
+        return future is not None and future.running()
 
     def load(self) -> Load:
         """Return how many tries are outstanding; as many as fit are taken to run."""
@@ -132,6 +153,7 @@ class _OverFutures(Executor):
     def why_waiting(self, key: TryKey, /, *, timeout_s: float = 2.0) -> Sequence[Cause]:
         """Say what keeps a try from being done, as far as its pool can be asked."""
         outstanding = list(self._outstanding.items())
+        # Keys count up, so smaller ones were submitted before.
         ahead = [future for one, future in outstanding if one < key and not (future is not None and future.done())]
         future = self._outstanding.get(key)
         if key not in self._outstanding or (future is not None and future.done()):
@@ -154,11 +176,13 @@ class _OverFutures(Executor):
         for future in list(self._outstanding.values()):
             if future is not None:
                 future.cancel()
+        # A copy of the keys: callbacks of the pool take keys out meanwhile, and each is reported once.
         left = [
             Outcome(key, Verdict.CANCELLED, place=self._place) for key in list(self._outstanding) if self._take(key)
         ]
         if left:
             listener.finished(left)
+        self._telling = None
         forced = self._close(timeout_s)
         if self._reports is not None:
             self._reports.close(min(timeout_s, _REPORTER_S))
@@ -170,15 +194,28 @@ class _OverFutures(Executor):
     # -- how
 
     def _collect(self, context: RunContext) -> None:
-        """Have workers report by files, if the run wants samples."""
+        """Have workers report by files: all their tasks if the run wants samples, else those that move files."""
         self._reports = collector(context, self.label, lambda: len(self._outstanding))
+        self._telling = None if self._reports is not None else context
 
     def _packed(self, key: TryKey, call: Call) -> bytes:
         """Return a try as bytes. Raises SerializationError."""
         where = NodeContext(self.label, key=key, working_dir=self.working_dir, walltime_s=call.spec.walltime_s)
-        reporting = None if self._reports is None else self._reports.reporting
+        reporting = self._reporting(call)
         blob = None if call.snapshot is None else call.snapshot.blob
         return pack_task(call.func, call.args, call.kwargs, call.spec, call.steps, where, reporting, blob)
+
+    def _reporting(self, call: Call) -> Reporting | None:
+        """Return what a try is to report by; None where there is nothing to report."""
+        # Steps of Flow's core move no files.
+        moves = any(not type(step).__module__.startswith("flow_core.") for step in call.steps)
+        if moves and self._telling is not None:
+            with self._lock:
+                context, self._telling = self._telling, None
+                if context is not None:
+                    self._reports = telling(context, self.label, lambda: len(self._outstanding))
+        reporting = None if self._reports is None else self._reports.reporting
+        return None if reporting is None or (reporting.sampler is None and not moves) else reporting
 
     def _take(self, key: TryKey) -> bool:
         with self._lock:
@@ -188,6 +225,20 @@ class _OverFutures(Executor):
             return True
 
     def _done(self, key: TryKey, future: Future[Any]) -> None:
+        listener = self._listener
+        # The callback is on the pool's own thread: one result whose __setstate__ hangs would stop all others.
+        if listener is not None and self._may_hang(future):
+            if self._take(key):
+                listener.ended(((key, partial(self._outcome_of, key, future)),))
+        else:
+            self._report(self._outcome_of(key, future))
+
+    def _may_hang(self, future: Future[Any]) -> bool:
+        """Return whether to unpickle what a future holds may call code of the user's."""
+        result = None if future.cancelled() or future.exception() is not None else future.result()
+        return type(result) is bytes and names_globals(result)
+
+    def _outcome_of(self, key: TryKey, future: Future[Any]) -> Outcome:
         try:
             outcome = self._learnt(key, future)
         except BaseException as failure:  # the pool is the user's: it may hold anything in its future
@@ -195,7 +246,7 @@ class _OverFutures(Executor):
             outcome = Outcome(key, Verdict.APP_ERROR, error=self._nonsense(failure))
         if outcome.place is None:
             outcome.place = self._place
-        self._report(outcome)
+        return outcome
 
     def _learnt(self, key: TryKey, future: Future[Any]) -> Outcome:
         if future.cancelled():
@@ -204,6 +255,7 @@ class _OverFutures(Executor):
         if error is None:
             return self._outcome(key, future.result())
         if is_a(error, BrokenExecutor):
+            # The pool does not say which task killed its worker, so the loss counts as the executor's.
             reason = f"the pool of executor {self.label!r} broke: {text_of(error)}"
             return Outcome(key, Verdict.LOST, loss=Loss(LossKind.EXECUTOR, self._place, reason=reason))
         return Outcome(key, Verdict.APP_ERROR, error=error)
@@ -240,6 +292,7 @@ class FuturesExecutor(_OverFutures):
             each start, made anew when it breaks, and shut down.
     """
 
+    @known_options
     def __init__(
         self, label: str, pool: concurrent.futures.Executor | Callable[[], concurrent.futures.Executor]
     ) -> None:
@@ -254,11 +307,17 @@ class FuturesExecutor(_OverFutures):
             raise ConfigurationError(f"FuturesExecutor {label!r}: {pool!r} is no pool, nor a function that makes one")
         self._renewing = threading.Lock()
         self._watch: TaskWatch | None = None
+        self._workers: PoolWorkers | None = None
 
     @property
     def in_process(self) -> bool:  # type: ignore[override]  # the pool decides it, and may be made at each start
         """Whether the pool is one of threads."""
         return isinstance(self._pool, concurrent.futures.ThreadPoolExecutor)
+
+    @property
+    def foreign(self) -> bool:
+        """Whether the pool is none of the standard library's."""
+        return type(self._pool).__module__.partition(".")[0] != "concurrent"
 
     def __repr__(self) -> str:
         return f"FuturesExecutor({self.label!r}, {shown(self._make or self._pool)})"
@@ -270,26 +329,40 @@ class FuturesExecutor(_OverFutures):
             self._watch = watch_threads(context, self.label, report_starts=True)
         else:
             self._collect(context)
+            self._know_workers()
+
+    def _know_workers(self) -> None:
+        if isinstance(self._pool, concurrent.futures.ProcessPoolExecutor):
+            self._workers = PoolWorkers(self._pool)
 
     def _hand_over(self, key: TryKey, call: Call) -> Future[Any]:
         pool = self._pool
         assert pool is not None
         if isinstance(pool, concurrent.futures.ThreadPoolExecutor):
-            where = NodeContext(self.label, key=key, working_dir=self.working_dir, walltime_s=call.spec.walltime_s)
+            walltime_s, tell = call.spec.walltime_s, None
+            if self._listener is not None and call.steps:
+                tell = partial(self._listener.moving, key)
+            where = NodeContext(self.label, key=key, working_dir=self.working_dir, walltime_s=walltime_s, tell=tell)
+            # Threads get the objects themselves; only processes need bytes.
             return pool.submit(_run_here, key, call, where, self._place, self._watch)
         data = self._packed(key, call)
         try:
-            return pool.submit(run_parcel, data)
+            future = pool.submit(run_parcel, data)
         except BrokenExecutor:
-            return self._renewed(pool).submit(run_parcel, data)
+            future = self._renewed(pool).submit(run_parcel, data)
+        if self._workers is not None:
+            self._workers.note(future)
+        return future
 
     def _renewed(self, broken: concurrent.futures.Executor) -> concurrent.futures.Executor:
         """Return a new pool in the place of a broken one. Raises BrokenExecutor if it cannot be made anew."""
         if self._make is None:
             raise BrokenExecutor("its workers died")
         with self._renewing:
+            # Another thread that met the same broken pool may have replaced it by now.
             if self._pool is broken or self._pool is None:
                 self._pool = self._make()
+                self._know_workers()
                 broken.shutdown(wait=False)
             return self._pool
 
@@ -306,11 +379,13 @@ class FuturesExecutor(_OverFutures):
         if self._make is None or pool is None:
             return ()
         self._pool = None
+        # A private name: shutdown() forgets the processes, and does not end those that run tasks.
         processes = list((getattr(pool, "_processes", None) or {}).values())
         pool.shutdown(wait=False, cancel_futures=True)
         deadline = time.monotonic() + timeout_s
         forced = []
         for process in processes:
+            # A second for one that has ended its task; what still runs then is killed.
             process.join(max(0.0, min(1.0, deadline - time.monotonic())))
             if process.is_alive():
                 process.kill()
@@ -343,6 +418,11 @@ class SubmitExecutor(_OverFutures):
         self.working_dir = getattr(wrapped, "working_dir", None)
         self._takes_resources = _takes_resources(wrapped.submit)
 
+    @property
+    def foreign(self) -> bool:
+        """Always: what it wraps is somebody's."""
+        return True
+
     def __repr__(self) -> str:
         return f"SubmitExecutor({self.wrapped!r})"
 
@@ -366,8 +446,8 @@ class SubmitExecutor(_OverFutures):
 
     def _close(self, timeout_s: float) -> tuple[str, ...]:
         shutdown = getattr(self.wrapped, "shutdown", None)
-        if callable(shutdown):
-            shutdown()
+        if callable(shutdown) and not within(timeout_s, shutdown, f"flow-shutdown-{self.label}"):
+            return (f"its own shutdown() did not come back within {timeout_s:g} s, and goes on",)
         return ()
 
 
@@ -398,7 +478,8 @@ def _run_here(key: TryKey, call: Call, where: NodeContext, place: Place, watch: 
 def _tried(key: TryKey, call: Call, where: NodeContext, place: Place) -> Outcome:
     started_ns = time.time_ns()
     try:
-        value = execute(call.func, call.args, call.kwargs, call.spec, call.steps, where)
+        func = call.func if call.snapshot is None else call.snapshot.begins(call)
+        value = execute(func, call.args, call.kwargs, call.spec, call.steps, where)
     except BaseException as error:
         fold(error)
         return Outcome(key, Verdict.APP_ERROR, None, error, None, place, started_ns, time.time_ns())

@@ -1,4 +1,4 @@
-"""Waits inside tasks: which task's thread waits for which task, and whether that could ever end."""
+"""Nested waits: which task's thread waits for which task, and whether that could ever end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flow_core.graph.states import State
 from flow_core.graph.task import Task
 from flow_core.interfaces.call import Call
 
-_SEARCHED = 1000  # so many tasks are looked at for a circle
+_SEARCHED = 1000  # tasks that are looked at for a circle; the pool's lock is held meanwhile
 
 ADVICE = "Make it a @join_app that returns the future instead of waiting for it"
 
@@ -32,8 +32,8 @@ def circle(call: Call, goal: Task, awaited: Callable[[Task], Future[Any] | None]
 
     Args:
         call: The task that is about to wait.
-        goal: What it waits for.
-        awaited: What the thread that runs a task waits for, None if it does not.
+        goal: The task that it waits for.
+        awaited: Gives the future that the thread of a task waits for, None if it waits for none.
 
     Returns:
         The tasks in the order of waiting, the first being ``call``; none where there is no circle, or only one of very
@@ -52,10 +52,11 @@ def circle(call: Call, goal: Task, awaited: Callable[[Task], Future[Any] | None]
 
 
 def _depends(task: Task, call: Call) -> bool:
-    """Tell whether a task waits, through arguments, for another one. The graph may change meanwhile: a good guess."""
+    """Return whether a task waits, through arguments, for another one. The graph may change meanwhile: a good guess."""
     todo: deque[Any] = deque((call,) if isinstance(call, Task) else ())
     seen: set[int] = set()
     while todo and len(seen) < _SEARCHED:
+        # A copy: the graph appends without this pool's lock.
         for child in tuple(todo.popleft().children or ()):
             if child is task:
                 return True

@@ -1,10 +1,11 @@
-"""Reports outcomes from a thread of its own: for those found out inside ``submit``, which must not report."""
+"""Reporter of outcomes, with a thread of its own: for those that are known inside ``submit``, which must not report."""
 
 from __future__ import annotations
 
 import threading
 from queue import SimpleQueue
 
+from flow_core.bounded_calls import start_unless_ending
 from flow_core.interfaces.outcome import Outcome, TryListener
 
 
@@ -23,8 +24,11 @@ class Reporter:
         self._queue.put(outcome)
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-                self._thread.start()
+                # Few runs need it: only a try that cannot be pickled, or a pool that runs it at once.
+                thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                # Else the process ends, and with it the futures.
+                if start_unless_ending(thread):
+                    self._thread = thread
 
     def close(self, timeout_s: float) -> None:
         """Report what is left and end the thread."""

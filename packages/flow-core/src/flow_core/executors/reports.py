@@ -1,4 +1,4 @@
-"""The driver's side of ``flow_core.remote.reports``: files by which workers without a connection of ours report."""
+"""Report files, read by the driver: workers without a connection of ours write them (see ``remote.reports``)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from flow_core.folders import make_directory
+from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.events import EventKind, Sampled
 from flow_core.interfaces.outcome import Place
+from flow_core.interfaces.sampler import SamplerSpec
+from flow_core.own_files import NotOwnFile
 from flow_core.remote.reports import Reporting
-from flow_core.remote.turns import Turns
+from flow_core.remote.sampling_timer import SamplingTimer
 from flow_core.report_files import DIRECTORY, ReportFile, Reports, names_in
+
+_TELLING_S = 1.0  # seconds between looks; tasks tell every five
 
 
 class ReportReader:
@@ -21,15 +27,17 @@ class ReportReader:
 
     Attributes:
         damaged: Lines that could not be understood.
+        foreign: Why the first file was left alone that is not this user's; empty where there was none.
     """
 
     def __init__(self, directory: Path) -> None:
         self.damaged = 0
+        self.foreign = ""
         self._directory = directory
         self._files: dict[str, ReportFile] = {}
 
     def read(self) -> list[Reports]:
-        """Return what is new. Never raises: a file that cannot be read is tried again the next time."""
+        """Return new reports. Never raises: a file that cannot be read is tried again the next time."""
         self._find()
         newest: dict[str, int] = {}
         for file in self._files.values():
@@ -49,6 +57,7 @@ class ReportReader:
         for name in list(self._files):
             self._remove(name)
         with suppress(OSError):
+            # Lock files are kept until the end: by them the processes of a node agree which of them samples it.
             for path in list(self._directory.glob("*.lock")):
                 path.unlink()
             self._directory.rmdir()
@@ -62,6 +71,9 @@ class ReportReader:
     def _read(self, file: ReportFile) -> Reports | None:
         try:
             report, bad = file.read()
+        except NotOwnFile as error:
+            self.foreign = self.foreign or str(error)
+            return None
         except OSError:
             return None
         self.damaged += bad
@@ -77,24 +89,32 @@ class ReportCollector:
     """Takes what workers report in files to the run, from a daemon thread that rests while no try is outstanding.
 
     Attributes:
-        reporting: What workers are to be told.
+        reporting: Instructions for workers: the directory, and the sampler.
     """
 
-    def __init__(self, context: RunContext, label: str, outstanding: Callable[[], int]) -> None:
-        """Make the directory. ``outstanding`` returns the number of tries that workers have.
+    def __init__(
+        self, context: RunContext, label: str, outstanding: Callable[[], int], sampler: SamplerSpec | None
+    ) -> None:
+        """Make the directory.
+
+        Args:
+            context: The run.
+            label: The executor.
+            outstanding: Returns the number of tries that workers have.
+            sampler: What their tasks are sampled with; None where they only tell of files that they move.
 
         Raises:
             OSError: the directory cannot be made.
         """
-        assert context.sampler is not None
         directory = context.executor_dir / DIRECTORY
-        directory.mkdir(parents=True, exist_ok=True)
-        self.reporting = Reporting(str(directory), context.sampler)
+        make_directory(directory)
+        self.reporting = Reporting(str(directory), sampler)
         self._context = context
         self._label = label
         self._outstanding = outstanding
         self._reader = ReportReader(directory)
-        self._turns = Turns(context.sampler.interval_s)
+        self._begun: set[TryKey] = set()
+        self._turns = SamplingTimer(_TELLING_S if sampler is None else sampler.interval_s)
         self._thread = threading.Thread(target=self._run, name=f"flow-reports-{label}", daemon=True)
         self._thread.start()
 
@@ -109,11 +129,18 @@ class ReportCollector:
 
     def _run(self) -> None:
         while self._turns.next():
-            idle = not self._outstanding()  # looked at first: what ended tries told is there then
+            idle = not self._outstanding()  # looked at first: the reports of tries that have ended are there then
             self._tell(self._reader.read())
             if idle:
+                self._begun.clear()
                 self._turns.rest(lambda: not self._outstanding())
         self._tell(self._reader.finish())
+        if self._reader.foreign:
+            self._context.logger.warning(
+                "what workers of %s wrote about their use of resources is not used: %s",
+                self._label,
+                self._reader.foreign,
+            )
         if self._reader.damaged:
             self._context.logger.warning(
                 "%d lines that workers of %s wrote about their use of resources were damaged",
@@ -127,16 +154,31 @@ class ReportCollector:
                 context.listener.started(
                     [(key, time_ns, Place(self._label, node=one.node, pid=one.pid)) for key, time_ns, _ in one.starts]
                 )
+            for key, files in one.moving:
+                if key not in self._begun:  # sampled tasks report their starts themselves, which changes nothing then
+                    self._begun.add(key)
+                    since_ns = time.time_ns() - round(max(file.since_s for file in files) * 1e9)
+                    context.listener.started([(key, since_ns, Place(self._label, node=one.node, pid=one.pid))])
+                context.listener.moving(key, files)
             if one.samples:
                 context.events.post(Sampled(time.time_ns(), self._label, "", one.node, "", one.samples))
 
 
 def collector(context: RunContext, label: str, outstanding: Callable[[], int]) -> ReportCollector | None:
-    """Return what collects the reports of an executor's workers; None where the run wants no samples."""
+    """Return the collector of the reports of an executor's workers; None where the run wants no samples."""
     if context.sampler is None or EventKind.SAMPLE not in context.events.wants:
         return None
     try:
-        return ReportCollector(context, label, outstanding)
+        return ReportCollector(context, label, outstanding, context.sampler)
     except OSError as error:
         context.logger.warning("tasks of %s are not sampled: %s", label, error)
+        return None
+
+
+def telling(context: RunContext, label: str, outstanding: Callable[[], int]) -> ReportCollector | None:
+    """Return a collector for an executor whose tasks move files and are not sampled; None if there can be none."""
+    try:
+        return ReportCollector(context, label, outstanding, None)
+    except OSError as error:
+        context.logger.warning("how far files of tasks of %s are is not known: %s", label, error)
         return None

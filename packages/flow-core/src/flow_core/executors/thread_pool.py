@@ -1,4 +1,4 @@
-"""The threads of a ThreadPoolExecutor: how many there are, what each runs, and what becomes of those that are stuck.
+"""Thread pool: how many threads there are, what each runs, and what becomes of those that are stuck.
 
 ``max_threads`` threads work. Two kinds of threads do not work, and each has another one work in its place:
 
@@ -12,6 +12,7 @@ Both are bounded.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 import threading
@@ -23,9 +24,9 @@ from operator import itemgetter
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
+from flow_core.deadlines import Deadlines
 from flow_core.errors import AppTimeout, DeadlockError, ExecutorBroken, ExecutorClosed
-from flow_core.executors.deadlines import Deadlines
-from flow_core.executors.interrupt import Interruptible, Killed
+from flow_core.executors.full_pool import FullPool, Occupant
 from flow_core.executors.nested import ADVICE, circle, circle_text, task_behind
 from flow_core.executors.thread_watch import watch_threads, watched
 from flow_core.futures.lean import host_waits
@@ -33,6 +34,8 @@ from flow_core.interfaces.call import DEFAULT_SPEC, Call, NodeContext, TryKey
 from flow_core.interfaces.executor import ShutdownReport
 from flow_core.interfaces.outcome import Outcome, Place, Verdict
 from flow_core.interfaces.waiting import Cause, CauseKind, count, shown_state, since, tasks_ahead
+from flow_core.remote.blocked import wake
+from flow_core.remote.errors import presentable
 from flow_core.remote.run import execute
 from flow_core.remote.tracebacks import fold
 
@@ -41,37 +44,80 @@ if TYPE_CHECKING:
     from flow_core.interfaces.context import RunContext
 
 MOST_PARKED: Final = 500
-"""So many threads of a pool may wait for other tasks and have others work in their place."""
+"""Threads of a pool that may wait for other tasks while others work in their place; it bounds the threads."""
 SHUTDOWN_PATIENCE_S: Final = 2.0
-"""The same at a shutdown, where all that runs is told to end at once."""
+"""Seconds that tasks may take to react at a shutdown; one blocking call once held up the end of a run for 24 s."""
 LEAST_LEFT: Final = 16
-"""So many threads at least may be left to tasks that cannot be ended, and be replaced; 4 times max_threads if more."""
+"""Threads that may be left to tasks that cannot be ended, and be replaced: at least so many, or 4 times max_threads."""
 PATIENCE_S: Final = 1.0
-"""So long after its walltime, or after it was to be killed, a python app may take to react."""
+"""Seconds after its walltime, or after it was to be killed, that a Python app may take to react."""
 STEPS_PATIENCE_S: Final = 6.0
-"""The same where commands are ended first: TERM, a grace, KILL."""
+"""Seconds for a task that runs commands: TERM, a grace of 2 s, KILL, and as long again until they are gone."""
 
-_SHOWN: Final = 5
-_LOOK_AGAIN: Final = TryKey(0)  # no try has this key: whoever takes it looks whether it is one too many
+_SHOWN: Final = 5  # tasks that a message names; the others are counted
+_LOOK_AGAIN: Final = TryKey(0)  # no try has this key: the thread that takes it looks whether it is one too many
 
 _here = threading.local()
 
 
 def in_worker() -> bool:
-    """Tell whether the calling thread belongs to a ThreadPoolExecutor of Flow."""
+    """Return whether the calling thread belongs to a ThreadPoolExecutor of Flow."""
     return getattr(_here, "working", False)
 
 
+class Killed(BaseException):
+    """Raised inside a task that was asked to end. No Exception, so that tasks do not catch it by mistake."""
+
+
+class Interruptible:
+    """A thread that runs one try after the other, each of which another thread may interrupt.
+
+    The thread sets ``key`` before a try and calls ``leave`` after it; in between Killed may be raised anywhere, after
+    ``leave`` it may not. ``_killing`` is set before ``key`` is looked at, and ``leave`` clears ``key`` before it
+    looks at the flag, so one of the two always sees the other and no lock is taken where nobody is killed.
+    """
+
+    __slots__ = ("_killing", "_lock", "ident", "key")
+
+    def __init__(self) -> None:
+        self.key = 0
+        self.ident = 0
+        self._killing = False
+        self._lock = threading.Lock()
+
+    def kill(self, key: int) -> None:
+        """Have Killed raised in the thread if it runs this try. C code goes on unless it is woken. Any thread."""
+        with self._lock:
+            # A second exception could be raised after leave() has taken back the first.
+            if self._killing:
+                return
+            self._killing = True
+            if self.key == key:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), ctypes.py_object(Killed))
+                wake(self.ident)
+            else:
+                self._killing = False
+
+    def leave(self) -> None:
+        """End the stretch in which Killed may be raised. May raise it a last time; call it again then."""
+        self.key = 0
+        if self._killing:
+            with self._lock:
+                # Takes back an exception that was set and not yet raised: it would end the next task of this thread.
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self.ident), None)
+                self._killing = False
+
+
 class Worker(Interruptible):
-    """One thread of a pool, and what is told of its task's waits.
+    """One thread of a pool, and the host of its task's waits.
 
     Attributes:
         rank: Its number, unique among the threads that there are.
-        place: Where its tasks are said to run.
+        place: Place that is reported for its tasks.
         thread: The thread.
-        call: What it runs, None between tasks.
+        call: The call that it runs, None between tasks.
         awaits: The future that its task waits for without a limit of time.
-        waits: How many waits its task is in, one inside the other.
+        waits: Number of waits that its task is in, one inside the other.
         parked: Whether another thread may work in its place while it waits.
         replaced: Whether, given up, it has been replaced.
         began_ns: When it began what it runs, int64 ns UTC.
@@ -94,7 +140,7 @@ class Worker(Interruptible):
 
     @property
     def name(self) -> str:
-        """Name of the thread."""
+        """Name of the thread, empty before it is made."""
         return "" if self.thread is None else self.thread.name
 
     def begin_wait(self, future: Future[Any] | None, timeout: float | None) -> None:
@@ -102,12 +148,12 @@ class Worker(Interruptible):
         self._pool.begin_wait(self, future, timeout)
 
     def end_wait(self) -> None:
-        """The wait is over."""
+        """Note that the wait is over; the thread counts as working again. Any thread."""
         self._pool.end_wait(self)
 
 
 class Pool:
-    """What a ThreadPoolExecutor is between a start and a shutdown.
+    """The threads and tries of a ThreadPoolExecutor between a start and a shutdown.
 
     Whoever takes a key out of ``waiting`` or ``running`` reports it; so each is reported once. ``_lock`` guards which
     threads there are; no future is settled and nothing reported under it.
@@ -130,6 +176,7 @@ class Pool:
         self._ranks: set[int] = set()
         self._left: set[Worker] = set()
         self._parked = 0
+        # Threads that may be started; workers + missing - parked - surplus = max_threads at any time.
         self._missing = max_threads
         self._surplus = 0
         self._lock = threading.Lock()
@@ -139,15 +186,29 @@ class Pool:
         self._watch = watch_threads(context, label)
         self._deadlines = Deadlines(f"flow-overdue-{label}", self._give_up, self.running)
         self._killed: set[TryKey] = set()
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
+        self._full = FullPool(label)
+
+    def look(self) -> None:
+        """Warn if all threads are occupied by tasks that do nothing, while others wait. Of one thread, now and then."""
+        occupants = {
+            int(key): Occupant(_named(worker.call), thread.ident or 0, thread.native_id or 0)
+            for key, worker in list(self.running.items())
+            if not worker.parked and (thread := worker.thread) is not None
+        }
+        text = self._full.look(occupants, len(self.waiting), self._max_threads)
+        if text:
+            self._logger.warning("%s", text)
 
     def submit(self, key: TryKey, call: Call) -> None:
         """Take one try. Raises ExecutorClosed, or ExecutorBroken where no thread can work any more."""
         if self.closed:
             raise ExecutorClosed(f"executor {self.label!r} was shut down")
+        # In this order: a thread takes the key at once, and a key that is not in ``waiting`` counts as cancelled.
         self.waiting[key] = call
         self._queue.put(key)
         if self._missing:
+            # No thread more than there are tries: most pools never need all.
             if len(self.waiting) + len(self.running) > len(self._workers):
                 self._grow(key)
         elif not self._workers and self.waiting.pop(key, None) is not None:
@@ -168,6 +229,7 @@ class Pool:
             worker = self.running.get(key)
             if worker is not None:
                 call = worker.call
+                # Noted first: the thread may not have set its key yet, and looks here after it has.
                 self._killed.add(key)
                 worker.kill(key)
                 self._deadlines.add(key, STEPS_PATIENCE_S if call is not None and call.steps else PATIENCE_S)
@@ -221,6 +283,7 @@ class Pool:
                 self._missing = 0
                 workers = list(self._workers)
             self._give_back(Verdict.RETURNED)
+            # One each; behind the keys, but those are no longer in ``waiting``, so they run nothing.
             for _ in workers:
                 self._queue.put(None)
             self.cancel(list(self.running), kill=True)
@@ -278,6 +341,7 @@ class Pool:
             if not self._missing:
                 return
             self._missing -= 1
+            # The least that is free: logs and pages show ranks, which are to stay small.
             rank = next(number for number in range(len(self._ranks) + 1) if number not in self._ranks)
             worker = Worker(self, rank, Place(self.label, node=self._node, worker=rank, pid=os.getpid()))
             self._workers.append(worker)
@@ -305,7 +369,7 @@ class Pool:
             self._grow()
 
     def _retire(self, worker: Worker) -> bool:
-        """Tell whether an idle thread is one too many; it is no longer one of the pool then."""
+        """Return whether an idle thread is one too many; it is no longer one of the pool then."""
         with self._lock:
             if not self._surplus or self.closed:
                 return False
@@ -320,9 +384,11 @@ class Pool:
         """Let another thread work while the task of this one waits. Raises DeadlockError."""
         goal = task_behind(future)
         with self._lock:
+            # A wait with a limit of time ends by itself, so it closes no circle.
             if goal is not None and timeout is None and worker.call is not None:
                 self._refuse_circle(worker.call, goal)
             first = not worker.waits and not self.closed and worker not in self._left
+            # Not a second time for a wait inside a wait, nor for a thread that was replaced already.
             if first and self._parked < MOST_PARKED:
                 worker.parked = True
                 self._parked += 1
@@ -340,10 +406,11 @@ class Pool:
             worker.waits = max(0, worker.waits - 1)
             one_too_many = not worker.waits and self._works_again(worker)
         if one_too_many:
+            # An idle thread sleeps in the queue, and would never see that it is one too many.
             self._queue.put(_LOOK_AGAIN)
 
     def _end_waits(self, worker: Worker) -> None:
-        """The task has ended: no wait can be left, whatever it was interrupted in or has kept."""
+        """End all waits of a task that has ended, whatever it was interrupted in or has kept."""
         with self._lock:
             worker.waits = 0
             one_too_many = self._works_again(worker)
@@ -351,7 +418,7 @@ class Pool:
             self._queue.put(_LOOK_AGAIN)
 
     def _works_again(self, worker: Worker) -> bool:
-        """Take a thread back from its wait; tell whether there is one too many now."""
+        """Take a thread back from its wait; return whether there is one too many now."""
         worker.awaits = None
         if not worker.parked:
             return False
@@ -393,10 +460,12 @@ class Pool:
     def _give_up(self, key: TryKey) -> None:
         """Report a try that should have ended without its thread, and have another thread work in its place."""
         with self._lock:
+            # Taken out here, so that the thread itself, should it end just now, reports nothing.
             worker = None if self.closed else self.running.pop(key, None)
             if worker is None:
                 return
             self._leave_behind(worker)
+            # No thread is left and none will be: what waits has to go to another executor.
             stuck = not self._workers and not self._missing
         killed = key in self._killed
         error = self._explained(worker, killed)
@@ -441,7 +510,7 @@ class Pool:
         )
 
     def _come_back(self, worker: Worker) -> bool:
-        """A task that was given up has ended: tell whether its thread may go on to work."""
+        """Take back the thread of a task that was given up and has ended; return whether it may go on to work."""
         with self._lock:
             if worker not in self._left:
                 return True  # the shutdown has reported its try
@@ -453,8 +522,8 @@ class Pool:
             return True
 
     def _tell_once(self, what: str, text: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
+        if what not in self._reported:
+            self._reported.add(what)
             self._logger.warning("%s", text)
 
     # -- what each thread does
@@ -467,6 +536,7 @@ class Pool:
         place, now = worker.place, time.time_ns
         watch, killed = self._watch, self._killed
         while True:
+            # Before a key is taken: one that was taken must be run.
             if self._surplus and self._retire(worker):
                 return
             key = take()
@@ -487,8 +557,10 @@ class Pool:
                 outcome = self._run(worker, key, call)
             else:
                 outcome = watched(watch, key, partial(self._run, worker, key, call))
+            # The thread that takes the key out reports: this one, or ``_give_up`` and ``_abandon``.
             mine = running.pop(key, None) is not None
             worker.call = None
+            # An exception may have come between the begin and the end of a wait.
             if worker.waits:
                 self._end_waits(worker)
             del call  # an idle thread must not keep the last task's data alive
@@ -513,20 +585,19 @@ class Pool:
         try:
             try:
                 worker.key = key
-                if self._killed and key in self._killed:  # it was to be killed before its thread could be told
+                if self._killed and key in self._killed:  # it was to be killed before its thread could be interrupted
                     raise Killed
+                func = call.func if call.snapshot is None else call.snapshot.begins(call)
                 if call.spec is DEFAULT_SPEC and not call.steps:
-                    value = call.func(*call.args, **call.kwargs)
+                    value = func(*call.args, **call.kwargs)
                 else:
-                    value = execute(
-                        call.func, call.args, call.kwargs, call.spec, call.steps, self._where(worker, key, call)
-                    )
+                    value = execute(func, call.args, call.kwargs, call.spec, call.steps, self._where(worker, key, call))
                 outcome = Outcome(key, Verdict.OK, value)
             except Killed:
                 outcome = Outcome(key, Verdict.CANCELLED)
             except BaseException as error:
                 fold(error)
-                outcome = Outcome(key, Verdict.APP_ERROR, None, error)
+                outcome = Outcome(key, Verdict.APP_ERROR, None, presentable(error))
             worker.leave()
         except Killed:  # it came between the end of the task and leave()
             worker.leave()
@@ -534,7 +605,10 @@ class Pool:
         return outcome
 
     def _where(self, worker: Worker, key: TryKey, call: Call) -> NodeContext:
-        return NodeContext(self.label, self._node, worker.rank, key, self._working_dir, call.spec.walltime_s, False)
+        tell = partial(self._listener.moving, key)
+        return NodeContext(
+            self.label, self._node, worker.rank, key, self._working_dir, call.spec.walltime_s, False, tell
+        )
 
 
 def _named(call: Call | None) -> str:

@@ -1,4 +1,4 @@
-"""Watching tasks that run in threads of the driver's own process: no file and no connection is needed."""
+"""Sampling of tasks that run in threads of the driver's own process: no file and no connection is needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from flow_core.remote.usage import begin_thread, thread_used, usage_between
 
 
 def watch_threads(context: RunContext, label: str, *, report_starts: bool = False) -> TaskWatch | None:
-    """Return what samples an executor's threads; None where the run wants no samples, or none of threads.
+    """Return the sampler of an executor's threads; None where the run wants no samples, or none of threads.
 
     ``report_starts``: report the starts of tasks that run for a second, for an executor that does not do so itself.
     """
@@ -40,6 +40,7 @@ def watched(watch: TaskWatch, key: TryKey, run: Callable[[], Outcome]) -> Outcom
     """Run a try in the calling thread, watched, and put what it used into its outcome. ``run`` must not raise."""
     thread, before = threading.get_native_id(), begin_thread()
     watch.begin(thread, key)
+    # ``run`` never raises, so the watch needs no try block around each task.
     outcome = run()
     outcome.usage = None if before is None else usage_between(before, thread_used())
     watch.end(thread)

@@ -1,4 +1,4 @@
-"""The executor that needs nothing but this process: a pool of threads."""
+"""Thread executor: runs tasks in a pool of threads of this process, and needs nothing else."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from flow_core.interfaces.executor import Executor, ShutdownReport
 from flow_core.interfaces.scaling import Load
 from flow_core.interfaces.staging import Staging
 from flow_core.interfaces.waiting import Cause
+from flow_core.option_names import known_options
 from flow_core.representation import expression
 
 _OPTIONS: Final = ("label", "max_threads", "thread_name_prefix", "storage_access", "working_dir", "managed")
@@ -41,6 +42,7 @@ class ThreadPoolExecutor(Executor):
     kills = True
     in_process = True
 
+    @known_options
     def __init__(
         self,
         label: str = "threads",
@@ -62,6 +64,7 @@ class ThreadPoolExecutor(Executor):
         self.storage_access = storage_access
         self.working_dir = working_dir
         self.managed = managed
+        # One at each start: an executor may serve one kernel after the other.
         self._pool: Pool | None = None
 
     @property
@@ -78,7 +81,12 @@ class ThreadPoolExecutor(Executor):
         self._pool = Pool(self.label, self.max_threads, self.thread_name_prefix, self.working_dir, context)
 
     def submit(self, key: TryKey, call: Call, /) -> None:
-        """Take one try."""
+        """Queue one try. Any thread; returns at once.
+
+        Raises:
+            ExecutorClosed: the executor was not started, or was shut down.
+            ExecutorBroken: no thread can work any more.
+        """
         pool = self._pool
         if pool is None:
             raise ExecutorClosed(f"executor {self.label!r} was not started")
@@ -100,6 +108,11 @@ class ThreadPoolExecutor(Executor):
         """Say what keeps a try from being done."""
         pool = self._pool
         return () if pool is None else pool.why_waiting(key)
+
+    def look(self) -> None:
+        """Warn, once, if all threads are occupied by tasks that do nothing while others wait. Called now and then."""
+        if self._pool is not None:
+            self._pool.look()
 
     def shutdown(self, timeout_s: float) -> ShutdownReport:
         """Give back what waits, interrupt what runs, and wait for the threads; those that go on are named and left.

@@ -1,4 +1,4 @@
-"""What calling an app gives: the future of a task, over all its tries."""
+"""App futures: the future of a task, over all its tries, which calling an app returns."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from flow_core.futures.data_future import DataFuture
 from flow_core.futures.derived import Derivable
 from flow_core.futures.explained import explained, in_one_line
+from flow_core.futures.lean import Future
 from flow_core.futures.unseen import Ended
+from flow_core.interfaces.waiting import EndedState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,18 +20,18 @@ R = TypeVar("R")
 
 
 class Handle(Protocol):
-    """What the kernel gives to a future of an unfinished task: the way back to the task."""
+    """The task of an unfinished future, as the future sees it."""
 
     def status(self) -> str:
         """Return the name of the task's state."""
         ...
 
     def cancel(self, kill: bool) -> bool:
-        """Cancel the task; tell whether it is cancelled or will be."""
+        """Cancel the task; return whether it is cancelled or will be."""
         ...
 
     def flush(self) -> None:
-        """Send what is buffered on the task's way."""
+        """Have the task's executor send what it has buffered."""
         ...
 
     def why(self, timeout_s: float) -> Explanation | None:
@@ -49,8 +51,9 @@ class AppFuture(Derivable[R]):
     __slots__ = ("_files", "_handle", "tid")
 
     def __init__(self, tid: int, handle: Handle | None = None) -> None:
-        super().__init__()
+        Future.__init__(self)  # super() would take as long as all of this
         self.tid = tid
+        # Once the task has ended, the name of its state: the task itself is not kept alive by its future.
         self._handle: Handle | str | None = handle
         self._files: TaskFiles | None = None
 
@@ -72,6 +75,7 @@ class AppFuture(Derivable[R]):
     def task_status(self) -> str:
         """Return the name of the task's state: ``pending``, ``launched``, ``running``, ``exec_done`` ..."""
         handle = self._handle
+        # A plain str: the name carries an app and marks of failures, which are not for users.
         if isinstance(handle, str):
             return str(handle)
         return "unsched" if handle is None else handle.status()
@@ -84,12 +88,16 @@ class AppFuture(Derivable[R]):
         that has ended how. Any thread.
 
         Args:
-            timeout_s: How long an executor may take to answer; what it did not say by then is said to be missing. With
+            timeout_s: Seconds that an executor may take to answer; an answer that is missing is named as such. With
                 0 only what is known at once.
         """
         handle = self._handle
         told = None if self.done() or handle is None or isinstance(handle, str) else handle.why(timeout_s)
-        return told if told is not None else explained(self, f"task {self.tid}", self.task_status(), self.tid)
+        if told is not None:
+            return told
+        handle = self._handle  # it may have ended meanwhile
+        who = f"task {self.tid} ({handle.app})" if isinstance(handle, EndedState) else f"task {self.tid}"
+        return explained(self, who, self.task_status(), self.tid)
 
     def cancel(self, kill: bool = False) -> bool:
         """Cancel the task unless it was reported to have started.
@@ -112,7 +120,7 @@ class AppFuture(Derivable[R]):
         return handle.cancel(kill)
 
     def running(self) -> bool:
-        """Tell whether the task was reported to run."""
+        """Return whether the task was reported to run."""
         return not self.done() and self.task_status() in ("running", "joining")
 
     def _about_to_wait(self) -> None:
@@ -136,7 +144,7 @@ class AppFuture(Derivable[R]):
 
 
 class TaskFiles:
-    """What only futures of tasks with files have."""
+    """Futures and names of a task's files; tasks without files have none, which saves memory for each."""
 
     __slots__ = ("outputs", "stderr", "stdout")
 

@@ -1,9 +1,9 @@
-"""The future of a file that an app makes."""
+"""Data futures: the future of a file that an app makes."""
 
 from __future__ import annotations
 
-from concurrent.futures import Future as StdFuture
-from typing import TYPE_CHECKING, cast
+from concurrent.futures import Future as StdFuture, InvalidStateError
+from typing import TYPE_CHECKING, cast, overload
 
 from flow_core.errors import NotFutureError
 from flow_core.files import File, masked
@@ -11,6 +11,7 @@ from flow_core.futures.explained import explained, in_one_line, parent_why
 from flow_core.futures.lean import CANCELLATION, Future, failure_of, settle, when_done
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from flow_core.interfaces.waiting import Explanation
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 class DataFuture(Future[File]):
     """Done when the app that makes the file is done; its result is the File. Fails as that app does.
+
+    Of a Glob the result is the list of the Files that match; once that is known the future has a length, and gives the
+    files one by one: ``len(future)``, ``future[0]``, ``for file in future``. Before that these raise InvalidStateError.
 
     Pass it to another app to make an edge of the graph; that app gets the File.
 
@@ -49,10 +53,43 @@ class DataFuture(Future[File]):
 
     @classmethod
     def of_task(cls, parent: StdFuture[Any], file: File, tid: int) -> DataFuture:
-        """Make one that the kernel settles together with its parent."""
+        """Return a future that the kernel settles together with its parent."""
+        # Without its parent, so that no callback is added: the kernel settles both under one lock.
         future = cls(None, file, tid)
         future._parent = parent
         return future
+
+    def made(self, names: Sequence[str] | None) -> File | list[File]:
+        """Return the result: the file, or for a Glob the list of the files that match, given their names."""
+        return self._file if names is None else [self._file.member(name) for name in names]
+
+    def _files(self) -> list[File]:
+        """Return the files of a Glob, once they are known."""
+        if self._file.kind != "pattern":
+            raise TypeError(
+                f"{self!r} is of one file: only the future of an output declared as a Glob has a length and files"
+            )
+        if not self.done():
+            raise InvalidStateError(f"{self!r} is not done, so its files are not known yet: wait for result()")
+        return cast("list[File]", self.result(timeout=0))
+
+    def __len__(self) -> int:
+        return len(self._files())
+
+    def __iter__(self) -> Iterator[File]:
+        return iter(self._files())
+
+    @overload
+    def __getitem__(self, index: int) -> File: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[File]: ...
+
+    def __getitem__(self, index: int | slice) -> File | list[File]:
+        return self._files()[index]
+
+    def __bool__(self) -> bool:
+        return True  # as futures are, though this one may have a length
 
     @property
     def file_obj(self) -> File:
@@ -71,6 +108,7 @@ class DataFuture(Future[File]):
 
     def parent_callback(self, parent_fu: StdFuture[Any]) -> None:
         """Take over how the parent ended. Called by the parent."""
+        # By failure_of, since exception() would count as a look of the user's.
         error = CANCELLATION if parent_fu.cancelled() else failure_of(parent_fu)
         settle([(cast("Future[object]", self), self._file if error is None else None, error)])
 
@@ -81,7 +119,7 @@ class DataFuture(Future[File]):
         return self._parent.cancel()
 
     def running(self) -> bool:
-        """Tell whether the app that makes the file is known to run."""
+        """Return whether the app that makes the file is known to run."""
         return not self.done() and self._parent is not None and self._parent.running()
 
     def why(self, timeout_s: float = 2.0) -> Explanation:

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import builtins
 from concurrent.futures import Future as StdFuture
-from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast, overload
 
 from flow_core.futures.explained import explained, in_one_line, parent_why
 from flow_core.futures.lean import CANCELLATION, Future, failure_of, settle, when_done
 from flow_core.guard import pass_signal, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import SupportsIndex
+
     from flow_core.interfaces.waiting import Explanation
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Results(Protocol[R_co]):
+    """Anything with a result of a type: any future. The type of futures that stand for an argument."""
+
+    def result(self, timeout: float | None = None) -> R_co:
+        """Wait for the result and return it."""
+        ...
 
 
 class Derivable(Future[R]):
@@ -29,16 +43,22 @@ class Derivable(Future[R]):
     __iter__: ClassVar[None] = None
     __contains__: ClassVar[None] = None
 
-    def __getitem__(self, key: builtins.object) -> DerivedFuture:
+    @overload
+    def __getitem__(self: Results[Mapping[K, V]], key: K) -> DerivedFuture[V]: ...
+    @overload
+    def __getitem__(self: Results[Sequence[V]], key: SupportsIndex) -> DerivedFuture[V]: ...
+    @overload
+    def __getitem__(self, key: builtins.object) -> DerivedFuture[Any]: ...
+    def __getitem__(self, key: builtins.object) -> DerivedFuture[Any]:
         return DerivedFuture(self, key, is_attribute=False)
 
-    def __getattr__(self, name: str) -> DerivedFuture:
+    def __getattr__(self, name: str) -> DerivedFuture[Any]:
         if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return DerivedFuture(self, name, is_attribute=True)
 
 
-class DerivedFuture(Derivable[object]):
+class DerivedFuture(Derivable[R]):
     """The future of an item or attribute of another future's result; fails as that one does.
 
     A missing item or attribute is the exception that looking it up raises. Cancelling it does not cancel its parent.
@@ -46,21 +66,22 @@ class DerivedFuture(Derivable[object]):
 
     __slots__ = ("_is_attribute", "_key", "_parent")
 
-    def __init__(self, parent: StdFuture[R], key: object, *, is_attribute: bool) -> None:
+    def __init__(self, parent: StdFuture[Any], key: object, *, is_attribute: bool) -> None:
         super().__init__()
         self._parent: StdFuture[object] | None = cast("StdFuture[object]", parent)
         self._key = key
         self._is_attribute = is_attribute
+        # On the thread that settles the parent, unlike callbacks of users: a part is done as soon as the whole is.
         when_done(parent, self._resolve)
 
-    def _resolve(self, parent: StdFuture[R]) -> None:
+    def _resolve(self, parent: StdFuture[Any]) -> None:
         me = cast("Future[object]", self)
         if parent.cancelled():
             self._parent = None
             settle([(me, None, CANCELLATION)])
             return
         error = failure_of(parent)
-        if error is None:  # else who looks at this failure looks at the parent's
+        if error is None:  # else a look at this failure is one at the parent's
             self._parent = None
         value: object = None
         if error is None:

@@ -12,7 +12,6 @@ hardly any future is ever waited for. This one makes them when they are asked fo
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from collections import deque
@@ -20,8 +19,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future as StdFuture, InvalidStateError
 from contextlib import contextmanager
 from types import FunctionType
-from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Protocol, TypeVar, cast
 
+from flow_core.fork_locks import renewed_after_fork
 from flow_core.futures.callbacks import call, user_calls
 from flow_core.guard import called
 
@@ -31,13 +31,17 @@ PENDING = "PENDING"
 RUNNING = "RUNNING"
 CANCELLED = "CANCELLED_AND_NOTIFIED"
 FINISHED = "FINISHED"
-"""The stdlib's own names of the states, which ``wait`` and ``as_completed`` look at."""
+"""The standard library's own names of the states, which ``wait`` and ``as_completed`` look at."""
 
-_lock = threading.RLock()  # a finalizer or signal handler may settle a future while this thread settles others
+# One for all futures: a run of a million tasks would pay for a lock each, though few futures are ever waited for.
+# Reentrant, since a finalizer or signal handler may settle a future while this thread settles others.
+_lock = renewed_after_fork(threading.RLock())
 
 
 class _Waiter(Protocol):
-    """What ``concurrent.futures.wait`` puts into ``_waiters``."""
+    """The object that ``concurrent.futures.wait`` puts into ``_waiters``."""
+
+    event: threading.Event
 
     def add_result(self, future: object) -> None: ...
     def add_exception(self, future: object) -> None: ...
@@ -45,7 +49,7 @@ class _Waiter(Protocol):
 
 
 class WaitHost(Protocol):
-    """What a thread that runs a task is told of its task's waits, so that another may work meanwhile."""
+    """Host of a task's waits: notified of their begin and end, so that another thread may work meanwhile."""
 
     def begin_wait(self, future: Future[Any] | None, timeout: float | None) -> None:
         """The task is about to wait: for a future, or for what is not known here. Called by the thread itself.
@@ -60,24 +64,27 @@ class WaitHost(Protocol):
         ...
 
 
-class _Here(threading.local):
-    """Who is told of this thread's waits; None for all threads but those that run tasks."""
+class _WaitHostOfThread(threading.local):
+    """The host of the calling thread's waits; None for all threads but those that run tasks."""
 
     host: WaitHost | None = None
 
 
-_here = _Here()
-_SLICE_S = 1.0  # a task that waits can be interrupted between two waits of this length
+_here = _WaitHostOfThread()
+# Seconds. A task, or the main thread, that waits can be interrupted between two waits of this length: a signal that
+# came just before the sleep is seen so late at most, and one wake-up a second costs nothing.
+_SLICE_S = 1.0
+_FOREVER_S = threading.TIMEOUT_MAX / 2  # half, since a semaphore adds it to the time of now, which may not overflow
 
 
 def host_waits(host: WaitHost) -> None:
-    """Tell ``host`` of all waits for futures of the calling thread, from now on."""
+    """Notify ``host`` of all waits for futures of the calling thread, from now on."""
     _here.host = host
 
 
 @contextmanager
 def waiting() -> Iterator[None]:
-    """Around a wait for futures that is none of their own methods: tell the calling thread's host, if it has one."""
+    """Notify the calling thread's host, if it has one, of a wait for futures that is none of their own methods."""
     host = _here.host
     if host is None:
         yield
@@ -89,8 +96,19 @@ def waiting() -> Iterator[None]:
         host.end_wait()
 
 
+class _EventInSlices(threading.Event):
+    """An event on which functions of the standard library sleep on the main thread; see ``wait_at``."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while not super().wait(max(0.0, min(deadline - time.monotonic(), _SLICE_S))):
+            if time.monotonic() >= deadline:
+                return False
+        return True
+
+
 class _Waiters(list[_Waiter]):
-    """Who waits by the stdlib's functions, which append themselves before they sleep and remove themselves after it."""
+    """Waiters of the standard library's functions, which append them before they sleep and remove them after it."""
 
     __slots__ = ("_hosts",)
 
@@ -98,7 +116,11 @@ class _Waiters(list[_Waiter]):
         host = _here.host
         if host is not None:
             host.begin_wait(None, None)
+            # A new dict, since many threads may append at once.
             self._hosts = {**getattr(self, "_hosts", {}), id(waiter): host}
+        elif _on_main_thread():
+            # The event is made by the standard library just before: its class is the only place to change how it waits.
+            waiter.event.__class__ = _EventInSlices
         super().append(waiter)
 
     def remove(self, waiter: _Waiter) -> None:
@@ -110,7 +132,7 @@ class _Waiters(list[_Waiter]):
 
 
 class _Watch:
-    """What a future has only when the stdlib's functions wait for it."""
+    """Condition and waiters of a future, made only when the standard library's functions wait for it."""
 
     __slots__ = ("condition", "waiters")
 
@@ -174,16 +196,16 @@ class Future(StdFuture[R]):
     # -- what is asked of it
 
     def done(self) -> bool:
-        """Tell whether it has a result, an exception, or was cancelled."""
+        """Return whether it has a result, an exception, or was cancelled."""
         state = self._state
         return state is FINISHED or state is CANCELLED
 
     def running(self) -> bool:
-        """Tell whether it is known to run."""
+        """Return whether it is known to run."""
         return self._state is RUNNING
 
     def cancelled(self) -> bool:
-        """Tell whether it was cancelled."""
+        """Return whether it was cancelled."""
         return self._state is CANCELLED
 
     def result(self, timeout: float | None = None) -> R:
@@ -197,10 +219,11 @@ class Future(StdFuture[R]):
             CancelledError: it was cancelled.
             BaseException: whatever the call raised.
         """
+        # No method call for a future that is done: results are most often asked of such.
         if self._state is not FINISHED:
             self._await_done(timeout)
         if self._exception is None:
-            return cast(R, self._result)
+            return self._result  # type: ignore[return-value]  # cast() is a call
         self._looked_at()
         __tracebackhide__ = True  # IPython and pytest leave this frame out
         try:
@@ -218,7 +241,7 @@ class Future(StdFuture[R]):
         return error
 
     def cancel(self) -> bool:
-        """Cancel it unless it runs or is done; tell whether it is cancelled."""
+        """Cancel it unless it runs or is done; return whether it is cancelled."""
         if self._state is PENDING:
             settle([(cast("Future[object]", self), None, CANCELLATION)])
         return self._state is CANCELLED
@@ -229,7 +252,7 @@ class Future(StdFuture[R]):
         If it is done already ``fn`` is called at once, by the calling thread. What a callback raises, ``SystemExit``
         and the like included, is logged and affects nothing else; one that waits holds up nobody.
         """
-        # asyncio's own only tells its loop, which asyncio does by itself: another thread between would cost time.
+        # asyncio's own callback only wakes its loop and never blocks: another thread between would cost time.
         if type(fn) is FunctionType and fn.__module__ == "asyncio.futures":
             self._when_done(fn)
         elif not self._add(fn):
@@ -246,6 +269,7 @@ class Future(StdFuture[R]):
         """Keep a callback for the end; False if that has been."""
         while True:
             watch = self._watch
+            # Of the two locks the one that guards the state now; ``wait`` holds the condition while it looks at states.
             with _lock if watch is None else watch.condition:
                 if self._watch is not watch:  # a condition was made meanwhile: it guards the state now
                     continue
@@ -277,22 +301,25 @@ class Future(StdFuture[R]):
         """Take note that its failure was looked at."""
 
     def _why_not(self, timeout: float | None) -> str:
-        """Return what a TimeoutError is to add: nothing, or ``; `` and why it is not done, in one line."""
+        """Return the end of a TimeoutError's message: nothing, or ``; `` and why it is not done, in one line."""
         return ""
 
     # -- how the stdlib and asyncio wait for it
 
-    @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]  # an attribute of the stdlib's, made late
-        return self._watched().condition
+    if not TYPE_CHECKING:  # to type checkers they are the attributes of the stdlib's, which as_completed() asks for
 
-    @property
-    def _waiters(self) -> list[_Waiter]:  # type: ignore[override]  # the same
-        return self._watched().waiters
+        @property
+        def _condition(self) -> threading.Condition:
+            return self._watched().condition
+
+        @property
+        def _waiters(self) -> list[_Waiter]:
+            return self._watched().waiters
 
     def _watched(self) -> _Watch:
         watch = self._watch
         if watch is None:
+            # Outside the lock: it may send what is buffered.
             self._about_to_wait()
             with _lock:
                 watch = self._watch
@@ -317,10 +344,11 @@ class Future(StdFuture[R]):
         return "the future was cancelled"
 
     def _park(self, timeout: float | None) -> bool:
-        """Sleep until done or until the timeout; tell whether it is done."""
+        """Sleep until done or until the timeout; return whether it is done."""
         if timeout is not None and timeout <= 0:
             return self.done()
         self._about_to_wait()
+        # A plain lock is the cheapest thing that one thread can sleep on.
         gate = threading.Lock()
         gate.acquire()
         host = _here.host
@@ -333,13 +361,12 @@ class Future(StdFuture[R]):
                 if self._parked is None:
                     self._parked = []
                 self._parked.append(gate)
-            if host is not None:
-                return _in_slices(gate, timeout) or self.done()
-            return gate.acquire(timeout=-1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)) or self.done()
+            return wait_at(gate, timeout) or self.done()
         finally:
             if host is not None:
                 host.end_wait()
             with _lock:
+                # It is there still after a timeout; a list that grows by each would outlive all waits.
                 if self._parked is not None and gate in self._parked:
                     self._parked.remove(gate)
 
@@ -361,14 +388,28 @@ class Future(StdFuture[R]):
 
 
 def _hosted(awaiting: Generator[object, None, R]) -> Generator[object, None, R]:
-    """Await in a coroutine of a task, whose thread gives way meanwhile."""
+    """Await in a coroutine of a task; its host lets another thread work meanwhile."""
     with waiting():
         return (yield from awaiting)
 
 
-def _in_slices(gate: threading.Lock, timeout: float | None) -> bool:
-    """Acquire a lock by waits that are short enough for an exception to come in between."""
-    deadline = math.inf if timeout is None else time.monotonic() + timeout
+def _on_main_thread() -> bool:
+    return threading.get_ident() == threading.main_thread().ident
+
+
+def wait_at(gate: threading.Lock | threading.Semaphore, timeout: float | None) -> bool:
+    """Acquire a lock or semaphore within some seconds (None: without limit); return whether it was acquired.
+
+    On the main thread, and in a task, by waits that are short enough for an exception to come in between: Python
+    loses no signal that comes just before a thread begins to sleep, but calls its handler only when that thread wakes.
+    """
+    if _here.host is None and not _on_main_thread():
+        return gate.acquire(timeout=_FOREVER_S if timeout is None else min(timeout, _FOREVER_S))
+    if timeout is None:
+        while not gate.acquire(timeout=_SLICE_S):
+            pass
+        return True
+    deadline = time.monotonic() + timeout
     while (left_s := deadline - time.monotonic()) > 0:
         if gate.acquire(timeout=min(left_s, _SLICE_S)):
             return True
@@ -386,7 +427,7 @@ def settle(batch: Sequence[Settlement]) -> int:
 
 
 def settle_quietly(batch: Sequence[Settlement]) -> tuple[int, list[Future[object]]]:
-    """Settle as ``settle`` does and wake who waits, but leave the callbacks to the caller.
+    """Settle as ``settle`` does and wake the waiting threads, but leave the callbacks to the caller.
 
     Returns:
         How many were settled, and those futures for which ``run_callbacks`` must be called.
@@ -397,26 +438,33 @@ def settle_quietly(batch: Sequence[Settlement]) -> tuple[int, list[Future[object
     settled = 0
     with _lock:
         for settlement in batch:
-            future = settlement[0]
+            future, value, error = settlement
+            # Later, by itself: with ``_lock`` held a condition must not be waited for, whose holder may want ``_lock``.
             if future._watch is not None:
                 watched = [] if watched is None else watched
                 watched.append(settlement)
-            elif _put(settlement):
-                settled += 1
-                if future._done_callbacks is not None:
-                    called.append(future)
-                if future._parked is not None:
-                    parked = future._parked if parked is None else parked + future._parked
-                    future._parked = None
+                continue
+            if error is None and future._state is PENDING:  # most: what _put does, without a call
+                future._result = value
+                future._state = FINISHED
+            elif not _put(settlement):
+                continue
+            settled += 1
+            if future._done_callbacks is not None:
+                called.append(future)
+            if future._parked is not None:
+                parked = future._parked if parked is None else parked + future._parked
+                future._parked = None
     for settlement in watched or ():
         settled += _settle_watched(settlement, called)
+    # After the lock, else each waiter would wake only to wait for it.
     for gate in parked or ():
         gate.release()
     return settled, called
 
 
 def _put(settlement: Settlement) -> bool:
-    """Set the state under the lock that guards it; tell whether it was not done before."""
+    """Set the state under the lock that guards it; return whether it was not done before."""
     future, value, error = settlement
     state = future._state
     if state is FINISHED or state is CANCELLED:
@@ -459,6 +507,7 @@ def _settle_watched(settlement: Settlement, called: list[Future[object]]) -> boo
 
 def run_callbacks(futures: Iterable[Future[object]]) -> None:
     """Call Flow's own callbacks of settled futures and of those that they settle; hand the users' on."""
+    # A callback settled futures itself: the loop below, further up this stack, calls theirs.
     queue = _trampoline.queue
     if queue is not None:
         queue.extend(futures)
@@ -471,6 +520,7 @@ def run_callbacks(futures: Iterable[Future[object]]) -> None:
         while queue:
             future = queue.popleft()
             callbacks, future._done_callbacks = future._done_callbacks, None
+            # A callback of the user's gets the future and so the failure; one of Flow's own is no look at it.
             if future._exception is not None and any(type(callback) is not _Prompt for callback in callbacks or ()):
                 future._looked_at()
             for callback in callbacks or ():
@@ -491,22 +541,14 @@ def when_done(future: StdFuture[Any], fn: Callable[[Any], object]) -> None:
 
 
 def in_callback() -> bool:
-    """Tell whether the calling thread is in a callback of a lean future."""
+    """Return whether the calling thread is in a callback of a lean future."""
     return is_settling() or user_calls.here()
 
 
 def is_settling() -> bool:
-    """Tell whether the calling thread settles futures: others may need it for what it would wait for."""
+    """Return whether the calling thread settles futures: others may need it for what it would wait for."""
     return _trampoline.queue is not None
 
 
 def _describe_callback(callback: Callable[[Any], object], future: object) -> str:
     return f"the callback {called(callback)} of {future!r}"
-
-
-def _renew_lock() -> None:
-    global _lock
-    _lock = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_renew_lock)

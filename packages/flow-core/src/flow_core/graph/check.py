@@ -1,12 +1,12 @@
-"""What must always hold between two events; for tests."""
+"""Invariants of the graph, which hold between any two events; tests check them."""
 
 from __future__ import annotations
 
-from flow_core.graph.core import Core
+from flow_core.graph.graph_core import GraphCore
 from flow_core.graph.states import State
 
 
-def check(core: Core) -> None:
+def check(core: GraphCore) -> None:
     """Raise AssertionError naming what does not hold."""
     for tid, task in core.live.items():
         assert task.tid == tid

@@ -1,4 +1,4 @@
-"""The errors that one task's failure gives to others: they name the root cause, and carry it as ``__cause__``."""
+"""Errors that one task's failure gives to others: they name the root cause, and carry it as ``__cause__``."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING
 
-from flow_core.errors import AppTimeout, DependencyError, JoinError
-from flow_core.graph.task import Junction
+from flow_core.errors import AppTimeout, DeadlockError, DependencyError, JoinError, StagingError
+from flow_core.file_names import masked
+from flow_core.graph.task import SharedParents
 from flow_core.guard import is_a, one_line, text_of
 
 if TYPE_CHECKING:
     from flow_core.graph.effects import Failure
     from flow_core.graph.task import Task
 
-_NAMED = 3
+_NAMED = 3  # failed parents that a message names; the others are counted, and in the exception
 
 
 def root_cause(error: BaseException) -> BaseException:
     """Return the exception of the first task that really failed. One step: roots are never chained through others."""
+    # Made so by the functions below, each of which sets the root itself as the cause.
     if (is_a(error, DependencyError) or is_a(error, JoinError)) and error.__cause__ is not None:
         return error.__cause__
     return error
@@ -30,10 +32,26 @@ def cancellation(who: object) -> CancelledError:
 
 
 def named_timeout(task: Task, error: BaseException) -> BaseException:
-    """Return the error of a task, which is named in it where it is that of its walltime: where it ran nobody knew."""
+    """Return the error of a task, and name the task in that of its walltime: where it ran its name was not known."""
     if is_a(error, AppTimeout) and error.walltime_s is not None:
+        # Changed in place, so that its type and traceback stay; an error that is used again is not named twice.
         error.args = (f"{task} {text_of(error).removeprefix('the app ').removeprefix(f'{task} ')}",)
     return error
+
+
+def is_final(error: BaseException) -> bool:
+    """Return whether another try of a task would surely end the same way."""
+    return is_a(error, DeadlockError) or (is_a(error, StagingError) and error.final is True)
+
+
+def other_version(task: Task, name: str, version: str, pinned: str) -> StagingError:
+    """Return the error of a try that was given another version of a file than tasks before."""
+    url = masked(name.rpartition("\n")[2])
+    return StagingError(
+        f"{task} was given {url} in the version {version!r}, and other tasks of the run in the version {pinned!r}: it "
+        "has changed meanwhile. Tasks see one version in a run; File(url, refresh='task') lets each see its own",
+        url,
+    )
 
 
 def dependency_error(task: Task, failures: Sequence[Failure]) -> DependencyError:
@@ -73,6 +91,7 @@ def _roots(failures: Sequence[Failure]) -> list[BaseException]:
     roots: dict[int, BaseException] = {}
     for _who, error, _future in failures:
         root = root_cause(error)
+        # By identity: exceptions of users may define equality as they like.
         roots.setdefault(id(root), root)
     return list(roots.values())
 
@@ -92,8 +111,8 @@ def _one(who: str, error: BaseException) -> str:
     return f"{who} failed with {one_line(root_cause(error))}"
 
 
-def failures_of(parent: Task | Junction) -> Sequence[Failure]:
+def failures_of(parent: Task | SharedParents) -> Sequence[Failure]:
     """Return how a parent that has ended failed."""
-    if isinstance(parent, Junction):
+    if isinstance(parent, SharedParents):
         return parent.failures
     return () if parent.error is None else ((str(parent), parent.error, parent.future),)

@@ -1,4 +1,4 @@
-"""Futures in arguments: finding them, and putting their results in their place.
+"""Resolvers: they find the futures in arguments, and put results in their place.
 
 A dependency resolver is one function: ``resolver(value, result)`` returns the value with every future in it replaced by
 ``result(future)``, and the very same object if there is none. It is called once to find the futures and once, when all
@@ -70,8 +70,10 @@ def _deep(value: object, result: Result, inside: tuple[int, ...]) -> object:
 
 
 def _rebuilt(value: list[object] | tuple[object, ...] | set[object] | frozenset[object], items: list[object]) -> object:
+    # The very same object where nothing was replaced: so the caller's list is not copied, and identity is kept.
     if all(new is old for new, old in zip(items, value, strict=True)):
         return value
+    # A named tuple takes its items one by one, not as one iterable.
     if isinstance(value, tuple) and hasattr(value, "_make"):
         return value._make(items)
     return type(value)(items)
@@ -82,6 +84,7 @@ def _rebuilt_dict(value: dict[object, object], items: dict[object, object]) -> o
         return value
     if type(value) is dict:
         return items
+    # A copy of its own kind: a defaultdict or OrderedDict stays one, with what else it has.
     twin = copy(value)
     twin.clear()
     twin.update(items)
@@ -97,6 +100,7 @@ def _rebuilt_dataclass(value: object, result: Result, inside: tuple[int, ...]) -
         new = _deep(old, result, inside)
         if new is not old:
             twin = copy(value) if twin is None else twin
+            # Frozen dataclasses refuse the ordinary way; their twin is new, so no other code sees it change.
             object.__setattr__(twin, field.name, new)
     return value if twin is None else twin
 
@@ -110,6 +114,7 @@ def refuse_hidden(name: str, value: object) -> None:
         HiddenFutureError: naming the path, such as ``argument 'xs[3]'``.
     """
     if isinstance(value, _CONTAINERS):
+        # By name of the class: this module is below the futures, and must not import them.
         for path, future in _hidden(name, value):
             tid = getattr(future, "tid", None) if type(future).__name__ == "AppFuture" else None
             of = "" if tid is None else f" of task {tid}"
@@ -156,5 +161,5 @@ def _items(holder: object) -> Iterator[tuple[str, object]]:
 
 
 def may_hold_files(value: object) -> bool:
-    """Tell whether a resolved argument is a File or a container in which staging should look."""
+    """Return whether a resolved argument is a File or a container in which staging should look."""
     return isinstance(value, (File, *_CONTAINERS))

@@ -1,4 +1,4 @@
-"""What a task may spend on failures: its own, and those of the machines under it."""
+"""Retry budgets: what a task may spend on its own failures, and on those of the machines under it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from flow_core.errors import (
 )
 from flow_core.interfaces.outcome import Loss, LossKind
 
-_WALLTIME_LOSSES = 2
-_MAX_RETURNS = 10_000
+_WALLTIME_LOSSES = 2  # each after most of a block's life: a second one says that the task does not fit into it
+_MOST_NODES = 8  # that are avoided at once: the oldest gets another chance
+_MAX_RETURNS = 10_000  # a bound for an executor that returns all that it is given; no other comes near it
 
 _BY_KIND: dict[LossKind, type[TaskLost]] = {
     LossKind.WORKER: WorkerLost,
@@ -26,6 +27,7 @@ _BY_KIND: dict[LossKind, type[TaskLost]] = {
     LossKind.INTERCHANGE: InterchangeLost,
     LossKind.EXECUTOR: TaskLost,
     LossKind.TRANSFER: TaskLost,
+    LossKind.NODE: TaskLost,
 }
 
 _WHAT_DIED: dict[LossKind, str] = {
@@ -36,12 +38,13 @@ _WHAT_DIED: dict[LossKind, str] = {
     LossKind.INTERCHANGE: "the interchange was lost",
     LossKind.EXECUTOR: "its executor broke",
     LossKind.TRANSFER: "it was lost on the way",
+    LossKind.NODE: "its node could not run it",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
-    """What every task of a run may spend.
+    """Budgets of a run: the failures that every task may spend.
 
     Attributes:
         retries: Cost of own failures that is forgiven; a failure costs 1 unless a retry handler says otherwise.
@@ -54,21 +57,22 @@ class Budgets:
     max_worker_kills: int = 3
 
 
-class Spent:
-    """What one task has spent; made at its first failure.
+class RetryUsage:
+    """The budget that one task has used; made at its first failure.
 
     Attributes:
         failures: Tries that failed by themselves.
-        cost: What these cost.
+        cost: Sum of their costs.
         losses: Tries lost with what ran them.
         kills: Workers that died under the task.
         walltime_losses: Losses to the walltime of a block. Executors report these (LossKind.WALLTIME) only for tries
             that used more than 80% of the block's life; others are BLOCK losses.
         returns: Tries that came back unstarted.
-        last: How the last of them failed or was lost, in one line; empty where nobody has said.
+        nodes: Nodes on which tries failed or were lost, sorted; the last few.
+        last: How the last of them failed or was lost, in one line; empty where that was not reported.
     """
 
-    __slots__ = ("cost", "failures", "kills", "last", "losses", "returns", "walltime_losses")
+    __slots__ = ("_order", "cost", "failures", "kills", "last", "losses", "nodes", "returns", "walltime_losses")
 
     def __init__(self) -> None:
         self.failures = 0
@@ -77,12 +81,23 @@ class Spent:
         self.kills = 0
         self.walltime_losses = 0
         self.returns = 0
+        self.nodes: tuple[str, ...] | None = None
+        self._order: list[str] = []
         self.last = ""
 
+    def failed_on(self, node: str) -> None:
+        """Note where a try failed or was lost."""
+        if node in self._order:
+            self._order.remove(node)
+        self._order = [*self._order, node][-_MOST_NODES:]
+        # Sorted, so that all tasks that failed on the same nodes are of one class.
+        self.nodes = tuple(sorted(self._order))
+
     def app_error(self, cost: float, budgets: Budgets) -> bool:
-        """Book a failure of the app; tell whether another try may be made."""
+        """Book a failure of the app; return whether another try may be made."""
         self.failures += 1
         self.cost += cost
+        # Equality allows: retries=3 forgives three failures of cost 1.
         return self.cost <= budgets.retries
 
     def returned(self) -> bool:
@@ -99,6 +114,7 @@ class Spent:
             self.walltime_losses += 1
         if not rerun:
             return loss_error(loss, who, "The app says rerun_on_loss=False, so it was not run again.")
+        # Of this kind only: a task whose last loss was that of a node is not what kills workers.
         if self.kills >= budgets.max_worker_kills and loss.kind is LossKind.WORKER:
             return TaskKillsWorkers(
                 f"{who} was stopped: {self.kills} workers died under it (max_worker_kills={budgets.max_worker_kills}). "
@@ -122,13 +138,20 @@ def loss_error(loss: Loss, who: str, why_final: str = "") -> TaskLost:
 
 
 def describe(loss: Loss) -> str:
-    """Return what happened, in sentences."""
-    text = _WHAT_DIED[loss.kind] + _where(loss) + _how(loss) + "."
-    if loss.reason:
-        text += f" {loss.reason.rstrip('.')}."
+    """Return what died, where and how, in sentences, with the end of its standard error on lines of its own."""
+    if loss.kind is LossKind.WORKER and loss.reason.startswith(_WHOLE):
+        text = f"{loss.reason.rstrip('.')}{_where(loss)}."  # it says what died, and how
+    else:
+        text = _WHAT_DIED[loss.kind] + _where(loss) + _how(loss) + "."
+        if loss.reason:
+            text += f" {loss.reason.rstrip('.')}."
     if loss.stderr_tail.strip():
         text += f"\nThe end of its standard error:\n{loss.stderr_tail.rstrip()}\n"
     return text
+
+
+_WHOLE = "worker "
+"""Beginning of the reasons of managers that name the worker and say how it died."""
 
 
 def _where(loss: Loss) -> str:

@@ -1,4 +1,4 @@
-"""Identical calls in flight: the first runs, the others wait for it."""
+"""Single flight of identical cached calls: the first runs, the others wait for its result."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from flow_core.graph.task import Task
 
 
-class Flights:
-    """Who leads each call in flight, and who follows, oldest first. Pure; guarded by the graph's caller."""
+class InFlightCalls:
+    """Leader and followers of each call in flight, oldest first. Pure; guarded by the graph's caller."""
 
     def __init__(self) -> None:
         self._leaders: dict[bytes, Task] = {}
@@ -20,11 +20,11 @@ class Flights:
         return len(self._leaders)
 
     def leader(self, digest: bytes) -> Task | None:
-        """Return who leads the call of this digest, None if nobody does."""
+        """Return the leader of the call of this digest, None if there is none."""
         return self._leaders.get(digest)
 
     def lead(self, digest: bytes, task: Task) -> None:
-        """Make a task the leader of a call that nobody leads."""
+        """Make a task the leader of a call that has none."""
         assert digest not in self._leaders
         self._leaders[digest] = task
 
@@ -33,7 +33,7 @@ class Flights:
         self._followers.setdefault(digest, deque()).append(task)
 
     def followed(self, digest: bytes, task: Task) -> Task | None:
-        """Return the leader that a task waits for, None if it follows nobody."""
+        """Return the leader that a task waits for, None if it follows none."""
         return self._leaders.get(digest) if task in self._followers.get(digest, ()) else None
 
     def land(self, digest: bytes) -> list[Task]:
@@ -42,9 +42,10 @@ class Flights:
         return [task for task in self._followers.pop(digest, ()) if not task.state.final]
 
     def succeed(self, digest: bytes) -> Task | None:
-        """The leader is gone without a result: return the oldest follower, which leads now; None if there is none."""
+        """Make the oldest follower the leader of a flight whose leader has no result; return it, or None."""
         del self._leaders[digest]
         queue = self._followers.get(digest, deque())
+        # Followers that were cancelled stay in the queue until here: to find them at once would be a search for each.
         while queue:
             task = queue.popleft()
             if not task.state.final:
@@ -55,12 +56,12 @@ class Flights:
 
 
 def is_part_of(task: Task, leader: Task) -> bool:
-    """Tell whether a task was made, at whatever depth, in the body of the join task given."""
-    above = task.rare.parent if task.rare is not None else None
+    """Return whether a task was made, at whatever depth, in the body of the join task given."""
+    above = task.details.parent if task.details is not None else None
     while above is not None:
         if above is leader:
             return True
-        above = above.rare.parent if above.rare is not None else None
+        above = above.details.parent if above.details is not None else None
     return False
 
 

@@ -1,11 +1,11 @@
-"""The record of a task: what the graph, the kernel and the executors know of one call; and parents in common."""
+"""Task records: what the graph, the kernel and the executors know of one call; and parents that calls share."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, cast
 
 from flow_core.graph.resolver import ATOMS
-from flow_core.graph.states import State
+from flow_core.graph.states import PENDING, UNSCHED
 from flow_core.interfaces.call import Call
 
 if TYPE_CHECKING:
@@ -15,28 +15,33 @@ if TYPE_CHECKING:
 
     from flow_core.apps.definition import AppDefinition, CallOptions
     from flow_core.futures.app_future import AppFuture
-    from flow_core.graph.retry import Spent
+    from flow_core.graph.retry import RetryUsage
     from flow_core.interfaces.call import TaskStep, TryKey
     from flow_core.interfaces.executor import Executor
-    from flow_core.interfaces.memoizer import MemoKey
+    from flow_core.interfaces.memoizer import Inputs, MemoKey
     from flow_core.interfaces.outcome import Place
-    from flow_core.interfaces.staging import Transfer
+    from flow_core.interfaces.staging import Transfer, Versions
     from flow_core.interfaces.waiting import Explanation
 
 
-class Home(Protocol):
-    """What a task's future asks of the kernel that the task lives in."""
+UNKNOWN, FUTURES, PLAIN = range(3)
+"""Contents of arguments: anything; futures of tasks and plain data; plain data, of types that name nothing to wait for
+or to bring. What was found for one of them stays so: the lists that were looked into belong to the task alone."""
+
+
+class TaskOwner(Protocol):
+    """The kernel that a task lives in, as the task's future sees it."""
 
     def status_of(self, task: Task) -> str:
         """Return the name of the task's state, with all reports taken into account."""
         ...
 
     def cancel_task(self, task: Task, kill: bool) -> bool:
-        """Cancel the task; tell whether it is cancelled or will be."""
+        """Cancel the task; return whether it is cancelled or will be."""
         ...
 
     def flush_for(self, task: Task) -> None:
-        """Send what is buffered on the task's way."""
+        """Have its executor send what it has buffered."""
         ...
 
     def why_of(self, task: Task, timeout_s: float) -> Explanation:
@@ -48,40 +53,43 @@ class Task(Call):
     """One call of an app, over all its tries. It *is* the Call that executors get: there is no second object a task.
 
     The graph owns it while it lives and forgets it when it ends; only its future may outlive it. What few tasks need
-    is in ``rare``.
+    is in ``details``.
 
     Attributes:
         tid: Id, counted from 0 in each run.
-        app: What was called.
-        options: What the call asks of Flow.
-        future: What the caller got.
+        app: The app that was called.
+        options: Options of the call.
+        future: The future that the caller got.
         home: The kernel it lives in; None in tests of the graph.
-        snapshot: What its function was at the call; None for calls of uncached apps that stay in this process.
-        state: Where the task is on its way.
+        snapshot: Its function as it was at the call; None for calls of uncached apps that stay in this process.
+        state: State of the task.
         key: Key of the try that is out, 0 for none.
-        tries: How many tries were made.
+        tries: Number of tries made.
         started: Whether the current try is known to have started, or the task is past its tries.
         start: The last report of a start: key of the try, time (int64 ns UTC), place. Of the current try if the keys
             are the same.
-        executor: Where the current try runs.
-        waiting: How many parents (or joined futures) are not done.
+        executor: Executor of the current try.
+        waiting: Number of parents (or joined futures) that are not done.
         children: Tasks that wait for this one.
         value: The result, once it ended well.
         error: The exception, once it ended otherwise.
-        spent: What its failures cost; None while there were none.
-        rare: What few tasks need; None for most.
+        spent: Use of its budgets; None while nothing failed.
+        details: Details that few tasks need; None for most.
+        holds: What its arguments surely hold and nothing else, as its call found: UNKNOWN, FUTURES or PLAIN.
     """
 
     __slots__ = (
         "app",
         "children",
+        "details",
         "error",
         "executor",
         "future",
+        "handed_ns",
+        "holds",
         "home",
         "key",
         "options",
-        "rare",
         "spent",
         "start",
         "started",
@@ -100,9 +108,10 @@ class Task(Call):
         kwargs: dict[str, object],
         options: CallOptions,
         future: AppFuture[Any],
-        home: Home | None = None,
+        home: TaskOwner | None = None,
     ) -> None:
         self.func = app.func
+        # Set here and not by Call's own constructor, which would be a second call for each task.
         self.args = args
         self.kwargs = kwargs
         self.spec = options.spec
@@ -113,37 +122,41 @@ class Task(Call):
         self.options = options
         self.future = future
         self.home = home
-        self.state = State.unsched
+        self.state = UNSCHED
+        # No key is 0: the lower bits count from 1.
         self.key: TryKey | int = 0
         self.tries = 0
         self.started = False
+        self.handed_ns = 0
         self.start: tuple[TryKey, int, Place] | None = None
         self.executor: Executor | None = None
         self.waiting = 0
-        self.children: list[Task | Junction] | None = None
+        self.children: list[Task | SharedParents] | None = None
         self.value: object = None
         self.error: BaseException | None = None
-        self.spent: Spent | None = None
-        self.rare: Rare | None = None
+        self.spent: RetryUsage | None = None
+        self.details: TaskDetails | None = None
+        self.holds = UNKNOWN
 
-    def more(self) -> Rare:
-        """Return what few tasks need, made when first asked for."""
-        if self.rare is None:
-            self.rare = Rare()
-        return self.rare
+    def more(self) -> TaskDetails:
+        """Return the details of the task, made when first asked for."""
+        # Made late: most tasks need none of it, and a run may have a million of them at once.
+        if self.details is None:
+            self.details = TaskDetails()
+        return self.details
 
-    # -- what its future asks
+    # -- for its future
 
     def status(self) -> str:
         """Return the name of the state."""
         return self.state.name if self.home is None else self.home.status_of(self)
 
     def cancel(self, kill: bool) -> bool:
-        """Cancel it; tell whether it is cancelled or will be."""
+        """Cancel the task; return whether it is cancelled or will be. False for a task of no kernel."""
         return self.home is not None and self.home.cancel_task(self, kill)
 
     def flush(self) -> None:
-        """Send what is buffered on its way."""
+        """Have its executor send what it has buffered. Any thread."""
         if self.home is not None:
             self.home.flush_for(self)
 
@@ -158,10 +171,11 @@ class Task(Call):
         return f"<Task {self.tid} {self.app.name} {self.state.name}>"
 
 
-class Rare:
-    """What few tasks need.
+class TaskDetails:
+    """Details that few tasks need, made when first asked for.
 
     Attributes:
+        again: Why it is run though its result is remembered; empty where it is not.
         asked: The futures in its arguments in their order, where only a resolver of the user's own can tell.
         failures: How parents failed.
         killed: Whether it was asked to be ended though it had started.
@@ -169,29 +183,39 @@ class Rare:
         refused_by: Labels of executors that cannot run it.
         original: Its resolved arguments, before staging replaced files in them.
         memo_key: Key of its result.
+        inputs: Files whose contents count in that key, and what they held when it was made; None where there are none.
         directory: The current directory of its call, where it has files.
+        contested: Whether it declares an output that another unfinished task declares, too.
         changed: Names of what was not as in the key any more when the try was handed over; None while it is not known.
         leads: Whether identical calls in flight wait for this one.
         parent: The join task in whose body it was made.
-        stage_out: What brings its outputs out, after a try that went well.
-        on_node: The transfers that the node makes, if anybody wants to know of them.
+        stage_out: Function that brings its outputs out, after a try that went well.
+        found: Names of the files that its patterns match, by the numbers of the outputs.
+        made: Versions of the outputs that it made, where its result is to be remembered.
+        on_node: The transfers that the node makes.
+        replaced: Paths of outputs where its tries move aside what lies there.
         refused: Why the last executor refused it.
         joins: Whether it is the call of a join app.
-        joined: What the body of the join app returned.
+        joined: Value that the body of the join app returned.
         started_ns: Start of the try that went well, int64 ns UTC.
         ended_ns: End of that try.
     """
 
     __slots__ = (
+        "again",
         "asked",
         "changed",
+        "contested",
         "directory",
         "ended_ns",
         "failures",
+        "found",
+        "inputs",
         "joined",
         "joins",
         "killed",
         "leads",
+        "made",
         "memo_key",
         "on_node",
         "original",
@@ -199,12 +223,15 @@ class Rare:
         "promised",
         "refused",
         "refused_by",
+        "replaced",
         "stage_out",
         "started_ns",
     )
 
     def __init__(self) -> None:
+        self.again = ""
         self.asked: Sequence[Future[Any]] | None = None
+        self.contested = False
         self.directory = ""
         self.failures: list[tuple[str, BaseException, object]] = []
         self.killed = False
@@ -212,11 +239,15 @@ class Rare:
         self.refused_by: set[str] = set()
         self.original: tuple[tuple[object, ...], dict[str, object]] | None = None
         self.memo_key: MemoKey | None = None
+        self.inputs: Inputs | None = None
         self.changed: tuple[str, ...] | None = ()
         self.leads = False
+        self.found: dict[int, list[str]] = {}
+        self.made: Versions | None = None
         self.parent: Task | None = None
         self.stage_out: object = None
         self.on_node: tuple[Transfer, ...] = ()
+        self.replaced: tuple[str, ...] = ()
         self.refused: BaseException | None = None
         self.joins = False
         self.joined: object = None
@@ -224,7 +255,7 @@ class Rare:
         self.ended_ns = 0
 
 
-class Common(tuple["Future[Any]", ...]):
+class SharedArguments(tuple["Future[Any]", ...]):
     """Arguments (or ``inputs``) that many calls have in common, all of them futures of tasks: resolved once for all.
 
     It lives, and holds results, as long as one of these calls waits to be resolved.
@@ -240,25 +271,26 @@ class Common(tuple["Future[Any]", ...]):
         """Return the results; all the tasks have ended well. Any thread."""
         results = self._results
         if results is None:
+            # Two threads may both do this, with equal results: cheaper than a lock for all.
             results = tuple([cast("AppFuture[Any]", future)._result for future in self])
             self.plain = ATOMS.issuperset(map(type, results))
             self._results = results
         return results
 
 
-class Junction:
+class SharedParents:
     """Stands for many parents that many tasks wait for together: m and n of them make m + n edges, not m times n.
 
     Owned by the graph.
 
     Attributes:
-        futures: The futures of the parents as they stood in the arguments; None once the junction is open, so that it
-            holds no results.
+        futures: The futures of the parents as they stood in the arguments; None once all have ended, so that no results
+            are held.
         common: What its children share as arguments or ``inputs``, if these are those futures and nothing else; None
-            once the junction is open.
+            once all have ended.
         state: ``pending`` until all parents have ended, then ``exec_done``.
-        waiting: How many parents have not ended.
-        children: Who waits for it.
+        waiting: Number of parents that have not ended.
+        children: Tasks that wait for them.
         asked: The futures in its arguments in their order, where only a resolver of the user's own can tell.
         failures: How parents failed.
         error: None: what failed is in ``failures``.
@@ -268,13 +300,13 @@ class Junction:
 
     def __init__(self, futures: Sequence[Future[Any]]) -> None:
         self.futures: Sequence[Future[Any]] | None = futures
-        self.common: Common | None = None
-        self.state = State.pending
+        self.common: SharedArguments | None = None
+        self.state = PENDING
         self.waiting = 0
-        self.children: list[Task | Junction] | None = None
+        self.children: list[Task | SharedParents] | None = None
         self.failures: list[tuple[str, BaseException, object]] = []
         self.error: BaseException | None = None
 
-    def more(self) -> Junction:
+    def more(self) -> SharedParents:
         """Return where failures of parents are kept, as ``Task.more`` does."""
         return self

@@ -1,10 +1,11 @@
-"""Why a task is not done yet, as far as the graph knows: from the task's record to causes. Pure; nothing is changed."""
+"""Causes of waiting, as far as the graph knows them: made from a task's record. Pure; nothing is changed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from flow_core.file_names import masked
 from flow_core.graph.states import State
 from flow_core.guard import one_line
 from flow_core.interfaces.waiting import Cause, CauseKind, count, shown_state, since
@@ -12,16 +13,16 @@ from flow_core.interfaces.waiting import Cause, CauseKind, count, shown_state, s
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from flow_core.graph.retry import Budgets, Spent
+    from flow_core.graph.retry import Budgets, RetryUsage
     from flow_core.graph.task import Task
 
-_NAMED = 3
-_IDS = 100
+_NAMED = 3  # futures or failures that a sentence names; the others are counted
+_IDS = 100  # task ids that a cause carries: a task may wait for a million
 
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """A future that a task waits for: who settles it, in what state that is, and its id if it is a task."""
+    """A future that a task waits for: the name of its source, the state of that, and its id if it is a task."""
 
     who: str
     state: str
@@ -37,19 +38,20 @@ def causes_of(
         task: The task.
         awaited: The unfinished futures that it waits for, where it waits for any.
         leader: The identical call in flight that it follows, if it follows one.
-        budgets: What each task may spend on failures.
+        budgets: Failures that each task may spend.
         now_ns: The time, int64 ns UTC.
     """
     return [*_where(task, awaited, leader, now_ns), *_failed_parents(task), *_refusals(task), *_tries(task, budgets)]
 
 
 def _where(task: Task, awaited: Sequence[Awaited], leader: Task | None, now_ns: int) -> list[Cause]:
-    """Return what the state alone means."""
+    """Return the causes that follow from the state alone."""
     state = task.state
     if state is State.running:
         return [_running(task, now_ns)]
     if state is State.launched:
         return [Cause(CauseKind.QUEUED, f"it was handed to {_executor(task)}, which has reported no start")]
+    # The states that say all by themselves come first; ``pending`` has several reasons, of which the last is none.
     if state is State.joining:
         return [_futures(task, awaited, "its body has returned, and it waits for ", "future of its body")]
     if state is State.staging:
@@ -60,6 +62,12 @@ def _where(task: Task, awaited: Sequence[Awaited], leader: Task | None, now_ns: 
     if leader is not None:
         text = f"it has the result of {leader}, an identical cached call that is {shown_state(leader.state.name)}"
         return [Cause(CauseKind.SAME_CALL, text, (leader.tid,))]
+    inputs = None if task.details is None or task.details.memo_key is not None else task.details.inputs
+    if inputs is not None:
+        first, more = masked(inputs.files[0].url), len(inputs.files) - 1
+        named = first if not more else f"{first} and {count(more, 'other file', 'other files')}"
+        text = f"for the key of its cached call it is looked what its files hold: {named}"
+        return [Cause(CauseKind.PREPARING, text)]
     if state is State.fail_retryable:
         return [Cause(CauseKind.RETRY, f"try {task.tries} failed, and the next is about to be made")]
     if task.started:
@@ -69,6 +77,7 @@ def _where(task: Task, awaited: Sequence[Awaited], leader: Task | None, now_ns: 
 
 def _running(task: Task, now_ns: int) -> Cause:
     start = task.start
+    # The record is that of an earlier try until the next start is reported.
     if start is None or start[0] != task.key:
         return Cause(CauseKind.RUNNING, f"try {task.tries} runs at {_executor(task)}")
     _, start_ns, place = start
@@ -96,7 +105,7 @@ def _futures(task: Task, awaited: Sequence[Awaited], begin: str, what: str) -> C
 
 
 def _in_order(awaited: Sequence[Awaited]) -> list[Awaited]:
-    """Return what runs first, then what waits by itself, then what waits for others."""
+    """Return futures in the order of their states: running first, then waiting by themselves, then for others."""
     order = ("running", "launched", "staging", "fail_retryable", "joining")
     return sorted(awaited, key=lambda one: order.index(one.state) if one.state in order else len(order))
 
@@ -109,7 +118,7 @@ def _tally(awaited: Sequence[Awaited]) -> str:
 
 
 def _failed_parents(task: Task) -> list[Cause]:
-    failures = task.rare.failures if task.rare is not None else ()
+    failures = task.details.failures if task.details is not None else ()
     if not failures:
         return []
     named = "; ".join(f"{who} ended with {one_line(error).rstrip('.')}" for who, error, _future in failures[:_NAMED])
@@ -119,11 +128,11 @@ def _failed_parents(task: Task) -> list[Cause]:
 
 
 def _refusals(task: Task) -> list[Cause]:
-    rare = task.rare
-    if rare is None or not rare.refused_by:
+    details = task.details
+    if details is None or not details.refused_by:
         return []
-    why = f" ({one_line(rare.refused).rstrip('.')})" if rare.refused is not None else ""
-    labels = ", ".join(repr(label) for label in sorted(rare.refused_by))
+    why = f" ({one_line(details.refused).rstrip('.')})" if details.refused is not None else ""
+    labels = ", ".join(repr(label) for label in sorted(details.refused_by))
     return [Cause(CauseKind.RESOURCES, f"executor {labels} has refused it{why}")]
 
 
@@ -138,7 +147,7 @@ def _tries(task: Task, budgets: Budgets) -> list[Cause]:
     return [Cause(CauseKind.RETRY, f"of {count(task.tries, 'try', 'tries')} so far {', '.join(parts)}{last}")]
 
 
-def _spent_parts(spent: Spent, budgets: Budgets) -> list[str]:
+def _spent_parts(spent: RetryUsage, budgets: Budgets) -> list[str]:
     parts = []
     if spent.failures:
         parts.append(f"{spent.failures} failed (cost {spent.cost:g} of retries={budgets.retries:g})")

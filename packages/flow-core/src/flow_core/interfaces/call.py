@@ -1,8 +1,8 @@
-"""What the kernel hands to an executor: a call, its resources, and the steps that run around it on the node."""
+"""Calls as the kernel hands them to executors: function, arguments, resources, and the steps around it on the node."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NewType, Protocol
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from flow_core.interfaces.snapshot import Snapshot
 
 TryKey = NewType("TryKey", int)
-"""One try of one task: an unsigned 64-bit number, unique in the run, never reused (20 bits epoch, 44 counter)."""
+"""Key of one try of a task: an unsigned 64-bit number, unique in the run, never reused (20 bits epoch, 44 counter)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one task occupies while it runs.
+    """Resources that one task occupies while it runs.
 
     Attributes:
         cores: CPU cores, fractions allowed.
@@ -47,6 +47,8 @@ class TaskSpec:
         walltime_s: Seconds after which the task is stopped with AppTimeout; None means no limit.
         environment: Variables set for the task, as sorted (name, value) pairs.
         container: Image in which the task runs, if any.
+        avoid: Nodes on which it failed before: others come first, as long as there are any. Set by the kernel for
+            executors with ``avoids_nodes``.
     """
 
     resources: Resources = Resources()
@@ -55,15 +57,93 @@ class TaskSpec:
     walltime_s: float | None = None
     environment: tuple[tuple[str, str], ...] = ()
     container: str | None = None
+    # Left out of messages where it is None: releases before this field know no null there.
+    avoid: tuple[str, ...] | None = field(default=None, metadata={"left_out": True})
 
 
+# One object for nearly all tasks, so that schedulers tell by identity that a task asks for nothing special.
 DEFAULT_SPEC = TaskSpec()
 """The default class: one slot, no priority, no walltime. The only one that executors may prefetch into pipes."""
 
 
 @dataclass(frozen=True, slots=True)
+class FileProgress:
+    """Progress of a file that moves for a task.
+
+    Attributes:
+        url: Its name, without password.
+        direction: ``in`` or ``out``.
+        moved: Bytes that are there.
+        total: Bytes of the whole file, -1 where not known.
+        speed: Bytes a second, lately.
+        since_s: Since when it moves, in seconds before this report.
+        done: It moves no more.
+    """
+
+    url: str
+    direction: str
+    moved: int
+    total: int = -1
+    speed: float = 0.0
+    since_s: float = 0.0
+    done: bool = False
+
+
+class ScriptFilesSession(Protocol):
+    """The files of one try on a node that does not see the script's disk. One thread; ``close`` ends it.
+
+    Attributes:
+        root: A directory of the try's own on the node, absolute.
+    """
+
+    root: str
+
+    def bring(self, places: Sequence[str], own: Sequence[int]) -> None:
+        """Bring what the try is given; ``places`` say where from ``root`` each of what the script declared lies.
+
+        Of those whose numbers are in ``own`` the content is shared with no other try.
+
+        Raises:
+            MissingInputs: something is not there on the script's machine.
+            StagingError: something cannot be brought.
+        """
+        ...
+
+    def send(self, files: Sequence[tuple[int, str, str]]) -> None:
+        """Send what the try has made, and return when all of it is published on the script's machine.
+
+        Each is the number of what the script declared, its path below that if that is a directory or a pattern, and
+        its path here.
+
+        Raises:
+            StagingError: something cannot be sent.
+        """
+        ...
+
+    def close(self) -> None:
+        """Remove the directory; stop what still moves. Never raises."""
+        ...
+
+
+class ScriptFiles(Protocol):
+    """The way from a node to files of the script's machine, for tasks whose node does not see them."""
+
+    def begin(self) -> ScriptFilesSession | None:
+        """Begin with the files of the try that runs; None where the node sees the script's disk itself.
+
+        Raises:
+            StagingError: the manager of this node does not answer, or has no directory for it.
+        """
+        ...
+
+
+TellFiles = Callable[[Sequence[FileProgress]], None]
+"""Takes what a task has to tell of its files while it runs. Any thread; never raises; blocks shortly at most."""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeContext:
-    """Where a task runs, as told to its steps.
+    """The place in which a task runs, for its steps.
 
     Attributes:
         executor: Label of the executor.
@@ -73,6 +153,8 @@ class NodeContext:
         working_dir: Directory in which relative paths of staged files are meant; None means the current one.
         walltime_s: The task's own limit in seconds, None for no limit. Steps that wait must observe it.
         main_thread: True where the worker can interrupt Python code by a timer signal.
+        tell: Reports files that move for long to the script; None where no channel to it exists.
+        script_files: The way to files of the script's machine; None where tasks see these themselves.
     """
 
     executor: str = ""
@@ -82,10 +164,13 @@ class NodeContext:
     working_dir: str | None = None
     walltime_s: float | None = None
     main_thread: bool = False
+    # Left out of comparisons: contexts are equal where tasks run in the same place.
+    tell: TellFiles | None = field(default=None, compare=False, repr=False)
+    script_files: ScriptFiles | None = field(default=None, compare=False, repr=False)
 
 
 class TaskStep(Protocol):
-    """Picklable data that runs on the node around the function: the way in which bash, staging and checks travel.
+    """Picklable data that runs on the node around the function: bash, staging and checks travel as steps.
 
     Steps are nested in the order given: the first is the outermost. A step must call ``inner`` at most once, and
     must not catch exceptions that it does not translate.
@@ -103,10 +188,11 @@ class Call:
 
     Attributes:
         func: The function itself, for executors whose tasks share the objects of this process.
-        snapshot: The function as it was at the call, for all others; None where nobody took one, and then the function
+        snapshot: The function as it was at the call, for all others; None where none was taken, and then the function
             travels as it is when an executor first sees it.
     """
 
+    # Slots and no dataclass: the kernel's task record inherits from this, and there are as many as tasks.
     __slots__ = ("args", "func", "kwargs", "snapshot", "spec", "steps")
 
     func: Callable[..., object]

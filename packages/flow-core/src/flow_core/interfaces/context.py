@@ -1,4 +1,4 @@
-"""What an executor is given when it starts."""
+"""Context that an executor is given when it starts: its run, its directories, and where its reports go."""
 
 from __future__ import annotations
 
@@ -55,4 +55,5 @@ class RunContext:
     sampler: SamplerSpec | None
     logger: logging.Logger
     clock: Clock
+    # Seconds; only the magnitude matters.
     start_timeout_s: float = 60.0

@@ -1,4 +1,4 @@
-"""What runs calls. The kernel hands keys and calls down; batches of outcomes come up through the listener."""
+"""Executor interface: the kernel hands keys and calls down; batches of outcomes come up through the listener."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from flow_core.interfaces.waiting import Cause
 
 @dataclass(frozen=True, slots=True)
 class ShutdownReport:
-    """How a shutdown went.
+    """Report of a shutdown.
 
     Attributes:
         forced: Sentences about what had to be forced; empty when all ended by itself.
         elapsed_s: How long it took, in seconds.
         left: What still runs in the script's own process since nothing can end it, for its user; empty if nothing.
+        not_ended: What may still run elsewhere, such as jobs on hosts that do not answer: each a phrase that goes on
+            after "could not". The end of the run is then incomplete.
     """
 
     forced: tuple[str, ...] = ()
     elapsed_s: float = 0.0
     left: str = ""
+    not_ended: tuple[str, ...] = ()
 
 
 class Executor(ABC):
@@ -37,6 +40,7 @@ class Executor(ABC):
 
     label: str
     """Unique in a Config; names the executor in apps, logs and directories."""
+    # Class attributes with defaults from here on: an executor states only what differs.
     storage_access: Sequence[Staging] | None = None
     """Staging methods that replace the defaults; None means the defaults."""
     working_dir: str | None = None
@@ -45,6 +49,11 @@ class Executor(ABC):
     """Whether the kernel scales it and shuts it down."""
     kills: bool = False
     """Whether ``cancel(kill=True)`` surely ends tries that run."""
+    carries_files: bool = False
+    """Whether its nodes may have other disks, and it then moves local files of tasks itself. Their calls come with a
+    ``FilesByConnection`` as the first step, and its nodes have ``NodeContext.script_files``."""
+    avoids_nodes: bool = False
+    """Whether it heeds ``TaskSpec.avoid``: a task that is tried again then goes to another node first."""
     in_process: bool = False
     """Whether its tasks share the objects of the script's process. If not, calls come with a snapshot to be sent."""
 
@@ -92,6 +101,13 @@ class Executor(ABC):
         """
         return ()
 
+    def has_begun(self, key: TryKey, /) -> bool:
+        """Tell whether a try that was not reported as started is known to have begun, so that it cannot be taken back.
+
+        Asked before a task is cancelled. Any thread; never blocks.
+        """
+        return False
+
     def adopt(self, keys: Sequence[TryKey], /) -> Sequence[TryKey]:
         """After a restart of the driver: which of these keys the executor still holds and will report."""
         return ()
@@ -100,8 +116,8 @@ class Executor(ABC):
     def shutdown(self, timeout_s: float) -> ShutdownReport:
         """End within about ``timeout_s`` seconds; idempotent.
 
-        Every key outstanding gets an Outcome (RETURNED if provably not started, CANCELLED otherwise) before it
-        returns. Says what it had to force.
+        Every key outstanding gets an Outcome (RETURNED if provably not started, CANCELLED otherwise), or is reported
+        as ended, before it returns. Says what it had to force.
         """
 
 

@@ -1,19 +1,21 @@
-"""What an executor reports of a try: its start, and exactly one outcome."""
+"""Outcomes: what an executor reports of a try, its start and exactly one end."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
-from flow_core.interfaces.call import TryKey
+from flow_core.guard import pass_signal
+from flow_core.interfaces.call import FileProgress, TryKey
 from flow_core.loss import Loss as Loss, LossKind as LossKind, Place as Place
 
 
 class Verdict(IntEnum):
-    """How a try ended, which decides whose budget it spends."""
+    """The end of a try by its kind, which decides whose budget it spends."""
 
+    # These numbers travel between processes of Flow, so none gets another meaning.
     OK = 0
     """The function returned; ``Outcome.value`` is its result."""
     APP_ERROR = 1
@@ -30,7 +32,7 @@ class Verdict(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a try used, measured by its worker as a difference of rusage (children included).
+    """Resource usage of a try, measured by its worker as a difference of rusage (children included).
 
     CPU times are in seconds, ``max_rss_kb`` in kibibytes.
     """
@@ -57,6 +59,10 @@ class Outcome:
     usage: Usage | None = None
 
 
+Ended = tuple[TryKey, Callable[[], Outcome]]
+"""A try that has ended, and what makes its outcome (unpickles it); that never raises."""
+
+
 class TryListener(Protocol):
     """Takes reports of tries; implemented by the kernel.
 
@@ -68,6 +74,72 @@ class TryListener(Protocol):
         """Report that tries began to run, as (key, time in ns UTC, place). Optional for tries shorter than a second."""
         ...
 
+    def moving(self, key: TryKey, files: Sequence[FileProgress]) -> None:
+        """Report how far files are that a try moves on its node. Optional."""
+        ...
+
     def finished(self, outcomes: Sequence[Outcome]) -> None:
         """Report the outcomes of tries. Unknown or repeated keys are dropped and counted."""
         ...
+
+    def ended(self, tries: Sequence[Ended]) -> None:
+        """Report tries that have ended, whose outcomes are still to be made, which may call code of the user's.
+
+        What makes an outcome is called once, soon, on another thread, where one that does not return holds up no other.
+        """
+        ...
+
+
+# Marks of tuples that hold more than a result; builtin types name no class in a pickle.
+_FOUND = "flow: result and names of files that match patterns, 1"
+_READ = "flow: versions of files that were read"
+_READ_BEFORE = "_flow_read"
+
+
+def with_read(value: object, read: dict[str, str]) -> object:
+    """Return a result with the versions of files that the node brought in for it; in builtin types.
+
+    By their URLs, as ``Staging.look`` says them; by ``Transfer.pin``, as the other side calls them.
+    """
+    return _READ, read, value
+
+
+def without_read(value: object) -> tuple[object, dict[str, str]]:
+    """Return the result itself, and the versions that came with it, if some did."""
+    read: dict[str, str] = {}
+    while type(value) is tuple and len(value) == 3 and value[0] == _READ:  # several methods may have added theirs
+        read.update(value[1])
+        value = value[2]
+    return value, read
+
+
+def tell_read(error: BaseException, read: dict[str, str]) -> None:
+    """Have an error tell the versions that its try has seen, as far as it takes attributes."""
+    if read:
+        try:
+            object.__getattribute__(error, "__dict__").setdefault(_READ_BEFORE, read)
+        except BaseException as failure:
+            pass_signal(failure)
+            return  # a class of the user's that refuses attributes: the next try looks itself
+
+
+def read_before(error: BaseException) -> dict[str, str]:
+    """Take from an error the versions that it tells."""
+    try:
+        told: object = object.__getattribute__(error, "__dict__").pop(_READ_BEFORE, None)
+    except BaseException as failure:  # of a class of the user's, in the graph's own steps
+        pass_signal(failure)
+        return {}
+    return told if type(told) is dict else {}
+
+
+def with_found(value: object, found: dict[int, list[str]]) -> object:
+    """Return a result with the names of files that match patterns, by the numbers of outputs; in builtin types."""
+    return _FOUND, found, value
+
+
+def without_found(value: object) -> tuple[object, dict[int, list[str]]]:
+    """Return the result itself, and the names that came with it, if some did."""
+    if type(value) is tuple and len(value) == 3 and value[0] == _FOUND:
+        return value[2], value[1]
+    return value, {}

@@ -11,7 +11,7 @@ from flow_core.interfaces.call import TryKey
 
 @dataclass(frozen=True, slots=True)
 class SamplerSpec:
-    """What to sample with, as data that can travel.
+    """Sampler of a run and its settings, as data that can travel.
 
     Attributes:
         factory: Dotted name ``package.module:callable``, imported on the node; called with the settings as keywords.

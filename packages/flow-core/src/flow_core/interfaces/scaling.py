@@ -1,4 +1,4 @@
-"""What executors say of their load, and how blocks are asked for and given back."""
+"""Load of executors, and scaling: how blocks are asked for and given back."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ Strategy = Callable[[ScalingView], int]
 
 @dataclass(frozen=True, slots=True)
 class ScalingSettings:
-    """How a run scales its block executors.
+    """Scaling settings of a run for its block executors.
 
     Attributes:
         strategy: Name of a built-in strategy (``none``, ``simple``, ``htex_auto_scale``) or a user's own.

@@ -1,4 +1,4 @@
-"""Where the events of a run go."""
+"""Sinks and ports of events: where the events of a run come in, and where they go."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from flow_core.interfaces.events import Event, EventKind
+from flow_core.interfaces.events import Event, EventKind, EventRecord
 from flow_core.interfaces.sampler import SamplerSpec
 
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """The run, as told to sinks when they start."""
+    """The run, as sinks get it when they start. ``started_ns`` is int64 ns UTC."""
 
     run_id: str
     epoch: int
@@ -26,7 +26,7 @@ class EventSink(Protocol):
     """Takes events of a run: a log, a database, a progress bar. Only the pump thread calls it."""
 
     wants: EventKind
-    """The kinds it wants; nobody builds what nobody wants. Read once, after ``start``."""
+    """The kinds it wants; events of kinds that no sink wants are not built. Read once, after ``start``."""
 
     def start(self, run: RunInfo) -> None:
         """Begin a run; may raise, which fails ``load`` with the reason. Called once a run, before any event."""
@@ -54,7 +54,7 @@ class SamplingSink(Protocol):
 class RecordSink(Protocol):
     """A sink that takes events as the kernel makes them, which spares building objects for it."""
 
-    def emit_records(self, records: Sequence[tuple[object, ...] | Event]) -> None:
+    def emit_records(self, records: Sequence[EventRecord | Event]) -> None:
         """Take records, each ``(EventClass, *fields)`` or an event, in order; called instead of ``emit``, as that is.
 
         What is handed over may be of any kind: the sink passes over what it does not want.
@@ -63,7 +63,7 @@ class RecordSink(Protocol):
 
 
 class EventPort(Protocol):
-    """The way in for events: given to executors in their context. Any thread; never blocks; never raises."""
+    """Entry for events, given to executors in their context. Any thread; never blocks; never raises."""
 
     wants: EventKind
     """The union of what all sinks want. Do not build events of other kinds."""

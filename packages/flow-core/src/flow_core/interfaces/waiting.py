@@ -1,14 +1,15 @@
-"""Why a task is not done yet: causes as executors and the kernel give them, and all of one task's together."""
+"""Causes why a task is not done yet, as executors and the kernel give them, and all of one task's together."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Self
 
 
 class CauseKind(StrEnum):
-    """What kind of thing keeps a task from being done."""
+    """Kinds of causes that keep a task from being done."""
 
     DONE = "done"
     """Nothing: the task has ended."""
@@ -37,7 +38,7 @@ class CauseKind(StrEnum):
     RUNNING = "running"
     """It runs."""
     UNKNOWN = "unknown"
-    """Who could say did not."""
+    """The thread or process that knows did not answer in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +67,19 @@ class Explanation:
         state: Name of its state.
         causes: All that keeps it from being done; never empty.
         task_id: Its id; None for a future that belongs to no task.
+        since_ns: Since when it is in that state, int64 ns UTC; None where that is not known, or a cause has it.
     """
 
     who: str
     state: str
     causes: tuple[Cause, ...]
     task_id: int | None = None
+    since_ns: int | None = None
+
+    @property
+    def since(self) -> str:
+        """Since when it is in its state, as an addition to that; empty where not known."""
+        return "" if self.since_ns is None else f" {since(self.since_ns, time.time_ns())}"
 
     @property
     def done(self) -> bool:
@@ -81,12 +89,30 @@ class Explanation:
     @property
     def line(self) -> str:
         """The whole in one line."""
-        return f"{self.who} is {shown_state(self.state)}: {'; '.join(cause.text for cause in self.causes)}"
+        return f"{self._begin}: {'; '.join(cause.text for cause in self.causes)}"
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.who} is {shown_state(self.state)}:", *(f"- {cause.text}." for cause in self.causes)])
+        return "\n".join([f"{self._begin}:", *(f"- {cause.text}." for cause in self.causes)])
+
+    @property
+    def _begin(self) -> str:
+        return f"{self.who} is {shown_state(self.state)}{self.since}"
 
 
+class EndedState(str):
+    """The name of the state in which a task has ended, with that of its app."""
+
+    app: str
+
+    @classmethod
+    def of_app(cls, state: str, app: str) -> Self:
+        """Return the name of a state as one that knows the app of its task."""
+        named = cls(state)
+        named.app = app
+        return named
+
+
+# Internal names that would mislead: "launched" is taken for running, and "exec_done" says less than "done".
 _SHOWN = {
     "unsched": "new",
     "launched": "queued",
@@ -98,22 +124,24 @@ _SHOWN = {
 
 
 def shown_state(state: str) -> str:
-    """Return a state's name as users are told it: ``launched`` says that an executor has the task, not that it runs."""
+    """Return a state's name as messages show it: ``launched`` says that an executor has the task, not that it runs."""
     return _SHOWN.get(state, state)
 
 
 def since(since_ns: int, now_ns: int) -> str:
     """Return a point of time and how long ago that is, such as ``since 12:03:04 (15 s)``; local time."""
+    # Never negative: clocks of machines differ, and may be set back.
     ago_s = max(0, now_ns - since_ns) / 1e9
     form = "%H:%M:%S" if ago_s < _DAY_S else "%Y-%m-%d %H:%M"
     return f"since {time.strftime(form, time.localtime(since_ns / 1e9))} ({duration(ago_s)})"
 
 
-_DAY_S = 86_400
+_DAY_S = 86_400  # seconds
 
 
 def duration(seconds: float) -> str:
     """Return a time in its natural unit: ``15 s``, ``12 min``, ``5.0 h``, ``3.0 d``."""
+    # Two of a unit before the next one: "90 s" says more than "1.5 min", and so do minutes and hours.
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:

@@ -1,16 +1,18 @@
-"""The futures in the arguments of a call: finding them at submission, putting their results in at launch."""
+"""Futures in the arguments of a call: found at submission, replaced by their results at launch."""
 
 from __future__ import annotations
 
 import inspect
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from flow_core.errors import HiddenFutureError
-from flow_core.files import File
+from flow_core.files import FILE_TYPES
 from flow_core.futures.app_future import AppFuture
+from flow_core.futures.callbacks import packing_calls
 from flow_core.graph.resolver import ATOMS, DEEP, may_hold_files, one_level, refuse_hidden, shallow
-from flow_core.graph.task import Common
+from flow_core.graph.task import FUTURES, PLAIN, UNKNOWN, SharedArguments
 from flow_core.hooks import Calling
 
 if TYPE_CHECKING:
@@ -20,13 +22,15 @@ if TYPE_CHECKING:
     from flow_core.graph.task import Task
 
 _SPECIAL = frozenset(("inputs", "outputs", "stdout", "stderr"))
-_MANY = 8
-_NO_FUTURES = ATOMS | {File}
+_MANY = 8  # arguments from which a test of all their types at once, in C, is cheaper than one after the other
+_NO_FUTURES = ATOMS.union(FILE_TYPES)
 """Types of which an object surely is no future and holds none."""
+_TASKS = {AppFuture}
 
 
 def are_plain(args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
-    """Tell whether arguments surely hold neither futures nor files."""
+    """Return whether arguments surely hold neither futures nor files."""
+    # A loop and no all(): the generator of that would cost more than the few arguments of most calls.
     for value in args:
         if type(value) not in ATOMS:
             return False
@@ -36,7 +40,7 @@ def are_plain(args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
 
 
 def need_staging(args: tuple[object, ...], kwargs: dict[str, object], takes: frozenset[str]) -> bool:
-    """Tell whether staging must look at resolved arguments; ``takes`` are the special ones that the function gets."""
+    """Return whether staging must look at resolved arguments; ``takes`` are the special ones that the function gets."""
     for value in args if len(args) < _MANY or not ATOMS.issuperset(map(type, args)) else ():
         if type(value) not in ATOMS and may_hold_files(value):
             return True
@@ -51,6 +55,12 @@ def need_staging(args: tuple[object, ...], kwargs: dict[str, object], takes: fro
 def _only(types: frozenset[type], value: object) -> bool:
     """Tell, at the speed of C, whether a value is a list that holds nothing but objects of some types."""
     return type(value) is list and types.issuperset(map(type, value))
+
+
+def _only_tasks(task: Task, inputs: list[Any]) -> bool:
+    if task.holds == FUTURES:  # then all are of this type, or none
+        return bool(inputs) and type(inputs[0]) is AppFuture
+    return all_futures(inputs)
 
 
 def all_futures(args: Sequence[object]) -> bool:
@@ -71,7 +81,7 @@ class Arguments:
     """
 
     def __init__(self, resolver: Resolver | None) -> None:
-        """Take ``Config.dependency_resolver``."""
+        """Take ``Config.dependency_resolver``; None stands for Flow's default, which looks at arguments alone."""
         self._resolver = resolver
         self.quick = resolver is None or resolver is DEEP
 
@@ -89,25 +99,46 @@ class Arguments:
             found.append(future)
             return future
 
-        quick = self.quick
+        quick, holds = self.quick, PLAIN if self.quick else UNKNOWN
         if quick and all_futures(task.args):
             found.extend(cast("tuple[AppFuture[Any], ...]", task.args))
+            holds = FUTURES
         else:
             for index, value in enumerate(task.args):
                 if quick and type(value) is AppFuture:
                     found.append(value)
+                    holds = min(holds, FUTURES)
                 elif type(value) not in ATOMS:
                     self._gather(task, index, value, collect)
+                    holds = UNKNOWN
         if task.kwargs:
-            inputs = task.kwargs.get("inputs")
-            if isinstance(inputs, list):
-                task.kwargs = {**task.kwargs, "inputs": list(inputs)}
-            for name, value in task.kwargs.items():
-                if quick and name == "inputs" and type(value) is list and all_futures(value):
-                    found.extend(value)
-                elif type(value) not in ATOMS and not (quick and _only(_NO_FUTURES, value)):
-                    self._gather(task, name, value, collect)
+            holds = min(holds, self._named_futures(task, found, collect))
+        task.holds = holds
         return found
+
+    def _named_futures(self, task: Task, found: list[Future[Any]], collect: Callable[[Future[Any]], object]) -> int:
+        """Find the futures in arguments that are given by name; return what these hold."""
+        quick, holds = self.quick, PLAIN
+        inputs = task.kwargs.get("inputs")
+        if isinstance(inputs, list):
+            # The task may run much later: what the caller does to the list until then must not reach it.
+            task.kwargs = {**task.kwargs, "inputs": list(inputs)}
+        for name, value in task.kwargs.items():
+            if name in _SPECIAL and name not in task.app.takes:
+                holds = min(holds, FUTURES)  # staging takes it out
+            if type(value) in ATOMS:
+                continue
+            kinds = set(map(type, value)) if quick and type(value) is list else None
+            if kinds is not None and name == "inputs" and kinds <= ATOMS:
+                continue
+            if kinds == _TASKS and name == "inputs":
+                found.extend(cast("list[AppFuture[Any]]", value))
+                holds = min(holds, FUTURES)
+                continue
+            holds = UNKNOWN
+            if kinds is None or not kinds <= _NO_FUTURES:
+                self._gather(task, name, value, collect)
+        return holds
 
     def held(self, task: Task) -> list[Future[Any]]:
         """Return the futures in a call's arguments as they are now, and change nothing: its task may go on meanwhile.
@@ -124,7 +155,7 @@ class Arguments:
         for where, value in [*positional, *task.kwargs.items()]:
             if isinstance(value, Future):
                 found.append(value)
-            elif type(value) is Common:
+            elif type(value) is SharedArguments:
                 found.extend(value)
             elif type(value) not in ATOMS and not _only(_NO_FUTURES, value):
                 try:
@@ -139,7 +170,10 @@ class Arguments:
         Returns:
             Whether the arguments are known to hold no files; False where nobody has looked.
         """
-        if type(task.args) is Common:
+        if task.holds == PLAIN:
+            return True
+        if type(task.args) is SharedArguments:
+            # Resolved once for all calls that share them: m parents and n children are m results, not m times n.
             common = task.args
             task.args = common.resolved()
             return common.plain
@@ -153,17 +187,30 @@ class Arguments:
                     for index, value in enumerate(task.args)
                 ]
             )
-        if task.kwargs:
-            task.kwargs = {name: self._resolved(task, name, value) for name, value in task.kwargs.items()}
+        kwargs = task.kwargs
+        if not kwargs:
+            return False
+        task.kwargs = {name: self._resolved(task, name, value) for name, value in kwargs.items()}
+        inputs = kwargs.get("inputs")
+        if type(inputs) is SharedArguments and len(kwargs) == 1 and not task.args:
+            return inputs.plain and "inputs" in task.app.takes
         return False
 
     def _gather(self, task: Task, where: int | str, value: object, collect: Callable[[Future[Any]], object]) -> None:
-        self._apply(task, where, value, collect)
-        if self._resolver is None:
-            _refuse(task, where, value)
+        # Most containers; the note below, by which the log names what hangs, costs more than this look.
+        if self._resolver is None and _holds_none(value):
+            return
+        before = packing_calls.enter(partial(_searching, task, where))
+        try:
+            self._apply(task, where, value, collect)
+            if self._resolver is None:
+                _refuse(task, where, value)
+        finally:
+            packing_calls.leave(before)
 
     def _apply(self, task: Task, where: int | str, value: object, result: Result) -> object:
         way = self._way(task, where, value)
+        # Flow's own resolvers raise nothing unexpected, so they need no guard around them.
         if self.quick:
             return way(value, result)
         with Calling(task, "dependency_resolver", way):
@@ -172,9 +219,9 @@ class Arguments:
     def _resolved(self, task: Task, where: int | str, value: object) -> object:
         if type(value) in ATOMS:
             return value
-        if type(value) is Common:
+        if type(value) is SharedArguments:
             return list(value.resolved())
-        if self.quick and where == "inputs" and type(value) is list and all_futures(value):
+        if self.quick and where == "inputs" and type(value) is list and _only_tasks(task, value):
             return [future._result for future in value]
         if self.quick and _only(_NO_FUTURES, value):
             return value
@@ -189,6 +236,7 @@ class Arguments:
 
 
 def _result(future: Future[Any]) -> object:
+    # All that were found at the call are done: so this one came into a list of the caller's later.
     if not future.done():
         raise HiddenFutureError(
             f"an argument was changed after the call: it holds {future!r} now, which was not waited for. Give each "
@@ -208,6 +256,20 @@ def _refuse(task: Task, where: int | str, value: object) -> None:
     for key, item in items:
         if may_hold_files(item):  # a container
             refuse_hidden(f"{name}[{key!r}]", item)
+
+
+def _holds_none(value: object) -> bool:
+    """Tell, at the speed of C, whether a value is a container of Python's own that surely holds no future."""
+    kind = type(value)
+    if kind is list or kind is tuple:
+        return _NO_FUTURES.issuperset(map(type, value))  # type: ignore[call-overload]  # as was just seen
+    if kind is dict:
+        return _NO_FUTURES.issuperset(map(type, value)) and _NO_FUTURES.issuperset(map(type, value.values()))  # type: ignore[call-overload, attr-defined]
+    return False
+
+
+def _searching(task: Task, where: int | str) -> str:
+    return f"the search for futures in argument {_name(task, where)!r} of {task}"
 
 
 def _name(task: Task, where: int | str) -> str:

@@ -1,4 +1,4 @@
-"""Putting a kernel together from a Config: its executors, its sinks, its memoizer."""
+"""Assembly of a kernel from a Config: its executors, its sinks, its memoizer, its log."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from flow_core.observe.logging import RunLog
     from flow_core.observe.pump import EventPump
 
-_START_TIMEOUT_S = 60.0
+_START_TIMEOUT_S = 60.0  # seconds for one executor; only the magnitude matters, far above what a start takes
 
 
 def wrapped_executors(given: Iterable[object]) -> dict[str, Executor]:
@@ -60,6 +60,7 @@ def _wrapped(candidate: object, known: dict[str, Executor]) -> Executor:
     if isinstance(candidate, Executor):
         return candidate
     if isinstance(candidate, concurrent.futures.Executor):
+        # A pool has no label, and two of one class are common: so they are numbered.
         return FuturesExecutor(_free_label(type(candidate).__name__, known), candidate)
     if callable(getattr(candidate, "submit", None)) and hasattr(candidate, "label"):
         return SubmitExecutor(cast("SubmitStyle", candidate))
@@ -76,12 +77,13 @@ def _free_label(name: str, known: dict[str, Executor]) -> str:
 
 def all_sinks(config: Config) -> list[EventSink]:
     """Return all sinks of a Config."""
+    # Monitoring first: the sampler is that of the first sink that wants samples.
     first = [] if config.monitoring is None else [config.monitoring]
     return [*first, *config.sinks]
 
 
 def sampler_of(sinks: Iterable[object]) -> SamplerSpec | None:
-    """Return what the first sink that wants samples wants."""
+    """Return the sampler of the first sink that wants samples; None where none does. Raises HookError."""
     for sink in sinks:
         if not isinstance(sink, SamplingSink):
             continue
@@ -103,7 +105,7 @@ def run_name(config: Config) -> str:
 
 
 def run_info(config: Config, run_id: str, epoch: int, run_dir: Path) -> RunInfo:
-    """Return the run, as told to sinks."""
+    """Return the record of the run that sinks are given."""
     return RunInfo(run_id, epoch, run_dir, run_name(config), time.time_ns())
 
 
@@ -111,8 +113,10 @@ def make_memoizer(config: Config, run_dir: Path, logger: logging.Logger) -> Memo
     """Return the run's memoizer; None if memoization is off for all apps."""
     if not config.app_cache:
         return None
+    # Checked by Config.validate, so it has the methods of one.
     if config.memoizer is not None:
         return config.memoizer
+    # Imported here: a run without memoization does not pay for it.
     from flow_core.memo.memoizer import BasicMemoizer
 
     return BasicMemoizer(
@@ -120,6 +124,7 @@ def make_memoizer(config: Config, run_dir: Path, logger: logging.Logger) -> Memo
         checkpoint_period=config.checkpoint_period,
         checkpoint_dir=run_dir / "checkpoint",
         checkpoint_files=config.checkpoint_files or (),
+        trust_owner=config.trust_owner,
         logger=logger.getChild("memo"),
     )
 
@@ -127,6 +132,7 @@ def make_memoizer(config: Config, run_dir: Path, logger: logging.Logger) -> Memo
 def users_hooks(config: Config, executors: dict[str, Executor]) -> tuple[str, ...]:
     """Return the names of those of a Config's hooks that are the user's and that tasks wait for."""
     methods = [*(config.staging or ()), *(one for each in executors.values() for one in each.storage_access or ())]
+    # Sinks and retry handlers are not among them: no task waits for those before it runs.
     given: list[tuple[str, object]] = [
         ("executor_chooser", config.executor_chooser),
         ("dependency_resolver", None if config.dependency_resolver is DEEP else config.dependency_resolver),
@@ -138,13 +144,13 @@ def users_hooks(config: Config, executors: dict[str, Executor]) -> tuple[str, ..
 
 
 def noting_failures(memoizer: Memoizer | None) -> Callable[[MemoKey, int, str], None] | None:
-    """Return what Flow's own memoizer is told of a failed call with: its key, its task, and a line; else None."""
+    """Return the method by which Flow's own memoizer notes a failed call (key, task id, a line); else None."""
     noting: Callable[[MemoKey, int, str], None] | None = getattr(memoizer, "failed", None)
     return noting if memoizer is not None and is_own(memoizer) else None
 
 
 def usage_tracker(config: Config) -> UsageTracker:
-    """Return what sends anonymous usage, if the user asked for that."""
+    """Return the tracker that sends anonymous usage, which it does only if the user asked for that."""
     return UsageTracker(config.usage_tracking, config.usage_address, version=flow_core.__version__)
 
 
@@ -156,7 +162,7 @@ def executor_context(
     events: EventPort,
     sampler: SamplerSpec | None,
 ) -> RunContext:
-    """Return what an executor is given when it starts."""
+    """Return the context that an executor gets when it starts."""
     return RunContext(
         run_id=info.run_id,
         epoch=info.epoch,
@@ -213,6 +219,7 @@ def start_executors(executors: Iterable[tuple[Executor, RunContext]]) -> None:
     started: list[Executor] = []
     try:
         for executor, context in executors:
+            # Before its start: the error names the last one, which ends itself; those before it are shut down.
             started.append(executor)
             executor.start(context)
     except BaseException as error:
@@ -226,6 +233,7 @@ def start_executors(executors: Iterable[tuple[Executor, RunContext]]) -> None:
 
 def _shut_down(executor: Executor) -> None:
     try:
+        # Five seconds: it has run nothing yet, so there is little to wait for.
         executor.shutdown(5.0)
     except BaseException as error:
         pass_signal(error)

@@ -1,12 +1,12 @@
-"""Why tasks are not done yet: what the graph, staging and the executors say of it, put together."""
+"""Explanations of waiting tasks: put together from what the graph, staging and the executors say."""
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from flow_core.bounded_calls import BoundedCall, NoAnswerError
 from flow_core.files import masked
 from flow_core.futures.explained import explained
 from flow_core.futures.lean import is_settling
@@ -25,16 +25,18 @@ if TYPE_CHECKING:
     from flow_core.graph.task import Task
     from flow_core.interfaces.executor import Executor
     from flow_core.kernel.arguments import Arguments
-    from flow_core.kernel.edges import Edges
+    from flow_core.kernel.call_dependencies import CallDependencies
+    from flow_core.kernel.progress import NodeFiles
     from flow_core.kernel.reactor import Reactor
+    from flow_core.staging.batch import Moving
     from flow_core.staging.manager import StagingManager
 
 ANSWER_S = 2.0
-"""How long an executor may take to answer, in seconds."""
-_GRACE_S = 0.25
+"""Seconds that an executor may take to answer; a person waits for it, so only the magnitude matters."""
+_GRACE_S = 0.25  # seconds beyond what an executor was given, for its answer to come back from its thread
 _STEPS = 1000
-"""Tasks that are looked at for the one that a chain of dependencies begins with."""
-_NAMED_FILES = 3
+"""Tasks that are followed to the begin of a chain of dependencies: chains may be as long as the run."""
+_NAMED_FILES = 3  # of a task, in one answer; the others are counted
 _NOBODY: tuple[Task, ...] = ()
 
 
@@ -45,7 +47,7 @@ class WaitingGroup:
     Attributes:
         app: Name of the app.
         state: Name of the state.
-        number: How many there are.
+        number: Number of these tasks.
         sample: Why one of them, the oldest, is not done.
     """
 
@@ -58,7 +60,7 @@ class WaitingGroup:
         causes = "; ".join(cause.text for cause in self.sample.causes)
         which = "" if self.number == 1 else f", such as task {self.sample.task_id}"
         name = f"task {self.sample.task_id} ({self.app})" if self.number == 1 else f"{self.number:,} x {self.app}"
-        return f"{name}, {shown_state(self.state)}{which}: {causes}"
+        return f"{name}, {shown_state(self.state)}{self.sample.since}{which}: {causes}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +68,37 @@ class Overview:
     """Why the unfinished tasks of a run are not done yet. ``str()`` gives a line a group, the largest first.
 
     Attributes:
-        unfinished: How many tasks are unfinished.
+        unfinished: Number of unfinished tasks.
         groups: Tasks that are alike, together.
-        calls: What holds back calls of apps that have not returned their futures yet, such as ``max_pending``.
+        calls: Causes that hold back calls of apps that have not returned their futures yet, such as ``max_pending``.
+        files: Number and speed of files being moved, as text; empty if there are none.
     """
 
     unfinished: int
     groups: tuple[WaitingGroup, ...]
     calls: tuple[Cause, ...] = ()
+    files: str = ""
 
     def __str__(self) -> str:
         if not self.unfinished and not self.calls:
             return "No task is unfinished."
         lines = [f"{count(self.unfinished, 'task is', 'tasks are')} unfinished:"]
-        return "\n".join([*lines, *(f"- {group}" for group in self.groups), *(f"- {one.text}" for one in self.calls)])
+        told = [*self.groups, *(one.text for one in self.calls), *([self.files] if self.files else [])]
+        return "\n".join([*lines, *(f"- {one}" for one in told)])
 
 
 class Explainer:
     """Says why tasks are not done. Any thread; every answer comes within a bound, whatever executors do."""
 
-    def __init__(self, reactor: Reactor, edges: Edges, arguments: Arguments, staging: StagingManager) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        edges: CallDependencies,
+        arguments: Arguments,
+        staging: StagingManager,
+        on_nodes: NodeFiles,
+    ) -> None:
+        self._on_nodes = on_nodes
         self._reactor = reactor
         self._edges = edges
         self._arguments = arguments
@@ -102,21 +115,27 @@ class Explainer:
         causes = self._of(task, patience_s)
         if task.state.final:
             return explained(task.future, str(task), task.state.name, task.tid)
-        return Explanation(str(task), task.state.name, tuple(causes), task.tid)
+        since_ns = task.handed_ns if task.state is State.launched and task.handed_ns else None
+        return Explanation(str(task), task.state.name, tuple(causes), task.tid, since_ns)
 
     def overview(self, timeout_s: float = ANSWER_S, calls: Sequence[Cause] = ()) -> Overview:
         """Say why the unfinished tasks are not done, those that are alike together; takes ``timeout_s`` in all."""
+        # One copy under the lock; all that is slow is done without it.
         tasks = self._reactor.call(lambda: tuple(self._reactor.core.live.values()), _NOBODY)
         groups: dict[Hashable, list[Task]] = {}
         for task in tasks:
             groups.setdefault(_alike(task), []).append(task)
         deadline = time.monotonic() + timeout_s
         told = []
+        # The largest first: it has the time of the answer, should an executor take all of it.
         for group in sorted(groups.values(), key=len, reverse=True):
             sample = self.of(group[0], max(0.0, deadline - time.monotonic()))
+            # It may have ended while the executor was asked.
             if not sample.done:
                 told.append(WaitingGroup(group[0].app.name, sample.state, len(group), sample))
-        return Overview(len(tasks), tuple(told), tuple(calls))
+        return Overview(
+            len(tasks), tuple(told), tuple(calls), _all_files([*self._staging.moves.all(), *self._on_nodes.all()])
+        )
 
     # -- how
 
@@ -134,20 +153,22 @@ class Explainer:
     def _own(self, task: Task, awaited: Sequence[Awaited], leader: Task | None, patience_s: float) -> list[Cause]:
         """Return what keeps a task itself, with what staging or its executor says of it."""
         causes = causes_of(task, awaited, leader, self._reactor.core.budgets, time.time_ns())
+        # A hook that is being called is why the state does not change: more than the state itself says.
         if hooks := _hooks(task):
             return [*hooks, *causes[1:]]
         if task.state is State.staging:
             return [*causes, *self._files(task)]
         if task.state is State.running:  # it may wait for another task, or nothing may be heard of its node
             answer = asked(task.executor, task.key, patience_s)
-            return [*causes, *(one for one in answer if one.kind not in (CauseKind.RUNNING, CauseKind.QUEUED))]
+            said = (one for one in answer if one.kind not in (CauseKind.RUNNING, CauseKind.QUEUED))
+            return [*causes, *self._files(task), *said]
         answer = asked(task.executor, task.key, patience_s) if task.state is State.launched else []
         return [*answer, *causes[1:]] if answer else causes
 
     def _futures(self, task: Task) -> list[Future[Any]]:
         """Return the futures that a task waits for, those that are done among them."""
         if task.state is State.joining:
-            joined = task.rare.joined if task.rare is not None else None
+            joined = task.details.joined if task.details is not None else None
             try:
                 return returned_futures(str(task), joined)
             except Exception:  # the last of them was done a moment ago
@@ -156,7 +177,7 @@ class Explainer:
 
     @staticmethod
     def _may_follow(task: Task) -> bool:
-        return task.state is State.pending and task.rare is not None and task.rare.memo_key is not None
+        return task.state is State.pending and task.details is not None and task.details.memo_key is not None
 
     def _first(self, futures: Sequence[Future[Any]]) -> Task | None:
         """Return the task that a chain of dependencies begins with, None where that is none of this kernel's."""
@@ -179,54 +200,63 @@ class Explainer:
         return [Cause(CauseKind.DEPENDENCY, text, (first.tid,))]
 
     def _files(self, task: Task) -> list[Cause]:
-        moving = self._staging.moves.of_task(task.tid)
+        moving = [*self._staging.moves.of_task(task.tid), *self._on_nodes.of_task(task)]
         going = [one for one in moving if one.since_ns is not None]
         causes = []
         now_ns = time.time_ns()
         for one in going[:_NAMED_FILES]:
             way = "in" if one.transfer.direction is Direction.IN else "out"
             begun = one.since_ns or now_ns
-            how = f"is being brought {way} by {type(one.method).__name__} {since(begun, now_ns)}"
+            far = "" if one.progress is None else f": {one.progress}"
+            mover = "its node" if one.method is None else type(one.method).__name__
+            how = f"is being brought {way} by {mover} {since(begun, now_ns)}{far}"
             causes.append(Cause(CauseKind.STAGING, f"{masked(one.transfer.file.url)} {how}", since_ns=begun))
         if going[_NAMED_FILES:]:
             more = count(len(going) - _NAMED_FILES, "more file is", "more files are")
             causes.append(Cause(CauseKind.STAGING, f"{more} being moved"))
         if len(moving) > len(going):
             files = count(len(moving) - len(going), "file waits", "files wait")
-            limit = f"files of {self._staging.moves.limit} tasks are moved at once (data_management_max_threads)"
+            many = f"files of {self._staging.moves.limit} tasks are moved at once from or to one host"
+            limit = f"{many} (data_management_max_threads)"
             causes.append(Cause(CauseKind.STAGING, f"{files} for a turn: {limit}"))
         return causes
 
 
 def _hooks(task: Task) -> list[Cause]:
-    """Return what of the user's is called for a task just now."""
+    """Return the hooks that are called for a task just now, as causes."""
     now_ns = time.time_ns()
     return [
         Cause(
             CauseKind.PREPARING,
-            f"{call.name} is called for it {since(call.since_ns, now_ns)}, and has not returned",
+            call.clause(since(call.since_ns, now_ns)),
             since_ns=call.since_ns,
         )
         for call in going_on_for(task)
     ]
 
 
+def _all_files(moving: Sequence[Moving]) -> str:
+    if not moving:
+        return ""
+    far = [one.progress for one in moving if one.progress is not None]
+    files = count(len(moving), "file is", "files are")
+    moved, speed = sum(one.moved for one in far), sum(one.speed for one in far)
+    told = f": {moved:,} bytes so far, {speed:,.0f} bytes/s" if far else ""
+    return f"{files} being moved{told} (kernel.transfers() names them)"
+
+
 def asked(executor: Executor | None, key: Any, patience_s: float) -> list[Cause]:
-    """Ask an executor why a try is not done, and wait no longer than a moment more than it was told to take."""
+    """Ask an executor why a try is not done, and wait a quarter of a second longer than it may take."""
     if executor is None or not key:
         return []
+    # Executors answer at once from what they know, so no thread is needed.
     if patience_s <= 0:
         return _answer(executor, key, 0.0)
-    answers: list[Cause] = []
-    asking = threading.Thread(
-        target=lambda: answers.extend(_answer(executor, key, patience_s)), name="flow-why", daemon=True
-    )
-    asking.start()
-    asking.join(patience_s + _GRACE_S)
-    if asking.is_alive():
+    try:
+        return BoundedCall("flow-why", lambda: _answer(executor, key, patience_s)).wait(patience_s + _GRACE_S)
+    except NoAnswerError:
         text = f"executor {executor.label!r} did not say within {patience_s:g} s why"
         return [Cause(CauseKind.UNKNOWN, text)]
-    return answers
 
 
 def _answer(executor: Executor, key: Any, patience_s: float) -> list[Cause]:
@@ -239,6 +269,6 @@ def _answer(executor: Executor, key: Any, patience_s: float) -> list[Cause]:
 
 def _alike(task: Task) -> Hashable:
     label = None if task.executor is None else task.executor.label
-    rare = task.rare
-    doomed = rare is not None and bool(rare.failures)
+    details = task.details
+    doomed = details is not None and bool(details.failures)
     return task.app.name, task.state, label, bool(task.waiting), task.started, doomed, task.spec

@@ -22,7 +22,7 @@ class JoinBody:
         self.tid = tid
 
     def run(self, inner: Callable[[], object], where: NodeContext) -> object:
-        """Run the body."""
+        """Run the body with its task as the parent of all tasks that it makes; return and raise what the body does."""
         token = current_join.set(self.tid)
         try:
             return inner()

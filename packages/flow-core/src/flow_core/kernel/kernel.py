@@ -1,8 +1,9 @@
-"""The dataflow kernel: takes calls of apps, runs each when its inputs exist, settles its future."""
+"""Dataflow kernel: takes calls of apps, runs each when its inputs exist, settles its future."""
 
 from __future__ import annotations
 
 import itertools
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -12,58 +13,69 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from flow_core.active import CALLED_IN_TASK, current_join
-from flow_core.apps.definition import NO_OPTIONS, AppDefinition, AppKind, CallOptions
+from flow_core.apps.definition import JOIN, NO_OPTIONS, PYTHON, AppDefinition, CallOptions
+from flow_core.apps.fitting import Fitting
 from flow_core.apps.special import resolve_streams
 from flow_core.config import Config, checked_config
 from flow_core.errors import KernelClosedError, NoDataFlowKernelError
 from flow_core.executors.threads import ThreadPoolExecutor, in_worker
 from flow_core.files import File
 from flow_core.futures.app_future import AppFuture, TaskFiles
-from flow_core.futures.callbacks import user_calls
+from flow_core.futures.callbacks import packing_calls, user_calls
 from flow_core.futures.data_future import DataFuture
 from flow_core.futures.derived import DerivedFuture
 from flow_core.futures.lean import in_callback
-from flow_core.graph.core import Core
 from flow_core.graph.failures import halted_error, root_cause
+from flow_core.graph.graph_core import GraphCore
 from flow_core.graph.retry import Budgets
-from flow_core.graph.states import State
-from flow_core.graph.task import Task
+from flow_core.graph.states import FAILED
+from flow_core.graph.task import PLAIN, Task
 from flow_core.guard import one_line, pass_signal
+from flow_core.hooks import hook_name, is_own
+from flow_core.interfaces.call import TryKey
+from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.memoizer import AppIdentity
+from flow_core.interfaces.outcome import Place
+from flow_core.interfaces.staging import Brought, Transfer
 from flow_core.interfaces.waiting import Cause, CauseKind, count
 from flow_core.kernel import assembly, shutdown
 from flow_core.kernel.arguments import Arguments, are_plain
+from flow_core.kernel.backpressure import SubmissionLimiter
+from flow_core.kernel.call_dependencies import CallDependencies, tid_of
+from flow_core.kernel.components import KernelComponents
 from flow_core.kernel.descriptors import fill_standard_descriptors
 from flow_core.kernel.directory import current_directory, note_directory
-from flow_core.kernel.edges import Edges, tid_of
 from flow_core.kernel.explaining import ANSWER_S, Explainer, Overview
-from flow_core.kernel.launch import Launcher
-from flow_core.kernel.live import Live
-from flow_core.kernel.parts import Parts
-from flow_core.kernel.pending import Gate
+from flow_core.kernel.launch import EffectHandler
+from flow_core.kernel.live import LiveQueries
+from flow_core.kernel.loaded_checkpoints import LoadedCheckpoints
+from flow_core.kernel.output_owners import OutputOwners, waits_for
+from flow_core.kernel.progress import NodeFiles, ProgressTicker
 from flow_core.kernel.reactor import Reactor
-from flow_core.kernel.remembered import Remembered
 from flow_core.kernel.rundir import begin_error, make_run_dir
 from flow_core.kernel.standstill import Standstill, sign_of
 from flow_core.kernel.summary import Summary, summarize
-from flow_core.kernel.telling import Teller, stream_name
+from flow_core.kernel.task_events import TaskEventEmitter, stream_name
 from flow_core.kernel.unseen import Unseen, see
 from flow_core.observe.pump import EventPump
 from flow_core.observe.run_logger import RunLogger, lines_of
+from flow_core.own_files import owners
 from flow_core.remote.run import in_worker as in_worker_process
 from flow_core.snapshot.snapshots import Snapshots
+from flow_core.staging.at_call import check_call
 from flow_core.staging.manager import StagingManager
 
 if TYPE_CHECKING:
     from flow_core.apps.definition import StdStream
-    from flow_core.interfaces.executor import Executor
+    from flow_core.graph.task import SharedParents
     from flow_core.interfaces.sinks import RunInfo
     from flow_core.interfaces.waiting import Explanation
+    from flow_core.staging.batch import Moving
 
 _BODIES = "flow-join"
-_BODY_THREADS = 500  # started only while all others are busy: bodies may wait for tasks
-_DEFINITIONS_KEPT = 1024
-_epochs = itertools.count(1)
+_BODY_THREADS = 500  # at most; one is started only while all others are busy, since bodies may wait for tasks
+_DEFINITIONS_KEPT = 1024  # functions of submit(); for scripts that make a new one each time; only the magnitude matters
+_epochs = itertools.count(1)  # of kernels in this process: keys of an earlier one are unknown to the next
 
 
 class DataFlowKernel:
@@ -76,9 +88,9 @@ class DataFlowKernel:
         run_id: Name of the run, unique.
         run_dir: Directory of the run, absolute.
         executors: Executors by label.
-        memoizer: What remembers results; None with ``app_cache=False``.
-        staging: What moves files.
-        pump: Where events go.
+        memoizer: Memoizer that remembers results; None with ``app_cache=False``.
+        staging: Staging manager, which moves files.
+        pump: Event pump, which hands events to the sinks.
     """
 
     def __init__(self, config: Config | None = None) -> None:
@@ -91,20 +103,23 @@ class DataFlowKernel:
         """
         config = Config() if config is None else checked_config(config).copy()
         config.validate()
+        # Whatever may be refused is refused before the run directory is made: a wrong Config leaves none behind.
         self.executors = assembly.wrapped_executors(config.executors)
         self.run_id = str(uuid.uuid4())
+        # Before any file is opened: a log that was given descriptor 2 would get all that is written to standard error.
         self._filled = fill_standard_descriptors()
-        self.run_dir: Path = make_run_dir(config.run_dir)
+        self.run_dir: Path = make_run_dir(config.run_dir, config.run_dir_mode, owners(config.trust_owner))
         self._logger = RunLogger("flow.kernel", self.run_id)
         self._tids = itertools.count()
-        self._snapshots = Snapshots()
+        self._snapshots = Snapshots(self._rebound, self._rebound_in_run)
         self._latest = self._snapshots.latest
-        self._definitions: dict[tuple[int, object, bool], AppDefinition] = {}
+        self._latest_live = self._snapshots.latest_live
+        self._definitions: dict[tuple[int, object, bool], tuple[AppDefinition, Fitting]] = {}
         info = assembly.run_info(config, self.run_id, next(_epochs), self.run_dir)
         self._core = _make_core(config, info.epoch)
         self._reactor = Reactor(self._core, self._logger)
-        self._parts = Parts(config, info, self._reactor, self._logger, self.executors)
-        self._closing = shutdown.Closing(self._parts)
+        self._parts = KernelComponents(config, info, self._reactor, self._logger, self.executors)
+        self._closing = shutdown.KernelShutdown(self._parts)
         try:
             with lines_of(self.run_id):
                 self._assemble(config, info, self._parts)
@@ -115,7 +130,7 @@ class DataFlowKernel:
             raise
         self._closing.begin()
 
-    def _assemble(self, config: Config, info: RunInfo, parts: Parts) -> None:
+    def _assemble(self, config: Config, info: RunInfo, parts: KernelComponents) -> None:
         """Make and start the parts, in the order in which they need each other."""
         parts.run_log = assembly.open_log(config, info)
         labels = ", ".join(self.executors)
@@ -123,22 +138,31 @@ class DataFlowKernel:
         if self._filled:
             self._logger.info("Descriptors %s were closed: /dev/null is open there now", self._filled)
         limit = config.max_pending
-        self._gate = parts.gate = None if limit is None else Gate(limit, self._core.live.__len__)
+        self._gate = parts.gate = None if limit is None else SubmissionLimiter(limit, self._core.live.__len__)
         self.memoizer = parts.memoizer = assembly.make_memoizer(config, self.run_dir, self._logger)
         self._note_failed = assembly.noting_failures(self.memoizer)
         sinks = assembly.all_sinks(config)
         self.pump = parts.pump = EventPump(sinks, info, RunLogger("flow.events", self.run_id))
         self.pump.start()
-        self._teller = Teller(self.pump, self._logger)
+        self._emitter = TaskEventEmitter(self.pump, self._logger)
         self.staging = parts.staging = StagingManager(
-            config.staging, config.data_management_max_threads, self.run_dir, self._teller.moved, apart=True
+            config.staging,
+            config.data_management_max_threads,
+            self.run_dir,
+            self._on_moved,
+            apart=True,
+            hook_timeout_s=config.hook_timeout,
         )
-        self._core.verbose = self._teller.tries or self._teller.states
+        # The very dict of the graph: what one node has read, later stagings are held to.
+        self.staging.versions = self._core.versions
+        if self.memoizer is not None and is_own(self.memoizer):
+            self.staging.ask_earlier(self.memoizer.file_versions)
+        self._core.verbose = self._emitter.tries or self._emitter.states
         bodies = parts.bodies = ThreadPoolExecutor(label=_BODIES, max_threads=_BODY_THREADS)
         arguments = Arguments(config.dependency_resolver)
-        self._edges = Edges(self, self._reactor, arguments)
+        self._edges = CallDependencies(self, self._reactor, arguments)
         self._core.in_order = self._edges.in_order
-        self._launcher = Launcher(
+        self._launcher = EffectHandler(
             self._reactor,
             self._edges,
             arguments,
@@ -148,24 +172,35 @@ class DataFlowKernel:
             bodies,
             config.executor_chooser,
             config.retry_handler,
-            self._teller,
+            self._emitter,
             self._logger,
             assembly.users_hooks(config, self.executors),
+            config.hook_timeout,
         )
-        self._explainer = Explainer(self._reactor, self._edges, arguments, self.staging)
+        self._only = self._launcher.only
+        self._owners = OutputOwners(config.output_conflicts, self._waits_for, self._emitter.warn_once)
+        self._node_files = NodeFiles(lambda key: self._core.tries.get(key), self._emitter)
+        self._reactor.on_moving = self._node_files.moving
+        if self._emitter.files:
+            ticker = parts.ticker = ProgressTicker(self.staging.moves.all, self._emitter)
+            self.staging.moves.on_begun = ticker.begun
+        self._explainer = Explainer(self._reactor, self._edges, arguments, self.staging, self._node_files)
         self._reactor.perform = self._launcher.perform
         self._reactor.on_ended = self._on_ended
         unseen = parts.unseen = Unseen(config.unseen_failures, self.run_dir, config.initialize_logging)
         self._reactor.failed_as = lambda task: unseen.note(task, self._core)
+        # Sinks get the begin of the run before any event of its executors.
         assembly.tell_start(self.pump, info, self.executors)
         sampler = assembly.sampler_of(sinks)
+        # After the parts above, since an executor may report at once.
         assembly.start_executors(
             (executor, assembly.executor_context(config, label, info, self._reactor, self.pump, sampler))
             for label, executor in {**self.executors, _BODIES: bodies}.items()
         )
         self._sends = not all(executor.in_process for executor in self.executors.values())
+        self._snapshots.stays = any(executor.in_process for executor in self.executors.values())
         standstill = Standstill(lambda: sign_of(self._reactor, self._held_calls), self.why_waiting, self._logger)
-        live = parts.live = Live(self.run_dir, self._asked, standstill.look, self._logger)
+        live = parts.live = LiveQueries(self.run_dir, self._asked, lambda: self._look(standstill), self._logger)
         live.start()
         usage = parts.usage = assembly.usage_tracker(config)
         usage.start(len(self.executors))
@@ -184,9 +219,11 @@ class DataFlowKernel:
             KernelClosedError: the kernel was cleaned up.
             NoDataFlowKernelError: this is a task in a worker process that was forked from the script.
             ConfigurationError: the app names an executor that does not exist.
+            NoStagingError: a file is named that none of the app's executors could ever move.
             HiddenFutureError: a future is hidden in an argument where it is not waited for.
             DependencyError: with ``lazy_errors=False``, that an earlier task failed.
         """
+        # Before an id is taken: a call that waits here, or that is refused, is no task yet.
         if self._gate is not None:
             self._gate.enter()
         if self.pump.congested:
@@ -195,24 +232,34 @@ class DataFlowKernel:
             if in_worker_process():  # a pool's worker, forked from the script
                 raise NoDataFlowKernelError(CALLED_IN_TASK)
             raise KernelClosedError(f"app {app.name!r} was called, but {self._parts.refusal}")
-        future: AppFuture[Any] = AppFuture(next(self._tids))
-        task = Task(future.tid, app, args, kwargs, options, future, self)
+        tid = next(self._tids)
+        future: AppFuture[Any] = AppFuture(tid)
+        task = Task(tid, app, args, kwargs, options, future, self)
         future._handle = task
+        # Threads use the live objects: of a call that stays in the process and is not cached only bindings are kept.
         if self._sends or app.cache:
             last = self._latest.get(app)
             if last is not None and last.travels and last.stands():
                 task.snapshot = last
             else:
                 self._take_snapshot(task)
+        elif self._latest_live.get(app, app) is not None:  # not yet looked at, or there are names to be watched
+            task.snapshot = self._snapshots.live(app)
         if (
             options is NO_OPTIONS
-            and app.kind is AppKind.PYTHON
+            and app.kind is PYTHON
             and not app.cache
             and are_plain(args, kwargs)
             and self._core.halted is None
         ):
-            self._launcher.choose(task)
-            if self._teller.tasks:
+            # The shortest way, for most calls: nothing to wait for, stage or look up, so the graph launches it at once.
+            task.holds = PLAIN
+            only = self._only.get(app.executors)
+            if only is None:
+                self._launcher.choose(task)
+            else:
+                task.executor = only
+            if self._emitter.tasks:
                 self._tell_submitted(task, ())
             self._reactor.post(self._core.submitted_placed, task)
         else:
@@ -238,32 +285,82 @@ class DataFlowKernel:
             fn_hash: Ignored; the function's own digest is used.
             cache: Whether its result is remembered.
             kwargs: Its keyword arguments.
+
+        Raises:
+            TypeError: the arguments do not fit the function.
+            FlowError: as ``submit_call``.
         """
         labels = None if executors == "all" else (executors,) if isinstance(executors, str) else tuple(executors)
-        name = getattr(func, "__name__", type(func).__name__)
-        definition = self._definitions.get((id(func), labels, cache))
-        if definition is None:
+        known = self._definitions.get((id(func), labels, cache))
+        if known is None:
+            name = getattr(func, "__name__", type(func).__name__)
             definition = AppDefinition(
-                func, name, AppKind.PYTHON, labels, cache, AppIdentity(name, func, "python:1"), takes=_ALL_TAKEN
+                func, name, PYTHON, labels, cache, AppIdentity(name, func, "python:1"), takes=_ALL_TAKEN
             )
+            known = definition, Fitting(func, name)
             if len(self._definitions) >= _DEFINITIONS_KEPT:
                 self._definitions.clear()
-            self._definitions[id(func), labels, cache] = definition  # it keeps the function, so its id stays its own
+            self._definitions[id(func), labels, cache] = known  # it keeps the function, so its id stays its own
+        definition, fitting = known
+        if (len(args), *kwargs) not in fitting.fits:
+            wrong = fitting.error(args, kwargs)
+            if wrong is not None:
+                raise wrong
         return self.submit_call(definition, args, kwargs)
 
     def _take_snapshot(self, task: Task) -> None:
         """Have a call keep what its function is now, if it may leave this process or is cached."""
+        before = packing_calls.enter(lambda: f"the look at what the function of {task} names")
+        try:
+            self._look_at_function(task)
+        finally:
+            packing_calls.leave(before)
+
+    def _look_at_function(self, task: Task) -> None:
         app = task.app
         travels = self._launcher.travels.get(task.options.executors or app.executors)
         if travels is False and not app.cache:
+            task.snapshot = self._snapshots.live(app)
             return
         counts = app.cache and self.memoizer is not None
-        if app.kind is AppKind.JOIN:
+        if app.kind is JOIN:
             travels = False
         elif travels is None:
             travels = self._launcher.may_travel(task)
         if travels or counts:
             task.snapshot = self._snapshots.take(app, travels, counts)
+        else:
+            task.snapshot = self._snapshots.live(app)
+
+    def _rebound(self, app: AppDefinition, call: object, live: tuple[str, ...], fixed: tuple[str, ...]) -> None:
+        """Say that a call begins when names are bound to something else than when it was made."""
+        if live:
+            self._emitter.warn_once(
+                app,
+                "%s runs on a thread, with %s as it is now and not as it was at the call: what is shared uses it, or "
+                "tasks may be told something by it. Pass such a value as an argument, wait for each call before the "
+                "next change, or run the app in another process. Further such calls of this app are not mentioned",
+                call,
+                ", ".join(live),
+            )
+        if fixed:
+            self._emitter.once_about(
+                app, "%s runs on a thread, with %s as it was at the call; it is other by now", call, ", ".join(fixed)
+            )
+
+    def _rebound_in_run(self, app: AppDefinition, snapshot: object, names: tuple[str, ...]) -> None:
+        """Say that names were bound anew while calls run that had them as they were; later calls keep what they had."""
+        running = [task for task in list(self._core.live.values()) if task.snapshot is snapshot and task.started]
+        if running:
+            more = f" and {len(running) - 1} more" if running[1:] else ""
+            self._emitter.warn_once(
+                app,
+                "%s%s began on threads before %s was bound anew, and may see it as it is now; later calls see it as it "
+                "was when they were made",
+                running[0],
+                more,
+                ", ".join(names),
+            )
 
     def _wait_for_sinks(self) -> None:
         """Hold a call back until the sinks have caught up; threads that tasks wait for are never held."""
@@ -276,25 +373,35 @@ class DataFlowKernel:
         """Submit a task that may have dependencies, files or a memoized result."""
         halted = self._core.halted
         if halted is not None:
+            # The error raised here names that failure, so it counts as looked at.
             see(halted[2])
             raise halted_error(task, halted)
-        self._launcher.allowed(task)  # raises for unknown labels, where the caller sees it
-        if task.app.kind is AppKind.JOIN:
+        executors = self._launcher.allowed(task)  # raises for unknown labels, where the caller sees it
+        if task.app.kind is JOIN:
             task.more().joins = True
         above = current_join.get()
         if above is not None:
             task.more().parent = self._core.live.get(above)
         self._give_files(task)
         futures, (parents, foreign, failures) = self._edges.of(task)
+        if task.future._files is not None or not task.holds:  # else there are no files in it
+            check_call(self.staging, task, executors)
+        if task.future._files is not None:
+            self._own_outputs(task, parents)
         note_directory(task)
-        if self._teller.tasks:
+        if self._emitter.tasks:
             self._tell_submitted(task, futures)
-        self._reactor.post(self._core.submitted, (task, parents, len(foreign), failures))
+        given = (task, parents, len(foreign), failures)
+        if futures:
+            self._reactor.post(self._core.submitted, given)
+        else:  # all arguments are as the caller gives them, and are packed before the call returns
+            self._launcher.during_call(task, lambda: self._reactor.post(self._core.submitted, given))
+        # After the event: a foreign future that is done calls back at once, and the graph must know the task by then.
         if foreign:
             self._edges.watch(task, foreign)
 
     def _give_files(self, task: Task) -> None:
-        """Give the future what it tells of outputs and standard streams."""
+        """Give the future its outputs and standard streams."""
         options = task.options
         if not options.outputs and options.stdout is None and options.stderr is None:
             return
@@ -303,14 +410,23 @@ class DataFlowKernel:
             task.options = CallOptions(options.spec, options.outputs, stdout, stderr, options.label, options.executors)
         future, tid = task.future, task.tid
         directory = task.more().directory = current_directory()
+        # Relative paths mean the directory of the call: the script may have moved on when the task runs.
         outputs = [DataFuture.of_task(future, file.relative_to(directory), tid) for file in options.outputs]
         future._files = TaskFiles(outputs, _stream(stdout, future, tid), _stream(stderr, future, tid))
 
+    def _own_outputs(self, task: Task, parents: Sequence[Task | SharedParents]) -> None:
+        """Note what a call makes. Raises OutputConflict."""
+        shared = all(executor.working_dir is None for executor in self._launcher.allowed(task))
+        self._owners.claim(task, task.more().directory, parents, shared_disk=shared)
+
+    def _waits_for(self, task: Task, parents: Sequence[Task | SharedParents]) -> bool:
+        return self._reactor.call(lambda: waits_for(task, parents), True)
+
     def _tell_submitted(self, task: Task, futures: Sequence[Future[Any]]) -> None:
         depends = self._edges.named(futures) if futures else ()
-        self._teller.submitted(task, depends, self._launcher.labels(task), current_join.get())
+        self._emitter.submitted(task, depends, self._launcher.labels(task), current_join.get())
 
-    # -- what futures ask
+    # -- for futures
 
     def status_of(self, task: Task) -> str:
         """Return the name of a task's state, with all reports taken into account."""
@@ -318,11 +434,15 @@ class DataFlowKernel:
         return task.state.name
 
     def cancel_task(self, task: Task, kill: bool) -> bool:
-        """Cancel a task unless it has started; tell whether it is cancelled or will be."""
+        """Cancel a task unless it has started; return whether it is cancelled or will be."""
+        executor, key = task.executor, TryKey(task.key)
+        # The report of a start may be on its way; a task that runs must not be said to be cancelled.
+        if key and not task.started and executor is not None and executor.has_begun(key):
+            self._reactor.started(((key, time.time_ns(), Place(executor.label)),))
         return self._reactor.call(lambda: self._core.cancel(task, kill), False)
 
     def flush_for(self, task: Task) -> None:
-        """Send what is buffered on a task's way."""
+        """Have the task's executor send what it has buffered; a hint, given before each wait for a result."""
         executor = task.executor
         if executor is not None:
             self._flush_one(executor)
@@ -338,13 +458,21 @@ class DataFlowKernel:
             self._flush_one(executor)
 
     def _flush_one(self, executor: Executor) -> None:
+        if type(executor).flush is Executor.flush:  # it buffers nothing
+            return
+        if executor is self._launcher.last_own or is_own(executor):  # most: asked before each wait
+            self._flush_now(executor)
+        else:  # it may hang, and is a hint only
+            packing_calls.soon(self._flush_now, executor, lambda _call, of: f"{hook_name('executor', of, 'flush')}")
+
+    def _flush_now(self, executor: Executor) -> None:
         try:
             executor.flush()
         except BaseException as error:
             pass_signal(error)
             self._logger.error("executor %r: flush() raised %s", executor.label, one_line(error))
 
-    # -- what users ask
+    # -- for users
 
     @property
     def config(self) -> Config:
@@ -358,7 +486,7 @@ class DataFlowKernel:
 
     @property
     def task_count(self) -> int:
-        """How many calls were taken."""
+        """Number of calls taken so far."""
         return self.summary().submitted
 
     def summary(self) -> Summary:
@@ -370,7 +498,7 @@ class DataFlowKernel:
 
         Args:
             task: Its id or its future.
-            timeout_s: How long its executor may take to answer, in seconds.
+            timeout_s: Seconds that its executor may take to answer.
 
         Raises:
             LookupError: no unfinished task has that id. Those that have ended are known by their futures only.
@@ -385,6 +513,15 @@ class DataFlowKernel:
             raise LookupError(f"task {tid} is not unfinished, {ended} {self.summary().unfinished} are unfinished")
         return self._explainer.of(found, timeout_s)
 
+    def transfers(self) -> list[Moving]:
+        """Return the files that are being moved, those begun first first, each with how far it is.
+
+        Files that move within tasks are among them once that has taken some seconds, where the executor brings word of
+        it: threads and the executors with managers do.
+        """
+        found = [*self.staging.moves.all(), *self._node_files.all()]
+        return sorted(found, key=lambda one: one.since_ns or 0)
+
     def why_waiting(self, timeout_s: float = ANSWER_S) -> Overview:
         """Say why the unfinished tasks are not done: those that are alike together, with why one of them is not.
 
@@ -396,8 +533,14 @@ class DataFlowKernel:
         """Answer another process. Raises LookupError: there is no such unfinished task."""
         return str(self.why_waiting() if tid is None else self.why(tid))
 
+    def _look(self, standstill: Standstill) -> None:
+        standstill.look()
+        for executor in self.executors.values():
+            if type(executor) is ThreadPoolExecutor:
+                executor.look()
+
     def _held_calls(self) -> list[Cause]:
-        """Return what holds back calls of apps whose futures are still to come."""
+        """Return causes that hold back calls of apps, which have no futures yet."""
         causes = []
         if self._gate is not None and self._gate.waiting:
             calls = count(self._gate.waiting, "call")
@@ -412,6 +555,7 @@ class DataFlowKernel:
         """Wait until all tasks submitted so far have ended, well or not, and callbacks of theirs that take no 5 s."""
         self._flush()
         for task in self._unfinished():
+            # Not by result(): that would count as a look at the failure.
             task.future._park(None)
         user_calls.drain(shutdown.CALLBACKS_S)
 
@@ -441,7 +585,7 @@ class DataFlowKernel:
         Raises:
             BadCheckpoint: one is not there or is none.
         """
-        return Remembered({} if self.memoizer is None else self.memoizer.load(checkpoints))
+        return LoadedCheckpoints({} if self.memoizer is None else self.memoizer.load(checkpoints))
 
     def cleanup(self, timeout_s: float = 30.0) -> None:
         """End the run: cancel what is unfinished, write the checkpoint, shut down managed executors.
@@ -450,9 +594,12 @@ class DataFlowKernel:
         had to force. Afterwards every future of this kernel is done.
 
         Raises:
+            CleanupIncomplete: something that belongs to the end was given up, once the rest is done: a file system, or
+                whatever else it waits for, does not answer.
             UnseenFailures: with ``Config(unseen_failures="raise")``, once all is cleaned up, that tasks failed and
                 nobody looked.
         """
+        self._closing.tell_unfinished("by cleanup()")
         self._closing.cleanup(timeout_s)
 
     def __enter__(self) -> Self:
@@ -468,43 +615,62 @@ class DataFlowKernel:
             self.wait_for_current_tasks()
         if kind is None:
             self._closing.tell_unfinished("at the end of the with block")
-            self.cleanup()
+            self._closing.cleanup(shutdown.EXIT_S)
         else:
-            self._closing.cleanup(30.0, raises=False)  # what is being raised comes first
+            self._closing.cleanup(shutdown.EXIT_S, raises=False)  # what is being raised comes first
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed"
         return f"<DataFlowKernel {state} run_dir={str(self.run_dir)!r}>"
 
-    # -- what the reactor asks
+    # -- called by the reactor
+
+    def _on_moved(self, transfer: Transfer, digest: str, error: BaseException | None) -> None:
+        """Note that a file was moved on the submit side, or could not be."""
+        if transfer.versioned and isinstance(digest, Brought):
+            task = self._core.live.get(transfer.task_id)
+            if task is not None and task.details is not None and task.details.inputs is not None:
+                # The version that was read, as the transfer reports it: a look at the server may see a newer one.
+                task.details.inputs.read[transfer.file.url] = digest.version
+        self._emitter.moved(transfer, digest, error)
 
     def _on_ended(self, tasks: Sequence[Task]) -> None:
         self._edges.forget()
         if self._gate is not None:
             self._gate.ended()
-        teller, unseen = self._teller, self._parts.unseen
-        every = teller.tasks or teller.files or teller.debug
+        emitter, unseen = self._emitter, self._parts.unseen
+        every = emitter.tasks or emitter.files or emitter.debug
         for task in tasks:
             error = task.error
             if error is not None:
-                teller.ended(task)
+                emitter.ended(task)
                 if unseen is not None:
                     unseen.describe(task)
-                if task.state is State.failed and task.rare is not None and self._note_failed is not None:
-                    key = task.rare.memo_key
+                # Its outputs are as before the task once it has failed; half of a file must not pass for an output.
+                if task.details is not None and task.details.replaced and task.tries:
+                    self.staging.put_back(task.tid, task.details.replaced, task.tries)
+                if task.state is FAILED and task.details is not None and self._note_failed is not None:
+                    key = task.details.memo_key
                     if key is not None:
                         self._note_failed(key, task.tid, one_line(root_cause(error)))
             elif every:
-                teller.ended(task)
+                emitter.ended(task)
+        # Asked once a batch: most runs declare no outputs and pay nothing.
+        if self._owners.some:
+            self._owners.ended(tasks)
+        places = self.staging.places
+        if places.some:
+            for task in tasks:
+                places.ended(task.tid, task.value)
 
     def _unfinished(self) -> list[Task]:
         nobody: list[Task] = []
         return self._reactor.call(lambda: list(self._core.live.values()), nobody)
 
 
-def _make_core(config: Config, epoch: int) -> Core:
+def _make_core(config: Config, epoch: int) -> GraphCore:
     budgets = Budgets(config.retries, config.infrastructure_retries, config.max_worker_kills)
-    return Core(budgets, epoch=epoch, lazy_errors=config.lazy_errors, asks_price=config.retry_handler is not None)
+    return GraphCore(budgets, epoch=epoch, lazy_errors=config.lazy_errors, asks_price=config.retry_handler is not None)
 
 
 _ALL_TAKEN = frozenset(("inputs", "outputs", "stdout", "stderr"))

@@ -1,4 +1,4 @@
-"""From a task whose parents are done to a try in an executor, and from its result to the task's end."""
+"""Effect handlers: from a task whose parents are done to a try in an executor, and from its result to its end."""
 
 from __future__ import annotations
 
@@ -8,40 +8,47 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
+from time import time_ns
 from typing import TYPE_CHECKING, Any
 
-from flow_core.apps.definition import AppKind
-from flow_core.errors import ConfigurationError, ExecutorError, FlowError, HookError
-from flow_core.futures.callbacks import hook_calls
-from flow_core.graph.core import Core
-from flow_core.graph.effects import Effect, Effects
-from flow_core.graph.states import State
-from flow_core.guard import is_a, one_line, pass_signal, shown
-from flow_core.hooks import Calling, Noted, hook_name, is_own
-from flow_core.interfaces.call import Call
-from flow_core.interfaces.memoizer import MemoEntry, MemoKey
-from flow_core.kernel.arguments import Arguments, are_plain, need_staging
+from flow_core.apps.definition import JOIN, PYTHON
+from flow_core.errors import ConfigurationError, ExecutorError, FlowError, HookError, MissingInputs
+from flow_core.futures.callbacks import Limit, hook_calls, packing_calls
+from flow_core.futures.lean import when_done
+from flow_core.graph.effects import LAUNCH, STAGE_OUT, Effect, EffectHandlers
+from flow_core.graph.graph_core import GraphCore
+from flow_core.graph.states import EXEC_DONE
+from flow_core.graph.task import PLAIN
+from flow_core.guard import attribute, is_a, one_line, pass_signal, shown
+from flow_core.hooks import Calling, Handling, Noted, hook_name, is_own
+from flow_core.kernel.arguments import Arguments, need_staging
 from flow_core.kernel.directory import directory_of
+from flow_core.kernel.isolation import Isolation, are_harmless
 from flow_core.kernel.join import JoinBody, returned_futures, unwrapped
+from flow_core.kernel.memoization import MemoizedCalls
+from flow_core.kernel.output_restoring import OutputRestoring
 from flow_core.remote.tracebacks import fold
 
 if TYPE_CHECKING:
     from flow_core.config import ExecutorChooser, RetryHandler
+    from flow_core.graph.effects import Effects
     from flow_core.graph.task import Task
     from flow_core.interfaces.executor import Executor
     from flow_core.interfaces.memoizer import Memoizer
-    from flow_core.kernel.edges import Edges
+    from flow_core.kernel.call_dependencies import CallDependencies
     from flow_core.kernel.reactor import Reactor
-    from flow_core.kernel.telling import Teller
+    from flow_core.kernel.task_events import TaskEventEmitter
     from flow_core.staging.manager import StagingManager
 
 
-_ASKING = (Effect.PREPARE, Effect.LOOK_UP, Effect.PLACE, Effect.UNWRAP)
+_ASKING = (Effect.PREPARE, Effect.LOOK_UP, Effect.SHARE, Effect.PLACE, Effect.UNWRAP)
 """The effects in which hooks of a Config are called, but for the retry handler."""
 
 
-class Launcher:
+class EffectHandler:
     """Carries out what the graph asks for. One method an effect; any thread; nothing here waits.
 
     Attributes:
@@ -51,7 +58,7 @@ class Launcher:
     def __init__(
         self,
         reactor: Reactor,
-        edges: Edges,
+        edges: CallDependencies,
         arguments: Arguments,
         staging: StagingManager,
         memoizer: Memoizer | None,
@@ -59,16 +66,18 @@ class Launcher:
         bodies: Executor,
         chooser: ExecutorChooser | None,
         retry_handler: RetryHandler | None,
-        teller: Teller,
+        emitter: TaskEventEmitter,
         logger: logging.Logger,
         hooks: Sequence[str] = (),
+        hook_timeout_s: float | None = None,
     ) -> None:
         """Take the parts of a kernel, and the names of those hooks that are not Flow's own.
 
-        Where there are such, what calls them is done by the thread of hooks: they may block.
+        Where there are such, what calls them is done by the thread of hooks: they may block, as long as
+        ``hook_timeout_s``. Then their task fails.
         """
         self._reactor = reactor
-        self._core: Core = reactor.core
+        self._core: GraphCore = reactor.core
         self._edges = edges
         self._arguments = arguments
         self._staging = staging
@@ -77,29 +86,52 @@ class Launcher:
         self._bodies = bodies
         self._chooser = chooser
         self._retry_handler = retry_handler
-        self._teller = teller
+        self._emitter = emitter
         self._logger = logger
         self._allowed: dict[tuple[str, ...] | None, tuple[Executor, ...]] = {}
         self._labels: dict[tuple[str, ...] | None, tuple[str, ...]] = {}
+        self.only: dict[tuple[str, ...] | None, Executor] = {}
+        """The executor of calls of such labels, where there is one alone; as far as they were asked for."""
         self.travels: dict[tuple[str, ...] | None, bool] = {}
-        self._ways: dict[Effect, Callable[[Task, Any], None]] = {
-            Effect.PREPARE: self._prepare,
-            Effect.LOOK_UP: self._look_up,
-            Effect.SHARE: self._share,
-            Effect.PLACE: self._place,
-            Effect.LAUNCH: self._launch,
-            Effect.PRICE: self._price,
-            Effect.JOIN: self._join,
-            Effect.UNWRAP: self._unwrap,
-            Effect.PUBLISH: self._publish,
-            Effect.CANCEL: self._cancel,
-            Effect.CHANGED: self._changed,
-            Effect.TRY_STARTED: lambda task, start: teller.started(task, *start),
-            Effect.TRY_ENDED: teller.try_ended,
-        }
+        self._isolation = Isolation()
+        self._own: dict[int, bool] = {}  # by id of an executor
+        self.last_own: Executor | None = None
+        """The executor of Flow's own that a task was last for: to know that one is own costs no look-up then."""
+        self.during_call = self._isolation.during_call
+        self._memory = MemoizedCalls(
+            reactor,
+            memoizer,
+            staging,
+            emitter,
+            logger,
+            self._isolation,
+            self.allowed,
+            lambda task, plain: self._handlers[Effect.PLACE](task, plain),
+            self._fail,
+            self._limit,
+            hook_timeout_s,
+        )
+        self._handlers = EffectHandlers(
+            prepare=self._prepare,
+            look_up=self._memory.look_up,
+            share=self._memory.share,
+            place=self._place,
+            launch=self._launch,
+            retry_cost=self._price,
+            join=self._join,
+            unwrap=self._unwrap,
+            stage_out=self._publish,
+            cancel=self._cancel,
+            unstage=lambda task, _given: staging.moves.cancel(task.tid),
+            changed=self._changed,
+            try_started=lambda task, start: emitter.started(task, *start),
+            try_ended=emitter.try_ended,
+        ).by_effect()
         self._hooks = " or ".join(hooks)
+        self._hook_timeout_s = hook_timeout_s
+        # Bound here once, so that runs without hooks of the user's pay for no test at each effect.
         for effect in _ASKING if hooks else ():
-            self._ways[effect] = partial(self._apart, self._ways[effect])
+            self._handlers[effect] = partial(self._by_hooks, self._handlers[effect])
 
     def perform(self, effects: Effects) -> None:
         """Carry out effects in their order. What goes wrong with one task becomes that task's failure.
@@ -111,29 +143,43 @@ class Launcher:
         try:
             for effect, task, given in effects:
                 try:
-                    if effect is Effect.PUBLISH and task.more().stage_out is None:
+                    # The two effects that each task has, without the look-up in the table.
+                    if effect is LAUNCH:
+                        self._launch(task, given)
+                    # Results of one report are stored in one write, before any of their futures is done.
+                    elif effect is STAGE_OUT and task.more().stage_out is None:
                         results.append((task, given))
                     else:
-                        self._ways[effect](task, given)
+                        self._handlers[effect](task, given)
                 except BaseException as error:
-                    self._reactor.post(self._core.failed, (task, _not_the_apps(task, error)))
+                    self._fail(task, error)
                 done += 1
             if results:
-                self._keep(results)
+                self._memory.keep(results)
         except BaseException:
-            effects[:done] = [(Effect.PUBLISH, task, value) for task, value in results]
+            # The reactor puts this list back: results gathered here and not kept would be lost with the interrupt.
+            effects[:done] = [(STAGE_OUT, task, value) for task, value in results]
             raise
 
-    def _apart(self, way: Callable[[Task, Any], None], task: Task, given: object) -> None:
+    def _by_hooks(self, way: Callable[[Task, Any], None], task: Task, given: object) -> None:
         """Carry out an effect on the thread of hooks."""
 
         def attempt(given: object) -> None:
             try:
                 way(task, given)
             except BaseException as error:
-                self._reactor.post(self._core.failed, (task, _not_the_apps(task, error)))
+                self._fail(task, error)
 
-        hook_calls.soon(attempt, given, lambda _call, _given: f"{self._hooks}, called for {task},")
+        hook_calls.soon(attempt, given, lambda _call, _given: f"{self._hooks}, called for {task},", self._limit(task))
+
+    def _limit(self, task: Task) -> Limit | None:
+        """Return how long a hook may keep a task, and what becomes of the task then."""
+        if self._hook_timeout_s is None:
+            return None
+        return Limit(self._hook_timeout_s, lambda hook, told: self._fail(task, HookError(f"{task}: {told}", hook)))
+
+    def _fail(self, task: Task, error: BaseException) -> None:
+        self._reactor.post(self._core.failed, (task, _not_the_apps(task, error)))
 
     # -- before the first try
 
@@ -143,17 +189,20 @@ class Launcher:
         Raises:
             ConfigurationError: its app names one that does not exist.
         """
-        if task.app.kind is AppKind.JOIN:
+        if task.app.kind is JOIN:
             return (self._bodies,)
         labels = task.options.executors or task.app.executors
         executors = self._allowed.get(labels)
         if executors is None:
             executors = self._allowed[labels] = self._find(labels, task.app.name)
+            # Kept for plain calls (``DataFlowKernel.submit_call``), which then choose by one look-up.
+            if len(executors) == 1:
+                self.only[labels] = executors[0]
         return executors
 
     def labels(self, task: Task) -> tuple[str, ...]:
         """Return the labels of the executors that may run a task. Raises as ``allowed``."""
-        if task.app.kind is AppKind.JOIN:
+        if task.app.kind is JOIN:
             return (self._bodies.label,)
         asked = task.options.executors or task.app.executors
         labels = self._labels.get(asked)
@@ -162,7 +211,7 @@ class Launcher:
         return labels
 
     def may_travel(self, task: Task) -> bool:
-        """Tell whether a task of such labels may go to another process, and keep that. Raises as ``allowed``."""
+        """Return whether a task of such labels may go to another process, and keep that. Raises as ``allowed``."""
         asked = task.options.executors or task.app.executors
         self.travels[asked] = travels = not all(executor.in_process for executor in self._find(asked, task.app.name))
         return travels
@@ -179,78 +228,46 @@ class Launcher:
         return tuple(self._executors[label] for label in labels)
 
     def caches(self, task: Task) -> bool:
-        """Tell whether a task's result is remembered."""
+        """Return whether a task's result is remembered."""
         return task.app.cache and self._memoizer is not None
 
     def _prepare(self, task: Task, _given: object) -> None:
         plain = bool(task.args or task.kwargs) and self._arguments.resolve(task)
-        if self.caches(task) and self._memoizer is not None:
-            task.more().memo_key = self._key(task, self._memoizer)
-            self._reactor.post(self._core.keyed, task)
-        else:
+        if not self.caches(task):
             self._place(task, plain)
-
-    def _key(self, task: Task, memoizer: Memoizer, call: Call | None = None) -> MemoKey:
-        with Calling(task, "memoizer", memoizer, "key") as calling:
-            key = memoizer.key(task.app.identity, task if call is None else call)
-            if not is_a(key, MemoKey) or type(key.digest) is not bytes:
-                calling.gave(key, "a MemoKey with a digest of bytes")
-            return key
-
-    def _look_up(self, task: Task, _given: object) -> None:
-        memoizer, key = self._memoizer, task.more().memo_key
-        assert memoizer is not None
-        assert key is not None
-        with Calling(task, "memoizer", memoizer, "lookup"):
-            stored = memoizer.lookup(key)
-        if stored is not None and self._outputs_are_there(task):
-            try:
-                with Calling(task, "remembered result", stored, "result"):
-                    value = stored.result()
-            except BaseException as error:
-                pass_signal(error)
-                told = "A remembered result of %s cannot be used, so it is run again: %s"
-                self._logger.warning(told, task, one_line(error))
-            else:
-                self._teller.once("Remembered results are used and calls not run again, such as that of %s", task)
-                self._reactor.post(self._core.remembered, (task, value))
-                return
-        self._place(task, None)
-
-    def _share(self, task: Task, value: object) -> None:
-        """Give a follower a copy of its leader's result, or the result itself where the memoizer has no copy of it."""
-        memoizer, key = self._memoizer, task.more().memo_key
-        assert memoizer is not None
-        assert key is not None
-        try:
-            stored = memoizer.lookup(key)
-            value = value if stored is None else stored.result()
-        except Exception as error:
-            self._logger.warning("%s shares the result object of an identical call, which has no copy: %s", task, error)
-        self._reactor.post(self._core.remembered, (task, value))
-
-    def _outputs_are_there(self, task: Task) -> bool:
-        """Tell whether the local files that a remembered call made are still where it made them; others are trusted."""
-        for file in task.options.outputs:
-            path = os.path.join(directory_of(task), file.filepath) if file.scheme == "file" else ""
-            if path and not os.path.exists(path):
-                self._teller.once("Calls are run again whose outputs are gone, such as %s of %s", file.filepath, task)
-                return False
-        return True
+        # A key pickles the arguments. Those of plain types cannot hang; others hold up no other task there.
+        elif are_harmless(task.args, task.kwargs):
+            self._memory.make_key(task)
+        else:
+            key = Handling(task, "the key for", "arguments")
+            limit = None if is_own(self._memoizer) else self._limit(task)
+            self._isolation.do(task, key, partial(self._memory.make_key, task), partial(self._fail, task), limit)
 
     # -- a try
 
     def _place(self, task: Task, plain: object) -> None:
-        if task.state >= State.exec_done:
+        # It may have been cancelled since the effect was made; its files are not to be moved then.
+        if task.state >= EXEC_DONE:
             return
         try:
             self.choose(task)
+            if task.spent is not None:
+                self._avoid(task)
             waits = self._plan(task, plain is True)
         except BaseException as error:
             self._reactor.post(self._core.unplaced, (task, _not_the_apps(task, error)))
             return
         if not waits:
             self._reactor.post(self._core.placed, task)
+
+    def _avoid(self, task: Task) -> None:
+        """Have the next try of a task go to other nodes first than those on which it failed."""
+        executor, spent = task.executor, task.spent
+        if executor is None or spent is None:
+            return
+        nodes = spent.nodes if attribute(executor, "avoids_nodes", False) is True else None
+        if task.spec.avoid != nodes:
+            task.spec = replace(task.spec, avoid=nodes)
 
     def choose(self, task: Task) -> None:
         """Choose the executor of a task's next try.
@@ -260,7 +277,7 @@ class Launcher:
             ExecutorError: all that may run it have refused it.
         """
         executors = self.allowed(task)
-        if task.rare is not None and task.rare.refused_by:
+        if task.details is not None and task.details.refused_by:
             executors = self._willing(task, executors)
         if len(executors) == 1:
             task.executor = executors[0]
@@ -270,19 +287,24 @@ class Launcher:
             task.executor = self._chosen(task, executors)
 
     def _willing(self, task: Task, executors: tuple[Executor, ...]) -> tuple[Executor, ...]:
-        rare = task.more()
-        willing = tuple(executor for executor in executors if executor.label not in rare.refused_by)
+        details = task.more()
+        willing = tuple(executor for executor in executors if executor.label not in details.refused_by)
         if not willing:
-            error = rare.refused
+            error = details.refused
             if error is None:
                 error = ExecutorError(f"{task}: no executor can run it")
             raise error.with_traceback(None)  # one error may be that of thousands of tasks
         return willing
 
     def _chosen(self, task: Task, executors: tuple[Executor, ...]) -> Executor:
-        assert self._chooser is not None
-        with Calling(task, "executor_chooser", self._chooser):
-            label: object = self._chooser([executor.label for executor in executors], task)
+        chooser = self._chooser
+        assert chooser is not None
+        if hook_calls.here():
+            watch: AbstractContextManager[None] = nullcontext()
+        else:  # the user's own call waits for it: the log names it, too
+            watch = packing_calls.watched(chooser, task, lambda _call, _given: "the executor_chooser")
+        with watch, Calling(task, "executor_chooser", chooser):
+            label: object = chooser([executor.label for executor in executors], task)
         for executor in executors if is_a(label, str) else ():
             if executor.label == label:
                 return executor
@@ -292,85 +314,168 @@ class Launcher:
         )
 
     def _plan(self, task: Task, plain: bool) -> bool:
-        """Plan the staging of a try, of plain arguments or not; tell whether it must be waited for."""
-        rare = task.rare
-        if rare is not None and rare.original is not None:
-            task.args, task.kwargs = rare.original
+        """Plan the staging of a try, of plain arguments or not; return whether it must be waited for."""
+        details = task.details
+        if details is not None and details.original is not None:
+            # Staging put local paths in the place of files: each try begins with the files again.
+            task.args, task.kwargs = details.original
         options, kind = task.options, task.app.kind
         moves = options.outputs or options.stdout is not None or options.stderr is not None
-        simple = kind is AppKind.PYTHON and not moves
+        simple = kind is PYTHON and not moves
         if simple and (plain or not need_staging(task.args, task.kwargs, task.app.takes)):
             return False
         assert task.executor is not None
         directory = partial(directory_of, task)
-        plan = self._staging.plan(task.tid, task.executor, task.app, task.args, task.kwargs, options, directory)
+        plan = self._staging.plan(
+            task.tid,
+            task.executor,
+            task.app,
+            task.args,
+            task.kwargs,
+            options,
+            directory,
+            task.tries + 1,
+            contested=details is not None and details.contested,
+            versioned=details is not None and details.inputs is not None,
+        )
         if plan.args is not task.args or plan.kwargs is not task.kwargs:
             task.more().original = (task.args, task.kwargs)
             task.args, task.kwargs = plan.args, plan.kwargs
-        task.steps = (JoinBody(task.tid), *plan.steps) if kind is AppKind.JOIN else plan.steps
-        if plan.stage_out is not None or (rare is not None and rare.stage_out is not None):
+        task.steps = (JoinBody(task.tid), *plan.steps) if kind is JOIN else plan.steps
+        if plan.stage_out is not None or (details is not None and details.stage_out is not None):
             task.more().stage_out = plan.stage_out
-        if plan.on_node and self._teller.files:
+        if plan.replaced:
+            task.more().replaced = plan.replaced
+            if self._reactor.settling is None:
+                self._reactor.settling = OutputRestoring(self._staging, self._core.tries.get, self._reactor.settled)
+        if plan.on_node:
             task.more().on_node = plan.on_node
         if plan.stage_in is None:
             return False
+        # Before the transfer begins, which may be done at once: ``staged`` counts only in the state ``staging``.
         self._reactor.post(self._core.staging, task)
-        plan.stage_in().add_done_callback(lambda moved: self._reactor.post(self._core.staged, (task, _error_of(moved))))
+        when_done(plan.stage_in(), lambda moved: self._reactor.post(self._core.staged, (task, _error_of(moved))))
+        self._unstage_if_ended(task)
         return True
 
-    def _launch(self, task: Task, key: Any) -> None:
-        if task.key != key or task.executor is None:  # cancelled meanwhile
-            return
-        if self._teller.tries:
-            self._teller.launched(task, key)
-        try:
-            if task.rare is None or task.rare.memo_key is None:
-                task.executor.submit(key, task)
-            else:
-                self._submit_keyed(task, key)
-        except BaseException as error:
-            pass_signal(error)
-            label = task.executor.label
-            self._logger.info("%s was not taken by executor %r: %s", task, label, one_line(error))
-            if not is_a(error, FlowError):
-                failure = error
-                error = ExecutorError(
-                    f"{task} was not taken by executor {label!r}: submit() raised {one_line(failure)}"
-                )
-                error.__cause__ = failure
-            fold(error)
-            self._reactor.post(self._core.not_launched, (task, key, error))
+    def _unstage_if_ended(self, task: Task) -> None:
+        """Stop moving files of a task that was cancelled just before they began to be moved."""
+        if task.state.final:
+            self._staging.moves.cancel(task.tid)
 
-    def _submit_keyed(self, task: Task, key: Any) -> None:
-        """Submit a try of a cached call; what was sent, or is to be used here, must be what its key stands for."""
-        executor, rare = task.executor, task.more()
+    def _launch(self, task: Task, key: Any) -> None:
+        executor = task.executor
+        if task.key != key or executor is None:  # cancelled meanwhile
+            return
+        if self._emitter.tries:
+            self._emitter.launched(task, key)
+        task.handed_ns = time_ns()
+        if (
+            task.details is None and task.holds == PLAIN and executor is self.last_own
+        ):  # most: in as few steps as can be
+            try:
+                executor.submit(key, task)
+            except BaseException as error:
+                self._not_taken(executor, task, key, error)
+            if task.key != key:
+                self._cancel_try(task, executor, key, False)
+        elif self._takes_at_once(executor, task):
+            self._submit(executor, task, key)
+        else:
+            # The limit is for what the user gave as a hook or executor; the packing of arguments has none.
+            foreign = not self._is_own(executor) or self._asks_memoizer(task)
+            self._isolation.do(
+                task,
+                self._handing_over(task),
+                partial(self._hand_over, task, key),
+                partial(self._fail, task),
+                self._limit(task) if foreign else None,
+            )
+
+    def _takes_at_once(self, executor: Executor, task: Task) -> bool:
+        """Return whether an executor surely takes a task at once: no code of the user's is called for that."""
+        if not self._is_own(executor):
+            return False
+        self.last_own = executor
+        if self._asks_memoizer(task):
+            return False
+        if task.holds == PLAIN or (executor.in_process and (task.details is None or task.details.memo_key is None)):
+            return True
+        return are_harmless(task.args, task.kwargs)
+
+    def _asks_memoizer(self, task: Task) -> bool:
+        """Return whether a memoizer of the user's own is asked for a task's key once more when it is handed over."""
+        memoizer = self._memoizer
+        keyed = task.details is not None and task.details.memo_key is not None
+        return keyed and memoizer is not None and not is_own(memoizer)
+
+    def _is_own(self, executor: Executor) -> bool:
+        own = self._own.get(id(executor))
+        if own is None:
+            own = self._own[id(executor)] = is_own(executor) and not attribute(executor, "foreign", False)
+        return own
+
+    def _handing_over(self, task: Task) -> Noted:
+        executor = task.executor
         assert executor is not None
+        if self._is_own(executor):
+            return Handling(task, "the packing of", "arguments", f" for executor {executor.label!r}")
+        return Noted(task, "executor", attribute(executor, "wrapped", executor), "submit")
+
+    def _hand_over(self, task: Task, key: Any) -> None:
+        """Submit a try, which may have been cancelled meanwhile."""
+        executor = task.executor
+        if task.key == key and executor is not None:
+            self._submit(executor, task, key)
+
+    def _submit(self, executor: Executor, task: Task, key: Any) -> None:
+        try:
+            if task.details is None or task.details.memo_key is None:
+                executor.submit(key, task)
+            else:
+                self._submit_keyed(executor, task, key)
+        except BaseException as error:
+            self._not_taken(executor, task, key, error)
+        if task.key != key:  # it was cancelled while it was submitted
+            self._cancel_try(task, executor, key, False)
+
+    def _not_taken(self, executor: Executor, task: Task, key: Any, error: BaseException) -> None:
+        """Have a task tried elsewhere, or fail, whose executor raised something. Raises what came from a signal."""
+        pass_signal(error)
+        label = executor.label
+        self._logger.info("%s was not taken by executor %r: %s", task, label, one_line(error))
+        if not is_a(error, FlowError):
+            failure = error
+            error = ExecutorError(f"{task} was not taken by executor {label!r}: submit() raised {one_line(failure)}")
+            error.__cause__ = failure
+        fold(error)
+        self._reactor.post(self._core.not_launched, (task, key, error))
+
+    def _submit_keyed(self, executor: Executor, task: Task, key: Any) -> None:
+        """Submit a try of a cached call; what was sent, or is to be used here, must be what its key stands for."""
+        details = task.more()
         if executor.in_process:
-            rare.changed = self._differ(task)
+            # Threads use the objects themselves: looked at just before, since afterwards the task may change them.
+            details.changed = self._memory.differ(task)
             executor.submit(key, task)
         else:
-            rare.changed = None  # if its result comes before the next line is done, that looks itself
+            # What was sent is fixed by submit, so a change between the key and that shows afterwards.
+            details.changed = None  # if its result comes before the next line is done, that looks itself
             executor.submit(key, task)
-            rare.changed = self._differ(task)
-
-    def _differ(self, task: Task) -> tuple[str, ...]:
-        """Return the names of arguments that are not as they were when the key was made."""
-        memoizer, before = self._memoizer, task.more().memo_key
-        arguments = task.more().original or (task.args, task.kwargs)
-        if memoizer is None or before is None or are_plain(*arguments):
-            return ()
-        try:
-            now = self._key(task, memoizer, Call(task.func, *arguments, snapshot=task.snapshot))
-        except BaseException as error:  # the try is out: this must not count as a refusal of its executor
-            pass_signal(error)
-            return (f"its key, which could not be made again: {one_line(error)}",)
-        if now.digest == before.digest:
-            return ()
-        parts = dict(before.parts)
-        return tuple(name for name, part in now.parts if parts.get(name) != part) or ("its arguments",)
+            details.changed = self._memory.differ(task)
 
     def _cancel(self, task: Task, given: Any) -> None:
         executor, key, kill = given
+        # An executor of the user's may hang in cancel(), so that is called apart.
+        if self._is_own(executor):
+            self._cancel_try(task, executor, key, kill)
+            return
+        calling = Noted(task, "executor", attribute(executor, "wrapped", executor), "cancel")
+        self._isolation.do(
+            task, calling, partial(self._cancel_try, task, executor, key, kill), partial(self._fail, task)
+        )
+
+    def _cancel_try(self, task: Task, executor: Executor, key: Any, kill: bool) -> None:
         try:
             executor.cancel([key], kill=kill)
         except BaseException as error:
@@ -379,7 +484,28 @@ class Launcher:
 
     def _price(self, task: Task, error: BaseException) -> None:
         """Ask the retry handler, where it may take its time: it holds up nothing but tries after failures."""
-        hook_calls.soon(partial(self._priced, task), error, lambda _call, _given: self._pricing(task))
+        # Infinite: the retry handler is not asked, and no budget is large enough.
+        if is_a(error, MissingInputs) and self._lacks(task, error):
+            self._reactor.post(self._core.priced, (task, math.inf, error))
+            return
+        if self._retry_handler is None:
+            self._reactor.post(self._core.priced, (task, 1.0, error))
+            return
+        limit = None
+        if self._hook_timeout_s is not None:
+            limit = Limit(self._hook_timeout_s, partial(self._not_priced, task, error))
+        hook_calls.soon(partial(self._priced, task), error, lambda _call, _given: self._pricing(task), limit)
+
+    def _lacks(self, task: Task, error: MissingInputs) -> bool:
+        """Return whether inputs that a try did not find are not here either: no other node has them then.
+
+        Nodes of an executor with a ``working_dir`` have disks of their own, on which they may be.
+        """
+        if task.executor is None or task.executor.working_dir is not None:
+            return False
+        directory = directory_of(task)
+        paths = [path for path in error.inputs if isinstance(path, str)]
+        return any(not os.path.lexists(os.path.join(directory, path)) for path in paths)
 
     def _priced(self, task: Task, error: BaseException) -> None:
         handler = self._retry_handler
@@ -395,12 +521,15 @@ class Launcher:
         if cost is None:
             self._logger.error("%s %s, so it fails", self._pricing(task), problem)
             hook = hook_name("retry_handler", handler)
-            failed = HookError(
-                f"{task} failed with {one_line(error)} and was not tried again, since {hook} {problem}", hook
-            )
-            failed.__cause__ = error
-            cost, error = math.inf, failed
-        self._reactor.post(self._core.priced, (task, cost, error))
+            self._not_priced(task, error, hook, f"{hook} {problem}")
+        else:
+            self._reactor.post(self._core.priced, (task, cost, error))
+
+    def _not_priced(self, task: Task, error: BaseException, hook: str, told: str) -> None:
+        """Have a task fail whose failure has no cost."""
+        failed = HookError(f"{task} failed with {one_line(error)} and was not tried again, since {told}", hook)
+        failed.__cause__ = error
+        self._reactor.post(self._core.priced, (task, math.inf, failed))
 
     def _pricing(self, task: Task) -> str:
         return f"{hook_name('retry_handler', self._retry_handler)}, asked about a failure of {task},"
@@ -410,79 +539,34 @@ class Launcher:
     def _join(self, task: Task, value: object) -> None:
         futures = returned_futures(str(task), value)
         task.more().joined = value
-        self._teller.joined(task, self._edges.named(futures))
+        self._emitter.joined(task, self._edges.named(futures))
         parents, foreign, failures = self._edges.split(futures)
         whole = self._edges.whole(foreign)
         if whole:
+            # First: a circle fails the task, and ``joining`` then changes nothing.
             self._reactor.post(self._core.joining_parts, (task, whole))
         self._reactor.post(self._core.joining, (task, parents, len(foreign), failures))
         self._edges.watch(task, foreign)
 
     def _unwrap(self, task: Task, _given: object) -> None:
-        rare = task.more()
-        value, rare.joined = unwrapped(rare.joined), None
+        details = task.more()
+        value, details.joined = unwrapped(details.joined), None
         self._reactor.post(self._core.joined, (task, value))
 
     def _publish(self, task: Task, value: object) -> None:
         stage_out: Any = task.more().stage_out
         self._reactor.post(self._core.publishing, task)
-        stage_out().add_done_callback(lambda moved: self._moved_out(task, value, _error_of(moved)))
+        when_done(stage_out(), lambda moved: self._moved_out(task, value, _error_of(moved)))
+        self._unstage_if_ended(task)
 
     def _moved_out(self, task: Task, value: object, error: BaseException | None) -> None:
         if error is None:
-            self._keep([(task, value)])
+            self._memory.keep([(task, value)])
         else:
             self._reactor.post(self._core.published, (task, value, error))
 
-    def _keep(self, results: Sequence[tuple[Task, object]]) -> None:
-        if self._memoizer is None or is_own(self._memoizer):
-            self._store(results)
-        else:
-            who = hook_name("memoizer", self._memoizer, "store")
-            hook_calls.soon(self._store, results, lambda _call, _given: f"{who}, called for {results[0][0]},")
-
-    def _store(self, results: Sequence[tuple[Task, object]]) -> None:
-        """Remember results, all of a batch in one write, and let their tasks end."""
-        entries = [
-            MemoEntry(rare.memo_key, task.tid, value, rare.started_ns, rare.ended_ns)
-            for task, value in results
-            if (rare := task.more()).memo_key is not None and self._is_what_its_key_says(task)
-        ]
-        if entries and self._memoizer is not None:
-            try:
-                with Noted([task for task, _ in results], "memoizer", self._memoizer, "store"):
-                    self._memoizer.store(entries)
-            except BaseException as error:
-                pass_signal(error)
-                hook = hook_name("memoizer", self._memoizer, "store")
-                told = "The results of %d tasks, such as task %d, could not be remembered: %s raised %s"
-                self._logger.exception(told, len(entries), entries[0].task_id, hook, one_line(error))
-        for task, value in results:
-            self._reactor.post(self._core.published, (task, value, None))
-
-    def _is_what_its_key_says(self, task: Task) -> bool:
-        """Tell whether a result may be remembered: not if what it was made of changed after its key was made."""
-        changed = task.more().changed
-        in_process = task.executor is None or task.executor.in_process
-        if changed is None or (in_process and not changed):
-            changed = self._differ(task)
-        if in_process and not changed and task.snapshot is not None:
-            changed = task.snapshot.changes()
-        if not changed:
-            return True
-        task.more().changed = changed
-        self._teller.warn_once(
-            task.app,
-            "The result of %s is not remembered, since what it was made of changed between the call and its end: %s. "
-            "Tasks in threads use the script's own objects: do not change what a cached app names or is given while "
-            "it runs, or run it in another process. Further such results of this app are not mentioned",
-            task,
-            ", ".join(changed),
-        )
-        return False
-
     def _changed(self, task: Task, error: object) -> None:
-        self._teller.changed(task, task.state, error)
+        self._emitter.changed(task, task.state, error)
 
 
 def _not_the_apps(task: Task, error: BaseException) -> BaseException:
@@ -493,7 +577,7 @@ def _not_the_apps(task: Task, error: BaseException) -> BaseException:
     """
     pass_signal(error)
     fold(error)
-    if is_a(error, FlowError) or (task.rare is not None and error is task.rare.refused):
+    if is_a(error, FlowError) or (task.details is not None and error is task.details.refused):
         return error
     failed = HookError(f"{task} failed outside its app, on what was given to it or on its result: {one_line(error)}")
     failed.__cause__ = error

@@ -1,9 +1,8 @@
 """Questions to a running kernel from another process of the same user, over a socket in its run directory.
 
-``runinfo/NNN/live/kernel.sock`` is there while the run is: in a directory of mode 0700, itself of mode 0600, and who
-connects must be the user's own process (or root's), which the operating system says. One line of JSON each way: what is
-asked, and the answer as text. The thread that answers sleeps until somebody asks; once a minute it looks whether the
-run has come to a standstill.
+``runinfo/NNN/kernel.sock`` is there while the run is, of mode 0600, and who connects must be the user's own process (or
+root's), which the operating system says. One line of JSON each way: what is asked, and the answer as text. The thread
+that answers sleeps until somebody asks; once a minute it looks whether the run has come to a standstill.
 """
 
 from __future__ import annotations
@@ -25,27 +24,26 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Callable, Iterator
 
-FOLDER = "live"
 _NAME = "kernel.sock"
-_LOOK_S = 60.0
-_REQUEST_S = 2.0
-_REQUEST_BYTES = 4096
-_ANSWER_BYTES = 16 << 20
-_JOIN_S = 3.0
+_LOOK_S = 60.0  # seconds between looks at the run; much less than the 600 s after which a standstill is reported
+_REQUEST_S = 2.0  # seconds for a whole request: one that connects and is silent must not keep others waiting
+_REQUEST_BYTES = 4096  # of a request, which has less than 100
+_ANSWER_BYTES = 16 << 20  # of an answer; a bound on what the asking process reads, far above any overview
+_JOIN_S = 3.0  # seconds; more than a request may take
 _CREDENTIALS = struct.Struct("3i")
 
 
-class Live:
-    """The end of the kernel: a socket and a thread. A run whose directory takes no socket goes on without."""
+class LiveQueries:
+    """Server of live queries in the kernel: a socket and a thread. A run whose directory takes no socket has none."""
 
     def __init__(
         self, run_dir: Path, answer: Callable[[int | None], str], look: Callable[[], None], logger: logging.Logger
     ) -> None:
-        """Take what gives answers and what looks at the run; neither is called by another thread than this one's.
+        """Take the functions that answer and that look at the run; only the thread of the queries calls them.
 
         ``answer`` is given the id of a task, or None for all, and may raise LookupError with what to tell.
         """
-        self._folder = run_dir / FOLDER
+        self._run_dir = run_dir
         self._answer = answer
         self._look = look
         self._logger = logger
@@ -54,30 +52,28 @@ class Live:
         self._thread = threading.Thread(target=self._run, name="flow-live", daemon=True)
 
     def start(self) -> None:
-        """Open the socket and start the thread. Never raises: a line in the log says that nobody can ask."""
+        """Open the socket and start the thread. Never raises: where that fails a line in the log says so."""
         try:
-            self._folder.mkdir(mode=0o700)
-            self._listener = _listen(self._folder)
+            self._listener = _listen(self._run_dir)
         except OSError as error:
-            self._logger.info("This run cannot be asked from outside (flow why): %s: %s", self._folder, error)
+            self._logger.info("This run cannot be asked from outside (flow why): %s: %s", self._run_dir / _NAME, error)
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread, and remove socket and directory. Idempotent."""
+        """End the thread, and remove the socket. Idempotent."""
         try:
             self._wake.shutdown(socket.SHUT_WR)  # not close(): a forked child may hold a copy
         except OSError:  # it was closed before
             return
         if self._thread.is_alive():
             self._thread.join(_JOIN_S)
-        self.forsake()
+        self.abandon_after_fork()
         try:
-            (self._folder / _NAME).unlink(missing_ok=True)
-            self._folder.rmdir()
+            (self._run_dir / _NAME).unlink(missing_ok=True)
         except OSError:
             return
 
-    def forsake(self) -> None:
+    def abandon_after_fork(self) -> None:
         """Close what this process holds, and leave the files: also in a forked child, whose parent goes on."""
         for one in (self._listener, self._wake, self._wakes):
             if one is not None:
@@ -120,6 +116,7 @@ class Live:
 
     def _reply(self, request: object) -> dict[str, str]:
         task = request.get("why", "") if isinstance(request, dict) else ""
+        # True is an int to Python, and would ask for task 1.
         if task is not None and (isinstance(task, bool) or not isinstance(task, int)):
             return {"error": "this run is of another version of Flow: it does not understand the question"}
         try:
@@ -157,7 +154,7 @@ def why(run_dir: Path, task: int | None = None, timeout_s: float = 10.0) -> str:
 
 
 def is_live(run_dir: Path) -> bool:
-    """Tell whether the script of a run is there to be asked."""
+    """Return whether the script of a run is there to be asked."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(1.0)
         try:
@@ -168,9 +165,8 @@ def is_live(run_dir: Path) -> bool:
 
 
 def _connect(connection: socket.socket, run_dir: Path) -> None:
-    folder = run_dir / FOLDER
     try:
-        with _short(folder) as path:
+        with _short(run_dir) as path:
             connection.connect(path)
     except FileNotFoundError:
         there = "it has ended, and cleaned up" if run_dir.is_dir() else "there is no such directory"
@@ -183,15 +179,18 @@ def _connect(connection: socket.socket, run_dir: Path) -> None:
         ) from None
     except OSError as error:
         raise RunNotLive(f"run {run_dir} cannot be asked: {error}") from error
+    if not _is_own(connection):
+        raise RunNotLive(f"who answers for run {run_dir} is another user: only that one can ask it")
 
 
-def _listen(folder: Path) -> socket.socket:
+def _listen(run_dir: Path) -> socket.socket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        with _short(folder) as path:
+        os.fchmod(made.fileno(), 0o600)  # the file gets it from the socket: it is never open to others
+        with _short(run_dir) as path:
             made.bind(path)
-            os.chmod(path, 0o600)
         made.listen(16)
+        # poll() may report a connection that is gone when accept() is called, which would then block.
         made.setblocking(False)
     except OSError:
         made.close()
@@ -200,9 +199,9 @@ def _listen(folder: Path) -> socket.socket:
 
 
 @contextmanager
-def _short(folder: Path) -> Iterator[str]:
+def _short(run_dir: Path) -> Iterator[str]:
     """Give a path of the socket that is never too long: a socket's address holds 107 bytes."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{descriptor}/{_NAME}"
     finally:
@@ -225,6 +224,6 @@ def _line_of(connection: socket.socket, limit: int, deadline: float) -> bytes:
 
 
 def _is_own(connection: socket.socket) -> bool:
-    """Whether the process at the other end is this user's, or root's."""
+    """Return whether the process at the other end is this user's, or root's."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return _CREDENTIALS.unpack(raw)[1] in (os.geteuid(), 0)

@@ -1,4 +1,4 @@
-"""The one loaded kernel: ``load``, ``clear`` and ``dfk``."""
+"""Loading of kernels: ``load``, ``clear`` and ``dfk``, and the one active kernel of the process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 from flow_core.active import active_or_none, get_active, set_active
 from flow_core.errors import ConfigurationError
+from flow_core.fork_locks import renewed_after_fork
 from flow_core.kernel.kernel import DataFlowKernel
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from flow_core.config import Config
 
-_lock = threading.Lock()
+_lock = renewed_after_fork(threading.Lock())
 
 
 class LoadedKernel(DataFlowKernel):
@@ -56,6 +57,7 @@ def clear() -> None:
         kernel = active_or_none()
         set_active(None)
     if isinstance(kernel, DataFlowKernel):
+        # Outside the lock: cleaning up may take half a minute, and another thread may load a Config meanwhile.
         kernel.cleanup()
 
 

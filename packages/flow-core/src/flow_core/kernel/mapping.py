@@ -6,12 +6,12 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from flow_core.errors import ConfigurationError
-from flow_core.futures.lean import Future as LeanFuture, waiting, when_done
+from flow_core.futures.lean import Future as LeanFuture, wait_at, waiting, when_done
 
-F = TypeVar("F", bound="Future[object]")
+F = TypeVar("F", bound="Future[Any]")
 T = TypeVar("T")
 
 
@@ -42,6 +42,7 @@ def _ordered(calls: Iterator[F], limit: int) -> Iterator[F]:
     window: deque[F] = deque()
     more = True
     while more or window:
+        # Filled before anything is yielded: the caller's work on one result overlaps with the next calls.
         while more and len(window) < limit:
             more = _take(calls, window)
         if window:
@@ -57,6 +58,7 @@ def _as_done(calls: Iterator[F], limit: int) -> Iterator[F]:
     more = True
 
     def ended(future: Future[object]) -> None:
+        # Before the semaphore: the thread that gets past it must find a future there.
         done.append(cast(F, future))
         room.release()
 
@@ -69,8 +71,9 @@ def _as_done(calls: Iterator[F], limit: int) -> Iterator[F]:
                 when_done(started.popleft(), ended)
         if unfinished:
             if not room.acquire(blocking=False):
+                # The thread may be that of a task: its host lets another thread work meanwhile.
                 with waiting():
-                    room.acquire()
+                    wait_at(room, None)
             unfinished -= 1
             yield done.popleft()
 

@@ -1,4 +1,4 @@
-"""A run in which nothing happens any more: told once, with all causes."""
+"""Standstill of a run, in which nothing happens any more: a warning, once, with all causes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from flow_core.kernel.reactor import Reactor
 
 QUIET_S = 600.0
-"""After so long without a start or an end of any task, and with none that runs, a warning says why."""
+"""After so many seconds without a start or an end of any task, and with none that runs, a warning says why."""
 
 Sign = tuple[int, int, int]
 
 
 def sign_of(reactor: Reactor, held: Callable[[], object]) -> Sign | None:
-    """Return what is another once anything has happened to tasks; None while one runs, and where nothing is waited for.
+    """Return numbers that change with any start or end of a task; None while one runs, and where none is waited for.
 
     ``held`` tells whether calls of apps are held back, which is waited for though no task may be unfinished.
     """
@@ -44,7 +44,7 @@ class Standstill:
         sign: Gives what ``sign_of`` does.
         overview: Says why the unfinished tasks are not done.
         logger: Takes the warning: one each time that the run comes to a standstill.
-        quiet_s: How long nothing must have happened.
+        quiet_s: Seconds without a start or an end of a task that make a standstill.
         clock: Monotonic seconds.
     """
 
@@ -63,20 +63,22 @@ class Standstill:
         self._clock = clock
         self._last: Sign | None = None
         self._since = 0.0
-        self._told = False
+        self._reported = False
 
     def look(self) -> None:
         """Look at the run, and warn if it has stood still for long enough."""
         now, sign = self._clock(), self._sign()
+        # Anything that happened begins the time anew, so that a later standstill is reported again.
         if sign is None or sign != self._last:
-            self._last, self._since, self._told = sign, now, False
+            self._last, self._since, self._reported = sign, now, False
             return
-        if self._told or now - self._since < self._quiet_s:
+        if self._reported or now - self._since < self._quiet_s:
             return
         overview = self._overview()
         causes = [cause for group in overview.groups for cause in group.sample.causes]
         if any(cause.kind is CauseKind.RUNNING for cause in causes):  # at an executor that reports no starts
             self._since = now
             return
-        self._told = True
+        # Once for each standstill: the look is repeated every minute.
+        self._reported = True
         self._logger.warning("No task has started or ended for %s. %s", duration(now - self._since), overview)

@@ -1,4 +1,4 @@
-"""How far a run is."""
+"""Summary of a run: how many tasks are in which state."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from flow_core.graph.states import State
 
 if TYPE_CHECKING:
-    from flow_core.graph.core import Core
+    from flow_core.graph.graph_core import GraphCore
     from flow_core.kernel.reactor import Reactor
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How far a run is, in numbers of tasks.
+    """Progress of a run, in numbers of tasks.
 
     Attributes:
         submitted: Calls taken.
@@ -46,10 +46,11 @@ class Summary:
 
 def summarize(reactor: Reactor) -> Summary:
     """Return how far a run is now."""
+    # Under the lock, so that the numbers are of one moment and add up.
     return reactor.call(lambda: _of(reactor.core), Summary())
 
 
-def _of(core: Core) -> Summary:
+def _of(core: GraphCore) -> Summary:
     counts, unfinished = core.counts, len(core.live)
     return Summary(
         submitted=unfinished + sum(counts.values()),

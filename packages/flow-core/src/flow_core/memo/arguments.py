@@ -8,6 +8,8 @@ from types import FunctionType
 
 STREAMS = frozenset({"stdout", "stderr"})
 """Parameters that never count: where output goes does not make another call."""
+OUTPUTS = "outputs"
+"""The parameter that names what a call makes: of files in it what was there before does not count."""
 
 
 def named_arguments(
@@ -17,6 +19,7 @@ def named_arguments(
 
     What does not fit the signature is there too, under its position or name: the call itself will say what is wrong.
     """
+    # Keyword arguments after positional ones: a name given twice is an error of the call itself, which says so.
     skipped = STREAMS.union(ignore)
     given = {**dict(_positional(function, args)), **kwargs}
     return {name: value for name, value in given.items() if name not in skipped}
@@ -24,6 +27,7 @@ def named_arguments(
 
 def _positional(function: Callable[..., object], args: Sequence[object]) -> Iterator[tuple[str, object]]:
     if not isinstance(function, FunctionType):
+        # Callable objects and functions in C have no code object that names their parameters.
         yield from ((str(number), value) for number, value in enumerate(args))
         return
     code = function.__code__
@@ -42,5 +46,6 @@ def defaults_of(function: Callable[..., object]) -> Iterator[tuple[str, object]]
         return
     defaults = function.__defaults__ or ()
     names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    # Defaults belong to the last positional parameters, so the names are counted from the end.
     yield from zip(names[len(names) - len(defaults) :], defaults, strict=True)
     yield from (function.__kwdefaults__ or {}).items()

@@ -22,12 +22,14 @@ from typing import Any, cast
 
 from flow_core.files import File
 from flow_core.memo.registry import registered
+from flow_core.remote.pickling_attributes import left_out
 
-_INLINE = 1024
+_INLINE = 1024  # bytes; longer payloads become their digest, so that what stands for a large value stays small
+# In place of a length: no inline payload is that long.
 _HASHED = b"\xff\xff\xff\xff"
-_SHARED_MIN = 64
-_PROTOCOL = 4
-_KIND = b"k"
+_SHARED_MIN = 64  # bytes; what is shorter is encoded again sooner than remembered
+_PROTOCOL = 4  # of __reduce_ex__; part of each key, so it must not change with Python's default
+_KIND = b"k"  # tag of a type that counts by a digest (the user's own); others count by their names
 _VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 
 
@@ -71,12 +73,20 @@ def name_of(cls: type | Callable[..., object]) -> bytes:
 
 
 class Walker:
-    """One walk over values; not for several threads. Functions are known by name here (see ``identity``)."""
+    """One walk over values; not for several threads. Functions are known by name here (see ``identity``).
+
+    Attributes:
+        files: The Files met so far that are known by their names.
+    """
 
     def __init__(self) -> None:
+        self.files: list[File] = []
+        # Ids of the values that are being encoded, with their depths; _low is the lowest depth that a reference back
+        # reached.
         self._stack: dict[int, int] = {}
         self._low = 0
         self._done: dict[int, bytes] = {}
+        # Keeps what _done knows by its id alive, since a new object could get the id of one that is gone.
         self._kept: list[object] = []
 
     def encode(self, value: object) -> bytes:
@@ -85,7 +95,7 @@ class Walker:
         Raises:
             CannotDigest: the value, or something in it, has no stable identity.
         """
-        leaf = _LEAVES.get(type(value))
+        leaf = LEAVES.get(type(value))
         if leaf is not None:
             return leaf(value)
         return self._shared(value)
@@ -122,6 +132,7 @@ class Walker:
         level = self._stack.get(key)
         if level is not None:
             self._low = min(self._low, level)
+            # A reference back counts by the number of levels, which is the same wherever the whole value lies.
             return frame(b"^", (depth - level).to_bytes(4, "little"))
         self._stack[key] = depth
         outer, self._low = self._low, depth
@@ -130,9 +141,12 @@ class Walker:
         except RecursionError:
             raise CannotDigest("it is nested too deeply") from None
         except RuntimeError as error:
+            # "dictionary changed size during iteration": another thread writes to it.
             raise CannotDigest(f"it changed while it was looked at ({error})") from error
         finally:
             del self._stack[key]
+            # What refers to something above itself has other bytes from another place, so only whole values may be
+            # remembered.
             whole = self._low >= depth
             self._low = outer if whole else min(outer, self._low)
         if whole and (len(encoded) >= _SHARED_MIN or encoded[1:5] == _HASHED):
@@ -156,7 +170,7 @@ class Walker:
         parts: list[bytes] = []
         try:
             for value in values:  # no generator, no call of encode: frames are what limits the depth of nesting
-                leaf = _LEAVES.get(type(value))
+                leaf = LEAVES.get(type(value))
                 parts.append(leaf(value) if leaf is not None else self._shared(value))
         except CannotDigest as error:
             raise error.within(f"[{len(parts)}]") from error.__cause__
@@ -169,21 +183,25 @@ class Walker:
                 pairs.append(frame(b":", self.encode(key) + self.encode(value)))
             except CannotDigest as error:
                 raise error.within(f"[{key!r}]") from error.__cause__
+        # Pairs are sorted as bytes: keys need not be comparable, and the order of insertion does not count.
         pairs.sort()
         return frame(tag, b"".join(pairs))
 
     def _unordered(self, values: Iterable[object]) -> bytes:
         found = list(values)
-        if not all(type(value) in _LEAVES for value in found):
+        if not all(type(value) in LEAVES for value in found):
             found.sort(key=_rough)  # code counts where it is met first, which must not depend on the hash seed
         return b"".join(sorted([self.encode(value) for value in found]))
 
     # -- everything else
 
     def _other(self, value: object) -> bytes:
+        # What the user registered goes before all else, also for subclasses of types that are known here.
         stands_for = registered(value)
         if stands_for is not None:
             return frame(b"r", self.kind(value) + self.encode(stands_for[0]))
+        # The order of these questions matters: is_dataclass() is true of classes, too, and an Enum may have a dataclass
+        # among its bases.
         if isinstance(value, type):
             return self.class_(value)
         if isinstance(value, FunctionType):
@@ -194,7 +212,10 @@ class Walker:
         if isinstance(value, Enum):
             return frame(b"e", self.kind(value) + value.name.encode())
         if isinstance(value, File):
-            return frame(b"u", self._own(value) + value.url.encode("utf-8", "surrogateescape"))
+            self.files.append(value)
+            digest = frame(b"=", value.digest.encode()) if value.digest else b""
+            kind = b"" if value.kind == "file" else frame(b"=", value.kind.encode())
+            return frame(b"u", self._own(value) + digest + kind + value.url.encode("utf-8", "surrogateescape"))
         if isinstance(value, PurePath):
             return frame(b"p", self._own(value) + str(value).encode("utf-8", "surrogateescape"))
         if isinstance(value, (MethodType, BuiltinFunctionType, partial, ModuleType)):
@@ -217,7 +238,9 @@ class Walker:
         if isinstance(value, ModuleType):
             return self.module(value)
         if isinstance(value, partial):
-            return frame(b"P", self._own(value) + self.encode((value.func, value.args, value.keywords)))
+            attributes = self._own(value) or self._attributes(value)
+            return frame(b"P", attributes + self.encode((value.func, value.args, value.keywords)))
+        # A function in C is bound to its module; one bound to an object is a method, and the object counts.
         owner = value.__self__
         if isinstance(owner, ModuleType) or owner is None:
             return frame(b"B", name_of(value))
@@ -239,6 +262,8 @@ class Walker:
         to_bytes, to_list = getattr(value, "tobytes", None), getattr(value, "tolist", None)
         if dtype is None or not isinstance(shape, tuple) or to_bytes is None or to_list is None:
             return None
+        data = to_list() if getattr(dtype, "hasobject", False) else to_bytes()  # a masked array sets attributes by that
+        # descr tells the byte order and the fields of a structured type.
         head = (
             self.kind(value)
             + self._attributes(value)
@@ -246,11 +271,12 @@ class Walker:
             + self.encode(str(getattr(dtype, "descr", dtype)))
         )
         if getattr(dtype, "hasobject", False):
-            return frame(b"a", head + self.encode(to_list()))
-        return frame(b"A", head + frame(b"b", to_bytes()))
+            return frame(b"a", head + self.encode(data))
+        return frame(b"A", head + frame(b"b", data))
 
     def _container_subclass(self, value: object) -> bytes | None:
         """Encode what pickle would give an order that it does not have, or the other way round."""
+        # Equality of OrderedDicts depends on the order, that of sets does not; pickle gives an order to both.
         if isinstance(value, OrderedDict):
             pairs = self.encode(list(value.items()))
             return frame(b"o", self.kind(value) + self._attributes(value) + pairs)
@@ -270,6 +296,8 @@ class Walker:
         if isinstance(reduced, str):
             return frame(b"g", self.kind(value) + reduced.encode())
         maker, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
+        if type(state) is dict and not state:
+            state = None  # which of the two it is depends on whether anybody has asked for its attributes before
         kind = self.kind(value)
         if kind[:1] == _KIND and isinstance(arguments, tuple) and arguments[:1] == (type(value),):
             arguments = arguments[1:]  # the class, which counts already
@@ -278,6 +306,8 @@ class Walker:
             parts.append(self._sequence(b"l", cast("Iterable[object]", items)))
         if pairs is not None:
             parts.append(self._mapping(b"d", cast("Iterable[tuple[object, object]]", pairs)))
+        if (lacking := left_out(value, reduced)) is not None:
+            parts.append(self._state(lacking))
         return frame(b"R", b"".join(parts))
 
     def _reduce(self, value: object) -> str | tuple[object, ...]:
@@ -295,6 +325,7 @@ class Walker:
             return self.encode(arguments)
         except CannotDigest as error:
             if error.path:
+                # The tuple of arguments is pickle's and not the user's, so its index would mislead.
                 error.path.pop(0)
             raise
 
@@ -316,14 +347,16 @@ def _rough(value: object) -> bytes:
 
 
 def _int(value: int) -> bytes:
+    # One bit more than bit_length for the sign.
     return frame(b"i", value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
 
 
 def _float(value: float) -> bytes:
+    # Only nan differs from itself; all its bit patterns count as one. 0.0 and -0.0 stay two values.
     return frame(b"f", struct.pack("<d", value) if value == value else b"nan")
 
 
-_LEAVES: dict[type, Callable[..., bytes]] = {
+LEAVES: dict[type, Callable[..., bytes]] = {
     type(None): lambda value: b"N\0\0\0\0",
     bool: lambda value: b"T\0\0\0\0" if value else b"U\0\0\0\0",
     int: _int,
@@ -334,3 +367,4 @@ _LEAVES: dict[type, Callable[..., bytes]] = {
     bytearray: lambda value: frame(b"y", bytes(value)),
     type(...): lambda value: b"E\0\0\0\0",
 }
+"""Of values that hold no others, by their exact type."""

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import cast
 
 from flow_core.errors import Unhashable
 from flow_core.interfaces.call import Call
 from flow_core.interfaces.memoizer import AppIdentity, MemoKey
 from flow_core.interfaces.snapshot import Identity, Part
-from flow_core.memo.arguments import STREAMS, named_arguments
+from flow_core.interfaces.versions import content_of
+from flow_core.memo.arguments import OUTPUTS, STREAMS, named_arguments
 from flow_core.memo.digest import CannotDigest, digest, frame
-from flow_core.memo.identity import encoded, identify, joined
+from flow_core.memo.identity import Met, encoded, identify, joined, shown
 
 SOURCE = "source"
 """Name of the part that holds the key by source text, 16 bytes, for another Python minor version. Not in the digest."""
-_RULES = b"flow memo 1"
-_SHORT = 8
-_PATH_MAX = 80
+FILE = "file "
+"""Beginning of the names of parts that stand for contents of files."""
+_APART = 100
+"""Number of files that are parts of their own. The others are one part, so that very many take few parts of a key."""
+_BEGIN = frame(b"K", b"flow memo 1")  # the version of the format: with another number no earlier result is found
+_PATH_MAX = 80  # characters of a path into an argument, so that the message stays readable
 
 
 def memo_key(app: AppIdentity, call: Call) -> MemoKey:
@@ -26,17 +32,57 @@ def memo_key(app: AppIdentity, call: Call) -> MemoKey:
         Unhashable: an argument, or the function itself, cannot be part of a key; the message names it.
     """
     try:
+        # The snapshot is of the moment of the call; the function may have changed while the task waited for its
+        # parents.
         identity = identify(app.func) if call.snapshot is None else call.snapshot.identity()
     except CannotDigest as error:
         raise _unhashable(app, "the function itself", type(app.func).__qualname__, error) from error
     about = Part("app", app.name.encode())
     tag = Part("cache tag", app.cache_tag.encode())
-    arguments = _argument_parts(app, call, identity)
-    parts = (about, tag, *identity.parts, *arguments)
-    shown = tuple((part.name, digest(part.encoded)[:_SHORT]) for part in parts)
+    arguments, met = _argument_parts(app, call, identity)
+    parts = (*shown((about, tag)), *identity.shown, *shown(arguments))
     if identity.source is not None:
-        shown += ((SOURCE, _total((about, tag, Part(SOURCE, identity.source), *arguments))),)
-    return MemoKey(_total(parts), app.name, shown)
+        parts += ((SOURCE, _total((about, tag, Part(SOURCE, identity.source), *arguments))),)
+    told = [part for part in arguments if part.about]
+    details = (*identity.parts, *told) if told else identity.parts
+    unknown = (*identity.unknown, *met.unknown) if met.unknown else identity.unknown
+    return MemoKey(
+        _total((about, tag), identity.joined, arguments), app.name, parts, tuple(met.files), details, unknown
+    )
+
+
+def with_contents(key: MemoKey, contents: Sequence[tuple[str, str]]) -> MemoKey:
+    """Return the key of a call in which, beside all that counts in the one given, some files have such contents.
+
+    Args:
+        key: A key in which the files count by their names.
+        contents: What each file is called in messages, and its version.
+    """
+    # Contents alone, without the stamp of later runs: a file that was written again with the same bytes is the same.
+    parts = tuple(
+        Part(f"{FILE}{name!r}", content_of(version).encode(), (("", version),)) for name, version in contents[:_APART]
+    )
+    if others := contents[_APART:]:
+        each = (frame(b":", repr(name).encode() + b"\0" + content_of(version).encode()) for name, version in others)
+        parts += (Part(f"{FILE}{others[0][0]!r} and others, {len(others)} in all", digest(b"".join(each))),)
+    return _with_parts(key, parts)
+
+
+def with_streams(key: MemoKey, streams: Sequence[tuple[str, str]]) -> MemoKey:
+    """Return the key of a call of which standard streams go to Files: their names and URLs count beside all else."""
+    return _with_parts(key, tuple(Part(f"{name}=", url.encode()) for name, url in streams))
+
+
+def _with_parts(key: MemoKey, parts: tuple[Part, ...]) -> MemoKey:
+    names = shown(parts)
+    source = source_key(key)
+    # The key by source text must follow, or another Python would find results of other contents.
+    if source is not None:
+        names += ((SOURCE, _total((Part("call", source), *parts))),)
+    before = key.parts if source is None else key.parts[:-1]
+    return replace(
+        key, digest=_total((Part("call", key.digest), *parts)), parts=(*before, *names), details=(*key.details, *parts)
+    )
 
 
 def source_key(key: MemoKey) -> bytes | None:
@@ -46,24 +92,35 @@ def source_key(key: MemoKey) -> bytes | None:
     return None
 
 
-def _total(parts: tuple[Part, ...]) -> bytes:
-    return digest(frame(b"K", _RULES) + b"".join(joined(part) for part in parts))
+def _total(parts: Iterable[Part], middle: bytes = b"", others: Iterable[Part] = ()) -> bytes:
+    """Return the digest of parts, of some that were joined before, and of others."""
+    return digest(b"".join((_BEGIN, *map(joined, parts), middle, *map(joined, others))))
 
 
-def _argument_parts(app: AppIdentity, call: Call, identity: Identity) -> list[Part]:
-    """Return the parts of the arguments, in the order of their names; defaults count as if passed."""
+def _argument_parts(app: AppIdentity, call: Call, identity: Identity) -> tuple[list[Part], Met]:
+    """Return the parts of the arguments, in the order of their names; defaults count as if passed.
+
+    And what was met in them: with the files that the function names those that the call may read.
+    """
     given = named_arguments(app.func, call.args, call.kwargs, app.ignore)
     skipped = STREAMS.union(app.ignore)
-    found = {name: default for name, default in identity.defaults if name not in given and name not in skipped}
+    defaults = {name: default for name, default in identity.defaults if name not in given and name not in skipped}
+    # Files among outputs= are what the call makes, so what is in them before does not count.
+    met = Met([file for name, file in identity.files if not name or (name in defaults and name != OUTPUTS)], [])
+    found: dict[str, Part] = {}
     for name, value in given.items():
         try:
-            found[name] = encoded(value)
+            found[name] = encoded(
+                f"argument {name!r}", value, identity.attributes, met if name != OUTPUTS else Met([], [])
+            )
         except CannotDigest as error:
             raise _no_argument(app, name, type(value).__qualname__, error) from error
-    for name, default in found.items():
+    for name, default in defaults.items():
         if isinstance(default, CannotDigest):
             raise _no_argument(app, name, "its default", default) from default
-    return [Part(f"argument {name!r}", cast(bytes, found[name])) for name in sorted(found)]
+        found[name] = Part(f"argument {name!r}", cast(bytes, default))
+    # Sorted by name, so that f(a=1, b=2) and f(b=2, a=1) are one call.
+    return [found[name] for name in sorted(found)], met
 
 
 def _no_argument(app: AppIdentity, name: str, what: str, error: CannotDigest) -> Unhashable:

@@ -19,11 +19,13 @@ import logging
 import os
 import threading
 import time
+import warnings
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flow_core.bounded_calls import start_unless_ending
 from flow_core.checkpoint.log import CheckpointLog
 from flow_core.checkpoint.period import period_seconds
 from flow_core.checkpoint.reader import CheckpointReader, Record, checkpoint_file
@@ -31,17 +33,19 @@ from flow_core.checkpoint.record import FAILURES_NAME, FILE_NAME, PYTHON, Meta, 
 from flow_core.errors import BadCheckpoint, ConfigurationError, NotACheckpoint
 from flow_core.interfaces.call import Call
 from flow_core.interfaces.memoizer import AppIdentity, MemoEntry, Memoizer, MemoKey, MissReason, Stored
+from flow_core.memo.details import Details
 from flow_core.memo.explain import Candidate, candidate_of, explain
 from flow_core.memo.key import SOURCE, memo_key, source_key
-from flow_core.memo.stored import Filed, Held, Shared, hold
+from flow_core.memo.stored import CheckpointedResult, InMemory, SharedObject, hold
+from flow_core.own_files import NotOwnFile, open_own, owners
 
 MODES = (None, "task_exit", "periodic", "dfk_exit", "manual")
-_DEFAULT_PERIOD_S = 1800.0
-_SYNC_S = 5.0
-_IDLE_S = 3600.0
-_KEEP_BYTES = 512
-_CANDIDATES = 1000
-_FAILURES = 1000
+_DEFAULT_PERIOD_S = 1800.0  # seconds; the default of checkpoint_period, as documented
+_SYNC_S = 5.0  # seconds between a write and its fsync: what the death of the machine may cost; see above
+_IDLE_S = 3600.0  # seconds; only a bound for the wait, nothing happens then
+_KEEP_BYTES = 512  # bytes of a pickle; smaller ones stay in memory, too. Only the magnitude matters
+_CANDIDATES = 1000  # calls of each app that a miss is compared with; bounds memory and the time of explain()
+_FAILURES = 1000  # keys of failed calls that are kept until they are written; of more the oldest are forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +56,14 @@ class _Unwritten:
     task_id: int
     started_ns: int
     ended_ns: int
-    held: Held
+    held: InMemory
 
 
 class BasicMemoizer(Memoizer):
     """Remembers results while the run lasts, writes them to a checkpoint as its mode says, reads earlier ones.
 
     A result is copied when it is stored and each time it is found, so that what is found and what is written is what
-    the task returned, whatever its callers do to theirs. Only what cannot be pickled is shared, and said so.
+    the task returned, whatever its callers do to theirs. Only what cannot be pickled is shared, which is logged.
 
     Thread-safe. Values that are in a checkpoint file and larger than 512 bytes are not kept in memory.
 
@@ -76,6 +80,7 @@ class BasicMemoizer(Memoizer):
         checkpoint_period: str | float | None = None,
         checkpoint_dir: str | os.PathLike[str],
         checkpoint_files: Sequence[str | os.PathLike[str]] = (),
+        trust_owner: Sequence[str | int] = (),
         logger: logging.Logger | None = None,
     ) -> None:
         """Read the earlier checkpoints; nothing is written yet.
@@ -86,6 +91,8 @@ class BasicMemoizer(Memoizer):
             checkpoint_period: ``"HH:MM:SS"`` or seconds, for ``periodic``; 30 minutes if None.
             checkpoint_dir: Directory of this run's checkpoint; made when first needed.
             checkpoint_files: Earlier checkpoints: files, their directories, or runs' directories.
+            trust_owner: Users, by name or number, whose checkpoints are read, too. Reading a value runs whatever its
+                writer has put there, so those of others are skipped with a warning.
             logger: Where to tell of what was loaded and of failures.
 
         Raises:
@@ -99,16 +106,22 @@ class BasicMemoizer(Memoizer):
             )
         self.enabled = enabled
         self.loaded = 0
+        self._trusted = owners(trust_owner)
         self._mode = checkpoint_mode
         self._period_s = _DEFAULT_PERIOD_S if checkpoint_period is None else period_seconds(checkpoint_period)
         self._logger = logger if logger is not None else logging.getLogger("flow.memo")
         self._log = CheckpointLog(Path(checkpoint_dir).absolute())
         self._failures_log = CheckpointLog(self._log.directory, FAILURES_NAME)
+        self._details = Details(self._log.directory, lambda place: open_own(place, self._trusted))
         self._failures: deque[tuple[MemoKey, int, str]] = deque(maxlen=_FAILURES)
-        self._table: dict[bytes, Held | Filed] = {}
-        self._foreign: dict[bytes, Filed] = {}
+        self._table: dict[bytes, InMemory | CheckpointedResult] = {}
+        # By the key of source text: results of other minor versions of Python, whose bytecode and so whose digests
+        # differ.
+        self._foreign: dict[bytes, CheckpointedResult] = {}
         self._unwritten: dict[bytes, _Unwritten] = {}
         self._candidates: dict[str, deque[Candidate]] = {}
+        # _lock guards the tables and is held for moments. _writing keeps writers apart and is held while files are
+        # written, so that look-ups never wait for a disk.
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._work = threading.Event()
@@ -127,7 +140,8 @@ class BasicMemoizer(Memoizer):
 
     def lookup(self, key: MemoKey) -> Stored | None:
         """Return the newest entry of this key, or None."""
-        found: Held | Filed | None = self._table.get(key.digest)
+        # Without the lock: one look into a dict is atomic, and each cached call makes it.
+        found: InMemory | CheckpointedResult | None = self._table.get(key.digest)
         if found is None and self._foreign:
             source = source_key(key)
             found = self._foreign.get(source) if source is not None else None
@@ -137,7 +151,13 @@ class BasicMemoizer(Memoizer):
         """Remember results; in mode ``task_exit`` write them. A failure to write is logged, and tried again later."""
         if not self.enabled or not entries:
             return
+        # Before anything is kept: callers may change the objects as soon as their futures are done.
         copies = [self._copied(entry) for entry in entries]
+        for entry in copies:
+            self._details.note(entry.key)
+        for remembered in entries:
+            if remembered.again:
+                self._details.note_again(remembered.key, remembered.again)
         with self._lock:
             for entry in copies:
                 self._table[entry.key.digest] = entry.held
@@ -148,8 +168,9 @@ class BasicMemoizer(Memoizer):
         self._see_to_background()
 
     def failed(self, key: MemoKey, task_id: int, error: str) -> None:
-        """Keep the key of a call that failed until the checkpoint is written; of very many, of the last ones."""
+        """Keep the key of a call that failed until the checkpoint is written; of more than 1,000 the last ones."""
         if self.enabled:
+            self._details.note(key)
             self._failures.append((key, task_id, error))
 
     def checkpoint(self, tasks: Sequence[int] | None = None) -> Path | None:
@@ -164,9 +185,12 @@ class BasicMemoizer(Memoizer):
         if not self.enabled:
             return None
         with self._lock:
+            # Only what is to be written is gathered under the lock.
             wanted = None if tasks is None else set(tasks)
             digests = [d for d, entry in self._unwritten.items() if wanted is None or entry.task_id in wanted]
         try:
+            # Opened although there may be nothing to write: a checkpoint that was asked for names a directory that is
+            # there.
             self._log.open()
             self._write_or_raise(digests)
             self._log.sync()
@@ -184,13 +208,18 @@ class BasicMemoizer(Memoizer):
         with self._lock:
             return {digest: self._table[digest] for digest in found}
 
+    def file_versions(self) -> Iterator[str]:
+        """Yield versions of local files from beside the checkpoints that were loaded."""
+        return self._details.file_versions()
+
     def explain(self, key: MemoKey) -> MissReason:
         """Say in which part a key differs from the nearest of the last 1000 entries of the same app."""
         if not self.enabled:
             return MissReason("memoization is off (app_cache=False)")
         with self._lock:
             candidates = list(self._candidates.get(key.app, ()))
-        return explain(key.app, key.parts, candidates)
+        self._details.note(key)
+        return explain(key.app, key.parts, candidates, self._details)
 
     def close(self) -> None:
         """Write what the mode asks for, sync, and close the file; idempotent. Failures are logged."""
@@ -199,23 +228,26 @@ class BasicMemoizer(Memoizer):
                 return
             self._closed = True
             left = list(self._unwritten)
+        # Both events: the thread waits for work with the one and between two writes with the other.
         self._stop.set()
         self._work.set()
         if self._thread is not None:
             self._thread.join(_SYNC_S)
+        # In mode task_exit something is left only where an earlier write has failed.
         if self._mode in ("task_exit", "periodic", "dfk_exit") and left:
             self._write(left)
         try:
             if self._mode in ("task_exit", "periodic", "dfk_exit"):
                 self._write_failures()
             self._failures_log.close()
+            self._details.close()
             self._log.close()
         except (OSError, BadCheckpoint) as error:
             self._logger.error("The checkpoint %s could not be synced: %s", self._log.directory, error)
 
     def _copied(self, entry: MemoEntry) -> _Unwritten:
         held = hold(entry.value)
-        if isinstance(held, Shared):
+        if isinstance(held, SharedObject):
             self._complain(
                 f"pickle {entry.key.app}",
                 f"The result of task {entry.task_id} of app {entry.key.app!r} is not in the checkpoint, and calls that "
@@ -234,6 +266,7 @@ class BasicMemoizer(Memoizer):
     def _write_or_raise(self, digests: Sequence[bytes]) -> None:
         """Write unwritten entries; one writer at a time, so that records of a key are in the order of their entries."""
         with self._writing:
+            # Times of writing order the records of one key when several checkpoints are read.
             now = time.time_ns()
             with self._lock:
                 entries = [entry for d in digests if (entry := self._unwritten.get(d)) is not None]
@@ -242,15 +275,18 @@ class BasicMemoizer(Memoizer):
                 offsets = self._log.append([pack(_meta(entry, now), data) for entry, data in packed])
                 sizes = [len(data) for _, data in packed]
                 self._written([entry for entry, _ in packed], offsets, sizes, now)
+            self._details.write()
 
     def _written(self, entries: Sequence[_Unwritten], offsets: Sequence[int], sizes: Sequence[int], now: int) -> None:
         with self._lock:
             for entry, offset, size in zip(entries, offsets, sizes, strict=True):
                 digest = entry.key.digest
+                # While it was written another task may have stored the same key anew.
                 if self._unwritten.get(digest) is entry:
                     del self._unwritten[digest]
+                    # It is in the file now, so memory need not hold it, too.
                     if size > _KEEP_BYTES:
-                        self._table[digest] = Filed(self._log.path, offset, digest, now)
+                        self._table[digest] = CheckpointedResult(self._log.path, offset, digest, now)
 
     def _dump(self, entry: _Unwritten) -> bytes | None:
         """Return a result as bytes; one that cannot be pickled is kept in memory alone."""
@@ -266,7 +302,9 @@ class BasicMemoizer(Memoizer):
         """Write the keys of calls that failed. Raises OSError, BadCheckpoint."""
         with self._writing:
             now, failures = time.time_ns(), list(self._failures)
+            # Cleared before the write: those that cannot be written are lost, since they serve explanations only.
             self._failures.clear()
+            self._details.write()
             if failures:
                 self._failures_log.append([pack(_failure_meta(*each, now), each[2].encode()) for each in failures])
 
@@ -281,17 +319,22 @@ class BasicMemoizer(Memoizer):
     def _see_to_background(self) -> None:
         if self._mode not in ("task_exit", "periodic"):
             return
+        # Started with the first result, so that a run that stores nothing has no such thread. Asked again under the
+        # lock, since two threads may store at once.
         if self._thread is None:
             with self._lock:
                 if self._thread is None and not self._closed:
-                    self._thread = threading.Thread(target=self._background, name="flow-checkpoint", daemon=True)
-                    self._thread.start()
+                    thread = threading.Thread(target=self._background, name="flow-checkpoint", daemon=True)
+                    # Else the process ends, and closing writes what is left.
+                    if start_unless_ending(thread):
+                        self._thread = thread
         if not self._work.is_set():
             self._work.set()
 
     def _background(self) -> None:
         pause_s = _SYNC_S if self._mode == "task_exit" else self._period_s
         while not self._stop.is_set():
+            # The pause comes after the work: all that is stored meanwhile goes with one sync.
             if not self._work.wait(_IDLE_S) or self._stop.wait(pause_s):
                 continue
             self._work.clear()
@@ -307,7 +350,7 @@ class BasicMemoizer(Memoizer):
 
     def _load(self, path: Path) -> set[bytes]:
         """Read one checkpoint; what is none though it is in a checkpoint's place is skipped with a warning."""
-        reader = CheckpointReader(path)
+        reader = CheckpointReader(path, lambda place: open_own(place, self._trusted))
         count = 0
         found = set()
         try:
@@ -320,17 +363,27 @@ class BasicMemoizer(Memoizer):
             if path.name != FILE_NAME:  # the user named a wrong file
                 raise
             self._logger.warning("%s; nothing of it is used: remove it, or restore it from a copy", error)
+        except NotOwnFile as error:
+            text = (
+                f"Checkpoint {path} is not used: {error.reason}. Its values are code of whoever wrote it; to take it "
+                "nevertheless, name its owner: Config(trust_owner=[...])"
+            )
+            self._logger.warning("%s", text)
+            warnings.warn(text, stacklevel=2)
+            return set()
         for damage in reader.damages:
             self._logger.warning("Checkpoint %s; what is before is used", damage)
+        self._details.read(path.parent)
         self.loaded += count
         self._logger.info("Loaded %d results from checkpoint %s", count, path.parent)
         return found
 
     def _take(self, path: Path, record: Record) -> None:
         meta = record.meta
-        filed = Filed(path, record.offset, meta.digest, meta.written_ns)
+        filed = CheckpointedResult(path, record.offset, meta.digest, meta.written_ns, self._trusted)
         known = self._table.get(meta.digest)
-        if not isinstance(known, Filed) or known.written_ns <= meta.written_ns:
+        # Checkpoints may be named in any order; the newest result of a key is taken.
+        if not isinstance(known, CheckpointedResult) or known.written_ns <= meta.written_ns:
             self._table[meta.digest] = filed
         if meta.source is not None and meta.python != PYTHON:
             other = self._foreign.get(meta.source)

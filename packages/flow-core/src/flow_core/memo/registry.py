@@ -1,12 +1,12 @@
-"""How users say what of an object makes two calls the same: ``id_for_memo``.
+"""Registered identities of objects in keys, ``id_for_memo``: what of an object makes two calls the same.
 
     @id_for_memo.register(Sample)
     def _(sample: Sample) -> object:
         return sample.accession
 
 What the function returns is digested in the object's place, by structure; it serves subclasses too. ``by_content`` is
-such a function for files: with ``id_for_memo.register(File)(by_content)`` files are the same when their bytes are, and
-not, as by default, when their names are.
+such a function for files: with ``id_for_memo.register(File)(by_content)`` files are the same when their bytes are,
+whatever they are called; as by default they are when their names and their contents are.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ def id_for_memo(value: object) -> object:
     return _NOT_REGISTERED
 
 
+# Kept, so that one comparison tells that nothing is registered: nearly all values are asked and nearly none is.
 _default = id_for_memo.dispatch(object)
 
 

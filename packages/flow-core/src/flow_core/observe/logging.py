@@ -1,4 +1,4 @@
-"""Flow's loggers: a stream or a file on request, and the log of a run.
+"""Logging of Flow: to a stream or a file on request, and to the log of a run.
 
 All our loggers are children of ``flow``. By itself the library logs nothing; what it logs at INFO because a run log is
 open does not reach the handlers of the root logger unless the user's own levels ask for it.
@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TextIO
 
+from flow_core.fork_locks import renewed_after_fork
+from flow_core.log_lines import LogLines
 from flow_core.observe.log_file import LogFile
 from flow_core.observe.run_logger import OnlyRun
 
@@ -24,9 +26,11 @@ FORMAT = "%(asctime)s.%(msecs)03d %(name)s:%(lineno)d [%(levelname)s] %(message)
 DATE_FORMAT = "%Y-%m-%d %H:%M:%S"
 RUN_LOG = "flow.log"
 
+# Without any handler Python would print our warnings on standard error by itself.
 logging.getLogger(ROOT).addHandler(logging.NullHandler())
 
-_lock = threading.Lock()
+# What was set up, by logger: so that it can be taken back, and what the user has set since is left alone.
+_lock = renewed_after_fork(threading.Lock())
 _ours: dict[str, list[logging.Handler]] = {}
 _before: dict[str, tuple[int, bool]] = {}
 _set: dict[str, int] = {}
@@ -44,7 +48,7 @@ def set_stream_logger(
         name: The logger; ``flow`` is all of Flow.
         level: The least level that is written.
         format_string: A format of the logging module; None means Flow's own.
-        stream: Where to; None means ``sys.stderr`` as it is now.
+        stream: The stream; None means ``sys.stderr`` as it is now.
     """
     handler: logging.Handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
     _replace(name, "stream", _prepared(handler, level, format_string))
@@ -144,6 +148,7 @@ class _ToRoot(logging.Handler):
         self._logger = logging.getLogger(name)
 
     def emit(self, record: logging.LogRecord) -> None:
+        # The level is ours where we have set it: then that of before is what the user asked for.
         own = self._logger.level
         asked = own if own != _set.get(self._logger.name) else _before.get(self._logger.name, (0, True))[0]
         root = logging.getLogger()
@@ -153,7 +158,8 @@ class _ToRoot(logging.Handler):
 
 def _prepared(handler: logging.Handler, level: int, format_string: str | None) -> logging.Handler:
     handler.setLevel(level)
-    formatter = logging.Formatter(format_string or FORMAT, datefmt=DATE_FORMAT)
+    formatter = LogLines(format_string or FORMAT, datefmt=DATE_FORMAT)
+    # Local time, as users read it beside their clock; JSON lines have UTC.
     formatter.converter = time.localtime
     handler.setFormatter(formatter)
     return handler
@@ -163,6 +169,7 @@ def _replace(name: str, slot: str, handler: logging.Handler) -> None:
     handler.set_name(f"flow.{name}.{slot}")
     with _lock:
         old = [known for known in _ours.get(name, ()) if known.get_name() == handler.get_name()]
+    # Without the lock, which _remove takes.
     for known in old:
         _remove(name, known)
     _add(name, handler)
@@ -173,6 +180,7 @@ def _add(name: str, handler: logging.Handler) -> None:
     with _lock:
         if not _ours.get(name):
             _before[name] = (logger.level, logger.propagate)
+            # For the first of our handlers alone: the root's handlers get each record once.
             if name == ROOT and logger.propagate:
                 logger.propagate = False
                 logger.addHandler(_ToRoot(name))
@@ -194,6 +202,7 @@ def _remove(name: str, handler: logging.Handler) -> None:
             _set_level(logger)
             return
         level, propagate = _before.pop(name)
+        # Only if nobody has set another level since.
         if logger.level == _set.pop(name, None):
             logger.setLevel(level)
         logger.propagate = propagate
@@ -202,7 +211,8 @@ def _remove(name: str, handler: logging.Handler) -> None:
 
 
 def _set_level(logger: logging.Logger) -> None:
-    """Let the logger pass what its handlers want, and no more: a level nobody writes costs nothing."""
+    """Set the logger's level to the least of its handlers: records below it cost nothing."""
+    # The user has set a level after us: that one counts.
     if _set.get(logger.name, logger.level) != logger.level:
         return
     wanted = min(handler.level for handler in _ours[logger.name])

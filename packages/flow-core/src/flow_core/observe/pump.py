@@ -1,9 +1,9 @@
-"""The event pump: takes tuples from the hot path, makes events of them for the sinks that want them.
+"""Event pump: takes tuples from the hot path, makes events of them for the sinks that want them.
 
 The kernel appends ``(EventClass, *fields)``: one bound ``deque.append``, no lock, no object. The pump's thread looks at
 most every 50 ms and at least every 100 ms (in the first second of a rush, once), builds the events that some sink
-wants, and hands them to one lane a sink (see ``lane``). A log that writes at once therefore has what is 100 ms old.
-Nothing here ever blocks a caller: submission may ask ``congested`` and wait for room by itself.
+wants, and hands them to one worker a sink (see ``sink_worker``). A log that writes at once therefore has what is 100 ms
+old. Nothing here ever blocks a caller: submission may ask ``congested`` and wait for room by itself.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from collections.abc import Callable, Sequence
 
 from flow_core.guard import is_a, name_of, one_line, pass_signal
 from flow_core.hooks import Calling
-from flow_core.interfaces.events import Event, EventKind, EventsLost
+from flow_core.interfaces.events import Event, EventKind, EventRecord, EventsLost
 from flow_core.interfaces.sinks import EventSink, RunInfo
-from flow_core.observe.lane import Lane
+from flow_core.observe.sink_worker import SinkWorker
 
+# Seconds between looks at the queue. A script that is killed loses what was not written: after a rest that was up to
+# 0.8 s of events once; two of these are a tenth of a second now.
 _BUSY_S = 0.05
-_HOT = 1500
-_HOLD_S = 1.0
-_CALM_S = 2.0
-"""After so long without one a rush is a new one."""
-_CHUNK = 5000
+_HOT = 1500  # events in one look that make it a rush: 30,000 a second, which only short tasks make
+_HOLD_S = 1.0  # seconds that the begin of a rush is held back: bursts that are over by then cost the script nothing
+_CALM_S = 2.0  # seconds without one after which a rush is a new one
+_CHUNK = 5000  # events handed over at once: few calls a sink, and no list that holds all of a long queue
 
 
 class EventPump:
@@ -54,17 +55,17 @@ class EventPump:
         """
         self.wants = EventKind.NONE
         self.congested = False
-        self._queue: deque[tuple[object, ...] | Event] = deque()
-        self.append: Callable[[tuple[object, ...] | Event], None] = self._queue.append
+        self._queue: deque[EventRecord | Event] = deque()
+        self.append: Callable[[EventRecord | Event], None] = self._queue.append
         self._sinks = list(sinks)
         self._run_info = run
         self._logger = logger
         self._soft_limit = soft_limit
         self._hard_limit = hard_limit
-        self._lanes: list[Lane] = []
-        self._whole: list[Lane] = []
-        self._choosy: list[Lane] = []
-        self._routes: dict[object, list[Lane]] = {}
+        self._workers: list[SinkWorker] = []
+        self._record_workers: list[SinkWorker] = []
+        self._event_workers: list[SinkWorker] = []
+        self._routes: dict[object, list[SinkWorker]] = {}
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._room = threading.Event()
@@ -80,23 +81,27 @@ class EventPump:
                 _begin(sink, self._run_info)
                 started.append(sink)
             run_id = self._run_info.run_id
-            self._lanes = [Lane(sink, self._logger, self._hard_limit, self._disabled, run_id) for sink in self._sinks]
+            self._workers = [
+                SinkWorker(sink, self._logger, self._hard_limit, self._disabled, run_id) for sink in self._sinks
+            ]
         except BaseException:
+            # Those that have started may have opened files: they are closed, and the run does not begin.
             for sink in started:
                 _end(sink, self._logger)
             raise
-        self._whole = [lane for lane in self._lanes if lane.takes_records]
-        self._choosy = [lane for lane in self._lanes if not lane.takes_records]
+        self._record_workers = [worker for worker in self._workers if worker.takes_records]
+        self._event_workers = [worker for worker in self._workers if not worker.takes_records]
         self._update_wants()
-        if not self._lanes:
+        if not self._workers:
             return
-        for lane in self._lanes:
-            lane.start()
+        for worker in self._workers:
+            worker.start()
         self._thread = threading.Thread(target=self._run, name="flow-events", daemon=True)
         self._thread.start()
 
     def post(self, event: Event) -> None:
-        """Hand over one event and see that it is looked at soon. Any thread; never blocks."""
+        """Queue one event and wake the pump, which looks at it within 50 ms. Any thread; never blocks."""
+        # After the end nothing would take it out of the queue.
         if self._thread is None or self._stop.is_set():
             return
         self._queue.append(event)
@@ -104,12 +109,12 @@ class EventPump:
             self._wake.set()
 
     def wake(self) -> None:
-        """See that what was appended is looked at soon: within 50 ms, not 100. Any thread; never blocks."""
+        """Wake the pump, so that it looks at what was appended within 50 ms, not 100. Any thread; never blocks."""
         if not self._wake.is_set():
             self._wake.set()
 
     def wait_for_room(self, timeout_s: float = 1.0) -> bool:
-        """Wait while the pump is congested, at most ``timeout_s``; tell whether there is room."""
+        """Wait while the pump is congested, at most ``timeout_s``; return whether there is room."""
         if not self.congested:
             return True
         self._room.wait(timeout_s)
@@ -117,7 +122,7 @@ class EventPump:
 
     def backlog(self) -> int:
         """Return how many events wait at most for one sink."""
-        return len(self._queue) + max((lane.backlog for lane in self._lanes), default=0)
+        return len(self._queue) + max((worker.backlog for worker in self._workers), default=0)
 
     def close(self, timeout_s: float = 10.0) -> int:
         """Hand over what is left and close the sinks within ``timeout_s``; idempotent.
@@ -132,24 +137,28 @@ class EventPump:
             return self._lost
 
     def _close(self, deadline: float) -> int:
+        # First the pump, which hands over what is left; then each sink's worker has its last events.
         self._stop.set()
         self._wake.set()
         if self._thread is not None:
             self._thread.join(max(0.0, deadline - time.monotonic()))
-            for lane in self._lanes:
-                lane.finish(deadline)
+            for worker in self._workers:
+                worker.finish(deadline)
+        # No new events: no sink would record them.
         self.wants = EventKind.NONE
-        lost = sum(lane.join(deadline) for lane in self._lanes)
+        lost = sum(worker.join(deadline) for worker in self._workers)
         self.congested = False
         self._room.set()
-        return lost + (len(self._queue) if self._lanes else 0)
+        return lost + (len(self._queue) if self._workers else 0)
 
     # -- the pump's thread
 
     def _run(self) -> None:
         rushed = -_CALM_S
         while True:
+            # Before the queue is drained: what was posted until ``close`` is handed over, whatever comes meanwhile.
             stopping = self._stop.is_set()
+            # Before the look, so that a wake-up that comes during it is not lost.
             self._wake.clear()
             if time.monotonic() - rushed > _CALM_S:
                 self._hold()
@@ -180,16 +189,17 @@ class EventPump:
         self._measure()
         return moved
 
-    def _chunk(self) -> list[tuple[object, ...] | Event]:
+    def _chunk(self) -> list[EventRecord | Event]:
         """Take up to _CHUNK items; only this thread takes, so that the length can only grow meanwhile."""
         return [self._queue.popleft() for _ in range(min(_CHUNK, len(self._queue)))]
 
-    def _hand_over(self, chunk: Sequence[tuple[object, ...] | Event]) -> None:
-        for lane in self._whole:
-            lane.put(chunk)
-        if not self._choosy:
+    def _hand_over(self, chunk: Sequence[EventRecord | Event]) -> None:
+        # Sinks that take records get the tuples: no event is built for the log, which writes fields.
+        for worker in self._record_workers:
+            worker.put(chunk)
+        if not self._event_workers:
             return
-        batches: dict[Lane, list[Event]] = {lane: [] for lane in self._choosy}
+        batches: dict[SinkWorker, list[Event]] = {worker: [] for worker in self._event_workers}
         routes = self._routes
         for item in chunk:
             cls = item[0] if isinstance(item, tuple) else type(item)
@@ -200,21 +210,21 @@ class EventPump:
                 continue
             event = self._build(item)
             if event is not None:
-                for lane in route:
-                    batches[lane].append(event)
-        for lane, events in batches.items():
+                for worker in route:
+                    batches[worker].append(event)
+        for worker, events in batches.items():
             if events:
-                lane.put(events)
+                worker.put(events)
 
-    def _route(self, cls: object) -> list[Lane]:
+    def _route(self, cls: object) -> list[SinkWorker]:
         kind = getattr(cls, "kind", None)
-        route = [lane for lane in self._choosy if isinstance(kind, EventKind) and kind in lane.wants]
+        route = [worker for worker in self._event_workers if isinstance(kind, EventKind) and kind in worker.wants]
         if not isinstance(kind, EventKind):
             self._logger.error("Not an event: %r; it is dropped", cls)
         self._routes[cls] = route
         return route
 
-    def _build(self, item: tuple[object, ...] | Event) -> Event | None:
+    def _build(self, item: EventRecord | Event) -> Event | None:
         if not isinstance(item, tuple):
             return item
         try:
@@ -232,17 +242,18 @@ class EventPump:
         if not congested:
             self._room.set()
 
-    # -- called by lanes
+    # -- called by workers
 
-    def _disabled(self, gone: Lane, count: int, reason: str) -> None:
+    def _disabled(self, gone: SinkWorker, count: int, reason: str) -> None:
+        # Routes name the sink that is gone.
         self._routes.clear()
         self._update_wants()
         self.post(EventsLost(time.time_ns(), count, reason))
 
     def _update_wants(self) -> None:
         wants = EventKind.NONE
-        for lane in self._lanes:
-            wants |= lane.wants
+        for worker in self._workers:
+            wants |= worker.wants
         self.wants = wants
 
 

@@ -1,4 +1,4 @@
-"""Loggers that know their run, so that each run's log holds its own lines where one process has several kernels."""
+"""Run loggers mark lines with their run, so that each run's log holds its own where a process has several kernels."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ class RunLogger(logging.Logger):
         super().__init__(name)
         self.run_id = run_id
         self._named = logging.getLogger(name)
+        # So that getEffectiveLevel() finds the level that was set for the name.
         self.parent = self._named
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802  (a name of the logging module)
-        """Tell whether the logger of the name takes this level."""
+        """Return whether the logger of the name takes this level."""
         return self._named.isEnabledFor(level)
 
     def handle(self, record: logging.LogRecord) -> None:
@@ -57,6 +58,7 @@ class OnlyRun(logging.Filter):
         self._run_id = run_id
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether a record is to be written; called on the thread that logs it."""
+        """Return whether a record is to be written; called on the thread that logs it."""
+        # The mark first: a thread of one run may log for another, with that one's logger.
         run_id = getattr(record, "flow_run", None) or _run.get()
         return run_id is None or run_id == self._run_id

@@ -19,7 +19,7 @@ import time
 from collections.abc import Mapping
 from hashlib import blake2b
 
-_WAIT_S = 0.05
+_WAIT_S = 0.05  # seconds that the end of a run waits for the resolver: usage must not be felt, so it may be lost
 
 
 class UsageTracker:
@@ -47,7 +47,7 @@ class UsageTracker:
             version: Version of Flow.
             script: Path of the script; None means ``sys.argv[0]``.
             environ: The environment; None means that of the process.
-            logger: Where a wrong address is told of, once, at INFO.
+            logger: Logger that reports a wrong address, once, at INFO.
         """
         environment = os.environ if environ is None else environ
         wanted = enabled or environment.get("FLOW_TRACKING", "").strip().lower() in ("true", "1", "yes")
@@ -68,6 +68,7 @@ class UsageTracker:
         if not self.active or self._thread is not None:
             return
         message = {"event": "start", "time_ns": time.time_ns(), "executors": executors}
+        # Here and not on the thread: the script may change its directory meanwhile.
         script = _absolute(self._script)
         thread = threading.Thread(target=self._open, args=(message, script), name="flow-usage", daemon=True)
         try:
@@ -116,6 +117,7 @@ class UsageTracker:
             self._who = self._about(script)
             family, kind, protocol, _, place = socket.getaddrinfo(*self._address, type=socket.SOCK_DGRAM)[0]
             link = socket.socket(family, kind, protocol)
+            # A datagram for which there is no room is dropped; a blocking send could hold up the run.
             link.setblocking(False)
             link.connect(place)
         except Exception as error:  # a resolver may raise more than OSError, and none of it may harm a run
@@ -143,7 +145,7 @@ def _encode(message: dict[str, object]) -> bytes:
 
 
 def _anonymous(text: str) -> str:
-    """Return a digest that is the same every time and names nobody."""
+    """Return a digest that is the same every time and from which no name can be read."""
     return blake2b(text.encode("utf-8", "surrogateescape"), digest_size=10, person=b"flow-usage").hexdigest()
 
 

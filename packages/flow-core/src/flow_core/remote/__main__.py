@@ -16,6 +16,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("usage: python -m flow_core.remote run TASKFILE RESULTFILE\n")
         return 2
     try:
+        # Plain sys.argv and no parser of options: this starts once a task, so each import counts.
         return 0 if run_file(arguments[1], arguments[2]) else 1
     except OSError as error:
         sys.stderr.write(f"flow_core.remote: {error}\n")

@@ -21,7 +21,9 @@ from flow_core.errors import (
     BashAppNoReturn,
     BashExitFailure,
 )
+from flow_core.folders import make_directory
 from flow_core.interfaces.call import NodeContext
+from flow_core.remote.links import foreign_link
 from flow_core.remote.processes import (
     GRACE_S,
     WORKER_PID,
@@ -37,17 +39,19 @@ from flow_core.remote.processes import (
 )
 from flow_core.remote.usage import add_command
 from flow_core.remote.walltime import held, timed_out
+from flow_core.starting import starting
 
+# The usual path first: looking for bash along PATH costs system calls for each task.
 _SHELL = "/bin/bash" if os.path.exists("/bin/bash") else "bash"
 _SLICE_S = 0.5  # the longest single wait; see _wait
 _LONGEST_ARGUMENT = 120_000  # bytes; Linux refuses single arguments of 128 KiB and more
-_TAIL_LINES = 20
-_TAIL_BYTES = 4096
-_COMMAND_SHOWN = 300
+_TAIL_LINES = 20  # last lines of stderr in the error's text: enough for a traceback's end, short enough for a log
+_TAIL_BYTES = 4096  # bytes; bounds that text where a line is very long
+_COMMAND_SHOWN = 300  # characters of the command in the error's text
 _MARK = "FLOW_COMMAND"
 """Variable that tells the processes of one command from those of others of the same process."""
 _numbers = count(1)
-_BEGUN_S = 2.0
+_BEGUN_S = 2.0  # seconds; a command whose start was interrupted is not older than this
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +84,12 @@ class BashStep:
             BashExitFailure: the command ended with another code than 0, or by a signal.
             AppTimeout: the walltime passed; the process group was ended.
         """
+        # Before files are opened: a command that cannot be composed must not empty the user's files.
         command = _composed(inner, self.app)
         with ExitStack() as open_files:
             files = self._placed(self.stdout), self._placed(self.stderr)
             stdout, stderr = _streams(*files, self.app, open_files)
+            # Made before the command starts, since it notes how long the file is by now.
             errors = _StderrTail(stderr, where.main_thread)
             code = _run(command, stdout, stderr, self._variables())
         if code != 0:
@@ -129,6 +135,7 @@ def _is_formatting(error: Exception) -> bool:
         return True
     while trace.tb_next is not None:
         trace = trace.tb_next
+    # The innermost frame stands at a raise statement where the user raised the error; formatting raises in C.
     if trace.tb_frame.f_code.co_code[trace.tb_lasti] == _raise_opcode():
         return False
     return isinstance(error, LookupError) or any(phrase in str(error) for phrase in _FORMAT_PHRASES)
@@ -159,7 +166,10 @@ def _opened(stream: tuple[str, str], keyword: str, app: str) -> IO[bytes]:
     try:
         folder = os.path.dirname(path)
         if folder:
-            os.makedirs(folder, exist_ok=True)
+            make_directory(folder)
+        if found := foreign_link(path):
+            raise PermissionError(f"{found}. Remove it, or name the file that it leads to")
+        # Unbuffered, since only the command writes to it: what Python held would come after it.
         opened: IO[bytes] = open(path, mode.replace("t", "").replace("b", "") + "b", buffering=0)  # noqa: SIM115  (its caller closes)
     except (OSError, ValueError) as error:
         raise BadStdStreamFile(
@@ -178,10 +188,12 @@ class _StderrTail:
     def __init__(self, stderr: IO[bytes] | None, own_process: bool) -> None:
         self._path: str | None = None
         self._start = 0
+        # Threads share one stderr, so what was added to it meanwhile may be another task's.
         descriptor = stderr.fileno() if stderr is not None else (2 if own_process else -1)
         try:
             if descriptor >= 0 and _is_file(descriptor):
                 self._start = os.fstat(descriptor).st_size
+                # Opened again by /dev/fd: a descriptor that is shared with the command has one position for both.
                 self._path = str(stderr.name) if stderr is not None else f"/dev/fd/{descriptor}"
         except OSError:
             self._path = None
@@ -213,9 +225,14 @@ def _is_file(descriptor: int) -> bool:
 
 def _run(command: str, stdout: IO[bytes] | None, stderr: IO[bytes] | None, variables: dict[str, str] | None) -> int:
     mark, environment = _marked(variables)
+    # The walltime is enforced by the wait below while the command runs: an exception of the timer could come where bash
+    # runs already and its process id is not known yet.
     with held() as limit, _arguments(command) as (arguments, descriptors):
+        # Filled by the process object before it starts, so that an interrupted start can still be ended.
         begun: list[_Bash] = []
         try:
+            # process_group=0: a group of its own, so that a signal reaches all that the command starts and nothing of
+            # the worker.
             process = _Bash(
                 begun,
                 arguments,
@@ -260,41 +277,12 @@ def _marked(variables: dict[str, str] | None) -> tuple[str, Mapping[str, str] | 
     return mark, {**inherited, os.fsencode(_MARK): os.fsencode(mark)}
 
 
-_starting = threading.RLock()
-"""Held while a command is started. No other thread forks meanwhile: its child would keep the pipe open by which Popen
-learns that the command began, and Popen would wait for as long as that child lives (a process of a pool, say)."""
-_START_S = 10.0
-"""How long a fork waits for commands that are being started, on a file system that hangs perhaps."""
-
-
-class _Fork(threading.local):
-    """Whether the fork of this thread holds the lock."""
-
-    holds = False
-
-    def begin(self) -> None:
-        self.holds = _starting.acquire(timeout=_START_S)
-
-    def end(self) -> None:
-        if self.holds:
-            self.holds = False
-            _starting.release()
-
-    def end_in_child(self) -> None:
-        global _starting
-        self.holds, _starting = False, threading.RLock()  # the threads that start commands are not in this process
-
-
-_fork = _Fork()
-os.register_at_fork(before=_fork.begin, after_in_parent=_fork.end, after_in_child=_fork.end_in_child)
-
-
 class _Bash(subprocess.Popen[bytes]):
-    """A process that is known from its first moment, also to who was interrupted while it was made."""
+    """A process that is in ``begun`` before it starts, so that a caller that is interrupted meanwhile can end it."""
 
     def __init__(self, begun: list[_Bash], *args: Any, **kwargs: Any) -> None:
         begun.append(self)
-        with _starting:
+        with starting():
             super().__init__(*args, **kwargs)
 
 
@@ -344,6 +332,7 @@ def _wait_until(process: subprocess.Popen[bytes], deadline: float) -> int | None
         poller = select.poll()
         poller.register(watched, select.POLLIN)
         while (left_s := deadline - time.monotonic()) > 0:
+            # Slices, since an asynchronous exception is raised between two calls into the system only.
             if poller.poll(min(left_s, _SLICE_S) * 1000):
                 return _reaped(process)
     finally:
@@ -352,7 +341,7 @@ def _wait_until(process: subprocess.Popen[bytes], deadline: float) -> int | None
 
 
 def _reaped(process: subprocess.Popen[bytes]) -> int:
-    """Return the exit code of a process that has ended, and account for it: nobody else tells who waited for it."""
+    """Return the exit code of a process that has ended, and add its usage to that of the calling thread."""
     if process.returncode is None:
         try:
             _, status, used = os.wait4(process.pid, 0)
@@ -384,6 +373,8 @@ def _end_all(process: subprocess.Popen[bytes], mark: str) -> None:
     entry = os.fsencode(f"{_MARK}={mark}") if mark else os.fsencode(f"{WORKER_PID}={os.getpid()}")
 
     def members(processes: Table) -> list[Process]:
+        """Return the living processes of the command's group."""
+        # bash itself first, so that it starts nothing more while the others are ended.
         found = [one for one in processes.values() if process.pid in (one.group, one.pid)]
         return sorted(found, key=lambda one: one.pid != process.pid)
 
@@ -391,6 +382,7 @@ def _end_all(process: subprocess.Popen[bytes], mark: str) -> None:
         members,
         lambda one: carries(one.pid, (entry,)),
         since=bash.start,
+        # In a worker orphans become children of the worker or of its parent; elsewhere anybody may adopt them.
         adopters=None if mark else (os.getppid(), os.getpid()),
     )
     end(tree.look, GRACE_S)
@@ -401,6 +393,7 @@ def _end_unknown(mark: str) -> None:
     """End a command whose process id was lost between its start and the interruption that came then."""
     me, since = os.getpid(), ticks_ago(_BEGUN_S)
     entry = os.fsencode(f"{_MARK}={mark}") if mark else os.fsencode(f"{WORKER_PID}={me}")
+    # Children of this process only, started a moment ago, with this command's mark: nothing else may be ended here.
     ours = {one.pid for one in below((me,), table(), since) if one.parent == me and carries(one.pid, (entry,))}
     end(Tree(lambda processes: [processes[pid] for pid in ours if pid in processes]).look, GRACE_S)
     for pid in ours:
@@ -458,6 +451,7 @@ def _how(code: int) -> str:
         return "with exit code 126: the command was found but cannot be executed (permissions, or not a program)"
     if code == 127:
         return "with exit code 127: a command was not found (check PATH and the environment of the worker)"
+    # bash gives 128 and the signal's number, but a program may exit with such a number by itself: hence "as it seems".
     if code > 128 and _signal_name(code - 128) != str(code - 128):
         return f"with exit code {code}: its last command was ended by signal {_signal_name(code - 128)}, as it seems"
     return f"with exit code {code}"

@@ -17,17 +17,19 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from flow_core.remote.caches import CachedFunction, reduced_function, reduced_property
+from flow_core.remote.pickling_attributes import reduced_whole
+from flow_core.remote.source_names import OF_GLOBALS, named_in_source
 
 if TYPE_CHECKING:
     from pickle import PickleBuffer
 
-_PROTOCOL = 5
+_PROTOCOL = 5  # of pickle; the newest in all supported versions
 _NAMELESS = "<dynamic-code>"
 _DISPATCH: MutableMapping[type, Callable[[Any], Any]] = cloudpickle.Pickler.dispatch_table
 _REDUCE_CODE = _DISPATCH[CodeType]
 
 
-class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+class ByValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
     """The one pickler of what travels by value. Equal functions of one file give equal bytes."""
 
     def __init__(
@@ -36,19 +38,59 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no 
         protocol: int = _PROTOCOL,
         buffer_callback: Callable[[PickleBuffer], bool | None] | None = None,
     ) -> None:
+        # One for each pickle: equal paths are the same object, which stands once in its bytes.
         files: dict[str, str] = {}
         own: dict[type, Callable[[Any], Any]] = {
             CodeType: lambda code: _reduced(code, files),
             CachedFunction: reduced_function,
             cached_property: reduced_property,
+            memoryview: _reduced_view,
         }
+        # Before cloudpickle's own table and without a change to it: other users of cloudpickle in this process see
+        # theirs.
         self.dispatch_table = ChainMap(own, _DISPATCH)
         super().__init__(file, protocol, buffer_callback)
 
+    def _dynamic_function_reduce(self, func: Any) -> Any:
+        """Return how a function is made anew; globals that it names by constants come too."""
+        reduced = super()._dynamic_function_reduce(func)
+        # cloudpickle takes the globals that the code names, and would leave out those that it takes by texts.
+        names = _named_by_constants(func.__code__) & func.__globals__.keys()
+        if names and isinstance(reduced, tuple):
+            reduced[2][1]["__globals__"].update({name: func.__globals__[name] for name in names})
+        return reduced
+
     def reducer_override(self, obj: Any) -> Any:
-        """Return how an object is made anew; classes by value come with a digest of what they are."""
+        """Return how an object is made anew; classes by value come with what they are made of.
+
+        Attributes that an object's own pickle leaves out come too.
+        """
         reduced = super().reducer_override(obj)
-        return _with_state(obj, reduced) if isinstance(obj, type) else reduced
+        if isinstance(obj, type):
+            return _with_state(obj, reduced)
+        return reduced_whole(obj) if reduced is NotImplemented else reduced
+
+
+def _reduced_view(view: memoryview) -> tuple[Any, ...]:
+    """Return how a view is made anew; cloudpickle would make bytes of it."""
+    return _view, (view.tobytes(), view.format, view.shape)
+
+
+def _view(data: bytes, form: str, shape: tuple[int, ...]) -> memoryview:
+    return memoryview(data).cast(form, shape) if data else memoryview(data)  # type: ignore[call-overload]  # a format
+
+
+def _named_by_constants(code: CodeType) -> set[str]:
+    """Return what may be names of globals in ``globals()["LIMIT"]``, ``eval("x + LIMIT")`` and the like."""
+    found: set[str] = set()
+    # Texts count only where the code could use them as names, else any text would bring a global along.
+    by_name = not OF_GLOBALS.isdisjoint(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            found |= _named_by_constants(constant)
+        elif by_name and isinstance(constant, str):
+            found |= named_in_source(constant)
+    return found
 
 
 def dumps(value: object, buffer_callback: Callable[[PickleBuffer], bool | None] | None = None) -> bytes:
@@ -58,7 +100,7 @@ def dumps(value: object, buffer_callback: Callable[[PickleBuffer], bool | None] 
         Exception: whatever the value's own methods or cloudpickle raise when something cannot be pickled.
     """
     with io.BytesIO() as file:
-        Pickler(file, buffer_callback=buffer_callback).dump(value)
+        ByValuePickler(file, buffer_callback=buffer_callback).dump(value)
         return file.getvalue()
 
 
@@ -74,6 +116,7 @@ def reduced_class(cls: type) -> Any:
 def _with_state(cls: type, reduced: Any) -> Any:
     if not isinstance(reduced, tuple) or len(reduced) != 6:
         return reduced  # by name
+    # Only classes by value need it; set_state must be found by its name on the other side.
     from flow_core.remote.classes import set_state, state_of
 
     return (*reduced[:2], state_of(cls, reduced[2]), *reduced[3:5], set_state)

@@ -13,6 +13,7 @@ from typing import Any
 CachedFunction: type = type(functools.lru_cache(lambda: None))
 """The type of what ``functools.cache`` and ``functools.lru_cache`` return."""
 
+# Attributes that lru_cache sets itself; all others were set by the user and travel.
 _OWN = ("__wrapped__", "cache_parameters")
 
 
@@ -32,6 +33,8 @@ def reduced_function(cached: Any) -> str | tuple[Any, ...]:
     if _is_importable(cached):
         name: str = cached.__qualname__
         return name
+    # An empty cache is made first and filled afterwards: the function may name the cache itself, which must be there by
+    # then.
     attributes = {name: value for name, value in vars(cached).items() if name not in _OWN}
     return _empty, tuple(cached.cache_parameters().values()), (cached.__wrapped__, attributes), None, None, _fill
 
@@ -68,5 +71,6 @@ def _fill(cached: Any, state: tuple[Callable[..., Any], dict[str, Any]]) -> None
 def _property(function: Callable[..., Any], name: str | None) -> functools.cached_property[Any]:
     made: functools.cached_property[Any] = functools.cached_property(function)
     if name is not None:
+        # Python calls it when a class is made; a property that is made by itself would not know its attribute.
         made.__set_name__(object, name)
     return made

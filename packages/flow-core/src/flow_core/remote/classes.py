@@ -22,20 +22,22 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from flow_core.remote.contents import CLASS_NOISE, contents, digest_of, meaning
 
+# Types whose values count in a version by themselves; what else an attribute holds counts through ``meaning``.
 _DATA = (type(None), bool, int, float, complex, str, bytes, bytearray, tuple, list, dict, set, frozenset)
 _OF_MEMBER = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_", "_inverted_"})
+# What Python makes of slots: part of the class's layout and never of what a task sets.
 _OF_LAYOUT = (GetSetDescriptorType, MemberDescriptorType)
 
 _from_here: WeakSet[type] = WeakSet()
 """Classes that were defined in this process, as far as they were pickled."""
 _current: WeakKeyDictionary[type, ClassState] = WeakKeyDictionary()
-"""What classes from elsewhere are made of now."""
+"""State of classes from other processes, as it is set now."""
 _loading = threading.local()
 _version: Callable[[type], bytes] | None = None
 
 
 class ClassState(NamedTuple):
-    """What a class is made of.
+    """State of a class: all that it is made of.
 
     Attributes:
         version: Equal where the class is, and what its methods name.
@@ -53,13 +55,14 @@ class ClassState(NamedTuple):
 
 
 def tell_versions(version: Callable[[type], bytes]) -> None:
-    """Have versions of classes told by a function, whose values are equal only if nothing a class names has changed."""
+    """Set what gives versions of classes: its values are equal only if nothing that a class names has changed."""
     global _version
     _version = version
 
 
 def state_of(cls: type, state: Any) -> ClassState:
     """Return what a class is made of, from what cloudpickle says of it."""
+    # A class that came from elsewhere is in _current, so it is not taken for one of this process when it is sent on.
     if cls not in _current:
         _from_here.add(cls)
     attributes, slots = state
@@ -86,13 +89,15 @@ def set_state(cls: type, state: ClassState) -> type:
     """Make a class what it was where it comes from, unless it is from here. Called by pickle."""
     loading = getattr(_loading, "classes", None)
     if loading is not None:
+        # Collected for the function that is being loaded: it sets them again before each of its calls.
         loading.append((cls, state))
-    if cls not in _from_here and (loading is not None or not _is_current(cls, state)):
+    of_argument = loading is None or _loading.of_argument
+    if cls not in _from_here and not (of_argument and is_current(cls, state)):
         apply(cls, state)
     return cls
 
 
-def _is_current(cls: type, state: ClassState) -> bool:
+def is_current(cls: type, state: ClassState) -> bool:
     """Tell whether a class is of that version: then an argument leaves it alone, with what tasks have changed in it."""
     before = _current.get(cls)
     return before is not None and before.version == state.version
@@ -107,6 +112,8 @@ def apply(cls: type, state: ClassState) -> None:
         from cloudpickle.cloudpickle import _class_setstate
     except ImportError:  # before version 3
         from cloudpickle.cloudpickle_fast import _class_setstate
+    # What a task has changed is kept with its version first; then the attributes that only that version has are
+    # removed.
     if before is not None:
         _put_away(cls, before)
         for name in before.attributes:
@@ -117,6 +124,7 @@ def apply(cls: type, state: ClassState) -> None:
     _class_setstate(cls, (state.attributes, state.slots))
     for member, attributes in state.members.items():
         own: dict[str, Any] = cls[member].__dict__  # type: ignore[index]  # an Enum, since it has members
+        # Over a copy of the names, since the dict is changed meanwhile.
         for name in [name for name in own if name not in attributes and name not in _OF_MEMBER]:
             del own[name]
         own.update(attributes)
@@ -136,14 +144,20 @@ def _put_away(cls: type, state: ClassState) -> None:
 
 
 @contextmanager
-def collected() -> Iterator[list[tuple[type, ClassState]]]:
-    """Collect the classes from elsewhere that are unpickled meanwhile, with what they are made of. This thread's."""
+def collected(of_argument: bool) -> Iterator[list[tuple[type, ClassState]]]:
+    """Collect the classes from elsewhere that are unpickled meanwhile, with what they are made of. This thread's.
+
+    Args:
+        of_argument: Whether they come with an argument, which leaves alone those that are of the same version.
+    """
     found: list[tuple[type, ClassState]] = []
-    outer, _loading.classes = getattr(_loading, "classes", None), found
+    outer = getattr(_loading, "classes", None), getattr(_loading, "of_argument", False)
+    _loading.classes, _loading.of_argument = found, of_argument
     try:
         yield found
     finally:
-        _loading.classes = outer
+        _loading.classes, _loading.of_argument = outer
+        # One entry for each class, the last one: a pickle may set the state of a class more than once.
         found[:] = {cls: state for cls, state in found if cls not in _from_here}.items()
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 import struct
 from functools import partial
 from hashlib import blake2b
 from types import CodeType, FunctionType, MethodType, ModuleType
+
+from flow_core.remote import pickling_attributes
 
 CLASS_NOISE = frozenset(
     {
@@ -19,8 +20,8 @@ CLASS_NOISE = frozenset(
     }
 )
 """Attributes of classes that Python itself sets, some of them when a class is first used: no part of what one is."""
-_SIZE = 16
-_NESTED = 50
+_SIZE = 16  # bytes of a digest, as in all blobs: enough for no two contents to have the same by chance
+_NESTED = 50  # levels; deeper data counts by its pickle, so that Python's stack is never the limit
 
 
 def digest_of(data: bytes) -> bytes:
@@ -37,6 +38,7 @@ def meaning(value: object) -> bytes:
 
 
 def _meaning(value: object, above: list[int]) -> bytes:
+    # Functions may enclose themselves, and classes have methods that name them.
     if id(value) in above:
         return b"^"
     above = [*above, id(value)]
@@ -47,6 +49,7 @@ def _meaning(value: object, above: list[int]) -> bytes:
     if isinstance(value, type):
         bases = [_named(base) for base in value.__bases__]
         own = sorted((name, one) for name, one in vars(value).items() if name not in CLASS_NOISE)
+        # By name, so that the order of definition does not count.
         members = [_joined(name.encode(), _member(one, above)) for name, one in own]
         values = [contents(one.value) for one in getattr(value, "__members__", {}).values()]  # of an Enum
         return _joined(b"c", *bases, *members, *values)
@@ -106,8 +109,10 @@ def contents(value: object) -> bytes:
 
 def _contents(value: object, depth: int) -> bytes:
     cls = type(value)
+    # ascii() is the same in each locale and holds lone surrogates, which encode() refuses.
     if value is None or cls in (bool, int, complex, str) or value is ...:
         return _joined(cls.__name__.encode(), ascii(value).encode())
+    # By its bits, since nan is not equal to itself and -0.0 is equal to 0.0.
     if cls is float:
         return _joined(b"float", struct.pack("<d", value))
     if cls in (bytes, bytearray):
@@ -121,16 +126,19 @@ def _contents(value: object, depth: int) -> bytes:
         return _joined(b"dict", *(_joined(*pair) for pair in sorted(pairs)))
     array = getattr(value, "dtype", None), getattr(value, "shape", None), getattr(value, "tobytes", None)
     if None not in array and not getattr(array[0], "hasobject", True):
-        return _joined(b"array", str(array[0]).encode(), repr(array[1]).encode(), array[2]())  # type: ignore[misc]
+        own = _contents(getattr(value, "__dict__", None) or None, depth + 1)
+        return _joined(b"array", str(array[0]).encode(), repr(array[1]).encode(), array[2](), own)  # type: ignore[misc]
     try:
-        return _joined(b"pickle", pickle.dumps(value, 5))
+        return _joined(b"pickle", pickling_attributes.dumps(value))
     except Exception:
+        # Locks, handles and the like: each process has its own, so only the kind can be compared.
         return _joined(b"type", _named(cls))
 
 
 def _joined(*parts: bytes) -> bytes:
     hashed = blake2b(digest_size=_SIZE)
     for part in parts:
+        # With its length, so that no two lists of parts run into the same bytes.
         hashed.update(len(part).to_bytes(8, "little"))
         hashed.update(part)
     return hashed.digest()

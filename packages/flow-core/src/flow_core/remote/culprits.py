@@ -1,4 +1,4 @@
-"""What in a value cannot be pickled, by the path that leads to it. Only asked when pickling has failed already."""
+"""Parts of a value that cannot be pickled, by the path that leads to them. Searched once pickling has failed."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from typing import Any
 from flow_core.guard import called, one_line, pass_signal, shown
 from flow_core.remote import by_value
 
-_SEARCH_S = 1.0
-_FAILING_MAX = 32
-_STEPS_MAX = 500
+_SEARCH_S = 1.0  # seconds; the caller has an error already and waits only for a better text
+_FAILING_MAX = 32  # parts of one value that are followed; one culprit is enough for a message
+_STEPS_MAX = 500  # values that are looked into; bounds the search where each look is quick
 _CLASS_NOISE = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__"})
 
 _Part = tuple[str, object]
-"""What a part is called, and the part. A name of its own ends the path before it; ``[...]`` and ``.name`` go on."""
+"""Name of a part, and the part. A name of its own ends the path before it; ``[...]`` and ``.name`` go on."""
 _Path = tuple[str, str]
-"""Who names something, and the steps from there."""
+"""Name of the owner, and the steps from there."""
 
 
 def explained(value: object, error: BaseException) -> str:
     """Return why a value could not be pickled as one line: which part of it, of which type, and the error.
 
-    Takes about a second at most: of what is too large to be searched in that time only the error is told. Never raises,
-    but for a signal. Any thread.
+    Takes about a second at most: for what is too large to be searched in that time only the error is returned. Never
+    raises, but for a signal. Any thread.
 
     Args:
         value: What was to be pickled.
@@ -50,10 +50,12 @@ def explained(value: object, error: BaseException) -> str:
 def _search(value: object, until: float) -> tuple[_Path, object] | None:
     """Return the shortest path to what cannot be pickled though all of its parts can; None if none is found."""
     queue: deque[tuple[_Path, object]] = deque([(("", ""), value)])
+    # Holds the objects themselves: the id of a part that is freed could be given to another one.
     seen = {id(value): value}
     for _ in range(_STEPS_MAX):
         if not queue or time.monotonic() > until:
             return None
+        # Breadth first: the first culprit that is found has the shortest path.
         path, owner = queue.popleft()
         failing = _failing(list(_parts(owner)), until)
         if failing is None:
@@ -80,6 +82,7 @@ def _failing(parts: list[_Part], until: float) -> list[_Part] | None:
         if len(some) == 1:
             found.append(some[0])
         else:
+            # By halves: one culprit among n parts takes some 2 log n pickles and not n.
             half = len(some) // 2
             left += [some[half:], some[:half]]
     return found
@@ -174,6 +177,7 @@ def _of_object(value: object) -> Iterator[_Part]:
         return
     _, arguments, state, elements, items = (*reduced, None, None, None, None)[:5]
     attributes = getattr(value, "__dict__", None)
+    # What stands among the attributes has a name there, which says more than "what it is made of".
     known = {id(one) for one in attributes.values()} if isinstance(attributes, dict) else set()
     for one in state if isinstance(state, tuple) and len(state) == 2 else (state,):
         if isinstance(one, dict):

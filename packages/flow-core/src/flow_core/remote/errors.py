@@ -9,8 +9,8 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 
-from flow_core.errors import FlowError, RemoteError
-from flow_core.guard import attribute, is_a, name_of, text_of
+from flow_core.errors import AppException, FlowError, RemoteError
+from flow_core.guard import attribute, is_a, name_of, shown as shown_value, text_of
 
 _TEXT_LIMIT = 64 * 1024  # characters of any one text
 _BLOB_LIMIT = 1024 * 1024  # bytes of one pickled exception
@@ -30,6 +30,7 @@ def pack(exc: BaseException) -> bytes:
     """
     try:
         return pickle.dumps(_record(exc, 0, set()), protocol=5)
+    # BaseException in this file: methods of the user's exceptions run here and may raise anything, SystemExit too.
     except BaseException:  # so odd that not even all of its description can be made
         record = {"type": name_of(exc), "text": cut(text_of(exc)), "notes": [], "suppress": False}
         return pickle.dumps(record, protocol=5)
@@ -66,6 +67,7 @@ def cut(text: str, limit: int = _TEXT_LIMIT) -> str:
 
 
 def _record(exc: BaseException, depth: int, seen: set[int]) -> _Record:
+    # Chains may be circles: an exception can be its own context.
     seen.add(id(exc))
     record: _Record = {
         "type": f"{type(exc).__module__}.{type(exc).__qualname__}",
@@ -77,6 +79,7 @@ def _record(exc: BaseException, depth: int, seen: set[int]) -> _Record:
     if is_a(exc, BaseExceptionGroup):
         members = exc.exceptions[:_MEMBERS_LIMIT]
         record["members"] = [_record(member, depth + 1, seen) for member in members] if depth < _CHAIN_LIMIT else []
+        # Members travel one by one, each as far as it can; the group is made of them again on the other side.
         record["class"] = _dumps(type(exc))
         record["message"] = cut(text_of(exc.message))
     else:
@@ -98,7 +101,7 @@ def _notes(exc: BaseException) -> list[str]:
 
 
 def _traceback(exc: BaseException) -> _Record:
-    """Return what the traceback is shown from: frames, the last lines, and what an earlier process told."""
+    """Return the material of a traceback: frames, the last lines, and the text that an earlier process made."""
     earlier = attribute(exc, "remote_traceback")
     told: _Record = {"deliberate": is_a(exc, FlowError), "earlier": earlier if type(earlier) is str else ""}
     try:
@@ -117,6 +120,7 @@ def _dumps(value: object) -> bytes | None:
     """Pickle by reference where that works, by value (classes of ``__main__``, local classes) elsewhere."""
     try:
         data = pickle.dumps(value, protocol=5)
+        # The other process has a __main__ of its own, where the name means nothing or something else.
         if b"__main__" not in data and b"__mp_main__" not in data:
             return data
     except BaseException:
@@ -135,6 +139,8 @@ def _whole(exc: BaseException) -> bytes | None:
     if data is None or len(data) > _BLOB_LIMIT:
         return None
     try:
+        # Tried here: an exception whose constructor wants other arguments than args pickles well and fails on the other
+        # side.
         back = pickle.loads(data)
         same = type(back) is type(exc) and len(back.args) == len(exc.args) and text_of(back) == text_of(exc)
     except BaseException:
@@ -191,8 +197,10 @@ def _assemble(kind: bytes, args: bytes, state: bytes) -> BaseException:
     """Make an exception without calling its own constructor, which may want other arguments than ``args``."""
     cls = pickle.loads(kind)
     values: tuple[object, ...] = pickle.loads(args)
+    # The built-in base knows how to be made of args; classes of the user's own may want anything.
     exc: BaseException = _built_in_base(cls).__new__(cls, *values)
     _built_in_init(cls)(exc, *values)
+    # Past a __setattr__ of the class, which may refuse or do something else.
     object.__setattr__(exc, "args", values)
     exc.__dict__.update(pickle.loads(state))
     return exc
@@ -246,6 +254,7 @@ def _original(record: _Record) -> BaseException | None:
 def _group(record: _Record) -> BaseException:
     listed = record["members"]
     members = [_rebuild(member) for member in listed] if isinstance(listed, list) else []
+    # Python makes no group without members; those beyond the limit of depth were left out.
     if not members:
         return RemoteError(str(record["type"]), str(record["text"]))
     message, kind = str(record["message"]), record["class"]
@@ -290,6 +299,7 @@ def _stack(record: _Record, deliberate: bool) -> str:
         return stack
     described, earlier = record.get("frames"), str(record.get("earlier", ""))
     lines = shown(described, deliberate) if isinstance(described, list) else ""
+    # The exception has crossed a process before: its first traceback is kept and only the new frames are added.
     if earlier:
         stack = f"{earlier}\nraised again through:\n{lines}" if lines else earlier
     else:
@@ -316,3 +326,19 @@ def _whole_traceback(record: _Record, deliberate: bool, depth: int = 0) -> str:
         if isinstance(linked, dict) and depth < _CHAIN_LIMIT and not (name == "context" and record.get("suppress")):
             return _whole_traceback(linked, deliberate, depth + 1) + _LINKS[name] + text
     return text
+
+
+def presentable(error: BaseException) -> BaseException:
+    """Return an error of the app in place of what would end a whole process or thread: the same on each executor."""
+    if is_a(error, Exception):
+        return error
+    if is_a(error, SystemExit):
+        text = f"the app ended its process: sys.exit({shown_value(error.code)})"
+    elif is_a(error, KeyboardInterrupt):
+        text = "the app was interrupted (KeyboardInterrupt, or SIGINT sent to its worker)"
+    else:
+        text = f"the app raised {name_of(error)}: {text_of(error)}"
+    # As it is, SystemExit would end the worker and KeyboardInterrupt the script that looks at the result.
+    presented = AppException(text)
+    presented.__cause__ = error
+    return presented

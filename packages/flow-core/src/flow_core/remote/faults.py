@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _ACTIONS = ("kill", "stop", "segv", "exit", "raise", "hang", "mark")
-_HANG_S = 3600.0
-_EXIT_STATUS = 70
+_HANG_S = 3600.0  # seconds; longer than any bound of a test, so that the test sees a hang and not a delay
+_EXIT_STATUS = 70  # EX_SOFTWARE of sysexits.h
 
 
 class FaultInjected(RuntimeError):
@@ -66,6 +66,7 @@ class Fault:
             if not parts[3].startswith("file=") or len(parts[3]) == len("file="):
                 raise ValueError(f"FLOW_FAULT: {parts[3]!r} in {text!r} is not file=PATH")
             self.path = parts[3][len("file=") :]
+        # next() of a count is atomic, so that passes of several threads are counted without a lock.
         self._passes: Iterator[int] = count(1)
 
     def passed(self) -> None:
@@ -78,6 +79,7 @@ class Fault:
         if not self.path:
             return True
         try:
+            # O_EXCL lets exactly one of all processes fire.
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         except FileExistsError:
             return False
@@ -91,6 +93,7 @@ class Fault:
         if self.action in signals:
             os.kill(os.getpid(), signals[self.action])
         elif self.action == "exit":
+            # Without any clean-up, as a process ends that is killed.
             os._exit(self.status)
         elif self.action == "raise":
             raise FaultInjected(f"fault injected at {self.name}")
@@ -112,16 +115,20 @@ def armed(text: str) -> Callable[[str], None]:
     """Return a ``point`` function for a ``FLOW_FAULT`` value."""
     faults = parse(text)
 
+    # A closure without attributes: points stand in loops that run once for each message.
     def point(name: str) -> None:
+        """Count a pass of each fault at the point of that name."""
         for fault in faults.get(name, ()):
             fault.passed()
 
     return point
 
 
-def _unarmed(name: str) -> None:
-    return None
+def unarmed(name: str) -> None:
+    """Do nothing: what ``point`` is when nothing is armed, so that loops that do little else can leave it out."""
 
 
-point: Callable[[str], None] = armed(os.environ["FLOW_FAULT"]) if os.environ.get("FLOW_FAULT") else _unarmed
+point: Callable[[str], None] = armed(os.environ["FLOW_FAULT"]) if os.environ.get("FLOW_FAULT") else unarmed
 """Pass the fault point of that name. Any thread; free when nothing is armed."""
+is_armed = point is not unarmed
+"""Whether any fault is armed: what is done for each message asks this before it passes a point."""

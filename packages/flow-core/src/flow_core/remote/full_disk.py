@@ -1,4 +1,4 @@
-"""Whether a command failed where a disk was full: its own message may have gone to just that disk."""
+"""Full disks as the reason why a command failed: its own message may have gone to just that disk."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Iterable
 
-_PROBE = b"\0" * 4096
+_PROBE = b"\0" * 4096  # bytes: one page, so that the file system has to find a block for it
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -23,6 +23,7 @@ def full_disks(files: Iterable[tuple[str, str | int]]) -> list[str]:
     told: dict[int, str] = {}
     for name, place in files:
         try:
+            # The descriptor of a pipe or a socket leads to no path, so it is passed over below.
             path = os.readlink(f"/proc/self/fd/{place}") if isinstance(place, int) else place
             directory = path if os.path.isdir(path) else os.path.dirname(path) if os.path.isfile(path) else ""
             device = os.stat(directory or os.devnull).st_dev
@@ -38,6 +39,7 @@ def full_disks(files: Iterable[tuple[str, str | int]]) -> list[str]:
 def _reason(directory: str) -> str:
     """Return why nothing can be written to a directory's file system, empty if something can or if it is not known."""
     try:
+        # A file without a name: nothing is left of it, also if the process is killed now.
         probe = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     except (OSError, AttributeError) as error:
         full = isinstance(error, OSError) and error.errno in _FULL

@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from flow_core.errors import DeserializationError
-from flow_core.remote.classes import ClassState, apply
+from flow_core.fork_locks import renewed_after_fork
+from flow_core.remote.classes import ClassState, apply, is_current
 from flow_core.remote.contents import contents, meaning
 from flow_core.remote.refs import import_anew
 
@@ -39,6 +40,7 @@ class Packed:
         values: Pickles of data.
         caches: Functions that remember their results (functools), and names of what they are now.
         imported: Paths of data that it takes of modules that it imports itself, so also if it goes by value.
+        absent: Names that it looks for in modules, and that these do not have: they were deleted, or never there.
     """
 
     script: tuple[int, str]
@@ -50,6 +52,7 @@ class Packed:
     values: tuple[tuple[Path, bytes], ...]
     caches: tuple[tuple[Path, bytes], ...]
     imported: tuple[Path, ...]
+    absent: tuple[Path, ...] = ()
 
 
 def here() -> tuple[int, str]:
@@ -60,30 +63,36 @@ def here() -> tuple[int, str]:
 def load_packed(
     packed: Packed, load: Callable[[bytes], Callable[..., object]]
 ) -> tuple[Callable[..., object], Surroundings]:
-    """Return a function, and what is to be seen to before each of its calls.
+    """Return a function, and the surroundings to be prepared before each of its calls.
 
     Raises:
         DeserializationError: this machine has other code, or other large data, than the script, and it cannot travel.
         ImportError, AttributeError: a module is not here, or is another version, and the code cannot travel.
     """
+    # In the script itself modules are what they are: to set them would undo what the script has changed since.
     if packed.script == here():
         return load(packed.whole or packed.function), NOTHING
-    paths = tuple(path for path, _ in packed.code)
+    paths = tuple(path for path, _ in (*packed.code, *packed.large))
     with _lock:
+        # Code that an earlier call has replaced is put back first, since it is the module's own that is compared.
         _restore(paths)
         try:
             differs = next((path for path, digest in packed.code if meaning(at(path)) != digest), None)
         except Exception:
             if not packed.whole:
                 raise
+            # A module that cannot be imported here, or lacks a name: the same as other code, if all of it travels by
+            # value.
             differs = ("", "")
         if differs is None:
+            # Large data is compared where the code is the module's own only: by value it could not have travelled.
             _check(packed.large)
-            return load(packed.function), Surroundings(packed.values, paths, {}, packed.caches)
+            return load(packed.function), Surroundings(packed.values, paths, {}, packed.caches, absent=packed.absent)
     if packed.whole:
         replaced = {path: load(blob) for path, blob in packed.replaced}
         values = tuple(pair for pair in packed.values if replaced or pair[0] in packed.imported)
-        return load(packed.whole), Surroundings(values, (), replaced)
+        absent = tuple(path for path in packed.absent if replaced or path in packed.imported)
+        return load(packed.whole), Surroundings(values, (), replaced, absent=absent)
     raise DeserializationError(
         f"{'.'.join(differs)} is not the same code on this machine as in the script, and could not be sent by value, "
         "since what it names is too large or cannot be pickled. Was its file edited, or the module reloaded? Make the "
@@ -110,15 +119,19 @@ def at(path: Path) -> object:
 def _owner(path: Path) -> tuple[object, str]:
     module, attributes = path
     *owners, name = attributes.split(".")
+    # import_anew reads a half-written module again the next time, which importlib alone would not.
     found: object = sys.modules.get(module) or import_anew(module)
     for owner in owners:
         found = getattr(found, owner)
     return found, name
 
 
-_lock = threading.RLock()
+# Re-entrant: what is unpickled under the lock may load other functions.
+_lock = renewed_after_fork(threading.RLock())
 _set: dict[Path, bytes] = {}
-"""Pickles of what was set last, by path."""
+"""Pickles of what was set last, by path; ``_ABSENT`` of what was taken away."""
+_ABSENT = b""
+_NOTHING = object()
 
 
 _remembering: dict[Path, bytes] = {}
@@ -126,7 +139,7 @@ _remembering: dict[Path, bytes] = {}
 
 
 _originals: dict[Path, object] = {}
-"""What was in the places of code that is replaced now."""
+"""Original code, by path, of what is replaced now."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,10 +151,11 @@ class Surroundings:
 
     Attributes:
         values: Pickles of values.
-        code: Code that must be that of the module's own file.
+        code: Code, and large data, that must be that of the module's own file.
         replaced: Code to be put in the place of that.
         caches: Functions that remember their results, and names of what they are in this version.
         classes: Classes that came by value, with what they are made of.
+        absent: Names that modules do not have.
     """
 
     values: tuple[tuple[Path, bytes], ...]
@@ -149,16 +163,22 @@ class Surroundings:
     replaced: dict[Path, Callable[..., object]]
     caches: tuple[tuple[Path, bytes], ...] = ()
     classes: tuple[tuple[type, ClassState], ...] = ()
+    absent: tuple[Path, ...] = ()
 
     def with_classes(self, classes: Sequence[tuple[type, ClassState]]) -> Surroundings:
-        """Return the same with classes."""
+        """Return the same surroundings with classes that came by value added."""
         return replace(self, classes=tuple(classes)) if classes else self
 
-    def prepare(self) -> None:
-        """Set what is not so already. What a task has changed since it was set stays, until another value is set."""
+    def prepare(self, of_argument: bool = False) -> None:
+        """Set what is not so already. What a task has changed since it was set stays, until another value is set.
+
+        For an argument classes of the same version stay as they are for the function.
+        """
         for cls, state in self.classes:
-            apply(cls, state)
-        if not self.values and not self.replaced and not self.caches and not _originals:
+            if not (of_argument and is_current(cls, state)):
+                apply(cls, state)
+        # The common case first: this runs before each call.
+        if not self.values and not self.replaced and not self.caches and not self.absent and not _originals:
             return
         with _lock:
             if _originals:
@@ -168,8 +188,12 @@ class Surroundings:
                     self._set(path, pickled)
             for path, code in self.replaced.items():
                 owner, name = _owner(path)
+                # Only the first original is the module's own; what stands there later was put there by calls.
                 _originals.setdefault(path, getattr(owner, name, None))
                 setattr(owner, name, code)
+            for path in self.absent:
+                if _set.get(path) != _ABSENT:  # else what stands there is a task's own
+                    _take_away(path)
             for path, version in self.caches:
                 if _remembering.get(path) != version:
                     _forget(path)
@@ -179,6 +203,7 @@ class Surroundings:
     def _set(path: Path, pickled: bytes) -> None:
         owner, name = _owner(path)
         value = pickle.loads(pickled)
+        # What is equal already stays the same object, since others may hold it.
         if path in _set or not _is_same(_current(owner, name), value):
             _put(owner, name, value)
         _set[path] = pickled
@@ -187,11 +212,21 @@ class Surroundings:
 NOTHING = Surroundings((), (), {})
 
 
+def _take_away(path: Path) -> None:
+    """Have a module be without a name, as it is in the script. It comes back for code that needs what stood there."""
+    owner, name = _owner(path)
+    if name in vars(owner):
+        _originals.setdefault(path, vars(owner)[name])
+        delattr(owner, name)
+    _set[path] = _ABSENT
+
+
 def _restore(paths: tuple[Path, ...]) -> None:
     for path in paths:
         if path in _originals:
             owner, name = _owner(path)
             setattr(owner, name, _originals.pop(path))
+            _set.pop(path, None)
 
 
 def _is_same(one: object, other: object) -> bool:
@@ -208,7 +243,7 @@ def _forget(path: Path) -> None:
 
 def _current(owner: object, name: str) -> object:
     """Return what stands in a place; of a class the attribute itself, not what a descriptor makes of it."""
-    return vars(owner).get(name, _set) if isinstance(owner, type) else getattr(owner, name, _set)
+    return vars(owner).get(name, _NOTHING) if isinstance(owner, type) else getattr(owner, name, _NOTHING)
 
 
 def _put(owner: object, name: str, value: object) -> None:
@@ -222,6 +257,7 @@ def _put(owner: object, name: str, value: object) -> None:
         else:
             current.clear()
             current.update(value)
+        # Subclasses of containers may have attributes beside their elements.
         if hasattr(value, "__dict__"):
             vars(current).clear()
             vars(current).update(vars(value))

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from flow_core.errors import DeserializationError, SerializationError
 from flow_core.guard import name_of, one_line, pass_signal
 from flow_core.interfaces.call import DEFAULT_SPEC, NodeContext, TaskSpec, TaskStep
-from flow_core.remote.callables import sent
-from flow_core.remote.errors import pack, unpack
-from flow_core.remote.functions import load_function, pack_function
+from flow_core.remote.callables import pickled_simply
+from flow_core.remote.errors import pack, presentable, unpack
+from flow_core.remote.functions import load_function, needs_care, pack_function
 
 if TYPE_CHECKING:
-    from flow_core.interfaces.call import TryKey
+    from flow_core.interfaces.call import TellFiles, TryKey
     from flow_core.interfaces.outcome import Usage
     from flow_core.remote.reports import Reporting
     from flow_core.remote.state import ProcessState
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class TaskResult:
-    """What came of a task: its value or its error, its times in ns UTC, and the process it ran in."""
+    """Result of a task: its value or its error, its times in ns UTC, and the process it ran in."""
 
     value: object
     error: BaseException | None
@@ -50,13 +52,15 @@ def pack_task(
     """Return a task as bytes for ``run_parcel``. The function goes by name where it can, else by value.
 
     With ``blob``, the function as ``flow_core.remote.functions`` packed it, that is what travels. With ``reporting``
-    its use of resources is measured, and sampled where it runs; ``where`` has its key.
+    it tells how far files are that its steps move, and where there is a sampler its use of resources is measured, and
+    sampled where it runs; ``where`` has its key.
 
     Raises:
         SerializationError: something cannot be pickled; the message names it.
     """
     name = getattr(func, "__qualname__", repr(func))
     context = where or NodeContext()
+    # Packed one by one, so that an error names the part that cannot be packed, or unpacked.
     parts = (
         blob or pack_function(func),
         _pack_arguments(name, tuple(args), dict(kwargs or {})),
@@ -73,20 +77,36 @@ def run_parcel(data: bytes) -> bytes:
     On the main thread of another process than the packer's, what it has changed of the process is put back after it.
     """
     started_ns, value, failure, usage = time.time_ns(), b"", None, None
-    state = None
+    pid, state = os.getpid(), None
     try:
         *task, watched, packed_in = _loads(data, "the frame")
+        # In the script's own process, and on threads, the state belongs to others as well and is left alone.
         if packed_in != _this_process() and threading.current_thread() is threading.main_thread():
             state = _state_before()
         if watched is None:
             value = _dumps(_run(*task), "the result")
+        elif watched[0].sampler is None:  # it only moves files
+            value = _dumps(_run(task[0], task[1], task[2], _teller(*watched)), "the result")
         else:
             value, failure, usage = _measured(task, *watched)
     except BaseException as error:
-        failure = pack(error)
+        failure = pack(presentable(error))
+    # A child that a task has forked and that came back would take tasks as one more worker, and the pool would never
+    # end it.
+    if os.getpid() != pid:
+        _end_forked_child()
     if state is not None:
         _put_back(state, time.time_ns() - started_ns)
     return _packed(value, failure, started_ns, usage)
+
+
+def _end_forked_child() -> NoReturn:
+    """End a child that a task has forked and that came back from it: it would go on as one more worker of the pool."""
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    finally:
+        os._exit(0)
 
 
 _states: dict[int, ProcessState] = {}  # by process: a forked child has to make its own
@@ -115,6 +135,7 @@ def _put_back(state: ProcessState, took_ns: int) -> None:
 
 
 def _this_process() -> tuple[int, str]:
+    # The process id alone may be that of another machine's process.
     return os.getpid(), os.uname().nodename
 
 
@@ -160,7 +181,7 @@ def _measured(task: list[Any], reporting: Reporting, key: TryKey) -> tuple[bytes
     before = process_used() if on_main else begin_thread()
     with Reported(reporting, key):
         try:
-            value = _dumps(_run(*task), "the result")
+            value = _dumps(_run(task[0], task[1], task[2], _teller(reporting, key)), "the result")
         except BaseException as error:
             failure = pack(error)
     if before is None:
@@ -168,30 +189,39 @@ def _measured(task: list[Any], reporting: Reporting, key: TryKey) -> tuple[bytes
     return value, failure, usage_between(before, process_used() if on_main else thread_used())
 
 
-def _run(func: bytes, arguments: bytes, around: bytes) -> object:
+def _teller(reporting: Reporting, key: TryKey) -> TellFiles:
+    """Return what tells how far files are that the steps of a task move."""
+    from flow_core.remote.reports import tell_files
+
+    return partial(tell_files, reporting.directory, key)
+
+
+def _run(func: bytes, arguments: bytes, around: bytes, tell: TellFiles | None = None) -> object:
     from flow_core.remote.run import enter_worker, execute, leave_worker
 
     function, modules = load_function(func)
     args, kwargs = _loads(arguments, "the arguments")
     spec, steps, where = _loads(around, "the steps")
     on_main = threading.current_thread() is threading.main_thread()
+    # After the arguments are unpickled, which may import the modules that are to be prepared.
     if modules is not None:
         modules.prepare()
     enter_worker()
     try:
-        return execute(function, args, kwargs, spec, steps, replace(where, main_thread=on_main))
+        return execute(function, args, kwargs, spec, steps, replace(where, main_thread=on_main, tell=tell))
     finally:
         leave_worker()
 
 
 def _pack_arguments(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> bytes:
     try:
-        return _dumps(sent(args, kwargs) or (args, kwargs), f"the arguments of {name}")
+        return _dumped_arguments((args, kwargs), f"the arguments of {name}")
     except SerializationError as error:
         failure = error
+    # Only after a failure: each argument by itself, to name the one that is to blame.
     for where, value in [*((str(number), value) for number, value in enumerate(args, 1)), *kwargs.items()]:
         try:
-            _dumps(value, f"argument {where} ({name_of(value)}) of {name}")
+            _dumped_arguments(value, f"argument {where} ({name_of(value)}) of {name}")
         except SerializationError as error:
             failure = error
             break
@@ -200,18 +230,32 @@ def _pack_arguments(name: str, args: tuple[object, ...], kwargs: dict[str, objec
     ) from failure.__cause__
 
 
+def _dumped_arguments(value: object, what: str) -> bytes:
+    data = pickled_simply(value)
+    if data is not None:
+        return data
+    from flow_core.remote.bringing import pickled_with_code
+
+    return _naming_what_fails(pickled_with_code, value, what)
+
+
 def _dumps(value: object, what: str) -> bytes:
     try:
         data = pickle.dumps(value, protocol=5)
-        if b"__main__" not in data:
+        if not needs_care(data):
             return data
     except BaseException as error:  # whatever an object's __reduce__ raises
         pass_signal(error)
         data = b""
     from flow_core.remote import by_value
 
+    return _naming_what_fails(by_value.dumps, value, what)
+
+
+def _naming_what_fails(dumps: Callable[[object], bytes], value: object, what: str) -> bytes:
+    """Pickle a value; an error says what in it cannot be. Raises SerializationError."""
     try:
-        return by_value.dumps(value)
+        return dumps(value)
     except BaseException as error:
         pass_signal(error)
         from flow_core.remote.culprits import explained

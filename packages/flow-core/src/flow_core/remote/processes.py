@@ -16,16 +16,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 DEAD = "ZX"
 """States of processes that have ended and that nobody has reaped."""
 STOPPED = "Tt"
-"""States of processes that run again only when they are told to: by SIGCONT, or by a debugger."""
+"""States of processes that run again only after SIGCONT, or when a debugger lets them."""
+# Waits within the kernel, as for a disk: not even SIGKILL is taken until that ends.
 UNINTERRUPTIBLE = "D"
 
 WORKER_PID = "FLOW_WORKER_PID"
 """Variable by which processes are known that a worker has started: its process id."""
 
 GRACE_S = 2.0
-"""Between SIGTERM and SIGKILL; less than a manager's own patience after a walltime."""
-_AGAIN_S = 0.05
-_SURE_S = 2.0
+"""Seconds between SIGTERM and SIGKILL; less than a manager's own patience after a walltime."""
+_AGAIN_S = 0.05  # seconds; the longest pause between looks, which begin at a few milliseconds and double
+_SURE_S = 2.0  # seconds after SIGKILL; what lives longer is held by the kernel, and no signal helps
 
 
 class Process:
@@ -49,6 +50,7 @@ class Process:
         # The command's name may hold blanks and parentheses: fields are counted from the last one.
         pid, _, rest = line.partition(b" (")
         name, _, rest = rest.rpartition(b") ")
+        # Fields are those of proc(5), less the first two: 11 and 12 are utime and stime, 19 is starttime.
         fields = rest.split(b" ", 20)
         self.pid = int(pid)
         self.name = name.decode(errors="replace")
@@ -74,6 +76,7 @@ def look(pid: int) -> Process | None:
     except OSError:
         return None
     try:
+        # One read gives the line of one moment; it is shorter than this.
         return Process(os.read(fd, 1024))
     except (OSError, ValueError, IndexError):
         return None
@@ -87,6 +90,7 @@ def table() -> dict[int, Process]:
         names = os.listdir("/proc")
     except OSError:
         return {}
+    # Processes may end between the two steps: those are None.
     found = (look(int(name)) for name in names if name.isdecimal())
     return {process.pid: process for process in found if process is not None and process.state not in DEAD}
 
@@ -96,6 +100,7 @@ def below(roots: Iterable[int], processes: Table, since: int = 0) -> list[Proces
 
     Those that started before the clock tick ``since`` are left out with all that is below them.
     """
+    # One pass makes the index, so that the walk does not go through all processes for each parent.
     children: dict[int, list[Process]] = {}
     for process in processes.values():
         children.setdefault(process.parent, []).append(process)
@@ -120,7 +125,8 @@ def carries(pid: int, variables: Collection[bytes]) -> bool:
 
 
 def ticks_ago(seconds: float) -> int:
-    """Return the clock tick of so many seconds ago, to be held against ``Process.start``."""
+    """Return the clock tick of some seconds ago, to be compared with ``Process.start``."""
+    # CLOCK_BOOTTIME counts as /proc does: also while the machine sleeps.
     per_s = os.sysconf("SC_CLK_TCK")
     return int((time.clock_gettime(time.CLOCK_BOOTTIME) - seconds) * per_s)
 
@@ -181,7 +187,7 @@ class Tree:
     Args:
         members: Tells which processes are surely meant; asked at each look.
         marked: Tells whether a process that is below none of them carries a mark; asked once each. None: none does.
-        since: Clock tick; of who is no sure member only those count that started then or later.
+        since: Clock tick; processes that are no sure members count only if they started then or later.
         adopters: Who becomes the parent of orphans: only their children are asked for the mark. None: all are.
     """
 
@@ -206,6 +212,7 @@ class Tree:
         found = {process.pid: process for process in self._members(processes)}
         for pid, start in self._known.items():
             process = processes.get(pid)
+            # The same id with another start is another process.
             if process is not None and process.start == start:
                 found.setdefault(pid, process)
         if self._marked is not None:
@@ -219,6 +226,7 @@ class Tree:
         if process.start < self._since or not (self._adopters is None or process.parent in self._adopters):
             return False
         name = process.pid, process.start
+        # Reading an environment is the dearest part of a look, so each process is asked once.
         if name not in self._asked:
             self._asked[name] = self._marked is not None and self._marked(process)
         return self._asked[name]

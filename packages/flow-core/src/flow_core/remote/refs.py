@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from os import uname
 
-_MAX_WRAPPERS = 16
+_MAX_WRAPPERS = 16  # decorators around one function; a bound for chains of __wrapped__ that lead in a circle
 
 
 def reference(func: object) -> str | None:
@@ -20,10 +21,12 @@ def reference(func: object) -> str | None:
     qualname = getattr(func, "__qualname__", None)
     if not isinstance(module_name, str) or not isinstance(qualname, str):
         return None
+    # __main__ is another module in another process; "<" stands in names of lambdas and of local functions.
     if module_name in ("__main__", "__mp_main__") or "<" in qualname:
         return None
     module = sys.modules.get(module_name)
     found: object = module
+    # Only what is found by that very name counts: the name may have been bound to something else since.
     for name in qualname.split("."):
         found = getattr(found, name, None)
     depth = 0
@@ -70,6 +73,7 @@ def import_anew(module_name: str, about: str = "") -> object:
     Raises:
         ImportError: it cannot be imported here, or its code fails; the message says what to do.
     """
+    # Modules that were loaded before are not dropped after a failure: others use them.
     before = set(sys.modules)
     try:
         return import_module(module_name)
@@ -77,9 +81,10 @@ def import_anew(module_name: str, about: str = "") -> object:
         _forget(error, before)
         told = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         raise ImportError(
-            f"module {module_name!r}{about} cannot be imported on this machine ({told}): install it there, put its "
-            "directory on PYTHONPATH (for instance in worker_init), or define the app in the main script, which is "
-            "sent by value. If a file was being written just then, try again",
+            f"module {module_name!r}{about} cannot be imported on node {uname().nodename} ({told}): install it there, "
+            "name it in the executor's option code=, put its directory on PYTHONPATH (for instance in worker_init), or "
+            "define the app in the main script, which is sent by value. If a file was being written just then, try "
+            "again",
             name=getattr(error, "name", None),
         ) from error
 
@@ -88,6 +93,7 @@ def _forget(error: Exception, before: set[str]) -> None:
     """Drop the module that lacked what was asked of it, if it was loaded just now: its file may be half written."""
     lacking = getattr(error, "obj", None) if isinstance(error, AttributeError) else getattr(error, "name", None)
     name = getattr(lacking, "__name__", lacking)
+    # Dropped, so that the next import reads the file again; a file that is half written may be whole by then.
     if isinstance(name, str) and name not in before:
         sys.modules.pop(name, None)
 

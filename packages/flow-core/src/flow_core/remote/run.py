@@ -9,6 +9,7 @@ from flow_core.interfaces.call import NodeContext, TaskSpec, TaskStep
 
 _Run = Callable[[], object]
 
+# A number and not a flag: a task may run another one in its own place.
 _worker = 0
 
 
@@ -46,13 +47,20 @@ def execute(
         AppTimeout: the task ran longer than ``spec.walltime_s``.
         AppException: the spec asks for what cannot be done in this place.
     """
+    # The plain case without any closure, since most tasks are such.
     if not steps and not spec.environment and spec.walltime_s is None:
         return func(*args, **kwargs)
+    # By the attribute: the module of that step is loaded only where a task has it.
+    bound = getattr(steps[0], "bound", None) if steps else None
+    if bound is not None:
+        args, kwargs, steps = bound(args, kwargs, steps[1:], where)
 
     def call() -> object:
+        """Call the function with the arguments of the task."""
         return func(*args, **kwargs)
 
     run: _Run = _wrapped(call, steps, where) if steps else call
+    # Within the environment and around the steps: what brings files in and out counts towards the walltime.
     if spec.walltime_s is not None:
         run = _limited(run, spec.walltime_s, where.main_thread)
     if spec.environment:
@@ -61,6 +69,7 @@ def execute(
 
 
 def _wrapped(call: _Run, steps: Sequence[TaskStep], where: NodeContext) -> _Run:
+    # From the inside out, so that the first step is the outermost.
     for step in reversed(steps):
         call = _around(step, call, where)
     return call
@@ -74,6 +83,7 @@ def _limited(run: _Run, limit_s: float, main_thread: bool) -> _Run:
     from flow_core.remote.walltime import limited
 
     def call() -> object:
+        """Run within the walltime, and end what the task has started where that passes."""
         import time
 
         began = time.monotonic()
@@ -82,6 +92,7 @@ def _limited(run: _Run, limit_s: float, main_thread: bool) -> _Run:
         except AppTimeout:
             from flow_core.remote.processes import end_task_of_worker
 
+            # Python is interrupted by then, but what the task has started goes on.
             end_task_of_worker(time.monotonic() - began)
             raise
 
@@ -92,7 +103,7 @@ def _in_environment(
     run: _Run, variables: Sequence[tuple[str, str]], steps: Sequence[TaskStep], where: NodeContext
 ) -> object:
     if where.main_thread:
-        return _with_variables(run, variables)
+        return with_variables(run, variables)
     if any(getattr(step, "sets_environment", False) for step in steps):
         return run()
     raise AppException(
@@ -102,9 +113,11 @@ def _in_environment(
     )
 
 
-def _with_variables(run: _Run, variables: Sequence[tuple[str, str]]) -> object:
+def with_variables(run: Callable[[], object], variables: Sequence[tuple[str, str]]) -> object:
+    """Call something with variables in the environment of this process, taken back after it; return its result."""
     import os
 
+    # os.environ and not a copy: children that the task starts inherit it.
     before = {name: os.environ.get(name) for name, _ in variables}
     os.environ.update(variables)
     try:

@@ -12,13 +12,13 @@ from importlib import import_module
 from flow_core.guard import is_a, one_line
 from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.sampler import NodeSampler, Sample, SamplerSpec
-from flow_core.remote.turns import LEAST_S, Turns
+from flow_core.remote.sampling_timer import LEAST_S, SamplingTimer
 
 log = logging.getLogger("flow.sampling")
 
-_TOLD_AFTER_S = 1.0
-_QUIET_TURNS = 5
-_PATIENCE_S = 1.0
+_TOLD_AFTER_S = 1.0  # seconds; the start of a shorter task comes with its result
+_QUIET_TURNS = 5  # turns without a task before the thread rests, so that short gaps cost no wake-up
+_PATIENCE_S = 1.0  # seconds that the end of a task waits for a sampler that is at it
 
 
 class Sampling:
@@ -28,6 +28,7 @@ class Sampling:
     """
 
     def __init__(self, spec: SamplerSpec, now: float) -> None:
+        # However small an interval was asked for, sampling must not take the time of tasks.
         self.interval_s = max(LEAST_S, spec.interval_s)
         self._sampler: NodeSampler | None = self._make(spec)
         self._sampled: frozenset[int] = frozenset()
@@ -36,6 +37,7 @@ class Sampling:
     def _make(self, spec: SamplerSpec) -> NodeSampler | None:
         try:
             module, _, name = spec.factory.partition(":")
+            # By a dotted name: the core imports no monitoring, and nodes may lack it.
             made: NodeSampler = getattr(import_module(module), name)(**dict(spec.settings))
         except BaseException as error:
             log.warning("no samples from this node: %s cannot be made (%s)", spec.factory, one_line(error))
@@ -67,6 +69,7 @@ class Sampling:
             return ()
         try:
             samples = tuple(question(self._sampler))
+            # A sampler may be the user's own and return anything.
             if not all(is_a(sample, Sample) for sample in samples):
                 raise TypeError("what it returned are no Samples")
             return samples
@@ -102,17 +105,18 @@ class TaskWatch:
         """Take what to sample with, where to tell it, and the thread's name."""
         self._tell = tell
         self._sampling = Sampling(spec, time.monotonic())
-        self._turns = Turns(spec.interval_s)
+        self._turns = SamplingTimer(spec.interval_s)
         self._running: dict[int, tuple[TryKey, int]] = {}
-        self._told: dict[int, TryKey] = {}
+        self._reported: dict[int, TryKey] = {}
         self._closed = False
         self._lock = threading.Lock()
-        """Of the sampler, and of the order in which samples are told."""
+        """Guards the sampler, and keeps samples in the order in which they were taken."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def begin(self, ident: int, key: TryKey) -> None:
         """A try begins in a process or thread."""
+        # No lock: single operations of a dict are atomic, and this is on the way of each task.
         self._running[ident] = (key, time.time_ns())
         self._turns.wake()
 
@@ -122,6 +126,7 @@ class TaskWatch:
         if found is None:  # a task ran another one in its own place
             return
         key, _ = found
+        # Only tasks that were sampled before wait for the lock; short ones never do.
         if self._sampling.was_sampled(key) and self._lock.acquire(timeout=_PATIENCE_S):
             try:
                 self._tell((), self._sampling.ended(ident, (key,)))
@@ -153,10 +158,11 @@ class TaskWatch:
 
     def _look(self) -> None:
         now_ns, now = time.time_ns(), time.monotonic()
+        # A copy in one step, since tasks begin and end meanwhile.
         running = dict(self._running)
         long = {ident: run for ident, run in running.items() if now_ns - run[1] >= _TOLD_AFTER_S * 1e9}
-        starts = [(key, since, ident) for ident, (key, since) in long.items() if self._told.get(ident) != key]
-        self._told = {ident: key for ident, (key, _) in long.items()}
+        starts = [(key, since, ident) for ident, (key, since) in long.items() if self._reported.get(ident) != key]
+        self._reported = {ident: key for ident, (key, _) in long.items()}
         with self._lock:
             if self._closed:
                 return

@@ -1,4 +1,4 @@
-"""One task as a file, and its result as another: for engines that start a command a task, without workers of ours."""
+"""Files of one task and of its result: for engines that start one command for each task, without workers of ours."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from flow_core.errors import DeserializationError
 from flow_core.interfaces.call import DEFAULT_SPEC, NodeContext, TaskSpec, TaskStep
 from flow_core.remote.parcel import TaskResult, failed_parcel, is_failed, pack_task, run_parcel, unpack_result
 
+# The digit is the version of the format: files of another version are refused by name.
 _TASK = b"FLOWTASK1\n"
 _RESULT = b"FLOWRSLT1\n"
 
@@ -55,6 +56,7 @@ def run_file(task_path: str, result_path: str) -> bool:
     try:
         result = run_parcel(_read(task_path, _TASK))
     except (OSError, DeserializationError) as error:
+        # The caller waits for a result file, so what goes wrong before the task is a result, too.
         result = failed_parcel(error)
     _write(result_path, _RESULT + result)
     return not is_failed(result)
@@ -69,6 +71,7 @@ def _read(path: str, magic: bytes) -> bytes:
 
 
 def _write(path: str, data: bytes) -> None:
+    # Written aside and renamed: a reader that finds the file finds all of it.
     unfinished = f"{path}.{os.getpid()}.part"
     with open(unfinished, "wb") as stream:
         stream.write(data)

@@ -1,4 +1,4 @@
-"""What tasks use, by the system's own account of this process, or of one thread and the commands it waited for."""
+"""Resource usage of tasks, by the system's own account of this process or of one thread and the commands it ran."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 Used = tuple[float, float, int, int, int]
 """CPU seconds of user and system, most memory in KiB, blocks read and written; all but the memory only grow."""
 
+# Linux only: elsewhere nothing is known of single threads.
 _THREAD: int | None = getattr(resource, "RUSAGE_THREAD", None)
 _here = threading.local()
 
@@ -20,6 +21,7 @@ _here = threading.local()
 def process_used() -> Used:
     """Return what this process and the children it waited for have used."""
     own, below = getrusage(RUSAGE_SELF), getrusage(RUSAGE_CHILDREN)
+    # Fields of struct_rusage by place: 0 and 1 are CPU times, 2 the most memory, 9 and 10 blocks read and written.
     return (
         own[0] + below[0],
         own[1] + below[1],
@@ -30,9 +32,10 @@ def process_used() -> Used:
 
 
 def begin_thread() -> Used | None:
-    """Begin to account for a task in the calling thread; return what the thread has used, None where nobody knows."""
+    """Begin to account for a task in the calling thread; return what that has used, None where it is not counted."""
     if _THREAD is None:
         return None
+    # RUSAGE_CHILDREN is of the whole process, so that commands of other threads would count here.
     _here.commands = (0.0, 0.0, 0, 0)
     own = getrusage(_THREAD)
     return own[0], own[1], 0, own[9], own[10]

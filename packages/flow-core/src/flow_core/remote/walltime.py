@@ -1,8 +1,9 @@
 """The walltime of a task, enforced in the process that runs it.
 
 On a main thread a timer signal raises AppTimeout in the Python code; on other threads a watcher thread raises it
-asynchronously. Code in C is not interrupted: the exception comes when it returns. A step that waits for something
-else (a shell command) takes the enforcement over with ``held``.
+asynchronously. Code in C is not interrupted: the exception comes when it returns, which it does at once where it can be
+woken (``flow_core.remote.blocked``). A step that waits for something else (a shell command) takes the enforcement over
+with ``held``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from flow_core.errors import AppTimeout
+from flow_core.remote.blocked import wake
 
 _AGAIN_S = 2.0  # code that swallowed the exception is interrupted again after this long
 _LONGEST_S = 1e8  # three years; the system's timers refuse very long times
@@ -37,6 +39,7 @@ def limited(run: Callable[[], object], limit_s: float, main_thread: bool) -> obj
     _here.limit = limit
     try:
         try:
+            # Within the try: the limit may fire as soon as it is armed.
             limit.arm()
             result = run()
         finally:
@@ -46,6 +49,7 @@ def limited(run: Callable[[], object], limit_s: float, main_thread: bool) -> obj
         raise timed_out(limit_s).with_traceback(interrupt.__traceback__) from interrupt.__cause__
     finally:
         _here.limit = None
+    # The code swallowed the exception and returned: it ran longer all the same.
     if limit.fired:
         raise timed_out(limit_s)
     return result
@@ -73,7 +77,7 @@ def held() -> Iterator[tuple[float, float] | None]:
 
 
 class _Interrupt(AppTimeout):
-    """What is raised inside the task, so that its own AppTimeouts can be told apart."""
+    """The timeout that is raised inside the task; a class of its own, since the task may raise AppTimeout itself."""
 
     def __init__(self) -> None:
         limit: _Limit | None = getattr(_here, "limit", None)
@@ -92,9 +96,11 @@ class _Limit:
         self.armed = False
 
     def arm(self) -> None:
+        """Begin to enforce the limit, on the thread that runs the task."""
         raise NotImplementedError
 
     def disarm(self) -> None:
+        """Stop enforcing: when this has returned, nothing is raised any more. Idempotent."""
         raise NotImplementedError
 
 
@@ -102,14 +108,17 @@ class _SignalLimit(_Limit):
     """Raises by a timer signal; for main threads."""
 
     def arm(self) -> None:
+        """Set the timer, and keep the handler that SIGALRM had. Main thread only."""
         import signal
 
         self.armed = True
         self._before = signal.signal(signal.SIGALRM, self._fire)
+        # 0 would stop the timer, so a deadline that has passed is one of 0.1 ms.
         left_s = min(max(self.deadline - time.monotonic(), 1e-4), _LONGEST_S)
         signal.setitimer(signal.ITIMER_REAL, left_s, _AGAIN_S)
 
     def disarm(self) -> None:
+        """Stop the timer and put the handler back. Main thread only; idempotent."""
         import signal
 
         self.armed = False
@@ -133,10 +142,13 @@ class _ThreadLimit(_Limit):
         self.thread_id = threading.get_ident()
 
     def arm(self) -> None:
+        """Have the watcher thread fire this limit at its deadline."""
         self.armed = True
         _watcher.watch(self)
 
     def disarm(self) -> None:
+        """Stop enforcing, and take back an exception that was set and has not come yet. Idempotent."""
+        # The watcher fires with this lock held, so after this block nothing is raised any more.
         with _watcher.changed:
             self.armed = False
             if self.fired:
@@ -146,11 +158,13 @@ class _ThreadLimit(_Limit):
         """Called by the watcher, which holds its lock."""
         self.fired = True
         _raise_in(self.thread_id, _Interrupt)
+        wake(self.thread_id)
 
 
 def _raise_in(thread_id: int, what: type[BaseException] | None) -> None:
     import ctypes
 
+    # None takes back an exception that was set and has not come yet.
     exc = ctypes.py_object(what) if what is not None else None
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), exc)
 
@@ -165,14 +179,21 @@ class _Watcher:
         self._thread: threading.Thread | None = None
 
     def watch(self, limit: _ThreadLimit) -> None:
+        """Fire a limit at its deadline, and every two seconds after that while it is armed. Any thread."""
         with self.changed:
             self._push(limit.deadline, limit)
+            # After a fork the thread is not there, though the object is.
             if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="flow-walltime", daemon=True)
-                self._thread.start()
+                from flow_core.bounded_calls import start_unless_ending  # few tasks have a limit, and it loads typing
+
+                thread = threading.Thread(target=self._run, name="flow-walltime", daemon=True)
+                # Else the process ends, which waits for no daemon thread.
+                if start_unless_ending(thread):
+                    self._thread = thread
             self.changed.notify()
 
     def _push(self, when: float, limit: _ThreadLimit) -> None:
+        # The count decides between equal deadlines: limits themselves cannot be compared.
         self._count += 1
         heapq.heappush(self._due, (when, self._count, limit))
 

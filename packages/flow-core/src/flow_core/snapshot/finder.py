@@ -1,7 +1,15 @@
-"""Finds what to look at to know that a function is as it was, function by function, value by value."""
+"""Looks that tell whether a function is as it was: at everything it names, reached through the user's own code.
+
+What cannot change is compared by identity alone, so a look costs some tens of nanoseconds a name. Of what can change in
+place the contents are looked at: the elements of containers by identity, of arrays the bytes, of other objects their
+pickle. Of containers, arrays and pickles that are large only samples are looked at, unless all is asked for.
+
+A finder goes function by function and value by value.
+"""
 
 from __future__ import annotations
 
+import builtins
 import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sized
@@ -9,7 +17,8 @@ from datetime import date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
-from functools import cached_property, partial, partialmethod, singledispatchmethod
+from functools import cached_property, lru_cache, partial, partialmethod, singledispatchmethod
+from operator import is_
 from pathlib import PurePath
 from re import Pattern
 from types import (
@@ -30,26 +39,33 @@ from types import (
 )
 from typing import Any, NamedTuple
 
-from flow_core.files import File
+from flow_core.files import FILE_TYPES, File
 from flow_core.guard import pass_signal
-from flow_core.memo.facts import ABSENT, Member, facts_of, is_local, is_of_process, members
-from flow_core.memo.held import HeldModules
+from flow_core.memo.code_facts import (
+    ABSENT,
+    HeldModules,
+    ModuleMember,
+    facts_of,
+    from_builtins,
+    is_of_process,
+    members,
+)
 from flow_core.remote.caches import CachedFunction
 from flow_core.remote.contents import CLASS_NOISE
+from flow_core.remote.own_modules import is_local
 from flow_core.snapshot import reads
-from flow_core.snapshot.checks import Checks
 from flow_core.snapshot.reads import LARGE_BYTES, Content, Read
 
 LARGE_ELEMENTS = 10_000
-"""A value that holds more elements, at all depths, is large."""
+"""A value that holds more elements, at all depths, is large: a look at all of it in each call would cost too much."""
 SAMPLE = 256
-"""So many elements of a large container, or bytes of a large array, are looked at."""
+"""Number of elements of a large container, or bytes of a large array, that are looked at."""
 
 _ATOMS: frozenset[type] = frozenset(
     {
         *(type(None), bool, int, float, complex, str, bytes, range, slice, type(...), type(NotImplemented), CodeType),
         *(WrapperDescriptorType, MethodDescriptorType, ClassMethodDescriptorType, GetSetDescriptorType),
-        *(MemberDescriptorType, GenericAlias, File, date, datetime, time, timedelta, Decimal, Fraction, Pattern),
+        *(MemberDescriptorType, GenericAlias, *FILE_TYPES, date, datetime, time, timedelta, Decimal, Fraction, Pattern),
     }
 )
 """Exact types of what cannot change."""
@@ -66,7 +82,7 @@ Name = tuple[dict[str, Any], str, object]
 
 
 class _Measure(NamedTuple):
-    """What is large: of containers and arrays that have more, so many samples are looked at."""
+    """Limits above which a container or array is large, and the number of samples that are looked at then."""
 
     elements: int
     bytes: int
@@ -87,30 +103,107 @@ class _Large(Exception):
     """All that a value holds is large."""
 
 
+class IdentityChecks:
+    """Comparisons by identity, made into one function: at some 20 ns each nothing else is as fast.
+
+    Functions of the same form share their code, so a value that changes often costs no compilation.
+    """
+
+    def __init__(self) -> None:
+        self._given: list[object] = []
+        # Values become variables of the generated function, each once, so that equal tests share their code.
+        self._known: dict[int, str] = {}
+        self._tests: list[str] = []
+
+    def name(self, names: dict[str, Any], name: str, value: object) -> None:
+        """Have a name mean the same object."""
+        self._tests.append(f"{self._of(names)}[{name!r}] is {self._of(value)}")
+
+    def absent(self, names: dict[str, Any], name: str) -> None:
+        """Have a name be none."""
+        self._tests.append(f"{name!r} not in {self._of(names)}")
+
+    def attribute(self, owner: object, attribute: str) -> None:
+        """Have an attribute be the same object."""
+        self._tests.append(f"{self._of(owner)}.{attribute} is {self._of(getattr(owner, attribute))}")
+
+    def attributes(self, function: FunctionType) -> None:
+        """Have a function's own attributes be the same objects."""
+        names = function.__dict__
+        if not names:
+            self._tests.append(f"not {self._of(function)}.__dict__")
+            return
+        # The dict itself, how many names it has, and what each means: together nothing of it can change unseen.
+        self.attribute(function, "__dict__")
+        self._tests.append(f"len({self._of(names)}) == {len(names)}")
+        for name, value in names.items():
+            self.name(names, name, value)
+
+    def made(self, rest: Callable[[], bool] | None) -> Callable[[], bool]:
+        """Return the function. A name or a variable that is gone, or whatever an object raises, is a change."""
+        tests = [*self._tests, f"{self._of(rest)}()"] if rest is not None else self._tests
+        text = " and ".join(tests) or "True"
+        given = ", ".join(f"v{number}" for number in range(len(self._given)))
+        # The text holds variables and no values, so functions of one form are compiled once.
+        return _maker(given, text)(*self._given)
+
+    def _of(self, value: object) -> str:
+        if value is None:
+            return "None"
+        known = self._known.get(id(value))
+        if known is None:
+            known = self._known[id(value)] = f"v{len(self._given)}"
+            self._given.append(value)  # which keeps it, so its id stays its own
+        return known
+
+
+@lru_cache(maxsize=1024)
+def _maker(given: str, text: str) -> Callable[..., Callable[[], bool]]:
+    source = f"""
+def make({given}):
+    def unchanged():
+        try:
+            return {text}
+        except BaseException as error:
+            pass_signal(error)
+            return False
+    return unchanged
+"""
+    names: dict[str, Any] = {"pass_signal": pass_signal}
+    exec(source, names)  # names of variables as literals, and nothing else, come from outside
+    made: Callable[..., Callable[[], bool]] = names["make"]
+    return made
+
+
 class Finder:
-    """Finds what to look at.
+    """Finds what must be compared to know that a function, and all that it names, is as it was. One thread, used once.
 
     Attributes:
         named: What functions name of the global names of modules, each once.
+        absent: What they look for there, without finding it.
         imported: Modules and attributes of them that functions use by imports of their own.
         checks: Comparisons by identity.
         reads: What is read and compared by identity.
         contents: What is read and compared by equality.
         kept: Objects that are known by their ids, to be kept.
+        modules: Modules that were met, by their ids.
     """
 
-    def __init__(self, whole: bool) -> None:
+    def __init__(self, whole: bool, attributes: Iterable[str] = ()) -> None:
         self.named: list[Name] = []
+        self.absent: list[tuple[dict[str, Any], str]] = []
         self.imported: set[tuple[str, str]] = set()
-        self.checks = Checks()
+        self.checks = IdentityChecks()
         self.reads: list[tuple[Read, object, tuple[object, ...]]] = []
         self.contents: list[tuple[Content, object, object]] = []
         self.kept: list[object] = []
+        self.modules: dict[int, ModuleType] = {}
         self._whole = whole
         self._code: dict[int, Callable[..., object]] = {}
         self._caches: dict[int, Callable[..., object]] = {}
-        self._held = HeldModules()
+        self._held = HeldModules(attributes)
         self._names: set[tuple[int, str]] = set()
+        # These dicts hold the objects, so that their ids stay their own while the search goes on.
         self._cells: dict[int, CellType] = {}
         self._seen: dict[int, object] = {}
         self._new: list[int] = []
@@ -135,6 +228,7 @@ class Finder:
             self._to_function(function)
         else:
             self._name(function)
+        # Modules that code holds come last: which attributes count of them is known only when all code was met.
         while self._queue or (left := self._held.left()):
             if self._queue:
                 self._function(self._queue.popleft())
@@ -159,6 +253,7 @@ class Finder:
             *function.__dict__.values(),
         ):
             self._name(value)
+        # A dict that can change in place, while the tuple of other defaults cannot.
         if function.__kwdefaults__:
             given: dict[Any, Any] = function.__kwdefaults__
             self.reads.append((reads.of_dict, given, reads.of_dict(given)))
@@ -167,11 +262,15 @@ class Finder:
         facts, names = facts_of(function.__code__), function.__globals__
         self._held.code(function, facts)
         for name in facts.names:
-            self._global(names, name, names.get(name, ABSENT))
+            value = names.get(name, ABSENT)
+            self._global(names, name, value)
+            # A name that the module lacks is looked for among the builtins, as the interpreter does.
+            if value is ABSENT and ((value := from_builtins(name)) is not ABSENT or name not in vars(builtins)):
+                self._global(vars(builtins), name, value)
         for member in members(function, facts):
             self._member(member)
 
-    def _member(self, member: Member) -> None:
+    def _member(self, member: ModuleMember) -> None:
         self._global(member.module.__dict__, member.attribute, member.value)
         if member.imported:
             self.imported.add((member.module.__name__, member.attribute))
@@ -183,6 +282,7 @@ class Finder:
         try:
             content = cell.cell_contents
         except ValueError:
+            # A variable that is set later is a change, too.
             self.contents.append((_is_unset, cell, True))
             return
         self.checks.attribute(cell, "cell_contents")
@@ -194,6 +294,7 @@ class Finder:
         self._names.add((id(names), name))
         if value is ABSENT:
             self.checks.absent(names, name)
+            self.absent.append((names, name))
         else:
             self.checks.name(names, name, value)
             self.named.append((names, name, value))
@@ -207,7 +308,9 @@ class Finder:
         A module that it names directly is looked at by the attributes that are taken of it there.
         """
         if of_name and issubclass(type(value), ModuleType):
+            self.modules[id(value)] = value  # type: ignore[assignment]  # a module, by its type
             return
+        # All of it first; only if that is too much, samples, ever fewer, until it is not.
         measures = (_WHOLE,) if self._whole else _MEASURES
         for measure in measures:
             self._measure = measure
@@ -227,6 +330,7 @@ class Finder:
                 self._back(at)
                 if not last:
                     self._back(before)
+                    # What was met in this attempt is to be met again in the next one.
                     for key in self._new:
                         del self._seen[key]
                     return False
@@ -239,12 +343,14 @@ class Finder:
         del self.reads[to[0] :], self.contents[to[1] :], self.kept[to[2] :]
 
     def _push(self, values: Iterable[object]) -> None:
+        # Atoms are left out here: they are most of what containers hold.
         self._pending.extend([value for value in values if type(value) not in _ATOMS])
 
     def _count(self, elements: int, size: int = 0) -> None:
         self._elements += elements
         self._bytes += size
         if not self._whole and (self._elements > LARGE_ELEMENTS or self._bytes > LARGE_BYTES):
+            # Taken back, since the walk goes on with what else the value holds.
             self._elements -= elements
             self._bytes -= size
             raise _Large
@@ -257,11 +363,13 @@ class Finder:
         self._seen[id(value)] = value
         self._new.append(id(value))
         if isinstance(value, FunctionType):
+            # Installed functions count by their names, so nothing in them is looked at.
             if is_local(value.__module__):
                 self._to_function(value)
         elif isinstance(value, type):
             self._class(value)
         elif isinstance(value, ModuleType):
+            self.modules[id(value)] = value
             self._held.module(value)
         elif not self._callable(value):
             self._data(value)
@@ -275,6 +383,7 @@ class Finder:
                 self._push((value.__self__,))
         elif isinstance(value, (partial, partialmethod)):
             self._push((value.func, value.args, value.keywords))
+            self._attributes(value, reads.of_attributes)
         elif isinstance(value, (staticmethod, classmethod)):
             self._push((value.__func__,))
         elif isinstance(value, property):
@@ -287,6 +396,7 @@ class Finder:
             self._push(reads.behind(value))
         elif isinstance(value, memoryview):
             self._push((value.obj,))
+        # Wrappers of the library (functools), before they are taken for data: what counts is the function in them.
         elif not is_local(type(value).__module__) and isinstance(getattr(value, "__wrapped__", None), FunctionType):
             self._wrapper(value)
         else:
@@ -297,6 +407,7 @@ class Finder:
         self._functions_in(value)
         function: FunctionType = value.__wrapped__
         self._push((function,))
+        # Workers must forget what such functions remember of other versions.
         if isinstance(value, CachedFunction) and is_local(function.__module__):
             self._caches[id(value)] = value  # type: ignore[assignment]  # such caches are called
 
@@ -340,9 +451,11 @@ class Finder:
 
     def _container(self, value: Any) -> bool:
         """Look at what a container holds; False if it is none."""
+        # Rounded up, so that never more than that many samples are taken.
         large = isinstance(value, Sized) and len(value) > self._measure.elements
         step = -(-len(value) // self._measure.samples) if large else 1
         if isinstance(value, (tuple, frozenset)):
+            # Tuples cannot change themselves, so only what can change in them counts towards the measure.
             held = [one for one in value if type(one) not in _ATOMS]
             if len(held) > self._measure.elements:
                 held = held[::step]
@@ -356,6 +469,7 @@ class Finder:
                 self._push(reads.of_dict(value))
             if isinstance(value, defaultdict):
                 self._attributes_of_factory(value)
+        # A set cannot be sampled: its order may change with each addition. Its size is looked at.
         elif isinstance(value, set) and large:
             self._size(value)
         elif isinstance(value, list) and large:
@@ -381,6 +495,7 @@ class Finder:
         self._push(held)
 
     def _array(self, value: Any) -> None:
+        # The bytes of such arrays are addresses.
         if getattr(value.dtype, "hasobject", False):
             self._opaque(value)
         elif value.nbytes > self._measure.bytes:
@@ -392,6 +507,7 @@ class Finder:
 
     def _opaque(self, value: Any) -> None:
         """Look at an object by its pickle; what has none (locks, handles) is known by identity alone."""
+        # Loggers, runs and futures change with the run itself and mean the same.
         if is_of_process(value):
             return
         limit = None if self._whole else self._measure.bytes
@@ -412,6 +528,7 @@ class Finder:
 
     def _large_object(self, value: object) -> None:
         """Look at the size of an object, at samples of its bytes if it has such, and at its attributes."""
+        # Where a pickle would be too long this is all that can be told at little cost.
         self._content(sys.getsizeof, value)
         try:
             self._content(reads.sample_of_bytes(self._measure.samples), value)
@@ -448,3 +565,59 @@ def _is_unset(cell: CellType) -> bool:
     except ValueError:
         return True
     return False
+
+
+class FunctionLooks:
+    """Everything to be looked at, and what it was. Any thread.
+
+    Attributes:
+        unchanged: Tells whether all is as it was.
+        named: What functions name of the global names of modules, each once.
+        absent: What they look for there, without finding it.
+        code: The user's own functions and classes that were met.
+        caches: Functions of the user's own that remember their results (functools).
+        imported: Modules and attributes of them that functions use by imports of their own.
+        modules: Modules that were met.
+    """
+
+    __slots__ = ("absent", "caches", "code", "imported", "modules", "named", "unchanged")
+
+    def __init__(self, function: Callable[..., object], whole: bool, attributes: Iterable[str] = ()) -> None:
+        """Look for the first time; with ``whole`` at all of large values too.
+
+        ``attributes`` count of modules that are held as values, besides those that code takes.
+        """
+        found = Finder(whole, attributes)
+        found.begin(function)
+        self.named: tuple[Name, ...] = tuple(found.named)
+        self.absent = tuple(found.absent)
+        self.code = found.code
+        self.caches = found.caches
+        self.imported = found.imported
+        self.modules = tuple(found.modules.values())
+        # Identity first and contents after it: comparisons by identity take nanoseconds and find most changes.
+        rest = _MutableLooks(found).unchanged if found.reads or found.contents else None
+        self.unchanged: Callable[[], bool] = found.checks.made(rest)
+
+
+class _MutableLooks:
+    """Comparisons of what can change in place. Any thread."""
+
+    __slots__ = ("_contents", "_kept", "_reads")
+
+    def __init__(self, found: Finder) -> None:
+        self._reads = found.reads
+        self._contents = found.contents
+        self._kept = found.kept
+
+    def unchanged(self) -> bool:
+        """Tell whether all is as it was. May raise, if it is not."""
+        for read, source, then in self._reads:
+            now = read(source)
+            # map() with is_ runs in C, without a step of Python for each element.
+            if len(now) != len(then) or not all(map(is_, now, then)):
+                return False
+        for content, source, was in self._contents:  # noqa: SIM110  (all() makes an object on the way of each call)
+            if content(source) != was:
+                return False
+        return True

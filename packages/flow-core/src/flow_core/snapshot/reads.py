@@ -1,4 +1,4 @@
-"""How values are read to know whether they are as they were: elements, attributes, bytes, pickles, samples."""
+"""Reads of values that tell whether they are as they were: elements, attributes, bytes, pickles, samples."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
+from flow_core.memo.code_facts import is_of_process
 from flow_core.memo.digest import digest
-from flow_core.memo.facts import is_local, is_of_process
+from flow_core.remote.own_modules import is_local
+from flow_core.remote.pickling_attributes import reduced_whole, slots_in
 
 LARGE_BYTES = 64 << 10
-"""A value that holds more bytes that can change, at all depths, is large."""
+"""A value that holds more bytes (64 KiB) that can change, at all depths, is large."""
 
 Read = Callable[[Any], "tuple[object, ...] | list[object]"]
 """Gives objects that are compared by identity."""
@@ -22,16 +24,16 @@ Content = Callable[[Any], object]
 """Gives what is compared by equality."""
 
 _REDUCING = frozenset({"__reduce__", "__reduce_ex__", "__getstate__"})
-_HEAP_TYPE = 1 << 9
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: classes made by Python code, whose instances are their attributes
 
 
 def of_dict(value: Mapping[object, object]) -> tuple[object, ...]:
-    """Return keys and values."""
+    """Return keys and values of a dict."""
     return (*value, *value.values())
 
 
 def of_factory(value: defaultdict[object, object]) -> tuple[object, ...]:
-    """Return what makes values."""
+    """Return the function that makes missing values of a defaultdict."""
     return (value.default_factory,)
 
 
@@ -48,28 +50,29 @@ def of_object(value: object) -> tuple[object, ...]:
 
 
 def of_attributes(value: object) -> tuple[object, ...]:
-    """Return class and attributes, without slots."""
+    """Return class, attributes, and slots of classes of the user's own."""
     state = getattr(value, "__dict__", None) or {}
-    return (type(value), *state, *state.values())
+    slots = _slots_of(type(value), own=True)
+    return (type(value), *state, *state.values(), *(getattr(value, slot, None) for slot in slots))
 
 
 def every(step: int) -> Read:
-    """Return a way to read each so-manieth element of a list."""
+    """Return a function that reads every ``step``-th element of a list."""
     return lambda value: value[::step]
 
 
 def at_places(places: range) -> Read:
-    """Return a way to read elements of what cannot be sliced."""
+    """Return a function that reads elements of a container that cannot be sliced."""
     return lambda value: [value[place] for place in places]
 
 
 def at_keys(keys: list[object]) -> Read:
-    """Return a way to read values of a dict."""
+    """Return a function that reads some values of a dict."""
     return lambda value: [value[key] for key in keys]
 
 
 def named_attributes(names: list[str]) -> Read:
-    """Return a way to read some attributes."""
+    """Return a function that reads some attributes of an object."""
     return lambda value: [value.__dict__[name] for name in names]
 
 
@@ -84,18 +87,12 @@ def is_simple(cls: type) -> bool:
 
 def behind(view: object) -> list[object]:
     """Return what a view of a dict, or of a mapping, shows."""
+    # A mappingproxy has no attribute for what it shows; the collector knows what it refers to.
     return gc.get_referents(view)
 
 
-def _slots_of(cls: type) -> list[str]:
-    found: list[str] = []
-    for base in cls.__mro__:
-        slots = base.__dict__.get("__slots__", ())
-        for slot in (slots,) if isinstance(slots, str) else tuple(slots):
-            if slot not in ("__dict__", "__weakref__"):
-                hidden = slot.startswith("__") and not slot.endswith("__")
-                found.append(f"_{base.__name__.lstrip('_')}{slot}" if hidden else slot)
-    return found
+def _slots_of(cls: type, own: bool = False) -> list[str]:
+    return [slot for base in cls.__mro__ if not own or is_local(base.__module__) for slot in slots_in(base)]
 
 
 def is_array(value: object) -> bool:
@@ -105,13 +102,15 @@ def is_array(value: object) -> bool:
 
 def of_array(value: Any) -> object:
     """Return what an array holds."""
+    # Type and shape can be set in place without a change of the bytes.
     return str(value.dtype), value.shape, _short(value.tobytes())
 
 
 def sample_of_array(samples: int) -> Content:
-    """Return a way to read so many elements of an array."""
+    """Return a function that reads at most ``samples`` elements of an array."""
 
     def read(value: Any) -> object:
+        """Return type, shape and a sample of an array's elements."""
         step = max(1, -(-value.size // samples))
         return str(value.dtype), value.shape, value.flat[::step].tobytes()
 
@@ -119,9 +118,11 @@ def sample_of_array(samples: int) -> Content:
 
 
 def sample_of_bytes(samples: int) -> Content:
-    """Return a way to read so many bytes of what has a buffer."""
+    """Return a function that reads at most ``samples`` bytes of an object with a buffer."""
 
     def read(value: Any) -> object:
+        """Return the length and a sample of the bytes of a buffer."""
+        # Released at once: a buffer that is held keeps its owner from growing.
         with memoryview(value) as view, view.cast("B") as flat:
             return len(flat), flat[:: max(1, -(-len(flat) // samples))].tobytes()
 
@@ -133,7 +134,7 @@ class TooLarge(Exception):
 
 
 def pickled(limit: int | None, found: list[object] | None = None) -> Callable[[object], bytes]:
-    """Return a way to pickle values; functions, classes and modules in them count by identity.
+    """Return a function that pickles values; functions, classes and modules in them count by identity.
 
     Args:
         limit: Most bytes; above them TooLarge is raised.
@@ -141,6 +142,9 @@ def pickled(limit: int | None, found: list[object] | None = None) -> Callable[[o
     """
 
     def read(value: object) -> bytes:
+        """Return the pickle of a value, or its digest. Raises TooLarge, and what the value's own methods raise."""
+        # Bounded while it is written, since a pickle that is too large takes its time and its memory before it is known
+        # to be.
         file = io.BytesIO() if limit is None else _Bounded(limit)
         _Pickler(file, [] if found is None else found).dump(value)
         return _short(file.getvalue())
@@ -154,6 +158,7 @@ class _Bounded(io.BytesIO):
         self._limit = limit
 
     def write(self, data: Any, /) -> int:
+        """Write, unless there would be too much. Raises TooLarge."""
         if self.tell() + memoryview(data).nbytes > self._limit:
             raise TooLarge
         return super().write(data)
@@ -165,9 +170,11 @@ class _Pickler(pickle.Pickler):
         self._found = found
 
     def reducer_override(self, obj: Any) -> Any:
+        """Return the identity of code in the place of its pickle, and of other objects all of their attributes."""
         if obj is _identical or not (isinstance(obj, (FunctionType, type, ModuleType)) or is_of_process(obj)):
-            return NotImplemented
+            return reduced_whole(obj)
         self._found.append(obj)
+        # By identity: code in it is looked at by itself, and its pickle would take long.
         return _identical, (id(obj),)
 
 

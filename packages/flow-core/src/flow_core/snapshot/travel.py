@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import pickle
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
-from functools import cached_property, partialmethod, singledispatchmethod
+from functools import cached_property, lru_cache, partialmethod, singledispatchmethod
 from types import (
     BuiltinFunctionType,
     FunctionType,
@@ -21,65 +21,100 @@ from types import (
 from typing import TYPE_CHECKING, Any
 
 from flow_core.guard import pass_signal
-from flow_core.memo.facts import is_local, is_of_process
-from flow_core.memo.held import OF_IMPORT
+from flow_core.memo.code_facts import ANY, OF_IMPORT, is_of_process, own_names
 from flow_core.memo.identity import identify, joined
 from flow_core.remote import by_value
 from flow_core.remote.contents import CLASS_NOISE, contents, meaning
 from flow_core.remote.functions import (
     BY_VALUE,
-    by_value_names,
     digest_of,
     importable,
+    needs_care,
     pack_function,
     pack_with_modules,
 )
 from flow_core.remote.modules import Packed, Path, at, here
+from flow_core.remote.own_modules import is_local
 from flow_core.remote.refs import reference
 
 if TYPE_CHECKING:
-    from flow_core.snapshot.looks import Looks
+    from flow_core.snapshot.finder import FunctionLooks
 
 VALUE_BYTES = 64 << 10
-"""Most bytes of a pickled value of a module that travel with a function."""
-_WHOLE_BYTES = 4 << 20
+"""Most bytes (64 KiB) of a pickled value of a module that travel with a function; of more its digest does."""
+_WHOLE_BYTES = 4 << 20  # bytes of all that travels by value for the case that the code on the node is other
+_had: set[Path] = set()
+"""Data that was found in modules so far, and so may have been set on nodes."""
 _CLASS_CODE = (
     *(staticmethod, classmethod, property, cached_property, partialmethod, singledispatchmethod, MethodType),
     *(GetSetDescriptorType, MemberDescriptorType, MethodDescriptorType, WrapperDescriptorType),
 )
 
 
-def packed(function: Callable[..., object], looks: Looks) -> bytes:
+def packed(function: Callable[..., object], looks: FunctionLooks) -> bytes:
     """Return the blob of a function that was looked at just now.
 
     Raises:
         SerializationError: it cannot be packed; the message names it and what it holds.
     """
     blob = pack_function(function)
-    code, data = _named(function, looks)
-    if not code and not data:
-        return blob
-    values, large = _sorted_out(data)
+    return _with_modules(blob, (function,), (function,), looks) or blob
+
+
+def packed_module(module: ModuleType, looks: FunctionLooks) -> bytes:
+    """Return the blob of a module of the user's own, of which all was looked at; empty if there is nothing in it.
+
+    Raises:
+        Exception: what cloudpickle raises when it cannot be pickled.
+    """
+    return _with_modules(BY_VALUE + by_value.dumps(module), (module,), (), looks)
+
+
+def surroundings(looks: FunctionLooks) -> bytes:
+    """Return a blob that does nothing but to have modules be what code that was looked at finds in them; may be empty.
+
+    Where their code is other, that is an error there.
+    """
+    return _with_modules(pack_function(len), (), (), looks)
+
+
+def _with_modules(
+    blob: bytes, whole_of: tuple[object, ...], functions: tuple[Callable[..., object], ...], looks: FunctionLooks
+) -> bytes:
+    """Return a blob with what its code uses of modules; empty if that is nothing."""
+    code, data = _named(functions, looks)
+    # Noted, so that a name which the script deletes later is taken away on workers that have it.
+    _had.update(path for path in data if "." not in path[1])
+    absent = tuple(_absent(looks))
+    if not code and not data and not absent:
+        return b""
     imported = [path for path in code if path in looks.imported]
-    whole, *members = [b""] if large else _whole([function, *(code[path] for path in imported)], looks)
+    values, large = _sorted_out(data)
+    # Large data cannot travel, so there is no whole by value that would do without the node's own module.
+    wanted = [] if large or not whole_of else [*whole_of, *(code[path] for path in imported)]
+    whole, *members = _whole(wanted, looks) or [b""]
     replaced = tuple(zip(imported, members, strict=False))
     means = tuple((path, meaning(value)) for path, value in code.items())
-    fetched = tuple(path for path in data if path in looks.imported)
+    fetched = tuple(path for path in (*data, *absent) if path in looks.imported or (path[0], ANY) in looks.imported)
     caches = tuple(_caches(looks, blob))
-    return pack_with_modules(Packed(here(), blob, whole, replaced, means, tuple(large), tuple(values), caches, fetched))
+    return pack_with_modules(
+        Packed(here(), blob, whole, replaced, means, tuple(large), tuple(values), caches, fetched, absent)
+    )
 
 
-def _named(function: Callable[..., object], looks: Looks) -> tuple[dict[Path, object], dict[Path, object]]:
-    """Return code and data of the user's own modules that a function uses and other processes import."""
+def _named(functions: Iterable[object], looks: FunctionLooks) -> tuple[dict[Path, object], dict[Path, object]]:
+    """Return code and data of the user's own modules that functions use and other processes import."""
     code: dict[Path, object] = {}
     data: dict[Path, object] = {}
     for names, name, value in looks.named:
         module = str(names.get("__name__"))
-        if name in OF_IMPORT:  # such as __file__, which is another there
+        # Such as __file__, which is another there; or a constant of Python, which dataclasses name among the builtins.
+        if name in OF_IMPORT or value is NotImplemented or value is Ellipsis:
             continue
-        if _is_of_file(module) and sys.modules[module].__dict__ is names:
+        # The name of the module may have been given to another one since.
+        if (_is_of_file(module) or module == "builtins") and sys.modules[module].__dict__ is names:
             (code if _is_code(value) else data)[module, name] = value
-    for found in (function, *looks.code):
+    for found in (*functions, *looks.code):
         ref = reference(found)
         module, _, qualname = (ref or "").partition(":")
         if ref is None or not _is_of_file(module):
@@ -94,7 +129,30 @@ def _named(function: Callable[..., object], looks: Looks) -> tuple[dict[Path, ob
     return code, data
 
 
-def _caches(looks: Looks, blob: bytes) -> Iterator[tuple[Path, bytes]]:
+def _absent(looks: FunctionLooks) -> Iterator[Path]:
+    """Yield names that code looks for in the user's own modules, and that these had once but have no more."""
+    for names, name in looks.absent:
+        module = str(names.get("__name__"))
+        if name in OF_IMPORT or not _is_of_file(module) or sys.modules[module].__dict__ is not names:
+            continue
+        if name == ANY:
+            yield from sorted(path for path in _had.copy() if path[0] == module and path[1] not in names)
+        # A name that was never there is absent on the node as well; only one that its import sets must be taken away.
+        elif (module, name) in _had or name in _names_at_import(module):
+            yield module, name
+
+
+@lru_cache(maxsize=1024)
+def _names_at_import(module: str) -> frozenset[str]:
+    """Return the names in a module's own lines, such as those that it sets: a node has them once it imports it."""
+    try:
+        code = sys.modules[module].__spec__.loader.get_code(module)  # type: ignore[union-attr]  # or else it raises
+        return frozenset(code.co_names)
+    except Exception:
+        return frozenset()
+
+
+def _caches(looks: FunctionLooks, blob: bytes) -> Iterator[tuple[Path, bytes]]:
     """Yield functions of modules that remember their results, and names of what they are and name now."""
     for cached in looks.caches:
         module, _, qualname = (reference(cached) or "").partition(":")
@@ -104,6 +162,7 @@ def _caches(looks: Looks, blob: bytes) -> Iterator[tuple[Path, bytes]]:
 
 def _version(cached: Any, blob: bytes) -> bytes:
     try:
+        # What the function is, and not the blob: results stay valid while nothing that it names has changed.
         identity = identify(cached.__wrapped__)
     except BaseException as error:  # of an object that is looked at, or since it has no digest
         pass_signal(error)
@@ -166,15 +225,16 @@ def _sorted_out(data: dict[Path, object]) -> tuple[list[tuple[Path, bytes]], lis
 def _pickled(value: object) -> bytes:
     try:
         data = pickle.dumps(value, 5)
-        if not any(name in data for name in by_value_names()):
+        if not needs_care(data) and not own_names.mentioned(data):
             return data
     except Exception:
         pass
     return by_value.dumps(value)
 
 
-def _whole(functions: list[Any], looks: Looks) -> list[bytes]:
+def _whole(functions: list[Any], looks: FunctionLooks) -> list[bytes]:
     """Return blobs in which all of the user's own is by value; an empty one if that cannot be, or is too large."""
+    # A module by value has only what is named of it: all of it could hold what cannot be pickled.
     members: dict[int, dict[str, Any]] = {}
     for names, name, value in looks.named:
         members.setdefault(id(names), {})[name] = value
@@ -190,7 +250,7 @@ def _whole(functions: list[Any], looks: Looks) -> list[bytes]:
     return blobs if sum(map(len, blobs)) <= _WHOLE_BYTES else [b""]
 
 
-class _WholePickler(by_value.Pickler):
+class _WholePickler(by_value.ByValuePickler):
     """Pickles the user's own functions and classes by value, and of modules what is named."""
 
     def __init__(self, file: io.BytesIO, members: dict[int, dict[str, Any]]) -> None:
@@ -199,6 +259,7 @@ class _WholePickler(by_value.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         """Return how an object is made anew."""
+        # Before cloudpickle decides, which would send by name what can be imported.
         if isinstance(obj, FunctionType) and _is_of_file(obj.__module__):
             return self._dynamic_function_reduce(obj)
         if isinstance(obj, type) and _is_of_file(obj.__module__):

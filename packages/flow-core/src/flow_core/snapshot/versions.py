@@ -6,17 +6,17 @@ import os
 from collections import OrderedDict
 from typing import NamedTuple
 
-from flow_core.snapshot.looks import Looks
+from flow_core.snapshot.finder import FunctionLooks
 
-_KEPT = 256
-_SIZE = 16
+_KEPT = 256  # classes; a class that is forgotten gets a new version, which costs one more packing
+_SIZE = 16  # bytes; random, so that no two versions are equal by chance
 
 
 class _Version(NamedTuple):
     """A class (kept, so its id stays its own), what to look at to know whether it is so still, and a name for that."""
 
     cls: type
-    looks: Looks
+    looks: FunctionLooks
     name: bytes
 
 
@@ -31,7 +31,8 @@ def version_of(cls: type) -> bytes:
     known = _versions.get(id(cls))
     if known is not None and known.looks.unchanged():
         return known.name
-    made = _versions[id(cls)] = _Version(cls, Looks(cls, whole=True), os.urandom(_SIZE))
+    # A random name and no digest: what a class names may have none, and equal versions are found by looks.
+    made = _versions[id(cls)] = _Version(cls, FunctionLooks(cls, whole=True), os.urandom(_SIZE))
     if len(_versions) > _KEPT:
         _versions.popitem(last=False)
     return made.name

@@ -19,8 +19,10 @@ def load_default_staging() -> list[Staging]:
     Raises:
         ConfigurationError: an installed package's method cannot be loaded; the message names the package.
     """
+    # Imported here: a run whose files are all local never looks for installed packages.
     from importlib.metadata import entry_points
 
+    # Local files first: they need nothing of the other methods.
     methods: list[Staging] = [NoOpFileStaging()]
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
         try:
@@ -38,5 +40,6 @@ def __getattr__(name: str) -> object:
     if name != "default_staging":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     methods = load_default_staging()
+    # From here on it is a plain name, and always the same list.
     globals()[name] = methods
     return methods

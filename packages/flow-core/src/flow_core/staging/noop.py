@@ -9,6 +9,9 @@ from flow_core.interfaces.staging import Staging
 class NoOpFileStaging(Staging):
     """Leaves local files where they are; the first of the default methods."""
 
+    # Nothing moves, so directories and patterns are as easy as files.
+    moves = ("file", "directory", "pattern")
+
     def can_stage_in(self, file: File) -> bool:
         """Tell whether the file is local."""
         return file.scheme == "file"

@@ -1,8 +1,10 @@
-"""What tests of executors, sinks and memoizers need: contracts, an in-memory executor, a clock. Loaded on first use."""
+"""Tools for tests of executors, sinks and memoizers: contracts, an in-memory executor, a clock. Loaded on first use."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from flow_core.lazy import loading
 
 if TYPE_CHECKING:
     from flow_core.testing.driver import Driver as Driver
@@ -25,17 +27,4 @@ _HOMES = {
 }
 
 __all__ = [*_HOMES]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value: object = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = loading(__name__, _HOMES)

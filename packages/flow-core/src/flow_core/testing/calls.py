@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     from flow_core.interfaces.call import NodeContext
 
-_POLL_S = 0.005
+_POLL_S = 0.005  # seconds; a task in another process is reached by files alone, so it has to poll
 
 
 def nothing() -> None:
-    """Return None."""
+    """Return None, which is a result like any other."""
 
 
 def double(value: int) -> int:
@@ -108,11 +108,11 @@ class Bracket:
     """A step that puts its mark around the result of what is inside."""
 
     def __init__(self, mark: str) -> None:
-        """Take the mark."""
+        """Take the mark that stands beside the result."""
         self.mark = mark
 
     def run(self, inner: Callable[[], object], where: NodeContext) -> object:
-        """Return ``(mark, result)``."""
+        """Run ``inner`` and return ``(mark, result)``."""
         return self.mark, inner()
 
 

@@ -1,4 +1,4 @@
-"""One executor and what it reported: what the kernel would be to it, for a test."""
+"""Test driver of one executor: submits tries and waits for their outcomes, as the kernel would."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Driver:
         self._context = make_context(directory, self.listener, label=executor.label, start_timeout_s=timeout_s)
 
     def start(self) -> None:
-        """Start the executor."""
+        """Start the executor with a context of the test's own. Raises what its ``start`` raises."""
         self.executor.start(self._context)
 
     def submit(self, func: Callable[..., object], /, *args: object, **kwargs: object) -> TryKey:
@@ -48,8 +48,10 @@ class Driver:
     def submit_call(self, call: Call, key: TryKey | None = None) -> TryKey:
         """Submit one Call under a new key, or the one given."""
         key = key if key is not None else TryKey(next(self._numbers))
+        # A report from inside submit() is a breach: the kernel holds its own state then.
         with self.listener.submitting():
             self.executor.submit(key, call)
+        # After submit() has returned: a call that was refused by an exception has no outcome.
         with self._lock:
             self.keys.append(key)
         return key
@@ -68,7 +70,7 @@ class Driver:
         (self.gates / f"{name}.go").touch()
 
     def poll(self, condition: Callable[[], bool], complaint: str) -> None:
-        """Wait for something that nobody reports. Raises AssertionError with the complaint on time-out."""
+        """Wait for something that no event reports. Raises AssertionError with the complaint on time-out."""
         deadline = time.monotonic() + self._timeout_s
         while not condition():
             assert time.monotonic() < deadline, f"{complaint} within {self._timeout_s} s"
@@ -76,6 +78,7 @@ class Driver:
 
     def outcome(self, key: TryKey) -> Outcome:
         """Return the outcome of a key, waiting for it."""
+        # Executors may buffer until they hear that somebody waits.
         self.executor.flush()
         return self.listener.wait_for([key], self._timeout_s)[0]
 
@@ -89,11 +92,13 @@ class Driver:
         failures: list[BaseException] = []
 
         def run() -> None:
+            """Shut down, and keep what that raises for the test's own thread."""
             try:
                 self.executor.shutdown(timeout_s)
             except BaseException as error:
                 failures.append(error)
 
+        # On a thread, since a shutdown that never returns would hang the test run with it.
         thread = threading.Thread(target=run, name="contract-shutdown", daemon=True)
         thread.start()
         thread.join(timeout_s + self._timeout_s)
@@ -103,6 +108,8 @@ class Driver:
 
     def check(self) -> None:
         """Check that every key taken has one outcome, no other key has any, and no rule was broken."""
+        # Outcomes of tries that were reported as ended are made on other threads.
+        self.listener.wait_made(self._timeout_s)
         assert self.listener.breaches == []
         assert set(self.listener.outcomes) == set(self.keys)
         for outcomes in self.listener.outcomes.values():

@@ -1,4 +1,4 @@
-"""A clock that tests move by hand."""
+"""Fake clock for tests: it stands still until the test advances it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ class FakeClock:
 
     def __init__(self, *, time_ns: int = 1_700_000_000_000_000_000, monotonic: float = 1000.0) -> None:
         """Begin at a wall time (ns UTC) and a monotonic time (seconds)."""
+        # Threads of the code under test read it while the test moves it.
         self._lock = Lock()
         self._time_ns = time_ns
         self._monotonic = monotonic

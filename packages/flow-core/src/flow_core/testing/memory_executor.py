@@ -1,4 +1,4 @@
-"""An executor in memory whose tries a test moves by hand, or that runs them on threads of its own."""
+"""In-memory executor for tests: the test decides what becomes of each try, or threads of its own run them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, TryList
 from flow_core.interfaces.scaling import Load
 from flow_core.interfaces.waiting import Cause, CauseKind, tasks_ahead
 
-_WAIT_S = 30.0
+_WAIT_S = 30.0  # seconds; bounds waits that end by an event, so it shows only where something is broken
 
 
 class MemoryExecutor(Executor):
@@ -59,7 +59,7 @@ class MemoryExecutor(Executor):
             threading.Thread(target=self._work, args=(generation, context.listener), name=name, daemon=True).start()
 
     def submit(self, key: TryKey, call: Call, /) -> None:
-        """Keep one try."""
+        """Keep one try until the test, or a thread, takes it. Raises ExecutorClosed."""
         with self._changed:
             if self._listener is None:
                 raise ExecutorClosed(f"executor {self.label!r} is not started; load a Config with it first")
@@ -68,7 +68,7 @@ class MemoryExecutor(Executor):
             self._changed.notify_all()
 
     def flush(self) -> None:
-        """Count the hint."""
+        """Count the hint in ``flushes``; nothing is buffered here."""
         self.flushes += 1
 
     def cancel(self, keys: Sequence[TryKey], /, *, kill: bool = False) -> None:
@@ -101,6 +101,7 @@ class MemoryExecutor(Executor):
         """Give every try left an outcome: RETURNED if it waits, CANCELLED if it runs."""
         begun = time.monotonic()
         with self._changed:
+            # Taken under the lock and called outside of it: reports may submit again.
             listener, self._listener = self._listener, None
             self._generation += 1
             outcomes = [Outcome(key, Verdict.RETURNED, place=self._place) for key in self._waiting]
@@ -147,7 +148,7 @@ class MemoryExecutor(Executor):
         self._report(key, Verdict.APP_ERROR, error=error)
 
     def lose(self, key: TryKey, kind: LossKind = LossKind.WORKER, reason: str = "lost by the test") -> None:
-        """Report LOST."""
+        """Report LOST, as after the death of a worker or a node."""
         self._report(key, Verdict.LOST, loss=Loss(kind, place=self._place, signal=9, reason=reason))
 
     def give_back(self, key: TryKey) -> None:
@@ -201,6 +202,7 @@ class MemoryExecutor(Executor):
             entry = self._running.pop(outcome.key, None)
             waiting = self._waiting.pop(outcome.key, None)
             listener = self._listener
+        # A try that was cancelled, or given back by a shutdown, has its one outcome already.
         if listener is None or (entry is None and waiting is None):
             return False
         if entry is not None and not outcome.started_ns:
@@ -212,6 +214,7 @@ class MemoryExecutor(Executor):
 
     def _take(self, generation: int) -> tuple[TryKey, Call] | None:
         with self._changed:
+            # Threads of an earlier start end by themselves: a start or a shutdown since then has another number.
             while generation == self._generation:
                 if self._waiting:
                     key = next(iter(self._waiting))
@@ -235,6 +238,7 @@ def _execute(key: TryKey, call: Call, place: Place) -> Outcome:
     started_ns = time.time_ns()
     try:
         value = execute(call.func, call.args, call.kwargs, call.spec, call.steps, where)
+    # As a node does: what a task raises, SystemExit too, is its outcome and ends no thread.
     except BaseException as error:
         return Outcome(key, Verdict.APP_ERROR, error=error, place=place, started_ns=started_ns)
     return Outcome(key, Verdict.OK, value=value, place=place, started_ns=started_ns)

@@ -1,4 +1,4 @@
-"""A listener that remembers what an executor reports, notices breaches of contract, and a context to start with."""
+"""Recording listener for tests: keeps what an executor reports and notices breaches; and a context to start with."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from flow_core.interfaces.call import TryKey
+from flow_core.interfaces.call import FileProgress, TryKey
 from flow_core.interfaces.clock import Clock, SystemClock
 from flow_core.interfaces.context import RunContext, WithDriver
 from flow_core.interfaces.events import Event, EventKind
-from flow_core.interfaces.outcome import Outcome, Place, TryListener
+from flow_core.interfaces.outcome import Ended, Outcome, Place, TryListener
 from flow_core.interfaces.sampler import SamplerSpec
 from flow_core.interfaces.scaling import ScalingSettings
 from flow_core.interfaces.sinks import EventPort
@@ -33,10 +33,13 @@ class RecordingListener:
     def __init__(self) -> None:
         self.outcomes: dict[TryKey, list[Outcome]] = {}
         self.starts: dict[TryKey, list[tuple[int, Place]]] = {}
+        self.files: dict[TryKey, list[FileProgress]] = {}
         self.breaches: list[str] = []
         self.on_finished: Callable[[Sequence[Outcome]], None] | None = None
         self._changed = threading.Condition()
+        # By thread: other threads may report while one submits, and that is no breach.
         self._submitting = threading.local()
+        self._making: list[threading.Thread] = []
 
     @contextmanager
     def submitting(self) -> Iterator[None]:
@@ -52,7 +55,7 @@ class RecordingListener:
             self.breaches.append(f"{what} was called from inside submit()")
 
     def started(self, tries: Sequence[tuple[TryKey, int, Place]]) -> None:
-        """Record starts."""
+        """Record starts, and a breach if this is inside ``submit()``. Any thread."""
         with self._changed:
             self._check_thread("started")
             for key, time_ns, place in tries:
@@ -69,8 +72,33 @@ class RecordingListener:
                 if len(known) > 1:
                     self.breaches.append(f"try {outcome.key} has {len(known)} outcomes: {known}")
             self._changed.notify_all()
+        # Outside of the lock, since it may submit, and wait for records.
         if self.on_finished is not None:
             self.on_finished(outcomes)
+
+    def moving(self, key: TryKey, files: Sequence[FileProgress]) -> None:
+        """Record what a task tells of its files."""
+        with self._changed:
+            self.files.setdefault(key, []).extend(files)
+            self._changed.notify_all()
+
+    def ended(self, tries: Sequence[Ended]) -> None:
+        """Make the outcomes, and record them: at once, or where this is inside ``submit()`` on another thread."""
+        if not getattr(self._submitting, "now", False):
+            self._make(tries)
+            return
+        # Outcomes may be reported as ended from within submit(); made here they would count as a breach.
+        making = threading.Thread(target=self._make, args=(tries,), daemon=True)
+        self._making.append(making)
+        making.start()
+
+    def _make(self, tries: Sequence[Ended]) -> None:
+        self.finished([make() for _, make in tries])
+
+    def wait_made(self, timeout_s: float) -> None:
+        """Wait until all that was reported as ended has its outcome."""
+        for making in list(self._making):
+            making.join(timeout_s)
 
     def wait_until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Wait until a condition over the records holds; tell whether it came to hold within ``timeout_s``."""
@@ -105,7 +133,7 @@ class RecordingPort:
         self._changed = threading.Condition()
 
     def post(self, event: Event) -> None:
-        """Keep one event."""
+        """Keep one event, and wake tests that wait for it. Any thread."""
         with self._changed:
             self.events.append(event)
             self._changed.notify_all()
@@ -117,7 +145,8 @@ class RecordingPort:
 
 
 def run_id_in(run_dir: Path) -> str:
-    """Return the run id of tests in a directory: who looks for processes by it finds those of no other test run."""
+    """Return the run id of tests in a directory: a search for processes by it finds those of no other test run."""
+    # A digest of the whole path: directories of tests have the same last name in several test runs.
     return f"test-{run_dir.name}-{zlib.crc32(os.fsencode(run_dir.absolute())):08x}"
 
 

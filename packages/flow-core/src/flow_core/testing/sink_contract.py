@@ -1,6 +1,4 @@
-"""What every event sink must do, as tests: subclass SinkContract in a test module and give it ``make_sink``."""
-
-# ruff: noqa: D102  (the names of tests are sentences)
+"""Contract of event sinks as tests: subclass SinkContract in a test module and give it ``make_sink``."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from flow_core.interfaces.outcome import Place, Usage
 from flow_core.interfaces.sampler import Sample
 from flow_core.interfaces.sinks import EventSink, RunInfo
 
-_T0 = 1_700_000_000_000_000_000
+_T0 = 1_700_000_000_000_000_000  # ns UTC, in November 2023; times of events count from here
 _PLACE = Place("htex", "block-0", "node-1", "manager-1", 0, 4242)
 
 
@@ -27,10 +25,12 @@ def one_run(tasks: int = 3) -> list[ev.Event]:
         ev.NodeJoined(_T0 + 2, "htex", "block-0", "node-1", "manager-1", 4000, 2, 8, 1 << 34, "3.11.2"),
     ]
     for number in range(tasks):
+        # Ten nanoseconds apart: the events of a task take five, so those of two tasks never mix.
         made += _one_task(number, _T0 + 10 + 10 * number)
     sample = Sample(_T0 + 900, TryKey(1), 4242, 1, 50.0, 0.5, 0.1, 1 << 20, 0.5, 0, 0)
     made += [
         ev.TaskJoined(_T0 + 899, 0, (1, 2)),
+        ev.FileMoving(_T0 + 900, 0, "http://host/data", "in", 5, 10, 2.5),
         ev.FileStaged(_T0 + 901, 0, "http://host/data", "/tmp/data", "in", 10, "ab", ""),
         ev.Sampled(_T0 + 902, "htex", "block-0", "node-1", "manager-1", (sample,)),
         ev.EventsLost(_T0 + 903, 2, "for the test"),
@@ -62,7 +62,7 @@ class SinkContract:
 
     @pytest.fixture
     def run_info(self, tmp_path: Path) -> RunInfo:
-        """Give the run that the sink is told of."""
+        """Give the run that the sink starts with."""
         return RunInfo("run-1", 0, tmp_path, "demo", _T0)
 
     @pytest.fixture
@@ -77,28 +77,36 @@ class SinkContract:
         return [event for event in events if event.kind in sink.wants]
 
     def test_it_says_what_it_wants(self, sink: EventSink) -> None:
+        """``wants`` is a union of kinds once the sink has started."""
         assert isinstance(sink.wants, ev.EventKind)
 
     def test_a_whole_run_is_taken_and_all_of_it_is_durable(self, sink: EventSink) -> None:
+        """Every kind of event is taken, and ``close`` reports that none is left."""
         sink.emit(self._wanted(sink, one_run()))
         assert sink.close(10.0) == 0
 
     def test_events_may_come_one_by_one(self, sink: EventSink) -> None:
+        """Nothing depends on how events are batched."""
         for event in self._wanted(sink, one_run()):
             sink.emit([event])
         assert sink.close(10.0) == 0
 
     def test_an_empty_batch_is_nothing(self, sink: EventSink) -> None:
+        """It is taken and changes nothing."""
         sink.emit([])
         assert sink.close(10.0) == 0
 
     def test_closing_twice_is_closing_once(self, sink: EventSink) -> None:
+        """The second ``close`` returns 0 as well."""
         sink.emit(self._wanted(sink, one_run()))
         assert (sink.close(10.0), sink.close(10.0)) == (0, 0)
 
     def test_a_run_without_events_is_a_run(self, sink: EventSink) -> None:
+        """A run may end before anything happened."""
         assert sink.close(10.0) == 0
 
     def test_a_task_may_end_without_having_been_seen_before(self, sink: EventSink) -> None:
+        """An end without the events before it, which may be lost, is taken."""
+        # Events before it may have been lost where a disk was full.
         sink.emit(self._wanted(sink, [ev.TaskEnded(_T0, 77, "failed", error="ValueError: no")]))
         assert sink.close(10.0) == 0

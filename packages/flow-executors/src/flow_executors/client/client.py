@@ -16,76 +16,78 @@ from dataclasses import replace
 from zmq.utils import z85
 
 from flow_core.errors import ExecutorBroken, ExecutorClosed, ExecutorError, SerializationError
-from flow_core.interfaces.call import Call, TryKey
+from flow_core.interfaces.call import DEFAULT_SPEC, Call, TryKey
 from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, TryListener, Verdict
-from flow_executors.client.counters import Counters
-from flow_executors.client.directory import Directory
-from flow_executors.client.handoff import Handoff
-from flow_executors.client.incarnation import Incarnation, Site
-from flow_executors.client.queue import TaskQueues
-from flow_executors.client.receiver import RESUME_AFTER_S, Hooks, Receiver
-from flow_executors.interchange.local_doors import LocalDoors
-from flow_executors.serialize.records import Records
-from flow_executors.wire.frames import (
-    Command,
-    Credit,
-    ExitCode,
-    Introduction,
-    KeyChange,
-    Reply,
-    Whereabouts,
-    pack_cancel,
-    pack_command,
-    pack_exit,
-    pack_keys,
-)
-from flow_executors.wire.local import address_of, listen_locally
+from flow_executors.client.file_service import FileService
+from flow_executors.client.interchange_process import InterchangeProcess, InterchangeSettings
+from flow_executors.client.interface import Counters
+from flow_executors.client.managers import ManagerDirectory
+from flow_executors.client.receiver import RESUME_AFTER_S, Receiver, ReceiverCallbacks
+from flow_executors.client.submission import SubmissionSender, TaskQueues
+from flow_executors.common.unix_socket_server import UnixSocketServer
+from flow_executors.serialize.script_code import ScriptCode
+from flow_executors.serialize.task_records import Records
+from flow_executors.wire.commands import Command, KeyChange, Reply, Whereabouts, pack_command, pack_keys
+from flow_executors.wire.messages import DEFAULT_CLASS, Credit, ExitCode, PeerInfo, pack_cancel, pack_exit
+from flow_executors.wire.transport import address_of, listen_locally
 
+# Seconds that the interchange has to answer an order: it answers within a turn, so longer means that it hangs.
 _COMMAND_TIMEOUT_S = 10.0
+# Managers that may send single results directly: each costs a descriptor of the script.
 _MOST_TELL = 64
-"""So many managers tell a result at once by themselves: each costs a descriptor."""
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
 
 class Client:
-    """One client, one interchange at a time. Any thread, where not said otherwise."""
+    """One client, one interchange at a time. Any thread, unless a method states another."""
 
     def __init__(
         self,
-        site: Site,
+        site: InterchangeSettings,
         listener: TryListener,
-        hooks: Hooks,
+        hooks: ReceiverCallbacks,
         logger: logging.Logger,
         software: str,
+        code: ScriptCode | None = None,
     ) -> None:
-        self.records = Records()
+        self.records = Records(code)
         self.queues = TaskQueues()
-        self.directory = Directory(site.label)
+        self.directory = ManagerDirectory(site.label)
         self._site = site
         self._listener = listener
         self._admitted: dict[bytes, str] = {}  # blocks by their public key
         entrance = _entrance() if site.local is not None else None
         self._results = address_of(entrance) if entrance is not None else ""
-        self._door = LocalDoors(entrance.detach() if entrance is not None else -1, self._admitted, _MOST_TELL)
-        self._handoff = Handoff(self.queues, self.records.functions)
+        self._door = UnixSocketServer(entrance.detach() if entrance is not None else -1, self._admitted, _MOST_TELL)
+        self._handoff = SubmissionSender(self.queues, self.records.functions)
+        # Replies are found by number: an answer that comes after its deadline must not be taken for another's.
         self._numbers = itertools.count(1)
+        self.files = FileService(
+            self._handoff.send,
+            site.label,
+            logger,
+            site.max_transfer_bytes,
+            lambda number: self.directory.log_place(number, site.directory),
+        )
         self._error: ExecutorError | None = ExecutorClosed(f"the executor {site.label} is not started")
         self._owner = hooks
         self._broken_at: float | None = None
+        # Many threads may submit at once to a broken executor: one makes the fresh attempt, the others wait for it.
         self._resuming = threading.Lock()
         self._receiver = Receiver(
             self._handoff,
             self.directory,
             listener,
-            Hooks(hooks.joined, hooks.left, hooks.events, self._broke),
+            ReceiverCallbacks(hooks.joined, hooks.left, hooks.events, self._broke),
             self._incarnate,
-            Introduction("client", site.run_id, platform.python_version(), software, os.getpid()),
+            PeerInfo("client", site.run_id, platform.python_version(), software, os.getpid()),
             site.heartbeat_threshold_s,
             site.patience_s,
             logger,
             self.records.blob,
             self.records.buffers,
             self._door,
+            self.files,
         )
 
     # -- start and end
@@ -93,6 +95,7 @@ class Client:
     def start(self) -> None:
         """Start the interchange and the receiver thread. Raises ExecutorError."""
         self._error = None
+        # Before the first interchange: a fork from here on must close its descriptors in the child.
         _clients.add(self)
         try:
             self._receiver.begin()
@@ -106,9 +109,10 @@ class Client:
         """Wait until the interchange has introduced itself.
 
         Raises:
-            ExecutorError: it did not within the time; the message has its last words.
+            ExecutorError: it did not within the time; the message has the end of its standard error.
         """
         deadline = time.monotonic() + timeout_s
+        # In steps of 0.2 s, so that an executor that breaks meanwhile is noticed.
         while not self._receiver.ready.wait(min(0.2, max(0.0, deadline - time.monotonic()))):
             if self._error is not None:
                 raise self._error
@@ -120,12 +124,12 @@ class Client:
                     f"{self._site.directory}/interchange.log{': ' + tail if tail else ''}"
                 )
 
-    def _incarnate(self, number: int) -> Incarnation:
+    def _incarnate(self, number: int) -> InterchangeProcess:
         admitted = [(z85.encode(key).decode(), block) for key, block in [*self._admitted.items()]]
-        return Incarnation(self._site, number, admitted, self._results)
+        return InterchangeProcess(self._site, number, admitted, self._results)
 
     def close(self, timeout_s: float) -> list[str]:
-        """End the interchange; report everything that is left; say what was forced. Idempotent."""
+        """End the interchange; report everything that is left; return what was forced. Idempotent."""
         label = self._site.label
         first = not isinstance(self._error, ExecutorClosed)
         self._error = ExecutorClosed(f"the executor {label} was shut down")
@@ -134,6 +138,7 @@ class Client:
         deadline = time.monotonic() + timeout_s
         forced = []
         self._withdraw_all()
+        # Before EXIT is sent: else the receiver would take the end of the link for a death and start another one.
         self._receiver.stop_expected()
         incarnation = self._receiver.incarnation
         self._handoff.send(pack_exit(ExitCode.DONE))
@@ -145,6 +150,7 @@ class Client:
             stopped = self._receiver.stop(1.0)
         if not stopped:
             forced.append(f"the receiver thread of {label} did not end")
+        self.files.close()
         self._report_rest()
         self._handoff.close()
         self._door.close()
@@ -167,8 +173,8 @@ class Client:
         if outcomes:
             self._listener.finished(outcomes)
 
-    def forsake(self) -> None:
-        """This is a forked child of the script: let go of what is the parent's, without a word to anybody."""
+    def abandon_after_fork(self) -> None:
+        """Close the parent's descriptors in a forked child of the script, without a message to any process."""
         self._error = ExecutorClosed(
             f"the executor {self._site.label} belongs to the process that this one was forked of"
         )
@@ -192,6 +198,7 @@ class Client:
             self._fail(error, LossKind.BLOCK)
 
     def _fail(self, error: ExecutorBroken, kind: LossKind) -> None:
+        # Without blocks the interchange is well: new tasks are taken, and wait for a fresh attempt.
         if kind is not LossKind.BLOCK:
             self._error = error
         with self._handoff.lock:
@@ -199,7 +206,9 @@ class Client:
         if sent and kind is LossKind.BLOCK:
             self._handoff.send(pack_cancel(sent, True))  # the interchange has them: the next block must not run them
         self.records.buffers.clear()
+        self.files.forget([*unsent, *sent] if self.files.declared else ())
         loss = Loss(kind, Place(self._site.label), reason=str(error))
+        # With no manager connected the interchange had nobody to give them to: none can have started.
         never = sent if not self.directory.managers and kind is LossKind.BLOCK else []
         outcomes = [Outcome(TryKey(key), Verdict.REFUSED, None, error) for key in [*unsent, *never]]
         outcomes += [Outcome(TryKey(key), Verdict.LOST, None, None, loss, loss.place) for key in sent if not never]
@@ -219,9 +228,11 @@ class Client:
 
     def submit(self, key: TryKey, call: Call) -> None:
         """Take one try. Raises ExecutorClosed, ExecutorBroken."""
-        self._check()
+        if self._error is not None:
+            self._check()
         queues = self.queues
-        class_id = queues.class_of(call.spec)
+        class_id = DEFAULT_CLASS if call.spec is DEFAULT_SPEC else queues.class_of(call.spec)
+        # Only the first task of a spec takes the lock: all others are found without it.
         if class_id is None:
             with self._handoff.lock:
                 class_id = queues.new_class(call.spec)
@@ -230,6 +241,9 @@ class Client:
         except SerializationError as error:
             self._post([Outcome(key, Verdict.REFUSED, None, error)])
             return
+        if call.steps:
+            self.files.declare(key, call)
+        # No lock: deque, set and dict take one item at a time under the interpreter's own.
         waiting = queues.add(class_id, key, record)
         if self._error is not None:
             self._too_late(key)
@@ -255,7 +269,7 @@ class Client:
             return True
 
     def _too_late(self, key: TryKey) -> None:
-        """The executor ended while a task came in: take it back, or leave it to whoever reported all."""
+        """The executor ended while a task came in: take it back, unless it was reported with all others."""
         with self._handoff.lock:
             mine = self.queues.withdraw([key])
         if mine and self._error is not None:
@@ -269,9 +283,12 @@ class Client:
         """Ask to cancel tries; what was not sent is cancelled at once."""
         with self._handoff.lock:
             withdrawn = self.queues.withdraw(keys)
+            # Their buffers are not named in any message: they can go now.
             for key in withdrawn:
                 self.records.buffers.release(key)
+            self.files.forget(withdrawn)
             sent = [key for key in keys if key in self.queues.records]
+            # Kept until their outcome: a manager that comes back to the next interchange is told again.
             self._receiver.cancelled.update(dict.fromkeys(sent, kill))
         self._post([Outcome(TryKey(key), Verdict.CANCELLED) for key in withdrawn])
         if sent:
@@ -288,6 +305,7 @@ class Client:
         self._change_keys(KeyChange(revoke=(block,)))
 
     def _change_keys(self, change: KeyChange) -> None:
+        # Here as well as at the interchange: its successor starts with this table.
         change.apply(self._admitted)
         self._handoff.send(pack_keys(change))
 
@@ -314,6 +332,7 @@ class Client:
             done.set()
 
         command = Command(next(self._numbers), name, tuple(blocks), tuple(managers), idle_for_s, key)
+        # Before it is sent: the answer may be there first.
         self._receiver.replies[command.number] = answered
         sent = self._handoff.send(pack_command(command))
         if not (sent and done.wait(timeout_s)):
@@ -323,8 +342,13 @@ class Client:
             raise ExecutorError(answers[0].error)
         return answers[0]
 
+    def hold_nodes(self, nodes: tuple[str, ...]) -> None:
+        """Have these nodes, and no others, get no tasks."""
+        self._receiver.barred = nodes
+        self._handoff.send(pack_command(Command(next(self._numbers), "nodes", nodes=nodes)))
+
     def whereabouts(self, key: TryKey, timeout_s: float) -> Whereabouts:
-        """Say where a task is, asking the interchange unless it has not got the task. Raises ExecutorError: no answer.
+        """Return where a task is, asking the interchange if it has the task. Raises ExecutorError: no answer.
 
         Not on the receiver thread.
         """
@@ -332,6 +356,7 @@ class Client:
             waiting, credit = list(self.queues.unsent), self.credit
             ahead = sum(one < key for one in waiting)
             return Whereabouts("script", ahead, managers=credit.managers, slots=credit.slots)
+        # The receiver thread would wait for an answer that only it can read.
         if timeout_s <= 0 or self._receiver.on_thread:
             return Whereabouts("sent", managers=self.credit.managers, slots=self.credit.slots)
         return self.command("why", key=key, timeout_s=timeout_s).whereabouts or Whereabouts("sent")
@@ -350,7 +375,7 @@ class Client:
 
     @property
     def outstanding(self) -> int:
-        """Tasks without outcome."""
+        """Number of tasks that were submitted and have no outcome yet."""
         return len(self.queues.records)
 
     @property
@@ -367,7 +392,7 @@ class Client:
         return key in self.queues.unsent
 
     @property
-    def incarnation(self) -> Incarnation | None:
+    def incarnation(self) -> InterchangeProcess | None:
         """The interchange that runs now."""
         return self._receiver.incarnation
 
@@ -386,7 +411,7 @@ def _entrance() -> socket.socket | None:
 
 def _forked() -> None:
     for client in list(_clients):
-        client.forsake()
+        client.abandon_after_fork()
 
 
 os.register_at_fork(after_in_child=_forked)

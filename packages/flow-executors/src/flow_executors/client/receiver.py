@@ -1,35 +1,36 @@
-"""The thread that reads the link: turns messages into reports to the listener, and keeps an interchange running."""
+"""The receiver thread: reads the link, turns messages into reports to the listener, keeps an interchange running."""
 
 from __future__ import annotations
 
 import logging
-import pickle
 import select
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from flow_core.errors import ExecutorBroken, ExecutorError
 from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, TryListener, Verdict
-from flow_executors.client.directory import Directory
-from flow_executors.client.handoff import Handoff
-from flow_executors.client.incarnation import Incarnation
-from flow_executors.client.outcomes import outcomes_of
-from flow_executors.client.reclaim import Fate, Reclaim
+from flow_core.remote.naming import NamesOthers, loads_at_once
+from flow_executors.client.file_service import FileService
+from flow_executors.client.interchange_process import InterchangeProcess, RecoveryDecision, RestartReconciliation
+from flow_executors.client.managers import ManagerDirectory
+from flow_executors.client.node_health_core import LONG_NS
+from flow_executors.client.outcomes import outcome_from, outcomes_of
+from flow_executors.client.submission import SubmissionSender
+from flow_executors.common.unix_socket_server import UnixSocketServer
 from flow_executors.errors import BadMessage
-from flow_executors.interchange.local_doors import LocalDoors
 from flow_executors.serialize.buffers import BufferStore
-from flow_executors.wire.frames import (
+from flow_executors.wire.commands import Command, Reply, pack_command, unpack_reply
+from flow_executors.wire.kinds import DIGEST_SIZE, Buffer, Kind, kind_of
+from flow_executors.wire.messages import (
     Credit,
-    Departure,
-    Introduction,
-    Kind,
+    ManagerLeft,
+    PeerInfo,
     Registration,
-    Reply,
-    kind_of,
     pack_blob,
     pack_cancel,
     pack_hello,
@@ -39,35 +40,41 @@ from flow_executors.wire.frames import (
     unpack_left,
     unpack_need,
     unpack_register,
-    unpack_reply,
-    unpack_results,
     unpack_worker,
 )
-from flow_executors.wire.kinds import Buffer
-from flow_executors.wire.link import LinkReader
-from flow_executors.wire.single import Result, one_result
+from flow_executors.wire.results import unpack_results
+from flow_executors.wire.tasks import Result, one_result
+from flow_executors.wire.transport import LinkReader
 
+_OK = Verdict.OK
+# Seconds within which a new interchange must have introduced itself, however short the heartbeats are: it says nothing
+# while it starts.
 _START_S = 20.0
-"""Within which a new interchange must have introduced itself."""
+# Reads of the link in one turn, so that a flood of results does not keep tasks from being sent.
 _READS = 8
+# Seconds that an interchange whose link has ended has to exit, so that its exit code and its last lines are known.
 _EXIT_WAIT_S = 1.0
 RESUME_AFTER_S = 5.0
-"""After so long a new task makes a fresh attempt with an executor whose interchange could not be kept running."""
+"""Seconds after which a new task makes a fresh attempt with an executor whose interchange could not be kept
+running."""
+# Interchanges in a row that may die without a single result: what ends them would end the next one, too.
 _FRUITLESS = 5
-"""Interchanges that may die one after another without a single result."""
+# Seconds for which the start of another interchange is tried again, for an executor that has worked: one start that
+# failed on a full disk broke it for good.
 _AGAIN_S = 60.0
-"""So long another interchange is tried to be started, for an executor that has worked: a full disk may get room."""
+# Longest pause in seconds between two starts; they grow from half a second by doubling.
 _LONGEST_PAUSE_S = 8.0
+# Deaths within ``_RESTARTS_WITHIN_S`` seconds that end an executor although results came in between.
 _RESTARTS = 50
 _RESTARTS_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Hooks:
-    """What the receiver tells its owner. All called on the receiver thread; must not block."""
+class ReceiverCallbacks:
+    """Callbacks to the owner of the receiver. All are called on the receiver thread, and must not block."""
 
     joined: Callable[[int, Registration, bool], None]
-    left: Callable[[Departure], None]
+    left: Callable[[ManagerLeft], None]
     events: Callable[[Buffer], None]
     broken: Callable[[ExecutorBroken], None]
 
@@ -77,21 +84,22 @@ class Receiver:
 
     def __init__(
         self,
-        handoff: Handoff,
-        directory: Directory,
+        handoff: SubmissionSender,
+        directory: ManagerDirectory,
         listener: TryListener,
-        hooks: Hooks,
-        start: Callable[[int], Incarnation],
-        who: Introduction,
+        hooks: ReceiverCallbacks,
+        start: Callable[[int], InterchangeProcess],
+        who: PeerInfo,
         threshold_s: float,
         patience_s: float,
         logger: logging.Logger,
         blob: Callable[[bytes], bytes | None],
         buffers: BufferStore,
-        door: LocalDoors,
+        door: UnixSocketServer,
+        files: FileService,
     ) -> None:
         self.ready = threading.Event()
-        """Set when an interchange has introduced itself."""
+        """Set while an interchange that has sent HELLO is connected."""
         self.credit = Credit(0, 0, 0, 0)
         self.dropped = 0
         """Results for keys that are not known (any more)."""
@@ -100,8 +108,10 @@ class Receiver:
         """Outcomes made by other threads, to be reported by this one."""
         self.cancelled: dict[int, bool] = {}
         """Sent keys that are to be cancelled, and whether to kill."""
+        self.barred: tuple[str, ...] = ()
+        """Nodes that are held, which the next interchange is to know from its begin."""
         self.replies: dict[int, Callable[[Reply], None]] = {}
-        self.incarnation: Incarnation | None = None
+        self.incarnation: InterchangeProcess | None = None
         self._handoff = handoff
         self._queues = handoff.queues
         self._directory = directory
@@ -115,7 +125,8 @@ class Receiver:
         self._blob = blob
         self._buffers = buffers
         self._door = door
-        self._reclaim: Reclaim | None = None
+        self._files = files
+        self._reclaim: RestartReconciliation | None = None
         self._heard = 0.0
         self._greeted = False
         self._deaths: deque[float] = deque(maxlen=_RESTARTS)
@@ -136,6 +147,7 @@ class Receiver:
             Kind.NEED: self._need,
             Kind.REPLY: self._reply,
             Kind.EVENTS: hooks.events,
+            Kind.FILE: files.take,
             Kind.NOTICE: lambda message: directory.notice(message, logger),
         }
 
@@ -145,7 +157,7 @@ class Receiver:
         self._thread.start()
 
     def resume(self) -> bool:
-        """Make a fresh attempt after ``Hooks.broken`` was called; if it fails, that is called again.
+        """Make a fresh attempt after ``ReceiverCallbacks.broken`` was called; if it fails, that is called again.
 
         Returns False where that is still under way. One thread at a time.
         """
@@ -181,6 +193,7 @@ class Receiver:
     def _run(self) -> None:
         self._handoff.serve(threading.get_ident())
         try:
+            # After ``resume``: the last interchange is gone, and its successor is started on this thread.
             if self.incarnation is None:
                 self._restart("")
             while self.incarnation is not None:
@@ -189,7 +202,7 @@ class Receiver:
             self._logger.exception("the receiver thread failed")
             self._break(f"an internal error of the executor: {error!r}", "")
 
-    def _serve(self, incarnation: Incarnation) -> None:
+    def _serve(self, incarnation: InterchangeProcess) -> None:
         self._greeted = False
         reader = LinkReader(incarnation.link)
         link, wake, door = incarnation.link.fileno(), self._handoff.wake_fd, self._door.fileno()
@@ -198,25 +211,29 @@ class Receiver:
             poller.register(descriptor, select.POLLIN)
         congested: bool | None = None
         while not reader.closed:
+            # Room to write is watched only while something waits for it: else poll would return at once, for ever.
             if congested is not (congested := self._handoff.congested):
                 poller.register(link, select.POLLIN | select.POLLOUT if congested else select.POLLIN)
             ready = poller.poll(self._timeout_ms())
             self._handoff.counters.wakeups += 1
             found = dict(ready)
+            # The eventfd first: tasks that are submitted from here on signal again, and none is missed by the flush
+            # below.
             if wake in found:
                 self._handoff.on_wake()
             if link in found:
                 self._read(reader)
-            if door in found:
+            if door in found or self._door.paused:
                 self._hear_managers()
             if self.inbox:
                 self._report_inbox()
             self._handoff.flush()
+            # After reading: messages that are there must not count as silence because this thread was late.
             self._timers(incarnation)
         self._ended(incarnation)
 
     def _timeout_ms(self) -> int:
-        deadline = self._heard + self._silence_s()
+        deadline = min(self._heard + self._silence_s(), self._door.resumes_at)
         if self._reclaim is not None:
             deadline = min(deadline, self._reclaim.deadline)
         return max(0, int((deadline - time.monotonic()) * 1000) + 1)
@@ -226,9 +243,12 @@ class Receiver:
             try:
                 messages = reader.read()
             except BadMessage as error:
+                # Nothing after this can be read: the interchange is replaced, and managers tell the next one what they
+                # have.
                 self._logger.error("the link to the interchange is out of step: %s", error)
                 reader.closed = True
                 return
+            # Any message shows that the interchange runs, not only a heartbeat.
             self._heard = time.monotonic()
             counters = self._handoff.counters
             counters.messages_in += len(messages)
@@ -239,9 +259,10 @@ class Receiver:
                 return
 
     def _hear_managers(self) -> None:
-        """Managers tell of results, as the interchange will, too: what is not understood can wait for that."""
+        """Read results that managers sent directly. The interchange sends the same, so bad messages are dropped."""
         for _, _, message in self._door.receive():
             one = one_result(message)
+            # A manager may speak before the interchange has announced it: the same result comes again through that.
             if one is None or one[0] not in self._directory.managers or not self._report_one(one):
                 self.ignored += 1
         self._door.disconnected()
@@ -264,18 +285,19 @@ class Receiver:
         if outcomes:
             self._listener.finished(outcomes)
 
-    def _timers(self, incarnation: Incarnation) -> None:
+    def _timers(self, incarnation: InterchangeProcess) -> None:
         now = time.monotonic()
         if self._reclaim is not None:
             self._settle_claims(now)
-        patience_s = self._silence_s()
-        if now - self._heard > patience_s:
+        # The longer patience is computed only where the shorter one is over: this runs once a turn.
+        if now - self._heard > self._patience_s and now - self._heard > (patience_s := self._silence_s()):
             self._logger.error("the interchange was silent for %g s: it is replaced", patience_s)
+            # Killed, not asked: it did not answer, and its link's end starts the next one in ``_ended``.
             incarnation.process.kill()
             self._heard = now
 
     def _silence_s(self) -> float:
-        """Return after how long a silence the interchange is replaced: one that starts has said nothing before."""
+        """Return after how long a silence the interchange is replaced: one that starts has sent nothing before."""
         return self._patience_s if self._greeted else max(self._patience_s, _START_S)
 
     # -- messages
@@ -288,6 +310,7 @@ class Receiver:
     def _results(self, message: Buffer) -> None:
         one = one_result(message)
         if one is not None:
+            # The manager told this result directly: the interchange's copy is dropped before anything is unpickled.
             if one[2] not in self._queues.records:
                 self.dropped += 1
                 return
@@ -295,18 +318,26 @@ class Receiver:
                 return
         batch = unpack_results(message)
         records = self._queues.records
-        outcomes = outcomes_of(batch, records, self._directory)
-        self.dropped += len(batch.keys) - len(outcomes)
-        if not outcomes:
-            return
+        outcomes, unmade = outcomes_of(batch, records, self._directory)
         keys = [outcome.key for outcome in outcomes]
+        if unmade:
+            keys += [key for key, _ in unmade]
+        self.dropped += len(batch.keys) - len(keys)
+        if not keys:
+            return
         with self._handoff.lock:
             self._queues.finish(keys)
         if self._reclaim is not None:
             self._reclaim.finished(keys)
         self._forget(keys)
+        # Deaths are counted anew, as the interchange was of use.
         self._fruitless, self._worked = 0, True
-        self._listener.finished(outcomes)
+        if outcomes:
+            self._listener.finished(outcomes)
+        if unmade:
+            # Results that may run the user's code are not unpickled here: one that hangs would stop all others.
+            self._listener.ended(unmade)
+        # After the batch: only now are the functions of its tasks out of use.
         self._handoff.forget_blobs()
 
     def _report_one(self, result: Result) -> bool:
@@ -315,20 +346,33 @@ class Receiver:
         directory, key = self._directory, TryKey(raw)
         if key not in self._queues.records:
             return False
+        value, foreign = None, False
         try:
-            value = pickle.loads(payload) if len(payload) else None
+            if len(payload):
+                # Outside of the lock: a large result must not hold up those who submit.
+                value = loads_at_once(payload)
+        except NamesOthers:
+            foreign = True
         except BaseException:
             return False
         offset, place = directory.offset_ns(number, offset), directory.place(number, worker)
+        watch = directory.watch
+        if watch is not None and (end - start >= LONG_NS or watch.alert) and place.node:
+            watch.succeeded(place.node, self._queues.records.get(raw, b"")[:DIGEST_SIZE], start + offset, end - start)
         with self._handoff.lock:
             self._queues.finish((key,))
         if self._reclaim is not None:
             self._reclaim.finished((key,))
-        if self.cancelled or self._buffers:
+        # Most tasks are in neither; two look-ups a result are saved.
+        if self.cancelled or self._buffers or self._files.declared:
             self._forget((key,))
         self._fruitless, self._worked = 0, True
-        outcome = Outcome(key, Verdict.OK, value, None, None, place, start and start + offset, end and end + offset)
-        self._listener.finished((outcome,))
+        start, end = start and start + offset, end and end + offset
+        if foreign:
+            make = partial(outcome_from, key, _OK, memoryview(payload), place, start, end)
+            self._listener.ended(((key, make),))
+        else:
+            self._listener.finished((Outcome(key, _OK, value, None, None, place, start, end),))
         return True
 
     def _started(self, message: Buffer) -> None:
@@ -345,16 +389,23 @@ class Receiver:
     def _credited(self, message: Buffer) -> None:
         self.credit = unpack_credit(message)
         with self._handoff.lock:
+            # Under the lock, since submitting threads compare with it while they take tasks.
             self._queues.window = self.credit.window
 
     def _registered(self, message: Buffer) -> None:
         number, offer, held = unpack_register(message)
         fresh = self._directory.add(number, offer)
         if self._reclaim is not None:
-            self._reclaim.registered(offer.manager_id, held)
+            self._reclaim.registered(offer.identity, held)
+            # The same manager under another number, which it never learned as the interchange died: it must not count
+            # twice.
+            for before in self._directory.of(offer.identity) - {number} if fresh else ():  # it never learned those
+                self._directory.remove(before)
+        # These have their outcome, or were given up: their workers are for tasks that somebody waits for.
         unknown = [key for key in held if key not in self._queues.records]
         if unknown:
             self._handoff.send(pack_cancel(unknown, True))
+        # The interchange that had the order is gone, perhaps before it passed it on.
         again = [key for key in held if key in self.cancelled]
         if again:
             self._handoff.send(pack_cancel(again, any(self.cancelled[key] for key in again)))
@@ -366,9 +417,11 @@ class Receiver:
     def _left(self, message: Buffer) -> None:
         departure = unpack_left(message)
         if departure.manager:
-            self._directory.remove(departure.manager)
-            if self._reclaim is not None:
-                self._reclaim.registered(departure.manager_id, ())
+            offer = self._directory.remove(departure.manager)
+            self._files.left(departure.manager)
+            if self._reclaim is not None and offer is not None:
+                # A manager that leaves will claim nothing: the reconciliation need not wait for it.
+                self._reclaim.registered(offer.identity, ())
         self._hooks.left(departure)
 
     def _need(self, message: Buffer) -> None:
@@ -386,7 +439,7 @@ class Receiver:
 
     # -- another interchange
 
-    def _ended(self, incarnation: Incarnation) -> None:
+    def _ended(self, incarnation: InterchangeProcess) -> None:
         self._handoff.disconnect()
         self.ready.clear()
         self._fail_replies()
@@ -394,6 +447,7 @@ class Receiver:
             incarnation.close()
             self.incarnation = None
             return
+        # Ended before the next one starts: both would read the same listening socket.
         incarnation.end(_EXIT_WAIT_S)
         incarnation.close()
         code, tail = incarnation.process.returncode, incarnation.tail()
@@ -406,6 +460,8 @@ class Receiver:
             count = f"{_RESTARTS} times within {_RESTARTS_WITHIN_S:g} s" if often else f"{_FRUITLESS} times in a row"
             self._break(f"its interchange died {count} ({_manner(code)})", tail)
             return
+        # The first death is made good at once; the next ones may share a cause that needs time, such as a lack of
+        # memory.
         if self._worked and self._fruitless > 1:
             self._pause(min(_LONGEST_PAUSE_S, 2.0 ** (self._fruitless - 2)))
         self._restart(tail)
@@ -418,6 +474,7 @@ class Receiver:
                 self._use(self._start(self._next))
                 return
             except ExecutorError as error:
+                # An executor that never worked fails at once: what is wrong is most likely its configuration.
                 if not self._worked or time.monotonic() >= deadline:
                     self._break(str(error), tail)
                     return
@@ -437,21 +494,27 @@ class Receiver:
                 self._report_inbox()
 
     def _fail_replies(self) -> None:
-        """Nobody will answer the commands that are out."""
+        """Answer the commands that are out with an error: the interchange that had them is gone."""
         while self.replies:
             number, waiter = self.replies.popitem()
             waiter(Reply(number, (), "the interchange ended before it answered"))
 
-    def _use(self, incarnation: Incarnation) -> None:
+    def _use(self, incarnation: InterchangeProcess) -> None:
         self.incarnation = incarnation
+        self._files.reset()
         self._next = incarnation.number + 1
         now = time.monotonic()
         self._heard = now
         sent = self._queues.sent()
+        # The first interchange finds no managers of an earlier one: nothing is to be reconciled.
         if incarnation.number:
-            managers = {offer.manager_id for offer in self._directory.managers.values()}
-            self._reclaim = Reclaim(managers, sent, now + self._threshold_s)
-        self._handoff.connect(incarnation.link, [pack_hello(self._who)])
+            managers = {offer.identity for offer in self._directory.managers.values()}
+            # Managers have as long to come back as they may be silent; until then it is open whether a task runs.
+            self._reclaim = RestartReconciliation(managers, sent, now + self._threshold_s)
+        first: list[Buffer] = [pack_hello(self._who)]
+        if self.barred:
+            first.append(pack_command(Command(0, "nodes", nodes=self.barred)))
+        self._handoff.connect(incarnation.link, first)
 
     def _settle_claims(self, now: float) -> None:
         reclaim = self._reclaim
@@ -461,23 +524,24 @@ class Receiver:
         self._reclaim = None
         self._forget_absent(reclaim)
         keys = sorted(reclaim.unclaimed)
-        if fate is Fate.LOST:
+        if fate is RecoveryDecision.LOST:
             reason = "the interchange died, and no manager that came back to the next one had the task"
             self.report_lost(keys, Loss(LossKind.INTERCHANGE, Place(self._directory.label), reason=reason))
             return
+        # Provably not started, so a cancelled one ends here instead of being sent again.
         dead = [key for key in keys if key in self.cancelled]
         self.report([Outcome(TryKey(key), Verdict.CANCELLED) for key in dead])
         with self._handoff.lock:
             self._queues.send_again([key for key in keys if key not in self.cancelled])
         self._handoff.flush()
 
-    def _forget_absent(self, reclaim: Reclaim) -> None:
-        """Managers that did not come back in time are gone: nobody else will say so, the interchange never saw them."""
+    def _forget_absent(self, reclaim: RestartReconciliation) -> None:
+        """Report managers that did not come back in time as gone: the new interchange never saw them, and cannot."""
         for number, offer in [*self._directory.managers.items()]:
-            if offer.manager_id in reclaim.absent:
+            if offer.identity in reclaim.absent:
                 self._directory.remove(number)
                 reason = "it did not come back after the interchange was replaced"
-                self._hooks.left(Departure(number, offer.manager_id, offer.block, offer.node, reason, True))
+                self._hooks.left(ManagerLeft(number, offer.manager_id, offer.block, offer.node, reason, True))
 
     def _break(self, reason: str, tail: str) -> None:
         text = f"the executor {self._directory.label} is broken: {reason}"
@@ -506,10 +570,13 @@ class Receiver:
             self._listener.finished(outcomes)
 
     def _forget(self, keys: Sequence[TryKey]) -> None:
+        # Guards around both loops: nearly always nothing is cancelled, and nothing is out of band.
         for key in keys if self.cancelled else ():
             self.cancelled.pop(key, None)
         for key in keys if self._buffers else ():
             self._buffers.release(key)
+        if self._files.declared:
+            self._files.forget(keys)
 
 
 def _manner(code: int | None) -> str:

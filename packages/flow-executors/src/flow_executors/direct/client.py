@@ -10,28 +10,23 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 
 from flow_core.errors import ExecutorBroken, ExecutorClosed, ExecutorError, SerializationError
 from flow_core.interfaces.call import DEFAULT_SPEC, Call, TaskSpec, TryKey
 from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, TryListener, Verdict
-from flow_executors.client.directory import Directory
-from flow_executors.client.incarnation import Site
-from flow_executors.client.receiver import RESUME_AFTER_S, Hooks
-from flow_executors.direct.exchange import Exchange
+from flow_executors.client.file_service import FileService
+from flow_executors.client.interchange_process import InterchangeSettings
+from flow_executors.client.managers import ManagerDirectory
+from flow_executors.client.receiver import RESUME_AFTER_S, ReceiverCallbacks
+from flow_executors.direct.in_process_interchange import InProcessInterchange
 from flow_executors.direct.receiver import DirectReceiver
-from flow_executors.serialize.records import Records
-from flow_executors.wire.frames import (
-    DEFAULT_CLASS,
-    Command,
-    Credit,
-    Introduction,
-    KeyChange,
-    Reply,
-    Whereabouts,
-    pack_cancel,
-    pack_spec,
-)
+from flow_executors.serialize.script_code import ScriptCode
+from flow_executors.serialize.task_records import Records
+from flow_executors.wire.commands import Command, KeyChange, Reply, Whereabouts, pack_command
+from flow_executors.wire.messages import DEFAULT_CLASS, Credit, PeerInfo, pack_cancel, pack_spec
 
+# Seconds, for the interface alone: orders are carried out at once in this process.
 _COMMAND_TIMEOUT_S = 10.0
 _clients: weakref.WeakSet[DirectClient] = weakref.WeakSet()
 
@@ -39,32 +34,50 @@ _clients: weakref.WeakSet[DirectClient] = weakref.WeakSet()
 class DirectClient:
     """The counterpart of all managers of one executor. Any thread."""
 
-    def __init__(self, site: Site, listener: TryListener, hooks: Hooks, logger: logging.Logger, software: str) -> None:
-        self.directory = Directory(site.label)
+    def __init__(
+        self,
+        site: InterchangeSettings,
+        listener: TryListener,
+        hooks: ReceiverCallbacks,
+        logger: logging.Logger,
+        software: str,
+        code: ScriptCode | None = None,
+    ) -> None:
+        self.directory = ManagerDirectory(site.label)
         self._label = site.label
         self._listener = listener
         self._hooks = hooks
-        self._records = Records()
+        self._records = Records(code)
         self._keys: dict[int, bytes] = {}  # of every task without outcome, the digest of its function
         self._classes: dict[TaskSpec, int] = {DEFAULT_SPEC: DEFAULT_CLASS}
         self._new_class = threading.Lock()
         self._numbers = itertools.count(1)
         self._error: ExecutorError | None = ExecutorClosed(f"the executor {site.label} is not started")
-        who = Introduction("client", site.run_id, platform.python_version(), software, os.getpid())
+        who = PeerInfo("client", site.run_id, platform.python_version(), software, os.getpid())
+        if site.marker is not None:
+            who = replace(who, marker=site.marker.path, marker_digest=site.marker.digest)
         self._broken_at: float | None = None
         self._given_up: list[int] = []
         self._resuming = threading.Lock()
         self._site = site
-        self._exchange = Exchange(site, who)
+        self._exchange = InProcessInterchange(site, who)
+        self.files = FileService(
+            lambda message: self._exchange.tell([message]),
+            site.label,
+            logger,
+            site.max_transfer_bytes,
+            lambda number: self.directory.log_place(number, site.directory),
+        )
         self._receiver = DirectReceiver(
             self._exchange,
             self._keys,
             self.directory,
             listener,
-            Hooks(hooks.joined, hooks.left, hooks.events, self._broke),
+            ReceiverCallbacks(hooks.joined, hooks.left, hooks.events, self._broke),
             logger,
             self._records.blob,
             self._ended,
+            self.files,
         )
 
     # -- start and end
@@ -79,7 +92,7 @@ class DirectClient:
         """Return at once: there is nothing between this process and its managers."""
 
     def close(self, timeout_s: float) -> list[str]:
-        """Send the managers home; report everything that is left; say what was forced. Idempotent."""
+        """Send the managers home; report everything that is left; return what was forced. Idempotent."""
         first = not isinstance(self._error, ExecutorClosed)
         self._error = ExecutorClosed(f"the executor {self._label} was shut down")
         _clients.discard(self)
@@ -88,6 +101,7 @@ class DirectClient:
         self._post(Verdict.RETURNED, self._exchange.withdraw(list(self._keys)))
         self._exchange.dismiss("the run is over")
         stopped = self._receiver.stop(timeout_s)
+        self.files.close()
         self._report_rest()
         self._records.buffers.clear()
         if not stopped:
@@ -102,10 +116,10 @@ class DirectClient:
         if outcomes:
             self._listener.finished(outcomes)
 
-    def forsake(self) -> None:
-        """This is a forked child of the script: let go of what is the parent's, without a word to anybody."""
+    def abandon_after_fork(self) -> None:
+        """Close the parent's descriptors in a forked child of the script, without a message to any process."""
         self._error = ExecutorClosed(f"the executor {self._label} belongs to the process that this one was forked of")
-        self._exchange.forsake()
+        self._exchange.abandon_after_fork()
         self._site.close_local()
 
     # -- failure
@@ -124,14 +138,15 @@ class DirectClient:
     def _fail(self, error: ExecutorBroken, kind: LossKind) -> None:
         if kind is not LossKind.BLOCK:
             self._error = error
-        self._post(Verdict.REFUSED, self._exchange.withdraw(list(self._keys)), error)
+        keys = list(self._keys)  # those that come meanwhile are of the next attempt
+        self._post(Verdict.REFUSED, self._exchange.withdraw(keys), error)
         loss = Loss(kind, Place(self._label), reason=str(error))
-        self._post(Verdict.LOST, list(self._keys), None, loss)
+        self._post(Verdict.LOST, keys, None, loss)
 
     def _post(
         self, verdict: Verdict, keys: Sequence[int], error: BaseException | None = None, loss: Loss | None = None
     ) -> None:
-        """Let the receiver thread report those of the keys that nobody else reports."""
+        """Let the receiver thread report those of the keys that no other thread reports."""
         place = loss.place if loss is not None else None
         mine = [Outcome(TryKey(key), verdict, None, error, loss, place) for key in keys if self._mine(key)]
         if mine:
@@ -139,7 +154,7 @@ class DirectClient:
             self._exchange.wake()
 
     def _mine(self, key: int) -> bool:
-        """Take a key out: whoever gets it reports it, nobody else."""
+        """Take a key out; True for the one thread that gets it, which reports it."""
         if self._keys.pop(key, None) is None:
             return False
         self._ended(TryKey(key))
@@ -148,6 +163,8 @@ class DirectClient:
     def _ended(self, key: TryKey) -> None:
         self._receiver.cancelled.pop(key, None)
         self._records.buffers.release(key)
+        if self.files.declared:
+            self.files.forget((key,))
         if self._records.functions.full:
             self._records.functions.forget_others(set(self._keys.values()))
 
@@ -164,6 +181,8 @@ class DirectClient:
             self._post(Verdict.REFUSED, [key], error)
             return
         self._keys[key] = digest
+        if call.steps:
+            self.files.declare(key, call)
         self._exchange.submit(class_id, digest, key, record)
         if self._error is not None and self._exchange.withdraw([key]) and self._mine(key):
             raise self._error  # it ended meanwhile, and whoever ended it did not see this task
@@ -235,14 +254,20 @@ class DirectClient:
         if isinstance(self._error, ExecutorClosed):
             raise self._error
         command = Command(next(self._numbers), name, tuple(blocks), tuple(managers), idle_for_s, key)
-        reply = self._exchange.command(command)
+        reply = self._exchange.command(command, timeout_s)
         if reply.error:
             raise ExecutorError(reply.error)
         return reply
 
+    def hold_nodes(self, nodes: tuple[str, ...]) -> None:
+        """Have these nodes, and no others, get no tasks."""
+        if not isinstance(self._error, ExecutorClosed):
+            # The answer goes to the receiver, which has no use for it.
+            self._exchange.tell([pack_command(Command(next(self._numbers), "nodes", nodes=nodes))])
+
     def whereabouts(self, key: TryKey, timeout_s: float) -> Whereabouts:
-        """Say where a task is; known here at once."""
-        return self.command("why", key=key).whereabouts or Whereabouts()
+        """Return where a task is; known in this process at once."""
+        return self.command("why", key=key, timeout_s=timeout_s).whereabouts or Whereabouts()
 
     # -- what there is
 
@@ -253,7 +278,7 @@ class DirectClient:
 
     @property
     def outstanding(self) -> int:
-        """Tasks without outcome."""
+        """Number of tasks that were submitted and have no outcome yet."""
         return len(self._keys)
 
     @property
@@ -272,7 +297,7 @@ class DirectClient:
 
 def _forked() -> None:
     for client in list(_clients):
-        client.forsake()
+        client.abandon_after_fork()
 
 
 os.register_at_fork(after_in_child=_forked)

@@ -1,8 +1,8 @@
-"""The manager of a LowLatencyExecutor: each result leaves at once, alone, and the next task is awaited wide awake.
+"""The manager of a LowLatencyExecutor: each result leaves at once, alone; the next task is awaited without sleeping.
 
-A script on the same machine is offered a lane to each worker, and gives small tasks to idle workers itself. The manager
-is told of those that take longer, and of all that it must know to cancel them; of the others it never hears, but when
-a worker dies it says so, and the script knows which task that was.
+A script on the same machine is offered a direct channel to each worker, and gives small tasks to idle workers itself.
+It reports to the manager those that take longer, and all that are to be cancelled; the manager does not learn of the
+others. The manager reports the death of a worker, and the script knows which task that was.
 """
 
 from __future__ import annotations
@@ -13,29 +13,31 @@ import time
 from collections.abc import Collection, Sequence
 
 from flow_core.interfaces.outcome import LossKind, Verdict
-from flow_executors.interchange.spin import Spin
-from flow_executors.manager.nursery import Died
-from flow_executors.manager.pipes import Pipes
-from flow_executors.manager.records import Fallen, Leaving, Taken
-from flow_executors.manager.reports import fallen_outcome, interrupted_outcome
-from flow_executors.manager.shell import Manager
-from flow_executors.wire.frames import (
-    FallenWorker,
-    Kind,
+from flow_executors.common.busy_poll import BusyPoll
+from flow_executors.manager.event_loop import Manager
+from flow_executors.manager.fork_client import Died
+from flow_executors.manager.manager_core import ExitReason, Taken, WorkerLoss
+from flow_executors.manager.results import interrupted_outcome, worker_loss_outcome
+from flow_executors.manager.worker_pool import WorkerPipes
+from flow_executors.wire.direct_messages import (
     LaneOffer,
     TakenBack,
+    WorkerDied,
     pack_fallen,
     pack_lane,
     pack_taken,
     unpack_claim,
 )
-from flow_executors.wire.kinds import Received
-from flow_executors.wire.local import is_local
+from flow_executors.wire.kinds import Kind, Received
+from flow_executors.wire.transport import is_local
 
+# Share of each second that may be spent looking without sleeping: all of it, as this executor is for latency.
 _SHARE = 1.0
+# Seconds of one such look; between two of them the budget is asked.
 _AWAKE_S = 0.0003
+# Seconds after a look at the clock for which events are served without another one; the same for poll, in milliseconds.
+# Without it the clock was looked at between a task and its result.
 _PUT_OFF_S, _PUT_OFF_MS = 0.005, 6
-"""For so long after a look at the clock events are served without another one."""
 
 
 class DirectManager(Manager):
@@ -43,13 +45,13 @@ class DirectManager(Manager):
 
     lanes = True
 
-    _spin: Spin
+    _spin: BusyPoll
     _clock_at = 0.0
     _offered = False
 
-    def run(self) -> Leaving:
+    def run(self) -> ExitReason:
         """Serve until it is time to leave; return why."""
-        self._spin = Spin(len(os.sched_getaffinity(0)), _preemptions, share=_SHARE)
+        self._spin = BusyPoll(len(os.sched_getaffinity(0)), _preemptions, share=_SHARE)
         self._handlers[Kind.CLAIM] = self._take_claim
         return super().run()
 
@@ -62,18 +64,20 @@ class DirectManager(Manager):
 
     def _take_welcome(self, message: Received, now: float) -> None:
         super()._take_welcome(message, now)
-        self._offered = self._sampling is None and self._crew.shipments.same_host and is_local(self._line.home)
+        self._offered = (
+            self._sampling is None and self._worker_pool.shared_results.same_host and is_local(self._line.home)
+        )
         for rank in self._core.workers if self._offered else ():
-            pipes = self._crew.pipes_of(rank)
+            pipes = self._worker_pool.pipes_of(rank)
             if pipes is not None:
                 self._offer_lane(pipes)
 
-    def _tell_replaced(self, pipes: Pipes) -> None:
+    def _tell_replaced(self, pipes: WorkerPipes) -> None:
         super()._tell_replaced(pipes)
         if self._offered:
             self._offer_lane(pipes)
 
-    def _offer_lane(self, pipes: Pipes) -> None:
+    def _offer_lane(self, pipes: WorkerPipes) -> None:
         if pipes.lane_out >= 0:
             ends = pipes.task_in, pipes.lane_out
             inodes = [os.fstat(end).st_ino for end in ends]
@@ -88,15 +92,15 @@ class DirectManager(Manager):
 
     def _tell_fallen(self, report: Died) -> None:
         if self._offered:
-            verdict, payload = fallen_outcome(report, Fallen(), self._offer.node, self._offer.block)
+            verdict, payload = worker_loss_outcome(report, WorkerLoss(), self._offer.node, self._offer.block)
             self._fell(report.rank, report.pid, verdict, payload)
 
     def _fell(self, rank: int, pid: int, verdict: Verdict, payload: bytes) -> None:
-        """Say what the end of a worker means for what the script has given it, after all that is known already."""
+        """Report the end of a worker, with a verdict for the script's tasks, after all results that are here."""
         if self._member.registered:
-            self._delivery.all()
+            self._delivery.all(time.monotonic())
             self._tell_taken(self._core.take_taken())
-            self._line.send(pack_fallen(FallenWorker(self._outbox.manager, rank, pid, verdict, payload)))
+            self._line.send(pack_fallen(WorkerDied(self._outbox.manager, rank, pid, verdict, payload)))
 
     # -- one turn
 
@@ -109,9 +113,9 @@ class DirectManager(Manager):
             self._member.watch()
         ready = self._look(_PUT_OFF_MS if busy else self._patience_ms())
         now = time.monotonic()
-        workers = self._crew_fd in ready
+        workers = self._worker_pool_fd in ready
         if workers:
-            self._handle(self._crew.news(), now)
+            self._handle(self._worker_pool.pool_events(), now)
             self._send(now)
         if len(ready) > workers or not ready:
             self._listen(now)
@@ -122,10 +126,12 @@ class DirectManager(Manager):
         if self._signals is not None and self._signals_fd in ready:
             self._signals.handle(self)
             self._hand_out(now)
+        if self._files_fd in ready:
+            self._send_files()
         self._send(now)
 
     def _look(self, patience_ms: int) -> Collection[int]:
-        """Return what is ready, for a moment without sleeping: who is awake and warm is several times as fast."""
+        """Return what is ready, for a moment without sleeping: a process that is awake is several times as fast."""
         spin, poll, clock = self._spin, self._poller.poll, time.monotonic
         if self._line.waiting:
             return super()._look(0)
@@ -142,7 +148,7 @@ class DirectManager(Manager):
         return dict(ready)
 
     def _coalesce(self) -> None:
-        """Wait for nothing."""
+        """Send results at once: somebody waits for each of them."""
 
 
 def _preemptions() -> int:

@@ -1,26 +1,28 @@
-"""The thread that takes what managers send, and reports it to the listener and to the owner."""
+"""The receiver thread of a LowLatencyExecutor: takes messages of managers, reports to listener and owner."""
 
 from __future__ import annotations
 
 import logging
-import pickle
 import threading
 from collections import deque
 from collections.abc import Callable, MutableMapping
+from functools import partial
 
 from flow_core.errors import ExecutorBroken
 from flow_core.guard import one_line
 from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.outcome import Outcome, TryListener, Verdict
-from flow_executors.client.directory import Directory
-from flow_executors.client.outcomes import outcomes_of
-from flow_executors.client.receiver import RESUME_AFTER_S, Hooks
-from flow_executors.direct.exchange import Exchange
+from flow_core.remote.naming import NamesOthers, loads_at_once
+from flow_executors.client.file_service import FileService
+from flow_executors.client.managers import ManagerDirectory
+from flow_executors.client.node_health_core import LONG_NS
+from flow_executors.client.outcomes import outcome_from, outcomes_of
+from flow_executors.client.receiver import RESUME_AFTER_S, ReceiverCallbacks
+from flow_executors.direct.in_process_interchange import InProcessInterchange
 from flow_executors.errors import BadMessage
-from flow_executors.wire.frames import (
+from flow_executors.wire.kinds import Buffer, Kind, kind_of
+from flow_executors.wire.messages import (
     Credit,
-    Kind,
-    kind_of,
     pack_blob,
     pack_cancel,
     unpack_beat,
@@ -28,32 +30,32 @@ from flow_executors.wire.frames import (
     unpack_left,
     unpack_need,
     unpack_register,
-    unpack_results,
     unpack_worker,
 )
-from flow_executors.wire.kinds import Buffer
-from flow_executors.wire.single import Result, one_result
+from flow_executors.wire.results import unpack_results
+from flow_executors.wire.tasks import Result, one_result
 
 
 class DirectReceiver:
-    """Serves one exchange on a thread of its own. ``keys`` is shared: whoever takes a key out reports it."""
+    """Serves one exchange on a thread of its own. ``keys`` is shared: the thread that takes a key out reports it."""
 
     def __init__(
         self,
-        exchange: Exchange,
+        exchange: InProcessInterchange,
         keys: MutableMapping[int, bytes],
-        directory: Directory,
+        directory: ManagerDirectory,
         listener: TryListener,
-        hooks: Hooks,
+        hooks: ReceiverCallbacks,
         logger: logging.Logger,
         blob: Callable[[bytes], bytes | None],
         ended: Callable[[TryKey], None],
+        files: FileService,
     ) -> None:
         self.credit = Credit(0, 0, 0, 0)
         self.inbox: deque[Outcome] = deque()
         """Outcomes made by other threads, to be reported by this one."""
         self.cancelled: dict[int, bool] = {}
-        """Keys that are to be cancelled, and whether to kill; told again to a manager that comes back."""
+        """Keys that are to be cancelled, and whether to kill; sent again to a manager that comes back."""
         self.dropped = 0
         """Results for keys that are not known (any more)."""
         self._exchange = exchange
@@ -64,6 +66,7 @@ class DirectReceiver:
         self._logger = logger
         self._blob = blob
         self._ended = ended
+        self._files = files
         self._stopping = False
         self._thread = self._new_thread()
         self._handlers: dict[int, Callable[[Buffer], None]] = {
@@ -75,15 +78,16 @@ class DirectReceiver:
             Kind.LEFT: self._left,
             Kind.NEED: self._need,
             Kind.EVENTS: hooks.events,
+            Kind.FILE: files.take,
             Kind.NOTICE: lambda message: directory.notice(message, logger),
         }
 
     def begin(self) -> None:
-        """Start the thread."""
+        """Start the receiver thread; once, see ``resume`` for later."""
         self._thread.start()
 
     def resume(self) -> bool:
-        """Go on after ``Hooks.broken`` was called; False where the thread has not ended yet. One thread at a time."""
+        """Go on after ``broken`` was called; False where the thread has not ended yet. One thread at a time."""
         if self._stopping or self._thread.is_alive():
             return False
         self._exchange.slept()
@@ -140,32 +144,47 @@ class DirectReceiver:
         """Report a single result, the common case, in few steps; False if that needs more of them."""
         number, offset, key, start, end, worker, payload = result
         directory, keys = self._directory, self._keys
+        value, foreign = None, False
         try:
-            value = pickle.loads(payload) if len(payload) else None
+            if len(payload):
+                value = loads_at_once(payload)
+        except NamesOthers:
+            foreign = True
         except BaseException:
             return False
-        if keys.pop(key, None) is None:
+        # Taking the key out decides which thread reports it; nobody else does then.
+        app = keys.pop(key, None)
+        if app is None:
             self.dropped += 1
             return True
         offset = directory.offset_ns(number, offset)
         place = directory.place(number, worker)
+        watch = directory.watch
+        if watch is not None and (end - start >= LONG_NS or watch.alert) and place.node:
+            watch.succeeded(place.node, app, start + offset, end - start)
         self._ended(TryKey(key))
-        self._listener.finished(
-            (Outcome(TryKey(key), Verdict.OK, value, None, None, place, start + offset, end + offset),)
-        )
+        mine, start, end = TryKey(key), start + offset, end + offset
+        if foreign:
+            make = partial(outcome_from, key, Verdict.OK, memoryview(payload), place, start, end)
+            self._listener.ended(((mine, make),))
+        else:
+            self._listener.finished((Outcome(mine, Verdict.OK, value, None, None, place, start, end),))
         return True
 
     # -- messages
 
     def _results(self, message: Buffer) -> None:
         batch, keys = unpack_results(message), self._keys
-        outcomes = outcomes_of(batch, keys, self._directory)
+        outcomes, unmade = outcomes_of(batch, keys, self._directory)
         mine = [outcome for outcome in outcomes if keys.pop(outcome.key, None) is not None]
-        self.dropped += len(batch.keys) - len(mine)
-        for outcome in mine:
-            self._ended(outcome.key)
+        mine_unmade = [one for one in unmade if keys.pop(one[0], None) is not None]
+        self.dropped += len(batch.keys) - len(mine) - len(mine_unmade)
+        for key in [*(outcome.key for outcome in mine), *(key for key, _ in mine_unmade)]:
+            self._ended(key)
         if mine:
             self._listener.finished(mine)
+        if mine_unmade:
+            self._listener.ended(mine_unmade)
 
     def _started(self, message: Buffer) -> None:
         beat, place = unpack_beat(message), self._directory.place
@@ -199,6 +218,7 @@ class DirectReceiver:
         departure = unpack_left(message)
         if departure.manager:
             self._directory.remove(departure.manager)
+            self._files.left(departure.manager)
         self._hooks.left(departure)
 
     def _need(self, message: Buffer) -> None:

@@ -2,88 +2,64 @@
 
 from __future__ import annotations
 
-import math
+import os
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import KW_ONLY, dataclass, field, fields
 from string import Formatter
+from typing import NoReturn
 
 from flow_core.errors import ConfigurationError
+from flow_executors.common.node_options import NodeOptions, PrefetchOptions
+from flow_executors.common.option_records import about, documentation_of
 
-LAUNCH_CMD = "{python} -m {module} {debug} {options}"
+LAUNCH_CMD = "{python} -P -m {module} {debug} {options}"
 """The default template of the command; ``{options}`` stands for all options but ``debug``."""
 
 _WITHOUT_EFFECT = ("task_url", "result_url")
 _KINDS: Mapping[str, Callable[[str], object]] = {"int": int, "float": float}
-
-_HELP = {
-    "executor": "label of the executor",
-    "run_id": "name of the run",
-    "block": "block that this manager belongs to",
-    "addresses": "addresses of the interchange, all of which are tried, separated by commas",
-    "port": "port of the interchange",
-    "cores_per_worker": "cores that one worker stands for",
-    "mem_per_worker": "memory in GB that one worker needs; 0 for any",
-    "max_workers": "most workers to start",
-    "prefetch_capacity": "most tasks to take beyond the workers; -1 for as many as is good",
-    "heartbeat_period": "seconds between two heartbeats",
-    "heartbeat_threshold": "seconds of silence after which the other side is taken as lost",
-    "logdir": "directory of logs",
-    "accelerators": "accelerators to give to workers: entries separated by blanks",
-    "cpu_affinity": "how workers are pinned to CPUs",
-    "drain_period": "seconds after which this manager takes no more tasks and leaves; 0 for never",
-    "working_dir": "directory of staged files",
-    "max_result_bytes": "largest result",
-    "sampler": "resource sampler to run on this node, as JSON",
-    "walltime": "seconds that the block lasts; 0 where not known",
-    "debug": "write more to the log",
-    "max_worker_log_bytes": "most bytes of a worker's log, whose middle is cut; 0 for no limit",
-}
+_REQUIRED = ("executor", "run_id", "block", "addresses", "port")
+# What stands for None on a command line and in a template.
+_UNSET: Mapping[str, object] = {"mem_per_worker": 0.0, "drain_period": 0.0, "prefetch_capacity": -1, "working_dir": ""}
 
 
-@dataclass(frozen=True, slots=True)
-class ManagerOptions:
-    """All that a manager is told, in the order of ``_HELP``; there each is explained."""
+@dataclass
+class ManagerOptions(PrefetchOptions, NodeOptions):
+    """All options of a manager."""
 
-    executor: str
-    run_id: str
-    block: str
-    addresses: tuple[str, ...]
-    port: int
-    cores_per_worker: float = 1.0
-    mem_per_worker: float = 0.0
-    max_workers: float = math.inf
-    prefetch_capacity: int = -1
-    heartbeat_period: float = 30.0
-    heartbeat_threshold: float = 120.0
-    logdir: str = ""
-    accelerators: str = ""
-    cpu_affinity: str = "none"
-    drain_period: float = 0.0
-    working_dir: str = ""
-    max_result_bytes: int = 16 << 30
-    sampler: str = ""
-    walltime: float = 0.0
-    debug: bool = False
-    max_worker_log_bytes: int = 64 << 20
+    executor: str = field(metadata=about("Label of the executor."))
+    run_id: str = field(metadata=about("Name of the run."))
+    block: str = field(metadata=about("Block that this manager belongs to."))
+    addresses: tuple[str, ...] = field(
+        metadata=about("Addresses of the interchange, all of which are tried, separated by commas.")
+    )
+    port: int = field(metadata=about("Port of the interchange."))
+    _: KW_ONLY
+    logdir: str = field(default="", metadata=about("Directory of logs."))
+    accelerators: str = field(
+        default="", metadata=about("Accelerators to give to workers: entries separated by blanks.")
+    )
+    sampler: str = field(default="", metadata=about("Resource sampler to run on this node, as JSON."))
+    walltime: float = field(default=0.0, metadata=about("Seconds that the block lasts; 0 where not known."))
+    debug: bool = field(default=False, metadata=about("Write more to the log."))
 
     def arguments(self) -> list[str]:
         """Return the options as arguments of a command, all but ``debug``; defaults are left out."""
         words = []
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name != "debug" and value != field.default:
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name != "debug" and value is not None and value != option.default:
                 text = ",".join(value) if isinstance(value, tuple) else str(value)
-                words.append(f"--{field.name.replace('_', '-')}" + ("" if value is True else f"={text}"))
+                words.append(f"--{option.name.replace('_', '-')}" + ("" if value is True else f"={text}"))
         return words
 
     def command(
         self,
         template: str | None = None,
         *,
-        python: str = sys.executable,
+        python: str | None = None,
         module: str = "flow_executors.manager",
         extra: Mapping[str, object] | None = None,
     ) -> str:
@@ -91,15 +67,21 @@ class ManagerOptions:
 
         Fields of the template: every option by its name, ``options`` (all of them), ``debug``, ``python``,
         ``module`` (the manager's), ``task_url`` and ``result_url`` (both the interchange's only URL), and what
-        ``extra`` holds (``nodes_per_block``). To a template without ``options`` they are appended.
+        ``extra`` holds (``nodes_per_block``). To a template without ``options`` they are appended. ``python`` is shell
+        code that stands for an interpreter; None for that of this process.
 
         Raises:
             ConfigurationError: the template names an unknown field.
         """
         template = template or LAUNCH_CMD
         url = f"tcp://{self.addresses[0] if self.addresses else '127.0.0.1'}:{self.port}"
-        known: dict[str, object] = {field.name: getattr(self, field.name) for field in fields(self)}
-        known |= {"options": shlex.join(self.arguments()), "python": shlex.quote(python), "module": module}
+        known: dict[str, object] = {option.name: getattr(self, option.name) for option in fields(self)}
+        known |= {name: unset for name, unset in _UNSET.items() if known[name] is None}
+        known |= {
+            "options": shlex.join(self.arguments()),
+            "python": python or shlex.quote(sys.executable),
+            "module": module,
+        }
         known |= {"addresses": ",".join(self.addresses), "debug": "--debug" if self.debug else ""}
         known |= {"task_url": url, "result_url": url}
         known |= extra or {}
@@ -114,22 +96,39 @@ class ManagerOptions:
         return template.format_map(known).strip()
 
 
+class _Parser(ArgumentParser):
+    """Tells of options that it does not know on which node and in which release that is."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with status 2."""
+        from flow_executors import __version__
+
+        self.exit(
+            2,
+            f"flow: the manager on node {os.uname().nodename}, of flow-executors {__version__}, does not understand "
+            f"the options that it was started with ({message}): is the script's release another? Make them agree, or "
+            "let the executor bring its own (bootstrap=True)\n",
+        )
+
+
 def parser() -> ArgumentParser:
     """Return the parser of the command line."""
-    made = ArgumentParser(prog="python -m flow_executors.manager", description="Runs the workers of one node.")
-    for field in fields(ManagerOptions):
-        names = [f"--{field.name.replace('_', '-')}"]
-        if "_" in field.name:
-            names.append(f"--{field.name}")
-        if field.name == "debug":
-            made.add_argument("-d", *names, action="store_true", help=_HELP["debug"])
-        elif field.type == "bool":
-            made.add_argument(*names, action="store_true", help=_HELP[field.name])
-        elif field.name in ("executor", "run_id", "block", "addresses", "port"):
-            made.add_argument(*names, required=True, help=_HELP[field.name], type=_types()[field.name])
+    made = _Parser(prog="python -m flow_executors.manager", description="Runs the workers of one node.")
+    for option in fields(ManagerOptions):
+        names = [f"--{option.name.replace('_', '-')}"]
+        if "_" in option.name:
+            names.append(f"--{option.name}")
+        if option.name == "debug":
+            names.insert(0, "-d")
+        elif option.name == "cores_per_worker":
+            names.insert(0, "-c")
+        text = documentation_of(option)
+        if option.type == "bool":
+            made.add_argument(*names, action="store_true", help=text)
+        elif option.name in _REQUIRED:
+            made.add_argument(*names, required=True, help=text, type=_reader(option.name, str(option.type)))
         else:
-            made.add_argument(*names, default=field.default, help=_HELP[field.name], type=_types()[field.name])
-    made.add_argument("-c", dest="cores_per_worker", type=float, help=_HELP["cores_per_worker"])
+            made.add_argument(*names, default=option.default, help=text, type=_reader(option.name, str(option.type)))
     for name in _WITHOUT_EFFECT:
         made.add_argument(f"--{name}", help="without effect: the interchange has one URL, known by addresses and port")
     return made
@@ -141,11 +140,19 @@ def from_arguments(words: Sequence[str] | None = None) -> ManagerOptions:
     return ManagerOptions(**{name: value for name, value in vars(found).items() if name not in _WITHOUT_EFFECT})
 
 
-def _types() -> Mapping[str, Callable[[str], object]]:
-    kinds: dict[str, Callable[[str], object]] = {"addresses": _addresses}
-    for field in fields(ManagerOptions):
-        kinds.setdefault(field.name, _KINDS.get(str(field.type), str))
-    return kinds
+def _reader(name: str, kind: str) -> Callable[[str], object]:
+    """Return what makes the value of an option from its text on the command line."""
+    if name == "addresses":
+        return _addresses
+    read = _KINDS.get(kind.removesuffix(" | None"), str)
+    if name not in _UNSET:
+        return read
+
+    def value(text: str) -> object:
+        found = read(text)
+        return None if found == _UNSET[name] else found
+
+    return value
 
 
 def _addresses(text: str) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ class Block:
     Attributes:
         name: Its id, unique in the executor's life.
         job_id: The provider's id; empty until it is submitted.
-        status: What the provider said last.
+        status: State of its job, as the provider reported it last.
         submitted_at: When it was submitted.
         running_since: When its job was first seen to run.
         managers: How many of its managers are connected.
@@ -49,9 +49,10 @@ class Block:
         cancelled: Its job was cancelled by us.
         cancel_since: Since when its job is to be cancelled.
         cancel_again_at: When its job is to be cancelled again if it has not ended.
+        barred: All its nodes are held: it gets no tasks.
         written_off: Its job could not be ended, and no longer counts.
-        idle_for_s: How long it has had nothing to do, as told last.
-        known_idle: Whether ``idle_for_s`` was told at all since it joined.
+        idle_for_s: Seconds for which it has had nothing to do, as reported last.
+        known_idle: Whether ``idle_for_s`` was reported since it joined.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Block:
     cancelled: bool = False
     cancel_since: float | None = None
     cancel_again_at: float = 0.0
+    barred: bool = False
     written_off: bool = False
     idle_for_s: float = 0.0
     known_idle: bool = False
@@ -81,7 +83,7 @@ class Block:
     def active(self) -> bool:
         """Whether it counts: waiting for nodes, or on them, and not on its way out."""
         leaving = self.releasing_since is not None or self.cancelled or bool(self.condemned)
-        return not (self.ended or leaving or self.written_off)
+        return not (self.ended or leaving or self.written_off or self.barred)
 
     def useless(self, bounds: Bounds, now: float) -> str:
         """Return why its job is of no use though it has not ended; empty while it may be of some."""

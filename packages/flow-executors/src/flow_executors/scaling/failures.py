@@ -1,4 +1,4 @@
-"""What it means that blocks fail, and how it is told."""
+"""Errors about failed blocks: their text, and what the user's handler makes of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from flow_core.errors import ExecutorBroken, FlowError
 from flow_core.guard import traceback_of
-from flow_executors.scaling.recovery import Recovery
+from flow_executors.scaling.recovery import RecoveryPolicy
 from flow_providers.errors import ProviderError
 from flow_providers.interfaces.job_status import JobStatus
 
@@ -15,13 +15,24 @@ BlockErrorHandler = Callable[[object, Mapping[str, JobStatus]], BaseException | 
 tried. Returns the error that all tasks get, or None to go on trying: then it is asked again after the next failure. It
 has a minute to answer; if it takes longer, raises, or returns anything else, the tasks get an error that says so."""
 
+# Lines of a job's standard error, and of a traceback, that the error shows: more would bury its headline.
 _TAIL_LINES = 20
 _TRACE_LINES = 12
 
 
+# Characters of a line that is named in the log.
+_LONGEST_LINE = 300
+
+
+def last_line(text: str) -> str:
+    """Return the last line of what a job wrote that is not empty, shortened if it is very long."""
+    lines = text.strip().splitlines()
+    return lines[-1].strip()[:_LONGEST_LINE] if lines else ""
+
+
 def describe(
     label: str,
-    recovery: Recovery,
+    recovery: RecoveryPolicy,
     waited_s: float,
     failed: Mapping[str, JobStatus],
     jobs: Mapping[str, str],
@@ -60,7 +71,7 @@ def describe(
 
 
 def _headline(
-    label: str, recovery: Recovery, waited_s: float, failed: Mapping[str, JobStatus], jobs: Mapping[str, str]
+    label: str, recovery: RecoveryPolicy, waited_s: float, failed: Mapping[str, JobStatus], jobs: Mapping[str, str]
 ) -> str:
     if recovery.worked:
         return (
@@ -73,7 +84,7 @@ def _headline(
 
 
 def _trace(cause: BaseException | None) -> list[str]:
-    """Return where a provider, launcher or hook of somebody else's raised; nothing for errors that are foreseen."""
+    """Return where a provider, launcher or hook of the user's raised; nothing for errors that are foreseen."""
     error = cause
     while error is not None and isinstance(error, ProviderError | FlowError):
         error = error.__cause__
@@ -84,7 +95,7 @@ def _trace(cause: BaseException | None) -> list[str]:
 
 
 def how(status: JobStatus) -> str:
-    """Say how a job ended."""
+    """Return how a job ended, in words."""
     parts = [status.state.name]
     told = f"exit code {status.exit_code}"
     if status.exit_code is not None and not f"{status.reason} {status.message}".rstrip().endswith(told):
@@ -95,7 +106,7 @@ def how(status: JobStatus) -> str:
     return ", ".join(parts)
 
 
-def give_up(text: str, cause: BaseException | None) -> ExecutorBroken:
+def failure_text(text: str, cause: BaseException | None) -> ExecutorBroken:
     """Return the error that all tasks get."""
     error = ExecutorBroken(text)
     error.__cause__ = cause

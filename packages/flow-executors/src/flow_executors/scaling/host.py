@@ -1,6 +1,6 @@
 """The seam between an executor and the scaling of its blocks.
 
-An executor makes one scaler a start (``scaling.shell.Scaler(host, provider, context, block_error_handler)``) and calls:
+An executor makes one scaler a start (``Scaler(host, provider, context, block_error_handler)``) and calls:
 
 - ``start()``: submits the first blocks and starts the thread; never blocks for a scheduler
 - ``scale_out(blocks) -> ids``, ``scale_in(blocks, max_idletime_s, timeout_s) -> ids``
@@ -18,20 +18,22 @@ from typing import Protocol
 
 from flow_core.errors import ExecutorBroken
 from flow_core.interfaces.scaling import Load
-from flow_executors.wire.frames import BlockActivity
+from flow_executors.wire.commands import BlockActivity
 
 
 @dataclass(frozen=True, slots=True)
 class BlockOrder:
-    """What a new block is to run, and what goes with it (as in ``JobExtras``)."""
+    """The command of a new block, and what goes with it (as in ``JobExtras``)."""
 
     command: str
     environment: tuple[tuple[str, str], ...] = ()
     secrets: tuple[tuple[str, bytes], ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+    forward: tuple[str, int] | None = None
 
 
-class BlockHost(Protocol):
-    """What scaling needs of its executor. Called by the scaling thread, or by who calls ``scale_out``/``scale_in``."""
+class BlockOwner(Protocol):
+    """The executor, as scaling needs it. Called on the scaling thread, and in ``scale_out`` and ``scale_in``."""
 
     @property
     def label(self) -> str:
@@ -43,7 +45,7 @@ class BlockHost(Protocol):
         ...
 
     def order(self, block: str) -> BlockOrder:
-        """Make a key pair for a new block, admit it, and say what the block is to run."""
+        """Make a key pair for a new block, admit it, and return what the block is to run."""
         ...
 
     def dismiss(self, block: str) -> None:

@@ -1,4 +1,4 @@
-"""A day of elasticity in milliseconds: load curves played through the scaling core in virtual time.
+"""Simulation of scaling in virtual time: load curves played through the core, a day in milliseconds.
 
 ``python -m flow_executors.scaling.simulate`` prints what each strategy makes of each curve.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flow_core.interfaces.scaling import BlockLimits, Load, Strategy
-from flow_executors.scaling.core import ScalingCore
+from flow_executors.scaling.scaling_core import ScalingCore
 from flow_executors.scaling.strategies import htex_auto_scale, none, simple
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
@@ -21,7 +21,7 @@ Arrivals = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class SimulatedCluster:
     """How the simulated scheduler and nodes behave; times in seconds."""
 
     slots_per_block: int = 4
@@ -55,7 +55,7 @@ class Figures:
 
 
 @dataclass(slots=True)
-class _Node:
+class _SimulatedNode:
     running: int = 0
     idle_since: float = 0.0
     up_at: float = 0.0
@@ -63,14 +63,14 @@ class _Node:
 
 
 @dataclass(slots=True)
-class _World:
-    site: Site
+class _Simulation:
+    site: SimulatedCluster
     core: ScalingCore
     now: float = 0.0
     order: int = 0
     events: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     waiting: deque[tuple[float, float]] = field(default_factory=deque)
-    nodes: dict[str, _Node] = field(default_factory=dict)
+    nodes: dict[str, _SimulatedNode] = field(default_factory=dict)
     running: int = 0
     unfinished: int = 0
     busy_s: float = 0.0
@@ -142,7 +142,7 @@ class _World:
             return
         self.core.changed(name, JobStatus(JobState.RUNNING), self.now)
         self.core.joined(name, self.now)
-        self.nodes[name] = _Node(idle_since=self.now, up_at=self.now)
+        self.nodes[name] = _SimulatedNode(idle_since=self.now, up_at=self.now)
         self.place()
 
     def end(self, name: str) -> None:
@@ -157,13 +157,13 @@ def simulate(
     arrivals: Arrivals,
     strategy: Strategy,
     limits: BlockLimits,
-    site: Site | None = None,
+    site: SimulatedCluster | None = None,
     *,
     horizon_s: float = 86_400.0,
 ) -> Figures:
     """Play a load curve through the scaling core. Pure; ends with the last task, at ``horizon_s`` at the latest."""
-    site = site or Site()
-    world = _World(site, ScalingCore(limits, strategy, site.max_idletime_s), unfinished=len(arrivals))
+    site = site or SimulatedCluster()
+    world = _Simulation(site, ScalingCore(limits, strategy, site.max_idletime_s), unfinished=len(arrivals))
     for when, length in arrivals:
         world.at(when, lambda length=length: world.arrive(length))  # type: ignore[misc]  # bound now
     world.at(0.0, world.look)
@@ -197,7 +197,7 @@ def curves() -> dict[str, Arrivals]:
 
 
 def compare(
-    limits: BlockLimits, site: Site | None = None, strategies: Mapping[str, Strategy] | None = None
+    limits: BlockLimits, site: SimulatedCluster | None = None, strategies: Mapping[str, Strategy] | None = None
 ) -> list[tuple[str, str, Figures]]:
     """Return (curve, strategy, figures) of every strategy on every curve."""
     chosen = strategies or {"none": none, "simple": simple, "htex_auto_scale": htex_auto_scale}

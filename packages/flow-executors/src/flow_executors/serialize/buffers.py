@@ -1,7 +1,7 @@
 """Large buffers out of band: pickle protocol 5 buffers in files of memory that other processes of the host map.
 
 A buffer lies in a memory file of its owner, reached as ``/proc/<pid>/fd/<n>``; the file's name holds the blob's id, so
-that whoever opens the path on another machine finds out that it is not the one meant, and asks for the blob instead.
+that a process which opens the path on another machine sees that it is not the file meant, and asks for the blob.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import os
 import pickle
 from collections.abc import Sequence
 
+from flow_executors.common.large_results import CLIENT, LARGE, sign
+from flow_executors.serialize.argument_code import CodeStore
 from flow_executors.wire.kinds import DIGEST_SIZE
 from flow_executors.wire.tasks import BufferRef, unpack_buffers
-from flow_executors.worker.large import CLIENT, LARGE, sign
 
+# Files of arguments that may be out, each with a descriptor of the script; beyond that buffers travel in the message.
 _MOST_FILES = 256
 
 
@@ -35,7 +37,7 @@ def load_with_buffers(payload: memoryview, buffers: bool) -> object:
 
 
 def let_go(payload: memoryview) -> None:
-    """Give back the file of a result that nobody wants any more. Raises BadMessage, OSError."""
+    """Give back the file of a result that comes too late. Raises BadMessage, OSError."""
     refs, _ = unpack_buffers(payload)
     if refs and refs[0].hint:
         _mapped(refs)
@@ -84,11 +86,18 @@ class Large:
 
 
 class BufferStore:
-    """The out-of-band buffers of tasks without outcome: one memory file a task. Any thread."""
+    """What tasks without outcome have out of band. Any thread.
 
-    __slots__ = ("_by_blob", "_by_key")
+    Of buffers one memory file a task.
+
+    Attributes:
+        code: Code among their arguments.
+    """
+
+    __slots__ = ("_by_blob", "_by_key", "code")
 
     def __init__(self) -> None:
+        self.code = CodeStore()
         self._by_key: dict[int, tuple[bytes, int]] = {}  # key -> blob id, descriptor
         self._by_blob: dict[bytes, int] = {}
 
@@ -98,7 +107,7 @@ class BufferStore:
         return len(self._by_key) >= _MOST_FILES
 
     def __bool__(self) -> bool:
-        return bool(self._by_key)
+        return bool(self._by_key or self.code)
 
     def keep(self, key: int, buffers: list[memoryview]) -> list[BufferRef]:
         """Write the buffers of a task to a memory file; return where they lie.
@@ -107,6 +116,7 @@ class BufferStore:
             OSError: no memory, or no descriptor.
         """
         blob = os.urandom(DIGEST_SIZE)
+        # The id in the name tells a process that opens the path elsewhere that this is not the file.
         descriptor = os.memfd_create(f"flow-{blob.hex()}", os.MFD_CLOEXEC)
         refs, offset = [], 0
         try:
@@ -123,21 +133,24 @@ class BufferStore:
         return refs
 
     def blob(self, blob: bytes) -> bytes | None:
-        """Return all bytes of a task's buffers, for a node that cannot open the file."""
+        """Return all bytes of a task's buffers, for a node that cannot open the file; or code, by its digest."""
         descriptor = self._by_blob.get(blob)
         if descriptor is None:
-            return None
+            return self.code.blob(blob)
         return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
 
     def release(self, key: int) -> None:
         """A task has its outcome: its file goes when the last one that maps it is done."""
+        if self.code:
+            self.code.release(key)
         found = self._by_key.pop(key, None)
         if found is not None:
             self._by_blob.pop(found[0], None)
             os.close(found[1])
 
     def clear(self) -> None:
-        """Close all files."""
+        """Close all files, and forget all code."""
+        self.code = CodeStore()
         for key in list(self._by_key):
             self.release(key)
 

@@ -14,7 +14,9 @@ import socket
 import threading
 from types import TracebackType
 
+# Bytes read at once; each chunk is delivered as a whole.
 _CHUNK = 256 << 10
+# Seconds that the proxy's thread has to end.
 _JOIN_S = 10.0
 
 _Pieces = asyncio.Queue[tuple[float, bytes]]

@@ -1,4 +1,4 @@
-"""For tests: a HighThroughputExecutor on this machine with short heartbeats, its processes, and that none is left."""
+"""For tests: a PilotExecutor on this machine with short heartbeats, its processes, and that none is left."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pathlib import Path
 
 from flow_core.testing.driver import Driver
 from flow_executors.client.client import Client
-from flow_executors.htex import HighThroughputExecutor
+from flow_executors.htex import HighThroughputExecutor, PilotExecutor
 from flow_providers.local.provider import LocalProvider
 
+# Seconds that tests wait for a state before they fail: only a machine that hangs takes longer.
 PATIENCE_S = 30.0
 
 
@@ -70,7 +71,7 @@ def run_id_of(driver: Driver) -> str:
 def manager_pid(driver: Driver) -> int:
     """Return the pid of the first connected manager, waiting for it."""
     executor = driver.executor
-    assert isinstance(executor, HighThroughputExecutor)
+    assert isinstance(executor, PilotExecutor)
     wait_until(lambda: bool(executor.connected_managers()), "no manager connected")
     return executor.connected_managers()[0].pid
 
@@ -78,12 +79,12 @@ def manager_pid(driver: Driver) -> int:
 def interchange_pid(driver: Driver) -> int:
     """Return the pid of the interchange that runs now."""
     executor = driver.executor
-    assert isinstance(executor, HighThroughputExecutor)
-    pilot = executor._pilot
-    assert pilot is not None
-    assert isinstance(pilot.client, Client)
-    assert pilot.client.incarnation is not None
-    return pilot.client.incarnation.process.pid
+    assert isinstance(executor, PilotExecutor)
+    runtime = executor._runtime
+    assert runtime is not None
+    assert isinstance(runtime.client, Client)
+    assert runtime.client.incarnation is not None
+    return runtime.client.incarnation.process.pid
 
 
 class Frozen:

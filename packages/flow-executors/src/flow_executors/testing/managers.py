@@ -1,4 +1,4 @@
-"""Simulated managers: thousands of real encrypted connections from a few processes, with nobody behind them.
+"""Simulated managers: thousands of real encrypted connections from a few processes, without workers behind them.
 
 Each speaks the real protocol: it says hello, registers, beats, and answers every task at once with None. So an
 interchange can be seen under the load of a large machine on a small one.
@@ -25,35 +25,34 @@ from types import TracebackType
 import zmq
 
 from flow_core.errors import ExecutorError
-from flow_executors.wire.frames import (
-    Beat,
+from flow_executors.wire.kinds import Kind, kind_of
+from flow_executors.wire.messages import (
     DrainMode,
-    Introduction,
-    Kind,
+    Heartbeat,
+    PeerInfo,
     Registration,
-    kind_of,
     pack_beat,
     pack_exit,
     pack_hello,
     pack_register,
-    pack_results,
-    pack_tasks,
     unpack_drain,
-    unpack_tasks,
     unpack_welcome,
 )
+from flow_executors.wire.results import pack_results
 from flow_executors.wire.schema import decode, encode
+from flow_executors.wire.tasks import pack_tasks, unpack_tasks
 
+# Descriptors a manager: a socket's event, its connection, and room.
 _DESCRIPTORS_EACH = 3
-"""A socket's event, its connection, and room."""
+# Descriptors beyond those: of Python, of pipes, of ZeroMQ itself.
 _SPARE = 256
+# Connections of one process that may be on their way at once: nodes of a real machine do not start in one instant.
 _UNANSWERED = 256
-"""Connections of one process that may be on their way at once: nodes of a real machine do not start in one instant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What one process of simulated managers is told; keys are Z85 text.
+    """Settings of one process of simulated managers; keys are Z85 text.
 
     Attributes:
         run_id: The run that they belong to.
@@ -126,7 +125,7 @@ class Members:
         self._greeted = 0
         self._period_s = 30.0
         self._beats: deque[tuple[float, _Member]] = deque()  # all periods are equal: the first is due first
-        self._hello = pack_hello(Introduction("manager", fleet.run_id, platform.python_version(), "simulated"))
+        self._hello = pack_hello(PeerInfo("manager", fleet.run_id, platform.python_version(), "simulated"))
 
     def run(self, until_readable: int) -> None:
         """Serve until all were sent home, or the given descriptor (a pipe's end) says so."""
@@ -141,7 +140,7 @@ class Members:
             self._beat()
 
     def close(self) -> None:
-        """Break all connections."""
+        """Close all connections at once, without EXIT, as processes that are killed."""
         for member in self._by_fd.values():
             member.socket.close(0)
         self._by_fd.clear()
@@ -227,7 +226,7 @@ class Members:
         while self._beats and self._beats[0][0] <= now:
             due, member = self._beats.popleft()
             if not member.socket.closed:
-                member.socket.send(pack_beat(Beat(member.number, time.time_ns(), 0)))
+                member.socket.send(pack_beat(Heartbeat(member.number, time.time_ns(), 0)))
                 self._beats.append((due + self._period_s, member))
                 self._serve(int(member.socket.get(zmq.FD)))  # sending may have swallowed the signal of a message
 
@@ -248,7 +247,7 @@ class FleetProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Process id of the simulated managers."""
         return self._process.pid
 
     def wait_registered(self, timeout_s: float) -> None:

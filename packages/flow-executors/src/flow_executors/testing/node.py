@@ -13,12 +13,12 @@ from types import TracebackType
 
 from flow_executors.manager.options import ManagerOptions
 from flow_executors.testing.switchboard import Switchboard
-from flow_executors.wire.frames import Registration, pack_exit
-from flow_executors.wire.keys import SECRET_NAME
+from flow_executors.wire.auth import SECRET_NAME
+from flow_executors.wire.messages import Registration, pack_exit
 from flow_providers.interfaces.job_extras import secret_variable
 
 
-class Node:
+class IsolatedNode:
     """A switchboard and one manager, started and registered; a context manager that leaves nothing running.
 
     Args:
@@ -76,14 +76,14 @@ class Node:
 
     def asleep(self) -> int:
         """Return how many workers are in ``time.sleep``: a sleeping task has begun."""
-        return sum(name_of(pid).startswith("flow-w") and "nanosleep" in _read(pid, "wchan") for pid in self.below())
+        return sum(command_of(pid).startswith("flow-w") and "nanosleep" in _read(pid, "wchan") for pid in self.below())
 
     def end(self) -> int:
         """Send the manager home and return its exit status."""
         self.board.send(pack_exit())
         return self.process.wait(20)
 
-    def __enter__(self) -> Node:
+    def __enter__(self) -> IsolatedNode:
         return self
 
     def __exit__(
@@ -109,7 +109,7 @@ def alive(pid: int) -> bool:
     return line[line.rindex(b")") + 2 : line.rindex(b")") + 3] not in (b"Z", b"X")
 
 
-def name_of(pid: int) -> str:
+def command_of(pid: int) -> str:
     """Return the name of a process, empty if it is gone."""
     return _read(pid, "comm").strip()
 

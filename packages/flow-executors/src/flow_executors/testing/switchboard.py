@@ -1,4 +1,4 @@
-"""An interchange that a test steps by hand: one real encrypted socket, at which managers register.
+"""An interchange that a test steps through: one real encrypted socket, at which managers register.
 
 It checks nothing and decides nothing: the test sees every message and sends what it likes.
 """
@@ -16,26 +16,22 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
-from flow_executors.wire import zap
-from flow_executors.wire.frames import (
+from flow_executors.common.run_marker import RunMarker
+from flow_executors.wire import auth
+from flow_executors.wire.auth import BlockSecret, KeyPair, make_pair, write_secret
+from flow_executors.wire.kinds import Kind, kind_of
+from flow_executors.wire.messages import (
     DEFAULT_CLASS,
-    Introduction,
-    Kind,
+    PeerInfo,
     Registration,
-    ResultBatch,
-    TaskBatch,
     Welcome,
-    kind_of,
     pack_blob,
     pack_hello,
-    pack_record,
-    pack_tasks,
     pack_welcome,
     unpack_register,
-    unpack_results,
-    unpack_tasks,
 )
-from flow_executors.wire.keys import BlockSecret, KeyPair, make_pair, write_secret
+from flow_executors.wire.results import ResultBatch, unpack_results
+from flow_executors.wire.tasks import TaskBatch, pack_record, pack_tasks, unpack_tasks
 
 
 class Switchboard:
@@ -52,8 +48,10 @@ class Switchboard:
         port: int = 0,
         heartbeat: tuple[float, float] = (0.2, 30.0),
         listener: socket.socket | None = None,
+        marker: RunMarker | None = None,
     ) -> None:
         self.run_id = run_id
+        self.marker = marker
         self.block = block
         self.heartbeat = heartbeat
         self.server = server or make_pair()
@@ -68,13 +66,13 @@ class Switchboard:
         self._guard = threading.Thread(target=self._serve_zap, daemon=True)
         self._zap = self._context.socket(zmq.REP)
         self._zap.linger = 0
-        self._zap.bind(zap.ENDPOINT)
+        self._zap.bind(auth.ENDPOINT)
         self._guard.start()
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.linger = 0
         self._socket.curve_server = True
         self._socket.curve_secretkey = self.server.secret
-        self._socket.zap_domain = zap.DOMAIN
+        self._socket.zap_domain = auth.DOMAIN
         if listener is not None:
             self._socket.setsockopt(zmq.USE_FD, listener.fileno())
             port = listener.getsockname()[1]
@@ -110,7 +108,8 @@ class Switchboard:
     def welcome(self, timeout_s: float = 20.0) -> tuple[int, Registration, tuple[int, ...]]:
         """Answer a manager's hello and registration; return the latter."""
         self.next(Kind.HELLO, timeout_s)
-        self.send(pack_hello(Introduction("interchange", self.run_id, platform.python_version(), "test")))
+        marker = (self.marker.path, self.marker.digest) if self.marker is not None else (None, None)
+        self.send(pack_hello(PeerInfo("interchange", self.run_id, platform.python_version(), "test", 0, *marker)))
         number, offer, held = unpack_register(self.next(Kind.REGISTER, timeout_s))
         self.number = number or self.number
         self.send(pack_welcome(Welcome(self.number, time.time_ns(), *self.heartbeat)))
@@ -127,7 +126,7 @@ class Switchboard:
             for index, message in enumerate(self.messages):
                 if wanted(message):
                     return self.messages.pop(index)
-            self._hear(deadline, what)
+            self._read_reports(deadline, what)
 
     def results(self, count: int, timeout_s: float = 20.0) -> dict[int, tuple[int, bytes]]:
         """Return key -> (status, payload) of so many outcomes."""
@@ -142,18 +141,19 @@ class Switchboard:
         """Return the next batch of tasks given back."""
         return unpack_tasks(self.next(Kind.RETURNED, timeout_s))
 
-    def _hear(self, deadline: float, what: str) -> None:
+    def _read_reports(self, deadline: float, what: str) -> None:
         left = deadline - time.monotonic()
         if left <= 0 or not self._socket.poll(int(left * 1000) + 1):
             raise TimeoutError(f"no {what} came; there are {[chr(m[0]) for m in self.messages]}")
-        self.peer, message = self._socket.recv_multipart()
+        self.peer, *parts = self._socket.recv_multipart()
+        message = b"".join(parts)
         (self.beats if kind_of(message) == Kind.HEARTBEAT else self.messages).append(message)
 
     def _serve_zap(self) -> None:
         admitted = {z85.decode(self._admits.public): self.block}
         try:
             while True:
-                reply = zap.answer(self._zap.recv_multipart(), admitted)
+                reply = auth.answer(self._zap.recv_multipart(), admitted)
                 if reply is not None:
                     self._zap.send_multipart(reply)
         except zmq.ZMQError:

@@ -13,41 +13,39 @@ from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
 
 from flow_core.interfaces.call import TaskSpec
-from flow_executors.interchange.core import Core
-from flow_executors.interchange.settings import Settings
-from flow_executors.manager.core import ManagerCore
-from flow_executors.manager.demand import Capacity, Demand
-from flow_executors.manager.records import Record
-from flow_executors.manager.trip import LEAST_S
-from flow_executors.wire.frames import (
+from flow_executors.common.resources import Capacity, ResourceRequest
+from flow_executors.interchange.interchange_core import InterchangeCore
+from flow_executors.interchange.settings import CoreSettings
+from flow_executors.manager.manager_core import ManagerCore, Record
+from flow_executors.manager.round_trips import LEAST_S
+from flow_executors.wire.kinds import Kind, kind_of
+from flow_executors.wire.messages import (
     ALL,
+    DEFAULT_CLASS,
     Credit,
-    Introduction,
-    Kind,
+    PeerInfo,
     Registration,
-    kind_of,
     pack_credit,
     pack_hello,
-    pack_record,
     pack_register,
-    pack_results,
     pack_spec,
-    pack_tasks,
     unpack_count,
     unpack_credit,
-    unpack_results,
     unpack_spec,
-    unpack_tasks,
     unpack_welcome,
 )
-from flow_executors.wire.specs import DEFAULT_CLASS
+from flow_executors.wire.results import pack_results, unpack_results
+from flow_executors.wire.tasks import pack_record, pack_tasks, unpack_tasks
 
 HOP_S = 150e-6
-"""How long a message takes."""
+"""Seconds that a message takes, about what one takes between processes of one machine."""
 COALESCE_S = 200e-6
+"""Seconds that results wait for others, as in a real manager."""
+# Packets that a worker's pipe holds, as in a real manager.
 _PIPE = 63
 _BATCH = 256
 _DIGEST = bytes(16)
+# Virtual seconds after which nothing can happen any more: the run would not end.
 _DEADLINE_S = 1e6
 
 
@@ -79,8 +77,8 @@ class VirtualRun:
         self.recalls = 0
         self.steals = 0
         version = platform.python_version()
-        settings = Settings("virtual", version, heartbeat_threshold_s=_DEADLINE_S)
-        self.core = Core(settings, Introduction("interchange", "virtual", version), lambda: int(self.now * 1e9))
+        settings = CoreSettings("virtual", version, heartbeat_threshold_s=_DEADLINE_S)
+        self.core = InterchangeCore(settings, PeerInfo("interchange", "virtual", version), lambda: int(self.now * 1e9))
         self.durations: dict[int, float] = {}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
@@ -139,7 +137,7 @@ class VirtualRun:
                 self._out[class_id] = self._out.get(class_id, 0) + len(keys)
                 self._tell(pack(class_id, keys, Kind.TASKS))
 
-    def _hear(self, message: bytes) -> None:
+    def _read_reports(self, message: bytes) -> None:
         kind = kind_of(message)
         if kind == Kind.CREDIT:
             self._window = unpack_credit(message).window
@@ -165,14 +163,14 @@ class VirtualRun:
         """End a turn of the interchange."""
         core = self.core
         core.turn(self.now)
-        for message in core.up:
-            self.after(HOP_S, lambda message=bytes(message): self._hear(message))  # type: ignore[misc] # binds now
-        core.up.clear()
+        for message in core.to_client:
+            self.after(HOP_S, lambda message=bytes(message): self._read_reports(message))  # type: ignore[misc] # binds now
+        core.to_client.clear()
         core.delivered(True)
-        for peer, message in core.down:
+        for peer, message in core.to_managers:
             node = self._by_peer[peer]
             self.after(self.trip_s / 2, lambda node=node, message=bytes(message): node.hear(message))  # type: ignore[misc]
-        core.down.clear()
+        core.to_managers.clear()
         due = core.next_deadline(self.now)
         if due is not None and due < _DEADLINE_S and (self._tick_at is None or due < self._tick_at):
             self._tick_at = due
@@ -208,7 +206,7 @@ class VirtualNode:
     def register(self) -> None:
         """Say hello and offer the workers."""
         version, send = platform.python_version(), self._run.to_interchange
-        send(self.peer, pack_hello(Introduction("manager", "virtual", version)))
+        send(self.peer, pack_hello(PeerInfo("manager", "virtual", version)))
         offer = Registration(
             f"m{self.peer.decode()}", "0", "virtual", 1, self._slots, 0, float(self._slots), python=version
         )
@@ -222,10 +220,10 @@ class VirtualNode:
             self._core.accept(batch.class_id, list(zip(batch.keys, batch.records(), strict=True)))
         elif kind == Kind.SPEC:
             class_id, spec = unpack_spec(message)
-            self._core.add_class(class_id, Demand.of(spec, self._core.capacity))
+            self._core.add_class(class_id, ResourceRequest.of(spec, self._core.capacity))
         elif kind == Kind.WELCOME:
             self.number = unpack_welcome(message).manager
-            self._core.pace.link(self._run.trip_s if self._run.trip_s >= LEAST_S else 0.0)
+            self._core.estimator.link(self._run.trip_s if self._run.trip_s >= LEAST_S else 0.0)
         elif kind == Kind.RECALL:
             self._run.recalls += 1
             self._recall_open = True
@@ -239,14 +237,14 @@ class VirtualNode:
             pipe = self._pipes[rank]
             self._run.steals += 1
             core.took_back(rank, [pipe.popleft() for _ in range(min(wanted, len(pipe)))])
-        for handout in core.assign(now):
-            self._pipes[handout.rank].append((handout.key, handout.record))
-            self._start(handout.rank)
+        for assignment in core.assign(now):
+            self._pipes[assignment.rank].append((assignment.key, assignment.record))
+            self._start(assignment.rank)
         effects = core.take_effects()
         if effects.returned or (self._recall_open and not core.recalling()):
             self._give_back(effects.returned)
         self._send()
-        credit = (self._slots, core.pace.prefetch)
+        credit = (self._slots, core.estimator.prefetch)
         if credit != self._credit:
             self._credit = credit
             self._run.to_interchange(self.peer, pack_credit(Credit(1, *credit, 0)))

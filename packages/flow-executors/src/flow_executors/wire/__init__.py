@@ -1,1 +1,1 @@
-"""Messages between client, interchange and manager. No I/O but in ``link`` and ``keys``."""
+"""Messages between client, interchange and manager. No I/O but in ``transport`` and ``auth``."""

@@ -1,4 +1,4 @@
-"""Orders and questions of the client to the interchange, and the keys it admits. All JSON after the kind byte."""
+"""Orders and questions of the client to the interchange, and the keys that it admits: JSON after the kind byte."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ class Command:
 
     Attributes:
         number: Repeated in the reply.
-        name: ``hold``, ``release``, ``drain`` (blocks or managers), ``blocks`` (what is connected), ``why`` (where a
-            task is, and what is in its way).
+        name: ``hold``, ``release``, ``drain`` (blocks or managers), ``nodes`` (those that get nothing),
+            ``blocks`` (what is connected), ``why`` (where a task is, and what is in its way).
         blocks: Blocks meant.
         managers: Names of managers meant.
         idle_for_s: With ``drain``: only blocks that have had nothing to do for that long.
         key: With ``why``: the task.
+        nodes: With ``nodes``: their names.
     """
 
     number: int
@@ -30,6 +31,7 @@ class Command:
     managers: tuple[str, ...] = ()
     idle_for_s: float | None = None
     key: int | None = field(default=None, metadata=LEFT_OUT)
+    nodes: tuple[str, ...] | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ class Whereabouts:
         needs: In the queue: slots that it takes, where it takes more than one.
         most_free: The most slots that are free on one manager that it fits.
         cramped: Whether it would fit such a manager by its slots, but its memory or devices are taken.
-        closed: Managers that take nothing: held, draining, or cut off.
+        closed: Managers that take nothing: held, draining, cut off, or on a node that is held.
+        avoided: In the queue: nodes on which it failed before, while others come first.
         reserved: Managers that are kept free for a task of higher rank.
         managers: Managers that are connected.
         slots: Slots of all managers.
@@ -68,8 +71,8 @@ class Whereabouts:
         manager: Its name.
         outstanding: Tasks that it has.
         workers: Slots of that manager.
-        started_ns: When the task started there, as the manager told (int64 ns UTC); 0 where it told nothing.
-        silent_s: For how long that manager has not been heard of.
+        started_ns: When the task started there, as the manager reported (int64 ns UTC); 0 where it has not.
+        silent_s: Seconds since the last message of that manager.
     """
 
     at: str = ""
@@ -91,6 +94,7 @@ class Whereabouts:
     workers: int = 0
     started_ns: int = 0
     silent_s: float = 0.0
+    avoided: tuple[str, ...] | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +118,13 @@ class KeyChange:
         """Change which keys (raw) are admitted, for which blocks. Others may read or change them meanwhile."""
         for key, block in self.admit:
             admitted[z85.decode(key.encode())] = block
+        # Over a copy: others may admit blocks meanwhile.
         for raw in [raw for raw, block in [*admitted.items()] if block in self.revoke]:
             admitted.pop(raw, None)
 
 
 def pack_command(command: Command) -> bytes:
-    """Pack COMMAND."""
+    """Return COMMAND, an order of the client to the interchange."""
     return bytes((Kind.COMMAND,)) + encode(command)
 
 
@@ -129,7 +134,7 @@ def unpack_command(message: Buffer) -> Command:
 
 
 def pack_reply(reply: Reply) -> bytes:
-    """Pack REPLY."""
+    """Return REPLY, the answer to a COMMAND of the same number."""
     return bytes((Kind.REPLY,)) + encode(reply)
 
 
@@ -139,10 +144,13 @@ def unpack_reply(message: Buffer) -> Reply:
 
 
 def pack_keys(change: KeyChange) -> bytes:
-    """Pack KEYS."""
+    """Return KEYS, which admits and revokes the keys of blocks."""
     return bytes((Kind.KEYS,)) + encode(change)
 
 
 def unpack_keys(message: Buffer) -> KeyChange:
     """Parse KEYS; raises BadMessage."""
     return decode(KeyChange, expect(message, 1, Kind.KEYS)[1:])
+
+
+# Count of RECALL that stands for every task: no manager has so many.

@@ -1,4 +1,4 @@
-"""Control messages as JSON with a schema: a frozen dataclass says which fields there are and of which types.
+"""Control messages as JSON with a schema: a frozen dataclass gives the fields and their types.
 
 Fields unknown to the reader are ignored, fields missing take their default: so a newer and an older version can talk.
 """
@@ -45,6 +45,7 @@ def parse(data: Buffer) -> object:
     if len(data) > MAX_JSON:
         raise BadMessage(f"JSON of {len(data)} bytes: at most {MAX_JSON} are read")
     try:
+        # NaN and Infinity are no JSON: other readers would refuse what this one has passed on.
         value: object = json.loads(str(data, "utf-8"), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise BadMessage(f"not JSON: {error}") from None
@@ -98,8 +99,10 @@ def _convert(hint: object, value: object, where: str) -> object:
         return _tuple(typing.get_args(hint), value, where)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _build(hint, value, where)
+    # JSON does not tell 1.0 from 1; above 2**53 a float would be another number.
     if hint is float and type(value) is int and abs(value) < 1 << 53:
         return float(value)
+    # Values go into structs of 64 bits, where a larger one would raise in the midst of packing.
     if hint is int and type(value) is int and not -(1 << 63) <= value < 1 << 64:
         raise BadMessage(f"{where}: {str(value)[:24]} does not fit 64 bits")
     if type(value) is hint or (hint is type(None) and value is None):

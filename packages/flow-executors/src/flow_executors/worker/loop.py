@@ -6,18 +6,21 @@ import os
 import pickle
 import signal
 import sys
+from functools import partial
 from struct import Struct
 from time import time_ns
 
-from flow_core.errors import AppException, SerializationError
-from flow_core.guard import is_a, name_of, shown, text_of
+from flow_core.errors import SerializationError
+from flow_core.guard import name_of
 from flow_core.interfaces.call import DEFAULT_SPEC, NodeContext, TryKey
-from flow_core.remote.errors import pack
-from flow_core.remote.faults import point
-from flow_core.remote.run import execute
-from flow_core.remote.state import ProcessState
+from flow_core.remote.errors import pack, presentable
+from flow_core.remote.faults import is_armed, point
+from flow_core.remote.fetching import tell_fetching
+from flow_core.remote.functions import needs_care
+from flow_core.remote.run import execute, with_variables
+from flow_core.remote.state import LONG_NS, ProcessState
 from flow_core.remote.usage import Used, process_used
-from flow_executors.worker.frames import (
+from flow_executors.worker.packets import (
     APP_ERROR,
     FRAME,
     KEY,
@@ -29,20 +32,40 @@ from flow_executors.worker.frames import (
     READY,
     is_direct,
 )
-from flow_executors.worker.unpack import Parcel, Unpacker
+from flow_executors.worker.unpack import Unpacker
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from flow_core.interfaces.call import TaskSpec
+    from flow_executors.worker.telling import FilesTeller
+
+_forks = 0
+"""How often a task's child has begun, made by os.fork: of most tasks that is asked, and getpid takes as long as all
+else that is done for it beside reading and writing."""
+
+
+def _note_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
+# Flags of ``wire.results``, stated again: workers load nothing that they do not need for a plain task.
 USAGE = 0x80
 BUFFERS = 0x40
+UNLOADED = 0x20
+UNIMPORTED = 0x10
+# Seconds that the manager has to open a large result; the death of the manager ends this process.
 _RECEIPT_S = 600.0
 _SMALL = frozenset((bool, int, float, str))
-_USAGE_VALUES = 5
 _USAGE = Struct("<ddQQQ").pack
 
 
-class Settings:
-    """What a worker is told about its surroundings; plain, so that it costs nothing to fork."""
+class WorkerSettings:
+    """The settings of a worker; plain attributes, so that they cost nothing to fork."""
 
-    __slots__ = ("executor", "index_fd", "manager_pid", "max_result", "node", "rank", "usage", "working_dir")
+    __slots__ = ("executor", "files", "index_fd", "manager_pid", "max_result", "node", "rank", "usage", "working_dir")
 
     def __init__(
         self,
@@ -54,8 +77,10 @@ class Settings:
         working_dir: str | None = None,
         max_result: int = 16 << 30,
         usage: bool = False,
+        files: str = "",
     ) -> None:
         self.executor = executor
+        self.files = files
         self.node = node
         self.rank = rank
         self.manager_pid = manager_pid
@@ -68,38 +93,46 @@ class Settings:
 class Worker:
     """One worker. Serves on the main thread of a process of its own. ``lane_fd`` is -1 where it has no lane."""
 
-    def __init__(self, settings: Settings, task_fd: int, result_fd: int, lane_fd: int = -1) -> None:
+    def __init__(self, settings: WorkerSettings, task_fd: int, result_fd: int, lane_fd: int = -1) -> None:
         self._settings = settings
         self._task_fd = task_fd
         self._result_fd = result_fd
         self._lane_fd = lane_fd
         self._pid = os.getpid()
+        self._forks = _forks
         self._in_task = False
+        self._teller: FilesTeller | None = None
         self._file = -1
         self._file_size = 0
         self._unpacker = Unpacker(settings.manager_pid, settings.index_fd, self._ask_for)
+        tell_fetching(self._unpacker.code)
 
     def serve(self) -> None:
         """Run tasks until the manager closes its end, or until one has changed the process for good."""
         signal.signal(signal.SIGINT, self._on_interrupt)
         state = ProcessState()
         self._send(self._result_fd, 0, 0, 0, READY, b"")
-        read, task_fd = os.read, self._task_fd
+        read, task_fd, armed = os.read, self._task_fd, is_armed
         while packet := read(task_fd, PACKET):
-            point("worker.before_run")
+            if armed:
+                point("worker.before_run")
+            key = KEY.unpack_from(packet, KEY_AT)[0]
             started = time_ns()
-            status, payload = self._run(packet)
+            status, payload = self._run(key, packet)
             ended = time_ns()
-            point("worker.after_run")
+            if armed:
+                point("worker.after_run")
             try:
-                spoilt = state.restore(ended - started)
+                short = ended - started < LONG_NS
+                spoilt = "" if short and state.seems_right() else state.restore(ended - started)
             except BaseException:  # a timer of the task's fired before it was stopped
                 spoilt = state.restore(ended - started)
             if spoilt:
                 self._tell_spoilt(spoilt)
             way = self._way_of(packet, status, payload) if self._lane_fd >= 0 else self._result_fd
-            self._send(way, KEY.unpack_from(packet, KEY_AT)[0], started, ended, status, payload)
-            point("worker.result_written")
+            self._send(way, key, started, ended, status, payload)
+            if armed:
+                point("worker.result_written")
             if self._file >= 0:
                 self._let_go()
             if spoilt:
@@ -112,59 +145,67 @@ class Worker:
         except OSError:
             pass  # that is what it has closed
 
-    def _run(self, packet: bytes) -> tuple[int, bytes]:
+    def _run(self, key: int, packet: bytes) -> tuple[int, bytes]:
         """Run the task in a packet; whatever it does, return a status and a payload."""
         before = process_used() if self._settings.usage else None
+        begun = False
         try:
-            parcel = self._unpacker.unpack(packet)
-            status, payload = self._pack_value(self._call(parcel))
+            func, (args, kwargs, steps), spec, variables = self._unpacker.unpack(packet)
+            begun = self._in_task = True
+            # The common case calls the function directly: no context, no staging, no walltime.
+            if spec is DEFAULT_SPEC and not steps:
+                value = func(*args, **kwargs)
+            else:
+                call = partial(execute, func, args, kwargs, spec, steps, self._where(key, spec))
+                value = with_variables(call, variables) if variables else call()
+                self._end_telling()
+            self._in_task = False
+            # A counter instead of getpid, which takes as long as all else that is done for a small task.
+            if self._forks != _forks:
+                self._end_forked_child()
+            status, payload = (OK, b"") if value is None else self._pack_value(value)
         except BaseException as error:
             self._in_task = False
+            self._end_telling()
             self._end_forked_child()
-            status, payload = APP_ERROR, pack(_presentable(error))
+            status, payload = APP_ERROR, pack(presentable(error))
+            # For the script, which knows whether other nodes are better off.
+            if not begun:
+                status |= UNLOADED
+            elif type(error) is ModuleNotFoundError:
+                status |= UNIMPORTED
         if before is not None:
             status, payload = status | USAGE, _usage_since(before) + payload
         return status, payload
 
-    def _call(self, parcel: Parcel) -> object:
-        self._in_task = True
-        if not parcel.steps and parcel.spec is DEFAULT_SPEC:
-            value = parcel.func(*parcel.args, **parcel.kwargs)
-        else:
-            value = self._execute(parcel)
-        self._in_task = False
-        if os.getpid() != self._pid:
-            self._end_forked_child()
-        return value
+    def _where(self, key: int, spec: TaskSpec) -> NodeContext:
+        from flow_executors.worker.script_files import NodeFiles  # most tasks are without steps
+        from flow_executors.worker.telling import FilesTeller
 
-    def _execute(self, parcel: Parcel) -> object:
-        settings, spec = self._settings, parcel.spec
-        where = NodeContext(
+        settings = self._settings
+        self._teller = teller = FilesTeller(self._result_fd, key)
+        return NodeContext(
             executor=settings.executor,
             node=settings.node,
             worker=settings.rank,
-            key=TryKey(parcel.key),
+            key=TryKey(key),
             working_dir=settings.working_dir,
             walltime_s=spec.walltime_s,
             main_thread=True,
+            tell=teller.tell,
+            script_files=NodeFiles(settings.files, key, settings.node) if settings.files else None,
         )
-        saved = {name: os.environ.get(name) for name, _ in parcel.variables}
-        os.environ.update(parcel.variables)
-        try:
-            return execute(parcel.func, parcel.args, parcel.kwargs, spec, parcel.steps, where)
-        finally:
-            for name, value in saved.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
+
+    def _end_telling(self) -> None:
+        if self._teller is not None:
+            self._teller.close()
+            self._teller = None
 
     def _pack_value(self, value: object) -> tuple[int, bytes]:
-        if value is None:
-            return OK, b""
         buffers: list[memoryview] = []
         payload = _dumps(value, None if type(value) in _SMALL else buffers)
         size = len(payload) + sum(buffer.nbytes for buffer in buffers)
+        # Checked here: a result that is too large ends its own task, not the manager that would read it.
         if size > self._settings.max_result:
             raise SerializationError(
                 f"the result of the task, of type {type(value).__name__}, has {size} bytes; at most "
@@ -176,8 +217,8 @@ class Worker:
 
     def _ship(self, value: object, payload: bytes, buffers: list[memoryview]) -> tuple[int, bytes]:
         """Put the buffers of a result into a file of memory, which lives until the manager has opened it."""
+        from flow_executors.common.large_results import write_file
         from flow_executors.wire.tasks import BufferRef, pack_buffers
-        from flow_executors.worker.large import write_file
 
         try:
             self._file, name, self._file_size = write_file(buffers)
@@ -191,7 +232,7 @@ class Worker:
 
     def _let_go(self) -> None:
         """Close the file of the last result once the manager has it; a manager that is dead ends this process."""
-        from flow_executors.worker.large import await_receipt
+        from flow_executors.common.large_results import await_receipt
 
         await_receipt(self._file, self._file_size, _RECEIPT_S)
         os.close(self._file)
@@ -205,7 +246,10 @@ class Worker:
 
     def _send(self, way: int, key: int, started: int, ended: int, status: int, payload: bytes) -> None:
         """Write one frame; blocks while the pipe is full. The loop ends with the pipe's other end."""
-        data = FRAME.pack(len(payload), key, started, ended, status) + payload
+        data = FRAME.pack(len(payload), key, started, ended, status)
+        if payload:
+            data += payload
+        # One write a result, at once: the manager batches what comes from all workers.
         count = os.write(way, data)
         if count < len(data):
             rest = memoryview(data)[count:]
@@ -233,12 +277,12 @@ def _dumps(value: object, buffers: list[memoryview] | None) -> bytes:
     """Pickle a value; large buffers of it go into the list, if there is one."""
     on_buffer = None
     if buffers is not None:
-        from flow_executors.worker.large import carried, collector
+        from flow_executors.common.large_results import carried, collector
 
         value, on_buffer = carried(value), collector(buffers)
     try:
         data = pickle.dumps(value, 5, buffer_callback=on_buffer)
-        if b"__main__" not in data:
+        if not needs_care(data):
             return data
     except BaseException:  # whatever an object's __reduce__ raises
         pass
@@ -255,21 +299,6 @@ def _dumps(value: object, buffers: list[memoryview] | None) -> bytes:
             f"the result of the task, of type {name_of(value)}, cannot be pickled "
             f"({explained(value, error)}): return plain data, or write it to a file and return a File"
         ) from error
-
-
-def _presentable(error: BaseException) -> BaseException:
-    """Turn what would end a whole process into an error of the app."""
-    if is_a(error, Exception):
-        return error
-    if is_a(error, SystemExit):
-        text = f"the app ended its process: sys.exit({shown(error.code)})"
-    elif is_a(error, KeyboardInterrupt):
-        text = "the app was interrupted (KeyboardInterrupt, or SIGINT sent to its worker)"
-    else:
-        text = f"the app raised {name_of(error)}: {text_of(error)}"
-    presented = AppException(text)
-    presented.__cause__ = error
-    return presented
 
 
 def _usage_since(before: Used) -> bytes:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 
-class _Patient(io.FileIO):
-    """A file that takes what there is no room for, and says so when there is some again."""
+class _LossyStream(io.FileIO):
+    """A file that drops what there is no room for, and notes how much once there is some again."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd, "w", closefd=False)
@@ -34,4 +34,4 @@ class _Patient(io.FileIO):
 
 def opened(fd: int, errors: str = "strict") -> TextIO:
     """Return a stream that writes to a descriptor, line by line, so that all is there when the process crashes."""
-    return io.TextIOWrapper(io.BufferedWriter(_Patient(fd)), errors=errors, line_buffering=True)
+    return io.TextIOWrapper(io.BufferedWriter(_LossyStream(fd)), errors=errors, line_buffering=True)

@@ -1,4 +1,4 @@
-"""From a packet to a function and its arguments. Layouts: wire.tasks, serialize.functions, worker.frames."""
+"""Unpacking of a packet into a function and its arguments. Layouts: ``wire.tasks`` and ``worker.packets``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flow_core.errors import DeserializationError
 from flow_core.guard import called, one_line
 from flow_core.interfaces.call import DEFAULT_SPEC
 from flow_core.remote.functions import load_function
-from flow_executors.worker.frames import INLINE, LETTER, unpack_letter
+from flow_executors.worker.packets import ENVELOPE, INLINE, unpack_envelope
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,39 +24,26 @@ if TYPE_CHECKING:
     Function = Callable[..., object]
     Where = tuple[int, int, int]  # descriptor, offset, size
     Payload = tuple[tuple[object, ...], dict[str, object], tuple[TaskStep, ...]]
+    Variables = tuple[tuple[str, str], ...]
 
-_RECORD = struct.Struct("<16sQIB3x")
+_RECORD = struct.Struct("<16s12xB3x")  # the key, which the loop takes by itself, and the class are left out
+# Flag of ``wire.tasks``, stated again: a worker imports that module for buffers only.
 _BUFFERS = 0x01
 _NOTHING: Payload = ((), {}, ())
+_NONE: Variables = ()
+# Functions, and bytes of their blobs, that are kept loaded; beyond that all are dropped, and loaded again at need.
 _FUNCTIONS_KEPT = 1024
 _FUNCTION_BYTES_KEPT = 256 << 20  # of their blobs
+# Looks at the index for a blob that is dropped while it is read.
 _LOOKS = 8
+# Seconds that a missing blob has to come from the script: a slow link, and one that is busy with others.
 _BLOB_PATIENCE_S = 60.0
 GENERATION = struct.Struct("<Q")
 INDEX_ROW = struct.Struct("<16sIQQ")
 
 
-class Parcel:
-    """One task, unpacked.
-
-    Attributes:
-        variables: Environment of this task alone, given by the manager (its devices).
-    """
-
-    __slots__ = ("args", "func", "key", "kwargs", "spec", "steps", "variables")
-
-    def __init__(
-        self, key: int, func: Function, payload: Payload, spec: TaskSpec, variables: tuple[tuple[str, str], ...]
-    ) -> None:
-        self.key = key
-        self.func = func
-        self.args, self.kwargs, self.steps = payload
-        self.spec = spec
-        self.variables = variables
-
-
 class Unpacker:
-    """Unpacks tasks; keeps the functions it has seen. ``need`` tells the manager that a blob is missing."""
+    """Unpacks tasks; keeps the functions it has seen. ``need`` asks the manager for a blob that is missing."""
 
     def __init__(self, manager_pid: int, index_fd: int, need: Callable[[bytes], None]) -> None:
         self._files = f"/proc/{manager_pid}/fd/"
@@ -69,29 +56,31 @@ class Unpacker:
         self._read_to = 0
         self._known: dict[bytes, Where] = {}
 
-    def unpack(self, packet: bytes) -> Parcel:
-        """Return the task in a packet.
+    def unpack(self, packet: bytes) -> tuple[Function, Payload, TaskSpec, Variables]:
+        """Return the task in a packet: what is to be called with what, how, and variables for this task alone.
+
+        A tuple: an object would take as long to make as all else here.
 
         Raises:
             DeserializationError: the arguments or the function cannot be unpickled here; the cause is chained.
             ImportError, AttributeError: the function's module is not here, or is another version.
         """
-        spec, variables = DEFAULT_SPEC, ()
+        spec, variables = DEFAULT_SPEC, _NONE
         record: bytes | memoryview = packet
-        if packet.startswith(LETTER):
-            file, size, content = unpack_letter(packet)
+        if packet.startswith(ENVELOPE):
+            file, size, content = unpack_envelope(packet)
             if file != INLINE:
                 content = memoryview(self._read_file(file))
             spec, variables = pickle.loads(content[:size])
             record = content[size:]
-        digest, key, _, flags = _RECORD.unpack_from(record)
+        digest, flags = _RECORD.unpack_from(record)
         func, modules = self._functions.get(digest) or self._load_function(digest)
         loaded = _NOTHING
         if len(record) != _RECORD.size:
             loaded = self._load_payload(memoryview(record)[_RECORD.size :], flags, func)
         if modules is not None:
             modules.prepare()  # after the arguments, which may bring other versions of classes
-        return Parcel(key, func, loaded, spec, variables)
+        return func, loaded, spec, variables
 
     def _load_payload(self, payload: memoryview, flags: int, func: Function) -> Payload:
         try:
@@ -100,8 +89,9 @@ class Unpacker:
             loaded: Payload = pickle.loads(payload)
         except BaseException as error:
             raise DeserializationError(
-                f"the arguments of {called(func)} could not be unpickled on this machine "
-                f"({one_line(error)}): are the packages that they need installed here?"
+                f"the arguments of {called(func)} could not be unpickled on node {os.uname().nodename} "
+                f"({one_line(error)}): are the packages that they need installed there, and is Flow there of the same "
+                "release?"
             ) from error
         return loaded
 
@@ -112,6 +102,10 @@ class Unpacker:
         buffers = [self._map(ref.blob, ref.offset, ref.length, ref.hint) for ref in refs]
         loaded: Payload = pickle.loads(rest, buffers=buffers)
         return loaded
+
+    def code(self, digest: bytes) -> bytes:
+        """Return the blob of code among arguments. Raises DeserializationError: it cannot be had."""
+        return self._blob(digest)
 
     def _load_function(self, digest: bytes) -> tuple[Function, Surroundings | None]:
         blob = self._blob(digest)
@@ -138,6 +132,7 @@ class Unpacker:
                 blob = os.pread(fd, size, offset)
             finally:
                 os.close(fd)
+            # The descriptor's number may be another file's by now.
             if blake2b(blob, digest_size=len(digest)).digest() == digest:
                 return blob
             self._forget_index()
@@ -149,7 +144,8 @@ class Unpacker:
             fd = os.open(hint, os.O_RDONLY | os.O_CLOEXEC) if hint else -1
         except OSError:
             fd = -1
-        if fd >= 0 and os.fstat(fd).st_size < offset + length:
+        # The hint is a path of the sender's machine: here it may be something else, or nothing.
+        if fd >= 0 and not _is_meant(fd, digest, offset + length):
             os.close(fd)
             fd = -1
         if fd < 0:

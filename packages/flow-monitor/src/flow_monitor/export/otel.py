@@ -42,6 +42,7 @@ def export_spans(connection: Connection, run_id: str, exporter: SpanExporter) ->
     seen: dict[int, SpanContext] = {}
     for number, task in enumerate(provenance.tasks(connection, run_id), 1):
         seen[task.task_id] = _task(tracer, context, task, seen, end)
+        # Before the queue (65,536 spans) is full: the processor would drop spans without an error.
         if number % 20_000 == 0:
             provider.force_flush()
     whole.end(end)

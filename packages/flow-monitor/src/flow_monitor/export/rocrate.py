@@ -6,10 +6,11 @@ import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from sqlalchemy.engine import Connection
 
+from flow_core.files import last_name
 from flow_monitor.export.moments import iso
 from flow_monitor.queries import provenance, workflows
 from flow_monitor.queries.records import RunState, Workflow
@@ -112,7 +113,7 @@ def _action(task: provenance.TaskRecord) -> Json:
 
 
 def _resource_use(task: provenance.TaskRecord) -> list[Json]:
-    """Return what is known of a task's network traffic, as the profile describes use of resources."""
+    """Return a task's network traffic, where known, as the profile describes use of resources."""
     return [
         {
             "@id": f"#task-{task.task_id}-network-{name}", "@type": "PropertyValue", "name": f"bytes {name} over TCP",
@@ -124,9 +125,10 @@ def _resource_use(task: provenance.TaskRecord) -> list[Json]:
 
 
 def _file(record: provenance.FileRecord) -> Json:
-    made: Json = {"@id": _id(record.url), "@type": "File", "name": urlsplit(record.url).path.rpartition("/")[2]}
+    made: Json = {"@id": _id(record.url), "@type": "File", "name": last_name(record.url)}
     if record.size is not None:
         made["contentSize"] = str(record.size)
+    # Other digests, such as an MD5 of a server, have no property in the profile.
     if len(record.digest) == 64:
         made["sha256"] = record.digest
     return made

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from urllib.parse import urlsplit
 
 from sqlalchemy.engine import Connection
 
+from flow_core.files import last_name
 from flow_monitor.export.moments import iso
 from flow_monitor.queries import blocks, provenance, workflows
 
@@ -24,6 +24,7 @@ def wfformat(connection: Connection, run_id: str) -> Json:
     known = provenance.files(connection, run_id)
     names = _names(list(known))
     done = [task for task in provenance.tasks(connection, run_id) if task.status in _DONE]
+    # Parents that failed or were cancelled are not in the document: references to them are left out.
     kept = {task.task_id: task.name for task in done}
     children: dict[int, list[str]] = defaultdict(list)
     for task in done:
@@ -91,7 +92,7 @@ def _machines(connection: Connection, run_id: str, done: list[provenance.TaskRec
 
 def _names(urls: list[str]) -> dict[str, str]:
     """Return a name that can be a file's for each URL, no two the same."""
-    short = {url: urlsplit(url).path.rstrip("/").rpartition("/")[2] or "file" for url in urls}
+    short = {url: last_name(url) or "file" for url in urls}
     often: dict[str, int] = defaultdict(int)
     for name in short.values():
         often[name] += 1

@@ -1,4 +1,4 @@
-"""Reads the event log of a run, also while it is being written, from any position it stopped at before."""
+"""The reader of the event log of a run: also while it is being written, from any position it stopped at before."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from flow_monitor.errors import LogError
 from flow_monitor.log.frames import HEAD_SIZE, MAGIC, Look, after_damage, look
 from flow_monitor.log.records import Header, Row, event_of, read_header
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 20  # bytes a read; only the magnitude matters
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where to go on: ``offset`` of the next frame, and of the header that says how to read it. In bytes."""
+    """Position in a log, in bytes: ``offset`` of the next frame, and of the header that says how to read it."""
 
     offset: int = 0
     header: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Portion:
+class ReadBatch:
     """Some events of a log.
 
     Attributes:
@@ -38,7 +38,7 @@ class Portion:
 
     @property
     def events(self) -> list[Event]:
-        """The events as objects."""
+        """The rows as event objects, made at each access."""
         return [event_of(row) for row in self.rows]
 
 
@@ -60,6 +60,8 @@ class LogReader:
             raise LogError(f"cannot open the event log {path}: {error.strerror}") from error
         if position.offset:
             try:
+                # A run that was resumed by another version has several headers: the last one before the position
+                # counts.
                 self._header = self._header_at(position.header)
             except LogError:
                 os.close(self._fd)
@@ -75,7 +77,7 @@ class LogReader:
         """The epoch of what was read last; None before a header was read."""
         return None if self._header is None else self._header.epoch
 
-    def read(self, max_events: int = 20_000, *, final: bool = False) -> Portion:
+    def read(self, max_events: int = 20_000, *, final: bool = False) -> ReadBatch:
         """Return the next events, about as many as asked for; none when there is nothing new yet.
 
         With ``final`` nothing more is expected to be written: what is no whole frame is damage, not a beginning.
@@ -89,6 +91,7 @@ class LogReader:
         while len(rows) < max_events:
             found = look(data, at)
             if found.look is Look.FRAME:
+                # A header is a JSON object, a batch a list.
                 if found.payload[:1] == b"{":
                     self._header, header_at = read_header(found.payload), start + at
                 else:
@@ -101,18 +104,21 @@ class LogReader:
                 continue
             more = os.pread(self._fd, _CHUNK, start + len(data))
             if not more:
+                # While somebody writes, a frame without its end is one that is being written.
                 skip = after_damage(data, at) if final else len(data)
                 if skip >= len(data):
                     break
                 damaged += skip - at
                 at = skip
                 continue
+            # A file that is something else is refused, not read to its end as damage.
             if start + len(data) == 0 and not more.startswith(MAGIC[: len(more)]):
                 raise LogError(f"{self._path} is not an event log of Flow")
+            # What was taken is dropped, so that memory holds one frame and one chunk.
             data = data[at:] + more
             start, at = start + at, 0
         self._position = Position(start + at, header_at)
-        return Portion(rows, self._position, damaged)
+        return ReadBatch(rows, self._position, damaged)
 
     def unread(self) -> int:
         """Return the number of bytes behind the position."""
@@ -126,7 +132,7 @@ class LogReader:
             pass
 
     def close(self) -> None:
-        """Close the file. Idempotent."""
+        """Close the log's file descriptor. Idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -145,6 +151,7 @@ class LogReader:
         head = os.pread(self._fd, HEAD_SIZE, offset)
         if len(head) == HEAD_SIZE and head.startswith(MAGIC):
             length = int.from_bytes(head[4:8], "little")
+            # The header's own bytes are checked, since a log of the same name may be another run's by now.
             found = look(os.pread(self._fd, HEAD_SIZE + length, offset), 0)
             if found.look is Look.FRAME:
                 return read_header(found.payload)

@@ -1,4 +1,4 @@
-"""Events as rows of plain JSON, and back; each log says itself which fields its rows have.
+"""Records of the event log: events as rows of plain JSON, and back; each log names the fields that its rows have.
 
 A row is ``[code, field, field, ...]``; places, which repeat, stand once a frame, and rows hold their number in it. A
 log written by another version is read by field names: fields it lacks get their defaults, fields and kinds of events
@@ -12,13 +12,13 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter, index
+from operator import attrgetter, index, itemgetter
 from os import PathLike, fspath
 from typing import Any, Final, SupportsFloat, SupportsIndex, cast, get_args
 
 import orjson
 
-from flow_core.interfaces.events import Event, Sampled, TaskEnded, TryEnded, TryStarted
+from flow_core.interfaces.events import Event, EventRecord, Sampled, TaskEnded, TryEnded, TryStarted
 from flow_core.interfaces.outcome import Place, Usage
 from flow_core.interfaces.sampler import Sample
 from flow_monitor.errors import LogError
@@ -31,7 +31,7 @@ _NESTED: tuple[type, ...] = (Place, Usage, Sample)
 
 Row = list[Any]
 """``[code, field, ...]`` with the fields of this version in their order; places, usages and samples are sequences."""
-Record = tuple[object, ...] | Event
+Record = EventRecord | Event
 """An event, or ``(EventClass, field, ...)``: as the kernel makes them."""
 
 
@@ -44,6 +44,21 @@ CODES: Final = {cls: code for code, cls in enumerate(EVENT_TYPES)}
 """The first item of a row, by kind of event."""
 _GETTERS = {cls: cast("Callable[[object], tuple[object, ...]]", attrgetter(*names)) for cls, names in _FIELDS.items()}
 _PLACE_AT = {cls: _FIELDS[cls].index("place") + 1 for cls in EVENT_TYPES if "place" in _FIELDS[cls]}
+
+
+def reader_of(cls: type, *names: str) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """Return a getter of two or more fields of a row by name, wherever the installed flow-core has them.
+
+    Rows of events begin with their code; those of places, usages and samples do not. Raises ValueError where the
+    installed flow-core has no such field.
+    """
+    fields = _FIELDS[cls]
+    missing = [name for name in names if name not in fields]
+    if missing:
+        raise ValueError(f"{cls.__name__} of the installed flow-core has no {', '.join(missing)}: upgrade flow-core")
+    # itemgetter runs in C: the names cost nothing for each event.
+    first = int(cls in CODES)
+    return itemgetter(*(fields.index(name) + first for name in names))
 
 
 def header_json(run_id: str, epoch: int) -> bytes:
@@ -61,12 +76,13 @@ def header_json(run_id: str, epoch: int) -> bytes:
 def records_json(records: Sequence[Record]) -> bytes:
     """Return a batch as JSON: the places it names, then its rows. Raises TypeError, ValueError or LookupError."""
     plain = _Plain()
+    # Rows before places: encoding them is what finds the places.
     rows = _encoded(records, plain)
     return b"[%b,%b]" % (_encoded([_GETTERS[Place](place) for place in plain.places], plain), rows)
 
 
 class _Plain:
-    """Tells the JSON encoder what it does not know, and collects places."""
+    """The default function of the JSON encoder: makes plain what it does not know, and collects places."""
 
     __slots__ = ("_numbers", "places")
 
@@ -76,6 +92,7 @@ class _Plain:
 
     def __call__(self, value: object) -> object:
         cls = type(value)
+        # A record of the kernel begins with its class, where a row has its code.
         if cls is type:
             return CODES[cast(type, value)]
         if cls is Place:
@@ -83,6 +100,7 @@ class _Plain:
         getter = _GETTERS.get(cls)
         if getter is None:
             return _simple(value)
+        # An event as an object becomes a row with its code; a usage or sample is nested and has none.
         code = CODES.get(cls)
         return getter(value) if code is None else (code, *getter(value))
 
@@ -98,6 +116,7 @@ def _simple(value: object) -> object:
     """Return a value that is nearly plain as a plain one. Raises TypeError."""
     if isinstance(value, PathLike):
         return fspath(value)
+    # Subclasses, such as NamedTuple, which orjson does not take.
     if isinstance(value, tuple):
         return tuple(value)
     if isinstance(value, SupportsIndex):
@@ -109,6 +128,7 @@ def _simple(value: object) -> object:
 
 def _encoded(values: Sequence[object], plain: _Plain) -> bytes:
     try:
+        # Dataclasses pass through: orjson would write them as mappings, with the names of the fields in each row.
         return orjson.dumps(values, plain, orjson.OPT_PASSTHROUGH_DATACLASS)
     except TypeError:  # a text that is no Unicode, as names of files can be, or what is nothing of an event
         given = json.dumps(values, separators=(",", ":"), default=plain, check_circular=False)
@@ -130,6 +150,7 @@ def event_of(row: Row) -> Event:
     """Return a row as an event. Raises TypeError where its fields are no such event's."""
     cls = EVENT_TYPES[row[0]]
     fields: list[Any] = [tuple(value) if isinstance(value, list) else value for value in row[1:]]
+    # Places and usages are plain sequences in a row, see records_json().
     if cls in (TryStarted, TryEnded):
         at = _PLACE_AT[cls] - 1
         fields[at] = None if fields[at] is None else Place(*fields[at])
@@ -146,13 +167,13 @@ def event_of(row: Row) -> Event:
 
 
 def cost_of(told: float | None) -> float:
-    """Return the cost of a task's failures as a row tells it."""
+    """Return the cost of a task's failures from a row, where infinity is null."""
     return math.inf if told is None else told
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Header:
-    """What a log says of itself."""
+    """Header of a log: its run, its version, and a decoder for its rows."""
 
     run_id: str
     epoch: int
@@ -162,7 +183,7 @@ class Header:
 
 
 def read_header(payload: bytes) -> Header:
-    """Read a log's header.
+    """Read the header of a log from its JSON.
 
     Raises:
         LogError: it is not one, or is of a version made by a newer Flow.
@@ -170,27 +191,40 @@ def read_header(payload: bytes) -> Header:
     try:
         head: dict[str, Any] = json.loads(payload)
         version = int(head["flow_events"])
+        # Added fields and kinds need no new version: those are matched by name.
         if version > VERSION:
             raise LogError(
                 f"the event log has version {version}, this Flow reads up to {VERSION}: upgrade flow-monitor"
             )
         return Header(str(head["run_id"]), int(head["epoch"]), version, _decoder(head["events"], head["nested"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise LogError(f"the event log has no readable header: {error!r}") from error
 
 
 def _decoder(events: Sequence[tuple[str, list[str]]], nested: Mapping[str, list[str]]) -> Callable[[bytes], list[Row]]:
+    # Nearly every log is of the same version: then rows need no reordering.
     same = [(name, tuple(names)) for name, names in events] == [(c.__name__, _FIELDS[c]) for c in EVENT_TYPES]
     if same and all(tuple(nested.get(cls.__name__, ())) == _FIELDS[cls] for cls in _NESTED):
         return _decode_ours
     return _OtherDecoder(events, nested)
 
 
+_MOST_VALUES = 8 << 20
+"""Values in a batch: each is some 60 bytes of memory, so a log of somebody else takes half a gigabyte at most."""
+
+
 def _load(payload: bytes) -> tuple[list[Any], list[Row]]:
+    # Counted before parsing, for it is the parsed values that take the memory. Each value follows one of these bytes.
+    if len(payload) > _MOST_VALUES and sum(map(payload.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+        raise ValueError("more values than any batch has")
     try:
         batch = orjson.loads(payload)
     except ValueError:  # lone surrogates, and what earlier versions wrote of numbers without end
-        batch = json.loads(payload)
+        try:
+            batch = json.loads(payload)
+        except RecursionError:
+            raise ValueError("deeper than any batch is") from None
+    # A search in the bytes first: going through all values of each batch would cost more than parsing it.
     if b"\\u" in payload and (b"\\ud" in payload or b"\\u0000" in payload):
         batch = _clean(batch)
     places, rows = batch
@@ -202,6 +236,7 @@ _PLACED = [_PLACE_AT.get(cls, 0) for cls in EVENT_TYPES]
 
 def _decode_ours(payload: bytes) -> list[Row]:
     places, rows = _load(payload)
+    # A local name: this loop is entered for each event of the projection.
     placed = _PLACED
     for row in rows:
         at = placed[row[0]]
@@ -247,19 +282,20 @@ class _OtherDecoder:
 
 
 def _mapping(cls: type, names: Sequence[str]) -> Callable[[Sequence[object]], Row]:
-    """Return what brings the values of the given fields into the order of ours, with defaults for what is missing."""
+    """Return a function that brings values of the given fields into the order of ours, defaults for missing ones."""
     ours = _FIELDS[cls]
     at = {name: names.index(name) for name in ours if name in names}
     defaults = {f.name: _default(f) for f in dataclasses.fields(cast(Any, cls))}
 
     def bring(values: Sequence[object]) -> Row:
+        """Return the values in the order of ours."""
         return [values[at[name]] if name in at else defaults[name] for name in ours]
 
     return bring
 
 
 def _default(field: dataclasses.Field[object]) -> object:
-    """Return what a field that a log does not have is taken to be."""
+    """Return the value of a field that a log does not have: its default, else the empty value of its type."""
     if field.default is not dataclasses.MISSING:
         return field.default
     annotation = str(field.type)
@@ -271,6 +307,7 @@ def _default(field: dataclasses.Field[object]) -> object:
 def _clean(value: object) -> Any:  # JSON of any shape
     """Replace what databases do not store: lone surrogates and NUL characters."""
     if isinstance(value, str):
+        # By UTF-16 and back: pairs of surrogates become their character, lone ones are replaced.
         whole = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return whole.replace("\x00", "\ufffd")
     if isinstance(value, list):

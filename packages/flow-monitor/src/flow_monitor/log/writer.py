@@ -1,4 +1,4 @@
-"""Appends events to the log of a run: the source of truth of monitoring."""
+"""The writer of the event log of a run: appends events. The log is the source of truth of monitoring."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from dataclasses import dataclass
 from mmap import PROT_READ, mmap
 from pathlib import Path
 
+from flow_core.folders import make_directory
 from flow_core.interfaces.events import EventsLost
+from flow_core.own_files import open_own_to_write
 from flow_monitor.errors import LogError
 from flow_monitor.log.frames import Look, after_damage, look, pack
 from flow_monitor.log.records import Record, header_json, records_json
 
 LOG_NAME = "events.log"
-_FRAME_EVENTS = 1024
+_FRAME_EVENTS = 1024  # events a frame, which damage costs as a whole; only the magnitude matters
 KEPT_BYTES = 64 << 20
-"""What waits in memory for room on the disk, at most: some 400 000 events."""
-_TRY_AGAIN_S = 0.1
+"""Bytes of frames that wait in memory for room on the disk, at most: some 400 000 events."""
+_TRY_AGAIN_S = 0.1  # seconds between tries to write to a full disk, so that no append makes the script slower
 
 
 @dataclass(frozen=True, slots=True)
 class _Gap:
-    """Events that are lost and not told of yet: how many, from when to when, and why."""
+    """Lost events that the log has no record of yet: how many, from when to when (ns), and why."""
 
     events: int = 0
     first_ns: int = 0
@@ -48,7 +50,7 @@ class LogWriter:
         lost_from_ns: When the first of them was to be written; 0 where there is none.
         lost_until_ns: When the last was.
         lost_why: Why the last was not.
-        locked: Whether the log is locked, so that nobody else appends: not so where the file system has no locks.
+        locked: Whether the log is locked, so that no other process appends: not so where the file system has no locks.
         failure: Why the last write failed; empty when it did not.
     """
 
@@ -73,11 +75,14 @@ class LogWriter:
         self._failing_since_ns = 0
         self._header = pack(header_json(run_id, epoch))
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            make_directory(path.parent)
+            # Not through a link, nor into a file of another user: whoever may write to the directory could name any
+            # file.
+            self._fd = open_own_to_write(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
             raise LogError(f"cannot open the event log {path}: {error}") from error
         try:
+            # Before the tail is cut: it may be the frame that another writer is just writing.
             self._lock()
             self._end = self._cut_torn_tail()
             if header:
@@ -112,6 +117,7 @@ class LogWriter:
             try:
                 self._write(frame)
             except OSError as error:
+                # The begin of the failure is the begin of the gap, if these events are lost in the end.
                 if not self.failure:
                     self._failing_since_ns = time.time_ns()
                 self.failure = error.strerror or str(error)
@@ -131,6 +137,7 @@ class LogWriter:
             until = time.monotonic() + patience_s
             while not self.write_waiting() and time.monotonic() < until:
                 time.sleep(min(_TRY_AGAIN_S, patience_s))
+            # Its events are counted first, so that the record of the gap, which is small, includes them.
             self._give_up_waiting()
             self._append_gap()
             self.abandon()
@@ -145,6 +152,7 @@ class LogWriter:
     def _append_frame(self, events: Sequence[Record]) -> None:
         try:
             frame = pack(records_json(events))
+        # One event of a user's own values must not cost the 1023 others of its frame.
         except (TypeError, ValueError, KeyError, RecursionError) as error:
             self._append_one_by_one(events, error)
             return
@@ -152,6 +160,7 @@ class LogWriter:
             self._count(len(events), "the event log is closed")
             return
         if self._waiting:
+            # Older frames first: the log stays in the order of events.
             if time.monotonic() - self._tried >= _TRY_AGAIN_S:
                 self.write_waiting()
             if self._waiting_bytes + len(frame) > KEPT_BYTES:
@@ -171,6 +180,7 @@ class LogWriter:
         """Write a frame of so many events, or let it wait behind those that do."""
         self._waiting.append((frame, events))
         self._waiting_bytes += len(frame)
+        # Behind frames that wait it is not tried: they would fail as well, and the order must stay.
         if len(self._waiting) == 1:
             self.write_waiting()
 
@@ -206,9 +216,11 @@ class LogWriter:
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
         except OSError:
+            # Half a frame is cut off, so that the next one is not behind damage.
             if len(rest) < len(frame):
                 self._cut(self._end)
             raise
+        # Known without asking: O_APPEND and the lock make this process the only writer.
         self._end += len(frame)
 
     def _cut(self, size: int) -> None:
@@ -229,6 +241,7 @@ class LogWriter:
     def _cut_torn_tail(self) -> int:
         """Cut off a frame that an earlier writer did not finish; return the size."""
         size = os.lseek(self._fd, 0, os.SEEK_END)
+        # A killed writer leaves a torn frame; what is appended behind it would be found only after a search.
         good = last_whole_frame_end(self._fd, size)
         if good < size:
             os.ftruncate(self._fd, good)
@@ -253,10 +266,12 @@ def last_whole_frame_end(fd: int, size: int) -> int:
     if size == 0:
         return 0
     good, at = 0, 0
+    # Mapped, not read: a log of a long run may be larger than memory.
     with mmap(fd, size, prot=PROT_READ) as data:
         while at < size:
             found = look(data, at)
             if found.look is Look.FRAME:
                 good = found.end
+            # MORE in the midst is damage too: a length that is wrong may reach beyond the end.
             at = after_damage(data, at) if found.look is Look.MORE else found.end
     return good

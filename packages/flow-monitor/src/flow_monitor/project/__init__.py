@@ -1,0 +1,1 @@
+"""The projection: from the event log of a run to rows of the database."""

@@ -1,4 +1,4 @@
-"""The projection as a process: niced while the run goes on, told over standard input what to do and when to end."""
+"""The projection process: niced while the run goes on; its job and its end come over standard input."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
+from flow_core.log_lines import LogLines
 from flow_core.prctl import go_on_after_parent
 from flow_monitor.errors import MonitorError
 from flow_monitor.project.projector import Job, Outage, Projector, cause_of
@@ -23,7 +24,7 @@ from flow_monitor.project.store import Progress
 from flow_monitor.project.supervisor import END
 
 GC_THRESHOLD = (1_000_000, 20, 100)
-"""Rows are many and in no cycles: a batch is over before cycles are looked for."""
+"""Thresholds of gc.set_threshold: rows are many and in no cycles, so a batch is over before a search for cycles."""
 
 logger = logging.getLogger("flow.monitor.projector")
 
@@ -39,15 +40,17 @@ class ParentWatch:
         self._fd = fd
         self._parent = os.getppid()
         self._ended = False
+        # Another reader of the pipe (a child of ours) may have taken what select() saw.
         os.set_blocking(fd, False)
 
     def wait(self, seconds: float) -> bool:
-        """Sleep; return False at once when the parent has told the end, has closed its end or is gone."""
+        """Sleep up to some seconds; return False at once when the parent sent the end, closed its pipe or is gone."""
         if not self._ended:
             ready, _, _ = select.select([self._fd], [], [], seconds)
             if ready:
                 with suppress(BlockingIOError):
                     self._ended = os.read(self._fd, 4096) in (b"", END)
+        # The parent's id changes when it dies, also while forked children keep the pipe open.
         return not self._ended and os.getppid() == self._parent
 
 
@@ -61,6 +64,7 @@ def read_job(fd: int) -> tuple[Job, float]:
     """
     line = b""
     while not line.endswith(b"\n"):
+        # Byte by byte: what is read beyond the line would be missing in ParentWatch, which reads the same descriptor.
         byte = os.read(fd, 1)
         if not byte:
             break
@@ -90,6 +94,7 @@ def _niced(act: Callable[[], None]) -> None:
     failures: list[BaseException] = []
 
     def run() -> None:
+        """Lower the priority of this thread, then act; what is raised goes to the caller's thread."""
         with suppress(OSError):
             if sys.platform == "linux":
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
@@ -108,7 +113,7 @@ def _niced(act: Callable[[], None]) -> None:
 
 
 def _tell(**news: object) -> None:
-    """Tell the script's side over standard output. It may be gone: then nobody needs to know."""
+    """Report to the script over standard output. An error is ignored: the script may be gone."""
     with suppress(OSError):
         os.write(1, json.dumps(news).encode() + b"\n")
 
@@ -119,11 +124,15 @@ def _tell_stuck(reason: str, seconds: float) -> None:
 
 def main() -> int:
     """Run one projection; return the exit code: 0 done, 1 cannot be done, 75 not done yet (the log has the rest)."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LogLines("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for name in ("alembic", "sqlalchemy"):
+        # Both log each migration and statement at INFO, into a file that stays in the run directory.
         logging.getLogger(name).setLevel(logging.WARNING)
     for number in (signal.SIGINT, signal.SIGHUP):  # Ctrl-C and a closed terminal are for the driver; its end ends us
         signal.signal(number, signal.SIG_IGN)
+    # A projection that is stopped (SIGSTOP) would not see the end of the script, and stay for good.
     go_on_after_parent()
     gc.set_threshold(*GC_THRESHOLD)
     try:
@@ -132,6 +141,7 @@ def main() -> int:
         done = _project(Projector(job, ParentWatch(0).wait, patience_s, logger, _tell_stuck))
     except Outage as error:
         logger.error("gave up, rebuild with 'flow monitor rebuild': %s", error)
+        # One line: the script's log names the cause, details are in projector.log.
         _tell(failed=str(error).splitlines()[0])
         return 75
     except MonitorError as error:

@@ -1,4 +1,4 @@
-"""The projection of one run: log in, rows out, resumed exactly where it stopped. Locks and outages only delay it."""
+"""The projector of one run: reads its log, writes rows, resumes exactly where it stopped. Outages only delay it."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from typing import TypeVar
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from flow_monitor.log.reader import LogReader, Portion, Position
-from flow_monitor.project.core import Fold
+from flow_monitor.log.reader import LogReader, Position, ReadBatch
+from flow_monitor.project.projection_core import Projection
 from flow_monitor.project.recovery import recover
 from flow_monitor.project.store import Progress, RunStore
 from flow_monitor.schema.engine import writing_engine
 from flow_monitor.schema.version import upgrade
 
-BATCH_EVENTS = 20_000
-LEAST_BATCH_EVENTS = 500
-LONGEST_BATCH_S = 0.4
-_BUSY_S = 0.1
-_IDLE_S = 0.5
-_HEARTBEAT_S = 15.0
-_BACKOFF_MAX_S = 10.0
+BATCH_EVENTS = 20_000  # events; bounds memory, and what is done again after a kill
+LEAST_BATCH_EVENTS = 500  # events; the first batch, and each on a starved machine
+LONGEST_BATCH_S = 0.4  # seconds; the end of a run waits for the niced batch that is under way
+_BUSY_S = 0.1  # seconds between looks at a log that grows slowly: pages are at most this much behind
+_IDLE_S = 0.5  # seconds between looks at a log in which nothing happens
+_HEARTBEAT_S = 15.0  # seconds; only the magnitude matters: pages call a run silent without them, see SILENT_AFTER_NS
+_BACKOFF_MAX_S = 10.0  # seconds between tries while the database is away
 _TOLD_AFTER_S = 1.0
-"""A database that cannot be written this long is told of."""
+"""Seconds after which an unwritable database is reported to the script; locks of a reader are over before."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to project: the run, its log, and the database's URI."""
+    """Job of a projector: the run, its log, and the database's URI."""
 
     run_id: str
     log_path: Path
@@ -43,10 +43,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What a projection reads, remembers and writes."""
+    """Open parts of a projection: log reader, projection core and store."""
 
     reader: LogReader
-    fold: Fold
+    fold: Projection
     store: RunStore
 
 
@@ -99,6 +99,7 @@ class Projector:
             Outage: the database stayed unreachable; what was not written is still in the log.
             MonitorError: the log or the database is not ours, or another process projects the run.
         """
+        # Opening is retried as writing is: the database may be locked, or its server start later than the run.
         store, fold = self._insist("open the database", self._open)
         self._opened = _Work(LogReader(self._job.log_path, self._progress.position), fold, store)
         if self._progress.position.offset:
@@ -118,6 +119,7 @@ class Projector:
             if self._project(work, portion):
                 quiet_since = time.monotonic()
                 size = _next_size(size, quiet_since - began)
+                # A batch that was nearly full means that the log has more: no pause then.
                 self._sleep(_BUSY_S if len(portion.rows) < size // 4 else 0.0)
                 continue
             if time.monotonic() - quiet_since > _HEARTBEAT_S:
@@ -126,17 +128,20 @@ class Projector:
             self._sleep(_IDLE_S)
 
     def finish(self) -> Progress:
-        """Project what is left, with what workers reported and nobody read, and end the run in the database.
+        """Project the rest of the log, with unread report files of workers, and end the run in the database.
 
         Raises:
             Outage: the database stayed unreachable; what was not written is still in the log.
             MonitorError: another process projects the run.
         """
         work = self._work
+        # Before the last batches, so that they are read from the log as everything else: the log stays the one source.
         recover(self._job.log_path, self._logger)
         while self._project(work, work.reader.read(BATCH_EVENTS, final=True)):
             pass
+        # The database says "finished" only when the log is on the disk, from which it could be made again.
         work.reader.sync()
+        # died=True has an effect only where the log has no end of the run.
         self._insist("finish", lambda: work.store.finish(died=True))
         return self._progress
 
@@ -149,22 +154,23 @@ class Projector:
             self._engine.dispose()
             self._engine = None
 
-    def _open(self) -> tuple[RunStore, Fold]:
+    def _open(self) -> tuple[RunStore, Projection]:
         if self._engine is not None:
             self._engine.dispose()
         self._engine = writing_engine(self._job.endpoint)
         upgrade(self._engine)
         store = RunStore(self._engine, self._job.run_id, str(self._job.log_path))
         self._progress = store.resume()
+        # A run that begins has no tasks to load.
         tally = store.load_tally() if self._progress.position.offset else None
-        return store, Fold(self._job.run_id, tally)
+        return store, Projection(self._job.run_id, tally)
 
     @property
     def _work(self) -> _Work:
         assert self._opened is not None, "open() comes first"
         return self._opened
 
-    def _project(self, work: _Work, portion: Portion) -> bool:
+    def _project(self, work: _Work, portion: ReadBatch) -> bool:
         """Bring a portion into the database; return whether there was anything in it."""
         if portion.position == self._progress.position:
             return False
@@ -173,6 +179,7 @@ class Projector:
         return True
 
     def _write(self, work: _Work, position: Position, events: int, damaged: int) -> None:
+        # The closure below may run several times: it must see the progress of before, whichever try succeeds.
         before = self._progress
         after = Progress(position, before.events + events, before.damaged + damaged)
         if damaged:
@@ -191,7 +198,9 @@ class Projector:
         while True:
             try:
                 result = act()
+                # The patience is for one outage, not for the sum of all.
                 self._give_up_at = None
+                # Only what was announced as stuck is announced as over; the first try is silent.
                 if pause > 0.05:
                     self._tell("", time.monotonic() - began)
                 return result
@@ -203,9 +212,11 @@ class Projector:
             if time.monotonic() - began >= _TOLD_AFTER_S:
                 self._tell(cause_of(reason), time.monotonic() - began)
             if not self._live:
+                # The patience begins when the writer is gone: while the run goes on the projection waits for any time.
                 self._give_up_at = self._give_up_at or time.monotonic() + self._patience_s
                 if time.monotonic() >= self._give_up_at:
                     raise Outage(f"cannot {what}: {reason}") from reason
+                # wait() no longer sleeps when the writer is gone.
                 time.sleep(pause)
             self._sleep(pause)
             pause = min(pause * 2, _BACKOFF_MAX_S)
@@ -214,15 +225,17 @@ class Projector:
 def _next_size(size: int, took_s: float) -> int:
     """Return how many events the next batch may have, after one that took so long."""
     if took_s > LONGEST_BATCH_S:
+        # Smaller at once, larger in steps: a machine that has become busy delays only one batch.
         return max(LEAST_BATCH_EVENTS, size // 4)
     return min(BATCH_EVENTS, 2 * size) if took_s < LONGEST_BATCH_S / 4 else size
 
 
 def cause_of(error: Exception) -> str:
-    """Return what the driver of a database, or the system, said in one line."""
+    """Return the first line of the message of a database driver or of the operating system."""
     return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
 
 
 def _passes(error: DBAPIError | OSError) -> bool:
     """Return whether what went wrong may be over by itself: locks, outages, full disks."""
+    # Of a lost connection the class depends on the driver; SQLAlchemy says so by connection_invalidated.
     return isinstance(error, OperationalError | OSError) or error.connection_invalidated

@@ -1,4 +1,4 @@
-"""Makes the rows of runs again from their event logs."""
+"""Rebuild of a run in the database: its rows are deleted and made again from its event log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from flow_monitor.errors import DatabaseBusy, LogError, NotOurDatabase
 from flow_monitor.log.reader import LogReader
@@ -20,6 +20,8 @@ from flow_monitor.schema.engine import writing_engine
 from flow_monitor.schema.version import upgrade as upgrade_schema
 
 logger = logging.getLogger("flow.monitor.rebuild")
+_NO_EVENTS = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError)
+"""Exceptions raised where values are of another kind than events have: a log may be somebody else's."""
 
 
 def log_of(run_dir: Path) -> Path:
@@ -30,7 +32,7 @@ def log_of(run_dir: Path) -> Path:
 def rebuild(run_dir: Path, endpoint: str, *, patience_s: float = 30.0) -> Progress:
     """Delete what the database knows of a run and make it again from the run's log.
 
-    What workers reported in files before the run was killed, and nobody read, is brought into the log first.
+    Unread report files of workers, left by a run that was killed, are brought into the log first.
 
     Args:
         run_dir: A run directory (``runinfo/NNN``), or its event log.
@@ -42,14 +44,23 @@ def rebuild(run_dir: Path, endpoint: str, *, patience_s: float = 30.0) -> Progre
         MonitorError: the database is not ours, or the run is being written by its own process.
     """
     path = log_of(run_dir) if run_dir.is_dir() else run_dir
+    # The log is read first: a file that is none must not cost the rows that are there.
     run_id = _run_of(path)
     with _writing(endpoint) as engine:
         upgrade_schema(engine)
         RunStore(engine, run_id, str(path)).clear()
     try:
+        # wait() that returns False at once: the log has no writer, so the projection goes straight to its end.
         return Projector(Job(run_id, path.absolute(), endpoint), lambda _seconds: False, patience_s, logger).run()
     except Outage as error:
         raise DatabaseBusy(f"{without_password(endpoint)}: {error}") from error
+    except (*_NO_EVENTS, SQLAlchemyError) as error:
+        with _writing(endpoint) as engine:
+            RunStore(engine, run_id, str(path)).clear()
+        raise LogError(
+            f"{path} holds what is no event ({type(error).__name__}): something else than Flow has written it. "
+            "Nothing of it is kept in the database"
+        ) from error
 
 
 def upgrade(endpoint: str) -> None:

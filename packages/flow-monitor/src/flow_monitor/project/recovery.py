@@ -1,4 +1,4 @@
-"""Brings into the log of a run what workers reported in files, and the run was killed before it read."""
+"""Recovery of worker reports: brings into the log what workers wrote in files and a killed run did not read."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from flow_monitor.log.records import CODES, Row, event_of
 from flow_monitor.log.writer import LogWriter
 
 _MOST_SAMPLES = 100
-"""Samples of one event, so that no frame becomes too long."""
+"""Samples of one event at most: a frame of 1024 events then stays far below its longest payload."""
 _TOLD = frozenset(CODES[cls] for cls in (Sampled, TryLaunched, TryStarted, TryEnded))
 
 _Id = tuple[str, str, TryKey | None, int, int]
-"""What a sample is known by: executor, node, try, time, pid."""
+"""Identity of a sample: executor, node, try, time (ns), pid."""
 
 
 def recover(log_path: Path, logger: logging.Logger) -> int:
     """Append what files of the run still hold and its log does not; return the number of events.
 
-    Only while nobody writes the log. The files stay: what they hold is known again by the log, and a worker that has
-    outlived the run may still append to them. Never raises: what cannot be brought into the log is told to the logger.
+    Only while the log has no writer. The files stay: what they hold is recognised in the log, and a worker that has
+    outlived the run may still append to them. Never raises: what cannot be brought into the log is logged.
     """
     files = list(_files_of(log_path))
     if not files:
@@ -38,10 +38,13 @@ def recover(log_path: Path, logger: logging.Logger) -> int:
     try:
         run_id, epoch = _of(log_path)
         with closing(LogWriter(log_path, run_id, epoch, header=False)) as writer:
+            # Without a lock it is not known whether the run goes on: its events and these would be written twice.
             if not writer.locked:
                 raise LogError(f"{log_path} cannot be locked: it may still be written")
+            # Compared under the lock: what is not in the log now cannot come into it but from here.
             events = _missing(log_path, files, logger)
             if events:
+                # The log may be of another version: the header says how to read what follows.
                 writer.write_header()
                 writer.append(events)
                 logger.info("%d events of files that the run had not read are in the log now", len(events))
@@ -53,7 +56,7 @@ def recover(log_path: Path, logger: logging.Logger) -> int:
 
 @dataclass(slots=True)
 class _Left:
-    """What the files hold; then only what the log lacks of it."""
+    """Content of the report files, reduced to what the log lacks."""
 
     samples: dict[_Id, Sample] = field(default_factory=dict)
     starts: dict[TryKey, tuple[int, Place]] = field(default_factory=dict)
@@ -71,19 +74,20 @@ class _Left:
         return damaged
 
     def drop(self, row: Row) -> None:
-        """Look at a row of the log: what it tells is not missing."""
+        """Drop what a row of the log has: it is not missing."""
         event = event_of(row)
         if isinstance(event, Sampled):
+            # The log has it already: by executor, node, try, time and process a sample is the same one.
             for sample in event.samples:
                 self.samples.pop((event.executor, event.node, sample.key, sample.time_ns, sample.pid), None)
         elif isinstance(event, TryLaunched):
             if event.key in self.starts:
                 self.tries[event.task_id, event.try_id] = TryKey(event.key)
-        elif isinstance(event, TryStarted | TryEnded):  # what has ended must not be said to run
+        elif isinstance(event, TryStarted | TryEnded):  # an ended try must not be shown as running
             self.tries.pop((event.task_id, event.try_id), None)
 
     def events(self) -> list[Event]:
-        """Return the rest as events, as they would have been told at the time."""
+        """Return the rest as events, with the times at which they happened."""
         found: list[Event] = []
         for (task_id, try_id), key in self.tries.items():
             time_ns, place = self.starts[key]
@@ -92,6 +96,7 @@ class _Left:
         for (label, node, *_), sample in self.samples.items():
             by_node.setdefault((label, node), []).append(sample)
         for (label, node), samples in by_node.items():
+            # The event has the time of its last sample, as when a node reports.
             samples.sort(key=lambda sample: sample.time_ns)
             for at in range(0, len(samples), _MOST_SAMPLES):
                 part = tuple(samples[at : at + _MOST_SAMPLES])
@@ -100,7 +105,7 @@ class _Left:
 
 
 def _files_of(log_path: Path) -> Iterator[tuple[str, Path]]:
-    """Return the files of a run by whose log it is, each with the label of its executor."""
+    """Return the report files of the run of a log, each with the label of its executor."""
     for directory in sorted(log_path.parent.parent.glob(f"*/{DIRECTORY}")):
         for name in names_in(directory):
             yield directory.parent.name, directory / name
@@ -116,7 +121,7 @@ def _of(log_path: Path) -> tuple[str, int]:
 
 
 def _missing(log_path: Path, files: list[tuple[str, Path]], logger: logging.Logger) -> list[Event]:
-    """Return what the files hold and the log does not. Raises LogError, OSError."""
+    """Return the events of the files that the log does not have. Raises LogError, OSError."""
     left, damaged = _Left(), 0
     for label, path in files:
         try:

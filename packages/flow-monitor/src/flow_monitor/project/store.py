@@ -1,4 +1,4 @@
-"""Brings rows into the database: one transaction a batch, with the position they lead to."""
+"""The writer of rows to the database: one transaction a batch, with the position in the log that the batch leads to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from flow_monitor.errors import ProjectionConflict
 from flow_monitor.log.reader import Position
-from flow_monitor.project.core import (
+from flow_monitor.project.projection_core import (
     RESOURCE_COLUMNS,
     STATUS_COLUMNS,
     TASK_COLUMNS,
@@ -22,7 +22,7 @@ from flow_monitor.project.core import (
     Row,
     Rows,
 )
-from flow_monitor.project.tally import KEPT_KEYS, AppSums, Tally
+from flow_monitor.project.running_totals import KEPT_KEYS, AppSums, RunningTotals
 from flow_monitor.project.usage import GROUPINGS, UseOverTime
 from flow_monitor.schema import tables as t
 
@@ -40,18 +40,22 @@ _ORDER: tuple[Table, ...] = (
     t.app_edge,
     t.app_join,
     t.joined,
+    t.file_progress,
     t.gap,
 )
 """Parents before children: foreign keys are checked at once."""
+# Of these the first value stays: a restarted projection or a second try would move them on.
 _FIRST_STAYS = frozenset({"time_requested", "task_time_running", "time_began"})
+# Rows of a history never change: one that is there already is the same one, folded again.
 _HISTORY = frozenset({"status_rows", "block_status", "gap"})
+# 16 rows of the widest table (26 columns and the run's number, which is in the text) are 416 values.
 _TOGETHER = 16
 """Rows of one statement. Older libraries of SQLite take 999 values in one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run's log is in the database."""
+    """Progress of a run's projection: position in the log, events and damaged bytes until there."""
 
     position: Position = Position()  # noqa: RUF009 - frozen
     events: int = 0
@@ -79,13 +83,14 @@ class RunStore:
                 _put_rows(connection, t.workflow, [{"run_id": self._run_id}])
                 connection.execute(insert(t.projection), self._new())
                 return Progress()
+            # A run that is taken up again is not finished, and its directory may have another path by now.
             connection.execute(self._of_run(update(t.projection)).values(finished=0, log_path=self._log_path))
         return Progress(
             Position(found.position, found.header_position), found.events, found.damaged_bytes, bool(found.finished)
         )
 
-    def load_tally(self) -> Tally:
-        """Return what the projection remembered of the run when it stopped."""
+    def load_tally(self) -> RunningTotals:
+        """Return the running totals of the run, loaded from the database."""
         with self._engine.begin() as connection:
             return _load_tally(connection, self._run_id)
 
@@ -99,10 +104,12 @@ class RunStore:
         with self._engine.begin() as connection:
             key = self._key(connection)
             _put_rows(connection, t.workflow, [{**rows.workflow, "run_id": self._run_id}])
+            # Tasks before tries, tries before statuses and samples: the same order as of _ORDER, for foreign keys.
             _put_lines(connection, t.task, TASK_COLUMNS, key, list(rows.tasks.values()))
             _put_lines(connection, t.try_, TRY_COLUMNS, key, list(rows.tries.values()))
             _put_lines(connection, t.status, STATUS_COLUMNS, key, rows.statuses)
             _put_lines(connection, t.resource, RESOURCE_COLUMNS, key, rows.resources)
+            # The width of the bins has doubled: the old bins would overlap the new ones.
             if rows.activity_anew:
                 connection.execute(delete(t.app_activity).where(t.app_activity.c.run_id == self._run_id))
             u = t.usage_sums.c
@@ -114,17 +121,20 @@ class RunStore:
                 if keyed:
                     run: Row = {"run_key": key} if "run_key" in _names(table) else {"run_id": self._run_id}
                     _put_rows(connection, table, [{**row, **run} for row in keyed.values()])
+            # In the same transaction as the rows, so that after a kill the next process goes on exactly behind what is
+            # there.
             self._advance(connection, before, after, now_ns)
 
     def heartbeat(self, now_ns: int) -> None:
-        """Say that the projection lives though nothing happens."""
+        """Write the time at which the projection was alive, while the log has no new events."""
         with self._engine.begin() as connection:
             connection.execute(self._of_run(update(t.projection)).values(heartbeat=now_ns))
 
     def finish(self, *, died: bool) -> None:
-        """Say that nothing more will come; ``died`` where the run ended without saying so."""
+        """Mark the run as complete in the database; ``died`` where its log has no end of the run."""
         with self._engine.begin() as connection:
             connection.execute(self._of_run(update(t.projection)).values(finished=1))
+            # Only where the log has no end of the run: a run that said so did not die.
             if died:
                 still = update(t.workflow).where(t.workflow.c.run_id == self._run_id, t.workflow.c.ended_how.is_(None))
                 connection.execute(still.values(ended_how="died"))
@@ -132,13 +142,14 @@ class RunStore:
             ended = connection.execute(
                 select(w.time_completed, w.time_last_event).where(w.run_id == self._run_id, w.ended_how.is_not(None))
             ).one_or_none()
-            if ended is not None:  # no node tells that it left when the run has ended
+            if ended is not None:  # nodes send no event when the run has ended
                 here = update(t.node).where(n.run_id == self._run_id, n.time_left.is_(None))
                 connection.execute(here.values(time_left=ended[0] or ended[1], reason="the run ended"))
 
     def clear(self) -> None:
         """Delete everything known of the run."""
         with self._engine.begin() as connection:
+            # Children before parents: foreign keys are checked at once.
             for table in reversed(t.metadata.sorted_tables):
                 connection.execute(delete(table).where(table.c.run_id == self._run_id))
 
@@ -148,6 +159,7 @@ class RunStore:
         return int(connection.execute(select(w.run_key).where(w.run_id == self._run_id)).scalar_one())
 
     def _advance(self, connection: Connection, before: Progress, after: Progress, now_ns: int) -> None:
+        # The position of before is the lock: of two processes that project one run only one finds it unchanged.
         moved = connection.execute(
             self._of_run(update(t.projection))
             .where(t.projection.c.position == before.position.offset)
@@ -176,6 +188,7 @@ def _put_lines(
     connection: Connection, table: Table, names: tuple[str, ...], key: int, lines: Sequence[Sequence[object]]
 ) -> None:
     """Insert rows of a long table, as sequences, or complete those that are there."""
+    # The run's number is an int of ours and stands in the text: one value less to bind for each row.
     said, fixed, mark = ("run_key", *names), (str(int(key)),), _mark(connection)
     whole = 0
     if connection.dialect.name == "sqlite":  # what Python does for a statement costs as much as a short row
@@ -198,6 +211,7 @@ def _run_many(connection: Connection, statement: str, lines: Sequence[Sequence[o
     try:
         cursor.executemany(statement, lines)
     except connection.dialect.dbapi.Error as error:  # type: ignore[union-attr] # every engine of ours has a driver
+        # The driver was called past SQLAlchemy, but callers tell outages from faults by SQLAlchemy's classes.
         raise _meant(connection, statement, error) from error
     finally:
         cursor.close()
@@ -231,6 +245,7 @@ def _upsert(table: Table, names: tuple[str, ...], fixed: tuple[str, ...], mark: 
     values = ", ".join([*fixed, *[mark] * (len(names) - len(fixed))])
     columns = ", ".join(f'"{name}"' for name in names)
     said = f'INSERT INTO "{table.name}" ({columns}) VALUES {", ".join([f"({values})"] * rows)}'
+    # Samples have no natural key, and the position makes sure that none is written twice.
     if table is t.resource:
         return said
     keys = ["run_id"] if table is t.workflow else [column.name for column in table.primary_key]
@@ -247,12 +262,13 @@ def _change(table: str, name: str) -> str:
 
 def _merged(table: str, name: str) -> str:
     old, new = f'"{table}"."{name}"', f'excluded."{name}"'
+    # coalesce: a row of a batch is partial, so NULL means "not known here" and never erases a value.
     first, second = (old, new) if name in _FIRST_STAYS else (new, old)
     return f"coalesce({first}, {second})"
 
 
-def _load_tally(connection: Connection, run_id: str) -> Tally:
-    tally = Tally()
+def _load_tally(connection: Connection, run_id: str) -> RunningTotals:
+    tally = RunningTotals()
     columns: Sequence[Any] = (t.task.c.task_id, t.task.c.task_func_name, t.task.c.task_status, t.task.c.task_depth)
     for task_id, app, state, depth in connection.execute(select(*columns).where(t.task.c.run_id == run_id)):
         tally.put(task_id, app or "", state or "", depth or 0)
@@ -280,8 +296,8 @@ def _load_tally(connection: Connection, run_id: str) -> Tally:
     return tally
 
 
-def _load_usage(connection: Connection, run_id: str, tally: Tally) -> None:
-    """Load the sums of what tasks use, and what is known of the tries that go on."""
+def _load_usage(connection: Connection, run_id: str, tally: RunningTotals) -> None:
+    """Load the sums of what tasks use, and the state of the tries that have not ended."""
     by_grouping = dict(zip(GROUPINGS, tally.usage.series, strict=True))
     for row in connection.execute(select(t.usage_sums).where(t.usage_sums.c.run_id == run_id)):
         series = by_grouping[row.grouping]
@@ -296,6 +312,7 @@ def _load_usage(connection: Connection, run_id: str, tally: Tally) -> None:
         for row in connection.execute(live.where(y.run_id == run_id, y.task_try_time_returned.is_(None)))
     }
     for key, row in unended.items():
+        # Grouped as the projection core does it: app, node, executor/block.
         if row.task_try_time_running:
             groups = (tally.app(row.task_id), row.hostname or "", f"{row.task_executor or ''}/{row.block_id or ''}")
             tally.usage.started(key, row.task_try_time_running, groups)
@@ -319,7 +336,7 @@ def _take_sample(usage: UseOverTime, row: Any, app: str) -> None:
     usage.sampled((row.task_id, row.try_id), row.timestamp, groups, cpu_s, memory, processes)
 
 
-def _load_keys(connection: Connection, run_id: str, tally: Tally) -> None:
+def _load_keys(connection: Connection, run_id: str, tally: RunningTotals) -> None:
     """Load the keys of tries that have not ended, and of those that ended last: samples of them may still come."""
     y = t.try_.c
     running = y.task_try_time_running.is_not(None) & y.task_try_time_returned.is_(None)
@@ -330,6 +347,7 @@ def _load_keys(connection: Connection, run_id: str, tally: Tally) -> None:
     keyed = select(y.task_id, y.try_id, y.try_key).where(y.run_id == run_id, y.try_key.is_not(None))
     ended = keyed.where(y.task_try_time_returned.is_not(None)).order_by(y.task_try_time_returned.desc())
     live = keyed.where(y.task_try_time_returned.is_(None))
+    # Oldest first, since forget_key drops the oldest when KEPT_KEYS are kept.
     for task_id, try_id, key in reversed(connection.execute(ended.limit(KEPT_KEYS)).all()):
         tally.remember_key(key if key >= 0 else key + (1 << 64), task_id, try_id)
         tally.forget_key(task_id, try_id)

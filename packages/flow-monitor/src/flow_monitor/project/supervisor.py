@@ -1,4 +1,4 @@
-"""The driver's side of the projection process: starts it, and again when it is killed; ends it."""
+"""The supervisor of the projection process, in the script: starts it, restarts it when it is killed, ends it."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-NOT_DONE_YET = 75
+from flow_core.folders import closed_to_writers
+from flow_core.starting import starting
+
+NOT_DONE_YET = 75  # exit code, EX_TEMPFAIL of sysexits.h: the log has the rest
 END = b"end\n"
-"""What the process is told when the log is whole. The end of the pipe would not do: forked children hold it as well."""
-_MAX_RESTARTS = 20
-_STABLE_S = 30.0
+"""Sent to the process when the log is whole. The end of the pipe would not do: forked children hold it as well."""
+_MAX_RESTARTS = 20  # only the magnitude matters: a projection that always dies must not be started for ever
+_STABLE_S = 30.0  # seconds; a process that ran this long is restarted without a pause
 _TOLD_AFTER_S = 15.0
-"""While a run goes on, a database that cannot be written this long is told of in its log."""
+"""Seconds for which a database cannot be written before the log of a run that goes on says so."""
 _STOPPED_S = 3.0
-"""For so long the end of a run waits for a projection that was stopped and does not go on when it is told to."""
-_LOOK_S = 0.1
+"""Seconds for which the end of a run waits for a stopped projection that SIGCONT does not continue."""
+_LOOK_S = 0.1  # seconds between two looks whether the process is stopped: no signal tells the script so
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectionSettings:
-    """What the process is told. The endpoint may hold a password: it goes over a pipe, never on a command line."""
+    """Settings of the process. The endpoint may hold a password: it goes over a pipe, never on a command line."""
 
     run_id: str
     log_path: Path
@@ -37,12 +40,12 @@ class ProjectionSettings:
 
     @property
     def database(self) -> str:
-        """What to call the database: the path of a file, or the URI without a password."""
+        """Name of the database for messages: the path of a file, or the URI without a password."""
         return without_password(self.endpoint).removeprefix("sqlite:///")
 
     @property
     def remedy(self) -> str:
-        """How what is missing comes into the database."""
+        """Command that brings missing events into the database."""
         return f"'flow monitor rebuild {self.log_path.parent.parent}'"
 
 
@@ -65,7 +68,7 @@ class Supervisor:
         self._ended = False
         self._stuck = ""
         self._failed = ""
-        self._told = False
+        self._reported = False
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._watch, name="flow-monitor-watch", daemon=True)
 
@@ -83,14 +86,16 @@ class Supervisor:
     def close(self, timeout_s: float) -> bool:
         """Let the process drain and end, within the time; return whether it did. Else it goes on alone, bounded.
 
-        A database that cannot be written is not waited for, nor a process that is stopped: nobody knows how long that
-        lasts. One that is stopped (SIGSTOP) is told to go on.
+        A database that cannot be written is not waited for, nor a process that is stopped: there is no telling
+        how long that lasts. One that is stopped (SIGSTOP) gets SIGCONT.
         """
+        # Before the lock: a restart that is under way must see it, and then sends the end itself.
         self._closing.set()
         with self._lock:
             process = self._process
             if process is not None:
                 _tell_end(process)
+        # Waiting is by monotonic time: the wall clock may be set while a run ends.
         deadline, moving_at = time.monotonic() + timeout_s, time.monotonic()
         with self._news:
             while not (self._ended or self._stuck) and (now := time.monotonic()) < deadline:
@@ -105,9 +110,10 @@ class Supervisor:
         return self._ended and process is not None and process.returncode == 0
 
     def _stopped(self) -> bool:
-        """Tell whether somebody has stopped the process, and tell it to go on."""
+        """Return whether the process is stopped (SIGSTOP), and continue it by SIGCONT."""
         pid = self.pid
         try:
+            # WNOWAIT leaves the state to Popen.wait() of the watch: else it would miss the end of the process.
             if pid is None or os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is None:
                 return False
         except ChildProcessError:  # it has ended
@@ -120,12 +126,16 @@ class Supervisor:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         told = self._settings
-        with open(told.log_path.with_name("projector.log"), "ab") as log:
+        log_path = told.log_path.with_name("projector.log")
+        # starting(): Popen would wait for a child that another thread forks at that moment.
+        with open(log_path, "ab", opener=closed_to_writers) as log, starting():
             process = subprocess.Popen(
-                [sys.executable, "-m", "flow_monitor.project", "--role", "projector", "--run-id", told.run_id],
+                # -P: "python -m" would put the working directory first on the path, and a module there would run here.
+                [sys.executable, "-P", "-m", "flow_monitor.project", "--role", "projector", "--run-id", told.run_id],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                # A group of its own: Ctrl-C at the terminal is for the script, whose end ends the projection.
                 process_group=0,
             )
         assert process.stdin is not None
@@ -157,21 +167,25 @@ class Supervisor:
             started = time.monotonic()
             self._listen(process)
             code = process.wait()
+            # Closed by the watch only when the process has ended: close() may be writing the end to it.
             if process.stdin is not None:
                 process.stdin.close()
+            # Codes of the process's own are final; only a death is followed by a restart. While closing, few are tried.
             if code in (0, 1, NOT_DONE_YET) or restart == _MAX_RESTARTS or (self._closing.is_set() and restart > 2):
                 self._say_end(code)
                 return
             self._logger.warning("the monitoring projection died (%s); it goes on where it was", _how(code))
             if time.monotonic() - started < _STABLE_S:
+                # Ends early when the run does. 30 s at most: each restart reads the sums of the run from the database.
                 self._closing.wait(min(0.1 * 2**restart, 30.0))
             with self._lock:
                 self._process = self._spawn()
+                # close() has sent the end to the process before this one.
                 if self._closing.is_set():
                     _tell_end(self._process)
 
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
-        """Take what the process tells until it ends."""
+        """Read the reports of the process, one JSON object a line, until it ends. Watch thread only."""
         assert process.stdout is not None
         with process.stdout as lines:
             for line in lines:
@@ -182,14 +196,15 @@ class Supervisor:
                 with self._news:
                     self._failed = news.get("failed", "")
                     self._stuck = news.get("stuck", "")
+                    # Once, under the lock that close() waits with, so that the two never both say it.
                     if self._stuck and news["seconds"] >= _TOLD_AFTER_S:
                         self._say_stuck()
                     self._news.notify_all()
 
     def _say_stuck(self) -> None:
         """Say once that the database cannot be written."""
-        if not self._told:
-            self._told = True
+        if not self._reported:
+            self._reported = True
             self._say_not_waited_for(self._stuck)
 
     def _say_not_waited_for(self, why: str) -> None:
@@ -211,7 +226,7 @@ class Supervisor:
 
 
 def _tell_end(process: subprocess.Popen[bytes]) -> None:
-    """Say that the log is whole, and close the pipe. The process may be dead."""
+    """Send the message that the log is whole, and close the pipe. The process may be dead."""
     pipe = process.stdin
     if pipe is not None and not pipe.closed:
         with suppress(OSError):

@@ -1,8 +1,8 @@
-"""What tasks use over time: sums by bins of time that grow with the run. Pure.
+"""Use of resources by tasks over time: sums by bins of time that grow with the run. Pure.
 
 A try's use is known in pieces: between two samples, between its start and the first sample, between the last and its
-end, where its worker tells the CPU time of the whole. Over each piece it is taken to be even. So the sum over time is
-the CPU time that workers told, also of tries that are shorter than the interval of samples, and a moment never shows
+end, where its worker reports the CPU time of the whole. Over each piece it is taken to be even. So the sum over time is
+the CPU time that workers reported, also of tries that are shorter than the interval of samples, and no moment shows
 more than the tries that ran at it.
 """
 
@@ -15,11 +15,13 @@ from typing import Final
 MOST_BINS = 600
 """Bins of a group at most, from the first to the last: pages show 200. Beyond it they are made wider."""
 MOST_SUMS = 8000
-"""Sums of all groups of one grouping at most; beyond it bins are made wider, too."""
-_FIRST_WIDTH = 1 << 26
+"""Sums of all groups of one grouping at most, which bounds the rows of a run; beyond it bins are made wider, too."""
+_FIRST_WIDTH = (
+    1 << 26
+)  # ns, about 67 ms: a power of two, so that bins are found by a mask and two of them make the next width
 _FIRST_MASK = _FIRST_WIDTH - 1
 _SHORTEST_NS = 1_000_000
-"""What was used at a moment is spread over this."""
+"""Nanoseconds over which a use without duration is spread: CPU time over no time would be without end."""
 GROUPINGS: Final = ("app", "node", "block")
 
 Key = tuple[str, int]
@@ -61,6 +63,7 @@ class Series:
     def take(self) -> tuple[bool, dict[Key, Sums]]:
         """Return whether all sums are replaced, and those that changed."""
         if self.changed and self.width < 1 << 60:
+            # Looked at once a batch, not for each try.
             begins = {begin for _, begin in self.bins}
             first, last = min(begins), max(begins)
             while (last - first) // self.width >= MOST_BINS or len(self.bins) > MOST_SUMS:
@@ -71,7 +74,7 @@ class Series:
         return anew, rows
 
     def _widen(self) -> None:
-        """Double the width."""
+        """Double the width of the bins: each two of the old make one, and all rows of the grouping are written anew."""
         narrow, self.bins, self.anew = self.bins, {}, True
         width, self.width = self.width, 2 * self.width
         for (group, begin), old in narrow.items():
@@ -116,7 +119,7 @@ def _clean(value: float) -> float:
 
 @dataclass(slots=True)
 class Live:
-    """What is known of the use of a try that goes on. Times in ns, CPU in seconds since its first sample."""
+    """Use of a try that has not ended. Times in ns, CPU in seconds since its first sample."""
 
     start_ns: int
     groups: Groups
@@ -144,6 +147,7 @@ class UseOverTime:
         if live is None:
             self.live[key] = Live(time_ns, groups)
         else:
+            # A start can come after the first sample, or with a time of another clock.
             live.start_ns = min(live.start_ns, time_ns)
 
     def sampled(
@@ -162,8 +166,10 @@ class UseOverTime:
         if not live.first_ns:
             live.first_ns = time_ns
             if time_ns > live.start_ns:
+                # CPU counts from the first sample on: what was used before it is known only at the end of the try.
                 self._add(live.groups, live.start_ns, time_ns, 0.0, memory, processes)
         elif time_ns > live.last_ns:
+            # A tree of processes may shrink, and its CPU with it; what was counted stays.
             cpu = max(0.0, cpu_s - live.cpu_s)
             self._add(
                 live.groups, live.last_ns, time_ns, cpu, (live.memory + memory) / 2, (live.processes + processes) / 2
@@ -189,12 +195,14 @@ class UseOverTime:
             if begin and cpu_s is not None:
                 self._add(groups if live is None else live.groups, begin, end_ns, cpu_s, most_memory, 1)
             return
+        # The worker knows the start better than the time at which it was reported.
         if start_ns and start_ns < live.start_ns:
             self._add(live.groups, start_ns, live.start_ns, 0.0, live.memory, live.processes)
             live.start_ns = start_ns
         # what no sample saw: before the first one, from which samples count, and after the last one
         before, after = max(0, live.first_ns - live.start_ns), max(0, end_ns - live.last_ns)
         missing = max(0.0, (cpu_s or 0.0) - live.cpu_s)
+        # By length: nothing else is known of when it was used.
         share = before / (before + after) if before + after else 0.0
         if before:
             self._add(live.groups, live.start_ns, live.first_ns, missing * share, 0, 0)
@@ -210,17 +218,20 @@ class UseOverTime:
 
     def _add(self, groups: Groups, begin: int, end: int, cpu_s: float, memory: float, processes: float) -> None:
         """Add what is used from one time to another: CPU seconds in all, the rest on the mean."""
-        if end < begin + _SHORTEST_NS:
-            end = begin + _SHORTEST_NS
-        cores = cpu_s * 1e9 / (end - begin)
+        length = end - begin
+        if length < _SHORTEST_NS:
+            length = _SHORTEST_NS
+            end = begin + length
         from_begin, from_end = begin & _FIRST_MASK, end & _FIRST_MASK
-        if begin - from_begin == end - from_end:  # both changes are in one bin: they add up to none
-            sums = self._sums(groups, begin - from_begin)
-            length = from_begin - from_end
-            sums[3] += cores * length
-            sums[4] += memory * length
-            sums[5] += processes * length
+        if from_begin + length == from_end:  # both changes are in one bin: they add up to none
+            # Most tries are shorter than a bin: one entry instead of two.
+            key = (groups, begin - from_begin)
+            sums = self.waiting.get(key) or self._sums(groups, begin - from_begin)
+            sums[3] -= cpu_s * 1e9
+            sums[4] -= memory * length
+            sums[5] -= processes * length
             return
+        cores = cpu_s * 1e9 / length
         sums = self._sums(groups, begin - from_begin)
         sums[0] += cores
         sums[1] += memory

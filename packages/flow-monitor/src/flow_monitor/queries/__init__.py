@@ -1,0 +1,1 @@
+"""Queries on the monitoring database: typed records, paged lists."""

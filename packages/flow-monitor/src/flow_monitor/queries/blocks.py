@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 from flow_monitor.queries.records import Block, Node
 from flow_monitor.schema import tables as t
 
-_LIMIT = 10_000
+_LIMIT = 10_000  # rows of a page; only the magnitude matters: far more than any run has, and a bound on memory
 
 
 def blocks(connection: Connection, run_id: str) -> tuple[Block, ...]:
@@ -58,6 +58,7 @@ def nodes(connection: Connection, run_id: str) -> tuple[Node, ...]:
             memory=row.total_memory or 0,
             python_version=row.python_version or "",
             time_joined=row.time_joined,
+            # A killed run has no events of its nodes' end.
             time_left=row.time_left or ended,
             lost=bool(row.lost),
             reason=row.reason or ("" if row.time_left or not ended else "the run ended"),
@@ -68,7 +69,7 @@ def nodes(connection: Connection, run_id: str) -> tuple[Node, ...]:
 
 
 def _ended(connection: Connection, run_id: str) -> int | None:
-    """Return when a run ended or was last heard of before it was killed; None while it goes on."""
+    """Return when a run ended, or the time of its last event if it was killed; None while it has not ended."""
     w = t.workflow.c
     row = connection.execute(
         select(w.time_completed, w.time_last_event).where(w.run_id == run_id, w.ended_how.is_not(None))

@@ -1,8 +1,8 @@
 """A monitoring database opened for reading: never written, never made.
 
 Nothing but SQLite may open the file. Locks of POSIX belong to the process, and closing any descriptor of a file drops
-all that the process has on it: also those of SQLite's other connections. The last writer then believes that nobody
-reads, deletes the write-ahead log, and the readers go on with the deleted file for good. So the file is only asked for
+all that the process has on it: also those of SQLite's other connections. The last writer then finds no reader,
+deletes the write-ahead log, and the readers go on with the deleted file for good. So the file is only asked for
 its status here, and SQLite says whether it is a database.
 """
 
@@ -23,6 +23,7 @@ from sqlalchemy.engine import URL, Connection as Connection, Engine
 from sqlalchemy.exc import DatabaseError as SqlDatabaseError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import QueuePool
 
+from flow_core.own_files import NotOwnFile
 from flow_monitor.errors import (
     BadEndpoint,
     DatabaseBusy,
@@ -30,10 +31,16 @@ from flow_monitor.errors import (
     DatabaseMissing,
     NotOurDatabase,
 )
+from flow_monitor.schema.companions import check_companions
 from flow_monitor.schema.engine import parse_endpoint, sqlite_path
 from flow_monitor.schema.version import check_readable
 
-_LOCK_WAIT_S = 2.0
+_LOCK_WAIT_S = 2.0  # seconds a page waits for a writer's lock; batches take less than half a second
+_LONGEST_TEXT = 16 << 20
+"""Bytes of one value at most: an error with its traceback is far shorter."""
+_STEPS = 1_000_000  # steps between two calls of the handler: seldom enough that they cost nothing
+MOST_STEPS = 2_000_000_000
+"""Steps of SQLite's machine that one statement may take, about a minute: some 50 for each row of the largest tables."""
 _SIDE_FILES_REFUSED = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
 
 
@@ -66,21 +73,23 @@ class Database:
             self._follow(self._path)
         try:
             with self._engine.connect() as connection:
+                # In the same transaction as the queries: a writer may bring the schema up in between.
                 check_readable(connection)
                 yield connection
         except (DBAPIError, sqlite3.Error) as error:
             raise self._meant(error) from error
 
     def close(self) -> None:
-        """Close all connections. Idempotent."""
+        """Close all pooled connections. Idempotent; a later ``connect`` opens new ones."""
         self._engine.dispose()
 
     def _follow(self, path: Path) -> None:
-        """Give up connections to a file that is no longer the one of that name, or that they take for unchanging."""
+        """Close connections to a file that was replaced, or that has changed though it was opened as immutable."""
         stamp = None
         try:
             stamp = _look_at(path)
         finally:
+            # Also where the look fails: a file that comes back later is another one.
             before = self._stamp
             self._stamp = stamp
             if before is not None and (stamp is None or stamp.changed(before, contents=self._immutable)):
@@ -88,7 +97,12 @@ class Database:
                 self._engine.dispose()
 
     def _connect(self, path: Path) -> sqlite3.Connection:
+        try:
+            check_companions(path)
+        except NotOwnFile as error:
+            raise DatabaseError(str(error)) from error
         connection, immutable = _connect_read_only(path)
+        # One such connection is enough: what it shows never changes, so the file's contents are compared from now on.
         self._immutable = self._immutable or immutable
         return connection
 
@@ -97,6 +111,11 @@ class Database:
         text = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         if "locked" in text or "busy" in text:
             return DatabaseBusy(f"{self.name} is locked by a writer just now: try again")
+        if "interrupted" in text or "too big" in text:
+            return DatabaseError(
+                f"{self.name} has what no run writes, views without end or texts beyond all bounds ({text}): somebody "
+                "else has made it so, or its tables are too large for one file"
+            )
         if "not a database" in text or "malformed" in text:
             return NotOurDatabase(f"{self.name} is not a database that can be read: {text}")
         if self._path is None and isinstance(error, DBAPIError):
@@ -110,6 +129,13 @@ class Database:
         engine = create_engine(
             "sqlite://", creator=lambda: self._connect(path), poolclass=QueuePool, pool_size=6, max_overflow=-1
         )
+
+        @event.listens_for(engine, "before_cursor_execute")
+        def _begins(_: Connection, cursor: sqlite3.Cursor, *__: object) -> None:
+            begun = cursor.connection
+            assert isinstance(begun, _Bounded)
+            # The bound is for one statement; a page has many.
+            begun.budget.spent = 0
 
         @event.listens_for(engine, "begin")
         def _begun(connection: Connection) -> None:
@@ -142,9 +168,12 @@ def _server_engine(url: URL) -> Engine:
     try:
         return create_engine(
             url,
+            # A server may have closed a connection that a page of yesterday has left in the pool.
             pool_pre_ping=True,
+            # As BEGIN for SQLite: all queries of a page see one state of the run.
             isolation_level="REPEATABLE READ",
             connect_args={
+                # Seconds and, below, milliseconds: a page fails rather than holding its thread.
                 "connect_timeout": 5,
                 "options": "-c default_transaction_read_only=on -c statement_timeout=20000",
             },
@@ -155,22 +184,22 @@ def _server_engine(url: URL) -> Engine:
 
 @dataclass(frozen=True, slots=True)
 class _Stamp:
-    """Which file it is, and of which contents, as far as its status tells."""
+    """Identity and contents of a file, as far as its status shows them."""
 
     file: tuple[int, int]
     contents: tuple[int, int, int]
 
     def changed(self, before: _Stamp, *, contents: bool) -> bool:
-        """Tell whether it is another file than before, or (``contents``) the same with something else in it."""
+        """Return whether it is another file than before, or (``contents``) the same with something else in it."""
         return self.file != before.file or (contents and self.contents != before.contents)
 
 
 def _look_at(path: Path) -> _Stamp:
-    """Return what the file is by its status alone: it must not be opened here, see above.
+    """Return the stamp of a file from its status alone: it must not be opened here, see above.
 
     Raises:
         DatabaseMissing: there is no such file.
-        NotOurDatabase: nobody has written to it.
+        NotOurDatabase: it is empty or no plain file.
         DatabaseError: it cannot be looked at.
     """
     try:
@@ -185,6 +214,7 @@ def _look_at(path: Path) -> _Stamp:
         raise NotOurDatabase(f"{path} is not a SQLite database: it is no plain file")
     if not status.st_size:
         raise NotOurDatabase(f"{path} is empty: no run has written to it yet")
+    # Asked, not tried: the file must not be opened here.
     if not os.access(path, os.R_OK):
         raise DatabaseError(f"{path} cannot be opened: {os.strerror(errno.EACCES)}")
     return _Stamp((status.st_dev, status.st_ino), (status.st_size, status.st_mtime_ns, _size(_wal_of(path))))
@@ -203,10 +233,11 @@ def _size(path: Path) -> int:
 
 
 def _connect_read_only(path: Path) -> tuple[sqlite3.Connection, bool]:
-    """Open a file so that it cannot be changed; say whether it is taken for one that nobody else changes either.
+    """Open a file read-only; return the connection, and whether it was opened as immutable (changed by no process).
 
     A closed file in a directory that is not ours needs ``immutable``: its side files cannot be made.
     """
+    # Quoted: a "?" or "#" in the path would begin the parameters of the URI.
     quoted = quote(os.path.abspath(path))
     try:
         return _open(f"file:{quoted}?mode=ro"), False
@@ -218,12 +249,37 @@ def _connect_read_only(path: Path) -> tuple[sqlite3.Connection, bool]:
     return _open(f"file:{quoted}?mode=ro&immutable=1"), True
 
 
+class _Budget:
+    """Count of the steps of SQLite's machine that the running statement has taken."""
+
+    def __init__(self) -> None:
+        self.spent = 0
+
+    def take(self) -> bool:
+        """Add the steps of one call of the progress handler; True makes SQLite interrupt the statement."""
+        self.spent += _STEPS
+        return self.spent > MOST_STEPS
+
+
+class _Bounded(sqlite3.Connection):
+    """A connection to a file that may be a stranger's: tables may be views without end, and values of any length."""
+
+    budget: _Budget
+
+
 def _open(uri: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(uri, uri=True, timeout=_LOCK_WAIT_S, check_same_thread=False, isolation_level=None)
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=_LOCK_WAIT_S, check_same_thread=False, isolation_level=None, factory=_Bounded
+    )
     try:
+        connection.budget = _Budget()
+        connection.set_progress_handler(connection.budget.take, _STEPS)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_TEXT)
         connection.execute("PRAGMA query_only=ON")
+        # KiB for each connection of the pool.
         connection.execute("PRAGMA cache_size=-16384")
         connection.execute("PRAGMA mmap_size=0")  # read: not in memory, a page of a map costs two faults or more
+        # SQLite opens the file only now: refused side files and files that are no database are seen here.
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error:
         connection.close()

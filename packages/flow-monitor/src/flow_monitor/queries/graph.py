@@ -45,7 +45,7 @@ def tasks(connection: Connection, run_id: str, limit: int = 20_000) -> tuple[Gra
 
 
 def waits(connection: Connection, run_id: str, task_id: int | None = None) -> dict[int, tuple[int, ...]]:
-    """Return what each join task of a run waits for, or what one does."""
+    """Return the tasks that each join task of a run, or one of them, waits for."""
     j = t.joined.c
     query = select(j.task_id, j.waits_for).where(j.run_id == run_id)
     if task_id is not None:
@@ -54,7 +54,7 @@ def waits(connection: Connection, run_id: str, task_id: int | None = None) -> di
 
 
 def states(connection: Connection, run_id: str, limit: int = 20_000) -> dict[int, str]:
-    """Return the state of each task: what changes of a graph whose shape is known."""
+    """Return the state of each task: the part of the graph that changes while its shape stays."""
     query = select(_T.task_id, _T.task_status).where(_T.run_id == run_id).order_by(_T.task_id).limit(limit)
     return {row.task_id: row.task_status or "" for row in connection.execute(query)}
 

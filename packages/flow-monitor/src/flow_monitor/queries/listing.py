@@ -1,4 +1,4 @@
-"""Which tasks a list shows, in what order: found in indexes, so that no page of a million tasks reads them all.
+"""Lists of tasks, in any order with any filter: found in indexes, so that no page of a million tasks reads them all.
 
 In the indexes the tasks of one app, in one state, with one number of tries, stand together in every order that lists
 have. Such groups are few and known from the sums that pages show. A list is a row of segments: those of one app when it
@@ -21,13 +21,13 @@ from flow_monitor.schema import tables as t
 
 _T = t.task.c
 _MOST_GROUPS = 100
-"""Groups that are merged; where there are more, an index is read to its end."""
+"""Groups that one statement merges at most; where there are more, an index is read to its end."""
 _DOWNWARD = 3
-"""So much longer PostgreSQL takes to read an index downward, from a disk: the system reads ahead only upward."""
+"""Factor by which PostgreSQL takes longer to read an index downward from a disk: the system reads ahead only upward."""
 
 
 class TaskOrder(Enum):
-    """What a list of tasks is sorted by; tasks that are alike in it by their ids.
+    """Sort orders of a list of tasks; equal tasks are sorted by their ids.
 
     A task of which the run time or the number of tries is not known comes before all others, or after them on the way
     down.
@@ -43,7 +43,7 @@ class TaskOrder(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TaskFilter:
-    """Which tasks to list; empty means all. ``search``: a task id, or text in label or error."""
+    """Filter of a list of tasks; empty means all. ``search``: a task id, or text in label or error."""
 
     app: str = ""
     states: tuple[str, ...] = ()
@@ -85,6 +85,7 @@ def find(
 ) -> Listing:
     """Return the tasks of a part of a list."""
     keys = _ORDERS[order]
+    # A text leaves few tasks, which are sorted; the groups would have to be read whole for it.
     if which.search:
         search = _search(connection, run_id, which)
         return _found(connection, search, keys, descending=descending, offset=offset, limit=limit)
@@ -96,6 +97,7 @@ def find(
             select(_T.task_id).where(*_conditions(_T, run_id, which)).order_by(*_sorted(connection, keys, descending))
         )
         return Listing(_ids(connection, query, offset, limit), total)
+    # Of the groups, not the total: an app that counts no tasks has no group.
     there = sum(kind.tasks for kind in kinds)
     end = max(0, there - offset)
     down = 1 if connection.dialect.name == "sqlite" else _DOWNWARD
@@ -118,12 +120,12 @@ def _sorted(connection: Connection, keys: Iterable[ColumnElement[Any]], descendi
 
 
 def _by_value(connection: Connection, key: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return a key that SQLite looks for no index for: it would read all tasks in this order to sort a few."""
+    """Return a key for which SQLite uses no index: it would read all tasks in this order to sort a few."""
     return UnaryExpression(key, operator=custom_op("+")) if connection.dialect.name == "sqlite" else key
 
 
 def _conditions(columns: Any, run_id: str, which: TaskFilter) -> list[ColumnElement[bool]]:
-    """Return what app and state leave, of tasks or of their sums: the columns of either."""
+    """Return the conditions of app and state on the columns of tasks, or of their sums."""
     conditions: list[ColumnElement[bool]] = [columns.run_id == run_id]
     if which.app:
         conditions.append(columns.task_func_name == which.app)
@@ -137,7 +139,7 @@ def _conditions(columns: Any, run_id: str, which: TaskFilter) -> list[ColumnElem
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """Tasks of one app in one state, None where not known: what told it is in a gap; and how many they are."""
+    """Tasks of one app in one state, and their number; None where an event is missing, so that it is not known."""
 
     app: str | None
     state: str | None
@@ -145,6 +147,7 @@ class _Kind:
 
     @property
     def group(self) -> _Group:
+        """The conditions that these tasks meet, as a group of the index."""
         return _is(_T.task_func_name, self.app), _is(_T.task_status, self.state)
 
 
@@ -188,6 +191,8 @@ def _by_tries(
         for known in (False, True):
             timed = _T.task_run_time.is_not(None) if known else _T.task_run_time.is_(None)
             groups = [(*group, timed) for group in parts[name]]
+            # Two segments, of known run times and of others: merging both would need an order of null that the
+            # databases differ in.
             segments.append(_Segment(groups, (_T.task_run_time, _T.task_id)))  # as in the index, null or not
     return segments
 
@@ -206,6 +211,7 @@ def _walk(
         found.extend(part)
         if len(found) == limit:
             break
+        # Nothing came: the whole segment lies before the page, and its size is known only by counting.
         offset = 0 if part or not offset else offset - _size(connection, run_id, segment)
     return tuple(found)
 
@@ -287,7 +293,7 @@ def _found(
     offset: int,
     limit: int,
 ) -> Listing:
-    """Return a part of what was found. PostgreSQL has no index of texts, and is told to look at all tasks but once."""
+    """Return a part of what was found. PostgreSQL has no index of texts: one query looks at all tasks, once."""
     if connection.dialect.name == "sqlite":
         total = connection.execute(select(func.count()).select_from(search.subquery())).scalar_one()
         query = search.order_by(*_sorted(connection, [_by_value(connection, key) for key in keys], descending))
@@ -303,8 +309,9 @@ def _found(
 
 
 def _search(connection: Connection, run_id: str, which: TaskFilter) -> Select[Any]:
-    """Return the tasks that a text is found in, or the one whose id it is."""
+    """Return the query of tasks whose label or error has a text, or of the task with that id."""
     text, conditions = which.search.strip(), _conditions(_T, run_id, which)
+    # Longer numbers are no 64-bit ids: PostgreSQL refuses them.
     if text.isdecimal() and len(text) < 19:
         return select(_T.task_id).where(*conditions, _T.task_id == int(text))
     like = "LIKE" if connection.dialect.name == "sqlite" else "ILIKE"

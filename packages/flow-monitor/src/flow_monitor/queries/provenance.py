@@ -1,4 +1,4 @@
-"""What happened in a run, task by task, with files and the last try: what exporters need."""
+"""Provenance of a run for exporters: its tasks one by one, with their files and their last try."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from flow_monitor.queries import rows, traffic
 from flow_monitor.schema import tables as t
 
-_PORTION = 10_000
+_PORTION = 10_000  # tasks a query, which bounds the memory of an export
 _Use = tuple[str, str, float | None, int | None, int | None, int | None]
 _NO_TRY: _Use = ("", "", None, None, None, None)
 
@@ -44,7 +44,7 @@ class TaskRecord:
     net_sent: int | None = None
     net_received: int | None = None
     run_time_ns: int | None = None
-    """How long its tries ran, without the waits between them."""
+    """Run time of its tries in nanoseconds, without the waits between them."""
 
     @property
     def name(self) -> str:
@@ -53,7 +53,7 @@ class TaskRecord:
 
     @property
     def seconds(self) -> float:
-        """How long it ran."""
+        """Run time in seconds; 0 where not known."""
         return max(0, self.run_time_ns or 0) / 1e9
 
 
@@ -97,6 +97,7 @@ def tasks(connection: Connection, run_id: str) -> Iterator[TaskRecord]:
                 row.task_error or "", tuple(inputs[row.task_id]), tuple(outputs[row.task_id]),
                 sent, received, row.task_run_time,
             )  # fmt: skip
+        # By the last id, not by offset: the database would read all tasks before each portion.
         after = last
 
 
@@ -121,5 +122,6 @@ def _last_tries(connection: Connection, run_id: str, after: int, last: int) -> d
     found: dict[int, _Use] = {}
     for task_id, try_id, host, executor, user, system, rss in connection.execute(query):
         cpu = None if user is None else user + (system or 0.0)
+        # In order of tries: the last one stays.
         found[task_id] = (host or "", executor or "", cpu, rss, *seen.get((task_id, try_id), traffic.UNKNOWN))
     return found

@@ -1,4 +1,4 @@
-"""What the read side returns: frozen records. Times are int64 nanoseconds UTC, None where not known."""
+"""Records that queries return, frozen. Times are int64 nanoseconds UTC, None where not known."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 SILENT_AFTER_NS = 90 * 1_000_000_000
-"""A run that goes on, and of which nothing was heard this long, is shown as silent: its machine may be down."""
+"""Nanoseconds without event or heartbeat after which a run is shown as silent: six heartbeats of 15 s."""
 
 
 class RunState(Enum):
-    """How a run stands."""
+    """State of a run, from its events and its last sign of life."""
 
     RUNNING = "running"
     COMPLETED = "completed"
@@ -37,7 +37,7 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Workflow:
-    """One run."""
+    """One run (workflow) as lists and its page show it."""
 
     run_id: str
     name: str
@@ -61,7 +61,7 @@ class Workflow:
     revision: int
     """Grows with everything that is learned of the run."""
     time_heard: int | None = None
-    """Its last sign of life: an event, or that its projection said that nothing happens."""
+    """Time of its last event, or of the last heartbeat of its projection."""
 
     @property
     def unfinished(self) -> int:
@@ -70,7 +70,7 @@ class Workflow:
 
     @property
     def duration_ns(self) -> int | None:
-        """How long it took, or has gone on as far as is known."""
+        """Duration of the run in nanoseconds, so far where it has not ended."""
         end = self.time_completed or self.time_last_event
         return None if end is None or self.time_began is None else end - self.time_began
 
@@ -90,7 +90,7 @@ class AppSummary:
 
     @property
     def count(self) -> int:
-        """Number of invocations."""
+        """Number of tasks of the app, over all states."""
         return sum(self.tasks.values())
 
     @property
@@ -119,7 +119,7 @@ class Task:
     time_returned: int | None
     error: str
     run_time_ns: int | None = None
-    """How long its tries that ended ran in all, without the waits between them; of a join task, its body."""
+    """Run time of its ended tries in ns, without the waits between them; of a join task, of its body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +168,26 @@ class TaskFile:
 
 
 @dataclass(frozen=True, slots=True)
+class FileMove:
+    """A file of an unfinished task that has been moving for some seconds, as last reported.
+
+    ``moved`` and ``total`` are bytes, ``total`` None where not known; ``speed`` is in bytes a second.
+    """
+
+    url: str
+    direction: str
+    time_ns: int
+    moved: int
+    total: int | None
+    speed: float
+
+    @property
+    def share(self) -> float | None:
+        """Part of the file that has moved, from 0 to 1; None where the size is not known."""
+        return min(1.0, self.moved / self.total) if self.total else None
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """A block with its history of (time, status, reason)."""
 
@@ -195,14 +215,14 @@ class Waiting:
     """Why a task is not done, as far as events tell."""
 
     since: int | None
-    """When it came into its state."""
+    """Time at which it came into its state, in nanoseconds."""
     dependencies: tuple[Dependency, ...] = ()
     """Tasks that it waits for and that have not ended: of its arguments, or those that a join body returned."""
     dependencies_total: int = 0
     failed: tuple[Dependency, ...] = ()
     """Dependencies that did not end well: it will not be run."""
     executor: str = ""
-    """Of a queued task: who has it."""
+    """Executor of a queued task."""
     ahead: int = 0
     """Of a queued task: tasks called before it that are queued at its executor, too."""
     ahead_more: bool = False
@@ -237,6 +257,8 @@ class TaskDetail:
     outputs: tuple[TaskFile, ...] = ()
     waiting: Waiting | None = None
     """Why it is not done; None for a task that has ended."""
+    moving: tuple[FileMove, ...] = ()
+    """Its files that are being moved for some seconds already; none of a task that has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +271,7 @@ class GraphTask:
     depends: tuple[int, ...]
     depth: int
     run_time_s: float
-    """How long its tries ran, without the waits between them; of a join task, its body."""
+    """Run time of its tries in seconds, without the waits between them; of a join task, of its body."""
     parent: int | None = None
     """The join task that made it."""
     waits_for: tuple[int, ...] = ()
@@ -263,7 +285,7 @@ class AppGraph:
     nodes: tuple[AppSummary, ...]
     edges: tuple[tuple[str, str, int], ...]
     joins: tuple[tuple[str, str, int], ...] = ()
-    """From an app of join tasks to one whose tasks these made or wait for, with their number."""
+    """Edges from an app of join tasks to an app of tasks that these made or wait for, with the number of tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,13 +318,13 @@ class Usage:
     """
 
     time_ns: int
-    """Begin of the bin."""
+    """Begin of the bin, in nanoseconds UTC."""
     group: str
     cpu_cores: float
     memory: float
     processes: float
     width_ns: int = 0
-    """Width of the bin; 0 of what is said of a moment."""
+    """Width of the bin; 0 where the value is of one moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,10 +369,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Events that are missing."""
+    """Number of events that are missing."""
 
     time_ns: int
     events: int
     reason: str
     time_first: int | None = None
-    """When the first of them was to be written, where that is known; ``time_ns`` is when the last was."""
+    """Time of the first missing event, where known; ``time_ns`` is that of the last."""

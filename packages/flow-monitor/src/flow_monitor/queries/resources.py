@@ -12,16 +12,16 @@ from sqlalchemy.engine import Connection
 from flow_monitor.project.usage import means
 from flow_monitor.queries.records import Usage
 from flow_monitor.schema import tables as t
-from flow_monitor.schema.version import HEAD, version_of
+from flow_monitor.schema.version import has_version
 
 _R = t.resource.c
 _Y = t.try_.c
 _Changes = Mapping[str, Sequence[tuple[int, Sequence[float]]]]
-"""By group: begins of bins and what changed in them."""
+"""Changes by group: begins of bins (ns) and the sums of each."""
 
 
 class Grouping(Enum):
-    """By what use is summed."""
+    """Groupings of the use of resources."""
 
     WORKFLOW = "workflow"
     NODE = "node"
@@ -35,10 +35,10 @@ def sampled(connection: Connection, run_id: str) -> bool:
 
 
 def known(connection: Connection, run_id: str) -> bool:
-    """Return whether anything is known of what the tasks of a run use: by samples, or by what their workers told."""
+    """Return whether the use of resources of a run's tasks is known: by samples, or by the ends of tries."""
     if sampled(connection, run_id):
         return True
-    if version_of(connection) == HEAD:
+    if has_version(connection, 5):
         some = select(t.usage_sums.c.bin_begin).where(t.usage_sums.c.run_id == run_id).limit(1)
     else:
         some = select(t.app.c.cpu_sum_s).where(t.app.c.run_id == run_id, t.app.c.cpu_sum_s > 0).limit(1)
@@ -48,7 +48,7 @@ def known(connection: Connection, run_id: str) -> bool:
 def usage(connection: Connection, run_id: str, by: Grouping = Grouping.WORKFLOW, bins: int = 200) -> tuple[Usage, ...]:
     """Return CPU (cores) and memory of tasks over time: means over at most so many bins of equal width, by group.
 
-    The sum of cores times width is the CPU time that workers told of the tries that ended, and what samples say of
+    The sum of cores times width is the CPU time that workers reported of ended tries, and that samples have of
     those that go on. Every group has all bins. Reads the sums that the projection keeps; every try where a
     database was made by a version that kept none.
     """
@@ -74,7 +74,7 @@ def usage(connection: Connection, run_id: str, by: Grouping = Grouping.WORKFLOW,
 
 def _kept(connection: Connection, run_id: str, by: Grouping) -> tuple[int, _Changes] | None:
     """Return the width of bins in ns and the changes that the projection has summed up; None where there are none."""
-    if version_of(connection) != HEAD:
+    if not has_version(connection, 5):
         return None
     c = t.usage_sums.c
     columns = (c.name, c.bin_begin, c.bin_width, c.cores, c.memory, c.processes)
@@ -98,12 +98,14 @@ def _made(connection: Connection, run_id: str, by: Grouping) -> tuple[int, _Chan
     low, high = connection.execute(bounds).one()
     if low is None:
         return 1, {}
+    # As the projection's: bins of 67 ms at least, some 300 of a run.
     width = 1 << max(26, int((high - low) // 300).bit_length())
     took = cast(_Y.task_try_time_returned - _Y.task_try_time_running, Float)
     cores = (_Y.cpu_user_s + func.coalesce(_Y.cpu_system_s, 0.0)) * 1e9 / took
     memory = cast(func.coalesce(_Y.max_rss_kb, 0), Float) * 1024.0
     group, source = _group(by)
     changes: dict[str, list[tuple[int, Sequence[float]]]] = defaultdict(list)
+    # Each try is two changes: its use begins and ends, see Series.
     for column, sign in ((_Y.task_try_time_running, 1.0), (_Y.task_try_time_returned, -1.0)):
         offset = column % width
         begin, name = (column - offset).label("begin"), group.label("grouped")

@@ -1,9 +1,10 @@
-"""Database rows as records, with what is null made plain."""
+"""Database rows as records, with plain values where a column is null."""
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
+
+import orjson
 
 from flow_monitor.queries.records import SILENT_AFTER_NS, RunState, Task, Try, Workflow
 from flow_monitor.schema import tables as t
@@ -11,6 +12,8 @@ from flow_monitor.schema import tables as t
 DbRow = Any
 """A row of SQLAlchemy: columns as attributes."""
 
+_DIGITS = 19
+"""Digits of the largest signed 64-bit number: shorter texts surely fit."""
 TASK_COLUMNS: Final = tuple(t.task.c)
 
 
@@ -29,7 +32,7 @@ def workflow(row: DbRow, now_ns: int) -> Workflow:
         script=row.script or "",
         flow_version=row.flow_version or "",
         python_version=row.python_version or "",
-        executors=tuple(json.loads(row.executors or "[]")),
+        executors=_texts(row.executors),
         submitted=row.tasks_submitted_count or 0,
         completed=row.tasks_completed_count or 0,
         failed=row.tasks_failed_count or 0,
@@ -37,6 +40,7 @@ def workflow(row: DbRow, now_ns: int) -> Workflow:
         cancelled=row.tasks_cancelled_count or 0,
         events_lost=row.events_lost_count or 0,
         time_heard=max(row.heartbeat or 0, row.time_last_event or 0) or None,
+        # The end of a run and of its projection change rows while the position stays.
         revision=(row.position or 0) * 4 + (row.finished or 0) * 2 + (row.ended_how is not None),
     )
 
@@ -96,5 +100,15 @@ def try_(row: DbRow, traffic: tuple[int | None, int | None]) -> Try:
 
 
 def ids(text: str | None) -> tuple[int, ...]:
-    """Return the task ids of a list as stored."""
-    return tuple(map(int, text.split(","))) if text else ()
+    """Return the task ids of a list as stored. What is none is left out: others may write to the same database."""
+    parts = text.split(",") if text else ()
+    return tuple(int(part) for part in parts if len(part) < _DIGITS and part.isascii() and part.isdecimal())
+
+
+def _texts(text: str | None) -> tuple[str, ...]:
+    """Return the texts of a list as stored; none where it is something else."""
+    try:
+        found = orjson.loads(text or "[]")
+    except ValueError:
+        return ()
+    return tuple(one for one in found if isinstance(one, str)) if isinstance(found, list) else ()

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from sqlalchemy import Table, and_, or_, select
 from sqlalchemy.engine import Connection
 
 from flow_monitor.errors import NoSuchRecord
 from flow_monitor.queries import graph, listing, rows, traffic, waiting
 from flow_monitor.queries.listing import TaskFilter as TaskFilter, TaskOrder as TaskOrder
-from flow_monitor.queries.records import Page, StatusChange, Task, TaskDetail, TaskFile, TaskSample
+from flow_monitor.queries.records import FileMove, Page, StatusChange, Task, TaskDetail, TaskFile, TaskSample
 from flow_monitor.schema import tables as t
+from flow_monitor.schema.version import has_version
 
 _T = t.task.c
-_SHOWN_DEPENDENTS = 200
+_SHOWN_DEPENDENTS = 200  # entries on the page of a task; the rest is a number
+# Ids behind the task's own: dependencies are texts without an index, so the search needs an end.
 _SEARCHED_DEPENDENTS = 200_000
-_PORTION = 500
+_PORTION = 500  # ids a statement: older libraries of SQLite take 999 values in one
+# Long texts that no list shows: reading them would be most of the work for a page.
 _NOT_LISTED = ("task_traceback", "task_hashsum", "task_inputs", "task_outputs")
 _LISTED = [column for column in rows.TASK_COLUMNS if column.name not in _NOT_LISTED]
 
@@ -42,6 +47,7 @@ def page(
 def one(connection: Connection, run_id: str, task_id: int) -> TaskDetail:
     """Return all that is known of a task. Raises NoSuchRecord."""
     row = None
+    # Other numbers are no ids, and the drivers refuse them with errors of their own.
     if 0 <= task_id < 1 << 63:
         row = connection.execute(
             select(*rows.TASK_COLUMNS).where(_T.run_id == run_id, _T.task_id == task_id)
@@ -55,6 +61,8 @@ def one(connection: Connection, run_id: str, task_id: int) -> TaskDetail:
     waits_for = graph.waits(connection, run_id, task_id).get(task_id, ())
     history = _history(connection, run_id, task_id)
     made = tuple(rows.try_(r, seen.get((task_id, r.try_id), traffic.UNKNOWN)) for r in connection.execute(tries))
+    why = waiting.of_task(connection, run_id, task, waits_for, history, made[-1].executor if made else "")
+    inputs, outputs = (_files(connection, table, run_id, task_id) for table in (t.input_file, t.output_file))
     return TaskDetail(
         task=task,
         parent=row.task_parent,
@@ -69,9 +77,10 @@ def one(connection: Connection, run_id: str, task_id: int) -> TaskDetail:
         traceback=row.task_traceback or "",
         tries=made,
         history=history,
-        inputs=_files(connection, t.input_file, run_id, task_id),
-        outputs=_files(connection, t.output_file, run_id, task_id),
-        waiting=waiting.of_task(connection, run_id, task, waits_for, history, made[-1].executor if made else ""),
+        inputs=inputs,
+        outputs=outputs,
+        waiting=why,
+        moving=() if why is None else _moving(connection, run_id, task_id, {"in": inputs, "out": outputs}),
     )
 
 
@@ -117,11 +126,27 @@ def _files(connection: Connection, table: Table, run_id: str, task_id: int) -> t
     )
 
 
+def _moving(
+    connection: Connection, run_id: str, task_id: int, files: Mapping[str, Sequence[TaskFile]]
+) -> tuple[FileMove, ...]:
+    """Return the files with a report of progress after which no report of their end came."""
+    if not has_version(connection, 6):
+        return ()
+    c = t.file_progress.c
+    found = connection.execute(
+        select(t.file_progress).where(c.run_id == run_id, c.task_id == task_id).order_by(c.direction, c.url)
+    )
+    moves = [FileMove(r.url, r.direction, r.timestamp, r.moved or 0, r.total, r.speed or 0.0) for r in found]
+    staged = {(way, file.url): file.time_staged or 0 for way, group in files.items() for file in group}
+    return tuple(move for move in moves if staged.get((move.direction, move.url), 0) < move.time_ns)
+
+
 def _dependents(connection: Connection, run_id: str, task_id: int) -> tuple[int, ...]:
     """Return the tasks that depend on one, looked for among those that were submitted soon after it."""
     text = str(task_id)
     c = _T.task_depends
     found = or_(
+        # Four cases, so that 1 is not found in "11,21".
         c == text,
         c.like(f"{text},%"),
         c.like(f"%,{text}"),

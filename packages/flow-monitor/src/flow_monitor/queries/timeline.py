@@ -12,7 +12,7 @@ from flow_monitor.schema import tables as t
 
 _Y = t.try_.c
 _SAMPLE_BLOCKS = 150
-"""Of a selection: so many that the eye sees no stripes where each begins."""
+"""Parts of the window that a selection is spread over: with 40 they looked like bursts, with 150 the eye sees none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,9 @@ def spans(
         return Timeline((), True)
     low = bounds[0] if since is None else since
     high = bounds[1] if until is None else until
+    # Tries that began before the window may run in it, but none longer before than the longest try took.
     before = low if since is None else low - _longest(connection, run_id)
+    # One more than shown tells whether there are more.
     found = _some(connection, run_id, before, high + 1, limit + 1)
     if len(found) <= limit:
         return Timeline(tuple(s for s in found if s.start >= low or s.end is None or s.end >= low), True)
@@ -64,6 +66,7 @@ def running_per_app(
     low = min(begin for _, begin in found)
     bounds = _bounds(connection, run_id)
     high = max(bounds[1] if bounds else low, max(begin for _, begin in found))
+    # Powers of two, so that wider bins are sums of whole kept ones.
     factor = 1
     while (high - low) // (width * factor) >= bins:
         factor *= 2
@@ -94,6 +97,7 @@ def _made_sums(connection: Connection, run_id: str) -> tuple[int, _Sums] | None:
     bounds = _bounds(connection, run_id)
     if bounds is None:
         return None
+    # About 1 ms at least, and some 500 bins of a run, as the projection keeps them.
     width = 1 << max(20, ((bounds[1] - bounds[0]) // 500).bit_length())
     found: dict[tuple[str, int], list[int]] = {}
     same = and_(t.task.c.run_id == _Y.run_id, t.task.c.task_id == _Y.task_id)
@@ -120,6 +124,7 @@ def _means(
     change, area = [0] * count, [0] * count
     for begin, (started, ended, start_offsets, end_offsets) in rows:
         at = min(count - 1, (begin - first) // width)
+        # The last bin ends where the run does: else the tries that go on would be averaged over a future.
         end = min(first + (at + 1) * width, max(high, begin + 1)) - begin
         change[at] += started - ended
         area[at] += started * end - start_offsets - (ended * end - end_offsets)
@@ -181,7 +186,7 @@ def _some(connection: Connection, run_id: str, low: int, high: int, limit: int) 
 def _lane(host: str | None, executor: str | None, worker: int | None, pid: int | None) -> str:
     """Return the name of a worker's lane: workers of two executors on one host are not the same.
 
-    Without a manager nobody numbers processes: those of a pool are told apart by their ids.
+    Without a manager processes have no numbers: those of a pool are distinguished by their ids.
     """
     process = f"pid {pid} / " if pid else ""
     return f"{host or '?'} / {executor or '?'} / {process}w{worker or 0}"

@@ -8,7 +8,7 @@ from sqlalchemy.engine import Connection
 from flow_monitor.schema import tables as t
 
 Traffic = tuple[int | None, int | None]
-"""Bytes sent, bytes received."""
+"""Bytes sent and bytes received; None where not known."""
 UNKNOWN: Traffic = (None, None)
 _R = t.resource.c
 

@@ -1,4 +1,4 @@
-"""Why a task is not done, as far as its run's events tell: dependencies, what is queued ahead, blocks on their way."""
+"""Reasons why a task is not done, as far as events tell: dependencies, tasks queued ahead, blocks on their way."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _T = t.task.c
 _ENDED_WELL = ("exec_done", "memo_done")
 _ENDED = (*_ENDED_WELL, "failed", "dep_fail", "cancelled")
 _LOOKED_AT = 2000
-"""Dependencies of one task that are looked at."""
-_SHOWN = 100
+"""Dependencies of one task that are looked at, at most: a reduction may have a million."""
+_SHOWN = 100  # entries of a list on the page; the rest is a number
 _COUNTED = 10_000
-"""Tasks ahead that are counted: more are said to be more."""
-_PORTION = 500
+"""Tasks ahead that are counted, at most; beyond it the page shows "more than"."""
+_PORTION = 500  # ids a statement: older libraries of SQLite take 999 values in one
 _BLOCK_ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "MISSING", "SCALED_IN")
 
 
@@ -38,6 +38,7 @@ def of_task(
     """
     if task.status in _ENDED:
         return None
+    # What a task waits for depends on its state; in others, such as "running", on nothing.
     unmet = {"joining": waits_for, "pending": task.depends, "unsched": task.depends, "": task.depends}
     depends = unmet.get(task.status, ())
     found = _dependencies(connection, run_id, depends[:_LOOKED_AT])
@@ -88,6 +89,7 @@ def _dependencies(connection: Connection, run_id: str, task_ids: Sequence[int]) 
 def _ahead(connection: Connection, run_id: str, task_id: int, executor: str) -> int:
     """Return how many tasks called before one are queued at its executor; of very many, of the first 10,001."""
     a, y = t.app_status.c, t.try_.c
+    # The apps with queued tasks are asked first: with app and state given the index has the tasks in order of ids.
     names = select(a.task_func_name).where(a.run_id == run_id, a.task_status == "launched", a.tasks > 0)
     earlier = (
         select(_T.task_id)

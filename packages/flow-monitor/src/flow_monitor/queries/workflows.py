@@ -12,11 +12,11 @@ from flow_monitor.errors import NoSuchRecord
 from flow_monitor.queries import rows
 from flow_monitor.queries.records import AppSummary, Gap, Page, Workflow
 from flow_monitor.schema import tables as t
-from flow_monitor.schema.version import HEAD, version_of
+from flow_monitor.schema.version import has_version
 
 
 class WorkflowOrder(Enum):
-    """What a list of runs is sorted by."""
+    """Sort orders of a list of runs."""
 
     BEGAN = "began"
     NAME = "name"
@@ -110,8 +110,8 @@ def apps(connection: Connection, run_id: str) -> tuple[AppSummary, ...]:
 
 
 def gaps(connection: Connection, run_id: str, limit: int = 100) -> tuple[Gap, ...]:
-    """Return what is known to be missing, in order of time."""
-    timed = version_of(connection) == HEAD
+    """Return the gaps in the events of a run, in order of time."""
+    timed = has_version(connection, 5)
     columns = [column for column in t.gap.c if timed or column.name != "time_first"]
     query = select(*columns).where(t.gap.c.run_id == run_id).order_by(t.gap.c.timestamp).limit(limit)
     return tuple(

@@ -25,11 +25,13 @@ class Network:
         """Count what the processes of tasks have sent and received since the last look."""
         if self._traffic is None or not tasks:
             return
+        # By inode, which both /proc and the kernel's dump have of a socket.
         holders: dict[int, TryKey] = {}
         for key, pids in tasks.items():
             for pid in pids:
                 for inode in sockets(pid):
                     holders.setdefault(inode, key)
+        # Watched connections too: what a closed one has carried is counted at the next look.
         if holders or self._traffic.watched:
             found = self._dump(holders)
             if self._traffic is not None:
@@ -51,11 +53,12 @@ class Network:
                 self._kernel = SockDiag()
             return self._kernel.dump(lambda cookie, inode: inode in inodes or cookie in watched)
         except DumpRefused:
+            # Once refused (an old kernel, a sandbox) it always is: the samples say "not known" from now on.
             self.close()
             return []
 
     def of(self, key: TryKey) -> tuple[int | None, int | None]:
-        """Return bytes sent and received by a task so far; None where the kernel does not tell."""
+        """Return bytes sent and received by a task so far; None where the kernel has no counters."""
         return (None, None) if self._traffic is None else self._traffic.of(key)
 
     def forget(self, key: TryKey) -> None:

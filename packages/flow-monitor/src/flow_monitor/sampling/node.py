@@ -1,4 +1,4 @@
-"""The sampler of a node: looks at the process trees of all tasks it is told of, and at the node itself."""
+"""The sampler of a node: measures the process trees of all running tasks, and the node itself."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ class NodeSampler:
     def sample(self, running: Mapping[int, TryKey], now_ns: int) -> Sequence[Sample]:
         """Return a sample of each task, and one of the node (its key is None)."""
         for pid, seen in list(self._seen.items()):
+            # The same process may run another task by now: its base is taken anew.
             if running.get(pid) != seen.key:
                 self._forget(pid)
         return [self._node(now_ns), *self._tasks(running, now_ns)]
@@ -56,12 +57,12 @@ class NodeSampler:
         return samples
 
     def close(self) -> None:
-        """Forget all. Idempotent."""
+        """Forget all tasks and close the socket to the kernel. Idempotent."""
         self._seen.clear()
         self._network.close()
 
     def _look(self, running: Mapping[int, TryKey]) -> dict[int, TreeUse]:
-        """Return what tasks use, of those that are there."""
+        """Return the use of each task whose process is there."""
         return {pid: use for pid in running if (use := look(pid)) is not None}
 
     def _traffic(self, pid: int, key: TryKey) -> tuple[int | None, int | None]:
@@ -89,6 +90,7 @@ class NodeSampler:
             key=key,
             pid=pid,
             processes=use.processes,
+            # Sums of a tree shrink when a child ends that is not waited for: no negative use is shown.
             cpu_percent=max(0.0, 100 * busy_s / elapsed_s) if elapsed_s > 0 else 0.0,
             cpu_user_s=max(0.0, use.user_s - seen.base.user_s),
             cpu_system_s=max(0.0, use.system_s - seen.base.system_s),

@@ -12,7 +12,7 @@ import psutil
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_MOST_PROCESSES = 2048
+_MOST_PROCESSES = 2048  # processes of one tree: a fork bomb must not keep the sampler busy
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class TreeUse:
 
     @property
     def processes(self) -> int:
-        """Number of processes."""
+        """Number of processes of the tree that were alive at the look."""
         return len(self.pids)
 
     def add(self, other: TreeUse) -> None:
@@ -51,7 +51,7 @@ def look(root: int, *, below: bool = True) -> TreeUse | None:
 
 
 def read_thread(thread: int) -> TreeUse | None:
-    """Return what a thread of this process used, by its native id: CPU and disk alone. None where it is gone."""
+    """Return the use of a thread of this process, by its native id: CPU and disk alone. None where it is gone."""
     use = TreeUse()
     path = f"/proc/self/task/{thread}"
     fields = _fields(path)
@@ -102,6 +102,7 @@ def _fields(path: str) -> list[bytes] | None:
     """Return the fields of a stat file after the name, of a process or a thread; None where it is gone."""
     try:
         with open(f"{path}/stat", "rb") as stream:
+            # The name stands in parentheses and may have spaces and parentheses itself.
             return stream.read().rpartition(b")")[2].split()
     except OSError:
         return None
@@ -115,6 +116,7 @@ def _tree(root: int) -> Iterator[int]:
         seen += 1
         yield pid
         try:
+            # Each thread has its own list of children.
             for thread in os.listdir(f"/proc/{pid}/task"):
                 waiting.extend(children_of(pid, int(thread)))
         except OSError:

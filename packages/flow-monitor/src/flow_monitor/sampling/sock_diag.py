@@ -1,4 +1,4 @@
-"""What the kernel counted of each TCP connection: the ``INET_DIAG`` dump of ``sock_diag`` netlink. Linux only.
+"""TCP connection counters of the kernel: the ``INET_DIAG`` dump of ``sock_diag`` netlink. Linux only.
 
 Ordinary users may ask for it. It covers the network namespace of the process that asks.
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+# Numbers and offsets of this part are those of linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h and linux/tcp.h.
 _SOCK_DIAG_BY_FAMILY: Final = 20
 _REQUEST_DUMP: Final = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
 _NETLINK_SOCK_DIAG: Final = 4
@@ -24,13 +25,13 @@ _REQUEST = struct.Struct("=BBBBI48x")
 _ATTRIBUTE = struct.Struct("=HH")
 _MESSAGE_SIZE: Final = 72  # struct inet_diag_msg
 _COOKIE = struct.Struct("=Q")
-_COOKIE_AT: Final = 44
+_COOKIE_AT: Final = 44  # bytes from the begin of the message
 _INODE = struct.Struct("=I")
-_INODE_AT: Final = 68
+_INODE_AT: Final = 68  # bytes from the begin of the message
 _COUNTERS = struct.Struct("=QQ")
 _COUNTERS_AT: Final = 120  # tcpi_bytes_acked, tcpi_bytes_received: since Linux 4.1
-_BUFFER: Final = 1 << 17
-_PATIENCE_S: Final = 0.5
+_BUFFER: Final = 1 << 17  # bytes; answers of the kernel are shorter, and a longer one would be cut
+_PATIENCE_S: Final = 0.5  # seconds; the kernel answers in microseconds or not at all
 
 
 class DumpRefused(Exception):
@@ -52,7 +53,7 @@ class Tcp:
 
 
 Wanted = Callable[[int, int], bool]
-"""Tells by cookie and inode whether a connection is of interest."""
+"""Predicate of cookie and inode: whether a connection is of interest."""
 
 
 def request(family: int) -> bytes:
@@ -91,11 +92,12 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, int]]:
         if length < _HEAD.size or at + length > len(data):
             raise DumpRefused(f"a message of {length} bytes in {len(data) - at}")
         yield kind, at + _HEAD.size, at + length
+        # Netlink aligns to four bytes.
         at += (length + 3) & ~3
 
 
 def _counters(data: bytes, at: int, end: int) -> tuple[int, int] | None:
-    """Return bytes sent and received; None where the kernel tells none."""
+    """Return bytes sent and received; None where the answer has no counters."""
     while at + _ATTRIBUTE.size <= end:
         length, kind = _ATTRIBUTE.unpack_from(data, at)
         if length < _ATTRIBUTE.size:
@@ -108,10 +110,10 @@ def _counters(data: bytes, at: int, end: int) -> tuple[int, int] | None:
 
 
 class SockDiag:
-    """An open way to ask the kernel. Used by one thread."""
+    """An open netlink socket to the kernel. Used by one thread."""
 
     def __init__(self) -> None:
-        """Open it. Raises DumpRefused where that is not possible."""
+        """Open the socket. Raises DumpRefused where that is not possible."""
         try:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
         except (OSError, AttributeError) as error:
@@ -139,5 +141,5 @@ class SockDiag:
         return found
 
     def close(self) -> None:
-        """Close it. Idempotent."""
+        """Close the netlink socket. Idempotent."""
         self._socket.close()

@@ -34,12 +34,14 @@ class ThreadSampler(NodeSampler):
 
     def _look(self, running: Mapping[int, TryKey]) -> dict[int, TreeUse]:
         for thread in self._commands.keys() - running.keys():
+            # Threads that were looked at once and never became a task with a sample.
             if thread not in self._seen:
                 del self._commands[thread]
         uses = {thread: use for thread in running if (use := read_thread(thread)) is not None}
         own = look(os.getpid(), below=False)
         for thread, use in uses.items():
             if own is not None:
+                # Linux counts memory by process only.
                 use.rss = own.rss // len(running)
             self._add_commands(thread, use)
         return uses
@@ -56,6 +58,7 @@ class ThreadSampler(NodeSampler):
         live = {pid: tree for pid in children_of(os.getpid(), thread) if (tree := look(pid)) is not None}
         for pid, last in found.live.items():
             if pid not in live:
+                # As last seen: what a command used after that is not known any more.
                 found.gone.add(last)
         found.live = live
         found.any = found.any or bool(live)

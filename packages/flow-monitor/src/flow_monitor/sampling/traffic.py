@@ -1,4 +1,4 @@
-"""Whose bytes: counts of connections summed by the tasks that hold them. Pure.
+"""Traffic of tasks: byte counts of connections, summed by the tasks that hold them. Pure.
 
 Sums only grow: what a connection carried stays counted after it was closed. What it carried since it was last looked at
 goes to the task that holds it now, or held it last. One that is seen for the first time counts from its beginning.
@@ -50,6 +50,7 @@ class Traffic:
                 sums[0] += max(0, tcp.sent - before.sent)
                 sums[1] += max(0, tcp.received - before.received)
             known[tcp.cookie] = _Known(owner, tcp.sent, tcp.received)
+        # Those that the dump no longer has are closed: their counts stay in the sums.
         self._known = known
 
     def of(self, key: TryKey) -> tuple[int, int]:
@@ -58,7 +59,7 @@ class Traffic:
         return sent, received
 
     def forget(self, key: TryKey) -> None:
-        """Forget a task that has ended. What its connections still carry belongs to nobody, until a task holds them."""
+        """Forget a task that has ended. Further bytes of its connections count for no task until one holds them."""
         self._sums.pop(key, None)
         for one in self._known.values():
             if one.owner == key:

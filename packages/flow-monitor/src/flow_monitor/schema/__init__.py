@@ -1,0 +1,1 @@
+"""The schema of the monitoring database: tables, migrations, engines for writing."""

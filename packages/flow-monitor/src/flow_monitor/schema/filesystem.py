@@ -1,4 +1,4 @@
-"""Which file system a path is on: write-ahead logging of SQLite needs shared memory, which network ones lack."""
+"""File system of a path: write-ahead logging of SQLite needs shared memory, which network file systems lack."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _NETWORK = frozenset({
 def is_local(path: Path) -> bool:
     """Return whether a path (it need not exist yet) is known to be on a file system of this machine alone."""
     kind = _kind(path)
+    # Of fuse nothing is known of what is behind it; what is unknown counts as network: slower, never wrong.
     return kind is not None and kind not in _NETWORK and not kind.startswith("fuse")
 
 
@@ -27,6 +28,7 @@ def _kind(path: Path) -> str | None:
             for line in lines:
                 left, _, right = line.partition(" - ")
                 mount = _unescape(left.split()[4])
+                # The longest mount point wins; of equal ones the last, which is mounted over the others.
                 if len(mount) >= best and (real == mount or real.startswith(mount.rstrip("/") + "/")):
                     best, kind = len(mount), right.split()[0]
     except (OSError, IndexError):

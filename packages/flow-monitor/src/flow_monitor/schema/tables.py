@@ -74,6 +74,7 @@ def _of_task() -> ForeignKeyConstraint:
 
 _TIME = BigInteger()
 _COUNT = BigInteger()
+# Indexes begin with these, so that tasks of one app and state stand together: see queries.listing.
 _GROUP = ("run_id", "task_func_name", "task_status")
 
 workflow = Table(
@@ -102,7 +103,7 @@ projection = Table(
     *_columns(_TIME, "heartbeat"),
     Column("finished", Integer),
 )
-"""How far the event log of each run is in this database; written in the same transactions as what it led to."""
+"""Position of each run's projection in its event log; written in the same transactions as the rows."""
 
 task = Table(
     "task_rows",
@@ -144,6 +145,7 @@ try_ = Table(
     *_columns(Float(), "cpu_user_s", "cpu_system_s"),
     *_columns(_COUNT, "max_rss_kb", "io_read_blocks", "io_write_blocks"),
     _of_task(),
+    # For timelines: the tries of a window of time.
     Index("ix_try_running", "run_id", "task_try_time_running"),
     sqlite_with_rowid=False,
 )
@@ -169,7 +171,7 @@ joined = Table(
     _of_task(),
     sqlite_with_rowid=False,
 )
-"""Which tasks a join task waits for once its body has returned their futures. Since version 3."""
+"""Tasks that a join task waits for once its body has returned their futures. Since version 3."""
 
 resource = Table(
     "resource_rows",
@@ -186,6 +188,7 @@ resource = Table(
     *_columns(Float(), "psutil_process_memory_percent"),
     *_columns(_COUNT, "psutil_process_disk_read", "psutil_process_disk_write"),
     *_columns(_COUNT, "psutil_process_net_sent", "psutil_process_net_received"),
+    # For the page of a task, and below for sums over a window.
     Index("ix_resource_task", "run_id", "task_id", "timestamp"),
     Index("ix_resource_time", "run_id", "timestamp"),
 )
@@ -324,8 +327,20 @@ usage_sums = Table(
     *_columns(BigInteger(), "bin_width"),
     *_columns(Float(), "cores", "memory", "processes", "cores_offset", "memory_offset", "processes_offset"),
 )
-"""By how much the use of resources of an app's, a node's or a block's tasks changed in a bin of time, and the sums of
+"""Changes of the use of resources of an app's, a node's or a block's tasks in a bin of time, and the sums of
 each change times how far (ns) from the bin's begin. All bins of a run and a grouping are as wide. Since version 5."""
+
+file_progress = Table(
+    "file_progress",
+    metadata,
+    _run_id(),
+    Column("task_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("url", Text, primary_key=True),
+    Column("direction", Text, primary_key=True),
+    *_columns(BigInteger(), "timestamp", "moved", "total"),
+    Column("speed", Float),
+)
+"""Last reported progress of files that move for some seconds: bytes, and bytes a second. Since version 6."""
 
 gap = Table(
     "gap",

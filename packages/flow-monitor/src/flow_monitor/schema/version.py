@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from flow_monitor.errors import NotOurDatabase, SchemaMismatch
 
-HEAD = 5
+HEAD = 6
 """The version this program writes. Revisions of alembic are named ``0001``, ``0002`` ..."""
 VERSION_TABLE = "flow_monitor_version"
 _LOCK = 0x464C4F57  # any constant: the advisory lock under which PostgreSQL's schema is changed
@@ -24,6 +24,7 @@ def upgrade(engine: Engine) -> None:
         sqlalchemy.exc.OperationalError: it is locked or does not answer.
     """
     with engine.begin() as connection:
+        # SQLite's BEGIN IMMEDIATE is such a lock already.
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         found = version_of(connection)
@@ -31,6 +32,7 @@ def upgrade(engine: Engine) -> None:
             return
         if found is not None and found > HEAD:
             raise _too_new(found)
+        # A table of that name that is somebody else's must not be migrated.
         if found is None and inspect(connection).has_table("workflow"):
             raise NotOurDatabase("the database has a table 'workflow' that is not Flow's: choose another database")
         _migrate(connection)
@@ -56,6 +58,12 @@ def check_readable(connection: Connection) -> int:
     return found
 
 
+def has_version(connection: Connection, number: int) -> bool:
+    """Return whether a database that was found readable has a version of the schema, or a later one."""
+    found = version_of(connection)
+    return found is not None and found >= number
+
+
 def version_of(connection: Connection) -> int | None:
     """Return the version of the schema, None where there is none."""
     if not inspect(connection).has_table(VERSION_TABLE):
@@ -72,10 +80,12 @@ def _too_new(found: int) -> SchemaMismatch:
 
 
 def _migrate(connection: Connection) -> None:
+    # Imported here: readers, and writers of a database that is up to date, need no alembic.
     from alembic import command
     from alembic.config import Config
 
     config = Config()
+    # Doubled per cent signs: ConfigParser would take one in the path for an interpolation.
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

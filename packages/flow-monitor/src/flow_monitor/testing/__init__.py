@@ -1,0 +1,1 @@
+"""Made-up runs, logs and databases for tests, demonstrations and benchmarks."""

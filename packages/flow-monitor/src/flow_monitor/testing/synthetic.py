@@ -26,7 +26,7 @@ from flow_core.interfaces.events import (
 from flow_core.interfaces.outcome import Place, Usage
 from flow_core.interfaces.sampler import Sample
 
-_S = 1_000_000_000
+_S = 1_000_000_000  # nanoseconds
 
 
 @dataclass(slots=True)
@@ -80,7 +80,7 @@ class SyntheticRun:
 
 
 class _Player:
-    """Plays one synthetic run."""
+    """Player of one synthetic run: its clock, slots and random numbers."""
 
     def __init__(self, run: SyntheticRun) -> None:
         self._run = run
@@ -97,6 +97,7 @@ class _Player:
         self._ran: list[_Ran] = []
 
     def play(self) -> Iterator[Event]:
+        """Yield the events of the run, see ``SyntheticRun.events``."""
         run = self._run
         yield RunStarted(
             run.began_ns, run.run_id, 1, run.name, f"/home/user/{run.name}", "0.1.0", "3.11.2", "login1", "user",

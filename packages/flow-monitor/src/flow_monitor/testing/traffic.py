@@ -1,4 +1,4 @@
-"""For tests: whether traffic can be measured here."""
+"""Check for tests whether network traffic can be measured on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ways to reach the machine of a scheduler. Public names are loaded on first use (PEP 562)."""
+"""Channels to the machine of a scheduler. Public names are loaded on first use (PEP 562)."""
 
 from __future__ import annotations
 

@@ -63,14 +63,20 @@ class SSHInteractiveLoginChannel(SSHChannel):
     def _open(self) -> Transport:
         return connect_interactively(self._login(), self._answers)
 
+    def _logs_in_alone(self) -> bool:
+        return self.answer is not None
+
     def _answers(self, title: str, instructions: str, questions: Sequence[tuple[str, bool]]) -> list[str]:
         return [self._answer(question, shown) for question, shown in questions]
 
     def _answer(self, question: str, shown: bool) -> str:
         if self.answer is not None:
             return self.answer(question)
+        # Servers ask for the password and for a "one-time password" in one dialogue: the second is not the one we
+        # have.
         if self.password is not None and "password" in question.lower() and "one-time" not in question.lower():
             return self.password
+        # In a batch job nobody could answer, and the login would hang until its deadline.
         if not sys.stdin.isatty():
             raise AuthException(
                 f"{self.hostname} asks {question.strip()!r} and there is no terminal: give answer=, a function"

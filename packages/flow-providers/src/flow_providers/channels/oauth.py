@@ -51,7 +51,11 @@ class OAuthSSHChannel(SSHInteractiveLoginChannel):
         )
         self.token = token
 
+    def _logs_in_alone(self) -> bool:
+        return True
+
     def _answer(self, question: str, shown: bool) -> str:
+        # Asked for at each login: tokens are valid for a short time, and the channel connects again after a drop.
         token = self.token() if callable(self.token) else self.token or os.environ.get("FLOW_OAUTH_TOKEN")
         if not token:
             raise AuthException(f"{self.hostname} wants a token: give token=, or set FLOW_OAUTH_TOKEN")

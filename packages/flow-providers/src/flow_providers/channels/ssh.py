@@ -5,33 +5,37 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
+from shlex import quote
 from threading import RLock
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from flow_providers.channels.ssh_errors import translated
+from flow_providers.channels.ssh_forward import Connection, Forwards
 from flow_providers.channels.ssh_login import Login, connect
 from flow_providers.channels.ssh_run import SSHProcess, run, start
 from flow_providers.errors import (
     BadPermsScriptPath,
     BadScriptPath,
+    ChannelError,
     ChannelTimeout,
     ChannelUnavailable,
     FileCopyException,
     FileExists,
 )
-from flow_providers.interfaces.channel import Channel, CommandResult
+from flow_providers.folders import make_directory
+from flow_providers.interfaces.channel import DEFAULT_WALLTIME_S, START_WALLTIME_S, Channel, CommandResult
 from flow_providers.options import checked, repr_of
 
 if TYPE_CHECKING:
     from paramiko import SFTPClient, Transport
 
-DEFAULT_WALLTIME_S = 600.0
-_START_S = 60.0
+# Seconds without an answer about a file; scripts and keys are small, so only a dead link takes that long.
 _FILE_S = 120.0
+_OF_THIS_PROCESS = frozenset({"_lock", "_transport", "_pid", "_home", "_forwards"})
 T = TypeVar("T")
 
 
@@ -91,89 +95,134 @@ class SSHChannel(Channel):
         self._transport: Transport | None = None
         self._pid = 0
         self._home: str | None = None
+        self._forwards: Forwards | None = None
 
     def __repr__(self) -> str:
         return repr_of(self)
 
     def __getstate__(self) -> dict[str, object]:
-        return {k: v for k, v in self.__dict__.items() if k not in {"_lock", "_transport", "_pid", "_home"}}
+        # A connection belongs to the process that made it, and a lock cannot be pickled.
+        return {k: v for k, v in self.__dict__.items() if k not in _OF_THIS_PROCESS}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._begin()
 
     @property
-    def script_dir(self) -> str | None:  # noqa: D102
+    def script_dir(self) -> str | None:
+        """Directory on the other machine for submit scripts; None: the default, ``flow_scripts`` in the home there."""
         return self._script_dir
 
     @script_dir.setter
     def script_dir(self, value: str | None) -> None:
+        """Choose the directory there for submit scripts; None: ``flow_scripts`` in the home directory."""
         self._script_dir = value
 
-    def offer_script_dir(self, path: str) -> None:  # noqa: D102
+    def offer_script_dir(self, path: str) -> None:
+        """Ignore the offer: a directory of this machine means nothing on the other one."""
         return None  # a directory of this machine means nothing there
 
     # -- commands
 
-    def execute_wait(  # noqa: D102
+    def execute_wait(
         self, cmd: str, walltime: float | None = None, envs: Mapping[str, str] | None = None
     ) -> CommandResult:
+        """Run a shell command there and wait for it, at most ``walltime`` seconds (None: 600).
+
+        Raises:
+            ChannelTimeout: it was killed, with its process group, after ``walltime``.
+            ChannelUnavailable: the connection could not be made or broke; the command may have run. The next use
+                connects again.
+        """
         limit = DEFAULT_WALLTIME_S if walltime is None else walltime
         try:
             return run(self._connected(), cmd, limit, {**self.envs, **(envs or {})}, self.hostname)
+        # The connection looks alive to paramiko until its keep-alive fails: drop it, so that the next call makes a new
+        # one.
         except ChannelUnavailable:
             self._drop()
             raise
 
-    def execute_no_wait(  # noqa: D102
+    def execute_no_wait(
         self, cmd: str, walltime: float | None = None, envs: Mapping[str, str] | None = None
     ) -> SSHProcess:
-        return start(self, cmd, _START_S if walltime is None else walltime, {**self.envs, **(envs or {})})
+        """Start a shell command there in a session of its own; the start may take ``walltime`` seconds (None: 60).
+
+        Raises:
+            ChannelUnavailable: the machine cannot be reached.
+            ChannelExecFailed: it could not be started.
+        """
+        return start(self, cmd, START_WALLTIME_S if walltime is None else walltime, {**self.envs, **(envs or {})})
 
     # -- files
 
-    def push_file(self, source: str, dest_dir: str, *, mode: int = 0o600) -> str:  # noqa: D102
+    def push_file(self, source: str, dest_dir: str, *, mode: int = 0o600) -> str:
+        """Copy a local file into ``dest_dir`` there and return its path; see ``push_bytes`` for the errors."""
         try:
             content = Path(source).read_bytes()
         except OSError as error:
             raise FileCopyException(f"cannot read {source}: {error}") from error
         return self.push_bytes(content, Path(source).name, dest_dir, mode=mode)
 
-    def push_bytes(self, content: bytes, name: str, dest_dir: str, *, mode: int = 0o600) -> str:  # noqa: D102
+    def push_bytes(self, content: bytes, name: str, dest_dir: str, *, mode: int = 0o600) -> str:
+        """Write a file ``name`` into ``dest_dir`` there (made if missing), whole or not at all, and return its path.
+
+        Raises:
+            BadScriptPath, BadPermsScriptPath: the directory cannot be used.
+            FileCopyException: it cannot be written.
+            ChannelTimeout, ChannelUnavailable: the machine did not answer.
+        """
         folder = self.abspath(dest_dir)
         self.makedirs(folder, exist_ok=True)
         target = f"{folder}/{name}"
-        temporary = f"{folder}/.{name}.{token_hex(4)}"
+        temporary = f"{folder}/.flow-{token_hex(8)}.part"  # not longer than a name may be, however long that one is
 
         def push(sftp: SFTPClient) -> str:
             try:
-                with sftp.open(temporary, "wx") as file:
+                # Exclusive, and the mode is set before the content is written: a secret is never readable by others,
+                # not even for a moment.
+                with sftp.open(_sent(temporary), "wx") as file:
                     file.chmod(mode)
                     file.write(content)
-                sftp.posix_rename(temporary, target)
+                # Plain rename of SFTP refuses to replace a file that exists; the extension of OpenSSH replaces it
+                # atomically.
+                sftp.posix_rename(_sent(temporary), _sent(target))
             except OSError:
                 with suppress(OSError):
-                    sftp.remove(temporary)
+                    sftp.remove(_sent(temporary))
                 raise
             return target
 
         return self._files(push, f"cannot write {target}")
 
-    def pull_file(self, remote_source: str, local_dir: str) -> str:  # noqa: D102
+    def pull_file(self, remote_source: str, local_dir: str) -> str:
+        """Copy a file from there into ``local_dir`` (made if missing), whole or not at all, and return its path here.
+
+        Raises:
+            FileExists: the local file exists; it is not overwritten.
+            FileCopyException, BadPermsScriptPath: it cannot be read.
+        """
         source = self.abspath(remote_source)
         target = Path(local_dir).absolute() / posixpath.basename(source)
-        if target.exists():
+        if os.path.lexists(target):
             raise FileExists(f"{target} exists and is not overwritten: remove it, or pull into another directory")
-        temporary = target.with_name(f".{target.name}.{token_hex(4)}")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        # A copy that breaks off must not leave half a file under the final name.
+        temporary = target.with_name(f".flow-{token_hex(8)}.part")
+        make_directory(target.parent)
         try:
-            self._files(lambda sftp: sftp.get(source, str(temporary)), f"cannot copy {source}")
+            self._files(lambda sftp: sftp.get(_sent(source), str(temporary)), f"cannot copy {source}")
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
         return str(target)
 
-    def makedirs(self, path: str, mode: int = 0o700, exist_ok: bool = False) -> None:  # noqa: D102
+    def makedirs(self, path: str, mode: int = 0o700, exist_ok: bool = False) -> None:
+        """Make a directory there with its missing parents.
+
+        Raises:
+            FileExists: it exists and ``exist_ok`` is false.
+            BadPermsScriptPath, BadScriptPath: it cannot be made.
+        """
         full = self.abspath(path)
 
         def make(sftp: SFTPClient) -> None:
@@ -182,24 +231,42 @@ class SSHChannel(Channel):
                     raise FileExists(f"{full} exists on {self.hostname}")
                 return
             missing = [full]
+            # SFTP makes one directory at a time, so the missing parents are collected first; "/" is its own parent.
             while not _exists(sftp, parent := posixpath.dirname(missing[-1])) and parent != missing[-1]:
                 missing.append(parent)
             for folder in reversed(missing):
                 try:
-                    sftp.mkdir(folder, mode)
+                    sftp.mkdir(_sent(folder), mode)
                 except PermissionError:
                     raise
                 except OSError as error:
                     if not _is_directory(sftp, folder):  # else somebody else just made it
                         raise BadScriptPath(f"cannot make {folder} on {self.hostname}: {error}") from error
 
-        self._files(make, f"cannot make {full}")
+        try:
+            self._files(make, f"cannot make {full}")
+        except (BadScriptPath, BadPermsScriptPath, FileCopyException) as error:
+            raise type(error)(
+                f"cannot make the directory {full} on {self.hostname}: {self._why_not_made(full) or error}. Give its "
+                "channel another one: script_dir="
+            ) from error
 
-    def isdir(self, path: str) -> bool:  # noqa: D102
+    def _why_not_made(self, full: str) -> str:
+        """Ask ``mkdir`` why a directory cannot be made: SFTP has one word for all reasons but two."""
+        try:
+            told = self.execute_wait(f"LC_ALL=C mkdir -p {quote(full)}", walltime=_FILE_S).stderr.strip()
+        except ChannelError:
+            return ""
+        return told.rpartition(": ")[2]
+
+    def isdir(self, path: str) -> bool:
+        """Return whether a directory exists there. ChannelUnavailable: the machine cannot be reached."""
         full = self.abspath(path)
         return self._files(lambda sftp: _is_directory(sftp, full), f"cannot look at {full}")
 
-    def abspath(self, path: str) -> str:  # noqa: D102
+    def abspath(self, path: str) -> str:
+        """Return the absolute path there; relative ones start at the home directory, which is asked for once."""
+        # Computed here where it can be: asking costs a round trip.
         if posixpath.isabs(path):
             return posixpath.normpath(path)
         with self._lock:
@@ -207,10 +274,53 @@ class SSHChannel(Channel):
                 self._home = self._files(lambda sftp: sftp.normalize("."), "cannot find the home directory")
             return posixpath.normpath(posixpath.join(self._home, path.removeprefix("~/") if path != "~" else ""))
 
-    def close(self) -> None:  # noqa: D102
+    # -- forwards
+
+    def forward(self, target: tuple[str, int], *, beyond: bool = False) -> Sequence[str]:
+        """Listen there, at a Unix socket or else at a port of its loopback interface, for connections to ``target``.
+
+        With ``beyond`` a relay, run by the ``python3`` there, listens on the other interfaces too. A thread keeps the
+        connection and makes it again. Nothing is returned where the server denies forwarding.
+
+        Raises:
+            ChannelUnavailable, ChannelTimeout: the machine cannot be reached.
+        """
+        with self._lock:
+            if self._forwards is None or self._pid not in (0, os.getpid()):
+                self._forwards = Forwards(
+                    Connection(
+                        hostname=self.hostname,
+                        current=lambda: self._transport,
+                        connected=self._connected,
+                        drop=self._drop,
+                        command=lambda cmd, limit_s: self.execute_wait(cmd, limit_s).stdout,
+                        directory=self._folder_of_forwards,
+                        alone=self._logs_in_alone,
+                    )
+                )
+            forwards = self._forwards
+        with translated(self.hostname):
+            return forwards.addresses(target, beyond)
+
+    def _folder_of_forwards(self) -> str:
+        folder = self.abspath(self.script_dir or "flow_scripts")
+        self.makedirs(folder, exist_ok=True)
+        return folder
+
+    def _logs_in_alone(self) -> bool:
+        """Whether a connection can be made anew without asking the user."""
+        return True
+
+    def close(self) -> None:
+        """Close the connection and its forwards. Idempotent; the next use connects again, started commands go on."""
+        with self._lock:
+            forwards, self._forwards = self._forwards, None
+            mine = self._pid == os.getpid()
+        if forwards is not None and mine:
+            forwards.close()
         self._drop()
 
-    # -- how
+    # -- internals
 
     def _login(self) -> Login:
         return Login(
@@ -231,6 +341,8 @@ class SSHChannel(Channel):
 
     def _connected(self) -> Transport:
         with self._lock:
+            # After a fork the connection belongs to the parent: two processes that write to it would garble its
+            # packets.
             if self._transport is None or not self._transport.is_active() or self._pid != os.getpid():
                 self._transport = self._open()
                 self._pid = os.getpid()
@@ -239,6 +351,7 @@ class SSHChannel(Channel):
     def _drop(self) -> None:
         with self._lock:
             transport, self._transport = self._transport, None
+        # Closed in a forked child, it would end the parent's connection at the server.
         if transport is not None and self._pid == os.getpid():
             transport.close()
 
@@ -246,6 +359,7 @@ class SSHChannel(Channel):
         """Do something with files there, over a session of its own."""
         try:
             with translated(self.hostname):
+                # A session for each action, since an SFTPClient is not made for several threads.
                 channel = self._connected().open_session(timeout=self.connect_timeout)
                 channel.settimeout(_FILE_S)
                 channel.invoke_subsystem("sftp")
@@ -258,9 +372,15 @@ class SSHChannel(Channel):
             raise
 
 
+def _sent(path: str) -> str:
+    """Return a path as paramiko is to send it: as bytes, since names need not be text."""
+    return cast("str", os.fsencode(path))  # it takes both, and its types say only text
+
+
 def _named(work: Callable[[], T], what: str) -> T:
     try:
         return work()
+    # Before OSError, whose subclass it is: a timeout means that the host is away, not that the file cannot be used.
     except TimeoutError:
         raise
     except PermissionError as error:
@@ -271,7 +391,7 @@ def _named(work: Callable[[], T], what: str) -> T:
 
 def _exists(sftp: SFTPClient, path: str) -> bool:
     try:
-        sftp.stat(path)
+        sftp.stat(_sent(path))
     except FileNotFoundError:
         return False
     except OSError:
@@ -281,7 +401,7 @@ def _exists(sftp: SFTPClient, path: str) -> bool:
 
 def _is_directory(sftp: SFTPClient, path: str) -> bool:
     try:
-        mode = sftp.stat(path).st_mode
+        mode = sftp.stat(_sent(path)).st_mode
     except OSError:
         return False
     return mode is not None and stat.S_ISDIR(mode)

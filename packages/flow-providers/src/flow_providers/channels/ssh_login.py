@@ -1,21 +1,26 @@
-"""Connecting to an ssh server: its key checked, then a login by one of several ways."""
+"""The connection to an ssh server: check of its host key, then login by key, password, GSS-API or questions."""
 
 from __future__ import annotations
 
 import getpass
+import os
 import socket
+import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from flow_providers.channels.ssh_errors import translated
-from flow_providers.errors import OptionalModuleMissing
+from flow_providers.channels.ssh_forward import transport_class
+from flow_providers.errors import AuthException, BadHostKeyException, OptionalModuleMissing
 
 if TYPE_CHECKING:
     from paramiko import HostKeys, PKey, SSHClient, Transport
 
+# Seconds between two packets on an idle connection: firewalls forget one after minutes. Only the magnitude matters.
 _KEEPALIVE_S = 15
 _SYSTEM_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 
@@ -40,13 +45,31 @@ class Login:
 
     @property
     def user(self) -> str:
-        """The user name there."""
+        """The user name on the server; by default that of this process."""
         return self.username or getpass.getuser()
+
+    @property
+    def command(self) -> str:
+        """The command by which the user may try the same login."""
+        key = f"-i {quote(self.key_filename)} " if self.key_filename else ""
+        port = f"-p {self.port} " if self.port != 22 else ""
+        return f"ssh {key}{port}{quote(f'{self.user}@{self.hostname}')}"
+
+    @property
+    def tried(self) -> str:
+        """As whom, and with what, the login is tried."""
+        if self.gssapi:
+            means = "GSS-API"
+        else:
+            keys = f"the key {self.key_filename}" if self.key_filename else "the keys of the agent and of ~/.ssh"
+            means = f"{keys} and the password" if self.password else keys
+        return f"of user {self.user} with {means}"
 
 
 def connect(login: Login) -> Transport:
     """Connect and log in by key, password or GSS-API. Raises the errors of channels."""
-    with translated(login.hostname):
+    _need_key(login)
+    with translated(login.hostname, command=login.command, tried=login.tried):
         if login.no_authentication:
             transport = _verified(login)
             transport.auth_none(login.user)
@@ -56,7 +79,7 @@ def connect(login: Login) -> Transport:
 
 def connect_interactively(login: Login, answer: Answer) -> Transport:
     """Connect and log in by answering the server's questions. Raises the errors of channels."""
-    with translated(login.hostname):
+    with translated(login.hostname, command=login.command, tried=f"of user {login.user}"):
         transport = _verified(login)
         try:
             transport.auth_interactive(login.user, lambda title, text, asked: list(answer(title, text, asked)))
@@ -64,6 +87,25 @@ def connect_interactively(login: Login, answer: Answer) -> Transport:
             transport.close()
             raise
         return _kept(transport)
+
+
+def _need_key(login: Login) -> None:
+    """Raise AuthException if the named key cannot be read: paramiko's error would pass for the network's."""
+    if login.key_filename is None:
+        return
+    try:
+        with open(login.key_filename, "rb"):
+            return
+    except FileNotFoundError as error:
+        home = "; write the home directory out in place of ~" if login.key_filename.startswith("~") else ""
+        raise AuthException(
+            f"key_filename {login.key_filename!r} of the channel to {login.hostname} does not exist: name a private "
+            f"key of this machine{home}"
+        ) from error
+    except OSError as error:
+        raise AuthException(
+            f"key_filename {login.key_filename!r} of the channel to {login.hostname} cannot be read: {error.strerror}"
+        ) from error
 
 
 def _kept(transport: Transport) -> Transport:
@@ -85,11 +127,14 @@ def _by_client(login: Login) -> Transport:
             login.user,
             password=login.password,
             key_filename=login.key_filename,
+            # Servers cut off a login after a few keys (MaxAuthTries): the agent's keys must not be tried before the
+            # one that was named.
             allow_agent=not only_key,
             look_for_keys=not only_key,
             timeout=login.timeout_s,
             banner_timeout=login.timeout_s,
             auth_timeout=login.timeout_s,
+            transport_factory=transport_class(),
             **({"gss_auth": True} if login.gssapi else {}),
         )
     except (ImportError, TypeError) as error:
@@ -107,12 +152,35 @@ def _by_client(login: Login) -> Transport:
 
 
 def _load_known_hosts(client: SSHClient, login: Login) -> None:
-    if login.known_hosts is not None:
-        client.load_system_host_keys(login.known_hosts)  # read only: nothing is ever written into it
-        return
-    for path in (str(Path("~/.ssh/known_hosts").expanduser()), _SYSTEM_KNOWN_HOSTS):
-        with suppress(OSError):
-            client.load_system_host_keys(path)
+    for path in _known_hosts(login):
+        # A file that was named must be there.
+        with suppress(*(() if login.known_hosts else (OSError,))):
+            client.load_system_host_keys(path)  # read only: nothing is ever written into it
+
+
+def _known_hosts(login: Login) -> list[str]:
+    """Return the files of known keys. Raises BadHostKeyException: somebody else could have put keys into one.
+
+    Who writes into it decides which server is taken for which. Whose a file is that the user has named is the user's
+    matter, but not that all may write to it.
+    """
+    own = str(Path("~/.ssh/known_hosts").expanduser())
+    paths = [login.known_hosts] if login.known_hosts is not None else [own, _SYSTEM_KNOWN_HOSTS]
+    for path in paths:
+        try:
+            found = os.stat(path)
+        except OSError:
+            continue
+        if found.st_mode & stat.S_IWOTH:
+            raise BadHostKeyException(
+                f"all users may write to {path}, so it proves no server: look at what is in it, then chmod o-w {path}"
+            )
+        if path != login.known_hosts and found.st_uid not in (0, os.geteuid()):
+            raise BadHostKeyException(
+                f"{path} belongs to user {found.st_uid}, who could name any server in it: make one of your own, or say "
+                f"known_hosts={path!r} if you trust that user"
+            )
+    return paths
 
 
 def _verified(login: Login) -> Transport:
@@ -120,15 +188,16 @@ def _verified(login: Login) -> Transport:
     import paramiko
 
     keys = paramiko.HostKeys()
-    paths = [login.known_hosts] if login.known_hosts else [str(Path("~/.ssh/known_hosts").expanduser())]
-    for path in [*paths, *([] if login.known_hosts else [_SYSTEM_KNOWN_HOSTS])]:
+    for path in _known_hosts(login):
         with suppress(OSError):
             keys.load(path)
     name = login.hostname if login.port == 22 else f"[{login.hostname}]:{login.port}"
-    transport = paramiko.Transport(socket.create_connection((login.hostname, login.port), timeout=login.timeout_s))
+    transport = transport_class()(socket.create_connection((login.hostname, login.port), timeout=login.timeout_s))
     transport.banner_timeout = login.timeout_s
     transport.auth_timeout = login.timeout_s
     try:
+        # A server has keys of several kinds, and shows one: it must be of the kind that is known, or it would pass for
+        # an unknown host.
         _prefer_known(transport, keys, name)
         transport.start_client(timeout=login.timeout_s)
         _check(transport.get_remote_server_key(), keys, name, login)
@@ -152,6 +221,7 @@ def _check(key: PKey, keys: HostKeys, name: str, login: Login) -> None:
     if known is None:
         if not login.accept_new_host:
             raise paramiko.SSHException(f"Server {name!r} not found in known_hosts")
+    # accept_new_host is for unknown hosts only; a changed key is refused whatever the options are.
     elif known.get(key.get_name()) != key:
         expected = known.get(key.get_name()) or next(iter(known.values()))
         raise paramiko.BadHostKeyException(name, key, expected)

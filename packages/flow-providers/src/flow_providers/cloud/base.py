@@ -1,4 +1,4 @@
-"""What all providers of clouds share: a job is a machine that runs a command at its first boot and then goes off.
+"""The base of cloud providers: a job is a machine that runs a command at its first boot and then switches itself off.
 
 A cloud's own provider starts, lists and ends machines, and reads their consoles.
 """
@@ -25,11 +25,12 @@ from flow_providers.launchers.base import launch
 
 TAG = "flow-tag"
 """Key of the tag that every machine of ours carries, with the job's tag as its value."""
+# Seconds: clouds list a new machine with some delay, and a list may leave it out for a moment.
 _MISSING_AFTER_S = 60.0
-_CONSOLE_WITHIN_S = 180.0  # consoles of some machines come minutes after their end
-_CONSOLES_A_QUERY = 10
-_KEPT_BYTES = 65536
-_KEPT_REPORTS = 200
+_CONSOLE_WITHIN_S = 180.0  # seconds; consoles of some machines come minutes after their end
+_CONSOLES_A_QUERY = 10  # consoles of running machines read in one query: a call each, and clouds throttle calls
+_KEPT_BYTES = 65536  # bytes of each of the two outputs of a job that are kept for tail()
+_KEPT_REPORTS = 200  # ended jobs, so 26 MB at most; only the magnitude matters
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class CloudProvider(TrackedProvider):
     ended, unless it is to linger.
 
     Args:
-        options: What all of them can be told; a checked constructor fills it by ``record_of``.
+        options: The options that all of them share; a checked constructor fills it by ``record_of``.
     """
 
     user_data_limit: int = 16384
@@ -65,7 +66,7 @@ class CloudProvider(TrackedProvider):
     reads_running_consoles: bool = False
     """Whether the console is lost when a machine goes off, and so must be read before."""
     console_within_s: float = _CONSOLE_WITHIN_S
-    """How long after a machine's end its console may still come."""
+    """Seconds after a machine's end in which its console may still arrive."""
 
     def __init__(self, options: CloudOptions) -> None:
         if options.nodes_per_block != 1:
@@ -99,11 +100,18 @@ class CloudProvider(TrackedProvider):
 
     # -- the provider
 
-    def submit(  # noqa: D102
+    def submit(
         self, command: str, tasks_per_node: int, job_name: str = "flow.auto", *, extras: JobExtras = NO_EXTRAS
     ) -> str:
+        """Start a machine whose first boot runs the command, and return the machine's id.
+
+        Raises:
+            SubmitException: it was refused, or its script is larger than ``user_data_limit`` bytes.
+            SubmitUnknown: the cloud did not answer; ``find`` by the tag says whether there is one.
+        """
         check_copies(tasks_per_node)
         tag = check_tag(extras.tag or new_tag())
+        # Not the tag alone: a user may give several jobs one tag, and names of machines must be unique.
         job = f"{tag}-{secrets.token_hex(3)}"
         script = script_of(self._boot(job, tag, launch(self.launcher, command, tasks_per_node, 1), extras))
         size = len(script.encode())
@@ -112,39 +120,61 @@ class CloudProvider(TrackedProvider):
                 f"job {job} was not submitted: its script has {size} bytes, and {self.label} takes "
                 f"{self.user_data_limit}; put what worker_init and the command do into the image"
             )
+        # Google takes lower case, digits and "-" only; the job's own part is kept whole, since it makes the
+        # name unique.
         name = f"{safe_name(job_name, 60 - len(job) - 1)}-{job}".lower().replace("_", "-").replace(".", "-")
         return self.note_submitted(self.start_machine(MachineOrder(name, tag, script)))
 
-    def query(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:  # noqa: D102
+    def query(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:
+        """Return the states of the machines that the cloud lists, with the ends of jobs by their consoles.
+
+        Raises:
+            SchedulerUnavailable: the cloud does not answer now.
+        """
         machines = {machine.job_id: machine for machine in self.list_machines(job_ids)}
         now = time.monotonic()
         reports = self._read_consoles(list(machines.values()))
         with self._lock:
+            # Remembered for jobs_ended, which runs right after this query and would otherwise ask again.
             self._standing = {job for job, machine in machines.items() if machine.stands}
         return {
             job: status_of(machine, reports.get(job, ConsoleReport()), self.walltime_s, self._is_patient(machine, now))
             for job, machine in machines.items()
         }
 
-    def jobs_ended(self, job_ids: Sequence[str]) -> None:  # noqa: D102
+    def jobs_ended(self, job_ids: Sequence[str]) -> None:
+        """End the machines of jobs that were just seen to have ended, unless they are to linger. Never raises."""
         with self._lock:
             left = [] if self.linger else [job for job in job_ids if job in self._standing]
+        # The machine switches itself off in any case: a failure here only leaves one that is off.
         with suppress(ProviderError):
             if left:
                 self.end_machines(left)
 
-    def cancel(self, job_ids: Sequence[str]) -> list[bool]:  # noqa: D102
+    def cancel(self, job_ids: Sequence[str]) -> list[bool]:
+        """End the machines of jobs; one that is not listed any more is gone.
+
+        Raises:
+            SchedulerUnavailable: nothing was cancelled, or it is not known; do it again.
+        """
         wanted = list(dict.fromkeys(job_ids))
+        # Listed first, by tag: whatever ids a caller gives, a machine that is not ours is never ended.
         ours = [machine.job_id for machine in self.list_machines(wanted) if machine.stands] if wanted else []
         gone = self.end_machines(ours) if ours else set()
         kept = set(ours) - gone
         self.note_cancelled([job for job in wanted if job not in kept])
         return [job not in kept for job in job_ids]
 
-    def find(self, tag_prefix: str) -> list[str]:  # noqa: D102
+    def find(self, tag_prefix: str) -> list[str]:
+        """Return the ids of the machines whose tag starts with ``tag_prefix``; ended ones may be among them.
+
+        Raises:
+            SchedulerUnavailable: the cloud does not answer now.
+        """
         return [machine.job_id for machine in self.list_machines(None) if machine.tag.startswith(tag_prefix)]
 
-    def tail(self, job_id: str, max_bytes: int = 4096) -> tuple[str, str]:  # noqa: D102
+    def tail(self, job_id: str, max_bytes: int = 4096) -> tuple[str, str]:
+        """Return the ends of the outputs of a job, by the report that is kept, else by its console now."""
         with self._lock:
             report = self._reports.get(job_id)
         with suppress(ProviderError):
@@ -154,7 +184,7 @@ class CloudProvider(TrackedProvider):
         ends = (report or ConsoleReport()).tail(max_bytes)
         return ends.stdout, ends.stderr
 
-    # -- how
+    # -- internals
 
     def _boot(self, job: str, tag: str, command: str, extras: JobExtras) -> Boot:
         return Boot(
@@ -170,11 +200,12 @@ class CloudProvider(TrackedProvider):
         )
 
     def _read_consoles(self, machines: Sequence[Machine]) -> dict[str, ConsoleReport]:
-        """Return what consoles tell: of all machines that halted, and of some of those that are on, in turn."""
+        """Return the reports of the consoles of all halted machines, and of some running ones, in turn."""
         off = [m for m in machines if m.phase is MachinePhase.HALTED]
         on = [m for m in machines if m.phase is MachinePhase.RUNNING]
         if not (self.reads_running_consoles or self.linger):
             on = []
+        # In turn, so that every running machine's console is read at some time, however many there are.
         first = self._next_console % max(len(on), 1)
         self._next_console = first + _CONSOLES_A_QUERY
         turn = (on[first:] + on[:first])[:_CONSOLES_A_QUERY]
@@ -186,9 +217,11 @@ class CloudProvider(TrackedProvider):
         if known is not None:
             return known
         report = read_console(self.read_console(machine.job_id), machine.tag)
+        # Only a final report is kept: an earlier one would hide the rest of the output.
         if report.exit:
             with self._lock:
                 self._reports[machine.job_id] = report.tail(_KEPT_BYTES)
+                # Dictionaries keep the order of insertion: the oldest report goes first.
                 while len(self._reports) > _KEPT_REPORTS:
                     del self._reports[next(iter(self._reports))]
         return report
@@ -196,4 +229,5 @@ class CloudProvider(TrackedProvider):
     def _is_patient(self, machine: Machine, now: float) -> bool:
         if machine.phase is not MachinePhase.HALTED:
             return True
+        # Counted from the first query that saw the machine off, as clouds do not all say when it went off.
         return now - self._halted_at.setdefault(machine.job_id, now) < self.console_within_s

@@ -31,7 +31,7 @@ class Machine:
     """One machine that carries a tag of ours.
 
     Attributes:
-        job_id: What the provider calls it.
+        job_id: The provider's id of the job.
         tag: The tag of its job.
         phase: Where it is in its life.
         reason: The cloud's own short reason.
@@ -64,10 +64,12 @@ def status_of(machine: Machine, report: ConsoleReport, walltime_s: float | None,
 
     Args:
         machine: The machine.
-        report: What its console told.
+        report: The outputs and the end of the job, by its console.
         walltime_s: The limit of its job.
         patient: Whether the console of a machine that halted may still tell how its job ended.
     """
+    # The console counts more than the machine: an end that stands there is final, whatever became of the machine
+    # since.
     state, reason, message, code = _ended(report) if report.exit else _living(machine, patient)
     return JobStatus(
         state,

@@ -9,7 +9,7 @@ from flow_providers.block_options import BlockOptions
 
 @dataclass(frozen=True, slots=True)
 class CloudOptions(BlockOptions):
-    """Those of all providers, and what becomes of a machine.
+    """The options of all providers, and the fate of a machine after its job.
 
     Attributes:
         linger: Whether machines stay on when their jobs have ended.

@@ -1,4 +1,4 @@
-"""The answer of a cloud that says no."""
+"""The error for a call that a cloud refused."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from flow_providers.errors import SchedulerUnavailable
 
 
 class Refused(SchedulerUnavailable):
-    """The cloud understood, and said no; nothing is known about any job by that.
+    """The cloud refused a call that it understood; that says nothing about any job.
 
     Attributes:
         code: The cloud's own code, such as ``InsufficientInstanceCapacity`` or ``404``.

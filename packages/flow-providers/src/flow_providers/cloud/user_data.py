@@ -1,4 +1,4 @@
-"""What a machine runs at its first boot, and how it tells of that on its console. Pure."""
+"""The script of a machine's first boot, and the reader of what the script writes to the console. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flow_providers.templates import render
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """What a machine is to do.
+    """The job of a machine, as the script of its first boot needs it.
 
     Attributes:
         job: Name of the job's directory on the machine, unique.
@@ -42,7 +42,7 @@ class Boot:
 
 @dataclass(frozen=True, slots=True)
 class ConsoleReport:
-    """What a machine told on its console.
+    """The outputs and the end of a job, as read from the console of its machine.
 
     Attributes:
         stdout: Standard output of the job.
@@ -76,14 +76,17 @@ def script_of(boot: Boot) -> str:
             "walltime_s": boot.walltime_s,
             "linger": boot.linger,
             "settle_s": boot.settle_s,
+            # The end mark of the here document that holds the command: derived from the command, so no line of it can
+            # be the mark.
             "mark": f"FLOW_{sha256(boot.command.encode()).hexdigest()[:16]}",
         },
     )
 
 
 def read_console(text: str, tag: str) -> ConsoleReport:
-    """Return what the job's lines on a console say; text of the system may stand between and before them."""
+    """Return the report of the job's lines on a console; text of the system may stand between and before them."""
     lines: dict[str, list[str]] = {"out": [], "err": [], "exit": []}
+    # Every line carries the tag, since kernel and services write to the same console, also into the middle of a line.
     for kind, line in re.findall(rf"flow:{re.escape(tag)}:(out|err|exit):([^\r\n]*)", text):
         lines[kind].append(line)
     out, err = ("".join(f"{line}\n" for line in lines[kind]) for kind in ("out", "err"))

@@ -1,4 +1,4 @@
-"""What the answers of schedulers' commands have in common, whatever the scheduler."""
+"""Answers of schedulers' commands: exit codes, refusals and words, whatever the scheduler."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ended_with(code: str) -> JobStatus:
 
 
 def words(result: CommandResult) -> str:
-    """Return the scheduler's own words about a failure."""
+    """Return the scheduler's own text about a failure, with the exit code, for error messages."""
     said = " / ".join(part.strip() for part in (result.stderr, result.stdout) if part.strip())
     return f"{said or 'it said nothing'} (exit code {result.exit_code})"
 
@@ -34,20 +34,23 @@ def was_killed(result: CommandResult) -> bool:
 
 
 def told(result: CommandResult, job_ids: Sequence[str], *gone: str) -> str:
-    """Return what a cancelling command said, on both of its streams.
+    """Return the output of a cancelling command, of both of its streams.
 
     Args:
         result: How it ended.
         job_ids: The jobs it was to cancel.
-        gone: Words, in small letters, by which it says that jobs are gone already.
+        gone: Texts, in lower case, by which it reports that jobs are gone already.
 
     Raises:
-        SchedulerUnavailable: it failed without a word about the jobs, so nobody knows that they are going.
+        SchedulerUnavailable: it failed without mentioning the jobs, so it is not known whether they are going.
     """
+    # Both streams, since schedulers differ, and versions of one scheduler too, in where they report an error.
     said = f"{result.stdout}\n{result.stderr}"
     if result.exit_code != 0:
         mentioned = {word.strip(".") for word in re.findall(r"[\w.\[\]-]+", said)}
         about_jobs = any(words in said.lower() for words in gone) or not mentioned.isdisjoint(job_ids)
+        # The silence of a command is no answer: when qdel or bkill was not installed, every job once counted as
+        # cancelled and went on.
         if result.exit_code in _NOT_RUN or not about_jobs:
             raise SchedulerUnavailable(f"it is not known whether jobs were cancelled: {words(result)}")
     return said
@@ -62,5 +65,6 @@ def merged(*parts: Mapping[str, JobStatus]) -> dict[str, JobStatus]:
     """Return the rows of several answers; earlier ones win."""
     rows: dict[str, JobStatus] = {}
     for part in parts:
+        # The queue, asked first, is newer than the history.
         rows = {**part, **rows}
     return rows

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from itertools import product
 
 _PART = re.compile(r"((?:[^,\[\]]|\[[^\]]*\])+)")
-_MOST = 100_000
+_MOST = 100_000  # names; more than any cluster has nodes, so that a garbled list cannot fill the memory
 
 
 def expand_hosts(text: str) -> tuple[str, ...]:
-    """Return the names; what is no list is left as it is: ``(null)`` and the like are no nodes."""
+    """Return the names of a list; other text is left as it is, and ``(null)`` and the like are no nodes."""
     names: list[str] = []
     for part in _PART.findall(text.strip()):
         if part.startswith("(") or part in {"None", "N/A", "n/a"}:

@@ -12,6 +12,8 @@ ZONE_COMMAND = "date +UTC%z"
 
 def with_zone(command: str) -> str:
     """Return a command that also prints the offset of its host, and ends with the command's own exit code."""
+    # The offset is asked of the host in the same command: this machine may be in another zone, and daylight saving
+    # changes it.
     return f"{command}; flow_code=$?; {ZONE_COMMAND}; exit $flow_code"
 
 

@@ -1,4 +1,4 @@
-"""What the commands of the PBS family print (Torque, PBS Pro, OpenPBS), as job states. Pure."""
+"""Parsers of the commands of the PBS family (Torque, PBS Pro, OpenPBS): job states from their output. Pure."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _STATES = {
     "U": JobState.RUNNING,  # suspended for the user of the machine
     "W": JobState.PENDING,  # waiting for its time
 }
-_ENDED = frozenset("CFX")
-_PBS_SIGNAL_BASE = 256
-_WALLTIME_EXCEEDED = -29
+_ENDED = frozenset("CFX")  # completed (Torque), finished, and an ended part of an array (PBS Pro)
+_PBS_SIGNAL_BASE = 256  # PBS has exit status 256 + n for signal n
+_WALLTIME_EXCEEDED = -29  # JOB_EXEC_KILL_WALLTIME of PBS Pro
 _JOB = re.compile(r"^Job Id:\s*(\S+)", re.MULTILINE)
 _ATTRIBUTE = re.compile(r"^\s+([A-Za-z_][\w.]*) = (.*)$")
 _SUBMITTED = re.compile(r"^\s*(\d+(?:\[\])?(?:\.[\w.-]+)?)\s*$", re.MULTILINE)
@@ -39,8 +39,9 @@ Attributes = Mapping[str, str]
 def parse_qstat(text: str) -> dict[str, JobStatus]:
     """Return the jobs of ``qstat -f``, ``qstat -x`` (XML) or ``qstat -f -F json``.
 
-    A job that has ended, but of which it is not said how, is left out: it has to be looked for elsewhere.
+    A job that has ended without an exit status is left out: its end has to be looked up elsewhere.
     """
+    # PBS prints local times of its host, so the command prints the offset of that host too.
     zone = zone_of(text)
     rows = ((job_id, status_of(attributes, zone)) for job_id, attributes in parse_jobs(text).items())
     return {job_id: row for job_id, row in rows if row is not None}
@@ -81,6 +82,7 @@ def status_of(attributes: Attributes, zone: timezone | None) -> JobStatus | None
 def parse_qsub(text: str) -> str | None:
     """Return the id that qsub printed: ``17``, ``17.server``, ``17[].server``; other lines may come before it."""
     found = _SUBMITTED.findall(text)
+    # The last one: banners and notices of wrappers come before it.
     return found[-1] if found else None
 
 
@@ -129,6 +131,7 @@ def _from_text(text: str) -> dict[str, dict[str, str]]:
 
 def _from_xml(text: str) -> dict[str, dict[str, str]]:
     try:
+        # Cut at the last tag: the line with the time zone follows the document.
         root = ElementTree.fromstring(text[: text.rfind(">") + 1])
     except ElementTree.ParseError:
         return {}
@@ -138,6 +141,8 @@ def _from_xml(text: str) -> dict[str, dict[str, str]]:
 
 def _from_json(text: str) -> dict[str, dict[str, str]]:
     try:
+        # raw_decode: the line with the time zone follows the document. RecursionError: brackets nested deeper than
+        # Python's stack.
         answer, _ = json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError):
         return {}

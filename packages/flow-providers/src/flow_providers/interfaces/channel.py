@@ -1,10 +1,13 @@
-"""How the machine is reached on which a scheduler's commands run."""
+"""The interface of channels: run commands and move files on the machine that has a scheduler's commands."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+DEFAULT_WALLTIME_S = 600.0  # seconds for a command. Only the magnitude matters: it ends commands that hang
+START_WALLTIME_S = 60.0  # seconds for starting one: who does not answer in that time is down
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +62,17 @@ class Channel(ABC):
     @property
     @abstractmethod
     def script_dir(self) -> str | None:
-        """Directory on the channel's side for submit scripts and job logs; None until somebody says."""
+        """Directory on the channel's side for submit scripts and job logs; None until it is chosen or offered."""
 
     @script_dir.setter
     @abstractmethod
-    def script_dir(self, value: str | None) -> None: ...
+    def script_dir(self, value: str | None) -> None:
+        """Choose the directory; None: the default again."""
+        ...
 
     @abstractmethod
     def offer_script_dir(self, path: str) -> None:
-        """Use ``path``, a directory of this machine, for submit scripts unless the user said another. May be repeated.
+        """Use ``path``, a directory of this machine, for submit scripts unless the user chose one. May be repeated.
 
         Channels to other machines keep their own directory there.
         """
@@ -135,11 +140,28 @@ class Channel(ABC):
 
     @abstractmethod
     def isdir(self, path: str) -> bool:
-        """Return whether a directory exists."""
+        """Return whether a directory exists on the channel's side."""
 
     @abstractmethod
     def abspath(self, path: str) -> str:
         """Return the absolute path, on the channel's side."""
+
+    def forward(self, target: tuple[str, int], *, beyond: bool = False) -> Sequence[str]:
+        """Let the channel's side connect to an address of this machine, and return where it does so.
+
+        Lasts until ``close``, over connections that break and come back. May be repeated.
+
+        Args:
+            target: Host and port, as this process reaches them.
+            beyond: Also for machines that reach the channel's one, such as the nodes behind a login node.
+
+        Returns:
+            ``unix:PATH`` or ``HOST:PORT``, likely ones first; none where the channel forwards nothing, as by default.
+
+        Raises:
+            ChannelUnavailable: the machine cannot be reached.
+        """
+        return ()
 
     @abstractmethod
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What is known about one job at one moment."""
+"""The status of one job at one moment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from flow_providers.interfaces.job_state import JobState
 
 @dataclass(frozen=True, slots=True)
 class JobStatus:
-    """What a scheduler says about one job.
+    """The status of one job, as its scheduler reports it.
 
     Attributes:
         state: The state.

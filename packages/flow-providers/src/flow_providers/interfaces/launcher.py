@@ -1,4 +1,4 @@
-"""What makes one command into several on the nodes of a job."""
+"""The interface of launchers, which multiply one command over the nodes of a job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What gives and takes batch jobs: one interface over schedulers, clouds and hosts."""
+"""The interface of providers: submit, watch and cancel batch jobs of schedulers, clouds and hosts alike."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
 from flow_providers.interfaces.job_status import JobStatus
+from flow_providers.interfaces.locality import Locality
 from flow_providers.sequences import listed
 
 
 class ExecutionProvider(ABC):
     """Submits, watches and cancels jobs. Methods may be called from any thread, also at the same time.
 
-    Job ids are strings that mean the same in another process: whoever has an equal provider can ask and cancel.
+    Job ids are strings that mean the same in another process: an equal provider there can query and cancel the jobs.
     ``status`` and ``cancel`` of every subclass refuse a single text, by BadOption, where a list of ids is meant.
     """
 
@@ -24,18 +25,34 @@ class ExecutionProvider(ABC):
     nodes_per_block: int = 1
     """Nodes of one job."""
     cores_per_node: int | None = None
-    """Cores asked for on each node; the command finds the number in FLOW_CORES. None: nothing is asked."""
+    """Cores asked for on each node; the command finds the number in FLOW_CORES. None: no request."""
     mem_per_node: float | None = None
-    """Memory asked for on each node in GB; the command finds it in FLOW_MEMORY_GB. None: nothing is asked."""
+    """Memory asked for on each node in GB; the command finds it in FLOW_MEMORY_GB. None: no request."""
     walltime_s: float | None = None
     """Seconds after which the scheduler ends a job; None: never."""
     init_blocks: int = 1
+    """Jobs at the start."""
     min_blocks: int = 0
+    """Fewest jobs that executors keep."""
     max_blocks: int = 10
+    """Most jobs at a time."""
     parallelism: float = 1.0
+    """Wanted slots per active task."""
+    appears_within_s: float = 60.0
+    """Seconds in which a submission that was under way when its process died may become visible to ``find``."""
+
+    delivers_files: bool = False
+    """Whether ``submit`` brings the files of ``JobExtras.files`` to the side of the nodes."""
+
+    @property
+    def locality(self) -> Locality:
+        """What its jobs share with this machine. Does not ask anybody."""
+        return Locality.SAME_FILES
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        # Here, and not in each provider, so that a subclass outside this library is guarded too: cancel("abc") was
+        # once taken letter by letter, and the job ran on.
         for verb in ("status", "cancel"):
             method = cls.__dict__.get(verb)
             if callable(method):
@@ -65,7 +82,7 @@ class ExecutionProvider(ABC):
     def status(self, job_ids: Sequence[str]) -> list[JobStatus]:
         """Return the status of each job, in the order asked, with one query for all of them.
 
-        Blocks up to ``cmd_timeout``. A job that nobody knows is MISSING.
+        Blocks up to ``cmd_timeout``. A job that the scheduler does not know is MISSING.
 
         Raises:
             SchedulerUnavailable: nothing is known now; ask later, states are unchanged.
@@ -95,8 +112,16 @@ class ExecutionProvider(ABC):
         """Return the ends of standard output and error of a job; empty where there is none. Never raises."""
         return "", ""
 
+    def clear(self, job_ids: Sequence[str]) -> None:
+        """Remove what ended jobs have left on another machine: scripts, outputs, records. Never raises.
+
+        Called for jobs that ended well, when nobody will ask for them any more; also what older failures have left
+        there may go. Blocks up to ``cmd_timeout``. Does nothing by default.
+        """
+        return None
+
     def offer_script_dir(self, path: str) -> None:
-        """Say where submit scripts of the coming jobs go, unless the user said so; a directory of this machine."""
+        """Offer a directory of this machine for submit scripts of the coming jobs; the user's own choice wins."""
         return None
 
     @property

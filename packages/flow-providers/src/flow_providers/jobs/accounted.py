@@ -1,4 +1,4 @@
-"""A provider whose every job is in the ledger."""
+"""The accounted provider: wraps another one, so that every job is in the ledger."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from threading import Lock
 from flow_providers.errors import LedgerError, ProviderError, SchedulerUnavailable, SubmitUnknown
 from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
 from flow_providers.interfaces.job_status import JobStatus
+from flow_providers.interfaces.locality import Locality
 from flow_providers.interfaces.provider import ExecutionProvider
 from flow_providers.jobs.ledger import JobLedger
 from flow_providers.jobs.tag import new_tag
@@ -27,7 +28,7 @@ class AccountedProvider(ExecutionProvider):
         provider: Does the work.
         ledger: Knows the jobs.
         run_id: The run they belong to.
-        owner: Who in the run submits them, such as an executor's label.
+        owner: The submitter in the run, such as an executor's label.
     """
 
     def __init__(self, provider: ExecutionProvider, ledger: JobLedger, *, run_id: str, owner: str) -> None:
@@ -44,13 +45,23 @@ class AccountedProvider(ExecutionProvider):
         self.min_blocks = provider.min_blocks
         self.max_blocks = provider.max_blocks
         self.parallelism = provider.parallelism
+        self.appears_within_s = provider.appears_within_s
+        self.delivers_files = provider.delivers_files
         self._lock = Lock()
         self._tags: dict[str, str] = {}  # of the jobs that are open in the ledger, by id
 
-    def submit(  # noqa: D102
+    def submit(
         self, command: str, tasks_per_node: int, job_name: str = "flow.auto", *, extras: JobExtras = NO_EXTRAS
     ) -> str:
+        """Write the job into the ledger, submit it, and return its id.
+
+        Raises:
+            LedgerError: the job cannot be written down; nothing was submitted.
+            SubmitException, SubmitUnknown: as the provider; after SubmitUnknown the ledger keeps the job open.
+        """
         tag = extras.tag or new_tag()
+        # Before the submission: a driver killed between the two leaves an entry whose tag finds the job. The other way
+        # round, nobody would know of the job.
         self.ledger.intend(
             tag, run_id=self.run_id, owner=self.owner, job_name=job_name, provider=spec_of(self.provider)
         )
@@ -65,37 +76,55 @@ class AccountedProvider(ExecutionProvider):
             job_id = self._left_by(tag, error)
         with self._lock:
             self._tags[job_id] = tag
+        # The job is there now, so a ledger that cannot be written is a warning only: the open intent still finds it by
+        # its tag.
         self._note(lambda: self.ledger.submitted(tag, job_id))
         return job_id
 
-    def status(self, job_ids: Sequence[str]) -> list[JobStatus]:  # noqa: D102
+    def status(self, job_ids: Sequence[str]) -> list[JobStatus]:
+        """Return the provider's states, and close the ledger's entries of jobs that ended."""
         answers = self.provider.status(job_ids)
         for job_id, status in zip(job_ids, answers, strict=True):
             if status.terminal:
                 self._ended(job_id, status.state.name)
         return answers
 
-    def cancel(self, job_ids: Sequence[str]) -> list[bool]:  # noqa: D102
+    def cancel(self, job_ids: Sequence[str]) -> list[bool]:
+        """Cancel through the provider, and close the ledger's entries of jobs that are gone or going."""
         answers = self.provider.cancel(job_ids)
         for job_id, gone in zip(job_ids, answers, strict=True):
             if gone:
                 self._ended(job_id, "CANCELLED")
         return answers
 
-    def find(self, tag_prefix: str) -> list[str]:  # noqa: D102
+    def find(self, tag_prefix: str) -> list[str]:
+        """Return the ids of the user's jobs whose tag starts with ``tag_prefix``, as the provider finds them."""
         return self.provider.find(tag_prefix)
 
-    def tail(self, job_id: str, max_bytes: int = 4096) -> tuple[str, str]:  # noqa: D102
+    def tail(self, job_id: str, max_bytes: int = 4096) -> tuple[str, str]:
+        """Return the ends of the outputs of a job, as the provider reads them."""
         return self.provider.tail(job_id, max_bytes)
 
-    def offer_script_dir(self, path: str) -> None:  # noqa: D102
+    def clear(self, job_ids: Sequence[str]) -> None:
+        """Let the provider remove what ended jobs have left on another machine."""
+        self.provider.clear(job_ids)
+
+    def offer_script_dir(self, path: str) -> None:
+        """Offer the provider a directory for submit scripts."""
         self.provider.offer_script_dir(path)
 
     @property
-    def current_capacity(self) -> int:  # noqa: D102
+    def locality(self) -> Locality:
+        """What the provider's jobs share with this machine."""
+        return self.provider.locality
+
+    @property
+    def current_capacity(self) -> int:
+        """Jobs submitted through the provider and not seen to have ended."""
         return self.provider.current_capacity
 
-    def close(self) -> None:  # noqa: D102
+    def close(self) -> None:
+        """Close the provider. Idempotent; jobs and their entries in the ledger stay."""
         self.provider.close()
 
     def _found(self, tag: str, error: SubmitUnknown) -> str:
@@ -103,6 +132,7 @@ class AccountedProvider(ExecutionProvider):
         try:
             found = self.provider.find(tag)
         except SchedulerUnavailable:
+            # Still unknown: the entry stays open, and the sweep looks for the tag later.
             raise error from None
         if not found:
             raise error
@@ -112,7 +142,7 @@ class AccountedProvider(ExecutionProvider):
     def _left_by(self, tag: str, error: Exception) -> str:
         """Return the id of the job that a faulty provider submitted all the same; raise the error if there is none.
 
-        Where that is not known, the entry in the ledger stays open, and whoever sweeps looks for its tag.
+        Where that is not known, the entry in the ledger stays open, and a later sweep looks for its tag.
         """
         try:
             found = self.provider.find(tag)
@@ -129,13 +159,14 @@ class AccountedProvider(ExecutionProvider):
 
     def _ended(self, job_id: str, how: str) -> None:
         with self._lock:
+            # Popped, so that later questions about an ended job do not write a line each.
             tag = self._tags.pop(job_id, None)
         if tag is not None:
             self._note(lambda: self.ledger.ended(tag, how))
 
     @staticmethod
     def _note(write: Callable[[], None]) -> None:
-        """Write what only helps whoever sweeps, who would otherwise look for the tag: a full disk costs no job."""
+        """Write a record that only saves a later sweep a search by tag: a full disk costs no job."""
         try:
             write()
         except LedgerError as error:

@@ -1,4 +1,4 @@
-"""The command ``flow-providers``: sees to the jobs that a ledger knows, after whatever happened to their driver."""
+"""The command ``flow-providers``: lists, ends and adopts the jobs in a ledger, whatever happened to their driver."""
 
 from __future__ import annotations
 
@@ -24,15 +24,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(JobLedger(options.ledger), options)
     except ProviderError as error:
-        print(f"flow-providers: {error}", file=sys.stderr)
+        print("\n".join(map(_shown, f"flow-providers: {error}".splitlines())), file=sys.stderr)
         return 1
+
+
+def _shown(line: str) -> str:
+    """Return a line with escapes for what a terminal would obey, not show: schedulers and files have written in it."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
 
 
 def _ls(ledger: JobLedger, options: argparse.Namespace) -> int:
     entries = [entry for entry in ledger.entries() if options.all or entry.state.open]
     entries = [entry for entry in entries if options.run in (None, entry.run_id)]
     if not entries:
-        print(f"no {'' if options.all else 'open '}jobs in {ledger.path}")
+        print(_shown(f"no {'' if options.all else 'open '}jobs in {ledger.path}"))
         return 0
     states = _states(entries) if options.ask else {}
     print(f"{'TAG':14} {'JOB':30} {'STATE':12} {'SUBMITTED':20} {'RUN':20} {'OWNER':14} PROVIDER")
@@ -40,7 +45,8 @@ def _ls(ledger: JobLedger, options: argparse.Namespace) -> int:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.submitted_at))
         state = states.get(entry.tag, entry.detail or entry.state.value)
         kind = str(entry.provider.get("class", "")).rpartition(":")[2]
-        print(f"{entry.tag:14} {entry.job_id or '-':30} {state:12} {when:20} {entry.run_id:20} {entry.owner:14} {kind}")
+        job = entry.job_id or "-"
+        print(_shown(f"{entry.tag:14} {job:30} {state:12} {when:20} {entry.run_id:20} {entry.owner:14} {kind}"))
     return 0
 
 
@@ -49,7 +55,8 @@ def _cancel(ledger: JobLedger, options: argparse.Namespace) -> int:
     for provider, entries in _by_provider(_chosen(ledger, options)):
         not_cancelled = sweep(provider, ledger, entries)
         for entry in entries:
-            print(f"{entry.tag} {entry.job_id or '-'} {'NOT cancelled' if entry in not_cancelled else 'cancelled'}")
+            what = "NOT cancelled" if entry in not_cancelled else "cancelled"
+            print(_shown(f"{entry.tag} {entry.job_id or '-'} {what}"))
         left += len(not_cancelled)
         provider.close()
     return 1 if left else 0
@@ -60,10 +67,10 @@ def _adopt(ledger: JobLedger, options: argparse.Namespace) -> int:
         for job in locate(provider, entries):
             if job.job_id is None:
                 ledger.ended(job.entry.tag, "gone")
-                print(f"{job.entry.tag} - gone")
+                print(_shown(f"{job.entry.tag} - gone"))
             else:
                 ledger.adopted(job.entry.tag, f"adopted by {getpass.getuser()}", job.job_id)
-                print(f"{job.entry.tag} {job.job_id} adopted: end it by the scheduler's own command")
+                print(_shown(f"{job.entry.tag} {job.job_id} adopted: end it by the scheduler's own command"))
         provider.close()
     return 0
 
@@ -77,6 +84,7 @@ def _chosen(ledger: JobLedger, options: argparse.Namespace) -> list[LedgerEntry]
             raise ProviderError(f"no open job in {ledger.path} has the tag or id {', '.join(unknown)}")
         return [entry for entry in entries if entry.tag in options.jobs or entry.job_id in options.jobs]
     if options.run is None and not options.all:
+        # No default: "all jobs in the ledger" may belong to runs that are going on.
         raise ProviderError("say which jobs: tags or ids, --run RUN, or --all")
     return entries
 
@@ -84,6 +92,7 @@ def _chosen(ledger: JobLedger, options: argparse.Namespace) -> list[LedgerEntry]
 def _by_provider(entries: Iterable[LedgerEntry]) -> Iterable[tuple[ExecutionProvider, list[LedgerEntry]]]:
     groups: dict[str, list[LedgerEntry]] = {}
     for entry in entries:
+        # Equal specs make equal providers: one query for all their jobs.
         groups.setdefault(json.dumps(entry.provider, sort_keys=True), []).append(entry)
     for group in groups.values():
         yield provider_from(group[0].provider), group

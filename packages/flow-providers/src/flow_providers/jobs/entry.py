@@ -1,4 +1,4 @@
-"""One job in the ledger."""
+"""An entry of the ledger: one job, and the fold of its records."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class EntryState(Enum):
 
     @property
     def open(self) -> bool:
-        """Whether somebody must still see to the job."""
+        """Whether the job may still be there: it has to be ended or adopted."""
         return self in (EntryState.INTENDED, EntryState.SUBMITTED)
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """What the ledger says about one job.
+    """The state of one job, as the records of the ledger give it.
 
     Attributes:
         tag: The job's tag.
         run_id: The run it was submitted for.
-        owner: Who submitted it, such as the executor's label.
+        owner: The submitter, such as the executor's label.
         job_name: Its name.
         provider: Spec of the provider, without secrets.
         host: Host of the driver.
@@ -71,6 +71,7 @@ def fold(records: Iterable[dict[str, object]]) -> dict[str, LedgerEntry]:
         if not isinstance(tag, str) or not tag:
             continue
         if record.get("kind") == EntryState.INTENDED.value:
+            # setdefault: a second intent of the same tag must not reopen an entry.
             entries.setdefault(tag, _intent(tag, record))
         elif tag in entries:
             entries[tag] = _step(entries[tag], record)
@@ -99,6 +100,7 @@ def _step(entry: LedgerEntry, record: dict[str, object]) -> LedgerEntry:
     job_id = record.get("id")
     if isinstance(job_id, str) and entry.job_id is None:
         entry = replace(entry, job_id=job_id)
+    # The first end counts: a late "submitted", of a driver that was slow, does not reopen what was swept.
     if not entry.state.open:
         return entry
     return replace(entry, state=state, detail=str(record.get("detail", "")))

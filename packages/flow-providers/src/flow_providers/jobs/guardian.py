@@ -1,4 +1,4 @@
-"""Keeps a reaper in place for as long as there are jobs that only it would cancel."""
+"""The guardian of a run's reaper: starts it, and replaces it when it is dead or stopped."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import time
 from pathlib import Path
 
 from flow_providers.errors import ProviderError
+from flow_providers.folders import make_directory
 from flow_providers.interfaces.provider import ExecutionProvider
 from flow_providers.jobs.ledger import JobLedger
 from flow_providers.jobs.reaper_process import ReaperProcess
 
-_FIRST_PAUSE_S = 1.0
-_LONGEST_PAUSE_S = 60.0
+_FIRST_PAUSE_S = 1.0  # seconds between two starts; doubled with each start that fails
+_LONGEST_PAUSE_S = 60.0  # seconds; a fault that lasts is tried again once a minute, jobs being unguarded meanwhile
 STOPPED_S = 5.0
-"""A reaper that has been stopped for so long is replaced."""
+"""Seconds after which a stopped reaper is replaced; shorter stops are waited for."""
 
 
 class ReaperGuardian:
@@ -24,9 +25,9 @@ class ReaperGuardian:
         provider: See ``ReaperProcess``.
         ledger: Where the jobs are.
         run_id: The run.
-        owner: Who submits.
-        log_path: File for what it does; its directory is made.
-        logger: Is told when there is none, and why.
+        owner: The submitter of the jobs, such as an executor's label.
+        log_path: File for the reaper's log; its directory is made.
+        logger: Takes a warning when there is no reaper, with the reason.
     """
 
     def __init__(
@@ -59,18 +60,21 @@ class ReaperGuardian:
 
     def tend(self) -> None:
         """Replace a reaper that does not watch any more; to be called every few seconds. Never raises."""
+        # Called every few seconds by the executor's own loop; the pauses between starts are kept here.
         if self._closed or time.monotonic() < self._next_at:
             return
         if self._process is None:
             self._start()
         elif (why := self._fault(self._process)) is not None:
             self._logger.warning("the reaper of %s (pid %d) %s: it is replaced", self._owner, self._process.pid, why)
+            # Killed before another one is started: a stopped reaper that goes on later would cancel the jobs of a run
+            # that is well.
             self._process.kill()
             self._process = self._stopped_since = None
             self._start()
 
     def close(self) -> None:
-        """End it; it cancels nothing. Idempotent."""
+        """End the reaper without cancelling jobs. Idempotent; waits up to 5 s."""
         self._closed = True
         process, self._process = self._process, None
         if process is not None:
@@ -84,11 +88,12 @@ class ReaperGuardian:
             return None
         now = time.monotonic()
         self._stopped_since = now if self._stopped_since is None else self._stopped_since
+        # A stopped reaper does not see the end of this process, and would not end its jobs.
         return "is stopped" if now - self._stopped_since >= STOPPED_S else None
 
     def _start(self) -> None:
         try:
-            self._log_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(self._log_path.parent, 0o700)
             self._process = ReaperProcess(
                 self._provider,
                 self._ledger,
@@ -98,11 +103,12 @@ class ReaperGuardian:
             )
             self._failures = 0
             self._next_at = time.monotonic() + _FIRST_PAUSE_S
+        # Jobs run without a reaper, too: its absence is a warning, never the end of the run.
         except (ProviderError, OSError, ValueError, TypeError) as error:
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        """Try again later, and less and less often; tell it once."""
+        """Plan the next try, with pauses that double up to 60 s; warn at the first failure only."""
         self._failures += 1
         pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0 ** min(self._failures, 10))
         self._next_at = time.monotonic() + pause

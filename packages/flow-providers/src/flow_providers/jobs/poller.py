@@ -1,4 +1,4 @@
-"""Asks for the states of jobs now and then, in a thread of its own, and tells of changes."""
+"""The poller of job states: a thread that asks a provider at intervals and reports what changed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from flow_providers.sequences import listed
 
 logger = logging.getLogger("flow.providers.poller")
 
+# Longest interval while the scheduler is away, in intervals: 40 s by default; also the cap of the exponent.
 _SLOWEST_FACTOR = 8
 
 
@@ -80,6 +81,7 @@ class JobPoller:
                 if self._closed:
                     return
                 self._poked = False
+                # A copy: the query runs without the lock, so that watch() and forget() never wait for a scheduler.
                 asked = list(self._watched)
             if asked:
                 self._ask(asked)
@@ -89,6 +91,7 @@ class JobPoller:
         while not self._poked and not self._closed:
             left = deadline - monotonic()
             if not self._watched:
+                # Seconds; there is nothing to ask, and watch() wakes this thread. Bounded, as every wait here.
                 self._wake.wait(3600)
             elif left > 0:
                 self._wake.wait(left)
@@ -113,6 +116,7 @@ class JobPoller:
         changed = {}
         with self._wake:
             for job_id, status in answers.items():
+                # It may have been forgotten while the query was under way.
                 if job_id in self._watched and self._watched[job_id] != status:
                     changed[job_id] = status
                     self._watched[job_id] = status
@@ -123,6 +127,7 @@ class JobPoller:
     def _tell(self, changed: Mapping[str, JobStatus]) -> None:
         try:
             self._on_change(changed)
+        # Whatever the listener raises, other jobs still have to be watched.
         except Exception:
             logger.exception("the listener to job states failed; polling goes on")
 

@@ -26,8 +26,12 @@ if TYPE_CHECKING:
 
 RELEASE = b"release\n"
 _PDEATHSIG = 1  # of prctl(2)
-_PARENT_CHECK_S = 5.0  # a forked child of the driver may hold the pipe open: its parent's death is seen by this too
-_SETTLE_S = 2.0  # a submission that was under way when the driver died may become visible a moment later
+# Seconds between two looks at the parent: a forked child of the driver may hold the pipe open, so the end of the pipe
+# alone does not tell of the driver's death.
+_PARENT_CHECK_S = 5.0
+_SETTLE_S = 2.0  # seconds; a submission under way when the driver died may become visible a moment later
+# Seconds before each further try, the last one again and again: soon at first, as jobs go on; then rarely, as an
+# outage of a scheduler takes long.
 _RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 
@@ -44,11 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def reap(provider: ExecutionProvider, ledger: JobLedger, run_id: str, owner: str) -> int:
-    """Cancel the open entries of a run and owner once; return how many are left. SchedulerUnavailable: later."""
+    """Cancel the open entries of a run and owner that is dead, once; return how many are left.
+
+    Raises:
+        SchedulerUnavailable: do it again later.
+    """
     from flow_providers.jobs.sweep import sweep
 
     entries = ledger.open_entries(run_id, owner)
-    left = sweep(provider, ledger, entries)
+    left = sweep(provider, ledger, entries, submitters_gone=True)
     _say(f"{len(entries) - len(left)} job(s) cancelled, {len(left)} left")
     return len(left)
 
@@ -63,10 +71,12 @@ def _reap(spec: Mapping[str, object], ledger_path: str, run_id: str, owner: str,
     deadline = time.monotonic() + patience_s
     turn = 0
     while True:
+        # Looked at before the provider is made: a provider class of the script cannot be made here, and without jobs
+        # it need not be.
         if not ledger.open_entries(run_id, owner):
             return 0
         try:
-            provider = provider_from(spec)  # type: ignore[arg-type]  # from JSON: plain by construction
+            provider = provider_from(spec, trusted=True)  # type: ignore[arg-type]  # from JSON: plain by construction
             if reap(provider, ledger, run_id, owner) == 0:
                 provider.close()
                 return 0
@@ -94,6 +104,7 @@ def _wait_for_driver() -> tuple[bytes, bool]:
         elif os.getppid() != parent:
             break
         if received.endswith(b"\n" + RELEASE) or received == RELEASE:
+            # Released: the driver ended its jobs, or wants them to live on.
             return b"", True
     return received.split(b"\n", 1)[0] if b"\n" in received else b"", False
 

@@ -1,4 +1,4 @@
-"""Ends the jobs that a ledger says were left behind; nothing is ended that does not carry its tag."""
+"""The sweep of a ledger: ends jobs that were left behind, and nothing that does not carry its entry's tag."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from flow_providers.interfaces.provider import ExecutionProvider
 from flow_providers.jobs.entry import LedgerEntry
 from flow_providers.jobs.ledger import JobLedger
 
+_SUBMITTED_WITHIN_S = 60.0  # seconds from an intent to the submission, by a driver that may be alive
+
 
 @dataclass(frozen=True, slots=True)
 class Located:
@@ -20,19 +22,26 @@ class Located:
     job_id: str | None
 
 
-_APPEARS_WITHIN_S = 60.0  # a submission that was under way when its driver died may become visible this late
-
-
 def locate(provider: ExecutionProvider, entries: Sequence[LedgerEntry]) -> list[Located]:
     """Find the jobs of ledger entries at their scheduler by their tags. SchedulerUnavailable: ask later."""
     if not entries:
         return []
+    # One query for all entries, by what their tags have in common; the exact tags are compared afterwards.
     carrying_tags = set(provider.find(_common_start([entry.tag for entry in entries])))
     return [Located(entry, _job_id(provider, entry, carrying_tags)) for entry in entries]
 
 
-def sweep(provider: ExecutionProvider, ledger: JobLedger, entries: Sequence[LedgerEntry]) -> list[LedgerEntry]:
+def sweep(
+    provider: ExecutionProvider, ledger: JobLedger, entries: Sequence[LedgerEntry], *, submitters_gone: bool = False
+) -> list[LedgerEntry]:
     """Cancel the jobs of ledger entries, and record it.
+
+    Args:
+        provider: Finds and cancels the jobs.
+        ledger: Takes the records.
+        entries: The jobs.
+        submitters_gone: Whether the processes that wrote the entries are surely dead: then an intent without a job is
+            ended once the provider's ``appears_within_s`` are over, otherwise after 60 s if that is longer.
 
     Returns:
         The entries that could not be cancelled, or whose jobs may still appear: do those again.
@@ -43,17 +52,24 @@ def sweep(provider: ExecutionProvider, ledger: JobLedger, entries: Sequence[Ledg
     try:
         located = locate(provider, entries)
     except SchedulerUnavailable as error:
-        _cancel(provider, ledger, [Located(entry, entry.job_id) for entry in entries if entry.job_id in error.found])
+        # For a dead host, the jobs on all other hosts of a collection once went on for ever.
+        _cancel(provider, ledger, [Located(entry, entry.job_id) for entry in entries if entry.job_id in error.found], 0)
         raise
-    return _cancel(provider, ledger, located)
+    appears_within_s = provider.appears_within_s
+    if not submitters_gone:
+        appears_within_s = max(appears_within_s, _SUBMITTED_WITHIN_S)
+    return _cancel(provider, ledger, located, appears_within_s)
 
 
-def _cancel(provider: ExecutionProvider, ledger: JobLedger, located: Sequence[Located]) -> list[LedgerEntry]:
+def _cancel(
+    provider: ExecutionProvider, ledger: JobLedger, located: Sequence[Located], appears_within_s: float
+) -> list[LedgerEntry]:
     job_ids = [job.job_id for job in located if job.job_id is not None]
     gone = dict(zip(job_ids, provider.cancel(job_ids), strict=True))
+    provider.clear([job_id for job_id, is_gone in gone.items() if is_gone])
     left = []
     for job in located:
-        if job.job_id is None and job.entry.job_id is None and _is_young(job.entry):
+        if job.job_id is None and job.entry.job_id is None and _age_s(job.entry) < appears_within_s:
             left.append(job.entry)
         elif job.job_id is None:
             ledger.ended(job.entry.tag, "gone")
@@ -65,13 +81,14 @@ def _cancel(provider: ExecutionProvider, ledger: JobLedger, located: Sequence[Lo
 
 
 def _job_id(provider: ExecutionProvider, entry: LedgerEntry, carrying_tags: set[str]) -> str | None:
+    # Ids are used again by schedulers: an id counts only where the job that has it carries a tag of ours.
     if entry.job_id is not None:
         return entry.job_id if entry.job_id in carrying_tags else None
     return next(iter(provider.find(entry.tag)), None) if carrying_tags else None
 
 
-def _is_young(entry: LedgerEntry) -> bool:
-    return time.time() - entry.submitted_at < _APPEARS_WITHIN_S
+def _age_s(entry: LedgerEntry) -> float:
+    return time.time() - entry.submitted_at
 
 
 def _common_start(tags: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Tags and names of jobs."""
+"""Tags and names of jobs: how they are made and checked."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 def new_tag() -> str:
     """Return a new tag: ``f`` and 12 base32 characters."""
+    # 60 random bits, so tags of all runs differ; a letter first, and no sign that a scheduler's job name could not
+    # have.
     return "f" + "".join(secrets.choice(_BASE32) for _ in range(12))
 
 

@@ -1,4 +1,4 @@
-"""What providers share whose service is asked by an API: states that never go back, jobs that were lost, capacity."""
+"""The base of providers whose service has an API: states that never go back, jobs that were lost, capacity."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from threading import Lock
 from flow_providers.block_options import BlockOptions
 from flow_providers.block_provider import BlockProvider
 from flow_providers.interfaces.job_status import JobStatus
+from flow_providers.interfaces.locality import Locality
 from flow_providers.jobs.tracker import JobTracker
 
 
 class TrackedProvider(BlockProvider):
-    """Base of providers that ask one service for the states of jobs and remember what it said.
+    """Base of providers that ask one service for the states of jobs and remember its answers.
 
     Args:
-        options: What all of them can be told.
-        missing_after_s: How long a job submitted here may be unknown to the service before it is MISSING.
+        options: The options that all of them share.
+        missing_after_s: Seconds that a job submitted here may be unknown to the service before it is MISSING.
     """
 
     def __init__(self, options: BlockOptions, missing_after_s: float) -> None:
         super().__init__(options)
         self._lock = Lock()
-        self._polling = Lock()  # one query at a time
+        self._polling = Lock()  # one query at a time: an older answer must not arrive after a newer one
         self._tracker = JobTracker(missing_after_s)
 
     @abstractmethod
@@ -32,15 +33,27 @@ class TrackedProvider(BlockProvider):
         """Return the states of the jobs that the service knows, asking once. SchedulerUnavailable: it is away."""
 
     def jobs_ended(self, job_ids: Sequence[str]) -> None:
-        """Clean up after jobs that were just seen to have ended. Must not raise."""
+        """Clean up after jobs that the last query found ended. May call the service; must not raise."""
         return None
 
     @property
-    def current_capacity(self) -> int:  # noqa: D102
+    def locality(self) -> Locality:
+        """Machines or pods of their own, which share nothing with this machine."""
+        return Locality.ELSEWHERE
+
+    @property
+    def current_capacity(self) -> int:
+        """Jobs submitted through this object and not seen to have ended."""
         with self._lock:
             return len(self._tracker.live())
 
-    def status(self, job_ids: Sequence[str]) -> list[JobStatus]:  # noqa: D102
+    def status(self, job_ids: Sequence[str]) -> list[JobStatus]:
+        """Return the status of each job, with one query for those that are not known to have ended.
+
+        Raises:
+            SchedulerUnavailable: the service does not answer now; states are unchanged.
+        """
+        # The other lock is free during the query, so that submit and cancel do not wait for the service.
         with self._polling:
             with self._lock:
                 asked = self._tracker.asked(job_ids)
@@ -50,13 +63,13 @@ class TrackedProvider(BlockProvider):
                 return [self._tracker.status(job_id) for job_id in job_ids]
 
     def note_submitted(self, job_id: str) -> str:
-        """Take a job that was just submitted, and return its id."""
+        """Track a job that was just submitted, and return its id. Any thread."""
         with self._lock:
             self._tracker.submitted(job_id)
         return job_id
 
     def note_cancelled(self, job_ids: Sequence[str]) -> None:
-        """Take jobs that are going by our request."""
+        """Note that jobs are going by our request: once the service does not know them, they are CANCELLED."""
         with self._lock:
             for job_id in job_ids:
                 self._tracker.cancelled(job_id)

@@ -1,4 +1,4 @@
-"""From what a scheduler answers to the states of jobs: pure, no clock and no I/O.
+"""The tracker of job states: from a scheduler's answers to states. Pure: no clock, no I/O.
 
 Schedulers list the jobs in their queue. A job that has left the list is looked up in their history; one that neither
 knows is MISSING, at once if nobody here submitted it, after a while if it was (a new job may not be listed yet, a list
@@ -30,7 +30,7 @@ class JobTracker:
     """States of the jobs of one provider. Not thread-safe: the caller holds a lock.
 
     Args:
-        missing_after_s: How long a job submitted here may be absent from queue and history before it is MISSING.
+        missing_after_s: Seconds that a job submitted here may be in neither queue nor history before it is MISSING.
     """
 
     def __init__(self, missing_after_s: float = 60.0) -> None:
@@ -42,7 +42,7 @@ class JobTracker:
         self._jobs[job_id] = _Tracked(_NOT_SEEN_YET, None, own=True)
 
     def asked(self, job_ids: Iterable[str]) -> list[str]:
-        """Take jobs somebody asks for, and return those that are not terminal: the scheduler must be asked."""
+        """Take the jobs of a question, and return those that are not terminal: the scheduler must be asked."""
         for job_id in job_ids:
             self._jobs.setdefault(job_id, _Tracked(_NOT_SEEN_YET, None, own=False))
         return [job_id for job_id in dict.fromkeys(job_ids) if not self._jobs[job_id].status.terminal]
@@ -79,17 +79,18 @@ class JobTracker:
             if row is not None:
                 self._take(job, row)
             waited = now - (now if job.absent_since is None else job.absent_since)
+            # Only a job submitted here has to be somewhere; one that was cancelled may leave without a trace.
             expected = row is not None or (job.own and not job.cancelled)
             if not job.status.terminal and (waited >= self._missing_after_s or not expected):
                 job.status = _CANCELLED if job.cancelled else _MISSING
 
     def cancelled(self, job_id: str) -> None:
-        """Note that a job was cancelled here: once nobody knows it any more, it is CANCELLED."""
+        """Note that a job was cancelled here: once neither queue nor history has it, it is CANCELLED."""
         if job_id in self._jobs:
             self._jobs[job_id].cancelled = True
 
     def status(self, job_id: str) -> JobStatus:
-        """Return the state of a job as of the last answer; KeyError: never heard of."""
+        """Return the state of a job as of the last answer. KeyError: neither submitted nor asked for here."""
         return self._jobs[job_id].status
 
     def live(self) -> list[str]:
@@ -101,6 +102,7 @@ class JobTracker:
     def _take(self, job: _Tracked, row: JobStatus) -> None:
         if job.cancelled and row.state is JobState.FAILED and row.signal is not None:
             row = replace(row, state=JobState.CANCELLED)  # some schedulers only tell the signal we had sent
+        # An answer that is not understood takes nothing away from what is known.
         if row.state is not JobState.UNKNOWN:
             job.status = row
         elif job.status is _NOT_SEEN_YET:

@@ -12,8 +12,9 @@ from flow_providers.errors import ExecutionProviderException, SchedulerUnavailab
 from flow_providers.kubernetes.parse import Json, Object, at, items, text
 from flow_providers.optional import optional_module
 
-_PAGE = 500
-_TRIES = 3
+_PAGE = 500  # pods in one answer, as kubectl asks for; keeps answers small
+_TRIES = 3  # tries of a creation without an answer; the name makes a second creation fail, so trying is safe
+# HTTP codes of the API server.
 _GONE, _CONFLICT, _BUSY, _FORBIDDEN = 404, 409, 429, 403
 
 
@@ -46,12 +47,13 @@ class KubernetesApi:
                 text(at(found, "metadata"), "name") for found in self._pages("list_namespaced_secret", label_selector)
             ]
         except _Refused as refused:
+            # An account may be allowed to create and delete secrets, and not to list them.
             if refused.code == _FORBIDDEN:
                 return []
             raise
 
     def create(self, kind: str, manifest: Mapping[str, Json]) -> None:
-        """Create a ``pod`` or ``secret`` whose name nobody else has; trying again is safe for that.
+        """Create a ``pod`` or ``secret`` of a unique name, so that trying again is safe.
 
         Raises:
             SubmitException: the server refused it, in its own words.
@@ -73,6 +75,7 @@ class KubernetesApi:
 
     def delete(self, kind: str, name: str, uid: str = "") -> bool:
         """Delete a ``pod`` or ``secret`` if it is there; False: the server refused. SchedulerUnavailable."""
+        # The server compares: a pod of the same name that was made since the listing stays.
         options = {"preconditions": {"uid": uid}} if uid else {}
         try:
             self._call(f"delete_namespaced_{kind}", name, self._namespace, body=options)
@@ -104,7 +107,7 @@ class KubernetesApi:
             token = text(at(page, "metadata"), "continue")
 
     def _call(self, method: str, *arguments: object, **options: object) -> bytes:
-        """Return the body of an answer. _Refused: the server says no; SchedulerUnavailable: no answer."""
+        """Return the body of an answer. _Refused: the server refused the call; SchedulerUnavailable: no answer."""
         call: Callable[..., Any] = getattr(self._client(), method)
         from urllib3.exceptions import HTTPError  # comes with the client, which is there now
 
@@ -146,7 +149,7 @@ class KubernetesApi:
 
 
 class _Refused(ExecutionProviderException):
-    """The server understood, and said no."""
+    """The server refused a call that it understood; ``code`` is its HTTP code."""
 
     def __init__(self, code: int, words: str) -> None:
         super().__init__(words)
@@ -154,7 +157,7 @@ class _Refused(ExecutionProviderException):
 
 
 def _words(error: Any) -> str:
-    """Return the server's own words."""
+    """Return the server's own message of an error, with its HTTP code."""
     try:
         said = text(json.loads(error.body), "message")
     except (TypeError, ValueError, AttributeError):

@@ -18,7 +18,7 @@ _READABLE = 0o444  # in the container only; its command gets copies of mode 0600
 
 @dataclass(frozen=True, slots=True)
 class PodOptions:
-    """What the pods of one provider have in common; see ``KubernetesProvider``."""
+    """The options that all pods of one provider share; see ``KubernetesProvider``."""
 
     image: str
     limits: dict[str, Json]
@@ -95,9 +95,12 @@ def unexpanded(text: str) -> str:
 
 def _spec(job: PodJob, options: PodOptions) -> dict[str, Json]:
     spec: dict[str, Json] = {
+        # A job runs once: a restarted command would be a second job under the same id.
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": options.grace_s,
+        # Each service of the namespace would be several variables of the command, hundreds in a large one.
         "enableServiceLinks": False,
+        # Tasks run the user's code: without need, it gets no key to the cluster.
         "automountServiceAccountToken": options.service_account_name is not None,
         "containers": [_container(job, options)],
         "volumes": _volumes(job, options),
@@ -124,6 +127,7 @@ def _container(job: PodJob, options: PodOptions) -> dict[str, Json]:
         "env": [{"name": name, "value": unexpanded(value)} for name, value in job.environment],
         "resources": {"limits": options.limits, "requests": options.requests},
         "volumeMounts": _mounts(job, options),
+        # The end of the output becomes the message of a pod that failed.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     if options.image_pull_policy:
@@ -138,6 +142,7 @@ def _volumes(job: PodJob, options: PodOptions) -> list[Json]:
     ]
     if job.secret_names:
         volumes.append({"name": "flow-secrets", "secret": {"secretName": job.job_id, "defaultMode": _READABLE}})
+        # In memory: the copies of secrets reach no disk of the node.
         volumes.append({"name": "flow-job", "emptyDir": {"medium": "Memory"}})
     return volumes
 

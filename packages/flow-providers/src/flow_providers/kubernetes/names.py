@@ -26,7 +26,7 @@ _UNITS = {
     "Ti": 2.0**40,
     "Pi": 2.0**50,
 }
-_LONGEST = 63
+_LONGEST = 63  # characters of a label's value, and of a host name
 _ID_END = 20  # "-", 13 digits of a time in ms, "-", 5 characters
 
 
@@ -41,7 +41,7 @@ def check_name(option: str, name: str) -> str:
 
 
 def base_name(name: str) -> str:
-    """Return any name as one that Kubernetes takes and that leaves room for what makes it unique."""
+    """Return any name as one that Kubernetes takes and that leaves room for its unique end."""
     safe = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     return safe[: _LONGEST - _ID_END].rstrip("-") or "flow"
 
@@ -73,4 +73,5 @@ def amount(option: str, quantity: str) -> float:
 
 def selector(jobs: list[str]) -> str:
     """Return the label selector of some jobs of ours; of all when there are too many to be named in an address."""
+    # 50 ids of up to 63 characters are some 3 kB; servers and proxies refuse addresses above 8 kB.
     return f"{TAG},{JOB} in ({','.join(jobs)})" if 0 < len(jobs) <= 50 else TAG

@@ -89,6 +89,8 @@ def _why_it_failed(pod: Object, state: JobState, exit_code: int | None) -> JobSt
     if text(at(pod, "status"), "reason") == "DeadlineExceeded":
         return JobState.TIMEOUT
     deleted = text(at(pod, "metadata"), "deletionTimestamp")
+    # Deleted by somebody, ourselves perhaps, unless Kubernetes itself removed it (eviction, drain): that is a failure,
+    # to be replaced.
     if deleted and not _condition(at(pod, "status"), "DisruptionTarget", "True") and (exit_code or 0) > SIGNAL_BASE:
         return JobState.CANCELLED
     return state

@@ -1,4 +1,4 @@
-"""Jobs as pods of a Kubernetes cluster."""
+"""The provider of Kubernetes: jobs as pods of a cluster."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from flow_providers.launchers.base import launch
 from flow_providers.options import checked, record_of
 from flow_providers.walltime import walltime_seconds
 
+# Seconds; shorter than elsewhere, since the API server lists a pod as soon as it has created it.
 _MISSING_AFTER_S = 10.0
-_GRACE_S = 10
+_GRACE_S = 10  # seconds between TERM and KILL in a pod that is deleted; Kubernetes' own default is 30
 
 
 class KubernetesProvider(TrackedProvider):
@@ -39,8 +40,8 @@ class KubernetesProvider(TrackedProvider):
         init_blocks: Jobs at the start.
         min_blocks: Fewest jobs.
         max_blocks: Most jobs.
-        max_cpu: Limit of CPUs of a pod; its whole part is told to the command as FLOW_CORES.
-        max_mem: Limit of memory of a pod, such as ``'500Mi'``; told to the command as FLOW_MEMORY_GB.
+        max_cpu: Limit of CPUs of a pod; its whole part is in FLOW_CORES for the command.
+        max_mem: Limit of memory of a pod, such as ``'500Mi'``; in GB in FLOW_MEMORY_GB for the command.
         init_cpu: CPUs requested for a pod.
         init_mem: Memory requested for a pod.
         parallelism: Wanted slots per active task.
@@ -100,6 +101,7 @@ class KubernetesProvider(TrackedProvider):
         self.max_cpu = max_cpu
         self.max_mem = max_mem
         self.pod_name = None if pod_name is None else check_name("pod_name", pod_name.lower())
+        # A limit below one CPU still runs one task at a time.
         self.cores_per_node = max(int(max_cpu), 1)
         self.mem_per_node = round(amount("max_mem", max_mem) / 2**30, 3)
         if amount("init_mem", init_mem) > amount("max_mem", max_mem) or init_cpu > max_cpu:
@@ -123,19 +125,28 @@ class KubernetesProvider(TrackedProvider):
         self._with_secrets: set[str] = set()
         self._ended: set[str] = set()
 
-    def submit(  # noqa: D102
+    def submit(
         self, command: str, tasks_per_node: int, job_name: str = "flow.auto", *, extras: JobExtras = NO_EXTRAS
     ) -> str:
+        """Create the job's secret and its pods, and return the job's id.
+
+        Raises:
+            SubmitException: the cluster refused one of them; those made before it are deleted.
+            SubmitUnknown: the cluster did not answer; ``find`` by the tag says whether there are pods.
+        """
         check_copies(tasks_per_node)
         job = self._job(command, tasks_per_node, job_name, extras)
         pods = [pod_name(job.job_id, node, self.nodes_per_block) for node in range(self.nodes_per_block)]
         try:
             if extras.secrets:
                 with self._lock:
+                    # Before the call: a secret whose creation got no answer may exist, and is then deleted with the
+                    # job.
                     self._with_secrets.add(job.job_id)
                 self._api.create("secret", secret(job, extras.secrets))
             for name in pods:
                 self._api.create("pod", pod(name, job, self._pods))
+        # What may exist is left alone: it is found by its tag, and may be running already.
         except SubmitUnknown:
             raise
         except ProviderError:
@@ -143,10 +154,16 @@ class KubernetesProvider(TrackedProvider):
             raise
         return self.note_submitted(job.job_id)
 
-    def query(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:  # noqa: D102
+    def query(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:
+        """Return the states of jobs from their pods, with one list call.
+
+        Raises:
+            SchedulerUnavailable: the API server does not answer now.
+        """
         return jobs_of(self._api.pods(selector(list(job_ids))), self.walltime_s)
 
-    def jobs_ended(self, job_ids: Sequence[str]) -> None:  # noqa: D102
+    def jobs_ended(self, job_ids: Sequence[str]) -> None:
+        """Delete the secrets of ended jobs, and remember the jobs for ``close``. Never raises."""
         with self._lock:
             self._ended.update(job_ids)
             theirs = self._with_secrets.intersection(job_ids)
@@ -155,22 +172,34 @@ class KubernetesProvider(TrackedProvider):
             with suppress(ProviderError):
                 self._api.delete("secret", job)
 
-    def cancel(self, job_ids: Sequence[str]) -> list[bool]:  # noqa: D102
+    def cancel(self, job_ids: Sequence[str]) -> list[bool]:
+        """Delete the pods and secrets of jobs; False for each job of which one could not be deleted.
+
+        Raises:
+            SchedulerUnavailable: the API server does not answer now; do it again.
+        """
         wanted = dict.fromkeys(job_ids, True)
         if not wanted:
             return []
         labels = selector(list(wanted))
         for found in self._api.pods(labels):
             job, uid = text(at(found, "metadata", "labels"), JOB), text(at(found, "metadata"), "uid")
+            # By uid, too: a pod of the same name that somebody made since then is not ours.
             if job in wanted and not self._api.delete("pod", _name(found), uid):
                 wanted[job] = False
+        # After the pods, which could not start without their secret. Listed, since the job may be of another process.
         for name in self._api.secrets(labels):
             if name in wanted and not self._api.delete("secret", name):
                 wanted[name] = False
         self.note_cancelled([job for job, gone in wanted.items() if gone])
         return [wanted[job] for job in job_ids]
 
-    def find(self, tag_prefix: str) -> list[str]:  # noqa: D102
+    def find(self, tag_prefix: str) -> list[str]:
+        """Return the ids of the jobs whose pods carry a tag that starts with ``tag_prefix``.
+
+        Raises:
+            SchedulerUnavailable: the API server does not answer now.
+        """
         labels = [at(found, "metadata", "labels") for found in self._api.pods(TAG)]
         jobs = [text(label, JOB) for label in labels if text(label, TAG).startswith(tag_prefix)]
         return list(dict.fromkeys(job for job in jobs if job))
@@ -192,6 +221,7 @@ class KubernetesProvider(TrackedProvider):
         self._api.close()
 
     def _job(self, command: str, tasks_per_node: int, job_name: str, extras: JobExtras) -> PodJob:
+        # The time makes names readable in order; the random end makes them unique among processes.
         base = base_name(self.pod_name or job_name)
         job = job_id(base, time.time_ns() // 1_000_000, secrets.token_hex(2))
         names = tuple(name for name, _ in extras.secrets)
@@ -205,8 +235,9 @@ class KubernetesProvider(TrackedProvider):
         )
 
     def _take_back(self, job: PodJob, pods: Sequence[str]) -> None:
-        """Delete what was made of a job that was refused."""
+        """Delete the pods and the secret that were made for a job before it was refused."""
         with suppress(ProviderError):
+            # Not the last one: either it is the one that was refused, or the refusal came before it.
             for name in pods[:-1]:
                 self._api.delete("pod", name)
         self.jobs_ended([job.job_id])

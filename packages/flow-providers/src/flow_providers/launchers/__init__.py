@@ -1,4 +1,4 @@
-"""What makes one command into several on the nodes of a job. Public names are loaded on first use (PEP 562)."""
+"""Launchers, which multiply one command over the nodes of a job. Public names are loaded on first use (PEP 562)."""
 
 from __future__ import annotations
 

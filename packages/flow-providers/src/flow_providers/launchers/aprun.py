@@ -1,4 +1,4 @@
-"""Launching by Cray's aprun."""
+"""The launcher for Cray's ``aprun``."""
 
 from __future__ import annotations
 

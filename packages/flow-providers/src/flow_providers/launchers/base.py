@@ -1,4 +1,4 @@
-"""What the launchers share: a template beside this file and free text added to the launching command."""
+"""The base of launchers: a template beside this file, and free text added to the launching command."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TemplateLauncher:
         return render("flow_providers.launchers", self.template, self.values(command, tasks_per_node, nodes_per_block))
 
     def values(self, command: str, tasks_per_node: int, nodes_per_block: int) -> dict[str, object]:
-        """Return what the template names; launchers with further options extend it."""
+        """Return the values of the template; launchers with further options extend them."""
         return {
             "read_command": _read_command(command),
             "tasks_per_node": tasks_per_node,
@@ -49,7 +49,8 @@ def launch(launcher: object, command: str, tasks_per_node: int, nodes_per_block:
 
 
 def check_launcher(launcher: object) -> Launcher:
-    """Return the launcher. BadLauncher: it is not callable, or is a class that somebody forgot to call."""
+    """Return the launcher. BadLauncher: it is not callable, or is a class in place of an object."""
+    # A class is callable too, and would be made with the command as its option, jobs failing much later.
     if isinstance(launcher, type):
         raise BadLauncher(f"launcher={launcher.__name__} is a class: write {launcher.__name__}()")
     if not isinstance(launcher, Launcher):
@@ -62,5 +63,7 @@ def check_launcher(launcher: object) -> Launcher:
 
 def _read_command(command: str) -> str:
     """Return bash code that puts the command into FLOW_COMMAND as it is, whatever quotes and lines it has."""
+    # The end mark is a digest of the command, so no line of the command can be the mark. surrogatepass: names of files
+    # need not be UTF-8.
     mark = "FLOW_" + sha256(command.encode(errors="surrogatepass")).hexdigest()[:16]
     return f"IFS= read -r -d '' FLOW_COMMAND <<'{mark}' || true\n{command}\n{mark}"

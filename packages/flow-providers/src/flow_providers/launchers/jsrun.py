@@ -1,4 +1,4 @@
-"""Launching by LSF's jsrun."""
+"""The launcher for LSF's ``jsrun``."""
 
 from __future__ import annotations
 

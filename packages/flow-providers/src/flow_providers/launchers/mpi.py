@@ -1,4 +1,4 @@
-"""Launching by mpiexec and mpirun."""
+"""The launchers for ``mpiexec`` and ``mpirun``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class MpiExecLauncher(TemplateLauncher):
     template = "mpi.sh.j2"
     program = "mpiexec"
 
-    def values(self, command: str, tasks_per_node: int, nodes_per_block: int) -> dict[str, object]:  # noqa: D102
+    def values(self, command: str, tasks_per_node: int, nodes_per_block: int) -> dict[str, object]:
+        """Return the values of the template, with the MPI program to call."""
         return {**super().values(command, tasks_per_node, nodes_per_block), "program": self.program}
 
 

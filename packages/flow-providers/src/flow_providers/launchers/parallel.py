@@ -1,4 +1,4 @@
-"""Launching by GNU parallel."""
+"""The launcher for GNU parallel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No launching at all."""
+"""The launcher that runs a command once, as it is."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ class SimpleLauncher:
         return "SimpleLauncher()"
 
     def __call__(self, command: str, tasks_per_node: int, nodes_per_block: int) -> str:
-        """Return the command."""
+        """Return the command as it is; the numbers of copies and nodes are ignored."""
         return command

@@ -1,4 +1,4 @@
-"""Several copies on one node."""
+"""The launcher of several copies on one node, the default of most providers."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class SingleNodeLauncher(TemplateLauncher):
         super().__init__()
         self.task_blocks = task_blocks
 
-    def values(self, command: str, tasks_per_node: int, nodes_per_block: int) -> dict[str, object]:  # noqa: D102
+    def values(self, command: str, tasks_per_node: int, nodes_per_block: int) -> dict[str, object]:
+        """Return the values of the template, with the number of copies, which ``task_blocks`` overrides."""
         values = super().values(command, tasks_per_node, nodes_per_block)
         return {**values, "copies": tasks_per_node if self.task_blocks is None else self.task_blocks}

@@ -1,4 +1,4 @@
-"""Launching by Slurm's srun."""
+"""The launchers for Slurm's ``srun``."""
 
 from __future__ import annotations
 

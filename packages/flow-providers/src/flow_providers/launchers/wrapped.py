@@ -1,4 +1,4 @@
-"""Launching inside something else, such as a container."""
+"""The launcher that prefixes a command, such as with the call of a container."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class WrappedLauncher:
     """Prefixes the command with another, such as ``apptainer exec image.sif``, then launches it by another launcher.
 
     Args:
-        prepend: What is put before the command; the command becomes its arguments ``bash -c '...'``.
+        prepend: Text before the command; the command becomes its arguments ``bash -c '...'``.
         launcher: Launches the wrapped command; None: once, as it is.
     """
 

@@ -3,7 +3,7 @@
 # somebody through ssh. A job is a set of files with one stem in a directory, and the stem is the job's id:
 #   .sh script   .pid "<pid> <birth> <started>"   .out .err output   .exit "<code> <ended>"   .secrets/ secret files
 #   .cancelled, .timeout: that was asked for
-# Usage: bash jobs.sh DIRECTORY start STEM WALLTIME | status STEM... | cancel GRACE STEM... | find TAG_PREFIX
+# Usage: bash jobs.sh DIRECTORY start STEM WALLTIME | status STEM... | cancel GRACE STEM... | find TAG_PREFIX | clear STEM...
 set -u
 HERE=$PWD
 SELF=$(cd "$(dirname "$0")" && pwd)/${0##*/}
@@ -76,16 +76,17 @@ strays_of() {
 
 now() { date +%s; }
 
-put() { # put FILE TEXT: whole or not at all
-  printf '%s\n' "$2" >"$1.$$.tmp" && mv -f "$1.$$.tmp" "$1"
+put() { # put FILE TEXT: whole or not at all, and closed to other writers: who changes a record decides what is killed
+  ( umask go-w; printf '%s\n' "$2" >"$1.$$.tmp" ) && mv -f "$1.$$.tmp" "$1"
 }
 
 record() { birth_of "$2" && put "$1.pid" "$2 $BIRTH $(now)"; }
 
 start() { # start STEM WALLTIME
   local group=
+  ( umask go-w; : >"$1.out"; : >"$1.err" )
   if command -v setsid >/dev/null 2>&1; then group=setsid; else set -m; fi
-  ( cd "$HERE" && exec $group bash "$SELF" "$DIR" run "$1" "$2" "$HERE" ) </dev/null >"$1.out" 2>"$1.err" &
+  ( cd "$HERE" && exec $group bash "$SELF" "$DIR" run "$1" "$2" "$HERE" ) </dev/null >>"$1.out" 2>>"$1.err" &
   local leader=$!
   set +m
   # it writes the record itself, as its first act: there is no job without one
@@ -117,7 +118,7 @@ run() { # run STEM WALLTIME HOME: lead the job's process group until its script 
       trap 'kill $!; exit' TERM
       wait $!
       trap '' TERM
-      : >"$1.timeout"
+      ( umask go-w; : >"$1.timeout" )
       kill -TERM -- "-$$"
       sleep 5
       kill -KILL -- "-$$"
@@ -162,7 +163,7 @@ cancel() { # cancel GRACE STEM...: TERM to each group, KILL to what is left afte
   local grace=$1 stem left end
   shift
   for stem in "$@"; do
-    if [ -e "$stem.sh" ] && ! [ -e "$stem.exit" ]; then : >"$stem.cancelled"; fi
+    if [ -e "$stem.sh" ] && ! [ -e "$stem.exit" ]; then ( umask go-w; : >"$stem.cancelled" ); fi
     if leader_of "$stem"; then kill -TERM -- "-$PID" 2>/dev/null; fi
   done
   end=$((SECONDS + grace))
@@ -181,8 +182,27 @@ cancel() { # cancel GRACE STEM...: TERM to each group, KILL to what is left afte
   done
 }
 
-find_() { # find TAG_PREFIX: the stems NAME.TAG.UNIQUE of that tag
-  local file stem tag
+# starting STEM: whether a process, of a submitter that may be dead, is about to start the job
+starting() {
+  # the brackets: so that the one who looks does not find himself
+  local pattern="[${1:0:1}]${1:1}"
+  if [ -z "$BOOT" ]; then pgrep -f -- "$pattern" >/dev/null 2>&1; return; fi
+  grep -q -s -a -e "$pattern" /proc/[0-9]*/cmdline
+}
+
+find_() { # find TAG_PREFIX: the stems NAME.TAG.UNIQUE of that tag; waits for those that are being started
+  local file stem tag turns
+  for file in *.*.*.sh; do
+    stem=${file%.sh}
+    tag=${stem%.*}
+    tag=${tag##*.}
+    case $tag in "$1"*) ;; *) continue ;; esac
+    # as long as start waits, and a second
+    for ((turns = 0; turns < 110; turns++)); do
+      if [ -e "$stem.pid" ] || ! [ -e "$file" ] || ! starting "$stem"; then break; fi
+      sleep 0.1
+    done
+  done
   for file in *.pid; do
     [ -e "$file" ] || continue
     stem=${file%.pid}
@@ -192,8 +212,33 @@ find_() { # find TAG_PREFIX: the stems NAME.TAG.UNIQUE of that tag
   done
 }
 
+# forget STEM: remove the files of a job, unless it lives
+forget() {
+  if leader_of "$1"; then return; fi
+  rm -f -- "$1.sh" "$1.out" "$1.err" "$1.pid" "$1.exit" "$1.cancelled" "$1.timeout"
+  rm -rf -- "$1.secrets"
+}
+
+clear() { # clear STEM...: forget these jobs, and what is a week old; says "empty" if that was the last use of the directory
+  local stem file
+  for stem in "$@"; do forget "$stem"; done
+  find . -maxdepth 1 -name '*.*.*.sh' -mtime +7 2>/dev/null | while IFS= read -r file; do
+    file=${file#./}
+    forget "${file%.sh}"
+  done
+  find . -maxdepth 1 -name 'flow-jobs-*.sh' -mtime +7 ! -name "${SELF##*/}" -exec rm -f {} + 2>/dev/null
+  # sockets of forwards whose server has ended; those of other hosts are not in this one's list
+  for file in ".forward-$(uname -n | cut -c1-20)-"*.sock; do
+    if [ -S "$file" ] && ! grep -q -F -- "$DIR/$file" /proc/net/unix 2>/dev/null; then rm -f -- "$file"; fi
+  done
+  for file in *.*.*.sh *.pid; do if [ -e "$file" ]; then return; fi; done
+  rm -f -- "$SELF"
+  rmdir -- "$DIR" 2>/dev/null
+  echo empty
+}
+
 case $VERB in
-  start | status | cancel | run) "$VERB" "$@" ;;
+  start | status | cancel | run | clear) "$VERB" "$@" ;;
   find) find_ "$@" ;;
   *) exit 2 ;;
 esac

@@ -1,4 +1,4 @@
-"""What ``jobs.sh`` prints, as job states. Pure."""
+"""The parser of what ``jobs.sh`` prints: rows and states of local jobs. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flow_providers.interfaces.job_status import JobStatus
 
 @dataclass(frozen=True, slots=True)
 class LocalRow:
-    """One line of ``jobs.sh status``: what is known of one job from its files and its process."""
+    """One line of ``jobs.sh status``: the facts about one job by its files and its process; times in seconds."""
 
     known: bool
     alive: bool
@@ -57,9 +57,11 @@ def status_of(row: LocalRow | None, folder: str, stem: str, walltime_s: float | 
 
 
 def _state(row: LocalRow) -> tuple[JobState, str]:
+    # The exit code counts more than the process: its group may live on for a moment after the script has ended.
     ended = row.code is not None or (row.started_at is not None and not row.alive)
     if not ended:
         return (JobState.RUNNING, "") if row.alive else (JobState.PENDING, "")
+    # Before the exit code: that of a cancelled job only says which signal ended it.
     if row.cancelled:
         return JobState.CANCELLED, ""
     if row.timed_out:

@@ -20,7 +20,7 @@ VARIABLE = "FLOW_CONFORMANCE"
 
 
 class TestConformance(ProviderContract):
-    """What every provider must do, done by yours."""
+    """The contract of providers, run on the provider that the variable names."""
 
     @pytest.fixture
     def provider(self) -> Iterator[ExecutionProvider]:

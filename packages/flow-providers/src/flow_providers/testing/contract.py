@@ -1,11 +1,11 @@
-"""What every provider must do, as a pytest class to inherit from. Needs pytest; import it in tests only.
+"""The contract of providers, as a pytest class to inherit from. Needs pytest; import it in tests only.
 
     class TestMine(ProviderContract):
         @pytest.fixture
         def provider(self):
             yield MyProvider(...)
 
-Each test submits real jobs to the real thing, or to a program that plays it.
+Each test submits real jobs to the real scheduler, or to a program that simulates it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class ProviderContract:
     """Tests that every ``ExecutionProvider`` passes. Subclasses give the fixture ``provider`` and may set the rest."""
 
     patience_s: float = 45.0
-    """How long a job may take to get where a test waits for it."""
+    """Seconds that a job may take to reach the state a test waits for."""
     poll_s: float = 0.1
-    """Pause between two questions."""
+    """Seconds between two queries of a waiting test."""
     knows_exit_codes: bool = True
     """Whether the scheduler tells exit codes."""
     unknown_job: str = NO_JOB
@@ -96,10 +96,10 @@ class ProviderContract:
         states = [status.state for status in self.patiently(lambda: provider.status(asked))]
         assert states == [JobState.FAILED, JobState.MISSING, JobState.COMPLETED, JobState.FAILED]
 
-    # -- what nobody knows
+    # -- unknown jobs
 
     def test_an_unknown_job_is_missing_and_cancelling_it_is_harmless(self, provider: ExecutionProvider) -> None:
-        """An id that nobody knows is MISSING, and gone."""
+        """An unknown id is MISSING, and cancelling it counts as done."""
         assert provider.status([self.unknown_job])[0].state is JobState.MISSING
         assert provider.cancel([self.unknown_job]) == [True]
 
@@ -115,7 +115,7 @@ class ProviderContract:
         with pytest.raises(BadOption):
             provider.cancel(self.unknown_job)
 
-    # -- what goes with a job
+    # -- tag, environment and secrets of a job
 
     def test_a_job_is_found_by_the_beginning_of_its_tag(self, provider: ExecutionProvider) -> None:
         """``find`` sees a job by its tag, and no other."""
@@ -150,7 +150,7 @@ class ProviderContract:
         assert "<a b>\n<c'd>\nlast $line\n" in self.output_with(provider, job, "last")
 
     def test_jobs_of_one_name_are_different_jobs(self, provider: ExecutionProvider) -> None:
-        """The name is for people; the id tells jobs apart."""
+        """Jobs of one name have different ids."""
         jobs = [provider.submit("true", 1, "same name!") for _ in range(3)]
         assert len(set(jobs)) == 3
         for job in jobs:
@@ -187,7 +187,7 @@ class ProviderContract:
         return out
 
     def patiently(self, ask: Callable[[], list[T]]) -> list[T]:
-        """Ask again while the scheduler is away or the answer is empty."""
+        """Return the first answer that is not empty, asking for up to ``patience_s`` seconds while it is."""
         deadline = time.monotonic() + self.patience_s
         while True:
             try:
@@ -200,7 +200,7 @@ class ProviderContract:
 
     @contextmanager
     def surely_ended(self, provider: ExecutionProvider, jobs: Sequence[str]) -> Iterator[None]:
-        """Cancel the jobs whatever the test does."""
+        """Cancel the jobs at the end of the block, whether the test passes or fails."""
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""One transfer of Globus: all files of one task between two endpoints, step by step."""
+"""Globus batch: one transfer of all files of one task between two endpoints, as a state machine."""
 
 from __future__ import annotations
 
@@ -14,11 +14,19 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol
 
-from flow_core.interfaces.staging import Transfer
+from flow_core.interfaces.staging import Progress, Transfer
 from flow_staging.globus.login import ADVICE, sdk_module
-from flow_staging.transfer.failures import Dropped, Refused, Stopped, staging_error
+from flow_staging.transfer.failures import (
+    PermanentTransferError,
+    TooSlow,
+    TransferCancelled,
+    TransientTransferError,
+    staging_error,
+)
+from flow_staging.transfer.retry import LeastSpeed, Pace
 
 _LOG = logging.getLogger("flow.staging.globus")
+# Marks, in the nice_status of Globus, of errors that do not pass: Globus itself would try until the deadline.
 _FATAL = (
     "FILE_NOT_FOUND",
     "NOT_FOUND",
@@ -35,20 +43,22 @@ _FATAL = (
     "AUTH",
     "UNSUPPORTED",
 )
-_GIVE_UP_AFTER = 8
+# 0 bytes/s: Globus may check large files for long without moving any.
+_ANY_SPEED = LeastSpeed("GlobusStaging", 0.0, 300.0)
+_GIVE_UP_AFTER = 8  # steps in a row without an answer; by default that is one to four minutes
 _RENAMES = 20
-"""How many files are renamed by requests in one step: the others' transfers are looked at in between."""
+"""Files renamed by requests in one step, at most: between steps the thread looks at the other batches."""
 
 
 class TransferApi(Protocol):
-    """What we use of ``globus_sdk.TransferClient``."""
+    """Protocol of the calls of ``globus_sdk.TransferClient`` that are used here."""
 
     def submit_transfer(self, data: object) -> Mapping[str, object]:
-        """Start a transfer."""
+        """Start a transfer; the answer has its ``task_id``."""
         ...
 
     def submit_delete(self, data: object) -> Mapping[str, object]:
-        """Start a removal."""
+        """Start a removal of files; the answer has its ``task_id``."""
         ...
 
     def get_submission_id(self) -> Mapping[str, object]:
@@ -60,7 +70,7 @@ class TransferApi(Protocol):
         ...
 
     def cancel_task(self, task_id: str) -> object:
-        """End one."""
+        """Cancel a transfer or removal; what has arrived stays."""
         ...
 
     def task_event_list(self, task_id: str) -> Sequence[Mapping[str, object]]:
@@ -68,7 +78,7 @@ class TransferApi(Protocol):
         ...
 
     def operation_rename(self, endpoint_id: str, oldpath: str, newpath: str) -> object:
-        """Rename a file."""
+        """Rename a file on an endpoint; raises TransferAPIError."""
         ...
 
 
@@ -94,7 +104,7 @@ class Item:
 
 
 class Phase(Enum):
-    """How far a batch is."""
+    """Phases of a batch, in their order; CLEAR only where an older file must go before a rename."""
 
     SUBMIT = "submit"
     WAIT = "wait"
@@ -107,9 +117,16 @@ class Batch:
 
     Attributes:
         hurries: The next step need not wait: there is more to be done at once.
+        unwanted: The files are no longer needed: the poller stops it.
+        progress: How far its transfer was when Globus was last asked, None where that did not say.
     """
 
-    def __init__(self, source: str, destination: str, items: Sequence[Item], timeout_s: float) -> None:
+    def __init__(
+        self, source: str, destination: str, items: Sequence[Item], timeout_s: float, speed: LeastSpeed = _ANY_SPEED
+    ) -> None:
+        self._speed = speed
+        self._pace: Pace | None = None
+        self._moved = 0
         self.future: Future[None] = Future()
         self.future.set_running_or_notify_cancel()
         self.source = source
@@ -117,6 +134,8 @@ class Batch:
         self.timeout_s = timeout_s
         self.phase = Phase.SUBMIT
         self.hurries = False
+        self.unwanted = False
+        self.progress: Progress | None = None
         self.task_id = ""
         self._left = list(items)
         self._items = tuple(items)
@@ -134,6 +153,7 @@ class Batch:
         """
         self.hurries = False
         try:
+            # First the deadline: a batch that is late may never get an answer.
             if late:
                 self._give_up(api, f"not complete within {self.timeout_s:g} s; {self._status(api)}")
             with _translated():
@@ -142,7 +162,7 @@ class Batch:
             if done:
                 self.future.set_result(None)
             return done
-        except Dropped as error:
+        except TransientTransferError as error:
             self._failures += 1
             if self._failures < _GIVE_UP_AFTER:
                 _LOG.info("Globus cannot be asked: %s (asked %d times)", error, self._failures)
@@ -154,6 +174,7 @@ class Batch:
 
     def fail(self, error: Exception, api: TransferApi | None = None) -> None:
         """End with an error, take back what is under way and remove what was half-made."""
+        # Removed only after the cancel: Globus would go on to write the temporary files.
         if api is not None and self.task_id:
             self._cancel(api)
             self._remove_temporaries(api)
@@ -164,8 +185,13 @@ class Batch:
         self.future.set_exception(staging_error(self._items[0].transfer, error))
 
     def stop(self, api: TransferApi | None) -> None:
-        """End since the method is closed."""
-        self.fail(Stopped("the transfer was stopped before it was complete"), api)
+        """End because the method is closed, or the files are no longer needed."""
+        self.fail(TransferCancelled("the transfer was stopped before it was complete"), api)
+
+    @property
+    def transfers(self) -> list[Transfer]:
+        """The files as the task knows them."""
+        return [item.transfer for item in self._items]
 
     # -- phases
 
@@ -191,15 +217,18 @@ class Batch:
             destination_endpoint=self.destination,
             label=f"Flow task {self._items[0].transfer.task_id}",
             submission_id=self._submission,
+            # Globus reads each file again at its destination: nothing else sees whether it is whole there.
             verify_checksum=True,
             fail_on_quota_errors=True,
+            # The service's own deadline too: it ends the transfer where the script has died.
             deadline=ends.strftime("%Y-%m-%d %H:%M:%S"),
             notify_on_succeeded=False,
             notify_on_failed=False,
             notify_on_inactive=False,
         )
         for item in self._items:
-            data.add_item(item.source, item.temporary)
+            recursive = item.transfer.file.kind == "directory"
+            data.add_item(item.source, item.temporary, **({"recursive": True} if recursive else {}))
         self.task_id = str(api.submit_transfer(data)["task_id"])
         self.phase = Phase.WAIT
 
@@ -207,23 +236,47 @@ class Batch:
         """Look at the transfer; True when it has succeeded."""
         task = api.get_task(self.task_id)
         status, nice = str(task.get("status")), str(task.get("nice_status") or "")
+        self.progress = _progress(task)
+        # A paused or queued transfer is slow for a reason that is reported elsewhere.
+        self._check_speed(status == "ACTIVE" and not task.get("is_paused"))
         if status == "SUCCEEDED":
             self.phase = Phase.RENAME
             return True
         if status == "FAILED":
             fatal = task.get("fatal_error")
             what = fatal.get("description") if isinstance(fatal, Mapping) else None
-            raise Refused(_words(f"Globus says that the transfer failed: {what or nice}", self._errors(api)))
+            raise PermanentTransferError(
+                _words(f"Globus says that the transfer failed: {what or nice}", self._errors(api))
+            )
         if status == "INACTIVE":
-            raise Refused(_words(f"Globus has suspended the transfer ({nice}): {ADVICE}", self._errors(api)))
+            raise PermanentTransferError(
+                _words(f"Globus has suspended the transfer ({nice}): {ADVICE}", self._errors(api))
+            )
         if task.get("is_paused"):
             self._tell(("paused",), f"Globus transfer {self.task_id} is paused by an endpoint's manager; waiting")
         elif nice and nice.upper() not in ("OK", "QUEUED"):
             errors = self._errors(api)
             if any(mark in nice.upper() for mark in _FATAL):
-                raise Refused(_words(f"Globus cannot go on: {nice}", errors))
+                raise PermanentTransferError(_words(f"Globus cannot go on: {nice}", errors))
             self._tell((nice, errors), f"Globus transfer {self.task_id} has trouble and goes on: {nice} {errors}")
         return False
+
+    def _check_speed(self, runs: bool) -> None:
+        """Give a transfer up that is too slow since its first bytes.
+
+        Raises PermanentTransferError. One that is paused may rest.
+        """
+        far = self.progress
+        if not runs or far is None or not far.moved:
+            self._pace = None
+            return
+        if self._pace is None:
+            self._pace, self._moved = Pace(self._speed), far.moved
+        count, self._moved = max(0, far.moved - self._moved), far.moved
+        try:
+            self._pace.add(count)
+        except TooSlow as error:
+            raise PermanentTransferError(str(error)) from error
 
     def _rename(self, api: TransferApi) -> bool:
         """Give the files their names, one after the other; True when all have theirs."""
@@ -264,7 +317,7 @@ class Batch:
     # -- ends
 
     def _give_up(self, api: TransferApi, why: str) -> None:
-        raise Refused(why)
+        raise PermanentTransferError(why)
 
     def _status(self, api: TransferApi) -> str:
         if not self.task_id:
@@ -300,7 +353,7 @@ class Batch:
 
     def _remove_temporaries(self, api: TransferApi) -> None:
         with contextlib.suppress(Exception):
-            data = sdk_module().DeleteData(endpoint=self.destination, ignore_missing=True)
+            data = sdk_module().DeleteData(endpoint=self.destination, ignore_missing=True, recursive=True)
             made = [item.temporary for item in self._left if item.temporary != item.final]
             for path in made:
                 data.add_item(path)
@@ -322,6 +375,11 @@ def _renamed_here(item: Item) -> bool:
     return True
 
 
+def _progress(task: Mapping[str, object]) -> Progress | None:
+    moved, speed = task.get("bytes_transferred"), task.get("effective_bytes_per_second")
+    return Progress(moved, None, float(speed) if isinstance(speed, int) else 0.0) if isinstance(moved, int) else None
+
+
 def _exists(error: object) -> bool:
     text = f"{getattr(error, 'code', '')} {getattr(error, 'message', '')}".lower()
     return "exist" in text and "not exist" not in text
@@ -333,22 +391,24 @@ def _words(said: str, details: str) -> str:
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """Tell what may pass from what will not."""
+    """Turn errors of globus-sdk into transient and permanent transfer errors."""
     sdk = sdk_module()
     try:
         yield
     except sdk.AuthAPIError as error:
         if error.http_status >= 500:
-            raise Dropped(f"Globus Auth answered {error.http_status}") from error
-        raise Refused(f"the login to Globus has expired or was withdrawn: {ADVICE}") from error
+            raise TransientTransferError(f"Globus Auth answered {error.http_status}") from error
+        raise PermanentTransferError(f"the login to Globus has expired or was withdrawn: {ADVICE}") from error
     except sdk.TransferAPIError as error:
         said = f"Globus answered {error.http_status} {error.code}: {error.message}"
         if error.http_status == 401:
-            raise Refused(f"the login to Globus is not valid: {ADVICE} ({said})") from error
+            raise PermanentTransferError(f"the login to Globus is not valid: {ADVICE} ({said})") from error
         if error.code == "ConsentRequired":
-            raise Refused(f"the collection wants your consent: flow-globus-auth --data-access UUID ({said})") from error
+            raise PermanentTransferError(
+                f"the collection wants your consent: flow-globus-auth --data-access UUID ({said})"
+            ) from error
         if error.http_status >= 500 or error.http_status == 429:
-            raise Dropped(said) from error
-        raise Refused(said) from error
+            raise TransientTransferError(said) from error
+        raise PermanentTransferError(said) from error
     except sdk.NetworkError as error:
-        raise Dropped(f"no answer from Globus: {error}") from error
+        raise TransientTransferError(f"no answer from Globus: {error}") from error

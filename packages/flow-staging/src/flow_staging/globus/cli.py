@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from flow_core.errors import FlowError
-from flow_staging.globus.login import CLIENT_VARIABLE, Login
-from flow_staging.transfer.failures import Refused
+from flow_staging.globus.login import CLIENT_VARIABLE, GlobusLogin
+from flow_staging.transfer.failures import PermanentTransferError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,14 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="also allow access to this mapped collection, where Globus asks for consent; may be repeated",
     )
     options = parser.parse_args(arguments)
-    login = Login(options.client_id)
+    login = GlobusLogin(options.client_id)
     print("Flow Globus command-line authoriser")
     print("If authorisation to Globus is necessary, you will be prompted now.")
     print("Otherwise nothing will be done.")
     try:
         if options.force or options.data_access or not login.works():
             login.ask(input, print, options.data_access)
-    except (Refused, FlowError, OSError, EOFError) as error:
+    except (PermanentTransferError, FlowError, OSError, EOFError) as error:
         print(f"flow-globus-auth: {error or 'no code was given'}", file=sys.stderr)
         return 1
     print("Authorization complete")

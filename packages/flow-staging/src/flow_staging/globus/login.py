@@ -14,7 +14,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from flow_core.errors import ConfigurationError
-from flow_staging.transfer.failures import Refused
+from flow_core.folders import make_directory
+from flow_core.own_files import NotOwnFile, open_own
+from flow_staging.transfer.failures import PermanentTransferError
 
 if TYPE_CHECKING:
     import globus_sdk
@@ -23,12 +25,13 @@ SCOPE = "urn:globus:auth:scope:transfer.api.globus.org:all"
 SERVER = "transfer.api.globus.org"
 CLIENT_VARIABLE = "FLOW_GLOBUS_CLIENT_ID"
 FILE_VARIABLE = "FLOW_GLOBUS_TOKENS"
+_LONGEST = 1 << 20  # bytes of the token file read at most; a real one has some hundred
 ADVICE = "run flow-globus-auth to log in"
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What a login gives.
+    """Tokens of one login.
 
     Attributes:
         client_id: The native app which the user has allowed to act.
@@ -50,22 +53,33 @@ class TokenStore:
         self.path = token_file() if path is None else path
 
     def load(self) -> Tokens | None:
-        """Return the tokens, or None if there is no usable file; takes away the rights that others have on it."""
+        """Return the tokens, or None if there is no usable file; takes away the rights of others to read it.
+
+        Raises:
+            PermanentTransferError: it belongs to another user, or others may write to it.
+        """
         try:
-            if self.path.stat().st_mode & 0o077:
-                self.path.chmod(0o600)
-            return Tokens(**json.loads(self.path.read_text()))
+            with open_own(self.path) as stream:
+                if os.fstat(stream.fileno()).st_mode & 0o077:
+                    os.fchmod(stream.fileno(), 0o600)
+                return Tokens(**json.loads(stream.read(_LONGEST)))
+        except NotOwnFile as error:
+            raise PermanentTransferError(
+                f"the login to Globus in {self.path} is not used: {error.reason}. Remove the file, or name another one "
+                f"in {FILE_VARIABLE}, and {ADVICE}"
+            ) from error
         except (OSError, ValueError, TypeError):
             return None
 
     def save(self, tokens: Tokens) -> None:
         """Replace the file; raises OSError."""
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_directory(self.path.parent, 0o700)
         temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(fd, "w") as stream:
                 json.dump(asdict(tokens), stream)
+            # As a whole: another process must not read half of it.
             os.replace(temporary, self.path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -80,8 +94,8 @@ def token_file() -> Path:
     return Path(home) / "flow" / "globus-tokens.json"
 
 
-class Login:
-    """Gives authorizers to clients, and asks the user when there is nobody to give one. Any thread."""
+class GlobusLogin:
+    """Login of the user: gives authorizers to clients, and asks the user where there are no tokens. Any thread."""
 
     def __init__(self, client_id: str | None = None, store: TokenStore | None = None) -> None:
         self.store = TokenStore() if store is None else store
@@ -89,15 +103,15 @@ class Login:
         self._lock = threading.Lock()
 
     def authorizer(self) -> globus_sdk.RefreshTokenAuthorizer:
-        """Return what signs requests and gets new access tokens as they expire.
+        """Return an authorizer, which signs requests and renews access tokens as they expire.
 
         Raises:
-            Refused: nobody is logged in, or globus-sdk is missing; the message says what to do.
+            PermanentTransferError: there is no login, or globus-sdk is missing; the message says what to do.
         """
         sdk = sdk_module()
         tokens = self.store.load()
         if tokens is None:
-            raise Refused(f"nobody is logged in to Globus ({self.store.path}): {ADVICE}")
+            raise PermanentTransferError(f"nobody is logged in to Globus ({self.store.path}): {ADVICE}")
         signing: globus_sdk.RefreshTokenAuthorizer = sdk.RefreshTokenAuthorizer(
             tokens.refresh_token,
             sdk.NativeAppAuthClient(tokens.client_id),
@@ -108,12 +122,12 @@ class Login:
         return signing
 
     def works(self) -> bool:
-        """Tell whether the kept login is good for another request; asks Globus only when a token has expired."""
+        """Return whether the kept login is good for another request; asks Globus only when a token has expired."""
         import globus_sdk
 
         try:
             self.authorizer().ensure_valid_token()
-        except (Refused, globus_sdk.GlobusError):
+        except (PermanentTransferError, globus_sdk.GlobusError):
             return False
         return True
 
@@ -127,7 +141,7 @@ class Login:
 
         Raises:
             ConfigurationError: no client id is known.
-            Refused: the code was not accepted.
+            PermanentTransferError: the code was not accepted.
         """
         sdk = sdk_module()
         client_id = self._client_id()
@@ -138,7 +152,7 @@ class Login:
         try:
             response = client.oauth2_exchange_code_for_tokens(code)
         except sdk.AuthAPIError as error:
-            raise Refused(f"Globus did not take the code: {error.message}") from error
+            raise PermanentTransferError(f"Globus did not take the code: {error.message}") from error
         self._keep(client_id, response, "")
 
     def _client_id(self) -> str:
@@ -159,6 +173,7 @@ class Login:
                 Tokens(
                     client_id,
                     str(got["access_token"]),
+                    # A renewal brings no new refresh token: the old one stays valid.
                     str(got.get("refresh_token") or old_refresh),
                     int(got["expires_at_seconds"]),
                 )
@@ -171,8 +186,8 @@ def _scopes(collections: Sequence[str]) -> str:
 
 
 def sdk_module() -> ModuleType:
-    """Return globus-sdk; raises Refused where it is not installed."""
+    """Return globus-sdk; raises PermanentTransferError where it is not installed."""
     try:
         return import_module("globus_sdk")
     except ImportError as error:
-        raise Refused("globus-sdk is not installed here: install flow-staging[globus]") from error
+        raise PermanentTransferError("globus-sdk is not installed here: pip install globus-sdk") from error

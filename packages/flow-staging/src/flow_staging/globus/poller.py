@@ -1,4 +1,4 @@
-"""The one thread that watches all Globus transfers of a staging method."""
+"""Globus poller: one thread that watches all transfers of a staging method."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import heapq
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 
+from flow_core.bounded_calls import start_unless_ending, within
 from flow_staging.globus.batch import Batch, TransferApi
 
-_GROWTH = 1.5
-_IDLE_S = 5.0
-_CLOSE_S = 5.0
+_GROWTH = 1.5  # factor between two pauses: short transfers are noticed soon, long ones asked for seldom
+_IDLE_S = 5.0  # seconds after which the thread without batches ends; only the magnitude matters
+_CLOSE_S = 5.0  # seconds close() waits for Globus to take the cancels
 
 
 class Poller:
@@ -40,20 +43,31 @@ class Poller:
         with self._condition:
             self._push(now, self._first_s, now + batch.timeout_s, batch)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="flow-globus", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="flow-globus", daemon=True)
+                # Else the process ends: its close, which comes next, has the transfers ended.
+                if start_unless_ending(thread):
+                    self._thread = thread
+            self._condition.notify()
+
+    def cancel(self, batches: Iterable[Batch]) -> None:
+        """Have batches cancelled by the poller's thread, which asks Globus to end their transfers; does not block."""
+        now = time.monotonic()
+        with self._condition:
+            for batch in batches:
+                batch.unwanted = True
+                self._push(now, self._first_s, now, batch)  # it may have another place here, too
             self._condition.notify()
 
     def close(self) -> None:
         """Cancel what is under way; returns within about 5 s."""
         with self._condition:
-            batches, self._due = [entry[-1] for entry in self._due], []
+            batches, self._due = list({id(entry[-1]): entry[-1] for entry in self._due}.values()), []
             thread, self._thread = self._thread, None
             self._condition.notify_all()
         if thread is not None:
-            ender = threading.Thread(target=self._stop, args=(batches, thread), name="flow-globus-end", daemon=True)
-            ender.start()
-            ender.join(_CLOSE_S)
+            # BoundedCall: a request that hangs must not hold the end of the script.
+            with suppress(Exception):
+                within(_CLOSE_S, partial(self._stop, batches, thread), "flow-globus-end")
         for batch in batches:
             if not batch.future.done():
                 batch.stop(None)
@@ -70,6 +84,12 @@ class Poller:
     def _run(self) -> None:
         while (entry := self._next()) is not None:
             _, _, pause, ends, batch = entry
+            if batch.future.done():
+                continue
+            # Before the client is made: stopping works without one.
+            if batch.unwanted:
+                batch.stop(self._api)
+                continue
             now = time.monotonic()
             try:
                 if self._api is None:
@@ -81,9 +101,10 @@ class Poller:
                 continue
             with self._condition:
                 closed = self._thread is not threading.current_thread()
-                if not closed and batch.hurries:
+                if not closed and (batch.hurries or batch.unwanted):
                     self._push(time.monotonic(), pause, ends, batch)
                 elif not closed:
+                    # Not later than the deadline, so that a batch ends in time.
                     due = min(time.monotonic() + pause, max(ends, time.monotonic()))
                     self._push(due, min(pause * _GROWTH, self._last_s), ends, batch)
             if closed:

@@ -1,1 +1,1 @@
-"""What all methods of moving files share: publishing, verifying, resuming, retrying, caching."""
+"""Transfer machinery that all staging methods share: publishing, verifying, resuming, retrying, caching."""

@@ -14,13 +14,13 @@ def call_of(method: object, **options: object) -> str:
     return f"{type(method).__name__}({', '.join(given)})"
 
 
+def without_values(given: Mapping[str, Mapping[str, object]] | None) -> dict[str, dict[str, str]] | None:
+    """Return options by host, which may be secret, as they may be shown."""
+    return {name: dict.fromkeys(options, "***") for name, options in given.items()} if given else None
+
+
 def _shown(value: object) -> str:
     """Return an expression for a value; functions are given by their dotted name."""
     if isinstance(value, FunctionType) and "<" not in value.__qualname__:
         return value.__qualname__ if value.__module__ == "__main__" else f"{value.__module__}.{value.__qualname__}"
     return repr(value)
-
-
-def without_values(headers: Mapping[str, str] | None) -> dict[str, str] | None:
-    """Return headers as they may be shown: their values may be secrets."""
-    return dict.fromkeys(headers, "***") if headers else None

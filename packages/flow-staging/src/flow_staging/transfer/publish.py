@@ -1,22 +1,25 @@
-"""Files in the making: a file appears under its own name only when it is whole."""
+"""Publication of files: a file is made under a temporary name and renamed when it is whole."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
 import os
 import secrets
+import stat
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from flow_core.remote.staged import of_a_task
 from flow_staging.transfer.failures import local_failure
 
 _SUFFIX = ".part"
-_SLOTS = 16
-_CHUNK = 1 << 20
-_AT_ONCE = 64 << 20
+_SLOTS = 16  # fixed names for one file, so that what killed processes left is found again; then a random one
+_CHUNK = 1 << 20  # bytes a read where the system cannot copy itself
+_AT_ONCE = 64 << 20  # bytes a call of copy_file_range; only the magnitude matters
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -35,7 +38,7 @@ class Partial:
 
     def __init__(self, final: Path) -> None:
         self.final = final
-        self.path = final
+        self.path: str | os.PathLike[str] = final
         self.size = 0
         self._fd = -1
 
@@ -43,13 +46,16 @@ class Partial:
         """Make the directory and the empty file.
 
         Raises:
-            Refused: the file system does not let us; the message says why.
+            PermanentTransferError: the file system does not let us; the message says why.
         """
         try:
-            self.final.parent.mkdir(parents=True, exist_ok=True)
-            if self.final.is_dir():
+            if os.path.isdir(self.final):
                 raise IsADirectoryError(21, "Is a directory", str(self.final))
-            self._create()
+            try:
+                self._create()
+            except FileNotFoundError:
+                os.makedirs(self.final.parent, exist_ok=True)
+                self._create()
         except OSError as error:
             raise local_failure(error, f"cannot write {self.final}") from error
         return self
@@ -57,12 +63,14 @@ class Partial:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.path != self.final:
-            self.path.unlink(missing_ok=True)
+        if self.path is not self.final:
+            with contextlib.suppress(OSError):
+                # Removed before its lock goes: else another one could have taken it over.
+                os.unlink(self.path)
         self._close()
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append bytes; raises Refused when the disk is full or the like."""
+        """Append bytes; raises PermanentTransferError when the disk is full or the like."""
         view = memoryview(data)
         try:
             while view:
@@ -78,14 +86,22 @@ class Partial:
         self.size += copied
         return copied > 0
 
+    def executable_as(self, source: BinaryIO) -> None:
+        """Let those execute the file who may execute an open one. Raises OSError."""
+        bits = os.fstat(source.fileno()).st_mode & 0o111
+        if bits:
+            os.fchmod(self._fd, stat.S_IMODE(os.fstat(self._fd).st_mode) | bits)
+
     def truncate(self) -> None:
         """Throw away what was written."""
+        if not self.size:
+            return
         os.ftruncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
         self.size = 0
 
     def publish(self) -> None:
-        """Give the file its name, replacing what was there; raises Refused."""
+        """Give the file its name, replacing what was there; raises PermanentTransferError."""
         try:
             os.close(os.dup(self._fd))  # some file systems report a full disk only when a file is closed
             os.replace(self.path, self.final)
@@ -95,17 +111,21 @@ class Partial:
         self._close()  # only now: an unlocked file under its temporary name would be free for others to take
 
     def _create(self) -> None:
-        prefix = _prefix(self.final)
+        folder, prefix = self.final.parent, _prefix(self.final)
         for slot in range(_SLOTS):
-            path = self.final.with_name(f"{prefix}{slot}{_SUFFIX}")
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            path = folder / f"{prefix}{slot}{_SUFFIX}"
+            fd = _made(path)
+            if fd < 0:  # there already: left by a killed process, or of one that lives, or another user's
+                _remove_left_over(path)
+                fd = _made(path)
+            if fd < 0:
+                continue
             if _own(fd, path):
-                os.ftruncate(fd, 0)
                 self._fd, self.path = fd, path
                 return
             os.close(fd)
-        path = self.final.with_name(f"{prefix}{secrets.token_hex(6)}{_SUFFIX}")
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        path = folder / f"{prefix}{secrets.token_hex(6)}{_SUFFIX}"
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _mode(path))
         self.path = path
 
     def _close(self) -> None:
@@ -114,14 +134,20 @@ class Partial:
             os.close(fd)
 
 
+def _mode(path: Path) -> int:
+    """Return the mode of a file: inputs of tasks are writable by their owner only, outputs follow the umask."""
+    return 0o644 if of_a_task(path) else 0o666
+
+
 def duplicate(source: BinaryIO, part: Partial) -> None:
     """Write the content of an open file into a part, sharing blocks on disk where the file system can.
 
     Raises:
-        Refused: the file system does not let us write.
+        PermanentTransferError: the file system does not let us write.
         OSError: ``source`` cannot be read.
     """
     source.seek(0)
+    part.executable_as(source)
     try:
         while part.take(source):
             pass
@@ -139,6 +165,29 @@ def duplicate(source: BinaryIO, part: Partial) -> None:
 def _prefix(final: Path) -> str:
     digest = hashlib.blake2b(os.fsencode(final.name), digest_size=6).hexdigest()
     return f".flow-{digest}-"  # of constant length: a long name must not become too long
+
+
+def _made(path: Path) -> int:
+    """Make an empty file that no other process can have open, and open it; -1 if something is there. Raises OSError."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _mode(path))
+    except FileExistsError:
+        return -1
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove what a killed process of this user has left; what others have put there is left alone."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY)
+    except OSError:
+        return
+    try:
+        if os.fstat(fd).st_uid == os.geteuid() and _own(fd, path):
+            path.unlink()
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
 
 
 def _own(fd: int, path: Path) -> bool:

@@ -1,19 +1,20 @@
-"""Is what arrived what the other side holds? Sizes and digests, and where servers state them."""
+"""Verification of what arrived: sizes and digests, and the headers in which servers state them."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from flow_staging.transfer.failures import WrongContent
+from flow_staging.transfer.failures import ChecksumMismatch
 
 _ALGORITHMS = {"sha-512": "sha512", "sha-256": "sha256", "sha": "sha1", "sha-1": "sha1", "md5": "md5"}
 _STRENGTH = ("sha512", "sha256", "sha1", "md5")
+_STATING = ("repr-digest", "digest", "content-digest", "content-md5")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """What the other side says of a file.
+    """Facts that the other side states of a file.
 
     Attributes:
         size: Bytes, or None where it does not say.
@@ -41,6 +42,8 @@ class Remote:
         resumable: The validator names the very bytes, and the stream holds them as they are: it can be resumed.
         checked: The stream checks the content itself when it is read from the first byte to the last, so the digest
             need only be looked at after a break.
+        lasting: Where there is no validator, the content may be used by other tasks of the same run: the other side
+            does not say that each is to ask for its own.
     """
 
     size: int | None = None
@@ -48,6 +51,12 @@ class Remote:
     validator: str = ""
     checked: bool = False
     resumable: bool = True
+    lasting: bool = True
+
+    @property
+    def digits(self) -> str:
+        """The digest in hexadecimal digits; empty where there is none."""
+        return "" if self.digest is None else self.digest.value.hex()
 
 
 class Checker:
@@ -59,14 +68,15 @@ class Checker:
         self._hash: hashlib._Hash | None = None
 
     def restart(self, remote: Remote) -> None:
-        """Begin at the first byte of a file of which this is said."""
+        """Begin at the first byte of a file with the given size and digest."""
         self._remote = remote
         self.size = 0
+        # Checked by the stream itself: hashing it here as well would double the CPU time.
         digest = None if remote.checked else remote.digest
         self._hash = None if digest is None else hashlib.new(digest.algorithm, usedforsecurity=False)
 
     def update(self, data: bytes | memoryview) -> None:
-        """Take the next bytes."""
+        """Count and hash the next bytes of the file."""
         self.size += len(data)
         if self._hash is not None:
             self._hash.update(data)
@@ -75,38 +85,47 @@ class Checker:
         """Take the size of the whole from a later answer.
 
         Raises:
-            WrongContent: an earlier one stated another.
+            ChecksumMismatch: an earlier one stated another.
         """
         if size is None or size == self._remote.size:
             return
         if self._remote.size is not None:
-            raise WrongContent(f"the file has {size} bytes now, where {self._remote.size} were announced")
+            raise ChecksumMismatch(f"the file has {size} bytes now, where {self._remote.size} were announced")
         self._remote = replace(self._remote, size=size)
+
+    @property
+    def total(self) -> int | None:
+        """The size of the whole file, None where it is not known."""
+        return self._remote.size
 
     @property
     def missing(self) -> int:
         """Bytes still to come; 0 where the size is not known."""
         return 0 if self._remote.size is None else max(0, self._remote.size - self.size)
 
-    def again(self, path: Path) -> None:
+    def again(self, path: str | os.PathLike[str]) -> None:
         """Go through what has arrived from its first byte, since the stream was broken; raises OSError."""
         self.restart(replace(self._remote, checked=False))
-        with path.open("rb") as stream:
+        self.read(path)
+
+    def read(self, path: str | os.PathLike[str]) -> None:
+        """Take what is in a file as the next bytes; raises OSError."""
+        with open(path, "rb") as stream:
             while data := stream.read(1 << 20):
                 self.update(data)
 
     def finish(self) -> None:
-        """Check size and digest.
+        """Check size and digest of the whole file.
 
         Raises:
-            WrongContent: the bytes are not those announced.
+            ChecksumMismatch: the bytes are not those announced.
         """
         wanted, digest = self._remote.size, self._remote.digest
         if wanted is not None and self.size != wanted:
-            raise WrongContent(f"got {self.size} bytes where {wanted} were announced")
+            raise ChecksumMismatch(f"got {self.size} bytes where {wanted} were announced")
         if digest is not None and self._hash is not None and self._hash.digest() != digest.value:
             found = self._hash.hexdigest()
-            raise WrongContent(f"the {digest.algorithm} digest is {found}, announced was {digest.value.hex()}")
+            raise ChecksumMismatch(f"the {digest.algorithm} digest is {found}, announced was {digest.value.hex()}")
 
 
 def digest_of_headers(headers: Mapping[str, str], *, whole: bool = True) -> Digest | None:
@@ -118,8 +137,12 @@ def digest_of_headers(headers: Mapping[str, str], *, whole: bool = True) -> Dige
         headers: Headers with case-insensitive or lower-case names.
         whole: The message holds the whole content, so what is stated of the message is true of the content.
     """
+    # Most servers state none: no further look then.
+    if not any(name in headers for name in _STATING):
+        return None
     found = dict(_structured(headers.get("repr-digest", "")))
     found.update(_instance(headers.get("digest", "")))
+    # These are of the message: of a part they say nothing about the file.
     if whole:
         found.update(_structured(headers.get("content-digest", "")))
         found.update(_decoded("md5", headers.get("content-md5", "")))
@@ -154,4 +177,5 @@ def _decoded(name: str, text: str) -> dict[str, bytes]:
     except (binascii.Error, ValueError):
         return {}
     size = hashlib.new(algorithm, usedforsecurity=False).digest_size
+    # Some servers state hexadecimal digits here, which decode to another length.
     return {algorithm: value} if len(value) == size else {}

@@ -1,4 +1,4 @@
-"""Records as plain JSON data."""
+"""The encoding of records as plain JSON data."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ def plain(value: object) -> object:
     """Return a record, with records in it, as dictionaries and lists; enums as their values."""
     if isinstance(value, Enum):
         return value.value
+    # Not dataclasses.asdict: it copies every value deeply, and leaves enums as they are, which JSON does not take.
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, list | tuple):

@@ -52,6 +52,8 @@ _TASKS = [
     *_sorting(TaskOrder, down=False),
 ]
 _BY = {"name": "by", "in": "query", "schema": {"type": "string", "enum": [one.value for one in Grouping]}}
+# Path, summary, record, whether the answer is a list of them, parameters. A test holds these rows and the routes
+# equal.
 _PATHS: tuple[tuple[str, str, Any, bool, list[Schema]], ...] = (
     ("/api/workflows", "Runs, newest first, a page at a time", r.Page[r.Workflow], False, [*_RUNS, *_PAGING]),
     ("/api/workflows/{run_id}", "One run", r.Workflow, False, [_RUN]),
@@ -70,7 +72,7 @@ _PATHS: tuple[tuple[str, str, Any, bool, list[Schema]], ...] = (
 
 
 def description(version: str) -> Schema:
-    """Return the OpenAPI 3.1 document."""
+    """Return the OpenAPI 3.1 document of the JSON API, for a version of this package."""
     schemas: dict[str, Schema] = {}
     paths = {}
     for path, summary, record, many, parameters in _PATHS:
@@ -92,6 +94,7 @@ def description(version: str) -> Schema:
                  "description": "Read only. Times are integers: nanoseconds UTC since 1970."},
         "paths": paths,
         "components": {"schemas": schemas, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+        # Either nothing or the token, since a server may be started without one.
         "security": [{}, {"token": []}],
     }  # fmt: skip
 
@@ -102,7 +105,9 @@ def _reference(record: Any, schemas: dict[str, Schema]) -> Schema:
     base = get_origin(record) or record
     name = base.__name__ + "Of".join(["", *(one.__name__ for one in of)])
     if name not in schemas:
+        # Before its fields are looked at: a record that refers to itself would otherwise never end.
         schemas[name] = {}
+        # A page of tasks and a page of runs are one generic class, and two schemas.
         filled = dict(zip(getattr(base, "__parameters__", ()), of, strict=bool(of)))
         hints = {key: _filled(hint, filled) for key, hint in get_type_hints(base).items()}
         record = base
@@ -131,4 +136,5 @@ def _schema(kind: Any, schemas: dict[str, Schema]) -> Schema:
     if isinstance(kind, type) and is_dataclass(kind):
         return _reference(kind, schemas)
     names = {int: "integer", str: "string", float: "number", bool: "boolean", type(None): "null"}
+    # An empty schema allows anything: better than a wrong description of an unusual type.
     return {"type": names[kind]} if kind in names else {}

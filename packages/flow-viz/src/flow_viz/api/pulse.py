@@ -1,4 +1,4 @@
-"""What open pages ask every few seconds."""
+"""The pulse of a run: the small record that open pages ask for every few seconds."""
 
 from __future__ import annotations
 

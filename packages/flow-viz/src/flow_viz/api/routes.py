@@ -13,10 +13,10 @@ from flow_monitor.queries.workflows import WorkflowOrder
 from flow_viz.api.encode import plain
 from flow_viz.api.openapi import description
 from flow_viz.api.pulse import Pulse
-from flow_viz.pages.frame import is_live, may_come_back, number_asked
+from flow_viz.app_context import site
+from flow_viz.page_layout import is_live, may_come_back, number_asked
 from flow_viz.pages.resources import asked_grouping
 from flow_viz.pages.tasks import asked_filter, asked_order
-from flow_viz.site import site
 
 blueprint = Blueprint("api", __name__, url_prefix="/api")
 
@@ -24,6 +24,7 @@ blueprint = Blueprint("api", __name__, url_prefix="/api")
 def _answer(ask: Callable[[Connection], object]) -> ResponseReturnValue:
     with site().database.connect() as connection:
         found = plain(ask(connection))
+    # Flask makes JSON of dictionaries and lists only.
     return found if isinstance(found, dict | list) else {"value": found}
 
 
@@ -31,6 +32,8 @@ def _of_run(run_id: str, ask: Callable[[Connection], object]) -> ResponseReturnV
     """Answer a question about a run; 404 where there is no such run."""
 
     def both(connection: Connection) -> object:
+        # Raises where there is no such run: the other queries would answer with an empty list, which looks like a run
+        # without tasks.
         workflows.one(connection, run_id)
         return ask(connection)
 
@@ -39,7 +42,7 @@ def _of_run(run_id: str, ask: Callable[[Connection], object]) -> ResponseReturnV
 
 @blueprint.get("/openapi.json")
 def openapi() -> ResponseReturnValue:
-    """Return the description of this API."""
+    """Return the OpenAPI document that describes this API."""
     from flow_viz import __version__
 
     return description(__version__)
@@ -47,15 +50,18 @@ def openapi() -> ResponseReturnValue:
 
 @blueprint.get("/workflows")
 def all_workflows() -> ResponseReturnValue:
-    """Return a page of runs."""
+    """Return a page of runs, newest first unless asked otherwise; at most 1000."""
     names = {order.value: order for order in WorkflowOrder}
     return _answer(
         lambda connection: workflows.page(
             connection,
+            # Cut to a length that no search needs, since the address comes from anybody.
             search=request.args.get("q", "")[:200],
             order=names.get(request.args.get("sort", ""), WorkflowOrder.BEGAN),
             descending=request.args.get("dir", "desc") != "asc",
+            # Far above any number of rows, and within the 64 bits that a database takes.
             offset=number_asked("offset", 0, 0, 1 << 40),
+            # At most 1000: larger answers would hold one of the few threads of the server for long.
             limit=number_asked("limit", 100, 1, 1000),
         )
     )
@@ -63,13 +69,13 @@ def all_workflows() -> ResponseReturnValue:
 
 @blueprint.get("/workflows/<run:run_id>")
 def workflow(run_id: str) -> ResponseReturnValue:
-    """Return a run."""
+    """Return one run: its state, counts and times. 404 where there is no such run."""
     return _answer(lambda connection: workflows.one(connection, run_id))
 
 
 @blueprint.get("/workflows/<run:run_id>/pulse")
 def pulse(run_id: str) -> ResponseReturnValue:
-    """Return whether anything changed: what open pages ask every few seconds."""
+    """Return the pulse of a run, by which open pages see every few seconds whether anything changed."""
 
     def beat(connection: Connection) -> Pulse:
         run = workflows.one(connection, run_id)
@@ -86,7 +92,7 @@ def apps(run_id: str) -> ResponseReturnValue:
 
 @blueprint.get("/workflows/<run:run_id>/gaps")
 def gaps(run_id: str) -> ResponseReturnValue:
-    """Return what is known to be missing."""
+    """Return the gaps in a run's events: numbers of events that are known to be missing."""
     return _of_run(run_id, lambda connection: workflows.gaps(connection, run_id))
 
 
@@ -110,7 +116,7 @@ def all_tasks(run_id: str) -> ResponseReturnValue:
 
 @blueprint.get("/workflows/<run:run_id>/tasks/<int:task_id>")
 def task(run_id: str, task_id: int) -> ResponseReturnValue:
-    """Return a task."""
+    """Return one task with its tries, states and files. 404 where there is no such run or task."""
     return _answer(lambda connection: tasks.one(connection, run_id, task_id))
 
 
@@ -122,7 +128,7 @@ def samples(run_id: str, task_id: int) -> ResponseReturnValue:
 
 @blueprint.get("/workflows/<run:run_id>/graph")
 def app_graph(run_id: str) -> ResponseReturnValue:
-    """Return the graph by app."""
+    """Return the graph of a run with one node for each app."""
     return _of_run(run_id, lambda connection: graph.apps(connection, run_id))
 
 
@@ -140,11 +146,11 @@ def usage(run_id: str) -> ResponseReturnValue:
 
 @blueprint.get("/workflows/<run:run_id>/blocks")
 def all_blocks(run_id: str) -> ResponseReturnValue:
-    """Return the blocks."""
+    """Return the blocks of a run with their states. 404 where there is no such run."""
     return _of_run(run_id, lambda connection: blocks.blocks(connection, run_id))
 
 
 @blueprint.get("/workflows/<run:run_id>/nodes")
 def all_nodes(run_id: str) -> ResponseReturnValue:
-    """Return the nodes."""
+    """Return the nodes of a run. 404 where there is no such run."""
     return _of_run(run_id, lambda connection: blocks.nodes(connection, run_id))

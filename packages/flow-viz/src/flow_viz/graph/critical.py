@@ -25,7 +25,7 @@ class CriticalPath:
 
 
 def critical_path(tasks: Sequence[GraphTask]) -> CriticalPath:
-    """Return the critical path of some tasks; what is in a circle, or comes after one, is not followed."""
+    """Return the critical path of some tasks; tasks in a circle, or after one, are not followed."""
     before = _before(tasks)
     run_time = {task.task_id: task.run_time_s for task in tasks}
     best: dict[_Step, float] = {}
@@ -33,6 +33,7 @@ def critical_path(tasks: Sequence[GraphTask]) -> CriticalPath:
     last, longest = None, 0.0
     for step in _in_order(before):
         earlier = max(before[step], key=lambda above: best[above], default=None)
+        # The end of a join takes no time of its own: it waits.
         best[step] = (0.0 if step[1] else run_time[step[0]]) + (0.0 if earlier is None else best[earlier])
         if earlier is not None:
             via[step] = earlier
@@ -40,6 +41,7 @@ def critical_path(tasks: Sequence[GraphTask]) -> CriticalPath:
             last, longest = step, best[step]
     path: list[int] = []
     while last is not None:
+        # The end and the body of a join are two steps of one task.
         if last[0] not in path[-1:]:
             path.append(last[0])
         last = via.get(last)
@@ -47,7 +49,8 @@ def critical_path(tasks: Sequence[GraphTask]) -> CriticalPath:
 
 
 def _before(tasks: Sequence[GraphTask]) -> dict[_Step, list[_Step]]:
-    """Return what each step comes after; of tasks that are not among those given nothing is known."""
+    """Return the predecessors of each step; tasks that are not among those given are left out."""
+    # A graph that was cut at its largest size has edges to tasks that were not read.
     known = {task.task_id for task in tasks}
     makers = {task.parent for task in tasks}
     joins = {task.task_id for task in tasks if task.waits_for or task.task_id in makers}
@@ -55,6 +58,8 @@ def _before(tasks: Sequence[GraphTask]) -> dict[_Step, list[_Step]]:
     for task in tasks:
         above = [(other, other in joins) for other in task.depends if other in known]
         if task.parent in known and task.parent is not None:
+            # Made by the body of the join, so it comes after the body and not after the join's end, which waits for
+            # it.
             above.append((task.parent, False))
         before[task.task_id, False] = above
         if task.task_id in joins:
@@ -71,6 +76,7 @@ def _in_order(before: dict[_Step, list[_Step]]) -> list[_Step]:
         for other in above:
             after[other].append(step)
     order = [step for step, count in missing.items() if not count]
+    # Kahn's algorithm; steps of a circle keep a count above 0 and so never come into the order.
     for step in order:  # grows meanwhile
         for other in after[step]:
             missing[other] -= 1

@@ -1,4 +1,4 @@
-"""What join tasks make and wait for: edges of the graph beside the dependencies."""
+"""Edges of join tasks, to what they make and wait for, which stand beside the dependencies of a graph."""
 
 from __future__ import annotations
 
@@ -15,4 +15,5 @@ def join_edges(tasks: Sequence[GraphTask]) -> tuple[tuple[int, int], ...]:
     known = {task.task_id for task in tasks}
     made = ((task.parent, task.task_id) for task in tasks if task.parent in known and task.parent is not None)
     awaited = ((task.task_id, other) for task in tasks for other in task.waits_for if other in known)
+    # A join mostly waits for what it made: one edge is enough. dict keeps the order, which the layout's cache needs.
     return tuple(dict.fromkeys((*made, *awaited)))

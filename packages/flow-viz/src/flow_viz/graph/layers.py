@@ -1,6 +1,6 @@
 """Layered layout of a directed graph (after Sugiyama): layers, order within them, positions. Pure; cycles are allowed.
 
-Sizes up to some 20,000 nodes and edges take well under a second or two; callers keep the result.
+Up to 20,000 nodes and edges take one to two seconds at most; callers keep the result.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
-_SWEEPS = 6
+_SWEEPS = 6  # passes to and fro; an even number, so that both directions count alike. Only the magnitude matters
+# Bends, which are nodes to the layout; above, long edges are drawn straight, so that time stays bounded.
 _MOST_BENDS = 40_000
 
 
@@ -33,6 +34,8 @@ def layout(nodes: Sequence[K], edges: Sequence[tuple[K, K]]) -> Layout[K]:
     """Lay out a graph from left to right. Edges to unknown nodes are left out; their points are empty."""
     number = {node: at for at, node in enumerate(nodes)}
     pairs = [(number[a], number[b]) if a in number and b in number and a != b else None for a, b in edges]
+    # Loops (a == b) and edges to unknown nodes keep their place in the list as None: the caller pairs the results with
+    # its edges.
     layer = _layers(len(nodes), [pair for pair in pairs if pair is not None])
     ranks, links, ways = _with_bends(layer, pairs)
     _order(ranks, links)
@@ -46,7 +49,7 @@ def layout(nodes: Sequence[K], edges: Sequence[tuple[K, K]]) -> Layout[K]:
 
 
 def _layers(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
-    """Return for each node the longest way to it, edges that close a cycle left out."""
+    """Return the layer of each node: the length of the longest path to it, without edges that close a cycle."""
     children: list[list[int]] = [[] for _ in range(count)]
     for a, b in edges:
         children[a].append(b)
@@ -55,6 +58,7 @@ def _layers(count: int, edges: Sequence[tuple[int, int]]) -> list[int]:
     layer = [0] * count
     for node in order:
         for child in children[node]:
+            # An edge against the order closes a cycle.
             if place[child] > place[node]:
                 layer[child] = max(layer[child], layer[node] + 1)
     return layer
@@ -67,6 +71,7 @@ def _reverse_finish_order(children: Sequence[Sequence[int]]) -> list[int]:
     for node, below in enumerate(children):
         for child in below:
             has_parent[child] = has_parent[child] or child != node
+    # Nodes within cycles only have no root above them, and come last.
     starts = [n for n in range(count) if not has_parent[n]] + [n for n in range(count) if has_parent[n]]
     seen = [False] * count
     finished: list[int] = []
@@ -84,6 +89,7 @@ def _visit(start: int, children: Sequence[Sequence[int]], seen: list[bool], fini
     if seen[start]:
         return
     seen[start] = True
+    # An own stack: a chain of 20,000 tasks is deeper than Python's.
     stack = [(start, iter(children[start]))]
     while stack:
         node, below = stack[-1]
@@ -100,10 +106,12 @@ def _visit(start: int, children: Sequence[Sequence[int]], seen: list[bool], fini
 def _with_bends(
     layer: list[int], pairs: Sequence[tuple[int, int] | None]
 ) -> tuple[list[list[int]], list[tuple[int, int]], list[list[int]]]:
-    """Put a bend into every layer that an edge crosses; return layers, links between neighbours, each edge's way."""
+    """Put a bend into every layer that an edge crosses; return layers, links between neighbours, each edge's path."""
     ranks: list[list[int]] = [[] for _ in range(max(layer, default=-1) + 1)]
     for node, at in enumerate(layer):
         ranks[at].append(node)
+    # Counted before any bend is made: either all long edges bend or none, or two edges of one kind would look
+    # different.
     spans = sum(abs(layer[p[1]] - layer[p[0]]) for p in pairs if p is not None)
     bends = spans <= _MOST_BENDS
     links: list[tuple[int, int]] = []
@@ -114,6 +122,7 @@ def _with_bends(
             ways.append([])
             continue
         a, b = pair
+        # An edge of a cycle runs backwards through the layers.
         step = 1 if layer[b] >= layer[a] else -1
         way = [a]
         if bends:
@@ -147,6 +156,7 @@ def _order(ranks: list[list[int]], links: Sequence[tuple[int, int]]) -> None:
         down = sweep % 2 == 0
         look = before if down else after
         for rank in ranks[1:] if down else ranks[-2::-1]:
+            # A node without neighbours on that side stays where it is; the sort is stable.
             rank.sort(key=lambda n: sum(place[m] for m in look[n]) / len(look[n]) if look[n] else place[n])
             _number(rank, place)
 
@@ -175,6 +185,7 @@ def _settle(rank: Sequence[int], wanted: list[float], y: list[float]) -> None:
     """Place nodes in their order as near as possible to where each wants to be, 1 apart (pool adjacent violators)."""
     groups: list[tuple[float, int]] = []
     for at, want in enumerate(wanted):
+        # Less its rank, so "1 apart" becomes "not decreasing", which the algorithm solves exactly in linear time.
         total, size = want - at, 1
         while groups and groups[-1][0] / groups[-1][1] > total / size:
             more, number = groups.pop()

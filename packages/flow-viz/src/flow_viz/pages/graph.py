@@ -1,16 +1,16 @@
-"""The graph of a run."""
+"""The page of the graph of a run."""
 
 from __future__ import annotations
 
 from flask import Blueprint, request, url_for
 from flask.typing import ResponseReturnValue
 
-from flow_viz.graph.collapse import MOST_TASKS_ASKED, Level
+from flow_viz.app_context import site
 from flow_viz.graph.drawing import draw
-from flow_viz.pages.frame import show
+from flow_viz.graph.grouping import MOST_TASKS_ASKED, Level
+from flow_viz.page_layout import show
 from flow_viz.plots.colors import run_colors
 from flow_viz.plots.graph import ColorBy, graph_figure
-from flow_viz.site import site
 
 blueprint = Blueprint("graph", __name__)
 
@@ -41,10 +41,11 @@ def page(run_id: str) -> str:
 
 @blueprint.get("/workflow/<run:run_id>/graph.json")
 def figure(run_id: str) -> ResponseReturnValue:
-    """Return the picture."""
+    """Return the picture of the graph as plotly's data, with the level that is shown. 404: no such run."""
     with site().database.connect() as connection:
         drawing = draw(site(), connection, run_id, _asked_level())
         colors = run_colors(connection, run_id)
+    # Made once, rather than by url_for for each of thousands of tasks.
     base = url_for("summary.page", run_id=run_id)
     made = graph_figure(
         drawing,

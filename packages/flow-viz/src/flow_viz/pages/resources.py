@@ -1,4 +1,4 @@
-"""Use of resources of a run."""
+"""The page of a run's use of CPU and memory."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from flask.typing import ResponseReturnValue
 
 from flow_monitor.queries import resources, workflows
 from flow_monitor.queries.resources import Grouping
-from flow_viz.pages.frame import show
+from flow_viz.app_context import site
+from flow_viz.page_layout import show
 from flow_viz.plots import resources as plots
 from flow_viz.plots.colors import run_colors
 from flow_viz.plots.figure import Figure
-from flow_viz.site import site
 
 blueprint = Blueprint("resources", __name__)
 
 
 def asked_grouping() -> Grouping:
-    """Return by what the address wants use summed."""
+    """Return the grouping of resource use that the address asks for; by default the whole run."""
     return {by.value: by for by in Grouping}.get(request.args.get("by", ""), Grouping.WORKFLOW)
 
 
@@ -44,6 +44,7 @@ def figure(run_id: str, what: str) -> ResponseReturnValue:
         abort(404)
     by = asked_grouping()
     with site().database.connect() as connection:
+        # Part of the key of the cache: the same sums serve all viewers until the run has new events.
         revision = workflows.revision(connection, run_id)
         if what == "app_cpu":
             apps = workflows.apps(connection, run_id)

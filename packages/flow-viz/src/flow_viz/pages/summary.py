@@ -1,4 +1,4 @@
-"""One run at a glance."""
+"""The summary page of a run: status, counts, times and apps."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from flask import Blueprint
 from flask.typing import ResponseReturnValue
 
 from flow_monitor.queries import timeline, workflows
-from flow_viz import shown
-from flow_viz.pages.frame import show
+from flow_viz import formatting
+from flow_viz.app_context import site
+from flow_viz.page_layout import show
 from flow_viz.plots.colors import run_colors
 from flow_viz.plots.timeline import running_figure
-from flow_viz.site import site
 
 blueprint = Blueprint("summary", __name__)
 
@@ -20,8 +20,8 @@ def page(run_id: str) -> str:
     """Show status, counts, times and apps."""
     with site().database.connect() as connection:
         apps = workflows.apps(connection, run_id)
-        counts = shown.states_told_apart(workflows.counts_by_state(connection, run_id))
-        states = sorted(counts.items(), key=lambda item: shown.state_order(item[0]))
+        counts = formatting.states_told_apart(workflows.counts_by_state(connection, run_id))
+        states = sorted(counts.items(), key=lambda item: formatting.state_order(item[0]))
         return show(
             "summary.html",
             connection,
@@ -32,8 +32,8 @@ def page(run_id: str) -> str:
             total=sum(counts.values()),
             colors=run_colors(connection, run_id),
             gaps=workflows.gaps(connection, run_id),
-            told_apart=shown.states_told_apart,
-            at_executors=list(shown.AT_EXECUTORS),
+            told_apart=formatting.states_told_apart,
+            at_executors=list(formatting.AT_EXECUTORS),
         )
 
 

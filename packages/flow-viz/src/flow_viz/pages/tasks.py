@@ -1,4 +1,4 @@
-"""The tasks of a run, page by page."""
+"""The list of the tasks of a run: filtered, sorted and paged."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from flask import Blueprint, request
 
 from flow_monitor.queries import tasks, workflows
 from flow_monitor.queries.tasks import TaskFilter, TaskOrder
-from flow_viz import shown
-from flow_viz.pages.frame import number_asked, show
+from flow_viz import formatting
+from flow_viz.app_context import site
+from flow_viz.page_layout import number_asked, show
 from flow_viz.plots.colors import run_colors
-from flow_viz.site import site
 
 blueprint = Blueprint("tasks", __name__)
-LIMIT = 100
+LIMIT = 100  # tasks on one page; only the magnitude matters
 
 
 def asked_filter() -> TaskFilter:
     """Return the filter of the address."""
     return TaskFilter(
+        # Cut to lengths that no real name has: the address comes from anybody.
         app=request.args.get("app", "")[:1000],
         states=tuple(name[:40] for name in request.args.getlist("state")[:20] if name),
         search=request.args.get("q", "")[:200],
@@ -50,5 +51,5 @@ def page(run_id: str) -> str:
             descending=descending,
             apps=sorted(app.name for app in apps),
             colors=run_colors(connection, run_id),
-            states=sorted(counts.items(), key=lambda item: shown.state_order(item[0])),
+            states=sorted(counts.items(), key=lambda item: formatting.state_order(item[0])),
         )

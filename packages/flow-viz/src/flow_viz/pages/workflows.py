@@ -1,4 +1,4 @@
-"""The list of runs."""
+"""The list of all runs in the database: searched, sorted and paged."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from flask import Blueprint, render_template, request
 
 from flow_monitor.queries import workflows
 from flow_monitor.queries.workflows import WorkflowOrder
-from flow_viz.pages.frame import is_live, number_asked
-from flow_viz.site import site
+from flow_viz.app_context import site
+from flow_viz.page_layout import is_live, number_asked
 
 blueprint = Blueprint("workflows", __name__)
-_LIMIT = 50
+_LIMIT = 50  # runs on one page; only the magnitude matters
 
 
 @blueprint.get("/")
 def page() -> str:
-    """Show runs: searched, sorted, paged."""
+    """Show a page of 50 runs: searched and sorted by the database."""
     search = request.args.get("q", "")[:200]
     names = {order.value: order for order in WorkflowOrder}
     order = names.get(request.args.get("sort", ""), WorkflowOrder.BEGAN)

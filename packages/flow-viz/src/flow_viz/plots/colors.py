@@ -1,4 +1,4 @@
-"""Colours that are told apart on light and on dark ground, by most eyes."""
+"""Colours of states and apps, distinguishable on light and on dark ground."""
 
 from __future__ import annotations
 
@@ -36,11 +36,13 @@ def state_color(name: str) -> str:
 
 def app_colors(names: Iterable[str]) -> dict[str, str]:
     """Return a colour for each app: in the order of their names while they last, then by name alone."""
+    # By name, not by first use: an app has the same colour on each page, whatever part of the run the page shows.
     ordered = sorted(set(names))
     return {name: _APPS[at] if at < len(_APPS) else _by_name(name) for at, name in enumerate(ordered)}
 
 
 def _by_name(name: str) -> str:
+    # crc32, as Python's hash of a text differs from process to process, and so would the colour.
     return f"hsl({crc32(name.encode('utf-8', 'replace')) % 360},50%,55%)"
 
 

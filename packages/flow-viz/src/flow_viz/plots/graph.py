@@ -9,25 +9,26 @@ from itertools import pairwise
 from math import pi, sin, sqrt
 from typing import Any
 
-from flow_viz import shown
-from flow_viz.graph.collapse import Bundle
+from flow_viz import formatting
 from flow_viz.graph.drawing import Drawing
+from flow_viz.graph.grouping import TaskGroup
 from flow_viz.plots.colors import app_colors, state_color
 from flow_viz.plots.figure import Figure, Trace, escape
 
 Point = tuple[float, float]
 _CRITICAL = "@text"
-"""What every page has as the colour of its text: black on light, white on dark, like no app and no state."""
+"""The colour of the page's text, filled in by the page: black on light, white on dark, like no app and no state."""
 _JOIN = "#0ea5b7"
+# Edges drawn as curves, of 8 to 14 points each; more are straight lines, or the answer has megabytes.
 _MOST_CURVES = 1500
-_LEAST_DOT, _LABELLED_DOT = 4.0, 14.0
-_MOST_HEIGHT = 1200
-_MOST_ARROWS = 120
-_BOW = 0.35
+_LEAST_DOT, _LABELLED_DOT = 4.0, 14.0  # pixels: smaller ones cannot be hit by the mouse, or hold no number
+_MOST_HEIGHT = 1200  # pixels of the picture; a large graph is zoomed, not scrolled
+_MOST_ARROWS = 120  # edges with arrows; of more, the arrows hide the nodes
+_BOW = 0.35  # nodes: how far an edge that leads back bows out, less than the room between two nodes
 
 
 class ColorBy(Enum):
-    """What the nodes' colours mean."""
+    """The meaning of the nodes' colours: app, or state."""
 
     APP = "app"
     STATE = "state"
@@ -35,7 +36,7 @@ class ColorBy(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Dot:
-    """A node to draw. ``group`` is what it is coloured by."""
+    """A node to draw, of ``size`` pixels. ``group`` is the app or state that gives its colour."""
 
     at: Point
     group: str
@@ -84,11 +85,12 @@ def _task_dots(drawing: Drawing, color_by: ColorBy, link: Callable[[int], str]) 
     critical = frozenset(drawing.critical.tasks)
     count = len(drawing.tasks)
     size = max(5.0, min(20.0, 260 / sqrt(max(count, 1) + 40)))
+    # Never larger than the room between two nodes: sixty tasks of one stage once looked like one bar.
     size = max(_LEAST_DOT, min(size, 0.85 * _pixels_between(drawing.task_layout.nodes.values())))
     for task in drawing.tasks:
-        hover = f"<b>{escape(task.app)}</b> · task {task.task_id}<br>{shown.state(task.status)}"
+        hover = f"<b>{escape(task.app)}</b> · task {task.task_id}<br>{formatting.state(task.status)}"
         if task.run_time_s:
-            hover += f" · {shown.seconds(task.run_time_s)}"
+            hover += f" · {formatting.seconds(task.run_time_s)}"
         if task.task_id in critical:
             hover += "<br>on the critical path"
         yield _Dot(
@@ -111,7 +113,8 @@ def _bundle_dots(drawing: Drawing, color_by: ColorBy, link: Callable[[str], str]
     room = max(6.0, min(26.0, 700 / deep))
     for bundle in drawing.bundles.bundles:
         states = "<br>".join(
-            f"{shown.state(name)}: {bundle.states[name]:,}" for name in sorted(bundle.states, key=shown.state_order)
+            f"{formatting.state(name)}: {bundle.states[name]:,}"
+            for name in sorted(bundle.states, key=formatting.state_order)
         )
         where = "" if bundle.depth is None else f" · depth {bundle.depth}"
         yield _Dot(
@@ -125,16 +128,16 @@ def _bundle_dots(drawing: Drawing, color_by: ColorBy, link: Callable[[str], str]
         )
 
 
-def _bundle_text(bundle: Bundle, color_by: ColorBy) -> str:
+def _bundle_text(bundle: TaskGroup, color_by: ColorBy) -> str:
     """Return a label: with the number that gives the colour, where it is not of all."""
     text, state = f"{escape(bundle.app, 24)} \u00d7 {bundle.tasks:,}", _worst(bundle)
     number = bundle.states.get(state, 0)
     mixed = color_by is ColorBy.STATE and number != bundle.tasks
-    return f"{text}<br>{number:,} {shown.state(state)}" if mixed else text
+    return f"{text}<br>{number:,} {formatting.state(state)}" if mixed else text
 
 
-def _worst(bundle: Bundle) -> str:
-    """Return the state that says most of a bundle: what failed, then what goes on, then what most of it is."""
+def _worst(bundle: TaskGroup) -> str:
+    """Return the state that a bundle is coloured by: failures first, then running, then its most frequent state."""
     for name in ("failed", "dep_fail", "running", "fail_retryable", "launched"):
         if bundle.states.get(name):
             return name
@@ -162,6 +165,8 @@ def _edges(
         points = list(_points(way, steps))
         middle = len(points) // 2
         sizes.extend(9.0 if arrows and at == middle else 0.0 for at in range(len(points) + 1))
+        # None parts the lines of one trace: a trace for each edge would make the browser slow. Three digits are below
+        # a pixel.
         xs.extend((*(round(x, 3) for x, _ in points), None))
         ys.extend((*(round(y, 3) for _, y in points), None))
     trace: Trace = {
@@ -178,13 +183,14 @@ def _edges(
 
 
 def _points(way: Sequence[Point], steps: int) -> Iterable[Point]:
-    """Yield the points of a curve that leaves and arrives level; one that leads back bows out, to be told apart."""
+    """Yield the points of a curve that leaves and arrives level; one that leads back bows out, to be distinguished."""
     pieces = len(way) - 1
     bow = _BOW if way[-1][0] < way[0][0] else 0.0
     for piece, (start, end) in enumerate(pairwise(way)):
         for step in range(steps):
             t = step / steps
             out = bow * sin(pi * (piece + t) / pieces)
+            # Smoothstep: it leaves and arrives level, so edges of one node do not cross near it.
             yield start[0] + (end[0] - start[0]) * t, start[1] + (end[1] - start[1]) * t * t * (3 - 2 * t) + out
     yield way[-1]
 
@@ -197,8 +203,8 @@ def _nodes(dots: Sequence[_Dot], color_by: ColorBy, apps: Mapping[str, str]) -> 
         colors, ordered = {**app_colors(groups), **apps}, sorted(groups)
         names = {group: escape(group, 40) for group in groups}
     else:
-        colors, ordered = {g: state_color(g) for g in groups}, sorted(groups, key=shown.state_order)
-        names = {group: shown.state(group) for group in groups}
+        colors, ordered = {g: state_color(g) for g in groups}, sorted(groups, key=formatting.state_order)
+        names = {group: formatting.state(group) for group in groups}
     return [_node_trace(names[group], colors[group], groups[group]) for group in ordered]
 
 
@@ -237,6 +243,7 @@ def _layout(dots: Sequence[_Dot]) -> dict[str, Any]:
     return {
         "height": int(_height(low, high)),
         "xaxis": {**axis, "range": [-0.6, deep - 0.4]},
+        # Turned over, so that the first node of a layer is at its top.
         "yaxis": {**axis, "range": [high + room, low - room]},
         "hovermode": "closest",
         "dragmode": "pan",
@@ -262,5 +269,5 @@ def _note(drawing: Drawing) -> str:
     if drawing.critical.seconds:
         path = drawing.critical
         tasks = "1 task" if len(path.tasks) == 1 else f"{len(path.tasks)} tasks"
-        notes.append(f"Critical path: {tasks}, {shown.seconds(path.seconds)} of run time.")
+        notes.append(f"Critical path: {tasks}, {formatting.seconds(path.seconds)} of run time.")
     return " ".join(notes)

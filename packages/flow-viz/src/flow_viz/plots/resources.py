@@ -1,4 +1,4 @@
-"""Use of CPU, memory, disk and network over time."""
+"""Plots of the use of CPU, memory, disk and network over time."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flow_monitor.queries.records import TaskSample, Usage
+from flow_viz.formatting import seconds
 from flow_viz.plots.colors import app_colors
 from flow_viz.plots.figure import Figure, Trace, escape, milliseconds
-from flow_viz.shown import seconds
 
 _GIB = 1 << 30
 _MIB = 1 << 20
 _DASHES = ("solid", "dot", "dash", "dashdot")
 """Of the lines of a task's tries, one after the other."""
+# Names and seconds of units; a unit is used from three of it on. Plotly's own "10k" seconds said little.
 _UNITS = (("hours", 3600), ("minutes", 60))
 _LEGEND = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
 
@@ -37,6 +38,7 @@ def _stacked(
 ) -> Figure:
     groups = _groups(usage)
     colors = {**app_colors(groups), **apps}
+    # All groups get all times: a bin without a row is 0, not a gap to draw a line across.
     begins = sorted({one.time_ns for one in usage})
     # the last bin is drawn to its end: what is under the line is what was used
     times = [*begins, begins[-1] + usage[-1].width_ns] if begins else []
@@ -120,7 +122,7 @@ _FLOWS = (
 
 
 def task_flow_figure(samples: Sequence[TaskSample]) -> Figure:
-    """Return what a task has read, written, sent and received so far, in MiB; no line of what is not known."""
+    """Return the disk and network traffic of a task so far, in MiB; quantities without samples have no line."""
     traces: list[Trace] = []
     tries = sorted({sample.try_id or 0 for sample in samples})
     for try_id in tries:
@@ -145,6 +147,7 @@ def app_cpu_figure(names: Sequence[str], cpu_s: Sequence[float], run_s: Sequence
     unit, length = next((one for one in _UNITS if most >= 3 * one[1]), ("seconds", 1))
     traces: list[Trace] = [
         {"type": "bar", "name": name, "x": labels, "y": [round(v / length, 4) for v in values],
+         # 0 means that there was no sample: a time that was not measured once looked like no use at all.
          "hovertext": [seconds(v) if v else "not measured" for v in values], "marker": {"color": color},
          "hovertemplate": "%{hovertext}<extra>%{fullData.name}</extra>"}
         for name, values, color in (("run time", run_s, "#4c78d8"), ("CPU time", cpu_s, "#2fa77a"))

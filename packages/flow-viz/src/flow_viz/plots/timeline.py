@@ -7,7 +7,7 @@ from typing import Any
 
 from flow_monitor.queries.records import Span
 from flow_monitor.queries.timeline import Timeline
-from flow_viz import shown
+from flow_viz import formatting
 from flow_viz.plots.colors import app_colors
 from flow_viz.plots.figure import Figure, Trace, escape, milliseconds
 
@@ -35,6 +35,7 @@ def timeline_figure(timeline: Timeline, apps: Mapping[str, str], now_ns: int, ru
     layout: dict[str, Any] = {
         "barmode": "overlay",
         "bargap": 0.25,
+        # 24 pixels a lane; above 1600 in all, lanes get thinner and are zoomed.
         "height": int(min(1600, max(280, 130 + 24 * len(lanes)))),
         "xaxis": {"type": "date", "title": {"text": "UTC"}},
         "yaxis": {
@@ -58,6 +59,7 @@ def timeline_figure(timeline: Timeline, apps: Mapping[str, str], now_ns: int, ru
 
 
 def _bars(app: str, color: str, spans: Sequence[Span], now_ns: int, run_url: str, failed_width: float) -> Trace:
+    # The clocks of a node and of this machine may differ: a bar never ends before it begins.
     ends = [span.end or max(now_ns, span.start) for span in spans]
     return {
         "type": "bar",
@@ -81,18 +83,19 @@ def _bars(app: str, color: str, spans: Sequence[Span], now_ns: int, run_url: str
 
 
 def _hover(span: Span, end: int) -> str:
-    took = shown.duration(end - span.start)
+    took = formatting.duration(end - span.start)
     how = "running" if span.end is None else span.verdict.lower().replace("_", " ") or "ended"
     again = f", try {span.try_id}" if span.try_id else ""
-    until = "now" if span.end is None else shown.clock(span.end)
+    until = "now" if span.end is None else formatting.clock(span.end)
     return (
         f"<b>{escape(span.app)}</b> · task {span.task_id}{again}<br>{escape(span.lane)}<br>"
-        f"{shown.clock(span.start)} \u2013 {until} ({took})<br>{escape(how)}"
+        f"{formatting.clock(span.start)} \u2013 {until} ({took})<br>{escape(how)}"
     )
 
 
 def _lane_order(lane: str) -> tuple[str, int]:
     host, _, worker = lane.rpartition(" / w")
+    # By number, so that worker 10 comes after worker 9.
     return host, int(worker) if worker.lstrip("-").isdecimal() else 0
 
 

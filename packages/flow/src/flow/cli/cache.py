@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from flow.cli.runs import RunPath, run_dir_option
+from flow.cli.telling import say
 from flow_core.checkpoint.find import get_all_records
 from flow_core.interfaces.memoizer import MissReason
 from flow_core.memo.explain import why as explain_misses
@@ -29,26 +30,30 @@ def why(run: str, earlier: tuple[str, ...], app: str | None, run_dir: str, every
     known = list(earlier) or _before(run, get_all_records(run_dir))
     misses = explain_misses(run, known, app)
     if not misses:
-        click.echo(f"{run}: no cached app had to be run" + (f" of the name {app!r}" if app else ""))
+        named = f" of the name {app!r}" if app else ""
+        say(f"{run}: no call of a cached app{named} was run whose result is remembered since; of calls that failed, or")
+        say("whose results could not be remembered, nothing is known here: flow.log of the run names those")
     elif every:
         for miss in misses:
-            click.echo(f"task {miss.task_id}: {miss.reason.summary}")
+            say(f"task {miss.task_id}: {miss.reason.summary}")
     else:
-        reasons = Counter((miss.app, _told(miss.reason)) for miss in misses)
+        reasons = Counter((miss.app, _reason_text(miss.reason)) for miss in misses)
         for (name, changed), count in reasons.most_common():
-            click.echo(f"{count} x {name}: {changed}")
+            say(f"{count} x {name}: {changed}")
 
 
-def _told(reason: MissReason) -> str:
+def _reason_text(reason: MissReason) -> str:
     """Return a reason without what differs from task to task."""
     if reason.failed:
-        since = f"; changed since then: {', '.join(reason.changed)}" if reason.changed else ""
+        since = f"; changed since then: {reason.changes}" if reason.changed else ""
         return f"the earlier call failed ({reason.failed.partition(':')[0]}), and failures are not kept{since}"
     if reason.changed:
-        return ", ".join(reason.changed)
+        return reason.changes
     if reason.nearest is None:
         return "nothing stored"
-    return "nothing changed; the run did not load their checkpoint (checkpoint_files=...), or their outputs were gone"
+    if reason.again:
+        return f"nothing changed, but {reason.again.partition(':')[0]}"
+    return "nothing changed; the run did not load their checkpoint (checkpoint_files=...)"
 
 
 def _before(run: str, checkpoints: list[str]) -> list[str]:

@@ -8,10 +8,10 @@ from datetime import datetime
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from flow.cli.runs import RunPath, run_dir_option
+from flow.cli.telling import row, say, show
 from flow_core.checkpoint.compact import (
     CheckpointInfo,
     compact as compact_files,
@@ -31,12 +31,12 @@ def list_all(run_dir: str) -> None:
     """List the checkpoints of all runs."""
     found = list_checkpoints(run_dir)
     if not found:
-        click.echo(f"no checkpoints under {run_dir}")
+        say(f"no checkpoints under {run_dir}")
         return
     table = Table("run", "results", "size", "newest", "state", "apps", box=None)
     for info in found:
-        table.add_row(*_row(info))
-    Console().print(table)
+        row(table, *_row(info))
+    show(table)
 
 
 @checkpoint.command()
@@ -48,9 +48,9 @@ def verify(places: tuple[str, ...], run_dir: str) -> None:
     for place in places:
         info = verify_file(place)
         damaged |= not info.whole
-        click.echo(f"{info.path}: {info.records} records of {info.keys} calls, {'whole' if info.whole else 'DAMAGED'}")
+        say(f"{info.path}: {info.records} records of {info.keys} calls, {'whole' if info.whole else 'DAMAGED'}")
         for damage in info.damages:
-            click.echo(f"  {damage}")
+            say(f"  {damage}")
     if damaged:
         sys.exit(1)
 
@@ -59,15 +59,16 @@ def verify(places: tuple[str, ...], run_dir: str) -> None:
 @click.argument("sources", nargs=-1, required=True, type=RunPath())
 @run_dir_option
 @click.option("--into", type=click.Path(), help="Directory for the new checkpoint; default: the first, in place.")
-def compact(sources: tuple[str, ...], into: str | None, run_dir: str) -> None:
+@click.option("--trust-owner", multiple=True, metavar="USER", help="Take sources of this user, too.")
+def compact(sources: tuple[str, ...], into: str | None, run_dir: str, trust_owner: tuple[str, ...]) -> None:
     """Keep the newest result of every call of SOURCES (oldest first) in one checkpoint."""
-    done = compact_files(sources, into)
-    click.echo(
+    done = compact_files(sources, into, trust_owner)
+    say(
         f"{done.path}: {done.records_before} records became {done.records_after}, "
         f"{done.bytes_before} bytes became {done.bytes_after}"
     )
     for damage in done.damages:
-        click.echo(f"  left out: {damage}")
+        say(f"  left out: {damage}")
 
 
 def _row(info: CheckpointInfo) -> tuple[str, ...]:

@@ -9,9 +9,10 @@ from typing import cast
 import click
 
 import flow
+from flow.cli.telling import say
 from flow_core.errors import FlowError
 
-_COMMANDS = ("cache", "checkpoint", "monitor", "run", "why")
+_COMMANDS = ("cache", "checkpoint", "files", "monitor", "nodes", "run", "why")
 """Each is in a module of its own name."""
 
 
@@ -40,5 +41,5 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         commands.main(args=arguments, prog_name="flow", standalone_mode=True)
     except FlowError as error:
-        click.echo(f"flow: {error}", err=True)
+        say(f"flow: {error}", err=True)
         sys.exit(1)

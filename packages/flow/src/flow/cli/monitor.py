@@ -11,9 +11,12 @@ from typing import IO
 import click
 
 from flow.cli.runs import RunPath, run_dir_option
+from flow.cli.telling import say
+from flow_core.printable import printable
 from flow_monitor.project.rebuild import rebuild as rebuild_run, upgrade as upgrade_schema
 from flow_monitor.queries import workflows
 from flow_monitor.queries.database import Connection, open_database
+from flow_monitor.schema.engine import without_password
 
 _DATABASE = click.option(
     "--database",
@@ -37,7 +40,7 @@ def rebuild(run: str, run_dir: str, database: str | None) -> None:
     directory = Path(run)
     endpoint = database or f"sqlite:///{directory.absolute().parent / 'monitoring.db'}"
     progress = rebuild_run(directory, endpoint)
-    click.echo(f"{directory}: {progress.events} events written to {endpoint}")
+    say(f"{directory}: {progress.events} events written to {without_password(endpoint)}")
 
 
 @monitor.command()
@@ -46,7 +49,7 @@ def upgrade(database: str | None) -> None:
     """Bring the database's tables to this version."""
     endpoint = database or f"sqlite:///{Path('runinfo/monitoring.db').absolute()}"
     upgrade_schema(endpoint)
-    click.echo(f"{endpoint} is up to date")
+    say(f"{without_password(endpoint)} is up to date")
 
 
 @monitor.group()
@@ -80,7 +83,7 @@ def rocrate(directory: Path, run: str, database: str | None) -> None:
     from flow_monitor.export.rocrate import write_crate
 
     with _chosen(run, database) as (connection, run_id):
-        click.echo(write_crate(connection, run_id, directory))
+        say(write_crate(connection, run_id, directory))
 
 
 @export.command()
@@ -109,15 +112,20 @@ def otel(run: str, database: str | None, output: IO[str], otlp: bool) -> None:
         ) from error
     with _chosen(run, database) as (connection, run_id):
         spans = export_spans(connection, run_id, exporter)
-    click.echo(f"{spans} spans", err=True)
+    say(f"{spans} spans", err=True)
 
 
 @export.command()
 @_DATABASE
 @click.option("--listen", default=None, metavar="ADDRESS", help="Serve /metrics there instead of printing once.")
 @click.option("--port", default=9464, show_default=True)
-def prometheus(database: str | None, listen: str | None, port: int) -> None:
-    """Print the newest runs as metrics for Prometheus, or serve them."""
+@click.option("--no-token", is_flag=True, help="Let everybody on this machine ask: where nobody else can log in.")
+def prometheus(database: str | None, listen: str | None, port: int, no_token: bool) -> None:
+    """Print the newest runs as metrics for Prometheus, or serve them.
+
+    Whoever asks needs the token, as ``Authorization: Bearer``; it is printed, or taken from FLOW_VIZ_TOKEN.
+    """
+    from flow_monitor.access import choose_token
     from flow_monitor.export.prometheus import render, server
 
     with open_database(database or _DEFAULT) as opened:
@@ -125,8 +133,10 @@ def prometheus(database: str | None, listen: str | None, port: int) -> None:
             with opened.connect() as connection:
                 click.echo(render(connection), nl=False)
             return
-        serving = server(opened, listen, port)
-        click.echo(f"metrics on http://{listen}:{serving.server_address[1]}/metrics")
+        token = choose_token(listen, no_token)
+        serving = server(opened, listen, port, token)
+        asked = "" if token is None else f"?token={token}"
+        say(f"metrics on http://{listen}:{serving.server_address[1]}/metrics{asked}")
         try:
             serving.serve_forever()
         except KeyboardInterrupt:
@@ -145,7 +155,7 @@ def _chosen(run: str, database: str | None) -> Iterator[tuple[Connection, str]]:
             raise click.ClickException(f"there is no run {run!r} in {opened.name}")
         if run and len(ids) > 1 and run not in ids:
             raise click.ClickException(
-                f"{run!r} is the number, or the begin of the ids, of several runs: {', '.join(ids[:5])}"
+                f"{run!r} is the number, or the begin of the ids, of several runs: {printable(', '.join(ids[:5]))}"
             )
         yield connection, run if run in ids else ids[0]
 

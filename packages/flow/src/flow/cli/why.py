@@ -7,8 +7,10 @@ from pathlib import Path
 import click
 
 from flow.cli.runs import directory_of_run, run_dir_option
+from flow.cli.telling import say
 from flow_core.errors import RunNotLive
 from flow_core.kernel.live import is_live, why as ask
+from flow_core.printable import printable
 
 
 @click.command()
@@ -31,11 +33,11 @@ def why(run: str | None, task: int | None, number: int | None, run_dir: str, tim
         raise click.UsageError("name the task once: as an argument, or with --task")
     directory = _newest(Path(run_dir)) if run is None else directory_of_run(run, Path(run_dir))
     if run is None:
-        click.echo(f"run {directory}:", err=True)
+        say(f"run {directory}:", err=True)
     try:
-        click.echo(ask(directory, task if task is not None else number, timeout))
+        say(ask(directory, task if task is not None else number, timeout))
     except LookupError as error:
-        raise click.ClickException(str(error.args[0])) from None
+        raise click.ClickException(printable(str(error.args[0]))) from None
 
 
 def _newest(top: Path) -> Path:

@@ -2,11 +2,11 @@
 
 from flow_core.config import Config
 from flow_executors import HighThroughputExecutor
-from flow_executors.addresses import address_by_query
+from flow_executors.addresses import addresses_with_query
 from flow_providers import AWSProvider
 
 # -- edit these
-IMAGE = "YOUR_AMI_ID"  # machine image with Python and Flow
+IMAGE = "YOUR_AMI_ID"  # machine image with Python
 REGION = "us-east-2"  # where
 KEY_NAME = "YOUR_KEY_NAME"  # key pair that may log in
 WORKER_INIT = ""  # commands before a worker
@@ -16,7 +16,7 @@ config = Config(
     executors=[
         HighThroughputExecutor(
             label="ec2_single_node",
-            address=address_by_query,  # machines in the cloud see this one from outside
+            address=addresses_with_query,  # the one that answers machines of the cloud
             provider=AWSProvider(
                 IMAGE,
                 KEY_NAME,

@@ -2,11 +2,10 @@
 
 from flow_core.config import Config
 from flow_executors import HighThroughputExecutor
-from flow_executors.addresses import address_by_route
 from flow_providers import KubernetesProvider
 
 # -- edit these
-IMAGE = "YOUR_IMAGE"  # container image with Python and Flow
+IMAGE = "YOUR_IMAGE"  # container image with bash and Python
 NAMESPACE = "default"  # namespace of the pods
 SECRET = "YOUR_KUBE_SECRET"  # secret to pull the image with; None: it is public
 POD_NAME = "your-pod-name"  # beginning of the pods' names, by the naming rules of Kubernetes
@@ -21,7 +20,6 @@ config = Config(
             cores_per_worker=1,
             max_workers=1,
             worker_logdir_root=LOGDIR,
-            address=address_by_route,  # where pods find this machine
             provider=KubernetesProvider(
                 IMAGE,
                 namespace=NAMESPACE,

@@ -1,3 +1,3 @@
 """The File class, under the path that scripts use."""
 
-from flow_core.files import File as File
+from flow_core.files import Directory as Directory, File as File, Glob as Glob

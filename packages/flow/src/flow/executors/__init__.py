@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 import flow_executors as _home
 
 if TYPE_CHECKING:
-    from flow_executors import *  # noqa: F403 - what it has is its own to say
+    from flow_executors import (
+        HighThroughputExecutor as HighThroughputExecutor,
+        LowLatencyExecutor as LowLatencyExecutor,
+        ThreadPoolExecutor as ThreadPoolExecutor,
+    )
 
 __all__ = list(_home.__all__)
 

@@ -14,8 +14,8 @@ from flow_providers.errors import ProviderError
 
 _TAG = "flow-network"
 _NAME = "flow"
-_RANGE = "10.0.0.0/16"
-_SUBNET_BITS = 20
+_RANGE = "10.0.0.0/16"  # the largest network that Amazon allows
+_SUBNET_BITS = 20  # 16 subnets, more than any region has zones, of some 4,000 addresses each
 
 
 def find_network(ec2: Any, known: Network | None) -> Network | None:  # boto3 has no types
@@ -34,7 +34,7 @@ def find_network(ec2: Any, known: Network | None) -> Network | None:  # boto3 ha
 
 
 def make_network(ec2: Any) -> Network:
-    """Make a network with a way to the internet; nothing of it stays when a step fails.
+    """Make a network with a route to the internet; it is removed again when a step fails.
 
     Raises:
         ProviderError: Amazon refused, such as for too many networks in the region.
@@ -44,7 +44,9 @@ def make_network(ec2: Any) -> Network:
         with translated("make a network"):
             return _make(ec2, undo)
     except ProviderError:
+        # Backwards, since Amazon deletes nothing that something else hangs on.
         for step in reversed(undo):
+            # The first error is the one to report.
             with suppress(ProviderError), translated("remove an unfinished network"):
                 step()
         raise
@@ -77,6 +79,8 @@ def make_security_group(vpc: Any) -> Any:
 
 def _make(ec2: Any, undo: list[Callable[[], object]]) -> Network:
     vpc = ec2.create_vpc(CidrBlock=_RANGE, TagSpecifications=_tags("vpc"))
+    # After each step, at once: a failure of the next one must not leave this one behind, as a region allows few
+    # networks.
     undo.append(vpc.delete)
     vpc.wait_until_available()
     vpc.modify_attribute(EnableDnsSupport={"Value": True})

@@ -43,6 +43,7 @@ def _phase(state: str, code: str) -> MachinePhase:
         return MachinePhase.RUNNING
     if code in _BY_REQUEST:
         return MachinePhase.ENDED
+    # The machine's own shutdown, after its job: the job's end stands on the console.
     if code == _SELF:
         return MachinePhase.HALTED if state in ("stopped", "terminated") else MachinePhase.RUNNING
     if code.startswith(("Server.", "Client.")):

@@ -1,4 +1,4 @@
-"""Jobs as instances of Amazon's Elastic Compute Cloud."""
+"""The provider of Amazon's Elastic Compute Cloud: jobs as instances."""
 
 from __future__ import annotations
 
@@ -29,8 +29,10 @@ from flow_providers.sequences import listed
 
 logger = logging.getLogger("flow.providers.aws")
 
-_BATCH = 200  # values Amazon takes in one filter
+_BATCH = 200  # values that Amazon takes in one filter
+# Amazon's codes by which one zone cannot take the instance and another one may; every other refusal is final.
 _FULL_ZONE = frozenset({"InsufficientInstanceCapacity", "Unsupported", "InsufficientFreeAddressesInSubnet"})
+# Amazon's codes for instance types whose console has no "latest" output.
 _NO_LATEST = frozenset({"UnsupportedOperation", "InvalidParameterCombination"})
 
 
@@ -39,7 +41,7 @@ class AWSProvider(CloudProvider):
 
     The first submission in a region makes a network (VPC) with a subnet in each availability zone; later ones, also of
     other runs, use it again. Instances carry the job's tag as ``flow-tag``; nothing without it is ever listed or ended.
-    A job's secrets travel in its instance's user data, which whoever may describe instances of the account can read.
+    A job's secrets travel in its instance's user data, readable for all who may describe instances of the account.
 
     Args:
         image_id: The machine image (AMI): Linux with cloud-init, which runs user data at the first boot.
@@ -55,11 +57,11 @@ class AWSProvider(CloudProvider):
         spot_max_bid: Most US dollars an hour for spot instances; 0: instances on demand.
         key_file: JSON file with ``AWSAccessKeyId`` and ``AWSSecretKey``.
         profile: Profile of ``~/.aws/config``, where there is no key file. Neither: AWS_ACCESS_KEY_ID,
-            AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN of the environment, then boto3's other ways.
+            AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN of the environment, then boto3's other sources.
         iam_instance_profile_arn: Role of the instances.
         state_file: File that remembers the network; None: ``awsproviderstate-REGION.json`` beside the ledger of jobs.
         walltime: ``HH:MM:SS`` a command may run.
-        linger: Whether instances stay on when their jobs have ended; it is the user who ends them then.
+        linger: Whether instances stay on when their jobs have ended; the user has to end them then.
         launcher: Multiplies the command on the instance; None: ``SingleNodeLauncher()``.
         cmd_timeout: Seconds a call to Amazon may take.
     """
@@ -102,6 +104,7 @@ class AWSProvider(CloudProvider):
         self.state_file = str(default if state_file is None else Path(state_file).absolute())
         self._state = StateFile(Path(self.state_file), region)
         self._connecting = Lock()
+        # Apart from _connecting: making a network takes a minute, and status must be able to ask meanwhile.
         self._network_lock = Lock()
         self._ec2: Any = None  # boto3 has no types
         self._network: Network | None = None
@@ -132,11 +135,11 @@ class AWSProvider(CloudProvider):
             return make_security_group(vpc)
 
     def read_state_file(self, state_file: str | None = None) -> AwsState:
-        """Return what the state file holds. ExecutionProviderException: it cannot be used."""
+        """Return the contents of the state file. ExecutionProviderException: it cannot be used."""
         return (self._state if state_file is None else StateFile(Path(state_file), self.region)).read()
 
     def write_state_file(self) -> AwsState:
-        """Write the network and the present states of all our instances, and return what the file holds."""
+        """Write the network and the present states of all our instances, and return the new contents of the file."""
         return self._state.write(self._network, self.get_instance_state())
 
     # -- instances, also for use on their own
@@ -157,12 +160,22 @@ class AWSProvider(CloudProvider):
 
     # -- the cloud's own
 
-    def start_machine(self, order: MachineOrder) -> str:  # noqa: D102
+    def start_machine(self, order: MachineOrder) -> str:
+        """Start an instance in the first availability zone that has room, and return its id.
+
+        Raises:
+            SubmitException: Amazon refused it, or the network could not be made.
+            SubmitUnknown: Amazon did not answer; ``find`` by the tag says whether there is one.
+            ScaleOutFailed: every zone of the region is full.
+        """
         try:
             network = self._ready_network()
+        # Nothing was asked of EC2 about an instance yet, so this is a sure "not submitted", whatever the network's
+        # error was.
         except SchedulerUnavailable as error:
             raise SubmitException(f"job {order.name} was not submitted: {error}") from error
         full = []
+        # A subnet is a zone, and capacity is a matter of zones.
         for subnet in network.subnet_ids:
             try:
                 with translated("start an instance"):
@@ -179,10 +192,21 @@ class AWSProvider(CloudProvider):
                 return str(started)
         raise ScaleOutFailed(f"no zone of {self.region} has an instance for job {order.name}: {'; '.join(full)}")
 
-    def list_machines(self, job_ids: Sequence[str] | None) -> list[Machine]:  # noqa: D102
+    def list_machines(self, job_ids: Sequence[str] | None) -> list[Machine]:
+        """Return those of the given machines, or of all, that carry a tag of ours.
+
+        Raises:
+            SchedulerUnavailable: the cloud does not answer now.
+        """
         return [machine_of(instance) for instance in self._describe(job_ids)]
 
-    def end_machines(self, job_ids: Sequence[str]) -> set[str]:  # noqa: D102
+    def end_machines(self, job_ids: Sequence[str]) -> set[str]:
+        """Terminate those instances that carry a tag of ours, and return their ids.
+
+        Raises:
+            SchedulerUnavailable: Amazon does not answer now; do it again.
+        """
+        # Described first: an id without our tag is left out, whoever asks for its end.
         ours = [str(instance["InstanceId"]) for instance in self._describe(job_ids)]
         if ours:
             with translated("end instances"):
@@ -190,7 +214,12 @@ class AWSProvider(CloudProvider):
             self._note(dict.fromkeys(ours, "terminated"))
         return set(ours)
 
-    def read_console(self, job_id: str) -> str:  # noqa: D102
+    def read_console(self, job_id: str) -> str:
+        """Return the newest end of an instance's console; empty where there is none yet.
+
+        Raises:
+            SchedulerUnavailable: Amazon does not answer now.
+        """
         client = self._resource().meta.client
         try:
             with translated("read a console"):
@@ -201,15 +230,16 @@ class AWSProvider(CloudProvider):
         with translated("read a console"):
             return str(client.get_console_output(InstanceId=job_id).get("Output") or "")
 
-    def jobs_ended(self, job_ids: Sequence[str]) -> None:  # noqa: D102
+    def jobs_ended(self, job_ids: Sequence[str]) -> None:
+        """Terminate the instances of ended jobs, unless they linger, and note that in the state file. Never raises."""
         super().jobs_ended(job_ids)
         if not self.linger and job_ids:
             self._note(dict.fromkeys(job_ids, "terminated"))
 
-    # -- how
+    # -- internals
 
     def _note(self, instances: dict[str, str]) -> None:
-        """Write the states of instances down; that this fails stops nobody, since Amazon knows them too."""
+        """Write the states of instances to the state file; a failure is a warning only, since Amazon knows them too."""
         if not self._state.path.exists():
             return
         try:
@@ -226,6 +256,8 @@ class AWSProvider(CloudProvider):
     def _ready_network(self) -> Network:
         with self._network_lock:
             if self._network is None:
+                # Other runs share the file: without the lock, two that start together would each make a network, and
+                # regions allow few.
                 with self._state.locked():
                     found = find_network(self._resource(), self._state.read().network)
                     self._network = found or make_network(self._resource())
@@ -239,6 +271,7 @@ class AWSProvider(CloudProvider):
         batches = [None] if wanted is None else [wanted[i : i + _BATCH] for i in range(0, len(wanted), _BATCH)]
         found: list[dict[str, Any]] = []
         with translated("list instances"):
+            # By filter rather than by InstanceIds, which fails as a whole when one of the ids is unknown.
             pages = self._resource().meta.client.get_paginator("describe_instances")
             for batch in batches:
                 filters = ours if batch is None else [*ours, {"Name": "instance-id", "Values": batch}]
@@ -258,7 +291,10 @@ class AWSProvider(CloudProvider):
             "SubnetId": subnet,
             "SecurityGroupIds": [network.group_id],
             "UserData": order.user_data,
+            # So an instance costs nothing after its job even if the driver and its reaper are both gone.
             "InstanceInitiatedShutdownBehavior": "terminate",
+            # User data holds the job's secrets: with tokens required, a forged request through a server on the
+            # instance cannot read it.
             "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled"},
             "TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume")],
         }

@@ -18,7 +18,7 @@ _TRANSIENT = frozenset(
 
 
 def make_session(region: str, key_file: str | None, profile: str | None) -> Any:  # boto3 has no types
-    """Return a boto3 session: by the key file, else the profile, else the environment and boto3's own ways.
+    """Return a boto3 session: by the key file, else the profile, else the environment and boto3's own sources.
 
     Raises:
         BadOption: the key file cannot be read or lacks a key, or there is no such profile.
@@ -36,8 +36,9 @@ def make_session(region: str, key_file: str | None, profile: str | None) -> Any:
 
 
 def make_ec2(session: Any, timeout_s: float) -> Any:
-    """Return the session's EC2 resource; answers are waited for as long as said."""
+    """Return the session's EC2 resource, with ``timeout_s`` seconds for a connection and for each answer."""
     config = optional_module("botocore.config", extra="aws", purpose="AWSProvider")
+    # Four attempts in all: EC2 throttles calls, and boto3 waits between its attempts.
     settings = config.Config(
         connect_timeout=timeout_s, read_timeout=timeout_s, retries={"mode": "standard", "max_attempts": 4}
     )
@@ -49,7 +50,7 @@ def translated(doing: str) -> Iterator[None]:
     """Turn boto3's errors into ours.
 
     Raises:
-        Refused: Amazon said no.
+        Refused: Amazon refused the call.
         SchedulerUnavailable: no answer, or an error of Amazon's own.
     """
     exceptions = optional_module("botocore.exceptions", extra="aws", purpose="AWSProvider")
@@ -57,6 +58,7 @@ def translated(doing: str) -> Iterator[None]:
         yield
     except exceptions.ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
+        # Throttling has HTTP codes of 400 to 503, so the code's name decides first.
         if code in _TRANSIENT or int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500:
             raise SchedulerUnavailable(f"Amazon cannot {doing} now: {error}") from error
         raise Refused(code, f"Amazon refused to {doing}: {error}") from error

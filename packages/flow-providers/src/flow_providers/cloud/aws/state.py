@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flow_providers.errors import ExecutionProviderException
+from flow_providers.folders import make_directory
+from flow_providers.own_files import open_own
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class AwsState:
-    """What the state file holds: a network, if one was made, and the states of instances by their ids."""
+    """The contents of the state file: a network, if one was made, and the states of instances by their ids."""
 
     region: str
     network: Network | None = None
@@ -50,7 +52,8 @@ class StateFile:
             ExecutionProviderException: it cannot be read, is no state file, or is of another region.
         """
         try:
-            state = _state(json.loads(self.path.read_text()))
+            with open(open_own(self.path, os.O_RDONLY)) as file:
+                state = _state(json.load(file))
         except FileNotFoundError:
             return AwsState(self._region)
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -69,14 +72,17 @@ class StateFile:
             return self.write_locked(network, instances)
 
     def write_locked(self, network: Network | None = None, instances: dict[str, str] | None = None) -> AwsState:
-        """Like ``write``, for whoever holds the lock."""
+        """Do as ``write`` does, for a caller that holds the lock already."""
         old = self.read()
         merged = {**old.instances, **(instances or {})}
+        # Terminated instances leave, or the file would grow with each job.
         alive = {key: state for key, state in merged.items() if state != "terminated"}
         state = replace(old, network=network or old.network, instances=alive)
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
-            temporary.write_text(json.dumps(_document(state), indent=1))
+            with open(open_own(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
+                json.dump(_document(state), file, indent=1)
+            # By rename, so that a reader, who does not lock, sees the old or the new contents.
             temporary.replace(self.path)
         except OSError as error:
             raise ExecutionProviderException(f"the state file {self.path} cannot be written: {error}") from error
@@ -86,7 +92,9 @@ class StateFile:
     def locked(self) -> Iterator[None]:
         """Keep other processes and threads from making a network, or writing, at the same time."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(self.path.parent)
+            # The directory is locked, not the file: each write puts another file in its place, and a lock belongs to
+            # the old one.
             directory = os.open(self.path.parent, os.O_RDONLY)
         except OSError as error:
             raise ExecutionProviderException(f"the state file {self.path} cannot be written: {error}") from error

@@ -16,7 +16,7 @@ from flow_providers.errors import BadOption, SchedulerUnavailable
 from flow_providers.optional import optional_module
 
 _PURPOSE = "AzureProvider"
-_BUSY = 429
+_BUSY = 429  # HTTP: too many requests; asked again later, as after a fault of the server
 
 
 class AzureClient:
@@ -25,7 +25,7 @@ class AzureClient:
     Args:
         subscription_id: The subscription.
         group: The resource group.
-        key_file: JSON file with ``tenantId``, ``clientId`` and ``clientSecret``; None: Azure's own ways.
+        key_file: JSON file with ``tenantId``, ``clientId`` and ``clientSecret``; None: ``DefaultAzureCredential``.
         endpoint: Address of the resource manager; None: that of the public cloud.
         timeout_s: Seconds one call may take.
     """
@@ -43,12 +43,12 @@ class AzureClient:
 
     @property
     def machines(self) -> Any:
-        """The operations on virtual machines."""
+        """The client's operations on virtual machines; the client is made on first use."""
         return self._client("azure.mgmt.compute", "ComputeManagementClient").virtual_machines
 
     @property
     def networks(self) -> Any:
-        """The operations on virtual networks."""
+        """The client's operations on virtual networks; the client is made on first use."""
         return self._client("azure.mgmt.network", "NetworkManagementClient").virtual_networks
 
     def put(self, operations: Any, name: str, body: Mapping[str, object]) -> None:
@@ -112,7 +112,7 @@ def translated(doing: str) -> Iterator[None]:
     """Turn Azure's errors into ours.
 
     Raises:
-        Refused: Azure said no; the code is its HTTP code.
+        Refused: Azure refused the call; the code is its HTTP code.
         SchedulerUnavailable: no answer, or an error of Azure's own.
     """
     exceptions = optional_module("azure.core.exceptions", extra="azure", purpose=_PURPOSE)

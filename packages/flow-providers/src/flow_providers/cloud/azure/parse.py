@@ -10,6 +10,7 @@ from flow_providers.cloud.base import TAG, MachineOrder
 from flow_providers.cloud.machine import Machine, MachinePhase
 from flow_providers.errors import BadOption
 
+# Azure wants a version of the network API where a machine's request describes its interfaces, too.
 _NETWORK_API = "2023-09-01"
 _PHASES = {
     "PowerState/starting": MachinePhase.STARTING,
@@ -23,7 +24,7 @@ _PHASES = {
 
 @dataclass(frozen=True, slots=True)
 class MachineOptions:
-    """What the machines of one provider have in common; see ``AzureProvider``."""
+    """The options that all machines of one provider share; see ``AzureProvider``."""
 
     location: str
     image: Mapping[str, str]
@@ -66,6 +67,7 @@ def body_of(order: MachineOrder, options: MachineOptions, subnet_id: str) -> dic
             "networkApiVersion": _NETWORK_API,
             "networkInterfaceConfigurations": [_interface(order, options, subnet_id)],
         },
+        # Outputs and exit codes of jobs come by the serial console, which is a part of the boot diagnostics.
         "diagnosticsProfile": {"bootDiagnostics": {"enabled": True}},
     }
     if options.spot_max_bid > 0:
@@ -89,7 +91,9 @@ def machine_of(name: str, tag: str, statuses: Sequence[tuple[str, str]], started
     """Return a machine by the codes and messages of its instance view."""
     failure = next((status for status in statuses if status[0].startswith("ProvisioningState/failed")), None)
     power = next((code for code, _ in statuses if code.startswith("PowerState/")), "")
+    # No power state yet: the machine is being made.
     phase = _PHASES.get(power, MachinePhase.STARTING)
+    # A machine that could not be made may have a power state all the same.
     if failure is not None:
         phase = MachinePhase.FAILED
     reason = failure[0].split("/", 2)[-1] if failure is not None else power.removeprefix("PowerState/")

@@ -1,4 +1,4 @@
-"""Jobs as virtual machines of Azure."""
+"""The provider of Azure: jobs as virtual machines."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from flow_providers.options import checked, record_of
 
 _NETWORK = "flow-network"
 _SUBNET = "flow"
-_GONE = "404"
+_GONE = "404"  # the code of Refused for a thing that does not exist
 
 
 class AzureProvider(CloudProvider):
     """Runs each job on a virtual machine of one resource group, which is deleted when the job has ended.
 
     The machine's disk, network interface and address go with it. Machines carry the job's tag as ``flow-tag``; nothing
-    without it is ever listed or deleted. Login: by the key file, else by the ways of ``DefaultAzureCredential``
+    without it is ever listed or deleted. Login: by the key file, else by ``DefaultAzureCredential``
     (environment, ``az login``, managed identity).
 
     Args:
@@ -41,18 +41,18 @@ class AzureProvider(CloudProvider):
         instance_type: Size of the machines.
         admin_username: The user that the key lets in.
         subnet_id: Subnet of the machines; None: one of a network ``flow-network`` that the first submission makes.
-        public_ip: Whether machines get an address of the internet; without, the subnet needs another way out.
+        public_ip: Whether machines get a public address; without one, the subnet needs another route to the internet.
         spot_max_bid: Most US dollars an hour for spot machines; 0: machines on demand.
         key_file: JSON file with ``tenantId``, ``clientId`` and ``clientSecret``.
         walltime: ``HH:MM:SS`` a command may run; None: no limit.
-        linger: Whether machines stay on when their jobs have ended; it is the user who deletes them then.
+        linger: Whether machines stay on when their jobs have ended; the user has to delete them then.
         launcher: Multiplies the command on the machine; None: ``SingleNodeLauncher()``.
         cmd_timeout: Seconds a call to Azure may take.
         api_endpoint: Address of the resource manager of another cloud than the public one.
     """
 
     label = "azure"
-    user_data_limit = 65535
+    user_data_limit = 65535  # bytes; Azure's limit of customData
 
     @checked
     def __init__(
@@ -89,7 +89,13 @@ class AzureProvider(CloudProvider):
         self._network_lock = Lock()
         self._subnet = subnet_id
 
-    def start_machine(self, order: MachineOrder) -> str:  # noqa: D102
+    def start_machine(self, order: MachineOrder) -> str:
+        """Start a virtual machine, after making the network if there is none, and return its name.
+
+        Raises:
+            SubmitException: Azure refused it, or the network could not be made.
+            SubmitUnknown: Azure did not answer; ``find`` by the tag says whether there is one.
+        """
         try:
             subnet = self._ready_subnet()
         except SchedulerUnavailable as error:
@@ -102,34 +108,55 @@ class AzureProvider(CloudProvider):
             raise SubmitUnknown(f"it is not known whether job {order.name} has a machine: {error}") from error
         return order.name
 
-    def list_machines(self, job_ids: Sequence[str] | None) -> list[Machine]:  # noqa: D102
+    def list_machines(self, job_ids: Sequence[str] | None) -> list[Machine]:
+        """Return those of the given machines, or of all, that carry a tag of ours.
+
+        Raises:
+            SchedulerUnavailable: the cloud does not answer now.
+        """
         wanted = None if job_ids is None else set(job_ids)
         with translated("list machines"):
+            # Azure has no filter by tag for virtual machines: all of the group are listed, and the others left out
+            # here.
             ours = [vm for vm in self._client.machines.list(self._client.group) if TAG in (vm.tags or {})]
             ours = [vm for vm in ours if wanted is None or vm.name in wanted]
+            # One more call brings the power states of all machines; a call for each machine would be throttled.
             views = list(self._client.machines.list_all(status_only="true")) if ours else []
+        # Azure writes ids in different case in different answers.
         statuses = {str(vm.id).lower(): _statuses(vm) for vm in views}
         return [
             machine_of(str(vm.name), str(vm.tags[TAG]), statuses.get(str(vm.id).lower(), []), _created(vm))
             for vm in ours
         ]
 
-    def end_machines(self, job_ids: Sequence[str]) -> set[str]:  # noqa: D102
+    def end_machines(self, job_ids: Sequence[str]) -> set[str]:
+        """Delete those machines that carry a tag of ours, and return the names of those that are gone or going.
+
+        Raises:
+            SchedulerUnavailable: Azure does not answer now; do it again.
+        """
         return {machine.job_id for machine in self.list_machines(job_ids) if self._delete(machine.job_id)}
 
-    def read_console(self, job_id: str) -> str:  # noqa: D102
+    def read_console(self, job_id: str) -> str:
+        """Return the serial console of a machine, from its boot diagnostics; empty where there is none yet.
+
+        Raises:
+            SchedulerUnavailable: Azure does not answer now.
+        """
         try:
             with translated("read a console"):
                 found = self._client.machines.retrieve_boot_diagnostics_data(self._client.group, job_id)
+        # No console yet, or a machine that is gone: there is nothing to read either way.
         except Refused:
             return ""
         address = found.serial_console_log_blob_uri
         return self._client.read_address(str(address)) if address else ""
 
-    def close(self) -> None:  # noqa: D102
+    def close(self) -> None:
+        """Close the client's connections. Idempotent; machines stay on."""
         self._client.close()
 
-    # -- how
+    # -- internals
 
     def _ready_subnet(self) -> str:
         """Return the subnet's id, making a network if there is none."""
@@ -156,6 +183,7 @@ class AzureProvider(CloudProvider):
         return found
 
     def _delete(self, name: str) -> bool:
+        # Forced, as the job is over and nothing needs an orderly shutdown. Not waited for, as it takes minutes.
         try:
             with translated("delete a machine"):
                 self._client.machines.begin_delete(

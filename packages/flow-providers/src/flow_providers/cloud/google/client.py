@@ -12,7 +12,7 @@ from flow_providers.errors import BadOption, SchedulerUnavailable
 from flow_providers.optional import optional_module
 
 _SCOPE = "https://www.googleapis.com/auth/compute"
-_BUSY = 429
+_BUSY = 429  # HTTP: too many requests; asked again later, as after a fault of the server
 
 
 class ComputeClient:
@@ -39,7 +39,7 @@ class ComputeClient:
         """Call a method of a collection, such as ``instances`` ``get``; its project is ours unless one is given.
 
         Raises:
-            Refused: Google said no.
+            Refused: Google refused the call.
             SchedulerUnavailable: no answer, or an error of Google's own.
             BadOption: the key file cannot be used.
         """
@@ -94,5 +94,6 @@ class ComputeClient:
                 f"{error}"
             ) from error
         options = {"client_options": {"api_endpoint": self._endpoint}} if self._endpoint else {}
+        # The description of the API comes with the client; without a cache, nothing is written to the user's home.
         service = discovery.build("compute", self._version, credentials=credentials, cache_discovery=False, **options)
         return service, credentials

@@ -19,7 +19,7 @@ def job_id_of(zone: str, name: str) -> str:
 
 
 def zone_and_name(job_id: str) -> tuple[str, str]:
-    """Return the zone and name of a job's instance; empty ones for what is no id of ours."""
+    """Return the zone and name of a job's instance; empty ones for a text that is no id of ours."""
     zone, _, name = job_id.partition("/")
     return zone, name
 
@@ -59,8 +59,10 @@ def body_of(order: MachineOrder, zone: str, instance_type: str, image: str, spot
         spot: Whether Google may take it away, for less money.
         limit_s: Seconds after which Google deletes it, whatever it does; 0: never.
     """
+    # A job runs once: an instance that Google starts again would report its job as interrupted.
     scheduling: dict[str, Any] = {"automaticRestart": False}
     if spot:
+        # STOP, not DELETE: the provider sees that the instance was taken away.
         scheduling.update(provisioningModel="SPOT", onHostMaintenance="TERMINATE", instanceTerminationAction="STOP")
     if limit_s:
         scheduling.update(maxRunDuration={"seconds": str(limit_s)}, instanceTerminationAction="DELETE")
@@ -75,6 +77,7 @@ def body_of(order: MachineOrder, zone: str, instance_type: str, image: str, spot
                 "accessConfigs": [{"type": "ONE_TO_ONE_NAT", "name": "External NAT"}],
             }
         ],
+        # Labels can be filtered by the API, and are in lower case; the tag as it was given is in the metadata.
         "labels": {TAG: order.tag.lower()},
         "metadata": {"items": items},
         "scheduling": scheduling,

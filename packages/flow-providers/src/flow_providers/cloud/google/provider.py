@@ -1,4 +1,4 @@
-"""Jobs as instances of Google's Compute Engine."""
+"""The provider of Google's Compute Engine: jobs as instances."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from flow_providers.cloud.refused import Refused
 from flow_providers.errors import BadOption, ScaleOutFailed, SchedulerUnavailable, SubmitException, SubmitUnknown
 from flow_providers.options import checked, record_of
 
+# Google's codes by which one zone has no room and another one may; every other error is final.
 _FULL_ZONE = ("ZONE_RESOURCE_POOL_EXHAUSTED", "STOCKOUT")
-_NET_S = 900  # between a command's walltime and the instance's, for booting and ending
-_GONE = "404"
+# Seconds between a command's walltime and the instance's, for booting and ending. Only the magnitude matters: it is the
+# last resort, for instances that neither end themselves nor are ended.
+_NET_S = 900
+_GONE = "404"  # the code of Refused for a thing that does not exist
 
 
 class GoogleCloudProvider(CloudProvider):
@@ -44,15 +47,15 @@ class GoogleCloudProvider(CloudProvider):
         parallelism: Wanted slots per active task.
         worker_init: Bash code run before the command.
         walltime: ``HH:MM:SS`` a command may run; None: no limit.
-        linger: Whether instances stay on when their jobs have ended; it is the user who deletes them then.
+        linger: Whether instances stay on when their jobs have ended; the user has to delete them then.
         spot: Whether Google may take instances away, for less money.
         cmd_timeout: Seconds a call to Google may take.
-        api_endpoint: Address of the API, for private ways to it; None: Google's.
+        api_endpoint: Address of the API, for private endpoints; None: Google's.
     """
 
     label = "google"
-    user_data_limit = 262144
-    settle_s = 90
+    user_data_limit = 262144  # bytes; Google's limit of one value of the metadata
+    settle_s = 90  # seconds: Google forgets the console of an instance that is off, so it has to be read before
     reads_running_consoles = True
 
     @checked
@@ -88,7 +91,14 @@ class GoogleCloudProvider(CloudProvider):
         self.spot = spot
         self._client = ComputeClient(project_id, key_file, google_version, api_endpoint, cmd_timeout)
 
-    def start_machine(self, order: MachineOrder) -> str:  # noqa: D102
+    def start_machine(self, order: MachineOrder) -> str:
+        """Start an instance in the first zone of the region that has room, and return ``zone/name`` as its id.
+
+        Raises:
+            SubmitException: Google refused it, or the region has no zones.
+            SubmitUnknown: Google did not answer; ``find`` by the tag says whether there is one.
+            ScaleOutFailed: every zone of the region is full.
+        """
         zones, image = self._zones_and_image(order)
         full = []
         for zone in zones:
@@ -101,26 +111,44 @@ class GoogleCloudProvider(CloudProvider):
             full.extend(wrong)
         raise ScaleOutFailed(f"no zone of {self.region} has an instance for job {order.name}: {'; '.join(full)}")
 
-    def list_machines(self, job_ids: Sequence[str] | None) -> list[Machine]:  # noqa: D102
+    def list_machines(self, job_ids: Sequence[str] | None) -> list[Machine]:
+        """Return those of the given machines, or of all, that carry a tag of ours.
+
+        Raises:
+            SchedulerUnavailable: the cloud does not answer now.
+        """
         wanted = None if job_ids is None else set(job_ids)
         found: list[Machine] = []
         for page in self._client.pages("instances", "aggregatedList", filter=f"labels.{TAG}:*", maxResults=500):
             for place in (page.get("items") or {}).values():
+                # Places without instances have a warning in place of the list.
                 found.extend(machine_of(instance) for instance in place.get("instances") or [])
+        # The label is in lower case, as Google wants it; the tag is read from the metadata, as it was given.
         return [m for m in found if m.tag and (wanted is None or m.job_id in wanted)]
 
-    def end_machines(self, job_ids: Sequence[str]) -> set[str]:  # noqa: D102
+    def end_machines(self, job_ids: Sequence[str]) -> set[str]:
+        """Delete those instances that carry a tag of ours, and return the ids of those that are gone or going.
+
+        Raises:
+            SchedulerUnavailable: Google does not answer now; do it again.
+        """
         return {machine.job_id for machine in self.list_machines(job_ids) if self._delete(machine.job_id)}
 
-    def read_console(self, job_id: str) -> str:  # noqa: D102
+    def read_console(self, job_id: str) -> str:
+        """Return the first serial port's output; empty for an instance that is off, since Google forgets it then.
+
+        Raises:
+            SchedulerUnavailable: Google does not answer now.
+        """
         zone, name = zone_and_name(job_id)
         try:
             answer = self._client.call("instances", "getSerialPortOutput", zone=zone, instance=name, port=1)
+        # An instance that is off, or gone: Google has forgotten its console.
         except Refused:
             return ""
         return str(answer.get("contents", ""))
 
-    # -- how
+    # -- internals
 
     def _zones_and_image(self, order: MachineOrder) -> tuple[list[str], str]:
         try:
@@ -149,6 +177,7 @@ class GoogleCloudProvider(CloudProvider):
         """Return an operation when it is done, or as it is when that takes too long: it goes on."""
         deadline = time.monotonic() + self.cmd_timeout
         while operation.get("status") != "DONE" and time.monotonic() < deadline:
+            # Seconds; an insertion takes several, and a project has a quota of reads.
             time.sleep(0.2)
             operation = self._client.call("zoneOperations", "get", zone=zone, operation=operation["name"])
         return operation

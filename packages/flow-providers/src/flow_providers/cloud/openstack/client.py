@@ -12,7 +12,7 @@ from flow_providers.optional import optional_module
 
 T = TypeVar("T")
 _PURPOSE = "JetstreamProvider"
-_BUSY = 429
+_BUSY = 429  # HTTP: too many requests; asked again later, as after a fault of the server
 
 
 class OpenStackClient:
@@ -32,10 +32,10 @@ class OpenStackClient:
         self._connection: Any = None  # the client's types need its package
 
     def call(self, doing: str, work: Callable[[Any], T]) -> T:
-        """Return what ``work`` returns when it is given the connection.
+        """Return the result of ``work``, called with the connection. Other threads wait meanwhile.
 
         Raises:
-            Refused: OpenStack said no; the code is its HTTP code.
+            Refused: OpenStack refused the call; the code is its HTTP code.
             SchedulerUnavailable: no answer, or an error of OpenStack's own.
         """
         errors = optional_module("openstack.exceptions", extra="openstack", purpose=_PURPOSE)

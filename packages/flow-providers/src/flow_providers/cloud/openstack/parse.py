@@ -43,4 +43,5 @@ def _seconds(stamp: str) -> float | None:
         found = datetime.fromisoformat(stamp)
     except ValueError:
         return None
+    # OpenStack leaves the zone out of launched_at, which is in UTC.
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

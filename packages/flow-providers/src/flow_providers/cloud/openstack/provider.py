@@ -1,4 +1,4 @@
-"""Jobs as servers of an OpenStack cloud, such as Jetstream."""
+"""The provider of OpenStack clouds, such as Jetstream: jobs as servers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from flow_providers.cloud.refused import Refused
 from flow_providers.errors import SchedulerUnavailable, SubmitException, SubmitUnknown
 from flow_providers.options import checked, record_of
 
-_GONE = "404"
+_GONE = "404"  # the code of Refused for a thing that does not exist
+# The fields of a server that the parser reads; it takes plain values, so that tests need no client.
 _FIELDS = ("id", "status", "fault", "metadata", "addresses", "launched_at")
 
 
@@ -38,13 +39,13 @@ class JetstreamProvider(CloudProvider):
         parallelism: Wanted slots per active task.
         worker_init: Bash code run before the command.
         walltime: ``HH:MM:SS`` a command may run; None: no limit.
-        linger: Whether servers stay on when their jobs have ended; it is the user who deletes them then.
+        linger: Whether servers stay on when their jobs have ended; the user has to delete them then.
         launcher: Multiplies the command on the server; None: ``SingleNodeLauncher()``.
         cmd_timeout: Seconds a call to OpenStack may take.
     """
 
     label = "jetstream"
-    user_data_limit = 49151  # 65535 in base64
+    user_data_limit = 49151  # bytes; 65535 in base64, which is what OpenStack takes
 
     @checked
     def __init__(
@@ -74,7 +75,13 @@ class JetstreamProvider(CloudProvider):
         self.security_groups = tuple(security_groups)
         self._client = OpenStackClient(cloud, region, cmd_timeout)
 
-    def start_machine(self, order: MachineOrder) -> str:  # noqa: D102
+    def start_machine(self, order: MachineOrder) -> str:
+        """Make a server and return its id.
+
+        Raises:
+            SubmitException: OpenStack refused it, or image, flavour or network could not be looked up.
+            SubmitUnknown: OpenStack did not answer; ``find`` by the tag says whether there is one.
+        """
         try:
             request = self._client.call("find image, flavour and network", lambda cloud: self._request(cloud, order))
         except SchedulerUnavailable as error:
@@ -86,26 +93,43 @@ class JetstreamProvider(CloudProvider):
         except SchedulerUnavailable as error:
             raise SubmitUnknown(f"it is not known whether job {order.name} has a server: {error}") from error
 
-    def list_machines(self, job_ids: Sequence[str] | None) -> list[Machine]:  # noqa: D102
+    def list_machines(self, job_ids: Sequence[str] | None) -> list[Machine]:
+        """Return those of the given machines, or of all, that carry a tag of ours.
+
+        Raises:
+            SchedulerUnavailable: the cloud does not answer now.
+        """
         wanted = None if job_ids is None else set(job_ids)
+        # Metadata cannot be filtered by the API: all servers of the project are listed, and the others left out here.
         servers = self._client.call("list servers", lambda cloud: list(cloud.compute.servers(details=True)))
         machines = [machine_of({key: getattr(server, key) for key in _FIELDS}) for server in servers]
         return [m for m in machines if m.tag and (wanted is None or m.job_id in wanted)]
 
-    def end_machines(self, job_ids: Sequence[str]) -> set[str]:  # noqa: D102
+    def end_machines(self, job_ids: Sequence[str]) -> set[str]:
+        """Delete those servers that carry a tag of ours, and return the ids of those that are gone or going.
+
+        Raises:
+            SchedulerUnavailable: OpenStack does not answer now; do it again.
+        """
         return {machine.job_id for machine in self.list_machines(job_ids) if self._delete(machine.job_id)}
 
-    def read_console(self, job_id: str) -> str:  # noqa: D102
+    def read_console(self, job_id: str) -> str:
+        """Return the console log of a server; empty where there is none.
+
+        Raises:
+            SchedulerUnavailable: OpenStack does not answer now.
+        """
         try:
             answer = self._client.call("read a console", lambda cloud: cloud.compute.get_server_console_output(job_id))
         except Refused:
             return ""
         return str(answer.get("output") or "")
 
-    def close(self) -> None:  # noqa: D102
+    def close(self) -> None:
+        """Close the client's connections. Idempotent; machines stay on."""
         self._client.close()
 
-    # -- how
+    # -- internals
 
     def _request(self, cloud: Any, order: MachineOrder) -> dict[str, object]:
         network = cloud.network.find_network(self.network, ignore_missing=False).id if self.network else None
@@ -113,6 +137,7 @@ class JetstreamProvider(CloudProvider):
             "name": order.name,
             "image_id": cloud.image.find_image(self.image, ignore_missing=False).id,
             "flavor_id": cloud.compute.find_flavor(self.flavor, ignore_missing=False).id,
+            # "auto" takes the project's only network, or has OpenStack make one.
             "networks": [{"uuid": network}] if network else "auto",
             "user_data": b64encode(order.user_data.encode()).decode(),
             "metadata": {TAG: order.tag},

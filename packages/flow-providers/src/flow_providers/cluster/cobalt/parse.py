@@ -1,4 +1,4 @@
-"""What the commands of Cobalt print, and what it writes into a job's log, as job states. Pure."""
+"""Parsers of the commands of Cobalt and of its job logs: job states from their text. Pure."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _STATES = {
     "dep_fail": JobState.HELD,
     "maxrun_hold": JobState.PENDING,  # as many jobs of this user run as may: it goes on by itself
 }
-_ENDED = frozenset({"done"})  # it does not say how
+_ENDED = frozenset({"done"})  # without the exit code
 _NOWHERE = frozenset({"", "None", "N/A"})
 _FIELD = re.compile(r"^\s+(\w[\w ]*?)\s*: ?(.*)$")
 _HEADER = re.compile(r"^JobID\s*:\s*(\S+)\s*$")
 _REFUSED = ("not permitted", "permission denied", "not allowed", "not owned by")
-# the words of its log differ between versions and sites: what counts is what they are about
+# The phrases of the log differ between versions and sites, so several wordings of each fact are recognised.
 _CODE = re.compile(r"(?:exit|return) ?(?:code|status|value)[\s:=]+(?:of |was |is )?(-?\d{1,6})\b")
 _TIME_IS_UP = re.compile(
     r"(?:time|walltime)(?: limit)?(?: was| has been)? (?:exceeded|expired|reached)|exceeded (?:its|the|max\w*) \w*time"
@@ -58,7 +58,7 @@ def parse_qsub(text: str) -> str | None:
 
 
 def parse_qdel_refusals(text: str) -> set[str]:
-    """Return the ids that qdel says it may not end; jobs that it does not find are gone."""
+    """Return the ids of the jobs that qdel refused to end; jobs that it does not find are gone."""
     lines = (line for line in text.splitlines() if any(words in line.lower() for words in _REFUSED))
     return {job_id for line in lines for job_id in re.findall(r"\b\d+\b", line)}
 
@@ -68,6 +68,7 @@ def parse_log(text: str) -> JobStatus | None:
     # the environment of the job stands in the log too, and may hold anything
     said = "\n".join(line for line in text.lower().splitlines() if not _VARIABLE.match(line))
     code, signal = _code_and_signal(said)
+    # Before the exit code, which is then only that of the signal.
     if _TIME_IS_UP.search(said):
         return JobStatus(JobState.TIMEOUT, exit_code=code)
     if _DELETED.search(said):
@@ -116,6 +117,7 @@ def _from_long(text: str) -> Iterator[dict[str, str]]:
                 yield current
             current = {"JobID": header[1]}
         elif field and current:
+            # The first line of a name counts, since a later one of that form may belong to a value of several lines.
             current.setdefault(field[1], field[2].strip())
     if current:
         yield current

@@ -1,4 +1,4 @@
-"""Jobs of Cobalt."""
+"""The provider of Cobalt: jobs by ``qsub``, ``qstat`` and ``qdel``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from flow_providers.launchers.aprun import AprunLauncher
 from flow_providers.options import checked, record_of
 from flow_providers.walltime import walltime_minutes
 
+# Texts of qstat and qdel, in lower case, about jobs that have left the queue: these failures are answers.
 _UNKNOWN = ("no jobs found", "not found", "no matching jobs")
-_LOG_BYTES = 8192
+_LOG_BYTES = 8192  # bytes of the end of a log; how a job ended stands in its last lines, after the environment
 _MARK = "flow-log-of "
 
 
@@ -41,8 +42,8 @@ class CobaltProvider(ClusterProvider):
         worker_init: Bash code run before the command.
         launcher: Multiplies the command on the nodes; None: ``AprunLauncher()``.
         cmd_timeout: Seconds a command of the scheduler may take.
-        cores_per_node: Told to the command as FLOW_CORES; None: nothing. Cobalt gives whole nodes.
-        mem_per_node: GB, told to the command as FLOW_MEMORY_GB; None: nothing.
+        cores_per_node: Cores of the node, for the command in FLOW_CORES; None: not set. Cobalt gives whole nodes.
+        mem_per_node: GB of the node, for the command in FLOW_MEMORY_GB; None: not set.
     """
 
     label = "cobalt"
@@ -80,7 +81,8 @@ class CobaltProvider(ClusterProvider):
         self.account = account
         self.queue = queue
 
-    def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:  # noqa: D102
+    def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:
+        """Return the values of this scheduler's own directives in the script template."""
         return {
             "account": self.account,
             "queue": self.queue,
@@ -88,20 +90,33 @@ class CobaltProvider(ClusterProvider):
             "log": _log_of(job),
         }
 
-    def submit_command(self, job: JobFiles, name: str, tasks_per_node: int) -> str:  # noqa: D102
+    def submit_command(self, job: JobFiles, name: str, tasks_per_node: int) -> str:
+        """Return the ``qsub`` command; all options are directives in the script."""
         return f"qsub {quote(job.script)}"
 
-    def parse_submit(self, result: CommandResult) -> str | None:  # noqa: D102
+    def parse_submit(self, result: CommandResult) -> str | None:
+        """Return the id that ``qsub`` printed, or None if it printed none."""
         return parse_qsub(result.stdout)
 
-    def query_command(self, job_ids: Sequence[str]) -> str:  # noqa: D102
+    def query_command(self, job_ids: Sequence[str]) -> str:
+        """Return the ``qstat -lf`` command for the given jobs."""
         return f"qstat -lf {listed(job_ids, ' ')}"
 
-    def parse_query(self, result: CommandResult) -> dict[str, JobStatus]:  # noqa: D102
+    def parse_query(self, result: CommandResult) -> dict[str, JobStatus]:
+        """Return the jobs that the answer lists, by id.
+
+        Raises:
+            SchedulerUnavailable: the command failed, and not because it knows none of the jobs.
+        """
         _insist(result)
         return parse_qstat(result.stdout)
 
-    def history(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:  # noqa: D102
+    def history(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:
+        """Return how jobs ended by the ends of the logs that Cobalt wrote beside their outputs.
+
+        Raises:
+            SchedulerUnavailable: the channel does not answer now.
+        """
         paths = {_log_of(self._files[job_id]): job_id for job_id in job_ids if job_id in self._files}
         if not paths:
             return {}
@@ -115,17 +130,29 @@ class CobaltProvider(ClusterProvider):
                 found[paths[path]] = status
         return found
 
-    def cancel_command(self, job_ids: Sequence[str]) -> str:  # noqa: D102
+    def cancel_command(self, job_ids: Sequence[str]) -> str:
+        """Return the ``qdel`` command for the given jobs."""
         return f"qdel {listed(job_ids, ' ')}"
 
-    def parse_cancel(self, result: CommandResult, job_ids: Sequence[str]) -> list[bool]:  # noqa: D102
+    def parse_cancel(self, result: CommandResult, job_ids: Sequence[str]) -> list[bool]:
+        """Return which of the jobs are gone or going, in the order asked.
+
+        Raises:
+            SchedulerUnavailable: the command failed without a word about the jobs.
+        """
         refused = parse_qdel_refusals(told(result, job_ids, *_UNKNOWN))
         return [job_id not in refused for job_id in job_ids]
 
-    def find_command(self) -> str:  # noqa: D102
+    def find_command(self) -> str:
+        """Return the ``qstat`` command that lists all jobs of the user."""
         return 'qstat -lf -u "$(id -un)"'
 
-    def parse_find(self, result: CommandResult) -> dict[str, str]:  # noqa: D102
+    def parse_find(self, result: CommandResult) -> dict[str, str]:
+        """Return job names by id.
+
+        Raises:
+            SchedulerUnavailable: the command failed.
+        """
         _insist(result)
         return parse_names(result.stdout)
 
@@ -137,6 +164,7 @@ def _log_of(job: JobFiles) -> str:
 def _insist(result: CommandResult) -> None:
     """Raise SchedulerUnavailable unless qstat answered: that it knows none of the jobs is an answer."""
     said = result.stderr.lower()
+    # 1 only: the shell's 127 for a missing qstat was once taken for "no such job".
     knows_none = result.exit_code == 1 and (not said.strip() or any(text in said for text in _UNKNOWN))
     if result.exit_code != 0 and not knows_none:
         raise SchedulerUnavailable(f"qstat failed: {words(result)}")

@@ -1,4 +1,4 @@
-"""What the commands of HTCondor print, as job states. Pure.
+"""Parsers of the commands of HTCondor: job states from their JSON. Pure.
 
 A job of ours is a *cluster* of one or more *processes* (one a node); its state is made of theirs.
 """
@@ -46,7 +46,7 @@ _FIRST = (
     JobState.FAILED,
     JobState.COMPLETED,
 )
-_PERIODIC_REMOVE = "PeriodicRemove"
+_PERIODIC_REMOVE = "PeriodicRemove"  # in the reason of a removal by our expression on the walltime
 
 Advertisement = Mapping[str, object]
 
@@ -71,6 +71,7 @@ def parse_json(text: str) -> list[Advertisement]:
     """Return the advertisements of one or several JSON lists; lines that are no JSON are left out."""
     decoder = json.JSONDecoder()
     found: list[Advertisement] = []
+    # There may be several lists, with other lines between them.
     at = text.find("[")
     while at >= 0:
         try:
@@ -90,7 +91,7 @@ def parse_submit(text: str) -> str | None:
 
 
 def parse_rm_refusals(text: str) -> set[str]:
-    """Return the clusters that condor_rm says it may not remove; those it does not find are gone."""
+    """Return the clusters that condor_rm refused to remove; those it does not find are gone."""
     lines = (line for line in text.splitlines() if "ermission denied" in line or "not authorized" in line)
     return {cluster for line in lines for cluster in re.findall(r"(?:cluster|job) (\d+)", line, re.IGNORECASE)}
 
@@ -100,6 +101,7 @@ def _status(ad: Advertisement) -> JobStatus:
     state = _STATES.get(number, JobState.UNKNOWN) if isinstance(number, int) else JobState.UNKNOWN
     code, signal = _exit(ad)
     removed = _text(ad, "RemoveReason")
+    # For HTCondor a job has completed whatever its exit code.
     if state is JobState.COMPLETED and code != 0:
         state = JobState.FAILED
     elif state is JobState.CANCELLED and _PERIODIC_REMOVE in removed:

@@ -1,4 +1,4 @@
-"""What the commands of Grid Engine print, as job states. Pure."""
+"""Parsers of the commands of Grid Engine: job states from qstat and qacct. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from flow_providers.interfaces.job_status import JobStatus
 _ROW = re.compile(r"\s*(\d+)\s+[\d.]+\s+\S+\s+\S+\s+([A-Za-z]+)\s+\d\d/\d\d/\d{4}\s")
 _SUBMITTED = re.compile(r"^(\d+)(?:\.[\d:-]+)?$", re.MULTILINE)
 _H_RT = "h_rt"
-_FAILED_BY_SIGNAL = 100  # "assumedly after job": the job was running and a signal ended it
 _FAILED_BY_LIMIT = 37  # "qmaster enforced h_rt, h_cpu, or h_vmem limit"
 
 
@@ -46,20 +45,20 @@ def parse_names(text: str) -> dict[str, str]:
 
 def state_of(letters: str) -> JobState:
     """Return the state of qstat's letters, such as ``qw``, ``hqw``, ``Eqw``, ``r``, ``dr``, ``Rr``."""
+    # First: "Eqw" and "hqw" hold "q" and "w" too, and would pass for pending jobs that start by themselves.
     if "E" in letters or ("h" in letters and "q" in letters):
         return JobState.HELD
     if "q" in letters or "w" in letters:
         return JobState.PENDING
     if letters and set(letters) <= set("rtRsSTdNP"):
         return JobState.RUNNING
-    if letters == "z":
-        return JobState.UNKNOWN  # ended; the accounting knows how
-    return JobState.UNKNOWN
+    return JobState.UNKNOWN  # z: ended, and the accounting knows how
 
 
 def parse_qacct(text: str) -> dict[str, JobStatus]:
     """Return the jobs of one or more answers of ``qacct -j``; the last record of an id counts."""
     rows = {}
+    # A longer line of "=" stands between two records of qacct.
     for record in text.split("=" * 20):
         values = dict(_pairs(record))
         job_id = values.get("jobnumber", "")
@@ -75,7 +74,7 @@ def parse_qsub(text: str) -> str | None:
 
 
 def parse_qdel_refusals(text: str) -> set[str]:
-    """Return the ids that qdel says it may not delete; jobs that do not exist are gone."""
+    """Return the ids of the jobs that qdel refused to delete; jobs that do not exist are gone."""
     lines = (line for line in text.splitlines() if "denied" in line and "does not exist" not in line)
     return {job_id for line in lines for job_id in re.findall(r'job "?(\d+)', line)}
 

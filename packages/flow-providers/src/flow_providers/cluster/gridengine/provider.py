@@ -1,4 +1,4 @@
-"""Jobs of Grid Engine (Sun, Son of, Univa, Altair)."""
+"""The provider of Grid Engine (Sun, Son of, Univa, Altair): jobs by ``qsub``, ``qstat``, ``qacct`` and ``qdel``."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from flow_providers.cluster.gridengine.parse import (
 )
 from flow_providers.cluster.local_time import with_zone
 from flow_providers.cluster.options import ClusterOptions
-from flow_providers.errors import SchedulerUnavailable
+from flow_providers.errors import BadOption, SchedulerUnavailable
 from flow_providers.interfaces.channel import Channel, CommandResult
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.jobs.files import JobFiles
 from flow_providers.options import checked, record_of
 
-_QACCT_BATCH = 50  # it reads its whole log for each
+_QACCT_BATCH = 50  # jobs in one command: qacct reads its whole log for each, and cmd_timeout holds for the command
 _QSTAT = with_zone('qstat -xml -u "$(id -un)"')
 
 
@@ -46,8 +46,12 @@ class GridEngineProvider(ClusterProvider):
         project: Project to charge.
         parallel_environment: Asks for slots of this environment: ``cores_per_node``, or else ``tasks_per_node``, on
             each of ``nodes_per_block`` nodes. None: one slot.
-        cores_per_node: Cores on each node, told as FLOW_CORES.
-        mem_per_node: GB on each node, asked for as ``h_vmem``, told as FLOW_MEMORY_GB.
+        cores_per_node: Slots asked for on each node, in FLOW_CORES for the command; more than one needs a
+            ``parallel_environment``.
+        mem_per_node: GB on each node, asked for as ``h_vmem``, in FLOW_MEMORY_GB for the command.
+
+    Raises (from the constructor):
+        BadOption: several cores or nodes, and no ``parallel_environment`` to ask for them in.
     """
 
     label = "gridengine"
@@ -78,9 +82,17 @@ class GridEngineProvider(ClusterProvider):
         self.queue = queue
         self.project = project
         self.parallel_environment = parallel_environment
+        for name, value in (("cores_per_node", cores_per_node or 1), ("nodes_per_block", nodes_per_block)):
+            if value > 1 and parallel_environment is None:
+                raise BadOption(
+                    f"GridEngineProvider: {name}={value} asks for several slots, which Grid Engine gives in a "
+                    "parallel_environment only: name one, such as 'smp' (`qconf -spl` lists those of the site)"
+                )
 
-    def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:  # noqa: D102
+    def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:
+        """Return the values of this scheduler's own directives in the script template."""
         slots_per_node = self.cores_per_node or tasks_per_node
+        # h_vmem is a limit for each slot, and a node has several of them.
         slots_here = slots_per_node if self.parallel_environment else 1
         return {
             "queue": self.queue,
@@ -90,41 +102,67 @@ class GridEngineProvider(ClusterProvider):
             "mem_per_slot_mb": math.ceil(self.mem_per_node * 1024 / slots_here) if self.mem_per_node else None,
         }
 
-    def submit_command(self, job: JobFiles, name: str, tasks_per_node: int) -> str:  # noqa: D102
+    def submit_command(self, job: JobFiles, name: str, tasks_per_node: int) -> str:
+        """Return the ``qsub -terse`` command, which prints the id alone."""
         return f"qsub -terse {quote(job.script)}"
 
-    def parse_submit(self, result: CommandResult) -> str | None:  # noqa: D102
+    def parse_submit(self, result: CommandResult) -> str | None:
+        """Return the id that ``qsub`` printed, or None if it printed none."""
         return parse_qsub(result.stdout)
 
-    def query_command(self, job_ids: Sequence[str]) -> str:  # noqa: D102
+    def query_command(self, job_ids: Sequence[str]) -> str:
+        """Return the ``qstat -xml`` command; it lists all jobs of the user, whatever jobs are asked for."""
         return _QSTAT
 
-    def parse_query(self, result: CommandResult) -> dict[str, JobStatus]:  # noqa: D102
+    def parse_query(self, result: CommandResult) -> dict[str, JobStatus]:
+        """Return the jobs that the answer lists, by id.
+
+        Raises:
+            SchedulerUnavailable: the command failed, and not because it knows none of the jobs.
+        """
         self._insist(result)
         return self.with_ends(parse_qstat(result.stdout))
 
-    def history(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:  # noqa: D102
+    def history(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:
+        """Return how jobs ended by ``qacct``.
+
+        Raises:
+            SchedulerUnavailable: it did not answer.
+        """
         rows: dict[str, JobStatus] = {}
         for i in range(0, len(job_ids), _QACCT_BATCH):
             ids = listed(job_ids[i : i + _QACCT_BATCH], " ")
             rows.update(parse_qacct(self.run(f"for id in {ids}; do qacct -j $id 2>/dev/null; done; true").stdout))
         return rows
 
-    def cancel_command(self, job_ids: Sequence[str]) -> str:  # noqa: D102
+    def cancel_command(self, job_ids: Sequence[str]) -> str:
+        """Return the ``qdel`` command for the given jobs."""
         return f"qdel {listed(job_ids)}"
 
-    def parse_cancel(self, result: CommandResult, job_ids: Sequence[str]) -> list[bool]:  # noqa: D102
+    def parse_cancel(self, result: CommandResult, job_ids: Sequence[str]) -> list[bool]:
+        """Return which of the jobs are gone or going, in the order asked.
+
+        Raises:
+            SchedulerUnavailable: the command failed without a word about the jobs.
+        """
         refused = parse_qdel_refusals(told(result, job_ids))
         return [job_id not in refused for job_id in job_ids]
 
-    def find_command(self) -> str:  # noqa: D102
+    def find_command(self) -> str:
+        """Return the ``qstat -xml`` command that lists all jobs of the user."""
         return _QSTAT
 
-    def parse_find(self, result: CommandResult) -> dict[str, str]:  # noqa: D102
+    def parse_find(self, result: CommandResult) -> dict[str, str]:
+        """Return job names by id.
+
+        Raises:
+            SchedulerUnavailable: the command failed.
+        """
         self._insist(result)
         return parse_names(result.stdout)
 
     @staticmethod
     def _insist(result: CommandResult) -> None:
+        # An empty queue is a document, too: without one, qstat did not answer.
         if result.exit_code != 0 or "<?xml" not in result.stdout:
             raise SchedulerUnavailable(f"qstat failed: {words(result)}")

@@ -1,4 +1,4 @@
-"""What the commands of LSF print, as job states. Pure."""
+"""Parsers of the commands of LSF: job states from bjobs. Pure."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def parse_bsub(text: str) -> str | None:
 
 
 def parse_bkill_refusals(text: str) -> set[str]:
-    """Return the ids that bkill says it may not kill; jobs that have finished or do not exist are gone."""
+    """Return the ids of the jobs that bkill refused to kill; jobs that have finished or do not exist are gone."""
     lines = (line for line in text.splitlines() if "denied" in line or "not allowed" in line)
     return {job_id for line in lines for job_id in re.findall(r"Job <(\d+)>", line)}
 
@@ -57,6 +57,7 @@ def _status(record: Mapping[str, str]) -> JobStatus:
     word = record.get("STAT", "")
     state = _STATES.get(word, JobState.UNKNOWN)
     why = record.get("EXIT_REASON", "")
+    # LSF has one state, EXIT, for all bad ends; only the reason tells them apart.
     if state is JobState.FAILED and "TERM_RUNLIMIT" in why:
         state = JobState.TIMEOUT
     elif state is JobState.FAILED and ("TERM_OWNER" in why or "TERM_ADMIN" in why):

@@ -1,4 +1,4 @@
-"""Jobs of LSF."""
+"""The provider of LSF: jobs by ``bsub``, ``bjobs`` and ``bkill``."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class LSFProvider(ClusterProvider):
     Args:
         channel: How the scheduler is reached; None: on this machine.
         nodes_per_block: Nodes of a job.
-        cores_per_node: Slots asked for on each node where slots are asked for, told as FLOW_CORES.
-        mem_per_node: GB asked for on each node where slots are asked for, told as FLOW_MEMORY_GB.
+        cores_per_node: Slots asked for on each node, in FLOW_CORES for the command.
+        mem_per_node: GB asked for on each node, in FLOW_MEMORY_GB for the command.
         init_blocks: Jobs at the start.
         min_blocks: Fewest jobs.
         max_blocks: Most jobs.
@@ -43,7 +43,9 @@ class LSFProvider(ClusterProvider):
         queue: Queue; None: the default.
         cmd_timeout: Seconds a command of the scheduler may take.
         launcher: Multiplies the command on the nodes; None: ``SingleNodeLauncher()``.
-        request_by_nodes: Ask for whole nodes (``-nnodes``, as on Summit) rather than for slots.
+        request_by_nodes: Whether to ask for whole nodes (``-nnodes``, as on Summit) rather than for slots
+            (``-n`` and ``span``). None: for slots where ``cores_per_node`` or ``mem_per_node`` says how many, else for
+            nodes.
         move_files: Accepted from other configurations: scripts always go through the channel.
     """
 
@@ -76,7 +78,7 @@ class LSFProvider(ClusterProvider):
         queue: str | None = None,
         cmd_timeout: float = 120,
         launcher: object = None,
-        request_by_nodes: bool = True,
+        request_by_nodes: bool | None = None,
         move_files: bool | None = True,
     ) -> None:
         super().__init__(record_of(ClusterOptions, self))
@@ -85,42 +87,67 @@ class LSFProvider(ClusterProvider):
         self.request_by_nodes = request_by_nodes
         self.move_files = move_files
 
-    def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:  # noqa: D102
+    def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:
+        """Return the values of this scheduler's own directives in the script template."""
+        told = self.cores_per_node is not None or self.mem_per_node is not None
+        by_nodes = not told if self.request_by_nodes is None else self.request_by_nodes
         return {
             "project": self.project,
             "queue": self.queue,
-            "request_by_nodes": self.request_by_nodes,
+            "request_by_nodes": by_nodes,
             "slots_per_node": self.cores_per_node or tasks_per_node,
             "minutes": walltime_minutes(self.walltime),
         }
 
-    def submit_command(self, job: JobFiles, name: str, tasks_per_node: int) -> str:  # noqa: D102
+    def submit_command(self, job: JobFiles, name: str, tasks_per_node: int) -> str:
+        """Return the ``bsub`` command, which reads the script and its directives from standard input."""
+        # By standard input: given as an argument, bsub ignores the directives in the script.
         return f"bsub < {quote(job.script)}"
 
-    def parse_submit(self, result: CommandResult) -> str | None:  # noqa: D102
+    def parse_submit(self, result: CommandResult) -> str | None:
+        """Return the id that ``bsub`` printed, or None if it printed none."""
         return parse_bsub(result.stdout)
 
-    def query_command(self, job_ids: Sequence[str]) -> str:  # noqa: D102
+    def query_command(self, job_ids: Sequence[str]) -> str:
+        """Return the ``bjobs`` command for the given jobs: as JSON, else in the delimited form of old versions."""
         ids = listed(job_ids, " ")
         # an old bjobs refuses -json and prints its usage; unknown jobs are an error to both, and are no answer
         return f"bjobs -a -json -o {quote(JSON_FORMAT)} {ids} || bjobs -a -noheader -o {quote(TEXT_FORMAT)} {ids}"
 
-    def parse_query(self, result: CommandResult) -> dict[str, JobStatus]:  # noqa: D102
+    def parse_query(self, result: CommandResult) -> dict[str, JobStatus]:
+        """Return the jobs that the answer lists, by id.
+
+        Raises:
+            SchedulerUnavailable: the command failed, and not because it knows none of the jobs.
+        """
+        # bjobs fails when one of several jobs is unknown, and lists the others all the same.
         if result.exit_code != 0 and "is not found" not in result.stderr + result.stdout:
             raise SchedulerUnavailable(f"bjobs failed: {words(result)}")
         return parse_bjobs(result.stdout)
 
-    def cancel_command(self, job_ids: Sequence[str]) -> str:  # noqa: D102
+    def cancel_command(self, job_ids: Sequence[str]) -> str:
+        """Return the ``bkill`` command for the given jobs."""
         return f"bkill {listed(job_ids, ' ')}"
 
-    def parse_cancel(self, result: CommandResult, job_ids: Sequence[str]) -> list[bool]:  # noqa: D102
+    def parse_cancel(self, result: CommandResult, job_ids: Sequence[str]) -> list[bool]:
+        """Return which of the jobs are gone or going, in the order asked.
+
+        Raises:
+            SchedulerUnavailable: the command failed without a word about the jobs.
+        """
         refused = parse_bkill_refusals(told(result, job_ids, "no matching job"))
         return [job_id not in refused for job_id in job_ids]
 
-    def find_command(self) -> str:  # noqa: D102
+    def find_command(self) -> str:
+        """Return the ``bjobs`` command that lists ids and names of the user's jobs, ended ones included."""
         return "bjobs -a -noheader -o \"jobid job_name delimiter='|'\""
 
-    def parse_find(self, result: CommandResult) -> dict[str, str]:  # noqa: D102
+    def parse_find(self, result: CommandResult) -> dict[str, str]:
+        """Return job names by id.
+
+        Raises:
+            SchedulerUnavailable: the command failed.
+        """
         if result.exit_code != 0 and "No job found" not in result.stderr + result.stdout:
             raise SchedulerUnavailable(f"bjobs failed: {words(result)}")
         return parse_names(result.stdout)

@@ -1,4 +1,4 @@
-"""What Slurm's commands print, as job states. Pure."""
+"""Parsers of the commands of Slurm: job states from squeue and sacct. Pure."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ def parse_squeue(text: str) -> dict[str, JobStatus]:
     """Return the jobs of ``squeue`` in either format; lines that are no rows are left out."""
     rows = {}
     for line in text.splitlines():
+        # At most so many parts: the reason, the last field, may hold "|".
         fields = line.split("|", len(QUERY_FIELDS) - 1)
         if len(fields) < len(QUERY_FIELDS) or not fields[0].strip().isdecimal():
             continue
@@ -65,6 +66,7 @@ def parse_sacct(text: str) -> dict[str, JobStatus]:
     rows = {}
     for line in text.splitlines():
         fields = line.split("|")
+        # Parts of arrays and steps ("17_1", "17.batch") are no jobs of ours.
         if len(fields) == 6 and fields[0].isdecimal():
             job_id, state, code, start, end, nodes = fields
             rows[job_id] = _status(state, "", *_code_and_signal(code), start, end, nodes)
@@ -97,7 +99,7 @@ def parse_sbatch(text: str) -> str | None:
 
 
 def parse_scancel_errors(text: str) -> set[str]:
-    """Return the ids that scancel says it could not cancel."""
+    """Return the ids of the jobs that scancel could not cancel; unknown and ended jobs are not among them."""
     lines = (line for line in text.splitlines() if "Invalid job id" not in line and "already" not in line)
     return {match for line in lines for match in re.findall(r"job (?:id )?(\d+)", line)}
 
@@ -107,6 +109,7 @@ def _status(
 ) -> JobStatus:
     word = state.split(" ")[0].rstrip("+").upper()  # "CANCELLED by 0", a cut "CANCELLED+"
     known = STATES.get(word) or _cut(word)
+    # Slurm has no state for a held job: it is PENDING with a reason that will not go away by itself.
     if known is JobState.PENDING and reason in _HELD_REASONS:
         known = JobState.HELD
     ended = known is not None and known.terminal
@@ -124,6 +127,7 @@ def _status(
 
 def _cut(word: str) -> JobState | None:
     """Return the state of a word that a column cut off, if only one fits."""
+    # Four letters at least: shorter ones fit too much, and a guess would be worse than UNKNOWN.
     fitting = {state for name, state in STATES.items() if len(word) >= 4 and name.startswith(word)}
     return fitting.pop() if len(fitting) == 1 else None
 
@@ -132,6 +136,7 @@ def _wait_status(text: str) -> tuple[int | None, int | None]:
     """Return exit code and signal of a raw wait status; also of ``code:signal``, as later versions print."""
     if not text.isdecimal():
         return _code_and_signal(text)
+    # squeue prints the status as wait(2) gives it: the code in the high byte, the signal in the low seven bits.
     code, signal = int(text) >> 8, int(text) & 0x7F
     return (128 + signal, signal) if signal else (code, None)
 

@@ -1,4 +1,4 @@
-"""Jobs of Torque."""
+"""The provider of Torque: jobs by ``qsub``, ``qstat`` and ``qdel``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 from flow_providers.cluster.options import ClusterOptions
 from flow_providers.cluster.pbs import PBSFamilyProvider
+from flow_providers.cluster.shared_disk import SharedDisk
 from flow_providers.interfaces.channel import Channel
 from flow_providers.jobs.files import JobFiles
 from flow_providers.launchers.aprun import AprunLauncher
@@ -32,8 +33,11 @@ class TorqueProvider(PBSFamilyProvider):
         launcher: Multiplies the command on the nodes; None: ``AprunLauncher()``.
         walltime: ``HH:MM:SS``.
         cmd_timeout: Seconds a command of the scheduler may take.
-        cores_per_node: Cores asked for on each node, told as FLOW_CORES; None: one for each copy of the command.
-        mem_per_node: GB asked for on each node, told as FLOW_MEMORY_GB; None: nothing is asked.
+        cores_per_node: Cores requested on each node, in FLOW_CORES for the command; None: one for each copy of it.
+        mem_per_node: GB asked for on each node, in FLOW_MEMORY_GB for the command; None: no request.
+        shared_disk: Whether the nodes see the files of the host that submits. False: the job brings its secrets in its
+            own text, which the server keeps from other users; its outputs come back as PBS brings them. ``'auto'``:
+            each job finds out.
     """
 
     label = "torque"
@@ -58,11 +62,14 @@ class TorqueProvider(PBSFamilyProvider):
         cmd_timeout: float = 120,
         cores_per_node: int | None = None,
         mem_per_node: float | None = None,
+        shared_disk: SharedDisk = "auto",
     ) -> None:
         super().__init__(record_of(ClusterOptions, self))
         self.account = account
         self.queue = queue
 
-    def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:  # noqa: D102
+    def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:
+        """Return the values of this scheduler's own directives in the script template."""
+        # Torque's mem is for the whole job, not for a node.
         total = None if self.mem_per_node is None else math.ceil(self.mem_per_node * 1024) * self.nodes_per_block
         return {"account": self.account, "queue": self.queue, "mem_mb": total}

@@ -1,4 +1,4 @@
-"""The first schema."""
+"""The first schema: runs, tasks, tries, samples, nodes, blocks and files."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -270,7 +270,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop all."""
+    """Drop all views and tables: the database is as before the first migration."""
     for name in LONG:
         op.execute(f'DROP VIEW "{name}"')
     op.drop_table('try_rows')

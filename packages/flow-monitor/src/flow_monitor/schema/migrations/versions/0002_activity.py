@@ -28,6 +28,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take them away."""
+    """Drop the table of activity and the number of tries of managers."""
     op.drop_column("node", "tries_ended")
     op.drop_table("app_activity")

@@ -1,4 +1,4 @@
-"""What join tasks made and what they wait for: edges of the graph that are no dependencies."""
+"""Tables of joins: tasks that join tasks made and wait for, edges of the graph that are no dependencies."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -37,7 +37,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take them away."""
+    """Drop the two tables of joins."""
     op.execute('DROP VIEW "joined"')
     op.drop_table("app_join")
     op.drop_table("joined_rows")

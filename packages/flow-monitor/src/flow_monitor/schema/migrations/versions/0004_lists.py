@@ -44,7 +44,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take them away."""
+    """Drop the indexes of lists and the run time; make the indexes of before again."""
     op.execute('DROP VIEW "task"')
     for name in ("ix_task_group", "ix_task_sorted"):
         op.drop_index(name, "task_rows")

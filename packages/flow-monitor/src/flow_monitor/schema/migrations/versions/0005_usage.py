@@ -32,7 +32,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take them away."""
+    """Drop the sums of use over time and the first time of gaps."""
     op.drop_column("gap", "time_first")
     op.drop_table("usage_sums")
     op.execute(

@@ -1,0 +1,146 @@
+"""Isolation of the user's code in arguments and results, which may hang: it holds up its own task alone.
+
+Arguments and results whose pickling surely runs no such code are told apart first.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from flow_core.files import FILE_TYPES
+from flow_core.futures.callbacks import packing_calls
+from flow_core.graph.resolver import ATOMS
+from flow_core.guard import from_signal
+from flow_core.hooks import Noted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from flow_core.futures.callbacks import Limit
+    from flow_core.graph.task import Task
+
+    Job = tuple[Noted, Callable[[], None], Callable[[BaseException], None], Limit | None]
+
+
+_SAFE = ATOMS.union(FILE_TYPES)
+_LIBRARY = frozenset(("datetime", "decimal", "fractions", "pathlib", "uuid"))
+_LOOKED_AT = 1000
+"""Items of all containers together that are looked at: with more, looking would take as long as pickling."""
+
+
+def are_harmless(args: Iterable[object], kwargs: dict[str, object]) -> bool:
+    """Return whether all these values are surely plain data: builtin types, arrays of numbers, files. Any thread."""
+    if not kwargs and _SAFE.issuperset(map(type, args)):
+        return True
+    try:
+        return _only_data([*args, *kwargs.values()])
+    except RuntimeError:  # a container was changed by another thread just now
+        return False
+
+
+def _only_data(todo: list[object]) -> bool:
+    looked = 0
+    while todo:
+        value = todo.pop()
+        kind = type(value)
+        if kind in _SAFE:
+            continue
+        if kind is dict:
+            items = [*value.keys(), *value.values()] if len(value) <= _LOOKED_AT else None  # type: ignore[arg-type, attr-defined]
+        elif kind is list or kind is tuple or kind is set or kind is frozenset:
+            items = [*value] if len(value) <= _LOOKED_AT else None  # type: ignore[misc, arg-type]
+        elif _is_leaf(value, kind):
+            continue
+        else:
+            return False
+        looked += _LOOKED_AT + 1 if items is None else len(items)
+        if items is None or looked > _LOOKED_AT:
+            return False
+        if not _SAFE.issuperset(map(type, items)):
+            todo += items
+    return True
+
+
+def _is_leaf(value: object, kind: type) -> bool:
+    module = type.__getattribute__(kind, "__module__")  # not that of a metaclass of the user's
+    if module == "numpy":
+        # An array of objects is pickled by their methods; one of numbers by numpy alone.
+        dtype = getattr(value, "dtype", None)
+        return dtype is not None and not dtype.hasobject
+    return type(module) is str and module.partition(".")[0] in _LIBRARY  # Python 3.13 has pathlib._local
+
+
+class _CallOfThread(threading.local):
+    """The call of an app that this thread is in, and what is left to be done of it; None while it is in none."""
+
+    task: Task | None = None
+    left: list[Job] | None = None
+
+
+class Isolation:
+    """Chooses the thread for such work. Any thread.
+
+    That of a call which is just being made is done by the calling thread, once the call has done all else: what hangs
+    then is the caller's own, and arguments are packed before the call returns. All other is done by threads that do
+    nothing else, so that neither a thread that reports results nor one that happens to pass by can be held up.
+    """
+
+    def __init__(self) -> None:
+        self._here = _CallOfThread()
+
+    def during_call(self, task: Task, bring: Callable[[], None]) -> None:
+        """Bring a task into the graph, in the call of its app, and do what is left of it then."""
+        here = self._here
+        outer, here.task, here.left = (here.task, here.left), task, []
+        try:
+            bring()
+            # Last of all that the call does: no other task waits for this thread by now.
+            while here.left:
+                _do_here(here.left.pop())
+        finally:
+            here.task, here.left = outer
+
+    def do(
+        self,
+        task: Task,
+        noted: Noted,
+        work: Callable[[], None],
+        failed: Callable[[BaseException], None],
+        limit: Limit | None = None,
+    ) -> None:
+        """Have something done for a task; ``noted`` says what, ``failed`` is given what it raises.
+
+        With a limit somebody is told if it takes too long, but in the caller's own call.
+        """
+        here = self._here
+        # Not for another task, whose effects this call may carry out by chance: it would wait for that one's code.
+        if here.task is task and here.left is not None:
+            here.left.append((noted, work, failed, limit))
+        else:
+            packing_calls.soon(_do, (noted, work, failed, limit), _describe, limit)
+
+
+def _do_here(job: Job) -> None:
+    with packing_calls.watched(_do, job, _describe):
+        try:
+            with job[0]:
+                job[1]()
+        except BaseException as error:
+            if from_signal(error):  # the caller is interrupted, and the task is not
+                packing_calls.soon(_do, job, _describe, job[3])
+                raise
+            job[2](error)
+
+
+def _do(job: Job) -> None:
+    noted, work, failed, _ = job
+    try:
+        with noted:
+            work()
+    except BaseException as error:
+        failed(error)
+
+
+def _describe(_call: object, job: Job) -> str:
+    return str(job[0])

@@ -1,0 +1,42 @@
+"""Names of options that users write: a wrong one is an error that says which was probably meant."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def did_you_mean(name: object, known: tuple[str, ...]) -> str:
+    """Return the end of an error message: the nearest known name, or all of them."""
+    from difflib import get_close_matches  # needed by errors only
+
+    near = get_close_matches(str(name), known, n=1)
+    return f": did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+
+
+def known_options(function: Callable[P, R]) -> Callable[P, R]:
+    """Have a function, or a constructor, refuse options that it does not have, and name the nearest that it has.
+
+    Raises (from the function):
+        TypeError: there is no such option.
+    """
+    names = tuple(
+        one.name
+        for one in inspect.signature(function).parameters.values()
+        if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD) and one.name != "self"
+    )
+    called = function.__qualname__.removesuffix(".__init__")
+
+    @wraps(function)
+    def checking(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in names:
+                raise TypeError(f"{called}() has no option {name!r}{did_you_mean(name, names)}")
+        return function(*args, **kwargs)
+
+    return checking

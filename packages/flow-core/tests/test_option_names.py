@@ -1,0 +1,35 @@
+"""Options that are misspelt."""
+
+from __future__ import annotations
+
+import pytest
+
+from flow_core.apps.decorators import bash_app, join_app, python_app
+from flow_core.executors.futures import FuturesExecutor
+from flow_core.executors.threads import ThreadPoolExecutor
+from flow_core.option_names import known_options
+
+
+@pytest.mark.parametrize(
+    ("made", "option", "meant"),
+    [
+        (python_app, "cach", "cache"),
+        (bash_app, "executor", "executors"),
+        (join_app, "walltimes", "walltime"),
+        (ThreadPoolExecutor, "max_thread", "max_threads"),
+        (FuturesExecutor, "labl", "label"),
+    ],
+)
+def test_a_misspelt_option_is_an_error_that_names_the_one_that_is_meant(made, option, meant) -> None:
+    with pytest.raises(TypeError, match=rf"{made.__name__}\(\) has no option '{option}': did you mean '{meant}'\?"):
+        made(**{option: 1})
+
+
+def test_an_option_that_is_like_no_other_is_an_error_with_all_that_there_are() -> None:
+    @known_options
+    def makes(first: int, *, second: int = 2) -> int:
+        return first + second
+
+    with pytest.raises(TypeError, match="known are first, second"):
+        makes(1, xyz=3)  # type: ignore[call-arg]  # that is what is tested
+    assert makes(1, second=1) == makes(first=1, second=1) == 2

@@ -1,0 +1,95 @@
+"""Busy polling: looks without sleeping while tasks are out and events come fast, where no other process wants the CPU.
+
+On a machine whose CPUs are all wanted a process that spins delays those that it waits for. The scheduler shows it: it
+then takes the CPU away from this one again and again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+# Seconds after an event for which the next one is awaited without sleeping: with 300 us a round trip took 0.21 ms
+# instead of 0.35.
+_AFTER_S = 0.0003
+# Share of each window that may be spent so.
+_SHARE = 0.1
+# Seconds of the window.
+_WINDOW_S = 1.0
+# Seconds between two judgements whether it pays.
+_TRIAL_S = 0.05
+# Seconds for which it is given up where it does not: two processes that spin on two cores are slower than none.
+_PENALTY_S = 10.0
+# Preemptions a spin above which others want the CPU.
+_PREEMPTED = 0.05
+
+
+class BusyPoll:
+    """A budget of spinning: up to 300 us after an event, at most a share of each second, never with one CPU.
+
+    Args:
+        cpus: CPUs of the machine.
+        preemptions: Returns how often the scheduler has taken the CPU from this process so far.
+        share: Most of each second that may be spent so.
+    """
+
+    __slots__ = (
+        "_busy",
+        "_cpus",
+        "_judged",
+        "_last_event",
+        "_preemptions",
+        "_seen",
+        "_share",
+        "_spent",
+        "_spins",
+        "_started",
+        "_until",
+        "_window",
+    )
+
+    def __init__(self, cpus: int, preemptions: Callable[[], int], share: float = _SHARE) -> None:
+        self._cpus = cpus
+        self._share = share
+        self._preemptions = preemptions
+        self._seen = preemptions()
+        self._last_event = 0.0
+        self._busy = False
+        self._window = 0.0
+        self._judged = 0.0
+        self._spent = 0.0
+        self._spins = 0
+        self._started = 0.0
+        self._until = 0.0
+
+    def wanted(self, now: float) -> bool:
+        """Whether the next look should not sleep."""
+        if self._cpus < 2 or not self._busy or now < self._until or now - self._last_event > _AFTER_S:
+            return False
+        if now - self._window > _WINDOW_S:
+            self._window, self._spent = now, 0.0
+        if now - self._judged > _TRIAL_S and not self._pays(now):
+            return False
+        if self._spent > self._share * _WINDOW_S:
+            return False
+        self._started = now
+        return True
+
+    def _pays(self, now: float) -> bool:
+        """Judge the last spins by how often the CPU was taken away; stop for a while if that was often."""
+        self._judged = now
+        before, self._seen = self._seen, self._preemptions()
+        spins, self._spins = self._spins, 0
+        if spins > 10 and self._seen - before > max(2, _PREEMPTED * spins):
+            self._until = now + _PENALTY_S
+            return False
+        return True
+
+    def after(self, now: float, event: bool, busy: bool) -> None:
+        """Note how a look ended: whether something was there, and whether tasks are out."""
+        if self._started:
+            self._spent += max(0.0, now - self._started)
+            self._started = 0.0
+            self._spins += 1
+        if event:
+            self._last_event = now
+        self._busy = busy

@@ -1,0 +1,70 @@
+"""Options of an executor that its managers get, too: defined once for its constructor and for their command line."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from flow_executors.common.option_records import about, above, at_least
+
+LEAST_LOG_BYTES = 16 << 10
+"""Least cap of a log in bytes: less would cut away the text that tells why a worker died."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class NodeOptions:
+    """What managers of all executors are told."""
+
+    working_dir: str | None = field(default=None, metadata=about("Directory for staged files on the nodes."))
+    cores_per_worker: float = field(
+        default=1.0,
+        metadata=about(
+            "Cores that one worker stands for; below 1 oversubscribes. A node has as many workers as fit in what its "
+            "job was granted.",
+            above(0),
+        ),
+    )
+    mem_per_worker: float | None = field(
+        default=None, metadata=about("Memory in GB that one worker needs; limits the workers of a node.")
+    )
+    max_workers: float = field(
+        default=math.inf, metadata=about("Most workers of a node; also as ``max_workers_per_node``.", at_least(1))
+    )
+    heartbeat_threshold: float = field(
+        default=120.0, metadata=about("Seconds of silence after which the other side counts as lost.")
+    )
+    heartbeat_period: float = field(default=30.0, metadata=about("Seconds between heartbeats.", above(0)))
+    cpu_affinity: str = field(
+        default="none",
+        metadata=about(
+            "How workers are pinned to CPUs: ``none``, ``block``, ``block-reverse``, ``alternating``, or "
+            "``list:0,1:2,3`` (CPUs of each worker)."
+        ),
+    )
+    max_result_bytes: int = field(default=16 << 30, metadata=about("Most bytes of a task's result."))
+    max_worker_log_bytes: int = field(
+        default=64 << 20,
+        metadata=about(
+            "Most bytes of one worker's log, where what tasks print goes: of one that is longer the middle is cut, and "
+            "a line says how much. 0: no limit.",
+            lambda value: "" if not value else at_least(LEAST_LOG_BYTES, ", or 0 for no limit")(value),
+        ),
+    )
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class PrefetchOptions:
+    """What managers of executors that hand out tasks in advance, and change their blocks, are told beside that."""
+
+    prefetch_capacity: int | None = field(
+        default=None,
+        metadata=about(
+            "Most tasks that a manager takes beyond its workers; None: about 20 ms of work and two round trips to the "
+            "interchange, 0: none.",
+            at_least(0, ", or None for adaptive"),
+        ),
+    )
+    drain_period: float | None = field(
+        default=None,
+        metadata=about("Seconds after which a manager takes no more tasks, finishes what it has and leaves."),
+    )

@@ -1,0 +1,1 @@
+"""How managers come up on nodes that are not the script's machine: their Python, and Flow itself."""

@@ -1,0 +1,658 @@
+"""Brings files of the script's machine to the tasks of a node, and sends what they make, on a thread of its own.
+
+Workers connect to a socket of this machine, once a task that has such files: the connection is the task's interest in
+them, and with its end the directory of the try goes. To the script all goes through the manager's own connection, whose
+loop takes messages from here and hands others in.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import select
+import socket
+import stat
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
+
+from flow_core.errors import StagingError
+from flow_core.folders import make_directory
+from flow_core.remote.staged import remove
+from flow_executors.common.file_pieces import PieceQueue, bodies, open_plain
+from flow_executors.errors import BadMessage
+from flow_executors.manager.file_cache import SMALL_BYTES, FileCache
+from flow_executors.manager.node_directory import NodeDirectory
+from flow_executors.wire.files import (
+    DIGEST_BYTES,
+    MOST_WINDOW,
+    TELL_BYTES,
+    BodyBegun,
+    BodyEnded,
+    BodyPart,
+    Ending,
+    Entry,
+    FileMessage,
+    FileStep,
+    Listed,
+    SendWindow,
+    StreamReader,
+    Way,
+    body_digest,
+    pack_ask,
+    pack_ending,
+    pack_file,
+    pack_list,
+    pack_progress,
+    pack_want,
+    unpack_ending,
+    unpack_file,
+    unpack_list,
+    unpack_progress,
+)
+from flow_executors.wire.kinds import Buffer
+from flow_executors.wire.transport import is_own
+
+log = logging.getLogger("flow.manager")
+
+_LENGTH = struct.Struct("<I")
+_LONGEST = 256 << 20  # bytes of a request of a worker: names of files
+_READ = 256 << 10  # bytes taken at a time from a worker; only the magnitude matters
+# Seconds without a word of the script after which a transfer is begun anew, and how often before it fails.
+_SILENCE_S = 60.0
+_TRIES = 5
+_LOOK_MS = 5_000
+# Bytes of each log that come into the run's directory: its end.
+_LOG_BYTES = 1 << 20
+_END_S = 5.0
+
+
+class _ChangedOnWay(StagingError):
+    """What came is not what was sent."""
+
+
+class _Transfer:
+    """What both directions share."""
+
+    way = Way.IN
+
+    def __init__(self, task: _Task) -> None:
+        self.task = task
+        self.heard_at = time.monotonic()
+        self.begun = 1
+
+
+class _Bringing(_Transfer):
+    """Files of one task on their way to it."""
+
+    def __init__(self, task: _Task, places: list[str], own: set[int]) -> None:
+        super().__init__(task)
+        self.places = places
+        self.own = own
+        self.reader = StreamReader()
+        self.entries: list[Entry] = []
+        self.listed = False
+        self.left: set[int] = set()
+        self.waits: set[int] = set()  # for what another transfer brings just now
+        self.taken = self.told = 0
+        self.part = ""
+        self.descriptor = -1
+        self.small: bytearray | None = None
+        self.current = -1
+        self.digest = blake2b(digest_size=DIGEST_BYTES)
+
+    def drop_part(self) -> None:
+        """Forget the file that comes just now."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+            os.unlink(self.part)
+        self.small, self.current = None, -1
+
+
+class _Sent(_Transfer):
+    """Files of one task on their way to the script."""
+
+    way = Way.OUT
+
+    def __init__(self, task: _Task, files: list[tuple[int, str, str]], way: Way = Way.OUT) -> None:
+        super().__init__(task)
+        self.way = way
+        self.files = files
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin with all of it. Raises StagingError."""
+        entries = [self._entry(*one) for one in self.files]
+        self.window = SendWindow(0)
+        self.pieces = PieceQueue(self._pieces(entries))
+        self.done = False
+
+    def _entry(self, number: int, member: str, path: str) -> Entry:
+        try:
+            state = os.stat(path)
+        except OSError as error:
+            raise StagingError(f"{path} cannot be sent: {error.strerror or error}", path) from error
+        kind = "d" if stat.S_ISDIR(state.st_mode) else "f"
+        return Entry(number, member, kind, 0 if kind == "d" else state.st_size, stat.S_IMODE(state.st_mode))
+
+    def _pieces(self, entries: list[Entry]) -> Iterator[bytes]:
+        yield pack_list(entries)
+        yield from bodies(
+            (number, entry.size, 0, _opener(path), path)
+            for number, (entry, (_, _, path)) in enumerate(zip(entries, self.files, strict=True))
+            if entry.type == "f"
+        )
+
+
+def _write_small(place: str, content: bytes | bytearray, mode: int) -> None:
+    """Write a file of a task's own; one that was brought before under another name of the same place is replaced."""
+    descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600 | mode & 0o777)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except OSError as error:
+        raise _cannot(place, error) from error
+    finally:
+        os.close(descriptor)
+
+
+def _cannot(path: str, error: OSError) -> StagingError:
+    return StagingError(f"{path} cannot be written: {error.strerror or error}", path)
+
+
+def _failure(error: Exception) -> dict[str, object]:
+    """Return what a worker is told of a failure here: its text, and where it was."""
+    if isinstance(error, _ChangedOnWay | BadMessage):
+        return {"error": str(error), "side": "way"}
+    if isinstance(error, OSError) and error.filename:
+        error = _cannot(str(error.filename2 or error.filename), error)
+    return {"error": str(error), "side": "node"}
+
+
+def copy_end(path: str, to: str, most: int) -> None:
+    """Copy the last bytes of a file, with a line that says what is left out. Raises OSError."""
+    with open(path, "rb") as source, open(to, "wb") as target:
+        size = os.fstat(source.fileno()).st_size
+        if size > most:
+            source.seek(size - most)
+            target.write(b"... %d bytes before this were left on the node\n" % (size - most))
+        target.write(source.read(most))
+
+
+def _opener(path: str) -> Callable[[], int]:
+    return lambda: open_plain(path, path)
+
+
+class _Task:
+    """A worker's connection: one try and its directory. None where nobody waits, as for logs."""
+
+    def __init__(self, connection: socket.socket | None) -> None:
+        self.connection = connection
+        self.key = 0
+        self.root = ""
+        self.incoming = bytearray()
+        self.transfer = 0
+
+    def answer(self, **said: object) -> None:
+        """Answer the worker; one that is gone needs none."""
+        text = json.dumps(said).encode()
+        if self.connection is None:
+            if self.root:
+                remove(self.root)
+            return
+        try:
+            self.connection.sendall(_LENGTH.pack(len(text)) + text)
+        except OSError:
+            pass
+
+
+class FileAgent:
+    """The files of one node. ``take``, ``registered``, ``outgoing`` and ``close`` are for the manager's loop."""
+
+    def __init__(self, directory: NodeDirectory) -> None:
+        """Listen, under a random name. Raises OSError."""
+        self._directory = directory
+        self.name = f"flow-files-{secrets.token_hex(16)}"
+        self.log_dir = ""
+        """Where the logs of this manager and its workers lie; set before it is registered."""
+        self.apart = False
+        """Whether this node does not see the script's files; set before any worker has a task."""
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(f"\0{self.name}")
+        self._listener.listen(256)
+        self._listener.setblocking(False)
+        self.ready_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        """Readable when there are messages for the interchange."""
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._messages: deque[Buffer | int | None] = deque()  # an int: registered under this number; None: the end
+        self._outgoing: deque[bytes] = deque()
+        self._manager = 0
+        self._numbers = secrets.randbits(32) << 24
+        self._tasks: dict[int, _Task] = {}
+        self._transfers: dict[int, _Bringing | _Sent] = {}
+        self._coming: dict[str, set[_Bringing]] = {}  # version -> who waits for the one that brings it
+        self._cache: FileCache | None = None
+        self._poll = select.poll()
+        self._thread = threading.Thread(target=self._run, name="flow-files", daemon=True)
+        self._thread.start()
+
+    # -- the manager's loop
+
+    def take(self, message: Buffer) -> None:
+        """Take FILE of the script; does not wait."""
+        self._messages.append(message)
+        os.eventfd_write(self._wake_fd, 1)
+
+    def registered(self, number: int) -> None:
+        """The manager is registered: what was on the way before may be lost."""
+        self._messages.append(number)
+        os.eventfd_write(self._wake_fd, 1)
+
+    def outgoing(self) -> list[bytes]:
+        """Return the messages for the interchange, once."""
+        try:
+            os.eventfd_read(self.ready_fd)
+        except BlockingIOError:
+            pass
+        found = []
+        while self._outgoing:
+            found.append(self._outgoing.popleft())
+        return found
+
+    def close(self) -> None:
+        """End the thread; the directory is the caller's to remove."""
+        self._messages.append(None)
+        os.eventfd_write(self._wake_fd, 1)
+        self._thread.join(_END_S)
+        if self._cache is not None and not self._thread.is_alive():
+            self._cache.small.close()
+
+    # -- the thread
+
+    def _run(self) -> None:
+        for descriptor in (self._wake_fd, self._listener.fileno()):
+            self._poll.register(descriptor, select.POLLIN)
+        while True:
+            try:
+                if not self._once():
+                    return
+            except Exception:
+                log.exception("the transfer of files failed at one step")
+
+    def _once(self) -> bool:
+        """Do what there is to do; False at the end."""
+        for descriptor, _ in self._poll.poll(_LOOK_MS if self._transfers else None):
+            if descriptor == self._listener.fileno():
+                self._accept()
+            elif descriptor in self._tasks:
+                self._listen(self._tasks[descriptor])
+            elif descriptor == self._wake_fd:
+                os.eventfd_read(self._wake_fd)
+        while self._messages:
+            message = self._messages.popleft()
+            if message is None:
+                return False
+            if isinstance(message, int):
+                self._manager = message
+                self._again()
+            else:
+                self._heard(message)
+        self._send_round()
+        self._look_for_silence()
+        return True
+
+    def _say(self, message: bytes) -> None:
+        self._outgoing.append(message)
+        os.eventfd_write(self.ready_fd, 1)
+
+    # -- workers
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return
+        if not is_own(connection):
+            connection.close()
+            return
+        self._tasks[connection.fileno()] = _Task(connection)
+        self._poll.register(connection.fileno(), select.POLLIN)
+
+    def _listen(self, task: _Task) -> None:
+        assert task.connection is not None
+        try:
+            data = task.connection.recv(_READ, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._gone(task)
+            return
+        task.incoming += data
+        if len(task.incoming) < _LENGTH.size:
+            return
+        size = _LENGTH.unpack_from(task.incoming)[0]
+        if size > _LONGEST:
+            self._gone(task)
+        elif len(task.incoming) >= _LENGTH.size + size:
+            request = json.loads(bytes(task.incoming[_LENGTH.size : _LENGTH.size + size]))
+            del task.incoming[: _LENGTH.size + size]
+            try:
+                self._asked(task, request)
+            except (StagingError, OSError) as error:
+                task.answer(**_failure(error))
+
+    def _asked(self, task: _Task, request: dict[str, object]) -> None:
+        match request:
+            case {"do": "begin", "key": int(key)}:
+                if not self.apart:
+                    task.answer(apart=False)
+                    return
+                top = self._directory.path()
+                if self._cache is None:
+                    self._cache = FileCache(os.path.join(top, "cache"))
+                task.key, task.root = key, os.path.join(top, f"{key:x}-{secrets.token_hex(3)}")
+                os.mkdir(task.root, 0o700)
+                task.answer(apart=True, root=task.root)
+            case {"do": "bring", "places": list(places), "own": list(own)} if task.root:
+                self._begin(_Bringing(task, places, set(own)))
+            case {"do": "send", "files": list(files)} if task.root:
+                self._begin(_Sent(task, [(number, member, path) for number, member, path in files]))
+            case _:
+                task.answer(error=f"the manager of this node does not know {request.get('do')!r}", side="node")
+
+    def _gone(self, task: _Task) -> None:
+        """A worker has ended with its task's files, or has ended itself."""
+        assert task.connection is not None
+        descriptor = task.connection.fileno()
+        self._poll.unregister(descriptor)
+        del self._tasks[descriptor]
+        task.connection.close()
+        if task.transfer in self._transfers:
+            self._say(pack_file(FileStep.STOP, self._manager, task.transfer))
+            self._drop(task.transfer)
+        if task.root:
+            remove(task.root)
+
+    # -- transfers
+
+    def _begin(self, transfer: _Bringing | _Sent) -> None:
+        self._numbers += 1
+        transfer.task.transfer = self._numbers
+        transfer.heard_at = time.monotonic()
+        self._transfers[self._numbers] = transfer
+        if self._manager:
+            self._say(pack_ask(self._manager, self._numbers, transfer.task.key, transfer.way))
+
+    def _again(self) -> None:
+        """Begin all transfers anew."""
+        for number, transfer in list(self._transfers.items()):
+            self._restart(number, transfer)
+
+    def _restart(self, number: int, transfer: _Bringing | _Sent) -> None:
+        self._drop(number)
+        if isinstance(transfer, _Sent):
+            try:
+                transfer.begin()
+            except StagingError as error:
+                transfer.task.answer(**_failure(error))
+                return
+            self._begin(transfer)
+        else:
+            fresh = _Bringing(transfer.task, transfer.places, transfer.own)
+            fresh.begun = transfer.begun
+            self._begin(fresh)
+
+    def _drop(self, number: int) -> None:
+        transfer = self._transfers.pop(number)
+        transfer.task.transfer = 0
+        if not isinstance(transfer, _Bringing):
+            return
+        transfer.drop_part()
+        for waiters in self._coming.values():
+            waiters.discard(transfer)
+        # Others wait for what this one was to bring: they ask for it themselves.
+        for entry in [transfer.entries[one] for one in transfer.left - transfer.waits]:
+            for waiter in self._coming.pop(entry.version, set()):
+                self._ask_itself(waiter, entry.version)
+
+    def _ask_itself(self, waiter: _Bringing, version: str) -> None:
+        wanted = [one for one in waiter.waits if waiter.entries[one].version == version]
+        waiter.waits.difference_update(wanted)
+        self._want(waiter, wanted)
+
+    def _fail(self, number: int, failure: dict[str, object]) -> None:
+        task = self._transfers[number].task
+        self._say(pack_file(FileStep.STOP, self._manager, number))
+        self._drop(number)
+        task.answer(**failure)
+
+    def _look_for_silence(self) -> None:
+        now = time.monotonic()
+        for number, transfer in list(self._transfers.items()):
+            if now - transfer.heard_at < _SILENCE_S or (isinstance(transfer, _Bringing) and transfer.waits):
+                continue
+            if transfer.begun >= _TRIES:
+                text = f"the script's machine has not answered for {_TRIES * _SILENCE_S:g} s"
+                self._fail(number, {"error": text, "side": "way"})
+            else:
+                transfer.begun += 1
+                self._restart(number, transfer)
+
+    def _heard(self, message: Buffer) -> None:
+        try:
+            found = unpack_file(message)
+            if found.step == FileStep.LOGS:
+                self._send_logs()
+                return
+            transfer = self._transfers.get(found.transfer)
+            if transfer is None:
+                return  # one that was given up
+            transfer.heard_at, transfer.begun = time.monotonic(), 1
+            try:
+                if isinstance(transfer, _Bringing):
+                    self._bring(found.transfer, transfer, found)
+                else:
+                    self._go_on(found.transfer, transfer, found)
+            except (StagingError, OSError, BadMessage) as error:
+                self._fail(found.transfer, _failure(error))
+        except BadMessage as error:
+            log.warning("message dropped: %s", error)
+
+    # -- to the node
+
+    def _bring(self, number: int, transfer: _Bringing, message: FileMessage) -> None:
+        if message.step == FileStep.END:
+            ending = unpack_ending(message.body)
+            self._drop(number)
+            transfer.task.answer(error=ending.error, missing=list(ending.missing), url=ending.url, side="script")
+            return
+        if message.step != FileStep.DATA:
+            return
+        for part in transfer.reader.feed(message.body):
+            if isinstance(part, BodyPart):
+                self._write(transfer, part.content)
+            elif isinstance(part, BodyBegun):
+                self._open(transfer, part)
+            elif isinstance(part, BodyEnded):
+                self._close(transfer, part)
+            elif isinstance(part, Listed) and not transfer.listed:
+                self._list(transfer, unpack_list(part.text))
+        transfer.taken += len(message.body)
+        if self._finished(transfer):
+            return
+        if transfer.taken - transfer.told >= TELL_BYTES or not self._messages:
+            transfer.told = transfer.taken
+            self._say(pack_file(FileStep.PROGRESS, self._manager, number, pack_progress(transfer.taken, MOST_WINDOW)))
+
+    def _finished(self, transfer: _Bringing) -> bool:
+        if not transfer.listed or transfer.left:
+            return False
+        number = transfer.task.transfer
+        if number in self._transfers:
+            self._say(pack_file(FileStep.STOP, self._manager, number))
+            self._drop(number)
+            transfer.task.answer()
+        return True
+
+    def _list(self, transfer: _Bringing, entries: list[Entry]) -> None:
+        transfer.entries, transfer.listed = entries, True
+        wanted, folders = [], set()
+        for number, entry in enumerate(entries):
+            place = self._place(transfer, entry)
+            folder = place if entry.type == "d" else os.path.dirname(place)
+            if folder not in folders:
+                folders.add(folder)
+                make_directory(folder, 0o700)
+            if entry.type == "d":
+                continue
+            if entry.version and entry.size <= SMALL_BYTES:
+                content = self._kept().small.find(entry.version)
+                if content is not None:
+                    _write_small(place, content, entry.mode)
+                    continue
+            kept = self._kept().find(entry.version, entry.mode)
+            if kept is not None:
+                self._kept().give(kept, place, entry.file in transfer.own)
+                continue
+            transfer.left.add(number)
+            if entry.version and entry.version in self._coming:
+                self._coming[entry.version].add(transfer)
+                transfer.waits.add(number)
+            else:
+                wanted.append(number)
+        for place in transfer.places:  # where an output is to be made there is a directory for it
+            make_directory(os.path.dirname(os.path.join(transfer.task.root, place)), 0o700)
+        self._want(transfer, wanted)
+
+    def _want(self, transfer: _Bringing, wanted: list[int]) -> None:
+        for number in wanted:
+            if transfer.entries[number].version:
+                self._coming.setdefault(transfer.entries[number].version, set())
+        if wanted:
+            body = pack_want([(number, 0) for number in wanted])
+            self._say(pack_file(FileStep.WANT, self._manager, transfer.task.transfer, body))
+
+    def _kept(self) -> FileCache:
+        assert self._cache is not None
+        return self._cache
+
+    def _place(self, transfer: _Bringing, entry: Entry) -> str:
+        place = os.path.join(transfer.task.root, transfer.places[entry.file])
+        return os.path.join(place, entry.member) if entry.member else place
+
+    def _open(self, transfer: _Bringing, part: BodyBegun) -> None:
+        transfer.current = part.entry
+        if part.length <= SMALL_BYTES:
+            transfer.small = bytearray()
+        else:
+            transfer.part = self._kept().part()
+            transfer.descriptor = os.open(transfer.part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            transfer.digest = blake2b(digest_size=DIGEST_BYTES)
+
+    def _write(self, transfer: _Bringing, content: memoryview) -> None:
+        if transfer.small is not None:
+            transfer.small += content
+            return
+        transfer.digest.update(content)
+        try:
+            while len(content):
+                content = content[os.write(transfer.descriptor, content) :]
+        except OSError as error:  # named as the task has it: what is written is the part in the node's cache
+            raise _cannot(self._place(transfer, transfer.entries[transfer.current]), error) from error
+
+    def _close(self, transfer: _Bringing, part: BodyEnded) -> None:
+        entry, content = transfer.entries[part.entry], transfer.small
+        transfer.small, transfer.current = None, -1
+        kept = ""
+        if content is not None:
+            if body_digest(content) != part.digest:
+                raise _ChangedOnWay(f"{transfer.places[entry.file]} changed on its way")
+            if entry.version:
+                try:
+                    self._kept().small.keep(entry.version, content)
+                except OSError as error:  # the task's own file is what counts, and its failure names it
+                    log.debug("a small file is not kept: %s", error)
+        else:
+            os.close(transfer.descriptor)
+            transfer.descriptor = -1
+            if transfer.digest.digest() != part.digest:
+                os.unlink(transfer.part)
+                raise _ChangedOnWay(f"{transfer.places[entry.file]} changed on its way")
+            kept = self._kept().keep(transfer.part, part.digest, entry.mode, entry.version)
+        self._give(transfer, part.entry, kept, content)
+        for waiter in self._coming.pop(entry.version, ()) if entry.version else ():
+            for number in [one for one in waiter.waits if waiter.entries[one].version == entry.version]:
+                waiter.waits.discard(number)
+                self._give(waiter, number, kept, content)
+            self._finished(waiter)
+
+    def _give(self, transfer: _Bringing, number: int, kept: str, content: bytearray | None) -> None:
+        entry = transfer.entries[number]
+        place = self._place(transfer, entry)
+        if content is not None:
+            _write_small(place, content, entry.mode)
+        else:
+            self._kept().give(kept, place, entry.file in transfer.own)
+        transfer.left.discard(number)
+
+    # -- from the node
+
+    def _send_logs(self) -> None:
+        """Send the ends of all logs, as they are now: copies, since they may grow meanwhile."""
+        task, files = _Task(None), []
+        try:
+            if self.log_dir:
+                task.root = os.path.join(self._directory.path(), f"logs-{secrets.token_hex(3)}")
+                os.mkdir(task.root, 0o700)
+                for name in sorted(os.listdir(self.log_dir)):
+                    if name.endswith(".log"):
+                        copy_end(os.path.join(self.log_dir, name), os.path.join(task.root, name), _LOG_BYTES)
+                        files.append((0, name, os.path.join(task.root, name)))
+            self._begin(_Sent(task, files, Way.LOGS))
+        except (StagingError, OSError) as error:
+            log.warning("the logs cannot be sent: %s", error)
+            task.answer()
+
+    def _go_on(self, number: int, transfer: _Sent, message: FileMessage) -> None:
+        if message.step == FileStep.PROGRESS:
+            transfer.window.take(*unpack_progress(message.body), time.monotonic())
+        elif message.step == FileStep.END:
+            ending = unpack_ending(message.body)
+            self._drop(number)
+            transfer.task.answer(
+                **({"error": ending.error, "url": ending.url, "side": "script"} if ending.error else {})
+            )
+
+    def _send_round(self) -> None:
+        """Send what has room, a piece of each in turn."""
+        sending = [(number, one) for number, one in self._transfers.items() if isinstance(one, _Sent) and not one.done]
+        while sending and self._manager:
+            for number, one in list(sending):
+                room = one.window.next_room()
+                if not room:
+                    sending.remove((number, one))
+                    continue
+                try:
+                    piece = one.pieces.take(room)
+                except (StagingError, OSError) as error:
+                    sending.remove((number, one))
+                    self._fail(number, _failure(error))
+                    continue
+                if piece:
+                    one.window.add(len(piece), time.monotonic())
+                    self._say(pack_file(FileStep.DATA, self._manager, number, piece))
+                else:
+                    one.done = True
+                    sending.remove((number, one))
+                    self._say(pack_file(FileStep.END, self._manager, number, pack_ending(Ending())))
+            if self._messages:
+                return

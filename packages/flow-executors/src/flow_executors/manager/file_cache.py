@@ -1,0 +1,172 @@
+"""Files of the script's machine that are kept on a node, by what they hold, so that each comes once. One thread."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections import OrderedDict
+
+# The ioctl by which a file system gives a second file the blocks of a first, which part when one is written to.
+_FICLONE = 0x40049409
+# Bytes that are kept, the longest unused go first. Those that tasks have just now stay theirs, as links.
+MOST_BYTES = 10 << 30
+_MOST_FILES = 200_000
+SMALL_BYTES = 64 << 10
+"""Bytes up to which a file is kept together with others: names for each took longer than the content."""
+# Bytes of one file of small ones, and how many of these there are; the oldest goes first.
+_PACK_BYTES = 256 << 20
+_PACKS = 4
+
+
+class SmallFiles:
+    """Contents of small files by version, one after the other in a few files without names. One thread."""
+
+    def __init__(self, directory: str, pack_bytes: int = _PACK_BYTES) -> None:
+        self._directory = directory
+        self._most = pack_bytes
+        self._packs: list[tuple[int, dict[str, tuple[int, int]]]] = []  # descriptor, version -> offset and size
+        self._end = 0
+
+    def keep(self, version: str, content: bytes | bytearray) -> None:
+        """Keep a content. Raises OSError."""
+        if not self._packs or self._end + len(content) > self._most:
+            self._begin()
+        descriptor, known = self._packs[-1]
+        if os.pwrite(descriptor, content, self._end) < len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        known[version] = (self._end, len(content))
+        self._end += len(content)
+
+    def find(self, version: str) -> bytes | None:
+        """Return the content of a version; None if it is not kept."""
+        for descriptor, known in self._packs:
+            found = known.get(version)
+            if found is not None:
+                return os.pread(descriptor, found[1], found[0])
+        return None
+
+    def _begin(self) -> None:
+        if len(self._packs) == _PACKS:
+            os.close(self._packs.pop(0)[0])
+        path = os.path.join(self._directory, "pack")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        os.unlink(path)  # its blocks go with the descriptor, whatever ends this process
+        self._packs.append((descriptor, {}))
+        self._end = 0
+
+    def close(self) -> None:
+        """Let go of all of it."""
+        while self._packs:
+            os.close(self._packs.pop()[0])
+
+
+class FileCache:
+    """Files named by the digest of their content, below one directory. One thread.
+
+    Attributes:
+        small: Contents of small files.
+    """
+
+    def __init__(self, directory: str, most_bytes: int = MOST_BYTES) -> None:
+        self._directory = directory
+        self._most = most_bytes
+        self._kept: OrderedDict[str, tuple[int, int]] = OrderedDict()  # name -> size, time of the last change
+        self._versions: dict[str, str] = {}  # version -> name
+        self._size = 0
+        self._parts = 0
+        self._clones = True
+        os.mkdir(directory, 0o700)
+        self.small = SmallFiles(directory)
+
+    def part(self) -> str:
+        """Return the path of a file that is to be kept once it is whole."""
+        self._parts += 1
+        return os.path.join(self._directory, f"{self._parts}.part")
+
+    def keep(self, part: str, digest: bytes, mode: int, version: str) -> str:
+        """Take a whole file in and return where it is."""
+        # Of its own name by mode as well: links of one file have one mode.
+        name = f"{digest.hex()}-{mode & 0o777:o}"
+        path = os.path.join(self._directory, name)
+        if self._find(name) is None:
+            os.chmod(part, (mode & 0o777) | 0o400)
+            os.rename(part, path)
+            state = os.stat(path)
+            self._kept[name] = (state.st_size, state.st_mtime_ns)
+            self._size += state.st_size
+        else:
+            os.unlink(part)
+        if version:
+            self._versions[version] = name
+        self._shrink(name)
+        return path
+
+    def find(self, version: str, mode: int) -> str | None:
+        """Return where the file of a version is kept, with the permissions of a task's; None if it is not."""
+        name = self._versions.get(version) if version else None
+        if name is None or not name.endswith(f"-{mode & 0o777:o}"):
+            return None
+        return self._find(name)
+
+    def _find(self, name: str) -> str | None:
+        known = self._kept.get(name)
+        if known is None:
+            return None
+        path = os.path.join(self._directory, name)
+        try:
+            state = os.stat(path)
+        except OSError:
+            state = None
+        # An app may have written into its input, which is a link of this.
+        if state is None or (state.st_size, state.st_mtime_ns) != known:
+            self._drop(name)
+            return None
+        self._kept.move_to_end(name)
+        return path
+
+    def _drop(self, name: str) -> None:
+        size, _ = self._kept.pop(name)
+        self._size -= size
+        try:
+            os.unlink(os.path.join(self._directory, name))
+        except OSError:
+            pass
+
+    def _shrink(self, newest: str) -> None:
+        while (self._size > self._most or len(self._kept) > _MOST_FILES) and len(self._kept) > 1:
+            oldest = next(iter(self._kept))
+            if oldest == newest:
+                self._kept.move_to_end(newest)
+                continue
+            self._drop(oldest)
+        if len(self._versions) > 2 * _MOST_FILES:
+            self._versions = {version: name for version, name in self._versions.items() if name in self._kept}
+
+    def give(self, path: str, place: str, own: bool) -> None:
+        """Put a kept file at the place of a task: as a link, or as a copy of the task's ``own``. Raises OSError."""
+        if self._clones and self._cloned(path, place):
+            return
+        if not own:
+            try:
+                os.link(path, place)
+                return
+            except FileExistsError:
+                return
+            except OSError as error:
+                if error.errno not in (errno.EMLINK, errno.EXDEV, errno.EPERM, errno.ENOTSUP):
+                    raise
+        shutil.copyfile(path, place)
+        os.chmod(place, os.stat(path).st_mode & 0o777 | 0o600 if own else os.stat(path).st_mode)
+
+    def _cloned(self, path: str, place: str) -> bool:
+        with open(path, "rb") as source, open(place, "wb") as target:
+            try:
+                fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
+            except OSError:
+                self._clones = False
+                os.unlink(place)
+                return False
+            os.fchmod(target.fileno(), os.fstat(source.fileno()).st_mode & 0o777 | 0o200)
+        return True

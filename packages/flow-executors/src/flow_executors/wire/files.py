@@ -1,0 +1,365 @@
+"""Transfers of files between a manager and the client: messages, and the stream of bytes that they carry.
+
+FILE: ``u8 kind, u8 step, 2 x 0, u32 manager number, u64 transfer``, then what belongs to the step. The manager begins a
+transfer and numbers it; the interchange passes all on unread, but that the manager has the task of an ASK.
+
+- ASK (up): ``u64 key, u8 direction``: of the task of a key what it is given, or what it has made; or logs
+- WANT (up): ``n x (u32 entry, u64 offset)``: what is to be sent of the entries that were listed
+- DATA (both): a piece of the stream
+- PROGRESS (both): ``u64 bytes taken since the beginning, u64 bytes that may be on the way``
+- END (both): JSON of ``Ending``: all was sent and published, or what went wrong
+- STOP (up): the transfer is of no interest any more
+- LOGS (down): send the ends of the logs of manager and workers
+
+The stream is a row of records, ``u8 record, 3 x 0, u32 entry, u64 offset, u64 length`` and so many bytes. LIST has the
+entries as JSON, each ``[file, member, type, size, mode, version]``. BODY is followed by the digest of its bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import blake2b
+
+from flow_executors.errors import BadMessage
+from flow_executors.wire.kinds import Buffer, Kind, expect
+from flow_executors.wire.schema import decode, encode
+
+_FILE = struct.Struct("<BBxxIQ")
+_ASK = struct.Struct("<QB")
+_WANT = struct.Struct("<IQ")
+_PROGRESS = struct.Struct("<QQ")
+_RECORD = struct.Struct("<BxxxIQQ")
+PIECE_BYTES = 256 << 10
+"""Most bytes of the stream in one message."""
+TELL_BYTES = 128 << 10
+"""Bytes after which the sender is told what was taken: half a message."""
+DIGEST_BYTES = 16  # as all names of blobs
+_LONGEST_LIST = 256 << 20  # bytes; a list is kept in memory
+
+
+class FileStep(IntEnum):
+    """What a FILE message is about."""
+
+    ASK = 1
+    WANT = 2
+    DATA = 3
+    PROGRESS = 4
+    END = 5
+    STOP = 6
+    LOGS = 7
+
+
+class Way(IntEnum):
+    """The direction of a transfer."""
+
+    IN = 0
+    """What a task is given, to its node."""
+    OUT = 1
+    """What a task has made, to the script."""
+    LOGS = 2
+    """Logs of a manager and its workers, to the script."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileMessage:
+    """A FILE message without what belongs to its step."""
+
+    step: int
+    manager: int
+    transfer: int
+    body: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a transfer ended: well where ``error`` is empty. ``missing`` are files that are not there."""
+
+    error: str = ""
+    missing: tuple[str, ...] = ()
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One thing of a list.
+
+    Attributes:
+        file: Which of the declared files it belongs to.
+        member: Its path below that, of a directory or a pattern; else empty.
+        type: ``f`` for a file, ``d`` for a directory.
+        size: In bytes.
+        mode: Its permissions.
+        version: Text that no other version, and no other file, has; empty where that is not sure.
+    """
+
+    file: int
+    member: str
+    type: str
+    size: int = 0
+    mode: int = 0o644
+    version: str = ""
+
+
+def pack_file(step: FileStep, manager: int, transfer: int, body: Buffer = b"") -> bytes:
+    """Return FILE: a step of a transfer of the manager of that number, and what belongs to the step."""
+    return _FILE.pack(Kind.FILE, step, manager, transfer) + bytes(body)
+
+
+def unpack_file(message: Buffer) -> FileMessage:
+    """Parse FILE; steps that are not known stay numbers.
+
+    Raises:
+        BadMessage: it is too short.
+    """
+    view = expect(message, _FILE.size, Kind.FILE)
+    _, step, manager, transfer = _FILE.unpack_from(view)
+    return FileMessage(step, manager, transfer, view[_FILE.size :])
+
+
+def pack_ask(manager: int, transfer: int, key: int, way: Way) -> bytes:
+    """Return ASK for the files of a task, or for logs."""
+    return pack_file(FileStep.ASK, manager, transfer, _ASK.pack(key, way))
+
+
+def unpack_ask(body: memoryview) -> tuple[int, Way]:
+    """Parse ASK into key and direction. Raises BadMessage."""
+    if len(body) != _ASK.size:
+        raise BadMessage(f"ASK of {len(body)} bytes")
+    key, way = _ASK.unpack(body)
+    try:
+        return key, Way(way)
+    except ValueError:
+        raise BadMessage(f"ASK for direction {way}") from None
+
+
+def asked_key(message: Buffer) -> int | None:
+    """Return the key of a task of which files are asked for; None of another message. Raises BadMessage."""
+    found = unpack_file(message)
+    if found.step != FileStep.ASK:
+        return None
+    key, way = unpack_ask(found.body)
+    return None if way is Way.LOGS else key
+
+
+def pack_want(wanted: Sequence[tuple[int, int]]) -> bytes:
+    """Return the body of WANT: entries, and from where on."""
+    return b"".join(_WANT.pack(*one) for one in wanted)
+
+
+def unpack_want(body: memoryview) -> list[tuple[int, int]]:
+    """Parse the body of WANT. Raises BadMessage."""
+    if len(body) % _WANT.size:
+        raise BadMessage(f"WANT of {len(body)} bytes")
+    return [(entry, offset) for entry, offset in _WANT.iter_unpack(body)]
+
+
+def pack_progress(total: int, window: int) -> bytes:
+    """Return the body of PROGRESS."""
+    return _PROGRESS.pack(total, window)
+
+
+def unpack_progress(body: memoryview) -> tuple[int, int]:
+    """Parse the body of PROGRESS. Raises BadMessage."""
+    if len(body) != _PROGRESS.size:
+        raise BadMessage(f"PROGRESS of {len(body)} bytes")
+    total, window = _PROGRESS.unpack(body)
+    return total, window
+
+
+def pack_ending(ending: Ending) -> bytes:
+    """Return the body of END."""
+    return encode(ending)
+
+
+def unpack_ending(body: memoryview) -> Ending:
+    """Parse the body of END. Raises BadMessage."""
+    return decode(Ending, body)
+
+
+# -- the stream
+
+
+class Record(IntEnum):
+    """What a record of the stream holds."""
+
+    LIST = 1
+    BODY = 2
+
+
+def pack_list(entries: Sequence[Entry]) -> bytes:
+    """Return the record of a list."""
+    rows = [[one.file, one.member, one.type, one.size, one.mode, one.version] for one in entries]
+    text = json.dumps(rows, separators=(",", ":")).encode()
+    return _RECORD.pack(Record.LIST, 0, 0, len(text)) + text
+
+
+def unpack_list(text: Buffer) -> list[Entry]:
+    """Parse a list. Raises BadMessage."""
+    try:
+        rows = json.loads(bytes(text))
+        entries = [Entry(*row) for row in rows]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise BadMessage(f"no list of files: {error}") from None
+    for one in entries:
+        kinds = (int, str, str, int, int, str)
+        if tuple(map(type, (one.file, one.member, one.type, one.size, one.mode, one.version))) != kinds:
+            raise BadMessage("no list of files: a field of a wrong type")
+        if one.type not in ("f", "d") or one.size < 0 or not 0 <= one.mode <= 0o7777:
+            raise BadMessage("no list of files: an impossible entry")
+    return entries
+
+
+def pack_head(entry: int, offset: int, length: int) -> bytes:
+    """Return what begins the record of a body of so many bytes."""
+    return _RECORD.pack(Record.BODY, entry, offset, length)
+
+
+def body_digest(content: Buffer) -> bytes:
+    """Return the digest that follows a body."""
+    return blake2b(content, digest_size=DIGEST_BYTES).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """All bytes of a list have come."""
+
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BodyBegun:
+    """The content of a file begins: of which entry of a listing, at which offset, and how many bytes of it come."""
+
+    entry: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class BodyPart:
+    """Bytes of the body that has begun."""
+
+    content: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class BodyEnded:
+    """All bytes of a body have come, and the digest that the sender made of them."""
+
+    entry: int
+    digest: bytes
+
+
+Part = Listed | BodyBegun | BodyPart | BodyEnded
+
+
+class StreamReader:
+    """Takes the stream apart, in whatever pieces it comes. Pure."""
+
+    __slots__ = ("_entry", "_gathered", "_left", "_text", "_want")
+
+    def __init__(self) -> None:
+        self._gathered = bytearray()
+        self._want = _RECORD.size
+        self._text = False
+        self._entry = -1  # of the body that has begun
+        self._left = 0
+
+    def feed(self, piece: Buffer) -> Iterator[Part]:
+        """Yield what a piece completes; views are valid until the next piece.
+
+        Raises:
+            BadMessage: the stream is out of step.
+        """
+        view = memoryview(piece)
+        while len(view):
+            if self._left:
+                part, view = view[: self._left], view[self._left :]
+                self._left -= len(part)
+                yield BodyPart(part)
+                continue
+            lacking = self._want - len(self._gathered)
+            self._gathered += view[:lacking]
+            view = view[lacking:]
+            if len(self._gathered) == self._want:
+                yield from self._whole()
+
+    def _whole(self) -> Iterator[Part]:
+        gathered, self._gathered, self._want = bytes(self._gathered), bytearray(), _RECORD.size
+        if self._text:
+            self._text = False
+            yield Listed(gathered)
+        elif self._entry >= 0:
+            entry, self._entry = self._entry, -1
+            yield BodyEnded(entry, gathered)
+        else:
+            record, entry, offset, length = _RECORD.unpack(gathered)
+            if record == Record.LIST and 0 < length <= _LONGEST_LIST:
+                self._text, self._want = True, length
+            elif record == Record.BODY:
+                self._entry, self._left, self._want = entry, length, DIGEST_BYTES
+                yield BodyBegun(entry, offset, length)
+            else:
+                raise BadMessage(f"record {record} of {length} bytes: the stream of files is out of step")
+
+
+LEAST_WINDOW = 512 << 10
+"""Bytes that may be on the way when nothing is known of the other side."""
+MOST_WINDOW = 8 << 20
+"""Most bytes of one transfer that are on the way: a bound for the memory of all on the way."""
+# Seconds that what is on the way takes: tasks that are sent meanwhile wait no longer behind it.
+_AHEAD_S = 0.5
+
+
+class SendWindow:
+    """How much of a transfer may be on its way: as much as the other side took lately in half a second. Pure."""
+
+    __slots__ = ("_began", "_begun_at", "_mark", "granted", "limit", "sent", "taken")
+
+    def __init__(self, granted: int) -> None:
+        self.granted = granted
+        self.limit = LEAST_WINDOW
+        self.sent = 0
+        self.taken = 0
+        self._mark = -1
+        self._began = 0
+        self._begun_at = 0.0
+
+    @property
+    def out(self) -> int:
+        """Bytes that are on the way."""
+        return self.sent - self.taken
+
+    @property
+    def room(self) -> int:
+        """Bytes that may be sent now."""
+        return max(0, min(self.limit, self.granted) - self.out)
+
+    def next_room(self, most: int = PIECE_BYTES) -> int:
+        """Return how many bytes the next message may have; 0 while it is better to wait for more room."""
+        room = min(self.room, most)
+        return 0 if room <= 0 or (room < PIECE_BYTES // 4 and self.out) else room
+
+    def add(self, count: int, now: float) -> None:
+        """Note bytes that were sent."""
+        self.sent += count
+        if self._mark < 0:
+            self._mark, self._began, self._begun_at = self.sent, self.taken, now
+
+    def take(self, total: int, granted: int, now: float) -> None:
+        """Note how many bytes the other side has taken, and how many may be on the way.
+
+        Raises:
+            BadMessage: more than were sent, or fewer than before.
+        """
+        if not self.taken <= total <= self.sent:
+            raise BadMessage(f"{total} bytes of a transfer were taken, of {self.sent} that were sent")
+        self.taken, self.granted = total, granted
+        if 0 <= self._mark <= total:
+            rate = (total - self._began) / max(1e-6, now - self._begun_at)
+            self.limit = int(min(MOST_WINDOW, max(LEAST_WINDOW, rate * _AHEAD_S, self.limit / 2)))
+            self._mark = -1

@@ -1,0 +1,29 @@
+"""How commands write what they found, which others may have written: control characters are shown, not obeyed."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from flow_core.printable import printable
+
+_NO_TERMINAL = 1 << 20  # columns, where there is no terminal
+
+
+def say(text: object, err: bool = False) -> None:
+    """Write a line to standard output, or to standard error."""
+    click.echo(printable(str(text)), err=err)
+
+
+def row(table: Table, *cells: str) -> None:
+    """Add a row to a table."""
+    table.add_row(*map(printable, cells))
+
+
+def show(table: Table) -> None:
+    """Write a table; what looks like markup in it is text."""
+    console = Console(soft_wrap=True)
+    if not console.is_terminal:  # a pipe has no width: what reads it wants whole names
+        console.width = _NO_TERMINAL
+    console.print(table, markup=False, highlight=False)

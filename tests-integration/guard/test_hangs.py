@@ -1,0 +1,141 @@
+"""Values whose own methods do not return, on every kind of executor: their task waits and is told of, others go on."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hostile
+import pytest
+
+import flow
+from flow_core.executors.futures import FuturesExecutor
+from flow_executors.htex import HighThroughputExecutor
+from flow_executors.llex import LowLatencyExecutor
+from flow_executors.testing.local_run import wait_until
+from flow_providers.local.provider import LocalProvider
+
+pytestmark = pytest.mark.slow
+
+SOON_S = 5.0
+SENT = ("htex", "llex", "pool")
+"""Executors to whose workers values are sent."""
+
+
+def _pool() -> concurrent.futures.Executor:
+    return concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("forkserver"))
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Iterator[flow.DataFlowKernel]:
+    """A run with an executor of each kind, whose end is tried too: nothing that hangs may hold it up."""
+    hostile.RELEASE.clear()
+    hostile.REACHED.clear()
+    provider = {"init_blocks": 1, "min_blocks": 1, "max_blocks": 1}
+    blocks = [
+        HighThroughputExecutor("htex", max_workers=1, provider=LocalProvider(**provider)),  # type: ignore[arg-type]
+        LowLatencyExecutor("llex", max_workers=1, provider=LocalProvider(**provider)),  # type: ignore[arg-type]
+    ]
+    executors = [flow.ThreadPoolExecutor("threads", max_threads=2), *blocks, FuturesExecutor("pool", _pool)]
+    loaded = flow.load(flow.Config(executors=executors, run_dir=tmp_path))
+    try:
+        for label in ("threads", *SENT):
+            assert on(label, _add)(1).result(50) == 2
+        yield loaded
+        began = time.monotonic()
+        loaded.cleanup(10.0)
+        assert time.monotonic() - began < 25
+        assert loaded._reactor.bugs == 0
+    finally:
+        hostile.RELEASE.set()
+        flow.clear()
+
+
+def on(label: str, func: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    return flow.python_app(func, executors=[label], **options)
+
+
+def _add(x: int) -> int:
+    return x + 1
+
+
+def _give(name: str) -> object:
+    return getattr(hostile, name)()
+
+
+def _take(*_values: object) -> str:
+    return "taken"
+
+
+def _others_go_on() -> None:
+    """Call what has nothing to do with it, in chains and at once: each thread of the script is used by it."""
+    for label in ("threads", *SENT):
+        assert on(label, _add)(on(label, _add)(1)).result(SOON_S) == 3
+        assert on(label, _take)([1, {2: "3"}], on("threads", _add)(4)).result(SOON_S) == "taken"
+
+
+def _is_told(future: Any, place: str, where: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Wait until the task is named, with where it hangs: in the log, and by itself."""
+    wait_until(lambda: place in hostile.REACHED, f"nothing was {place}", SOON_S)
+    _others_go_on()
+    assert not future.done()
+    assert where in future.why().line
+    who = f"task {future.tid} ("
+    told = lambda: any(who in line and where in line and "not returned" in line for line in caplog.messages)  # noqa: E731
+    wait_until(told, "the log does not name it", SOON_S)
+    _others_go_on()
+
+
+@pytest.mark.parametrize("label", SENT)
+def test_an_argument_that_cannot_be_packed_in_finite_time_holds_up_its_own_task(
+    label: str, kernel: flow.DataFlowKernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    victim = on(label, _take)(on("threads", _give)("HangsPacked"))
+    _is_told(victim, "packed", "HangsPacked.__reduce__", caplog)
+    assert f"the packing of its arguments for executor '{label}'" in victim.why().line
+
+
+@pytest.mark.parametrize("label", SENT)
+def test_the_same_argument_given_by_the_caller_holds_up_the_caller(
+    label: str, kernel: flow.DataFlowKernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    caller = threading.Thread(target=lambda: on(label, _take)(hostile.HangsPacked()), daemon=True)
+    caller.start()
+    wait_until(lambda: "packed" in hostile.REACHED, "nothing was packed", SOON_S)
+    _others_go_on()
+    (victim,) = [task.future for task in kernel._unfinished()]
+    _is_told(victim, "packed", "HangsPacked.__reduce__", caplog)
+    assert caller.is_alive()
+
+
+@pytest.mark.parametrize("label", ["threads", *SENT])
+def test_an_argument_of_a_cached_call_that_has_no_key_in_finite_time_holds_up_its_own_task(
+    label: str, kernel: flow.DataFlowKernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    victim = on(label, _take, cache=True)(on("threads", _give)("HangsPacked"))
+    _is_told(victim, "packed", "HangsPacked.__reduce__", caplog)
+    assert "the key for its arguments" in victim.why().line
+
+
+def test_a_result_that_cannot_be_stored_in_finite_time_holds_up_its_own_task(
+    kernel: flow.DataFlowKernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    victim = on("threads", _give, cache=True, cache_globals="named")("HangsPacked")
+    _is_told(victim, "packed", "HangsPacked.__reduce__", caplog)
+    assert "the storing of its result" in victim.why().line
+
+
+@pytest.mark.parametrize("label", SENT)
+def test_a_result_that_cannot_be_unpacked_in_finite_time_holds_up_its_own_task(
+    label: str, kernel: flow.DataFlowKernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    victim = on(label, _give)("HangsUnpacked")
+    dependent = on(label, _take)(victim)
+    _is_told(victim, "unpacked", "_made_again", caplog)
+    assert "the unpacking of its result" in victim.why().line
+    assert f"task {victim.tid}" in dependent.why().line

@@ -1,0 +1,86 @@
+"""Another user of the machine at the doors of a run: it gets in nowhere, and holds nothing up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from security_attacker import Attacker
+
+from flow_core.testing import calls
+from flow_core.testing.driver import Driver
+from flow_executors import HighThroughputExecutor, LowLatencyExecutor
+from flow_executors.testing.local_run import PATIENCE_S, interchange_pid, make_executor
+from flow_providers.local.provider import LocalProvider
+
+FLOOD = """
+import socket, sys
+print("begun", flush=True)
+while True:
+    end = socket.socket(socket.AF_UNIX)
+    end.setblocking(False)
+    try:
+        end.connect("\\0" + sys.argv[1])
+    except OSError:
+        pass
+    end.close()
+"""
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> Iterator[Driver]:
+    """A HighThroughputExecutor with one block, and with heartbeats so short that a pause is taken for a death."""
+    executor = make_executor(
+        provider=LocalProvider(init_blocks=1, max_blocks=2), max_workers=1, heartbeat_period=1, heartbeat_threshold=5
+    )
+    made = Driver(executor, tmp_path / "run", PATIENCE_S)
+    made.start()
+    yield made
+    made.release()
+    made.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_connections_of_strangers_without_end_hold_up_nobody(driver: Driver, attacker: Attacker) -> None:
+    executor = driver.executor
+    assert isinstance(executor, HighThroughputExecutor)
+    assert executor._runtime is not None
+    driver.outcome(driver.submit(calls.nothing))
+    interchange = interchange_pid(driver)
+    address = executor._runtime._site.local_address.removeprefix("local:")
+    floods = [attacker.start(FLOOD, address) for _ in range(2)]
+    try:
+        for flood in floods:
+            assert flood.stdout is not None
+            assert flood.stdout.readline() == "begun\n"
+        for number in range(500):
+            assert driver.outcome(driver.submit(calls.double, number)).value == 2 * number
+        (block,) = executor.scale_out(1)  # its manager comes through the crowd
+        driver.poll(lambda: block in executor.connected_blocks(), "the new block joins")
+        assert [flood.poll() for flood in floods] == [None, None]
+    finally:
+        for flood in floods:
+            flood.kill()
+            flood.communicate(timeout=30)
+    assert interchange_pid(driver) == interchange  # it was not taken for dead
+    assert driver.outcome(driver.submit(calls.double, 2)).value == 4
+
+
+@pytest.mark.parametrize("kind", [HighThroughputExecutor, LowLatencyExecutor])
+def test_no_port_is_open_while_the_provider_is_local(kind: type[HighThroughputExecutor], tmp_path: Path) -> None:
+    def listening() -> set[object]:
+        me = psutil.Process()
+        here = [one for process in (me, *me.children(recursive=True)) for one in process.net_connections("inet")]
+        return {one.laddr for one in here if one.status == "LISTEN"}
+
+    before = listening()
+    made = Driver(kind(provider=LocalProvider(init_blocks=1, max_blocks=1)), tmp_path / "run", PATIENCE_S)
+    made.start()
+    try:
+        assert made.outcome(made.submit(calls.double, 2)).value == 4
+        assert listening() == before
+    finally:
+        made.shutdown()
