@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 import flow_core as flow
+from flow_core.hooks import frame_of
 
 _LET_GO = threading.Event()
 _SOON_S = 8.0
@@ -58,7 +59,7 @@ def test_a_signal_that_does_not_wake_the_main_thread_is_seen_all_the_same(way: s
     main = threading.get_ident()
 
     def interrupt() -> None:
-        while sys._current_frames()[main].f_code.co_name not in ("wait_at", "wait"):
+        while (frame := frame_of(main)) and frame.f_code.co_name not in ("wait_at", "wait"):
             time.sleep(0.01)
         time.sleep(0.1)  # from entering the function to being asleep
         came.set()

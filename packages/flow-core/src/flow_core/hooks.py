@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
-from _thread import get_ident
+from _thread import RLock, get_ident
 from time import time_ns
 
 from flow_core.errors import FlowError, HookError
@@ -11,7 +13,7 @@ from flow_core.guard import called, is_a, one_line, pass_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
+    from types import FrameType, TracebackType
     from typing import NoReturn, Self
 
 
@@ -155,13 +157,34 @@ _OWN = frozenset(("flow", "flow_core", "flow_executors", "flow_monitor", "flow_s
 _LIBRARY = sys.stdlib_module_names | {"cloudpickle"}
 
 
+_looking = RLock()
+# Forks wait for it: else a child could begin without collection of garbage.
+os.register_at_fork(before=_looking.acquire, after_in_parent=_looking.release, after_in_child=_looking.release)
+
+
+def frame_of(thread: int) -> FrameType | None:
+    """Return the innermost frame of a thread, if it lives. Any thread.
+
+    The interpreter looks at frames under the lock of its list of threads. Up to Python 3.11 garbage may be collected
+    meanwhile, and freeing a ``threading.local`` takes that lock again, for ever: so none is collected.
+    """
+    with _looking:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return sys._current_frames().get(thread)
+        finally:
+            if collects:
+                gc.enable()
+
+
 def where_in_users_code(thread: int) -> str:
     """Return the functions of the user's that a thread is in: ``, in Mine.__reduce__ (job.py:12), at read (job.py:7)``.
 
     The first is the one that Flow, or a library for it, has called, the other the innermost of those called by it.
     Empty where it is in none. Any thread.
     """
-    frame, users = sys._current_frames().get(thread), list[str]()
+    frame, users = frame_of(thread), list[str]()
     while frame is not None:
         module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if module in _OWN:
