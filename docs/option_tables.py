@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import re
 import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor as Threads
 from pathlib import Path
 
+from flow_core.apps.definition import AppKind
+from flow_core.executors.futures import FuturesExecutor
+from flow_core.executors.threads import ThreadPoolExecutor
+from flow_core.interfaces.executor import Executor
+from flow_core.interfaces.task_fields import TASK_FIELDS
+from flow_core.kernel.honouring import honours
 from flow_executors.common.option_records import table
 from flow_executors.htex import HighThroughputExecutor
+from flow_executors.llex import LowLatencyExecutor
 
 PAGES = {"executors.md": HighThroughputExecutor}
+HONOURS = "executors.md"
 
 
 def page_with_table(text: str, kind: type[object]) -> str:
@@ -25,13 +34,50 @@ def page_with_table(text: str, kind: type[object]) -> str:
     return marks.sub(lambda found: f"{found[1]}\n{table(kind)}\n{found[2]}", text)
 
 
+def honours_table() -> str:
+    """Return which executors honour which field of tasks, as a table in Markdown."""
+    with ProcessPoolExecutor(1) as processes, Threads(1) as threads:
+        columns: dict[str, Executor] = {
+            "`ThreadPoolExecutor`": ThreadPoolExecutor(),
+            "`HighThroughputExecutor`": HighThroughputExecutor(),
+            "`LowLatencyExecutor`": LowLatencyExecutor(),
+            "a pool of threads": FuturesExecutor("threads", threads),
+            "a pool of processes": FuturesExecutor("processes", processes),
+            "another pool": FuturesExecutor("pool", lambda: processes),
+        }
+        lines = [f"| a task's | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]
+        for name in TASK_FIELDS:
+            cells = (_cell(executor, name) for executor in columns.values())
+            lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(executor: Executor, name: str) -> str:
+    if not honours(executor, name, AppKind.BASH):
+        return "refused"
+    return "yes" if honours(executor, name, AppKind.PYTHON) else "bash apps"
+
+
+def page_with_honours(text: str) -> str:
+    """Return the text of a page with the table of what executors honour between its marks."""
+    first, last = "<!-- what executors honour -->\n", "<!-- end of what executors honour -->"
+    head, _, rest = text.partition(first)
+    _, found, tail = rest.partition(last)
+    if not found:
+        raise ValueError("the page has no marks for what executors honour")
+    return f"{head}{first}\n{honours_table()}\n{last}{tail}"
+
+
 def main() -> None:
     """Write the tables, or say which pages differ."""
     differ = []
     for page, kind in PAGES.items():
         path = Path(__file__).with_name(page)
         text = path.read_text()
-        if (made := page_with_table(text, kind)) != text:
+        made = page_with_table(text, kind)
+        if page == HONOURS:
+            made = page_with_honours(made)
+        if made != text:
             differ.append(page)
             if "--check" not in sys.argv:
                 path.write_text(made)

@@ -381,6 +381,7 @@ ELSEWHERE: dict[str, str] = {
             "carries_files",
             "in_process",
             "avoids_nodes",
+            "honours",
         )
     },
     **{f"BlockExecutor.{name}": _ASKED_BY_USERS for name in ("scale_out", "scale_in", "scaling_enabled", "provider")},

@@ -20,9 +20,15 @@ class TestHighThroughputExecutor(ExecutorContract):
     )
 
     def make_executor(self) -> Executor:
+        return self._executor(2)
+
+    def make_wide(self) -> tuple[Executor, float]:
+        return self._executor(3), 1.5
+
+    def _executor(self, workers: int) -> Executor:
         return HighThroughputExecutor(
             label="htex",
-            max_workers=2,
+            max_workers=workers,
             cores_per_worker=0.5,
             provider=LocalProvider(max_blocks=1),
             heartbeat_period=0.5,

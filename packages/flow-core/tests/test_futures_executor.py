@@ -41,6 +41,8 @@ class TestOverProcesses(ExecutorContract):
 class SeedsStyle:
     """An executor as users of the field write them."""
 
+    honours = frozenset[str]()  # it is told, and does nothing about it
+
     def __init__(self) -> None:
         self.label = "seeds"
         self.asked: list[dict[str, object]] = []

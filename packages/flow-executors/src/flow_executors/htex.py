@@ -15,6 +15,7 @@ from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.executor import BlockExecutor, ShutdownReport
 from flow_core.interfaces.scaling import Load
 from flow_core.interfaces.staging import Staging
+from flow_core.interfaces.task_fields import HONOURED_BY_ALL
 from flow_core.interfaces.waiting import Cause
 from flow_core.representation import expression
 from flow_executors.client.interchange_process import is_loopback
@@ -194,6 +195,7 @@ class PilotExecutor(PilotOptions, BlockExecutor):
 
     kills = True
     avoids_nodes = True
+    honours = HONOURED_BY_ALL | {"cores", "memory", "gpus", "priority", "running_time_min"}
     prefetch_capacity: int | None = 0
     """Most tasks that a manager takes beyond its workers; None for as many as is good."""
     drain_period: float | None = None

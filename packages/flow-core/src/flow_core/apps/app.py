@@ -92,6 +92,8 @@ class AppBase(Generic[P, R]):
         _check_function(func)
         update_wrapper(self, func)
         name = getattr(func, "__name__", type(func).__name__)
+        if self.kind is AppKind.JOIN:
+            _refuse_for_joins(name, executors=executors != "all", rerun_on_loss=rerun_on_loss is False)
         self._kernel = data_flow_kernel
         self._walltime = walltime
         self._resources: dict[str, object] = {}
@@ -134,6 +136,7 @@ class AppBase(Generic[P, R]):
         Raises:
             NoDataFlowKernelError: no Config is loaded.
             ConfigurationError: a special keyword has an impossible value, or an executor is not known.
+            TaskRefused: it asks for what its executors do not honour.
             TypeError: the arguments do not fit the function.
         """
         # Looked up at each call: apps are defined at import, before any Config is loaded.
@@ -186,6 +189,8 @@ class AppBase(Generic[P, R]):
             BadStdStreamFile: the same of a stream.
         """
         name = self._definition.name
+        if self.kind is AppKind.JOIN:
+            _refuse_for_joins(name, executors=executors is not None)
         extras = {"environment": environment, "container": container, "priority": priority}
         resources = {**self._resources, **(resource_specification or {})}
         resources.update({key: value for key, value in extras.items() if value is not None})
@@ -287,6 +292,15 @@ def _labels(executors: object, app: str) -> tuple[str, ...] | None:
     if not chosen or not all(isinstance(label, str) and label for label in chosen):
         raise ConfigurationError(f"app {app!r}: executors must be 'all' or a list of labels, not {executors!r}")
     return None if "all" in chosen else cast("tuple[str, ...]", chosen)
+
+
+def _refuse_for_joins(app: str, **given: bool) -> None:
+    for option, is_given in given.items():
+        if is_given:
+            raise ConfigurationError(
+                f"app {app!r}: {option} means nothing for a join app, whose function runs in the script's own process; "
+                "give it to the apps that it calls"
+            )
 
 
 def _boolean(option: str, value: object, app: str) -> bool:

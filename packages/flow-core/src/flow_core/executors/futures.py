@@ -25,6 +25,7 @@ from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.executor import Executor, ShutdownReport
 from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, TryListener, Verdict
 from flow_core.interfaces.scaling import Load
+from flow_core.interfaces.task_fields import HONOURED_BY_ALL, asked_for
 from flow_core.interfaces.waiting import Cause, CauseKind, count, tasks_ahead
 from flow_core.option_names import known_options
 from flow_core.remote.naming import names_globals
@@ -35,6 +36,7 @@ from flow_core.remote.sampling import TaskWatch
 from flow_core.remote.tracebacks import fold
 from flow_core.representation import shown
 
+_IN_SPECIFICATIONS = frozenset(("cores", "memory", "disk", "gpus", "running_time_min", "priority"))
 _REPORTER_S = 2.0  # seconds for the last reports: what they hold is in memory, or in files of the run
 
 
@@ -289,7 +291,11 @@ class FuturesExecutor(_OverFutures):
     Args:
         label: Name of the executor.
         pool: A pool, which stays the user's: it is never shut down. Or a function that makes one: then it is made at
-            each start, made anew when it breaks, and shut down.
+            each start, made anew when it breaks, and shut down. A pool with an attribute ``honours`` (names of
+            ``TASK_FIELDS``) is given what a task asks for of these as ``submit(..., resource_specification={...})``.
+
+    Raises:
+        ConfigurationError: an argument is impossible, or the pool declares what its ``submit`` does not take.
     """
 
     @known_options
@@ -299,8 +305,10 @@ class FuturesExecutor(_OverFutures):
         super().__init__(label)
         self._make: Callable[[], concurrent.futures.Executor] | None = None
         self._pool: concurrent.futures.Executor | None = None
+        self._declared: frozenset[str] | None = None
         if isinstance(pool, concurrent.futures.Executor):
             self._pool = pool
+            self._ask_pool()
         elif callable(pool):
             self._make = pool
         else:
@@ -319,17 +327,30 @@ class FuturesExecutor(_OverFutures):
         """Whether the pool is none of the standard library's."""
         return type(self._pool).__module__.partition(".")[0] != "concurrent"
 
+    @property
+    def honours(self) -> frozenset[str]:  # type: ignore[override]  # the pool decides it, and may be made at each start
+        """What its pool declares; else what is done where a task runs. Workers of the standard library are not taken
+        away, so there any time is left."""
+        if self._declared is not None:
+            return self._declared
+        return HONOURED_BY_ALL if self.foreign else HONOURED_BY_ALL | {"running_time_min"}
+
     def __repr__(self) -> str:
         return f"FuturesExecutor({self.label!r}, {shown(self._make or self._pool)})"
 
     def _open(self, context: RunContext) -> None:
         if self._make is not None:
             self._pool = self._make()
+            self._ask_pool()
         if isinstance(self._pool, concurrent.futures.ThreadPoolExecutor):
             self._watch = watch_threads(context, self.label, report_starts=True)
         else:
             self._collect(context)
             self._know_workers()
+
+    def _ask_pool(self) -> None:
+        submit = getattr(self._pool, "submit", None)
+        self._declared = _declared(self.label, self._pool, told="resource_specification" in _parameters(submit))
 
     def _know_workers(self) -> None:
         if isinstance(self._pool, concurrent.futures.ProcessPoolExecutor):
@@ -338,18 +359,20 @@ class FuturesExecutor(_OverFutures):
     def _hand_over(self, key: TryKey, call: Call) -> Future[Any]:
         pool = self._pool
         assert pool is not None
+        asked = None if self._declared is None else _asked_of_pool(call)
+        given: dict[str, Any] = {"resource_specification": asked} if asked else {}
         if isinstance(pool, concurrent.futures.ThreadPoolExecutor):
             walltime_s, tell = call.spec.walltime_s, None
             if self._listener is not None and call.steps:
                 tell = partial(self._listener.moving, key)
             where = NodeContext(self.label, key=key, working_dir=self.working_dir, walltime_s=walltime_s, tell=tell)
             # Threads get the objects themselves; only processes need bytes.
-            return pool.submit(_run_here, key, call, where, self._place, self._watch)
+            return pool.submit(_run_here, key, call, where, self._place, self._watch, **given)
         data = self._packed(key, call)
         try:
-            future = pool.submit(run_parcel, data)
+            future = pool.submit(run_parcel, data, **given)
         except BrokenExecutor:
-            future = self._renewed(pool).submit(run_parcel, data)
+            future = self._renewed(pool).submit(run_parcel, data, **given)
         if self._workers is not None:
             self._workers.note(future)
         return future
@@ -407,7 +430,9 @@ class SubmitStyle(Protocol):
 class SubmitExecutor(_OverFutures):
     """Wraps an executor in the seeds' style: ``submit(func, [resource_specification,] *args) -> Future``.
 
-    Its tasks travel as bytes, so it may run them anywhere that ``flow_core`` is installed.
+    Its tasks travel as bytes, so it may run them anywhere that ``flow_core`` is installed. What it honours it says
+    itself, by an attribute ``honours``; without one it honours what stood in a ``resource_specification`` ever since,
+    if its ``submit`` takes one.
     """
 
     def __init__(self, wrapped: SubmitStyle) -> None:
@@ -417,6 +442,11 @@ class SubmitExecutor(_OverFutures):
         self.storage_access = getattr(wrapped, "storage_access", None)
         self.working_dir = getattr(wrapped, "working_dir", None)
         self._takes_resources = _takes_resources(wrapped.submit)
+        declared = _declared(self.label, wrapped, told=self._takes_resources)
+        if declared is not None:
+            self.honours = declared
+        elif self._takes_resources:
+            self.honours = HONOURED_BY_ALL | _IN_SPECIFICATIONS
 
     @property
     def foreign(self) -> bool:
@@ -451,21 +481,46 @@ class SubmitExecutor(_OverFutures):
         return ()
 
 
+def _declared(label: str, users: object, *, told: bool) -> frozenset[str] | None:
+    """Return what a pool or an executor of the user's says that it honours; None where it says nothing.
+
+    Raises:
+        ConfigurationError: it says that in another way, or is never told what a task asks for.
+    """
+    declared = attribute(users, "honours")
+    if declared is None:
+        return None
+    if not isinstance(declared, (set, frozenset, tuple, list)):
+        raise ConfigurationError(f"executor {label!r}: honours must be a set of names of fields, not {declared!r}")
+    fields = HONOURED_BY_ALL.union(declared)
+    if not told and fields != HONOURED_BY_ALL:
+        raise ConfigurationError(
+            f"executor {label!r} honours {', '.join(map(str, fields - HONOURED_BY_ALL))}, and would never be told of "
+            f"it: submit() of {type(users).__name__} must take resource_specification"
+        )
+    return fields
+
+
 def _takes_resources(submit: Callable[..., Any]) -> bool:
+    return _parameters(submit)[1:2] == ["resource_specification"]
+
+
+def _parameters(submit: object) -> list[str]:
     try:
-        names = list(inspect.signature(submit).parameters)
+        return list(inspect.signature(submit).parameters)  # type: ignore[arg-type]  # what is not callable raises
     except (TypeError, ValueError):
-        return False
-    return len(names) > 1 and names[1] == "resource_specification"
+        return []
 
 
 def _resources(call: Call) -> dict[str, object]:
-    wanted, spec = call.spec.resources, call.spec
-    given: dict[str, object] = {"cores": wanted.cores, "memory": wanted.memory_mb, "disk": wanted.disk_mb}
-    given.update({"gpus": wanted.gpus} if wanted.gpus else {})
-    given.update({"running_time_min": spec.running_time_min_s} if spec.running_time_min_s else {})
-    given.update({"priority": spec.priority} if spec.priority else {})
-    return given
+    wanted = call.spec.resources
+    # The others only where they are asked for: executors may refuse what they do not know.
+    return {"cores": wanted.cores, "memory": wanted.memory_mb, "disk": wanted.disk_mb, **_asked_of_pool(call)}
+
+
+def _asked_of_pool(call: Call) -> dict[str, object]:
+    """Return what a task asks for that is not done where it runs."""
+    return {name: value for name, value in asked_for(call.spec).items() if name not in HONOURED_BY_ALL}
 
 
 def _run_here(key: TryKey, call: Call, where: NodeContext, place: Place, watch: TaskWatch | None) -> Outcome:

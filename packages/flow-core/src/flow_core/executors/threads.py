@@ -12,6 +12,7 @@ from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.executor import Executor, ShutdownReport
 from flow_core.interfaces.scaling import Load
 from flow_core.interfaces.staging import Staging
+from flow_core.interfaces.task_fields import HONOURED_BY_ALL
 from flow_core.interfaces.waiting import Cause
 from flow_core.option_names import known_options
 from flow_core.representation import expression
@@ -24,8 +25,8 @@ class ThreadPoolExecutor(Executor):
 
     Walltime and ``cancel(kill=True)`` raise an exception inside the task. A task in code that takes none (code in C, a
     call that blocks) cannot be stopped: its future fails in time all the same, its thread is left to it, and another
-    one works in its place. A task that waits for another task gives its place up while it waits. Resource
-    specifications have no meaning here: each task occupies one thread.
+    one works in its place. A task that waits for another task gives its place up while it waits. Each task occupies one
+    thread, and those that ask for more (cores, memory, GPUs, a priority ...) are refused.
 
     Args:
         label: Name of the executor, unique in a Config.
@@ -41,6 +42,7 @@ class ThreadPoolExecutor(Executor):
 
     kills = True
     in_process = True
+    honours = HONOURED_BY_ALL | {"running_time_min"}  # threads are never taken away, so any time is left
 
     @known_options
     def __init__(

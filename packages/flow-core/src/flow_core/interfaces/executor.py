@@ -10,6 +10,7 @@ from flow_core.interfaces.call import Call, TryKey
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.scaling import Load
 from flow_core.interfaces.staging import Staging
+from flow_core.interfaces.task_fields import HONOURED_BY_ALL
 from flow_core.interfaces.waiting import Cause
 
 
@@ -54,6 +55,9 @@ class Executor(ABC):
     ``FilesByConnection`` as the first step, and its nodes have ``NodeContext.script_files``."""
     avoids_nodes: bool = False
     """Whether it heeds ``TaskSpec.avoid``: a task that is tried again then goes to another node first."""
+    honours: frozenset[str] = HONOURED_BY_ALL
+    """Fields of tasks that it honours (``TASK_FIELDS``). What a task asks for beyond them is refused at the call: so
+    nothing is dropped by an executor that does not know of it."""
     in_process: bool = False
     """Whether its tasks share the objects of the script's process. If not, calls come with a snapshot to be sent."""
 

@@ -26,6 +26,7 @@ from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.sampler import SamplerSpec
 from flow_core.interfaces.scaling import ScalingSettings
 from flow_core.interfaces.sinks import RunInfo, SamplingSink
+from flow_core.kernel.honouring import check_honours
 from flow_core.observe.logging import open_run_log
 from flow_core.observe.run_logger import RunLogger
 from flow_core.observe.usage import UsageTracker
@@ -45,7 +46,7 @@ def wrapped_executors(given: Iterable[object]) -> dict[str, Executor]:
     """Return executors by label: ours as they are, stdlib pools and those in the seeds' style wrapped.
 
     Raises:
-        ConfigurationError: two have the same label, or one is no executor.
+        ConfigurationError: two have the same label, or one is no executor, or declares impossible things.
     """
     executors: dict[str, Executor] = {}
     for candidate in given:
@@ -53,6 +54,7 @@ def wrapped_executors(given: Iterable[object]) -> dict[str, Executor]:
         if executor.label in executors:
             raise ConfigurationError(f"two executors have the label {executor.label!r}: give each its own label=")
         executors[executor.label] = executor
+    check_honours(executors)
     return executors
 
 

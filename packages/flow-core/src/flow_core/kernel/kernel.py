@@ -219,6 +219,7 @@ class DataFlowKernel:
             KernelClosedError: the kernel was cleaned up.
             NoDataFlowKernelError: this is a task in a worker process that was forked from the script.
             ConfigurationError: the app names an executor that does not exist.
+            TaskRefused: the call asks for what none of its executors honours, or what one does not that it names.
             NoStagingError: a file is named that none of the app's executors could ever move.
             HiddenFutureError: a future is hidden in an argument where it is not waited for.
             DependencyError: with ``lazy_errors=False``, that an earlier task failed.
@@ -376,7 +377,7 @@ class DataFlowKernel:
             # The error raised here names that failure, so it counts as looked at.
             see(halted[2])
             raise halted_error(task, halted)
-        executors = self._launcher.allowed(task)  # raises for unknown labels, where the caller sees it
+        executors = self._launcher.allowed(task)  # raises where the caller sees it
         if task.app.kind is JOIN:
             task.more().joins = True
         above = current_join.get()

@@ -24,8 +24,11 @@ from flow_core.graph.states import EXEC_DONE
 from flow_core.graph.task import PLAIN
 from flow_core.guard import attribute, is_a, one_line, pass_signal, shown
 from flow_core.hooks import Calling, Handling, Noted, hook_name, is_own
+from flow_core.interfaces.call import DEFAULT_SPEC
+from flow_core.interfaces.task_fields import asked_for
 from flow_core.kernel.arguments import Arguments, need_staging
 from flow_core.kernel.directory import directory_of
+from flow_core.kernel.honouring import willing
 from flow_core.kernel.isolation import Isolation, are_harmless
 from flow_core.kernel.join import JoinBody, returned_futures, unwrapped
 from flow_core.kernel.memoization import MemoizedCalls
@@ -33,9 +36,11 @@ from flow_core.kernel.output_restoring import OutputRestoring
 from flow_core.remote.tracebacks import fold
 
 if TYPE_CHECKING:
+    from flow_core.apps.definition import AppKind
     from flow_core.config import ExecutorChooser, RetryHandler
     from flow_core.graph.effects import Effects
     from flow_core.graph.task import Task
+    from flow_core.interfaces.call import TaskSpec
     from flow_core.interfaces.executor import Executor
     from flow_core.interfaces.memoizer import Memoizer
     from flow_core.kernel.call_dependencies import CallDependencies
@@ -46,6 +51,7 @@ if TYPE_CHECKING:
 
 _ASKING = (Effect.PREPARE, Effect.LOOK_UP, Effect.SHARE, Effect.PLACE, Effect.UNWRAP)
 """The effects in which hooks of a Config are called, but for the retry handler."""
+_MOST_ABLE = 1024  # classes of tasks whose executors are known; a bound for scripts that make one for each call
 
 
 class EffectHandler:
@@ -90,6 +96,7 @@ class EffectHandler:
         self._logger = logger
         self._allowed: dict[tuple[str, ...] | None, tuple[Executor, ...]] = {}
         self._labels: dict[tuple[str, ...] | None, tuple[str, ...]] = {}
+        self._able: dict[tuple[tuple[str, ...] | None, int, AppKind], tuple[tuple[Executor, ...], TaskSpec]] = {}
         self.only: dict[tuple[str, ...] | None, Executor] = {}
         """The executor of calls of such labels, where there is one alone; as far as they were asked for."""
         self.travels: dict[tuple[str, ...] | None, bool] = {}
@@ -188,9 +195,16 @@ class EffectHandler:
 
         Raises:
             ConfigurationError: its app names one that does not exist.
+            TaskRefused: it asks for what these do not honour.
         """
+        spec = task.options.spec
+        if spec is not DEFAULT_SPEC:
+            return self._honouring(task, spec)
         if task.app.kind is JOIN:
             return (self._bodies,)
+        return self._of_labels(task)
+
+    def _of_labels(self, task: Task) -> tuple[Executor, ...]:
         labels = task.options.executors or task.app.executors
         executors = self._allowed.get(labels)
         if executors is None:
@@ -200,8 +214,27 @@ class EffectHandler:
                 self.only[labels] = executors[0]
         return executors
 
+    def _honouring(self, task: Task, spec: TaskSpec) -> tuple[Executor, ...]:
+        """Return those of a task's executors that honour what it asks for. Raises as ``allowed``."""
+        app = task.app
+        labels = task.options.executors or app.executors
+        # By the spec's identity: specs are shared, and to hash one takes as long as all else here. The entry keeps it.
+        found = self._able.get((labels, id(spec), app.kind))
+        if found is None:
+            joins = app.kind is JOIN
+            executors = (self._bodies,) if joins else self._of_labels(task)
+            named = not joins and labels is not None and "all" not in labels
+            every = tuple(self._executors.values())
+            able = willing(app.name, app.kind, asked_for(spec), executors, named, every)
+            if len(self._able) >= _MOST_ABLE:
+                self._able.clear()
+            found = self._able[labels, id(spec), app.kind] = (able, spec)
+        return found[0]
+
     def labels(self, task: Task) -> tuple[str, ...]:
         """Return the labels of the executors that may run a task. Raises as ``allowed``."""
+        if task.options.spec is not DEFAULT_SPEC:
+            return tuple(executor.label for executor in self.allowed(task))
         if task.app.kind is JOIN:
             return (self._bodies.label,)
         asked = task.options.executors or task.app.executors
@@ -274,7 +307,7 @@ class EffectHandler:
 
         Raises:
             ConfigurationError: its app names an executor that does not exist, or the chooser chose none of those given.
-            ExecutorError: all that may run it have refused it.
+            ExecutorError: all that may run it have refused it, or do not honour what it asks for.
         """
         executors = self.allowed(task)
         if task.details is not None and task.details.refused_by:

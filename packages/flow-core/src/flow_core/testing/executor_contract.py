@@ -16,9 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from flow_core.errors import AppTimeout, ExecutorClosed
-from flow_core.interfaces.call import Call, TaskSpec, TryKey
+from flow_core.interfaces.call import Call, Resources, TaskSpec, TryKey
 from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.outcome import Outcome, Verdict
+from flow_core.interfaces.task_fields import HONOURED_BY_ALL, TASK_FIELDS
 from flow_core.interfaces.waiting import CauseKind
 from flow_core.testing import calls
 from flow_core.testing.driver import Driver
@@ -88,6 +89,10 @@ class ExecutorContract:
     def make_executor(self) -> Executor:
         """Return a new executor, not started, with ``slots`` slots."""
         raise NotImplementedError
+
+    def make_wide(self) -> tuple[Executor, float]:
+        """Return a new executor and how many cores (above 1) a task must ask for to have all of it."""
+        return self.make_executor(), float(self.slots)
 
     @pytest.fixture
     def driver(self, tmp_path: Path) -> Iterator[Driver]:
@@ -230,6 +235,53 @@ class ExecutorContract:
             assert driver.outcome(key).value == "yes"
         # The next task of the same worker must not see it.
         assert driver.outcome(driver.submit(calls.environment, "FLOW_CONTRACT")).value is None
+
+    # -- what a task asks for
+
+    def test_what_it_honours_is_named(self, driver: Driver) -> None:
+        """``honours`` holds names that a task may ask for, and what is done where each task runs is among them."""
+        assert isinstance(driver.executor.honours, frozenset)
+        assert set(TASK_FIELDS) >= driver.executor.honours >= HONOURED_BY_ALL
+
+    def test_a_declared_priority_is_kept(self, driver: Driver) -> None:
+        """Of tries that wait, those of higher priority start first, if the executor honours priorities."""
+        if "priority" not in driver.executor.honours:
+            pytest.skip("this executor honours no priorities: the kernel refuses tasks that have one")
+        held = [f"held-{number}" for number in range(self.slots)]
+        holders = [driver.hold(name) for name in held]
+        driver.executor.flush()
+        for name in held:
+            driver.wait_held(name)
+        low, high = (
+            [driver.submit_call(Call(calls.nothing, spec=TaskSpec(priority=one))) for _ in range(3 * self.slots)]
+            for one in (1, 5)
+        )
+        driver.executor.flush()
+        driver.release()
+        driver.outcomes(holders)
+        outcomes = driver.outcomes([*low, *high])
+        order = [one.key for one in sorted(outcomes, key=lambda one: one.started_ns)]
+        # What is about to be sent when the slots become free may go as it stands.
+        assert set(order[: self.slots]) <= set(high)
+
+    def test_declared_cores_are_the_tasks_own(self, tmp_path: Path) -> None:
+        """Two tries that each ask for all cores do not run at the same time, if the executor honours cores."""
+        executor, cores = self.make_wide()
+        if "cores" not in executor.honours:
+            pytest.skip("this executor honours no cores: the kernel refuses tasks that ask for them")
+        driver = Driver(executor, tmp_path, self.timeout_s)
+        driver.start()
+        try:
+            call = Call(calls.hold, (str(driver.gates), "wide"), spec=TaskSpec(Resources(cores=cores)))
+            keys = [driver.submit_call(call) for _ in range(2)]
+            driver.executor.flush()
+            driver.wait_held("wide")
+            driver.release()
+            one, other = driver.outcomes(keys)
+        finally:
+            driver.shutdown()
+        assert {one.verdict, other.verdict} == {Verdict.OK}
+        assert other.started_ns >= one.ended_ns or one.started_ns >= other.ended_ns
 
     # -- threads and re-entrance
 

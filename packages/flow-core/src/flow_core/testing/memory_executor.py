@@ -12,6 +12,7 @@ from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.executor import Executor, ShutdownReport
 from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Place, TryListener, Verdict
 from flow_core.interfaces.scaling import Load
+from flow_core.interfaces.task_fields import HONOURED_BY_ALL, TASK_FIELDS
 from flow_core.interfaces.waiting import Cause, CauseKind, tasks_ahead
 
 _WAIT_S = 30.0  # seconds; bounds waits that end by an event, so it shows only where something is broken
@@ -35,6 +36,8 @@ class MemoryExecutor(Executor):
         """Take a label and the number of threads; 0 means that the test does everything."""
         self.label = label
         self.slots = slots
+        # Where there are no threads the test decides what becomes of a task.
+        self.honours = HONOURED_BY_ALL if slots else frozenset(TASK_FIELDS)
         self.calls: dict[TryKey, Call] = {}
         self.cancelled: list[tuple[TryKey, bool]] = []
         self.flushes = 0
