@@ -104,5 +104,5 @@ def test_a_cloud_without_its_client_is_made_and_says_on_use_what_to_install(name
 def test_ssh_without_its_client_says_on_use_what_to_install(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "paramiko", None)
     channel = channels.SSHChannel("nowhere.example")
-    with pytest.raises(OptionalModuleMissing, match=r"flow-providers\[ssh\]"):
+    with pytest.raises(OptionalModuleMissing, match=r"install paramiko, or flow-providers with its extra \[ssh\]"):
         channel.execute_wait("true")

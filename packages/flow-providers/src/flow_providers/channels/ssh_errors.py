@@ -20,7 +20,9 @@ def need_paramiko() -> None:
     try:
         import paramiko  # noqa: F401  # only whether it is there
     except ImportError as error:
-        raise OptionalModuleMissing(["paramiko"], "channels by ssh; pip install paramiko") from error
+        raise OptionalModuleMissing(
+            ["paramiko"], "channels by ssh need it; install paramiko, or flow-providers with its extra [ssh]"
+        ) from error
 
 
 @contextmanager
