@@ -12,14 +12,14 @@ TOX := .venv-tools/bin/tox
 quickstart: .venv/installed
 	.venv/bin/python examples/quickstart/quickstart.py
 
-# Two environments at a time: that of integration, the first and longest, mostly waits for processes.
+# Three environments at a time: those of the integration tests, the first and longest, mostly wait for processes.
 test: $(TOX)
-	$(TOX) run-parallel --parallel 2 --parallel-no-spinner
+	$(TOX) run-parallel --parallel 3 --parallel-no-spinner
 
 integration: $(TOX)
 	@if [ "$$(id -u)" = 0 ]; then tests-integration/services/install.sh; \
 	  else echo "not root, so no service is installed: tests of those that are missing are left out"; fi
-	$(TOX) run -e services
+	$(TOX) run-parallel --parallel 2 --parallel-no-spinner -e services,remote,slow
 
 # Each other release of Python that is here, the lowest releases of dependencies, and distributions of the last release.
 versions: $(TOX)
