@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +21,7 @@ SCRIPT = Path(__file__).parents[1] / "services" / "postgres.sh"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server() -> Iterator[str]:
     if not glob.glob("/usr/lib/postgresql/*/bin/postgres"):
         if os.environ.get("FLOW_REQUIRE_SERVICES") == "1":
             pytest.fail(f"PostgreSQL is not installed: run {SCRIPT} install")
@@ -27,10 +29,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    directory = tmp_path_factory.mktemp("postgres")
-    for parent in (directory, *directory.parents[:3]):  # its own user must reach the data
-        if parent.owner() != "root" or parent.name.startswith("pytest"):
-            parent.chmod(0o755)
+    # pytest's own directories are closed to the server's user, again whenever another pytest starts.
+    directory = Path(tempfile.mkdtemp(prefix="flow-postgres-"))
+    directory.chmod(0o755)
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen([str(SCRIPT), "start", str(directory), str(port)], stdout=log, stderr=log)
     uri = f"postgresql://postgres@127.0.0.1:{port}/postgres"
@@ -40,6 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)
+        shutil.rmtree(directory)
 
 
 def _wait_until_up(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:

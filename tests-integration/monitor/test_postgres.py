@@ -124,7 +124,7 @@ def test_lists_are_read_in_the_order_of_indexes(server: str, run_dir: Path) -> N
         )
         for which, order, descending in product(FILTERS[:3], TaskOrder, (False, True)):
             listing.find(connection, "pg", which, order, descending=descending, offset=70, limit=10)
-        lists = [(sql, values) for sql, values in statements if "FROM task_rows" in sql and "LIMIT" in sql]
+        lists = [(sql, values) for sql, values in statements if "FROM public.task_rows" in sql and "LIMIT" in sql]
         assert len(lists) >= 36
         for sql, values in lists:
             plan = [row[0].strip() for row in connection.exec_driver_sql(f"EXPLAIN (COSTS OFF) {sql}", values)]
@@ -143,7 +143,7 @@ def test_a_rebuild_gives_the_same(server: str, run_dir: Path) -> None:
 
 def test_a_reader_cannot_write(server: str, run_dir: Path) -> None:
     with open_database(server) as database, pytest.raises(DatabaseError), database.connect() as connection:
-        connection.execute(text("DELETE FROM status_rows"))
+        connection.execute(text("DELETE FROM public.status_rows"))
 
 
 def test_a_server_that_is_not_there_is_said_to_be_busy() -> None:

@@ -43,3 +43,7 @@ class SchemaMismatch(DatabaseError):
 
 class NoSuchRecord(DatabaseError):
     """A workflow or task is not in the database."""
+
+
+class UnsafeDatabase(DatabaseError):
+    """Other users of the database could have code run with this user's rights; the message says who, and the remedy."""

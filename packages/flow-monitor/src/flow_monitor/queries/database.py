@@ -33,11 +33,13 @@ from flow_monitor.errors import (
 )
 from flow_monitor.schema.companions import check_companions
 from flow_monitor.schema.engine import parse_endpoint, sqlite_path
+from flow_monitor.schema.server_rights import PREPARED, hold_tables, settle, settle_reader
 from flow_monitor.schema.version import check_readable
 
 _LOCK_WAIT_S = 2.0  # seconds a page waits for a writer's lock; batches take less than half a second
 _LONGEST_TEXT = 16 << 20
 """Bytes of one value at most: an error with its traceback is far shorter."""
+_LONGEST_STATEMENT_MS = 20_000  # on a server: a page fails rather than holding its thread
 _STEPS = 1_000_000  # steps between two calls of the handler: seldom enough that they cost nothing
 MOST_STEPS = 2_000_000_000
 """Steps of SQLite's machine that one statement may take, about a minute: some 50 for each row of the largest tables."""
@@ -68,11 +70,14 @@ class Database:
             DatabaseBusy: it is locked, or the server does not answer.
             NotOurDatabase: it is no database of ours.
             SchemaMismatch: it is too old or too new.
+            UnsafeDatabase: others have put code into its tables on a server.
         """
         if self._path is not None:
             self._follow(self._path)
         try:
             with self._engine.connect() as connection:
+                if self._path is None:
+                    _hold_tables(connection)
                 # In the same transaction as the queries: a writer may bring the schema up in between.
                 check_readable(connection)
                 yield connection
@@ -166,20 +171,27 @@ def open_database(endpoint: str) -> Database:
 
 def _server_engine(url: URL) -> Engine:
     try:
-        return create_engine(
+        engine = create_engine(
             url,
             # A server may have closed a connection that a page of yesterday has left in the pool.
             pool_pre_ping=True,
             # As BEGIN for SQLite: all queries of a page see one state of the run.
             isolation_level="REPEATABLE READ",
-            connect_args={
-                # Seconds and, below, milliseconds: a page fails rather than holding its thread.
-                "connect_timeout": 5,
-                "options": "-c default_transaction_read_only=on -c statement_timeout=20000",
-            },
+            connect_args={"connect_timeout": 5},
         )
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise BadEndpoint("no driver for postgresql: install flow-monitor[postgresql]") from error
+
+    # By statements: the options of a connection are the user's, in the URI.
+    settle(engine, lambda cursor: settle_reader(cursor, _LONGEST_STATEMENT_MS))
+    return engine
+
+
+def _hold_tables(connection: Connection) -> None:
+    """Have statements name the schema of a server in which the tables are, and see that nobody's code is in them."""
+    place = hold_tables(connection, connection.info[PREPARED])
+    if place is not None:
+        connection.execution_options(schema_translate_map={None: place})
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from flow_core.own_files import NotOwnFile, check_own_to_write, open_own_to_writ
 from flow_monitor.errors import BadEndpoint
 from flow_monitor.schema.companions import check_companions
 from flow_monitor.schema.filesystem import is_local
+from flow_monitor.schema.server_rights import settle, settle_writer
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -66,14 +67,15 @@ def writing_engine(endpoint: str) -> Engine:
     Raises:
         BadEndpoint: see ``parse_endpoint``; or the driver is not installed.
         NotOwnFile: the file of the database is another user's, or a link that another user has made; others may write
-            to it; it has another name elsewhere; or one beside it is another user's. Of a server nothing is asked.
+            to it; it has another name elsewhere; or one beside it is another user's. A server is asked when it is
+            connected to (``settle_writer``).
         OSError: the directory cannot be made.
     """
     url = parse_endpoint(endpoint)
     path = sqlite_path(url)
     try:
         if path is None:
-            return create_engine(url, pool_pre_ping=True, pool_size=1, connect_args={"connect_timeout": 10})
+            return _server_engine(url)
         make_directory(path.parent)
         # Before the engine: opening the database would take what lies beside it for its own pages.
         check_companions(path)
@@ -105,6 +107,12 @@ def writing_engine(endpoint: str) -> Engine:
         # The write lock at once: a transaction that reads first and then writes fails where another has written.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
+    return engine
+
+
+def _server_engine(url: URL) -> Engine:
+    engine = create_engine(url, pool_pre_ping=True, pool_size=1, connect_args={"connect_timeout": 10})
+    settle(engine, lambda cursor: settle_writer(cursor, LOCK_WAIT_S))
     return engine
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import inspect, text
+from sqlalchemy import column, inspect, select, table, text
 from sqlalchemy.engine import Connection, Engine
 
 from flow_monitor.errors import NotOurDatabase, SchemaMismatch
@@ -66,9 +66,10 @@ def has_version(connection: Connection, number: int) -> bool:
 
 def version_of(connection: Connection) -> int | None:
     """Return the version of the schema, None where there is none."""
-    if not inspect(connection).has_table(VERSION_TABLE):
+    schema = (connection.get_execution_options().get("schema_translate_map") or {}).get(None)
+    if not inspect(connection).has_table(VERSION_TABLE, schema=schema):
         return None
-    value = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
+    value = connection.execute(select(table(VERSION_TABLE, column("version_num"), schema=schema))).scalar()
     try:
         return None if value is None else int(value)
     except ValueError:
