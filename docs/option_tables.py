@@ -17,7 +17,7 @@ from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.task_fields import TASK_FIELDS
 from flow_core.kernel.honouring import honours
-from flow_executors.common.option_records import table
+from flow_core.option_records import table
 from flow_executors.htex import HighThroughputExecutor
 from flow_executors.llex import LowLatencyExecutor
 

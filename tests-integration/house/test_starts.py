@@ -9,9 +9,11 @@ import pytest
 
 import flow_core.folders
 import flow_core.lazy
+import flow_core.option_records
 import flow_core.starting
 import flow_providers.folders
 import flow_providers.lazy
+import flow_providers.option_records
 import flow_providers.starting
 
 SOURCES = Path(__file__).parents[2] / "packages"
@@ -23,6 +25,7 @@ SOURCES = Path(__file__).parents[2] / "packages"
         (flow_core.starting, flow_providers.starting),
         (flow_core.folders, flow_providers.folders),
         (flow_core.lazy, flow_providers.lazy),
+        (flow_core.option_records, flow_providers.option_records),
     ],
 )
 def test_the_two_distributions_that_know_nothing_of_each_other_have_the_same_module(twins):

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from flow_core.errors import ConfigurationError
-from flow_executors import HighThroughputExecutor, LowLatencyExecutor
-from flow_executors.common.option_records import (
+from flow_core.option_records import (
     about,
     above,
     at_least,
@@ -20,6 +19,7 @@ from flow_executors.common.option_records import (
     table,
     without_effect,
 )
+from flow_executors import HighThroughputExecutor, LowLatencyExecutor
 
 
 @documented
@@ -53,13 +53,13 @@ class Record:
 )
 def test_a_wrong_value_is_named_with_what_it_must_be(options: dict[str, object], error: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
-        check_options(Record(**options), "R")  # type: ignore[arg-type]  # the point
+        check_options(Record(**options), "R", ConfigurationError)  # type: ignore[arg-type]  # the point
     assert str(raised.value).startswith(error)
 
 
 def test_values_within_their_bounds_are_taken() -> None:
-    check_options(Record(speed=0.5, count=1, kind="b", names=["x"]), "R")
-    check_options(Record(), "R")
+    check_options(Record(speed=0.5, count=1, kind="b", names=["x"]), "R", ConfigurationError)
+    check_options(Record(), "R", ConfigurationError)
 
 
 def test_options_without_effect_are_told_if_they_are_given() -> None:

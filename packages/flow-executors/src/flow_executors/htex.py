@@ -17,10 +17,7 @@ from flow_core.interfaces.scaling import Load
 from flow_core.interfaces.staging import Staging
 from flow_core.interfaces.task_fields import HONOURED_BY_ALL
 from flow_core.interfaces.waiting import Cause
-from flow_core.representation import expression
-from flow_executors.client.interchange_process import is_loopback
-from flow_executors.common.node_options import NodeOptions, PrefetchOptions
-from flow_executors.common.option_records import (
+from flow_core.option_records import (
     about,
     above,
     at_least,
@@ -30,6 +27,9 @@ from flow_executors.common.option_records import (
     options_of,
     without_effect,
 )
+from flow_core.representation import expression
+from flow_executors.client.interchange_process import is_loopback
+from flow_executors.common.node_options import NodeOptions, PrefetchOptions
 from flow_executors.launching.node_python import PYTHON, NodePython, with_pool_name
 from flow_executors.manager.options import ManagerOptions
 from flow_executors.pending_reasons import causes_of
@@ -506,7 +506,7 @@ class PilotExecutor(PilotOptions, BlockExecutor):
 
     def _check(self) -> None:
         name = f"{type(self).__name__} {self.label!r}"
-        check_options(self, name)
+        check_options(self, name, ConfigurationError)
         if not isinstance(self.provider, ExecutionProvider):
             raise ConfigurationError(f"{name}: option provider={self.provider!r} is no provider")
         if not self.label or os.sep in self.label or self.label in (".", ".."):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from flow_core.interfaces.context import RunContext
-from flow_executors.common.option_records import documented
+from flow_core.option_records import documented
 from flow_executors.direct.runtime import DirectExecutorRuntime
 from flow_executors.htex import LABEL, PilotExecutor
 from flow_executors.runtime import ExecutorRuntime, LaunchPlan

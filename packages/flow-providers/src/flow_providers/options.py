@@ -15,7 +15,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from flow_providers.errors import BadOption
-from flow_providers.sequences import text_for_list
+from flow_providers.option_records import text_for_list
 from flow_providers.walltime import not_a_walltime
 
 P = ParamSpec("P")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from flow_executors.common.option_records import about, above, at_least
+from flow_core.option_records import about, above, at_least
 
 LEAST_LOG_BYTES = 16 << 10
 """Least cap of a log in bytes: less would cut away the text that tells why a worker died."""

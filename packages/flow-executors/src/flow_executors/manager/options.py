@@ -12,8 +12,8 @@ from string import Formatter
 from typing import NoReturn
 
 from flow_core.errors import ConfigurationError
+from flow_core.option_records import about, options_of
 from flow_executors.common.node_options import NodeOptions, PrefetchOptions
-from flow_executors.common.option_records import about, documentation_of
 
 LAUNCH_CMD = "{python} -P -m {module} {debug} {options}"
 """The default template of the command; ``{options}`` stands for all options but ``debug``."""
@@ -114,6 +114,7 @@ class _Parser(ArgumentParser):
 def parser() -> ArgumentParser:
     """Return the parser of the command line."""
     made = _Parser(prog="python -m flow_executors.manager", description="Runs the workers of one node.")
+    documentation = {option.name: option.documentation for option in options_of(ManagerOptions)}
     for option in fields(ManagerOptions):
         names = [f"--{option.name.replace('_', '-')}"]
         if "_" in option.name:
@@ -122,7 +123,7 @@ def parser() -> ArgumentParser:
             names.insert(0, "-d")
         elif option.name == "cores_per_worker":
             names.insert(0, "-c")
-        text = documentation_of(option)
+        text = documentation[option.name]
         if option.type == "bool":
             made.add_argument(*names, action="store_true", help=text)
         elif option.name in _REQUIRED:

@@ -10,10 +10,20 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from threading import Lock
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from flow_providers.at_once import NotAnsweredError, at_once
-from flow_providers.block_options import BlockOptions
+from flow_providers.block_options import (
+    AnyLauncher,
+    BlockOptions,
+    CmdTimeout,
+    CoresPerNode,
+    MemPerNode,
+    MinBlocks,
+    MoveFiles,
+    Parallelism,
+    WorkerInit,
+)
 from flow_providers.block_provider import BlockProvider
 from flow_providers.channels.ssh import SSHChannel
 from flow_providers.errors import (
@@ -31,6 +41,7 @@ from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.interfaces.locality import Locality
 from flow_providers.local.provider import LocalProvider
+from flow_providers.option_records import about, documented
 from flow_providers.options import checked, record_of
 
 T = TypeVar("T")
@@ -65,27 +76,12 @@ def channel_to(host: Channel | str) -> Channel:
     return SSHChannel(name, username=user or None, port=int(port))
 
 
+@documented
 class AdHocProvider(BlockProvider):
     """Starts jobs by the channels of several hosts, each on the host with the fewest; usually one job a host.
 
     A host that does not answer keeps its jobs' last known states; new jobs go to the others, as far as these have not
     their share of ``max_blocks``. It is named in a warning, and tried again after a minute.
-
-    Args:
-        channels: One a host: ``"user@host"``, which ssh reaches by a key, or a channel. Their order must stay, since
-            job ids count on it.
-        worker_init: Bash code run before the command.
-        launcher: Multiplies the command on the host; None: ``SingleNodeLauncher()``.
-        init_blocks: Jobs at the start; None: one a host.
-        min_blocks: Fewest jobs.
-        max_blocks: Most jobs; None: one a host.
-        parallelism: Wanted slots per active task.
-        walltime: ``HH:MM:SS``; ends a job only where ``enforce_walltime`` is set.
-        cmd_timeout: Seconds a command over a channel may take.
-        move_files: Accepted from other configurations: scripts always go through the channels.
-        cores_per_node: Cores of the node, for the command in FLOW_CORES; None: not set.
-        mem_per_node: GB of the node, for the command in FLOW_MEMORY_GB; None: not set.
-        enforce_walltime: Whether jobs are ended at their walltime.
 
     Raises (from the constructor):
         ChannelRequired: there is not one channel.
@@ -97,19 +93,27 @@ class AdHocProvider(BlockProvider):
     @checked
     def __init__(
         self,
-        channels: Sequence[Channel | str] = (),
-        worker_init: str = "",
-        launcher: object = None,
-        init_blocks: int | None = None,
-        min_blocks: int = 0,
-        max_blocks: int | None = None,
-        parallelism: float = 1,
-        walltime: str = "00:15:00",
-        cmd_timeout: float = 30,
-        move_files: bool | None = None,
-        cores_per_node: int | None = None,
-        mem_per_node: float | None = None,
-        enforce_walltime: bool = False,
+        channels: Annotated[
+            Sequence[Channel | str],
+            about(
+                'One a host: ``"user@host"``, which ssh reaches by a key, or a channel. Their order must '
+                "stay, since job ids count on it."
+            ),
+        ] = (),
+        worker_init: WorkerInit = "",
+        launcher: AnyLauncher = None,
+        init_blocks: Annotated[int | None, about("Jobs at the start; None: one a host.")] = None,
+        min_blocks: MinBlocks = 0,
+        max_blocks: Annotated[int | None, about("Most jobs; None: one a host.")] = None,
+        parallelism: Parallelism = 1,
+        walltime: Annotated[
+            str, about("``HH:MM:SS``; ends a job only where ``enforce_walltime`` is set.")
+        ] = "00:15:00",
+        cmd_timeout: CmdTimeout = 30,
+        move_files: MoveFiles = None,
+        cores_per_node: CoresPerNode = None,
+        mem_per_node: MemPerNode = None,
+        enforce_walltime: Annotated[bool, about("Whether jobs are ended at their walltime.")] = False,
     ) -> None:
         if not channels:
             raise ChannelRequired("AdHocProvider: option channels must have at least one channel, one for each host")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from shlex import quote
+from typing import Annotated
 
 from flow_providers.cluster.answers import listed, told, was_killed, words
 from flow_providers.cluster.base import ClusterProvider
 from flow_providers.cluster.local_time import with_zone
 from flow_providers.cluster.pbs_parse import parse_names, parse_qstat, parse_qsub, parse_tracejob
+from flow_providers.cluster.shared_disk import SharedDisk
 from flow_providers.errors import SchedulerUnavailable
 from flow_providers.interfaces.channel import CommandResult
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.jobs.files import JobFiles
+from flow_providers.option_records import about
 
 # Texts of qdel and qstat, in lower case, about jobs that have left the queue: these failures are answers.
 _UNKNOWN = ("unknown job", "job has finished")
@@ -22,6 +25,15 @@ _TRACE = "flow-trace-of "
 # Days of server logs that tracejob reads; each is a large file, and a job is asked for soon after its end.
 _TRACE_DAYS = 3
 _REFUSED = ("unauthorized", "permission", "not authorized")
+
+PBSSharedDisk = Annotated[
+    SharedDisk,
+    about(
+        "Whether the nodes see the files of the host that submits. False: the job brings its secrets in its own text, "
+        "which the server keeps from other users; its outputs come back as PBS brings them. ``'auto'``: each job finds "
+        "out."
+    ),
+]
 
 
 class PBSFamilyProvider(ClusterProvider):

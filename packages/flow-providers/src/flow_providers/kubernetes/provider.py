@@ -6,8 +6,18 @@ import secrets
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Annotated
 
-from flow_providers.block_options import BlockOptions
+from flow_providers.block_options import (
+    AnyLauncher,
+    BlockOptions,
+    CmdTimeout,
+    InitBlocks,
+    MaxBlocks,
+    MinBlocks,
+    Parallelism,
+    WorkerInit,
+)
 from flow_providers.block_provider import check_copies
 from flow_providers.errors import BadOption, ProviderError, SubmitUnknown
 from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
@@ -19,6 +29,7 @@ from flow_providers.kubernetes.manifest import PodJob, PodOptions, pod, script_o
 from flow_providers.kubernetes.names import JOB, TAG, amount, base_name, check_name, job_id, pod_name, selector
 from flow_providers.kubernetes.parse import Object, at, jobs_of, text
 from flow_providers.launchers.base import launch
+from flow_providers.option_records import about, documented
 from flow_providers.options import checked, record_of
 from flow_providers.walltime import walltime_seconds
 
@@ -27,40 +38,12 @@ _MISSING_AFTER_S = 10.0
 _GRACE_S = 10  # seconds between TERM and KILL in a pod that is deleted; Kubernetes' own default is 30
 
 
+@documented
 class KubernetesProvider(TrackedProvider):
     """Runs each job as a pod, or as ``nodes_per_block`` pods, of an image that has bash.
 
     Pods carry the job's tag as the label ``flow-tag``; nothing without it is ever listed or deleted. Ended pods stay,
     so that their output can be read, until their job is cancelled or the provider is closed.
-
-    Args:
-        image: Image of the container.
-        namespace: Namespace of the pods.
-        nodes_per_block: Pods of a job; each runs the command.
-        init_blocks: Jobs at the start.
-        min_blocks: Fewest jobs.
-        max_blocks: Most jobs.
-        max_cpu: Limit of CPUs of a pod; its whole part is in FLOW_CORES for the command.
-        max_mem: Limit of memory of a pod, such as ``'500Mi'``; in GB in FLOW_MEMORY_GB for the command.
-        init_cpu: CPUs requested for a pod.
-        init_mem: Memory requested for a pod.
-        parallelism: Wanted slots per active task.
-        worker_init: Bash code run before the command.
-        pod_name: Beginning of the names of pods, by the naming rules of Kubernetes; a time stamp is appended. None: the
-            job's name.
-        user_id: User id the containers run as; None: the image's.
-        group_id: Group id the containers run as, also the group of mounted volumes; None: the image's.
-        run_as_non_root: Whether Kubernetes must refuse containers of root.
-        secret: Name of the Kubernetes secret to pull the image with.
-        persistent_volumes: Pairs of the name of a persistent volume claim and the directory to mount it on.
-        walltime: ``HH:MM:SS`` after which Kubernetes ends a pod; None: never.
-        config_file: Kube config; None: ``$KUBECONFIG`` or ``~/.kube/config``, else the account of the pod we are in.
-        context: Context of the kube config; None: its current one.
-        image_pull_policy: ``'Always'``, ``'IfNotPresent'`` or ``'Never'``; None: by the image's tag.
-        service_account_name: Account of the pods; None: no token is given to them.
-        node_selector: Labels of the nodes to run on.
-        launcher: Multiplies the command in a pod; None: ``SingleNodeLauncher()``.
-        cmd_timeout: Seconds a call to the API server may take.
     """
 
     label = "kubernetes"
@@ -68,32 +51,56 @@ class KubernetesProvider(TrackedProvider):
     @checked
     def __init__(
         self,
-        image: str,
-        namespace: str = "default",
-        nodes_per_block: int = 1,
-        init_blocks: int = 1,
-        min_blocks: int = 0,
-        max_blocks: int = 10,
-        max_cpu: float = 2,
-        max_mem: str = "500Mi",
-        init_cpu: float = 1,
-        init_mem: str = "250Mi",
-        parallelism: float = 1,
-        worker_init: str = "",
-        pod_name: str | None = None,
-        user_id: str | int | None = None,
-        group_id: str | int | None = None,
-        run_as_non_root: bool = False,
-        secret: str | None = None,
-        persistent_volumes: Sequence[Sequence[str]] = (),
-        walltime: str | None = None,
-        config_file: str | None = None,
-        context: str | None = None,
-        image_pull_policy: str | None = None,
-        service_account_name: str | None = None,
-        node_selector: dict[str, str] | None = None,
-        launcher: object = None,
-        cmd_timeout: float = 30,
+        image: Annotated[str, about("Image of the container.")],
+        namespace: Annotated[str, about("Namespace of the pods.")] = "default",
+        nodes_per_block: Annotated[int, about("Pods of a job; each runs the command.")] = 1,
+        init_blocks: InitBlocks = 1,
+        min_blocks: MinBlocks = 0,
+        max_blocks: MaxBlocks = 10,
+        max_cpu: Annotated[
+            float, about("Limit of CPUs of a pod; its whole part is in FLOW_CORES for the command.")
+        ] = 2,
+        max_mem: Annotated[
+            str,
+            about("Limit of memory of a pod, such as ``'500Mi'``; in GB in FLOW_MEMORY_GB for the command."),
+        ] = "500Mi",
+        init_cpu: Annotated[float, about("CPUs requested for a pod.")] = 1,
+        init_mem: Annotated[str, about("Memory requested for a pod.")] = "250Mi",
+        parallelism: Parallelism = 1,
+        worker_init: WorkerInit = "",
+        pod_name: Annotated[
+            str | None,
+            about(
+                "Beginning of the names of pods, by the naming rules of Kubernetes; a time stamp is "
+                "appended. None: the job's name."
+            ),
+        ] = None,
+        user_id: Annotated[str | int | None, about("User id the containers run as; None: the image's.")] = None,
+        group_id: Annotated[
+            str | int | None,
+            about("Group id the containers run as, also the group of mounted volumes; None: the image's."),
+        ] = None,
+        run_as_non_root: Annotated[bool, about("Whether Kubernetes must refuse containers of root.")] = False,
+        secret: Annotated[str | None, about("Name of the Kubernetes secret to pull the image with.")] = None,
+        persistent_volumes: Annotated[
+            Sequence[Sequence[str]],
+            about("Pairs of the name of a persistent volume claim and the directory to mount it on."),
+        ] = (),
+        walltime: Annotated[str | None, about("``HH:MM:SS`` after which Kubernetes ends a pod; None: never.")] = None,
+        config_file: Annotated[
+            str | None,
+            about("Kube config; None: ``$KUBECONFIG`` or ``~/.kube/config``, else the account of the pod we are in."),
+        ] = None,
+        context: Annotated[str | None, about("Context of the kube config; None: its current one.")] = None,
+        image_pull_policy: Annotated[
+            str | None, about("``'Always'``, ``'IfNotPresent'`` or ``'Never'``; None: by the image's tag.")
+        ] = None,
+        service_account_name: Annotated[
+            str | None, about("Account of the pods; None: no token is given to them.")
+        ] = None,
+        node_selector: Annotated[dict[str, str] | None, about("Labels of the nodes to run on.")] = None,
+        launcher: AnyLauncher = None,
+        cmd_timeout: CmdTimeout = 30,
     ) -> None:
         super().__init__(record_of(BlockOptions, self), _MISSING_AFTER_S)
         self.image = image

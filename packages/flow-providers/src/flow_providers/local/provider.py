@@ -8,8 +8,21 @@ from hashlib import sha256
 from importlib.resources import files as resources
 from shlex import join
 from threading import Lock
+from typing import Annotated
 
-from flow_providers.block_options import BlockOptions
+from flow_providers.block_options import (
+    AnyLauncher,
+    BlockOptions,
+    CmdTimeout,
+    CoresPerNode,
+    InitBlocks,
+    MaxBlocks,
+    MemPerNode,
+    MinBlocks,
+    MoveFiles,
+    Parallelism,
+    WorkerInit,
+)
 from flow_providers.block_provider import BlockProvider, check_copies
 from flow_providers.channels.local import LocalChannel
 from flow_providers.errors import (
@@ -27,6 +40,7 @@ from flow_providers.interfaces.locality import Locality
 from flow_providers.jobs.files import Environment, JobFiles, script_dir_of, tail_of, write_job
 from flow_providers.launchers.base import launch
 from flow_providers.local.parse import parse_rows, status_of
+from flow_providers.option_records import about, documented
 from flow_providers.options import checked, record_of
 from flow_providers.templates import render
 
@@ -38,28 +52,12 @@ _GONE = (3, _NO_SCRIPT)
 """Exit codes of ``jobs.sh`` without its directory, and of bash without ``jobs.sh``."""
 
 
+@documented
 class LocalProvider(BlockProvider):
     """Runs jobs as processes on the host of its channel, each leading a session and process group of its own.
 
     A job is recorded on disk, in the channel's script directory, with its process id and the time that process was
     born: another process can find, ask and cancel it later, and a recycled process id is never killed.
-
-    Args:
-        channel: How the host is reached; None: this machine.
-        nodes_per_block: Nodes of a job, for launchers that reach further, such as srun inside an allocation.
-        launcher: Multiplies the command on the nodes; None: ``SingleNodeLauncher()``.
-        init_blocks: Jobs at the start.
-        min_blocks: Fewest jobs.
-        max_blocks: Most jobs.
-        walltime: ``HH:MM:SS``; ends a job only where ``enforce_walltime`` is set, since nobody else waits for the host.
-        worker_init: Bash code run before the command.
-        cmd_timeout: Seconds a command over the channel may take.
-        parallelism: Wanted slots per active task.
-        move_files: Accepted from other configurations: scripts always go through the channel, which copies only where
-            the host is another.
-        cores_per_node: Cores of the node, for the command in FLOW_CORES; None: not set.
-        mem_per_node: GB of the node, for the command in FLOW_MEMORY_GB; None: not set.
-        enforce_walltime: Whether jobs are ended at their walltime.
     """
 
     label = "local"
@@ -68,20 +66,28 @@ class LocalProvider(BlockProvider):
     @checked
     def __init__(
         self,
-        channel: Channel | None = None,
-        nodes_per_block: int = 1,
-        launcher: object = None,
-        init_blocks: int = 1,
-        min_blocks: int = 0,
-        max_blocks: int = 10,
-        walltime: str = "00:15:00",
-        worker_init: str = "",
-        cmd_timeout: float = 30,
-        parallelism: float = 1,
-        move_files: bool | None = None,
-        cores_per_node: int | None = None,
-        mem_per_node: float | None = None,
-        enforce_walltime: bool = False,
+        channel: Annotated[Channel | None, about("How the host is reached; None: this machine.")] = None,
+        nodes_per_block: Annotated[
+            int,
+            about("Nodes of a job, for launchers that reach further, such as srun inside an allocation."),
+        ] = 1,
+        launcher: AnyLauncher = None,
+        init_blocks: InitBlocks = 1,
+        min_blocks: MinBlocks = 0,
+        max_blocks: MaxBlocks = 10,
+        walltime: Annotated[
+            str,
+            about(
+                "``HH:MM:SS``; ends a job only where ``enforce_walltime`` is set, since nobody else waits for the host."
+            ),
+        ] = "00:15:00",
+        worker_init: WorkerInit = "",
+        cmd_timeout: CmdTimeout = 30,
+        parallelism: Parallelism = 1,
+        move_files: MoveFiles = None,
+        cores_per_node: CoresPerNode = None,
+        mem_per_node: MemPerNode = None,
+        enforce_walltime: Annotated[bool, about("Whether jobs are ended at their walltime.")] = False,
     ) -> None:
         super().__init__(record_of(BlockOptions, self))
         self.channel = LocalChannel() if channel is None else channel

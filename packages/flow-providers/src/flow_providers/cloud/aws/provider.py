@@ -6,15 +6,24 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Annotated, Any
 
+from flow_providers.block_options import (
+    AnyLauncher,
+    CmdTimeout,
+    InitBlocks,
+    MaxBlocks,
+    MinBlocks,
+    Parallelism,
+    WorkerInit,
+)
 from flow_providers.cloud.aws.network import find_network, make_network, make_security_group, open_route
 from flow_providers.cloud.aws.parse import machine_of
 from flow_providers.cloud.aws.session import make_ec2, make_session, translated
 from flow_providers.cloud.aws.state import AwsState, Network, StateFile
 from flow_providers.cloud.base import TAG, CloudProvider, MachineOrder
 from flow_providers.cloud.machine import Machine
-from flow_providers.cloud.options import CloudOptions
+from flow_providers.cloud.options import CloudOptions, Linger
 from flow_providers.cloud.refused import Refused
 from flow_providers.errors import (
     ExecutionProviderException,
@@ -24,6 +33,7 @@ from flow_providers.errors import (
     SubmitUnknown,
 )
 from flow_providers.jobs.ledger import default_ledger
+from flow_providers.option_records import about, documented
 from flow_providers.options import checked, record_of
 from flow_providers.sequences import listed
 
@@ -36,34 +46,13 @@ _FULL_ZONE = frozenset({"InsufficientInstanceCapacity", "Unsupported", "Insuffic
 _NO_LATEST = frozenset({"UnsupportedOperation", "InvalidParameterCombination"})
 
 
+@documented
 class AWSProvider(CloudProvider):
     """Runs each job on an instance of EC2, which ends itself when the job has ended.
 
     The first submission in a region makes a network (VPC) with a subnet in each availability zone; later ones, also of
     other runs, use it again. Instances carry the job's tag as ``flow-tag``; nothing without it is ever listed or ended.
     A job's secrets travel in its instance's user data, readable for all who may describe instances of the account.
-
-    Args:
-        image_id: The machine image (AMI): Linux with cloud-init, which runs user data at the first boot.
-        key_name: The key pair that ssh to the instances works with.
-        init_blocks: Instances at the start.
-        min_blocks: Fewest instances.
-        max_blocks: Most instances.
-        nodes_per_block: Always 1.
-        parallelism: Wanted slots per active task.
-        worker_init: Bash code run before the command.
-        instance_type: Kind of instance.
-        region: Amazon's region.
-        spot_max_bid: Most US dollars an hour for spot instances; 0: instances on demand.
-        key_file: JSON file with ``AWSAccessKeyId`` and ``AWSSecretKey``.
-        profile: Profile of ``~/.aws/config``, where there is no key file. Neither: AWS_ACCESS_KEY_ID,
-            AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN of the environment, then boto3's other sources.
-        iam_instance_profile_arn: Role of the instances.
-        state_file: File that remembers the network; None: ``awsproviderstate-REGION.json`` beside the ledger of jobs.
-        walltime: ``HH:MM:SS`` a command may run.
-        linger: Whether instances stay on when their jobs have ended; the user has to end them then.
-        launcher: Multiplies the command on the instance; None: ``SingleNodeLauncher()``.
-        cmd_timeout: Seconds a call to Amazon may take.
     """
 
     label = "aws"
@@ -71,25 +60,40 @@ class AWSProvider(CloudProvider):
     @checked
     def __init__(
         self,
-        image_id: str,
-        key_name: str,
-        init_blocks: int = 1,
-        min_blocks: int = 0,
-        max_blocks: int = 10,
-        nodes_per_block: int = 1,
-        parallelism: float = 1,
-        worker_init: str = "",
-        instance_type: str = "t2.small",
-        region: str = "us-east-2",
-        spot_max_bid: float = 0,
-        key_file: str | None = None,
-        profile: str | None = None,
-        iam_instance_profile_arn: str = "",
-        state_file: str | None = None,
-        walltime: str = "01:00:00",
-        linger: bool = False,
-        launcher: object = None,
-        cmd_timeout: float = 30,
+        image_id: Annotated[
+            str,
+            about("The machine image (AMI): Linux with cloud-init, which runs user data at the first boot."),
+        ],
+        key_name: Annotated[str, about("The key pair that ssh to the instances works with.")],
+        init_blocks: InitBlocks = 1,
+        min_blocks: MinBlocks = 0,
+        max_blocks: MaxBlocks = 10,
+        nodes_per_block: Annotated[int, about("Always 1.")] = 1,
+        parallelism: Parallelism = 1,
+        worker_init: WorkerInit = "",
+        instance_type: Annotated[str, about("Kind of instance.")] = "t2.small",
+        region: Annotated[str, about("Amazon's region.")] = "us-east-2",
+        spot_max_bid: Annotated[
+            float, about("Most US dollars an hour for spot instances; 0: instances on demand.")
+        ] = 0,
+        key_file: Annotated[str | None, about("JSON file with ``AWSAccessKeyId`` and ``AWSSecretKey``.")] = None,
+        profile: Annotated[
+            str | None,
+            about(
+                "Profile of ``~/.aws/config``, where there is no key file. Neither: AWS_ACCESS_KEY_ID, "
+                "AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN of the environment, then boto3's other "
+                "sources."
+            ),
+        ] = None,
+        iam_instance_profile_arn: Annotated[str, about("Role of the instances.")] = "",
+        state_file: Annotated[
+            str | None,
+            about("File that remembers the network; None: ``awsproviderstate-REGION.json`` beside the ledger of jobs."),
+        ] = None,
+        walltime: Annotated[str, about("``HH:MM:SS`` a command may run.")] = "01:00:00",
+        linger: Linger = False,
+        launcher: AnyLauncher = None,
+        cmd_timeout: CmdTimeout = 30,
     ) -> None:
         super().__init__(record_of(CloudOptions, self))
         self.image_id = image_id

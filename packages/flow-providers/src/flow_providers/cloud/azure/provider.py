@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from threading import Lock
-from typing import Any
+from typing import Annotated, Any
 
+from flow_providers.block_options import (
+    AnyLauncher,
+    CmdTimeout,
+    InitBlocks,
+    MaxBlocks,
+    MinBlocks,
+    Parallelism,
+    WorkerInit,
+)
 from flow_providers.cloud.azure.client import AzureClient, translated
 from flow_providers.cloud.azure.parse import MachineOptions, body_of, image_of, machine_of, network_body
 from flow_providers.cloud.base import TAG, CloudProvider, MachineOrder
 from flow_providers.cloud.machine import Machine
-from flow_providers.cloud.options import CloudOptions
+from flow_providers.cloud.options import CloudOptions, Linger, MachineWalltime
 from flow_providers.cloud.refused import Refused
 from flow_providers.errors import SchedulerUnavailable, SubmitException, SubmitUnknown
+from flow_providers.option_records import about, documented
 from flow_providers.options import checked, record_of
 
 _NETWORK = "flow-network"
@@ -20,35 +30,13 @@ _SUBNET = "flow"
 _GONE = "404"  # the code of Refused for a thing that does not exist
 
 
+@documented
 class AzureProvider(CloudProvider):
     """Runs each job on a virtual machine of one resource group, which is deleted when the job has ended.
 
     The machine's disk, network interface and address go with it. Machines carry the job's tag as ``flow-tag``; nothing
     without it is ever listed or deleted. Login: by the key file, else by ``DefaultAzureCredential``
     (environment, ``az login``, managed identity).
-
-    Args:
-        subscription_id: The subscription.
-        resource_group: The group; it must exist.
-        location: Azure's region, such as ``'westeurope'``.
-        image: ``'publisher:offer:sku:version'``, or the id of an image: Linux with cloud-init.
-        ssh_public_key: The key that ssh to the machines works with, as text; Azure wants one.
-        init_blocks: Machines at the start.
-        min_blocks: Fewest machines.
-        max_blocks: Most machines.
-        parallelism: Wanted slots per active task.
-        worker_init: Bash code run before the command.
-        instance_type: Size of the machines.
-        admin_username: The user that the key lets in.
-        subnet_id: Subnet of the machines; None: one of a network ``flow-network`` that the first submission makes.
-        public_ip: Whether machines get a public address; without one, the subnet needs another route to the internet.
-        spot_max_bid: Most US dollars an hour for spot machines; 0: machines on demand.
-        key_file: JSON file with ``tenantId``, ``clientId`` and ``clientSecret``.
-        walltime: ``HH:MM:SS`` a command may run; None: no limit.
-        linger: Whether machines stay on when their jobs have ended; the user has to delete them then.
-        launcher: Multiplies the command on the machine; None: ``SingleNodeLauncher()``.
-        cmd_timeout: Seconds a call to Azure may take.
-        api_endpoint: Address of the resource manager of another cloud than the public one.
     """
 
     label = "azure"
@@ -57,27 +45,41 @@ class AzureProvider(CloudProvider):
     @checked
     def __init__(
         self,
-        subscription_id: str,
-        resource_group: str,
-        location: str,
-        image: str,
-        ssh_public_key: str,
-        init_blocks: int = 1,
-        min_blocks: int = 0,
-        max_blocks: int = 10,
-        parallelism: float = 1,
-        worker_init: str = "",
-        instance_type: str = "Standard_D2s_v5",
-        admin_username: str = "flow",
-        subnet_id: str | None = None,
-        public_ip: bool = True,
-        spot_max_bid: float = 0,
-        key_file: str | None = None,
-        walltime: str | None = None,
-        linger: bool = False,
-        launcher: object = None,
-        cmd_timeout: float = 60,
-        api_endpoint: str | None = None,
+        subscription_id: Annotated[str, about("The subscription.")],
+        resource_group: Annotated[str, about("The group; it must exist.")],
+        location: Annotated[str, about("Azure's region, such as ``'westeurope'``.")],
+        image: Annotated[
+            str, about("``'publisher:offer:sku:version'``, or the id of an image: Linux with cloud-init.")
+        ],
+        ssh_public_key: Annotated[str, about("The key that ssh to the machines works with, as text; Azure wants one.")],
+        init_blocks: InitBlocks = 1,
+        min_blocks: MinBlocks = 0,
+        max_blocks: MaxBlocks = 10,
+        parallelism: Parallelism = 1,
+        worker_init: WorkerInit = "",
+        instance_type: Annotated[str, about("Size of the machines.")] = "Standard_D2s_v5",
+        admin_username: Annotated[str, about("The user that the key lets in.")] = "flow",
+        subnet_id: Annotated[
+            str | None,
+            about("Subnet of the machines; None: one of a network ``flow-network`` that the first submission makes."),
+        ] = None,
+        public_ip: Annotated[
+            bool,
+            about(
+                "Whether machines get a public address; without one, the subnet needs another route to the internet."
+            ),
+        ] = True,
+        spot_max_bid: Annotated[float, about("Most US dollars an hour for spot machines; 0: machines on demand.")] = 0,
+        key_file: Annotated[
+            str | None, about("JSON file with ``tenantId``, ``clientId`` and ``clientSecret``.")
+        ] = None,
+        walltime: MachineWalltime = None,
+        linger: Linger = False,
+        launcher: AnyLauncher = None,
+        cmd_timeout: CmdTimeout = 60,
+        api_endpoint: Annotated[
+            str | None, about("Address of the resource manager of another cloud than the public one.")
+        ] = None,
     ) -> None:
         super().__init__(record_of(CloudOptions, self))
         self.location = location

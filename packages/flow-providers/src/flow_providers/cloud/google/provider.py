@@ -5,15 +5,25 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from flow_providers.block_options import (
+    AnyLauncher,
+    CmdTimeout,
+    InitBlocks,
+    MaxBlocks,
+    MinBlocks,
+    Parallelism,
+    WorkerInit,
+)
 from flow_providers.cloud.base import TAG, CloudProvider, MachineOrder
 from flow_providers.cloud.google.client import ComputeClient
 from flow_providers.cloud.google.parse import body_of, job_id_of, machine_of, zone_and_name
 from flow_providers.cloud.machine import Machine
-from flow_providers.cloud.options import CloudOptions
+from flow_providers.cloud.options import CloudOptions, Linger, MachineWalltime
 from flow_providers.cloud.refused import Refused
 from flow_providers.errors import BadOption, ScaleOutFailed, SchedulerUnavailable, SubmitException, SubmitUnknown
+from flow_providers.option_records import about, documented
 from flow_providers.options import checked, record_of
 
 # Google's codes by which one zone has no room and another one may; every other error is final.
@@ -24,6 +34,7 @@ _NET_S = 900
 _GONE = "404"  # the code of Refused for a thing that does not exist
 
 
+@documented
 class GoogleCloudProvider(CloudProvider):
     """Runs each job on an instance of Compute Engine, which is deleted when the job has ended.
 
@@ -31,26 +42,6 @@ class GoogleCloudProvider(CloudProvider):
     secrets travel in its instance's metadata, which whoever may describe instances of the project can read. Google
     forgets the console of an instance that is off, so instances stay on for a minute and a half after their jobs;
     ask for their status more often than that.
-
-    Args:
-        project_id: The project.
-        key_file: JSON key of a service account.
-        region: Where instances start: in any zone of it.
-        os_project: Project of the image, such as ``'debian-cloud'``.
-        os_family: Family of the image, such as ``'debian-12'``.
-        google_version: ``'v1'`` or ``'beta'``.
-        instance_type: Machine type.
-        init_blocks: Instances at the start.
-        min_blocks: Fewest instances.
-        max_blocks: Most instances.
-        launcher: Multiplies the command on the instance; None: ``SingleNodeLauncher()``.
-        parallelism: Wanted slots per active task.
-        worker_init: Bash code run before the command.
-        walltime: ``HH:MM:SS`` a command may run; None: no limit.
-        linger: Whether instances stay on when their jobs have ended; the user has to delete them then.
-        spot: Whether Google may take instances away, for less money.
-        cmd_timeout: Seconds a call to Google may take.
-        api_endpoint: Address of the API, for private endpoints; None: Google's.
     """
 
     label = "google"
@@ -61,24 +52,24 @@ class GoogleCloudProvider(CloudProvider):
     @checked
     def __init__(
         self,
-        project_id: str,
-        key_file: str,
-        region: str,
-        os_project: str,
-        os_family: str,
-        google_version: str = "v1",
-        instance_type: str = "n1-standard-1",
-        init_blocks: int = 1,
-        min_blocks: int = 0,
-        max_blocks: int = 10,
-        launcher: object = None,
-        parallelism: float = 1,
-        worker_init: str = "",
-        walltime: str | None = None,
-        linger: bool = False,
-        spot: bool = False,
-        cmd_timeout: float = 60,
-        api_endpoint: str | None = None,
+        project_id: Annotated[str, about("The project.")],
+        key_file: Annotated[str, about("JSON key of a service account.")],
+        region: Annotated[str, about("Where instances start: in any zone of it.")],
+        os_project: Annotated[str, about("Project of the image, such as ``'debian-cloud'``.")],
+        os_family: Annotated[str, about("Family of the image, such as ``'debian-12'``.")],
+        google_version: Annotated[str, about("``'v1'`` or ``'beta'``.")] = "v1",
+        instance_type: Annotated[str, about("Machine type.")] = "n1-standard-1",
+        init_blocks: InitBlocks = 1,
+        min_blocks: MinBlocks = 0,
+        max_blocks: MaxBlocks = 10,
+        launcher: AnyLauncher = None,
+        parallelism: Parallelism = 1,
+        worker_init: WorkerInit = "",
+        walltime: MachineWalltime = None,
+        linger: Linger = False,
+        spot: Annotated[bool, about("Whether Google may take instances away, for less money.")] = False,
+        cmd_timeout: CmdTimeout = 60,
+        api_endpoint: Annotated[str | None, about("Address of the API, for private endpoints; None: Google's.")] = None,
     ) -> None:
         if google_version not in ("v1", "beta"):
             raise BadOption(f"GoogleCloudProvider: option google_version={google_version!r} must be 'v1' or 'beta'")

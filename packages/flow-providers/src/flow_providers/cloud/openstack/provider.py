@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from flow_providers.block_options import (
+    AnyLauncher,
+    CmdTimeout,
+    InitBlocks,
+    MaxBlocks,
+    MinBlocks,
+    Parallelism,
+    WorkerInit,
+)
 from flow_providers.cloud.base import TAG, CloudProvider, MachineOrder
 from flow_providers.cloud.machine import Machine
 from flow_providers.cloud.openstack.client import OpenStackClient
 from flow_providers.cloud.openstack.parse import machine_of
-from flow_providers.cloud.options import CloudOptions
+from flow_providers.cloud.options import CloudOptions, Linger, MachineWalltime
 from flow_providers.cloud.refused import Refused
 from flow_providers.errors import SchedulerUnavailable, SubmitException, SubmitUnknown
+from flow_providers.option_records import about, documented
 from flow_providers.options import checked, record_of
 
 _GONE = "404"  # the code of Refused for a thing that does not exist
@@ -20,28 +30,11 @@ _GONE = "404"  # the code of Refused for a thing that does not exist
 _FIELDS = ("id", "status", "fault", "metadata", "addresses", "launched_at")
 
 
+@documented
 class JetstreamProvider(CloudProvider):
     """Runs each job on a server of an OpenStack cloud, which is deleted when the job has ended.
 
     Servers carry the job's tag as the metadata item ``flow-tag``; nothing without it is ever listed or deleted.
-
-    Args:
-        image: Name or id of the image: Linux with cloud-init.
-        flavor: Name or id of the flavour.
-        cloud: Name of the cloud in ``clouds.yaml``; None: ``$OS_CLOUD``, or the other ``OS_`` variables.
-        region: The region; None: the cloud's only one.
-        network: Name or id of the network; None: the only one, or the one OpenStack makes.
-        key_name: The key pair that ssh to the servers works with.
-        security_groups: Names of the security groups; none: the default one.
-        init_blocks: Servers at the start.
-        min_blocks: Fewest servers.
-        max_blocks: Most servers.
-        parallelism: Wanted slots per active task.
-        worker_init: Bash code run before the command.
-        walltime: ``HH:MM:SS`` a command may run; None: no limit.
-        linger: Whether servers stay on when their jobs have ended; the user has to delete them then.
-        launcher: Multiplies the command on the server; None: ``SingleNodeLauncher()``.
-        cmd_timeout: Seconds a call to OpenStack may take.
     """
 
     label = "jetstream"
@@ -50,22 +43,27 @@ class JetstreamProvider(CloudProvider):
     @checked
     def __init__(
         self,
-        image: str,
-        flavor: str,
-        cloud: str | None = None,
-        region: str | None = None,
-        network: str | None = None,
-        key_name: str | None = None,
-        security_groups: Sequence[str] = (),
-        init_blocks: int = 1,
-        min_blocks: int = 0,
-        max_blocks: int = 10,
-        parallelism: float = 1,
-        worker_init: str = "",
-        walltime: str | None = None,
-        linger: bool = False,
-        launcher: object = None,
-        cmd_timeout: float = 60,
+        image: Annotated[str, about("Name or id of the image: Linux with cloud-init.")],
+        flavor: Annotated[str, about("Name or id of the flavour.")],
+        cloud: Annotated[
+            str | None,
+            about("Name of the cloud in ``clouds.yaml``; None: ``$OS_CLOUD``, or the other ``OS_`` variables."),
+        ] = None,
+        region: Annotated[str | None, about("The region; None: the cloud's only one.")] = None,
+        network: Annotated[
+            str | None, about("Name or id of the network; None: the only one, or the one OpenStack makes.")
+        ] = None,
+        key_name: Annotated[str | None, about("The key pair that ssh to the servers works with.")] = None,
+        security_groups: Annotated[Sequence[str], about("Names of the security groups; none: the default one.")] = (),
+        init_blocks: InitBlocks = 1,
+        min_blocks: MinBlocks = 0,
+        max_blocks: MaxBlocks = 10,
+        parallelism: Parallelism = 1,
+        worker_init: WorkerInit = "",
+        walltime: MachineWalltime = None,
+        linger: Linger = False,
+        launcher: AnyLauncher = None,
+        cmd_timeout: CmdTimeout = 60,
     ) -> None:
         super().__init__(record_of(CloudOptions, self))
         self.image = image

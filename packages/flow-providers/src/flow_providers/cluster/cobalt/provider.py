@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from shlex import quote
+from typing import Annotated
 
+from flow_providers.block_options import (
+    CmdTimeout,
+    InitBlocks,
+    MaxBlocks,
+    MemPerNode,
+    MinBlocks,
+    NodesPerBlock,
+    Parallelism,
+    WorkerInit,
+)
 from flow_providers.cluster.answers import listed, told, words
 from flow_providers.cluster.base import ClusterProvider
 from flow_providers.cluster.cobalt.parse import parse_log, parse_names, parse_qdel_refusals, parse_qstat, parse_qsub
-from flow_providers.cluster.options import ClusterOptions
+from flow_providers.cluster.options import ClusterOptions, ViaChannel
 from flow_providers.errors import SchedulerUnavailable
-from flow_providers.interfaces.channel import Channel, CommandResult
+from flow_providers.interfaces.channel import CommandResult
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.jobs.files import JobFiles
 from flow_providers.launchers.aprun import AprunLauncher
+from flow_providers.option_records import about, documented
 from flow_providers.options import checked, record_of
 from flow_providers.walltime import walltime_minutes
 
@@ -23,27 +35,11 @@ _LOG_BYTES = 8192  # bytes of the end of a log; how a job ended stands in its la
 _MARK = "flow-log-of "
 
 
+@documented
 class CobaltProvider(ClusterProvider):
     """Submits by ``qsub``, asks by ``qstat -lf``, cancels by ``qdel``.
 
     How a job ended is taken from the log that Cobalt writes beside its output, or from what its own script left behind.
-
-    Args:
-        channel: How the scheduler is reached; None: on this machine.
-        nodes_per_block: Nodes of a job.
-        init_blocks: Jobs at the start.
-        min_blocks: Fewest jobs.
-        max_blocks: Most jobs.
-        parallelism: Wanted slots per active task.
-        walltime: ``HH:MM:SS``; Cobalt counts whole minutes.
-        account: Project to charge.
-        queue: Queue; None: the default.
-        scheduler_options: Lines put after the ``#COBALT`` directives.
-        worker_init: Bash code run before the command.
-        launcher: Multiplies the command on the nodes; None: ``AprunLauncher()``.
-        cmd_timeout: Seconds a command of the scheduler may take.
-        cores_per_node: Cores of the node, for the command in FLOW_CORES; None: not set. Cobalt gives whole nodes.
-        mem_per_node: GB of the node, for the command in FLOW_MEMORY_GB; None: not set.
     """
 
     label = "cobalt"
@@ -61,21 +57,24 @@ class CobaltProvider(ClusterProvider):
     @checked
     def __init__(
         self,
-        channel: Channel | None = None,
-        nodes_per_block: int = 1,
-        init_blocks: int = 1,
-        min_blocks: int = 0,
-        max_blocks: int = 10,
-        parallelism: float = 1,
-        walltime: str = "00:10:00",
-        account: str | None = None,
-        queue: str | None = None,
-        scheduler_options: str = "",
-        worker_init: str = "",
-        launcher: object = None,
-        cmd_timeout: float = 10,
-        cores_per_node: int | None = None,
-        mem_per_node: float | None = None,
+        channel: ViaChannel = None,
+        nodes_per_block: NodesPerBlock = 1,
+        init_blocks: InitBlocks = 1,
+        min_blocks: MinBlocks = 0,
+        max_blocks: MaxBlocks = 10,
+        parallelism: Parallelism = 1,
+        walltime: Annotated[str, about("``HH:MM:SS``; Cobalt counts whole minutes.")] = "00:10:00",
+        account: Annotated[str | None, about("Project to charge.")] = None,
+        queue: Annotated[str | None, about("Queue; None: the default.")] = None,
+        scheduler_options: Annotated[str, about("Lines put after the ``#COBALT`` directives.")] = "",
+        worker_init: WorkerInit = "",
+        launcher: Annotated[object, about("Multiplies the command on the nodes; None: ``AprunLauncher()``.")] = None,
+        cmd_timeout: CmdTimeout = 10,
+        cores_per_node: Annotated[
+            int | None,
+            about("Cores of the node, for the command in FLOW_CORES; None: not set. Cobalt gives whole nodes."),
+        ] = None,
+        mem_per_node: MemPerNode = None,
     ) -> None:
         super().__init__(record_of(ClusterOptions, self))
         self.account = account

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from shlex import quote
+from typing import Annotated
 
+from flow_providers.block_options import (
+    AnyLauncher,
+    CmdTimeout,
+    InitBlocks,
+    MaxBlocks,
+    MinBlocks,
+    Parallelism,
+    WorkerInit,
+)
 from flow_providers.cluster.answers import listed, told, words
 from flow_providers.cluster.base import ClusterProvider
 from flow_providers.cluster.condor.parse import (
@@ -15,13 +25,14 @@ from flow_providers.cluster.condor.parse import (
     parse_rm_refusals,
     parse_submit,
 )
-from flow_providers.cluster.options import ClusterOptions
+from flow_providers.cluster.options import ClusterOptions, ViaChannel
 from flow_providers.cluster.shared_disk import SharedDisk
 from flow_providers.errors import BadOption, ChannelError, SchedulerUnavailable, ScriptPathError
-from flow_providers.interfaces.channel import Channel, CommandResult
+from flow_providers.interfaces.channel import CommandResult
 from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.jobs.files import JobFiles
+from flow_providers.option_records import about, documented
 from flow_providers.options import checked, record_of
 from flow_providers.templates import render
 from flow_providers.walltime import walltime_minutes, walltime_seconds
@@ -29,30 +40,9 @@ from flow_providers.walltime import walltime_minutes, walltime_seconds
 _ATTRIBUTES = f"-attributes {','.join(ATTRIBUTES)}"
 
 
+@documented
 class CondorProvider(ClusterProvider):
     """Submits by ``condor_submit``, asks by ``condor_q -json`` and ``condor_history -json``, ends by ``condor_rm``.
-
-    Args:
-        channel: How the scheduler is reached; None: on this machine.
-        nodes_per_block: Processes of a job, each on a slot of its own (``queue N``).
-        cores_per_slot: Cores asked for in a slot, in FLOW_CORES for the command; None: no request.
-        mem_per_slot: GB asked for in a slot, in FLOW_MEMORY_GB for the command; None: no request.
-        init_blocks: Jobs at the start.
-        min_blocks: Fewest jobs.
-        max_blocks: Most jobs.
-        parallelism: Wanted slots per active task.
-        environment: Variables set before the command runs.
-        project: Project to account for.
-        scheduler_options: Lines put before ``queue`` in the submit description.
-        transfer_input_files: Files and directories sent along; a name with a comma cannot be.
-        walltime: ``HH:MM:SS``, kept by a ``periodic_remove`` expression.
-        worker_init: Bash code run before the command.
-        launcher: Multiplies the command in the slot; None: ``SingleNodeLauncher()``.
-        requirements: A ClassAd expression on the machine.
-        cmd_timeout: Seconds a command of the scheduler may take.
-        shared_disk: Whether the slots see the files of the host that submits. False: HTCondor brings the job's secrets
-            to its slot and its outputs back, when it has ended. ``'auto'``: the same where the domains of the file
-            systems differ. True: secrets are looked for on the disk alone.
 
     Raises (from the constructor):
         BadOption: a name of ``transfer_input_files`` has a comma.
@@ -67,24 +57,38 @@ class CondorProvider(ClusterProvider):
     @checked
     def __init__(
         self,
-        channel: Channel | None = None,
-        nodes_per_block: int = 1,
-        cores_per_slot: int | None = None,
-        mem_per_slot: float | None = None,
-        init_blocks: int = 1,
-        min_blocks: int = 0,
-        max_blocks: int = 10,
-        parallelism: float = 1,
-        environment: Mapping[str, str] | None = None,
-        project: str = "",
-        scheduler_options: str = "",
-        transfer_input_files: Sequence[str] = (),
-        walltime: str = "00:10:00",
-        worker_init: str = "",
-        launcher: object = None,
-        requirements: str = "",
-        cmd_timeout: float = 60,
-        shared_disk: SharedDisk = "auto",
+        channel: ViaChannel = None,
+        nodes_per_block: Annotated[int, about("Processes of a job, each on a slot of its own (``queue N``).")] = 1,
+        cores_per_slot: Annotated[
+            int | None, about("Cores asked for in a slot, in FLOW_CORES for the command; None: no request.")
+        ] = None,
+        mem_per_slot: Annotated[
+            float | None, about("GB asked for in a slot, in FLOW_MEMORY_GB for the command; None: no request.")
+        ] = None,
+        init_blocks: InitBlocks = 1,
+        min_blocks: MinBlocks = 0,
+        max_blocks: MaxBlocks = 10,
+        parallelism: Parallelism = 1,
+        environment: Annotated[Mapping[str, str] | None, about("Variables set before the command runs.")] = None,
+        project: Annotated[str, about("Project to account for.")] = "",
+        scheduler_options: Annotated[str, about("Lines put before ``queue`` in the submit description.")] = "",
+        transfer_input_files: Annotated[
+            Sequence[str], about("Files and directories sent along; a name with a comma cannot be.")
+        ] = (),
+        walltime: Annotated[str, about("``HH:MM:SS``, kept by a ``periodic_remove`` expression.")] = "00:10:00",
+        worker_init: WorkerInit = "",
+        launcher: AnyLauncher = None,
+        requirements: Annotated[str, about("A ClassAd expression on the machine.")] = "",
+        cmd_timeout: CmdTimeout = 60,
+        shared_disk: Annotated[
+            SharedDisk,
+            about(
+                "Whether the slots see the files of the host that submits. False: HTCondor brings the "
+                "job's secrets to its slot and its outputs back, when it has ended. ``'auto'``: the same "
+                "where the domains of the file systems differ. True: secrets are looked for on the disk "
+                "alone."
+            ),
+        ] = "auto",
     ) -> None:
         super().__init__(record_of(ClusterOptions, self, cores_per_node=cores_per_slot, mem_per_node=mem_per_slot))
         self.cores_per_slot = cores_per_slot

@@ -5,7 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from shlex import quote
+from typing import Annotated
 
+from flow_providers.block_options import (
+    AnyLauncher,
+    CmdTimeout,
+    InitBlocks,
+    MaxBlocks,
+    MinBlocks,
+    Parallelism,
+    Walltime,
+    WorkerInit,
+)
 from flow_providers.cluster.answers import listed, told, words
 from flow_providers.cluster.base import ClusterProvider
 from flow_providers.cluster.gridengine.parse import (
@@ -16,39 +27,21 @@ from flow_providers.cluster.gridengine.parse import (
     parse_qsub,
 )
 from flow_providers.cluster.local_time import with_zone
-from flow_providers.cluster.options import ClusterOptions
+from flow_providers.cluster.options import ClusterOptions, ViaChannel
 from flow_providers.errors import BadOption, SchedulerUnavailable
-from flow_providers.interfaces.channel import Channel, CommandResult
+from flow_providers.interfaces.channel import CommandResult
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.jobs.files import JobFiles
+from flow_providers.option_records import about, documented
 from flow_providers.options import checked, record_of
 
 _QACCT_BATCH = 50  # jobs in one command: qacct reads its whole log for each, and cmd_timeout holds for the command
 _QSTAT = with_zone('qstat -xml -u "$(id -un)"')
 
 
+@documented
 class GridEngineProvider(ClusterProvider):
     """Submits by ``qsub``, asks by ``qstat -xml`` and, for jobs that left it, ``qacct``; cancels by ``qdel``.
-
-    Args:
-        channel: How the scheduler is reached; None: on this machine.
-        nodes_per_block: Nodes of a job; more than one needs a ``parallel_environment``.
-        init_blocks: Jobs at the start.
-        min_blocks: Fewest jobs.
-        max_blocks: Most jobs.
-        parallelism: Wanted slots per active task.
-        walltime: ``HH:MM:SS``.
-        scheduler_options: Lines put after the ``#$`` directives.
-        worker_init: Bash code run before the command.
-        launcher: Multiplies the command on the nodes; None: ``SingleNodeLauncher()``.
-        cmd_timeout: Seconds a command of the scheduler may take.
-        queue: Queue; None: whichever fits.
-        project: Project to charge.
-        parallel_environment: Asks for slots of this environment: ``cores_per_node``, or else ``tasks_per_node``, on
-            each of ``nodes_per_block`` nodes. None: one slot.
-        cores_per_node: Slots asked for on each node, in FLOW_CORES for the command; more than one needs a
-            ``parallel_environment``.
-        mem_per_node: GB on each node, asked for as ``h_vmem``, in FLOW_MEMORY_GB for the command.
 
     Raises (from the constructor):
         BadOption: several cores or nodes, and no ``parallel_environment`` to ask for them in.
@@ -61,22 +54,36 @@ class GridEngineProvider(ClusterProvider):
     @checked
     def __init__(
         self,
-        channel: Channel | None = None,
-        nodes_per_block: int = 1,
-        init_blocks: int = 1,
-        min_blocks: int = 0,
-        max_blocks: int = 10,
-        parallelism: float = 1,
-        walltime: str = "00:10:00",
-        scheduler_options: str = "",
-        worker_init: str = "",
-        launcher: object = None,
-        cmd_timeout: float = 60,
-        queue: str | None = None,
-        project: str | None = None,
-        parallel_environment: str | None = None,
-        cores_per_node: int | None = None,
-        mem_per_node: float | None = None,
+        channel: ViaChannel = None,
+        nodes_per_block: Annotated[int, about("Nodes of a job; more than one needs a ``parallel_environment``.")] = 1,
+        init_blocks: InitBlocks = 1,
+        min_blocks: MinBlocks = 0,
+        max_blocks: MaxBlocks = 10,
+        parallelism: Parallelism = 1,
+        walltime: Walltime = "00:10:00",
+        scheduler_options: Annotated[str, about("Lines put after the ``#$`` directives.")] = "",
+        worker_init: WorkerInit = "",
+        launcher: AnyLauncher = None,
+        cmd_timeout: CmdTimeout = 60,
+        queue: Annotated[str | None, about("Queue; None: whichever fits.")] = None,
+        project: Annotated[str | None, about("Project to charge.")] = None,
+        parallel_environment: Annotated[
+            str | None,
+            about(
+                "Asks for slots of this environment: ``cores_per_node``, or else ``tasks_per_node``, on "
+                "each of ``nodes_per_block`` nodes. None: one slot."
+            ),
+        ] = None,
+        cores_per_node: Annotated[
+            int | None,
+            about(
+                "Slots asked for on each node, in FLOW_CORES for the command; more than one needs a "
+                "``parallel_environment``."
+            ),
+        ] = None,
+        mem_per_node: Annotated[
+            float | None, about("GB on each node, asked for as ``h_vmem``, in FLOW_MEMORY_GB for the command.")
+        ] = None,
     ) -> None:
         super().__init__(record_of(ClusterOptions, self))
         self.queue = queue

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from shlex import quote
+from typing import Annotated
 
+from flow_providers.block_options import (
+    AnyLauncher,
+    CmdTimeout,
+    InitBlocks,
+    MaxBlocks,
+    MinBlocks,
+    MoveFiles,
+    NodesPerBlock,
+    Parallelism,
+    WorkerInit,
+)
 from flow_providers.cluster.answers import listed, told, words
 from flow_providers.cluster.base import ClusterProvider
 from flow_providers.cluster.lsf.parse import (
@@ -15,39 +27,19 @@ from flow_providers.cluster.lsf.parse import (
     parse_bsub,
     parse_names,
 )
-from flow_providers.cluster.options import ClusterOptions
+from flow_providers.cluster.options import ClusterOptions, ViaChannel
 from flow_providers.errors import SchedulerUnavailable
-from flow_providers.interfaces.channel import Channel, CommandResult
+from flow_providers.interfaces.channel import CommandResult
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.jobs.files import JobFiles
+from flow_providers.option_records import about, documented
 from flow_providers.options import checked, record_of
 from flow_providers.walltime import walltime_minutes
 
 
+@documented
 class LSFProvider(ClusterProvider):
-    """Submits by ``bsub``, asks by ``bjobs -json`` (or its delimited form, of versions before 10.1), ends by ``bkill``.
-
-    Args:
-        channel: How the scheduler is reached; None: on this machine.
-        nodes_per_block: Nodes of a job.
-        cores_per_node: Slots asked for on each node, in FLOW_CORES for the command.
-        mem_per_node: GB asked for on each node, in FLOW_MEMORY_GB for the command.
-        init_blocks: Jobs at the start.
-        min_blocks: Fewest jobs.
-        max_blocks: Most jobs.
-        parallelism: Wanted slots per active task.
-        walltime: ``HH:MM:SS``; LSF counts whole minutes.
-        scheduler_options: Lines put after the ``#BSUB`` directives.
-        worker_init: Bash code run before the command.
-        project: Project to charge.
-        queue: Queue; None: the default.
-        cmd_timeout: Seconds a command of the scheduler may take.
-        launcher: Multiplies the command on the nodes; None: ``SingleNodeLauncher()``.
-        request_by_nodes: Whether to ask for whole nodes (``-nnodes``, as on Summit) rather than for slots
-            (``-n`` and ``span``). None: for slots where ``cores_per_node`` or ``mem_per_node`` says how many, else for
-            nodes.
-        move_files: Accepted from other configurations: scripts always go through the channel.
-    """
+    """Submits by ``bsub``, asks by ``bjobs -json`` (its delimited form before version 10.1), ends by ``bkill``."""
 
     label = "lsf"
     package = "flow_providers.cluster.lsf"
@@ -63,23 +55,34 @@ class LSFProvider(ClusterProvider):
     @checked
     def __init__(
         self,
-        channel: Channel | None = None,
-        nodes_per_block: int = 1,
-        cores_per_node: int | None = None,
-        mem_per_node: float | None = None,
-        init_blocks: int = 1,
-        min_blocks: int = 0,
-        max_blocks: int = 10,
-        parallelism: float = 1,
-        walltime: str = "00:10:00",
-        scheduler_options: str = "",
-        worker_init: str = "",
-        project: str | None = None,
-        queue: str | None = None,
-        cmd_timeout: float = 120,
-        launcher: object = None,
-        request_by_nodes: bool | None = None,
-        move_files: bool | None = True,
+        channel: ViaChannel = None,
+        nodes_per_block: NodesPerBlock = 1,
+        cores_per_node: Annotated[
+            int | None, about("Slots asked for on each node, in FLOW_CORES for the command.")
+        ] = None,
+        mem_per_node: Annotated[
+            float | None, about("GB asked for on each node, in FLOW_MEMORY_GB for the command.")
+        ] = None,
+        init_blocks: InitBlocks = 1,
+        min_blocks: MinBlocks = 0,
+        max_blocks: MaxBlocks = 10,
+        parallelism: Parallelism = 1,
+        walltime: Annotated[str, about("``HH:MM:SS``; LSF counts whole minutes.")] = "00:10:00",
+        scheduler_options: Annotated[str, about("Lines put after the ``#BSUB`` directives.")] = "",
+        worker_init: WorkerInit = "",
+        project: Annotated[str | None, about("Project to charge.")] = None,
+        queue: Annotated[str | None, about("Queue; None: the default.")] = None,
+        cmd_timeout: CmdTimeout = 120,
+        launcher: AnyLauncher = None,
+        request_by_nodes: Annotated[
+            bool | None,
+            about(
+                "Whether to ask for whole nodes (``-nnodes``, as on Summit) rather than for slots (``-n``"
+                " and ``span``). None: for slots where ``cores_per_node`` or ``mem_per_node`` says how "
+                "many, else for nodes."
+            ),
+        ] = None,
+        move_files: MoveFiles = True,
     ) -> None:
         super().__init__(record_of(ClusterOptions, self))
         self.project = project

@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from shlex import quote
+from typing import Annotated
 
+from flow_providers.block_options import (
+    AnyLauncher,
+    InitBlocks,
+    MaxBlocks,
+    MinBlocks,
+    MoveFiles,
+    NodesPerBlock,
+    Parallelism,
+    WorkerInit,
+)
 from flow_providers.cluster.answers import listed, merged, told, words
 from flow_providers.cluster.base import ClusterProvider
-from flow_providers.cluster.options import ClusterOptions
+from flow_providers.cluster.options import ClusterOptions, ViaChannel
 from flow_providers.cluster.shared_disk import ADVICE, SharedDisk
 from flow_providers.cluster.slurm.parse import (
     OLD_FORMAT,
@@ -22,9 +33,10 @@ from flow_providers.cluster.slurm.parse import (
     parse_squeue,
 )
 from flow_providers.errors import SchedulerUnavailable
-from flow_providers.interfaces.channel import Channel, CommandResult
+from flow_providers.interfaces.channel import CommandResult
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.jobs.files import JobFiles
+from flow_providers.option_records import about, documented
 from flow_providers.options import checked, record_of
 
 # times as seconds since the epoch: the host of the channel may live in another time zone
@@ -33,37 +45,12 @@ _TIMES = "SLURM_TIME_FORMAT=%s"
 _NO_OUTPUT = 53
 
 
+@documented
 class SlurmProvider(ClusterProvider):
     """Submits by ``sbatch``, asks by ``squeue`` and, for jobs that left it, ``sacct``; cancels by ``scancel``.
 
     The queue is asked by an explicit format for just the jobs in question: ``squeue --json`` of versions before 23
     lists the whole cluster, whatever it is asked for.
-
-    Args:
-        partition: Partition; None: the cluster's default.
-        channel: How the scheduler is reached; None: on this machine.
-        nodes_per_block: Nodes of a job.
-        cores_per_node: Cores asked for on each node, in FLOW_CORES for the command; None: no request.
-        mem_per_node: GB asked for on each node, in FLOW_MEMORY_GB for the command; None: no request.
-        init_blocks: Jobs at the start.
-        min_blocks: Fewest jobs.
-        max_blocks: Most jobs.
-        parallelism: Wanted slots per active task.
-        walltime: ``HH:MM:SS``; Slurm counts whole minutes.
-        scheduler_options: Lines put after the ``#SBATCH`` directives.
-        worker_init: Bash code run before the command.
-        cmd_timeout: Seconds a command of the scheduler may take; slow ones need up to 120.
-        exclusive: Whether the nodes are not shared with other jobs.
-        move_files: Accepted from other configurations: scripts always go through the channel.
-        launcher: Multiplies the command on the nodes; None: ``SingleNodeLauncher()``.
-        account: Account to charge.
-        qos: Quality of service.
-        constraint: Features the nodes must have.
-        gpus_per_node: GPUs on each node, such as ``4`` or ``'a100:4'``.
-        clusters: Cluster to submit to, where there are several.
-        shared_disk: Whether the nodes see the files of the host that submits. False: the job brings its secrets in its
-            own text, which Slurm keeps from other users, and writes to a directory of the node that ends with it; its
-            last words come back in the job's comment, which nobody else can decipher. ``'auto'``: each job finds out.
     """
 
     label = "slurm"
@@ -82,28 +69,42 @@ class SlurmProvider(ClusterProvider):
     @checked
     def __init__(
         self,
-        partition: str | None = None,
-        channel: Channel | None = None,
-        nodes_per_block: int = 1,
-        cores_per_node: int | None = None,
-        mem_per_node: float | None = None,
-        init_blocks: int = 1,
-        min_blocks: int = 0,
-        max_blocks: int = 10,
-        parallelism: float = 1,
-        walltime: str = "00:10:00",
-        scheduler_options: str = "",
-        worker_init: str = "",
-        cmd_timeout: float = 10,
-        exclusive: bool = True,
-        move_files: bool | None = True,
-        launcher: object = None,
-        account: str | None = None,
-        qos: str | None = None,
-        constraint: str | None = None,
-        gpus_per_node: int | str | None = None,
-        clusters: str | None = None,
-        shared_disk: SharedDisk = "auto",
+        partition: Annotated[str | None, about("Partition; None: the cluster's default.")] = None,
+        channel: ViaChannel = None,
+        nodes_per_block: NodesPerBlock = 1,
+        cores_per_node: Annotated[
+            int | None, about("Cores asked for on each node, in FLOW_CORES for the command; None: no request.")
+        ] = None,
+        mem_per_node: Annotated[
+            float | None, about("GB asked for on each node, in FLOW_MEMORY_GB for the command; None: no request.")
+        ] = None,
+        init_blocks: InitBlocks = 1,
+        min_blocks: MinBlocks = 0,
+        max_blocks: MaxBlocks = 10,
+        parallelism: Parallelism = 1,
+        walltime: Annotated[str, about("``HH:MM:SS``; Slurm counts whole minutes.")] = "00:10:00",
+        scheduler_options: Annotated[str, about("Lines put after the ``#SBATCH`` directives.")] = "",
+        worker_init: WorkerInit = "",
+        cmd_timeout: Annotated[
+            float, about("Seconds a command of the scheduler may take; slow ones need up to 120.")
+        ] = 10,
+        exclusive: Annotated[bool, about("Whether the nodes are not shared with other jobs.")] = True,
+        move_files: MoveFiles = True,
+        launcher: AnyLauncher = None,
+        account: Annotated[str | None, about("Account to charge.")] = None,
+        qos: Annotated[str | None, about("Quality of service.")] = None,
+        constraint: Annotated[str | None, about("Features the nodes must have.")] = None,
+        gpus_per_node: Annotated[int | str | None, about("GPUs on each node, such as ``4`` or ``'a100:4'``.")] = None,
+        clusters: Annotated[str | None, about("Cluster to submit to, where there are several.")] = None,
+        shared_disk: Annotated[
+            SharedDisk,
+            about(
+                "Whether the nodes see the files of the host that submits. False: the job brings its "
+                "secrets in its own text, which Slurm keeps from other users, and writes to a directory "
+                "of the node that ends with it; its last words come back in the job's comment, which "
+                "nobody else can decipher. ``'auto'``: each job finds out."
+            ),
+        ] = "auto",
     ) -> None:
         super().__init__(record_of(ClusterOptions, self))
         self.partition = partition

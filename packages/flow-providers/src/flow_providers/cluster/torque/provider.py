@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
-from flow_providers.cluster.options import ClusterOptions
-from flow_providers.cluster.pbs import PBSFamilyProvider
-from flow_providers.cluster.shared_disk import SharedDisk
-from flow_providers.interfaces.channel import Channel
+from flow_providers.block_options import (
+    CmdTimeout,
+    InitBlocks,
+    MaxBlocks,
+    MinBlocks,
+    NodesPerBlock,
+    Parallelism,
+    Walltime,
+    WorkerInit,
+)
+from flow_providers.cluster.options import ClusterOptions, ViaChannel
+from flow_providers.cluster.pbs import PBSFamilyProvider, PBSSharedDisk
 from flow_providers.jobs.files import JobFiles
 from flow_providers.launchers.aprun import AprunLauncher
+from flow_providers.option_records import about, documented
 from flow_providers.options import checked, record_of
 
 
+@documented
 class TorqueProvider(PBSFamilyProvider):
     """Submits by ``qsub``, asks by ``qstat -f``, cancels by ``qdel``.
 
     How a job ended is taken from the scheduler, from ``tracejob`` where the server's logs can be read, or from what the
     job's own script left behind.
-
-    Args:
-        channel: How the scheduler is reached; None: on this machine.
-        account: Account to charge.
-        queue: Queue; None: the server's default.
-        scheduler_options: Lines put after the ``#PBS`` directives.
-        worker_init: Bash code run before the command.
-        nodes_per_block: Nodes of a job.
-        init_blocks: Jobs at the start.
-        min_blocks: Fewest jobs.
-        max_blocks: Most jobs.
-        parallelism: Wanted slots per active task.
-        launcher: Multiplies the command on the nodes; None: ``AprunLauncher()``.
-        walltime: ``HH:MM:SS``.
-        cmd_timeout: Seconds a command of the scheduler may take.
-        cores_per_node: Cores requested on each node, in FLOW_CORES for the command; None: one for each copy of it.
-        mem_per_node: GB asked for on each node, in FLOW_MEMORY_GB for the command; None: no request.
-        shared_disk: Whether the nodes see the files of the host that submits. False: the job brings its secrets in its
-            own text, which the server keeps from other users; its outputs come back as PBS brings them. ``'auto'``:
-            each job finds out.
     """
 
     label = "torque"
@@ -47,22 +38,27 @@ class TorqueProvider(PBSFamilyProvider):
     @checked
     def __init__(
         self,
-        channel: Channel | None = None,
-        account: str | None = None,
-        queue: str | None = None,
-        scheduler_options: str = "",
-        worker_init: str = "",
-        nodes_per_block: int = 1,
-        init_blocks: int = 1,
-        min_blocks: int = 0,
-        max_blocks: int = 100,
-        parallelism: float = 1,
-        launcher: object = None,
-        walltime: str = "00:20:00",
-        cmd_timeout: float = 120,
-        cores_per_node: int | None = None,
-        mem_per_node: float | None = None,
-        shared_disk: SharedDisk = "auto",
+        channel: ViaChannel = None,
+        account: Annotated[str | None, about("Account to charge.")] = None,
+        queue: Annotated[str | None, about("Queue; None: the server's default.")] = None,
+        scheduler_options: Annotated[str, about("Lines put after the ``#PBS`` directives.")] = "",
+        worker_init: WorkerInit = "",
+        nodes_per_block: NodesPerBlock = 1,
+        init_blocks: InitBlocks = 1,
+        min_blocks: MinBlocks = 0,
+        max_blocks: MaxBlocks = 100,
+        parallelism: Parallelism = 1,
+        launcher: Annotated[object, about("Multiplies the command on the nodes; None: ``AprunLauncher()``.")] = None,
+        walltime: Walltime = "00:20:00",
+        cmd_timeout: CmdTimeout = 120,
+        cores_per_node: Annotated[
+            int | None,
+            about("Cores requested on each node, in FLOW_CORES for the command; None: one for each copy of it."),
+        ] = None,
+        mem_per_node: Annotated[
+            float | None, about("GB asked for on each node, in FLOW_MEMORY_GB for the command; None: no request.")
+        ] = None,
+        shared_disk: PBSSharedDisk = "auto",
     ) -> None:
         super().__init__(record_of(ClusterOptions, self))
         self.account = account

@@ -1,0 +1,235 @@
+"""Options that stand in one place: name, type, default, documentation and check.
+
+That place is the field of a dataclass (``field(default=..., metadata=about(...))``) or, where an attribute has another
+type than what is given for it, the parameter of a constructor (``Annotated[type, about(...)]``, under a name if several
+classes share it; fields may have it, too). Constructor and type checkers take them from there; docstrings, tables of
+the documentation, command lines and errors from what ``about`` returned.
+
+``flow_core.option_records`` and ``flow_providers.option_records`` are the same text, since neither may import the
+other; a test compares them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import wraps
+from textwrap import fill
+from types import UnionType
+from typing import Any, TypeVar
+
+Check = Callable[[object], str]
+"""Returns what a value must be instead; empty where it is well."""
+_T = TypeVar("_T")
+_DOCUMENTATION, _CHECK, _WITHOUT_EFFECT, _UNTYPED = "documentation", "check", "without_effect", "untyped"
+_WIDTH = 116  # columns of a docstring
+_TEXTS = (str, bytes, bytearray)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Option:
+    """One option of a class.
+
+    Attributes:
+        name: The parameter, and the attribute.
+        default: Its default; ``inspect.Parameter.empty`` where it must be given.
+        documentation: Meaning and unit, as sentences.
+        check: Check of its value; None where its type says all.
+        without_effect: Whether it is taken for the sake of scripts that give it, and then named in the log.
+        untyped: Whether its type is checked elsewhere.
+    """
+
+    name: str
+    default: object
+    documentation: str
+    check: Check | None
+    without_effect: bool
+    untyped: bool
+
+
+def about(
+    documentation: str, check: Check | None = None, *, without_effect: bool = False, untyped: bool = False
+) -> Mapping[str, object]:
+    """Return the metadata of an option's field.
+
+    Args:
+        documentation: Meaning and unit, as sentences.
+        check: Check of its value; its type is checked by its annotation.
+        without_effect: Whether it is taken for the sake of scripts that give it, and then named in the log.
+        untyped: Whether its type is checked elsewhere.
+    """
+    return {_DOCUMENTATION: documentation, _CHECK: check, _WITHOUT_EFFECT: without_effect, _UNTYPED: untyped}
+
+
+def above(least: float) -> Check:
+    """Return a check for numbers above one; None is well."""
+    return lambda value: f"must be above {least}" if isinstance(value, int | float) and not value > least else ""
+
+
+def at_least(least: float, otherwise: str = "") -> Check:
+    """Return a check for numbers of at least one; None is well. ``otherwise`` says what else may be given."""
+    return lambda value: (
+        f"must be at least {least}{otherwise}" if isinstance(value, int | float) and value < least else ""
+    )
+
+
+def one_of(*values: object) -> Check:
+    """Return a check for a choice."""
+    known = f"{', '.join(map(repr, values[:-1]))} or {values[-1]!r}"
+    return lambda value: "" if any(value is one or value == one for one in values) else f"must be {known}"
+
+
+def options_of(kind: object) -> Iterator[Option]:
+    """Yield the options of a dataclass, or of a class with an annotated constructor; also given one of its instances.
+
+    They come in the order in which the constructor takes them.
+    """
+    owner: type[Any] = kind if isinstance(kind, type) else type(kind)
+    if not dataclasses.is_dataclass(owner):
+        hints = typing.get_type_hints(owner.__init__, include_extras=True)
+        for name, parameter in inspect.signature(owner.__init__).parameters.items():
+            if (metadata := _metadata_of(hints.get(name))) is not None:
+                yield _option(name, parameter.default, metadata)
+        return
+    fields = sorted(dataclasses.fields(owner), key=lambda field: field.kw_only is True)
+    named = all(_DOCUMENTATION in field.metadata for field in fields)
+    hints = {} if named else typing.get_type_hints(owner, include_extras=True)
+    for field in fields:
+        about_it = field.metadata if _DOCUMENTATION in field.metadata else _metadata_of(hints.get(field.name))
+        if about_it is not None:
+            default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+            yield _option(field.name, default, about_it)
+
+
+def _metadata_of(hint: object) -> Mapping[str, object] | None:
+    """Return what ``about`` returned for an annotation; None where it has nothing of it."""
+    for one in getattr(hint, "__metadata__", ()):
+        if isinstance(one, Mapping) and _DOCUMENTATION in one:
+            return one
+    return None
+
+
+def _option(name: str, default: object, metadata: Mapping[str, object]) -> Option:
+    return Option(name, default, **typing.cast("dict[str, Any]", dict(metadata)))
+
+
+def documented(kind: type[_T]) -> type[_T]:
+    """Add the options of a class to its docstring; let the constructor of a dataclass name the option that is meant."""
+    if kind.__doc__ is not None:  # Python may run without docstrings
+        # Where no section follows, the options end the docstring.
+        head, raises, tail = kind.__doc__.rstrip().partition("\n    Raises")
+        lines = (
+            fill(f"{option.name}: {option.documentation}", _WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 12)
+            for option in options_of(kind)
+        )
+        kind.__doc__ = f"{head.rstrip()}\n\n    Args:\n" + "\n".join(lines) + f"\n{raises}{tail}\n    "
+    return _with_known_names(kind) if dataclasses.is_dataclass(kind) else kind
+
+
+def _with_known_names(kind: type[_T]) -> type[_T]:
+    """Let the constructor of a dataclass refuse other names."""
+    init: Callable[..., None] = kind.__init__
+
+    @wraps(init)
+    def checking(self: object, *args: object, **kwargs: object) -> None:
+        known = {field.name for field in dataclasses.fields(typing.cast("type[Any]", type(self))) if field.init}
+        known |= accepted
+        for name in kwargs:
+            if name not in known:
+                raise TypeError(f"{type(self).__name__}() has no option {name!r}{_near(name, known)}")
+        init(self, *args, **kwargs)
+
+    accepted = set(inspect.signature(init).parameters)
+    kind.__init__ = checking  # type: ignore[method-assign]  # the same arguments
+    return kind
+
+
+def check_options(record: object, name: str, error: type[Exception]) -> None:
+    """Check the options of a dataclass that are not the defaults: by their annotations, and each by its own check.
+
+    What has its default needs no check, so that nothing is imported for it.
+
+    Args:
+        record: Instance of a dataclass.
+        name: What the options are of, for errors.
+        error: Class of the errors.
+
+    Raises:
+        Exception: of that class, naming the option, what it must be and what it is.
+    """
+    changed = [option for option in options_of(record) if not _same(getattr(record, option.name), option.default)]
+    if not changed:
+        return
+    from typeguard import TypeCheckError, check_type
+
+    hints = typing.get_type_hints(type(record))
+    for option in changed:
+        value = getattr(record, option.name)
+        if not option.untyped:
+            if text_for_list(value, hints[option.name]):
+                raise error(f"{name}: option {option.name}={value!r} must be a list, not text: its letters would count")
+            try:
+                check_type(value, hints[option.name])
+            except TypeCheckError as wrong_type:
+                raise error(f"{name}: option {option.name}={value!r} has a wrong type: {wrong_type}") from None
+        if option.check is not None and (wrong := option.check(value)):
+            raise error(f"{name}: {option.name} {wrong}, not {value!r}")
+
+
+def text_for_list(value: object, hint: object) -> bool:
+    """Return whether an option is, or holds, a text where its annotation wants a sequence of something.
+
+    A text is a sequence of texts for Python's types, so no annotation refuses it.
+    """
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,)
+    if isinstance(value, _TEXTS):
+        return not any(kind in (str, bytes, object, typing.Any) for kind in kinds) and any(map(_many, kinds))
+    if not isinstance(value, Iterable):
+        return False
+    inner = [typing.get_args(kind)[0] for kind in kinds if _many(kind) and typing.get_args(kind)]
+    return bool(inner) and isinstance(value, Sequence) and any(text_for_list(one, inner[0]) for one in value)
+
+
+def _many(kind: object) -> bool:
+    origin = typing.get_origin(kind)
+    return isinstance(origin, type) and issubclass(origin, Iterable) and not issubclass(origin, dict)
+
+
+def without_effect(record: object) -> list[str]:
+    """Return the options that have no effect and were given all the same."""
+    return [
+        option.name
+        for option in options_of(record)
+        if option.without_effect and getattr(record, option.name) != option.default
+    ]
+
+
+def table(kind: type[object]) -> str:
+    """Return the options of a class as a table in Markdown, one line an option."""
+    lines = ["| option | default | meaning |", "| --- | --- | --- |"]
+    for option in options_of(kind):
+        text = option.documentation.replace("``", "`").replace("|", "\\|")
+        default = "must be given" if option.default is inspect.Parameter.empty else f"`{_written(option.default)}`"
+        lines.append(f"| `{option.name}` | {default} | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+def _written(default: object) -> str:
+    """Return a default as one would write it: sizes in bytes as so many MiB or GiB."""
+    for bits in (30, 20):
+        if type(default) is int and default and default % (1 << bits) == 0:
+            return f"{default >> bits} << {bits}"
+    return repr(default)
+
+
+def _same(value: object, default: object) -> bool:
+    return value is default or (type(value) is type(default) and value == default)
+
+
+def _near(name: str, known: set[str]) -> str:
+    from difflib import get_close_matches  # needed by errors only
+
+    near = get_close_matches(name, known, n=1)
+    return f": did you mean {near[0]!r}?" if near else f"; its options are: {', '.join(sorted(known - {'self'}))}"
