@@ -11,17 +11,28 @@ import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor as Threads
 from pathlib import Path
 
+import flow_providers
 from flow_core.apps.definition import AppKind
+from flow_core.config import Config
 from flow_core.executors.futures import FuturesExecutor
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.task_fields import TASK_FIELDS
 from flow_core.kernel.honouring import honours
-from flow_core.option_records import table
+from flow_core.option_records import options_of, table
 from flow_executors.htex import HighThroughputExecutor
 from flow_executors.llex import LowLatencyExecutor
 
-PAGES = {"executors.md": HighThroughputExecutor}
+PROVIDERS = [
+    kind
+    for name in flow_providers.__all__
+    if isinstance(kind := getattr(flow_providers, name), type) and any(options_of(kind))
+]
+PAGES: dict[str, list[type[object]]] = {
+    "configuration.md": [Config],
+    "executors.md": [ThreadPoolExecutor, HighThroughputExecutor],
+    "provider-options.md": PROVIDERS,
+}
 HONOURS = "executors.md"
 
 
@@ -71,10 +82,11 @@ def page_with_honours(text: str) -> str:
 def main() -> None:
     """Write the tables, or say which pages differ."""
     differ = []
-    for page, kind in PAGES.items():
+    for page, kinds in PAGES.items():
         path = Path(__file__).with_name(page)
-        text = path.read_text()
-        made = page_with_table(text, kind)
+        text = made = path.read_text()
+        for kind in kinds:
+            made = page_with_table(made, kind)
         if page == HONOURS:
             made = page_with_honours(made)
         if made != text:

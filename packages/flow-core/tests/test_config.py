@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import inspect
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from flow_core.executors.futures import FuturesExecutor
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.interfaces.events import EventKind
 from flow_core.interfaces.scaling import ScalingView
+from flow_core.option_records import options_of
 from flow_core.staging.noop import NoOpFileStaging
 
 
@@ -225,3 +227,14 @@ def test_periods_are_times_or_seconds(period: str | float, seconds: float) -> No
 def test_other_periods_are_refused(period: Any) -> None:
     with pytest.raises(ConfigurationError, match="checkpoint_period"):
         period_seconds(period)
+
+
+@pytest.mark.parametrize("kind", [Config, ThreadPoolExecutor])
+def test_each_option_is_a_documented_parameter_and_an_attribute(kind: Any) -> None:
+    made = kind()
+    names = [option.name for option in options_of(kind)]
+    assert names == list(inspect.signature(kind).parameters)
+    for name in names:
+        assert f"\n        {name}: " in kind.__doc__
+        assert f"{name}=" in repr(made)
+        assert hasattr(made, name)

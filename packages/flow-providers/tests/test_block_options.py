@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -12,6 +13,7 @@ from flow_providers.block_options import BlockOptions
 from flow_providers.cluster.options import ClusterOptions
 from flow_providers.errors import BadLauncher, BadOption
 from flow_providers.interfaces.provider import ExecutionProvider
+from flow_providers.option_records import documented, options_of
 from flow_providers.options import checked, record_of
 
 NEEDED: dict[str, dict[str, object]] = {
@@ -93,3 +95,42 @@ def test_a_provider_of_a_site_gives_options_on_to_ours() -> None:
     assert (provider.walltime, provider.max_blocks, provider.partition) == ("02:00:00", 3, "debug")
     assert repr(provider) == "SiteProvider(hours=2, max_blocks=3)"
     assert (provider.record.max_blocks, provider.record.walltime) == (3, "00:10:00")  # of its own constructor again
+
+
+@EVERY
+def test_each_option_of_a_provider_is_documented(name: str) -> None:
+    kind = getattr(flow_providers, name)
+    assert [option.name for option in options_of(kind)] == list(inspect.signature(kind).parameters)
+    for option in options_of(kind):
+        assert f"\n        {option.name}: {option.documentation[:40]}" in kind.__doc__
+        assert f"{option.name}=" in repr(make(name))
+
+
+def test_the_signature_of_a_provider_shows_types_alone() -> None:
+    shown = inspect.signature(flow_providers.SlurmProvider).parameters
+    assert str(shown["partition"]) == "partition: str | None = None"
+    assert str(shown["nodes_per_block"]) == "nodes_per_block: int = 1"
+
+
+def test_options_of_a_record_are_those_of_the_records_above_it_and_its_own() -> None:
+    known = {option.name: option for option in options_of(ClusterOptions)}
+    assert known["nodes_per_block"].documentation == "Nodes of a job."
+    assert known["scheduler_options"].default == ""
+    assert {option.name for option in options_of(BlockOptions)} < set(known)
+
+
+def test_an_option_without_effect_is_named_in_the_log(caplog) -> None:
+    caplog.set_level("INFO")
+    flow_providers.SlurmProvider(move_files=True)
+    assert caplog.messages == []
+    flow_providers.SlurmProvider(move_files=False)
+    assert caplog.messages == ["option move_files of SlurmProvider has no effect here"]
+
+
+def test_a_docstring_without_sections_gets_the_options_at_its_end() -> None:
+    @documented
+    class Site(flow_providers.LSFProvider):
+        """A site."""
+
+    assert Site.__doc__ is not None
+    assert Site.__doc__.startswith("A site.\n\n    Args:\n        channel: How")

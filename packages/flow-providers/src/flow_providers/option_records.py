@@ -15,7 +15,7 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import wraps
+from functools import cache, wraps
 from textwrap import fill
 from types import UnionType
 from typing import Any, TypeVar
@@ -28,8 +28,7 @@ _WIDTH = 116  # columns of a docstring
 _TEXTS = (str, bytes, bytearray)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Option:
+class Option(typing.NamedTuple):
     """One option of a class.
 
     Attributes:
@@ -88,10 +87,7 @@ def options_of(kind: object) -> Iterator[Option]:
     """
     owner: type[Any] = kind if isinstance(kind, type) else type(kind)
     if not dataclasses.is_dataclass(owner):
-        hints = typing.get_type_hints(owner.__init__, include_extras=True)
-        for name, parameter in inspect.signature(owner.__init__).parameters.items():
-            if (metadata := _metadata_of(hints.get(name))) is not None:
-                yield _option(name, parameter.default, metadata)
+        yield from parameters_of(owner.__init__)
         return
     fields = sorted(dataclasses.fields(owner), key=lambda field: field.kw_only is True)
     named = all(_DOCUMENTATION in field.metadata for field in fields)
@@ -101,6 +97,19 @@ def options_of(kind: object) -> Iterator[Option]:
         if about_it is not None:
             default = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
             yield _option(field.name, default, about_it)
+
+
+def parameters_of(function: Callable[..., object]) -> Iterator[Option]:
+    """Yield the parameters of a function, or of a constructor, that are options."""
+    hints = _hints_of(function)
+    for name, parameter in inspect.signature(function).parameters.items():
+        if (metadata := _metadata_of(hints.get(name))) is not None:
+            yield _option(name, parameter.default, metadata)
+
+
+@cache  # to read the annotations of forty parameters takes a millisecond, in which a script waits for its imports
+def _hints_of(init: Callable[..., object]) -> dict[str, Any]:
+    return typing.get_type_hints(init, include_extras=True)
 
 
 def _metadata_of(hint: object) -> Mapping[str, object] | None:
@@ -125,7 +134,20 @@ def documented(kind: type[_T]) -> type[_T]:
             for option in options_of(kind)
         )
         kind.__doc__ = f"{head.rstrip()}\n\n    Args:\n" + "\n".join(lines) + f"\n{raises}{tail}\n    "
-    return _with_known_names(kind) if dataclasses.is_dataclass(kind) else kind
+    return _with_known_names(kind) if dataclasses.is_dataclass(kind) else _with_plain_signature(kind)
+
+
+def _with_plain_signature(kind: type[_T]) -> type[_T]:
+    """Let ``help`` and editors show the types of a constructor's parameters without what is said about them."""
+    init: Any = kind.__init__
+    signature = inspect.signature(init)
+    hints = {
+        name: hint.__origin__ if typing.get_origin(hint) is typing.Annotated else hint
+        for name, hint in _hints_of(init).items()
+    }
+    plain = [one.replace(annotation=hints.get(name, one.annotation)) for name, one in signature.parameters.items()]
+    init.__signature__ = signature.replace(parameters=plain, return_annotation=None)
+    return kind
 
 
 def _with_known_names(kind: type[_T]) -> type[_T]:

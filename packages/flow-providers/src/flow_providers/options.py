@@ -7,6 +7,7 @@ need it.
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 import typing
 from collections.abc import Callable, Mapping
@@ -15,9 +16,10 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from flow_providers.errors import BadOption
-from flow_providers.option_records import text_for_list
+from flow_providers.option_records import parameters_of, text_for_list
 from flow_providers.walltime import not_a_walltime
 
+_logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 Record = TypeVar("Record")
 
@@ -152,7 +154,10 @@ def _check(owner: str, init: Callable[..., None], given: dict[str, object]) -> N
     from typeguard import TypeCheckError, check_type
 
     hints = typing.get_type_hints(init)
+    ineffective = {option.name: option.default for option in parameters_of(init) if option.without_effect}
     for name, value in given.items():
+        if name in ineffective and value != ineffective[name]:
+            _logger.info("option %s of %s has no effect here", name, owner)
         # Before the check of the type: a line break in an option of a directive would be a line of the script, with
         # whatever follows.
         if name not in _LINES and (bad := _control_character(value)):

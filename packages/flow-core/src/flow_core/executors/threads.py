@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Final
 
 from flow_core.errors import ConfigurationError, ExecutorClosed
 from flow_core.executors.thread_pool import Pool, in_worker as in_worker
@@ -15,11 +15,20 @@ from flow_core.interfaces.staging import Staging
 from flow_core.interfaces.task_fields import HONOURED_BY_ALL
 from flow_core.interfaces.waiting import Cause
 from flow_core.option_names import known_options
+from flow_core.option_records import about, documented, options_of
 from flow_core.representation import expression
 
-_OPTIONS: Final = ("label", "max_threads", "thread_name_prefix", "storage_access", "working_dir", "managed")
+
+def _number(value: object) -> str:
+    well = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return "" if well else "must be a whole number of at least 1"
 
 
+def _label(value: object) -> str:
+    return "" if isinstance(value, str) and value else "must be text"
+
+
+@documented
 class ThreadPoolExecutor(Executor):
     """Runs tasks in threads of this process. Suits tasks of any length that wait or that release the GIL.
 
@@ -27,14 +36,6 @@ class ThreadPoolExecutor(Executor):
     call that blocks) cannot be stopped: its future fails in time all the same, its thread is left to it, and another
     one works in its place. A task that waits for another task gives its place up while it waits. Each task occupies one
     thread, and those that ask for more (cores, memory, GPUs, a priority ...) are refused.
-
-    Args:
-        label: Name of the executor, unique in a Config.
-        max_threads: Tasks that run at once. Threads are started when they are first needed.
-        thread_name_prefix: Beginning of the threads' names; the label if empty.
-        storage_access: Staging methods that replace the defaults.
-        working_dir: Directory for staged files; None means the current one.
-        managed: Whether the kernel shuts it down.
 
     Raises:
         ConfigurationError: an option has an impossible value.
@@ -47,25 +48,25 @@ class ThreadPoolExecutor(Executor):
     @known_options
     def __init__(
         self,
-        label: str = "threads",
-        max_threads: int = 2,
-        thread_name_prefix: str = "",
-        storage_access: Sequence[Staging] | None = None,
-        working_dir: str | None = None,
-        managed: bool = True,
+        label: Annotated[str, about("Name of the executor, unique in a Config.", _label)] = "threads",
+        max_threads: Annotated[
+            int, about("Tasks that run at once. Threads are started when they are first needed.", _number)
+        ] = 2,
+        thread_name_prefix: Annotated[str, about("Beginning of the threads' names; the label if empty.")] = "",
+        storage_access: Annotated[Sequence[Staging] | None, about("Staging methods that replace the defaults.")] = None,
+        working_dir: Annotated[str | None, about("Directory for staged files; None means the current one.")] = None,
+        managed: Annotated[bool, about("Whether the kernel shuts it down.")] = True,
     ) -> None:
-        if isinstance(max_threads, bool) or not isinstance(max_threads, int) or max_threads < 1:
-            raise ConfigurationError(
-                f"ThreadPoolExecutor: max_threads must be a whole number of at least 1, not {max_threads!r}"
-            )
-        if not isinstance(label, str) or not label:
-            raise ConfigurationError(f"ThreadPoolExecutor: label must be text, not {label!r}")
         self.label = label
         self.max_threads = max_threads
         self.thread_name_prefix = thread_name_prefix
         self.storage_access = storage_access
         self.working_dir = working_dir
         self.managed = managed
+        for option in _OPTIONS:
+            value = getattr(self, option.name)
+            if option.check is not None and (wrong := option.check(value)):
+                raise ConfigurationError(f"ThreadPoolExecutor: {option.name} {wrong}, not {value!r}")
         # One at each start: an executor may serve one kernel after the other.
         self._pool: Pool | None = None
 
@@ -132,4 +133,7 @@ class ThreadPoolExecutor(Executor):
         raise NotImplementedError("a ThreadPoolExecutor does not scale: set max_threads")
 
     def __repr__(self) -> str:
-        return expression(self, _OPTIONS)
+        return expression(self, [option.name for option in _OPTIONS])
+
+
+_OPTIONS: Final = tuple(options_of(ThreadPoolExecutor))
