@@ -12,7 +12,6 @@ from flow_core.option_records import (
     about,
     above,
     at_least,
-    check_options,
     documented,
     one_of,
     options_of,
@@ -20,6 +19,7 @@ from flow_core.option_records import (
     without_effect,
 )
 from flow_executors import HighThroughputExecutor, LowLatencyExecutor
+from flow_providers.option_checks import check_options
 
 
 @documented

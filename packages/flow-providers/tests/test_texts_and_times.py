@@ -25,7 +25,7 @@ from flow_providers import (
 )
 from flow_providers.channels.local import LocalChannel
 from flow_providers.errors import BadOption, ProviderError, SubmitException
-from flow_providers.option_records import text_for_list
+from flow_providers.option_checks import text_for_list
 from flow_providers.walltime import walltime_hms, walltime_seconds
 
 

@@ -21,7 +21,6 @@ from flow_core.option_records import (
     about,
     above,
     at_least,
-    check_options,
     documented,
     one_of,
     options_of,
@@ -40,6 +39,7 @@ from flow_executors.wire.messages import Registration
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.locality import Locality
 from flow_providers.interfaces.provider import ExecutionProvider
+from flow_providers.option_checks import check_options
 
 # Blocks that the default provider may start where workers of one do not use all cores of this machine.
 _LOCAL_BLOCKS = 10

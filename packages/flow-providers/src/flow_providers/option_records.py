@@ -14,10 +14,9 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, wraps
 from textwrap import fill
-from types import UnionType
 from typing import Any, TypeVar
 
 Check = Callable[[object], str]
@@ -25,7 +24,6 @@ Check = Callable[[object], str]
 _T = TypeVar("_T")
 _DOCUMENTATION, _CHECK, _WITHOUT_EFFECT, _UNTYPED = "documentation", "check", "without_effect", "untyped"
 _WIDTH = 116  # columns of a docstring
-_TEXTS = (str, bytes, bytearray)
 
 
 class Option(typing.NamedTuple):
@@ -168,57 +166,6 @@ def _with_known_names(kind: type[_T]) -> type[_T]:
     return kind
 
 
-def check_options(record: object, name: str, error: type[Exception]) -> None:
-    """Check the options of a dataclass that are not the defaults: by their annotations, and each by its own check.
-
-    What has its default needs no check, so that nothing is imported for it.
-
-    Args:
-        record: Instance of a dataclass.
-        name: What the options are of, for errors.
-        error: Class of the errors.
-
-    Raises:
-        Exception: of that class, naming the option, what it must be and what it is.
-    """
-    changed = [option for option in options_of(record) if not _same(getattr(record, option.name), option.default)]
-    if not changed:
-        return
-    from typeguard import TypeCheckError, check_type
-
-    hints = typing.get_type_hints(type(record))
-    for option in changed:
-        value = getattr(record, option.name)
-        if not option.untyped:
-            if text_for_list(value, hints[option.name]):
-                raise error(f"{name}: option {option.name}={value!r} must be a list, not text: its letters would count")
-            try:
-                check_type(value, hints[option.name])
-            except TypeCheckError as wrong_type:
-                raise error(f"{name}: option {option.name}={value!r} has a wrong type: {wrong_type}") from None
-        if option.check is not None and (wrong := option.check(value)):
-            raise error(f"{name}: {option.name} {wrong}, not {value!r}")
-
-
-def text_for_list(value: object, hint: object) -> bool:
-    """Return whether an option is, or holds, a text where its annotation wants a sequence of something.
-
-    A text is a sequence of texts for Python's types, so no annotation refuses it.
-    """
-    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,)
-    if isinstance(value, _TEXTS):
-        return not any(kind in (str, bytes, object, typing.Any) for kind in kinds) and any(map(_many, kinds))
-    if not isinstance(value, Iterable):
-        return False
-    inner = [typing.get_args(kind)[0] for kind in kinds if _many(kind) and typing.get_args(kind)]
-    return bool(inner) and isinstance(value, Sequence) and any(text_for_list(one, inner[0]) for one in value)
-
-
-def _many(kind: object) -> bool:
-    origin = typing.get_origin(kind)
-    return isinstance(origin, type) and issubclass(origin, Iterable) and not issubclass(origin, dict)
-
-
 def without_effect(record: object) -> list[str]:
     """Return the options that have no effect and were given all the same."""
     return [
@@ -244,10 +191,6 @@ def _written(default: object) -> str:
         if type(default) is int and default and default % (1 << bits) == 0:
             return f"{default >> bits} << {bits}"
     return repr(default)
-
-
-def _same(value: object, default: object) -> bool:
-    return value is default or (type(value) is type(default) and value == default)
 
 
 def _near(name: str, known: set[str]) -> str:

@@ -16,7 +16,8 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from flow_providers.errors import BadOption
-from flow_providers.option_records import parameters_of, text_for_list
+from flow_providers.option_checks import text_for_list
+from flow_providers.option_records import parameters_of
 from flow_providers.walltime import not_a_walltime
 
 _logger = logging.getLogger(__name__)
