@@ -1,9 +1,10 @@
 """Replay the trace of a real workflow: its graph, its files, its running times, scaled down.
 
 A trace is a JSON file in WfCommons' WfFormat (version 1.5). Each traced task becomes a call of one app: it reads its
-input files, is busy for its scaled running time, and writes its output files at their scaled size. Files made by one
-task and read by another travel as ``DataFuture``s, so that the graph of the run is the graph of the trace. At the end
-the times at which tasks really ran are checked against it.
+input files, is busy for its scaled running time, and writes its output files at their scaled size. What is in a file
+follows from its name and from what was in the files that its task has read: two runs of a trace have made the same if
+the digests of their files are equal. Files made by one task and read by another travel as ``DataFuture``s, so that the
+graph of the run is the graph of the trace. At the end the times at which tasks really ran are checked against it.
 
     python replay.py [TRACE ...] [--scale 0.001] [--size-scale 0.00001] [--executor threads|htex] [--workers 2]
 """
@@ -11,9 +12,11 @@ the times at which tasks really ran are checked against it.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,25 +80,30 @@ def load_trace(path: Path) -> Trace:
     return Trace(path.stem, tuple(ordered.values()), sizes)
 
 
-@python_app
-def traced_task(seconds, sizes, files, inputs=(), outputs=()):
-    """Wait for all inputs, read the files among them, be busy, write the outputs; return when this began and ended."""
-    import time
+def content(name: str, made_of: Sequence[str], size: int) -> bytes:
+    """Return what is in a file of that name, made of inputs with these digests."""
+    return hashlib.shake_256("\n".join([name, *made_of]).encode()).digest(size)
 
+
+def digest(path: str | Path) -> str:
+    """Return the digest of what is in a file."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@python_app
+def traced_task(seconds, made, files, inputs=(), outputs=()):
+    """Wait for all inputs, read the files among them, be busy, write the outputs; return when this began and ended."""
     began = time.time()
-    for path in inputs[:files]:
-        with open(path, "rb") as stream:
-            while stream.read(1 << 20):
-                pass
+    digests = [digest(path) for path in inputs[:files]]
     time.sleep(seconds)
-    for path, size in zip(outputs, sizes, strict=True):
-        with open(path, "wb") as stream:
-            stream.write(bytes(size))
+    for path, (name, size) in zip(outputs, made, strict=True):
+        Path(path).write_bytes(content(name, digests, size))
     return began, time.time()
 
 
 def replay(trace: Trace, directory: Path, scale: float, size_scale: float) -> dict[str, AppFuture[tuple[float, float]]]:
-    """Call the app once for each traced task; return its future by the task's name."""
+    """Call the app once for each traced task, on files of that directory; return its future by the task's name."""
 
     def size_of(name: str) -> int:
         return min(LARGEST_FILE, max(1, int(trace.sizes[name] * size_scale)))
@@ -105,11 +113,11 @@ def replay(trace: Trace, directory: Path, scale: float, size_scale: float) -> di
     for task in trace.tasks:
         for name in task.inputs:
             if name not in files:
-                (directory / name).write_bytes(bytes(size_of(name)))
+                (directory / name).write_bytes(content(name, (), size_of(name)))
                 files[name] = File(str(directory / name))
         future = traced_task.options(label=task.name)(
             task.seconds * scale,
-            [size_of(name) for name in task.outputs],
+            [(name, size_of(name)) for name in task.outputs],
             len(task.inputs),
             inputs=[*(files[name] for name in task.inputs), *(futures[parent] for parent in task.parents)],
             outputs=[File(str(directory / name)) for name in task.outputs],
@@ -117,6 +125,11 @@ def replay(trace: Trace, directory: Path, scale: float, size_scale: float) -> di
         files.update(zip(task.outputs, future.outputs, strict=True))
         futures[task.name] = future
     return futures
+
+
+def digests(trace: Trace, directory: Path) -> dict[str, str]:
+    """Return the digest of each file of a replay that is done, by its name."""
+    return {name: digest(directory / name) for name in trace.sizes}
 
 
 def violations(trace: Trace, times: dict[str, tuple[float, float]]) -> list[str]:
@@ -136,11 +149,12 @@ def run(trace: Trace, scale: float, size_scale: float) -> list[str]:
         futures = replay(trace, Path(directory), scale, size_scale)
         times = {name: future.result() for name, future in futures.items()}
         elapsed = time.perf_counter() - began
+        made = hashlib.sha256("\n".join(digests(trace, Path(directory)).values()).encode()).hexdigest()
     wrong = violations(trace, times)
     work = sum(task.seconds for task in trace.tasks) * scale
     print(
         f"{trace.name}: {len(trace.tasks)} tasks, {len(trace.sizes)} files in {elapsed:.2f} s "
-        f"(critical path {trace.critical_path() * scale:.2f} s, work {work:.2f} s), "
+        f"with digest {made[:16]} (critical path {trace.critical_path() * scale:.2f} s, work {work:.2f} s), "
         f"{'order respected' if not wrong else f'{len(wrong)} TASKS OUT OF ORDER'}"
     )
     return wrong
