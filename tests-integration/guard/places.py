@@ -485,6 +485,7 @@ ELSEWHERE: dict[str, str] = {
             "max_workers",
             "prefetch_capacity",
             "heartbeat_threshold",
+            "sleep_threshold",
             "heartbeat_period",
             "poll_period",
             "suppress_failure",

@@ -87,6 +87,39 @@ with flow.load(config("node1", "node2", options={"retries": 0}, heartbeat_period
     assert script.ended(170)[-1] == {"done": 40}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    [
+        ("behind a router", "htex"),
+        pytest.param("in the open", "htex", marks=pytest.mark.soak),
+        pytest.param("behind a router", "llex", marks=pytest.mark.soak),
+    ],
+)
+def test_what_runs_while_a_laptop_sleeps_for_no_longer_than_it_may_is_not_run_again(
+    machines: Machines, way: str, kind: str
+) -> None:
+    machines.start(1, 2)
+    if way == "behind a router":
+        machines.do("nat", "on")
+    script = machines.begin(
+        f"""
+options = {{"retries": 0, "infrastructure_retries": 0}}
+waits = {{"heartbeat_period": 2, "heartbeat_threshold": 8, "sleep_threshold": 90}}
+with flow.load(config("node1", "node2", kind={kind!r}, options=options, **waits)):
+    everywhere(2)
+    naps = [nap(3) for _ in range(16)]
+    naps[0].result(timeout=50)
+    tell(begun=True)
+    tell(done=len([one.result(timeout=150) for one in naps]))
+"""
+    )
+    script.told()
+    machines.sleep(20)
+    assert script.ended(170)[-1] == {"done": 16}
+    assert [machines.processes(node) for node in (1, 2)] == [[], []]
+
+
 def test_a_node_without_any_way_says_so_soon_and_what_to_do(machines: Machines) -> None:
     machines.start(1, SM_SSHD="AllowTcpForwarding no;AllowStreamLocalForwarding no")
     machines.do("nat", "on")

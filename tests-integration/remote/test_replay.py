@@ -1,4 +1,4 @@
-"""The trace of a real workflow is replayed over two nodes that share nothing with the script: its files are the same."""
+"""The trace of a real workflow, replayed over nodes that share nothing with the script, makes the same files."""
 
 from __future__ import annotations
 

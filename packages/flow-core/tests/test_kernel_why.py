@@ -356,7 +356,7 @@ def test_a_pool_that_names_no_workers_may_have_none(load: Load) -> None:
     flow.clear()
 
 
-def test_what_an_executor_adds_of_a_task_that_runs_is_told(load: Load) -> None:
+def test_a_task_whose_worker_is_away_is_not_said_to_run(load: Load) -> None:
     class Silent(MemoryExecutor):
         def why_waiting(self, key: TryKey, /, *, timeout_s: float = 2.0) -> Sequence[Cause]:
             silence = Cause(CauseKind.NO_WORKER, "its manager has not been heard of for 95 s")
@@ -367,7 +367,10 @@ def test_what_an_executor_adds_of_a_task_that_runs_is_told(load: Load) -> None:
     future = add(1)
     assert packing_calls.drain(10)
     executor.begin(executor.waiting[0])
-    assert kinds(future.why().causes) == [CauseKind.RUNNING, CauseKind.NO_WORKER]
+    explanation = future.why()
+    assert kinds(explanation.causes) == [CauseKind.NO_WORKER]
+    assert explanation.state == "running"
+    assert str(explanation).startswith("task 0 (add) ran when its node was last heard of:\n- its manager has not been")
 
 
 def test_an_executor_that_hangs_or_raises_costs_a_moment_and_is_named(load: Load) -> None:

@@ -18,7 +18,17 @@ from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.files import File
 from flow_core.interfaces.call import NodeContext
 from flow_core.interfaces.staging import Staging
-from flow_core.remote.staged import OwnDirectory, claim, home_of, of_a_task, remove, reserved, sweep
+from flow_core.remote.staged import (
+    OwnDirectory,
+    claim,
+    claim_alone,
+    home_of,
+    of_a_task,
+    release_of_another,
+    remove,
+    reserved,
+    sweep,
+)
 from flow_core.staging.places import StagedPaths
 
 
@@ -40,6 +50,34 @@ def test_a_directory_belongs_to_one_until_it_is_released(tmp_path: Path) -> None
     assert Path(path, "file").read_text() == "mine"
     own.release()
     own.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_directories_that_were_made_for_one_go_with_the_last_and_those_that_were_there_stay(tmp_path: Path) -> None:
+    folder = reserved(str(tmp_path / "made" / "work"))
+    first, second = (claim_alone(os.path.join(folder, name)) for name in ("a", "b"))
+    first.release()
+    assert os.listdir(folder) == ["b", "b.lock"]
+    second.release()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "there").mkdir()
+    claim_alone(os.path.join(reserved(str(tmp_path / "there")), "a")).release()
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_a_directory_that_was_made_for_one_stays_where_somebody_has_put_something_into_it(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    own = claim_alone(os.path.join(reserved(str(work)), "a"))
+    (work / "mine").write_text("")
+    own.release()
+    assert os.listdir(work) == ["mine"]
+
+
+def test_directories_that_a_killed_process_made_are_removed_by_who_ends_its_claim(tmp_path: Path) -> None:
+    path = os.path.join(reserved(str(tmp_path / "work")), "a")
+    code = f"import os; from flow_core.remote.staged import claim_alone; own = claim_alone({path!r}); os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=50, check=False).returncode == 9
+    release_of_another(path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -111,6 +111,28 @@ def test_a_broken_connection_loses_tasks_only_after_a_second() -> None:
     assert world.departures[-1].lost
 
 
+@pytest.mark.parametrize(("away_s", "waits"), [(2.0, False), (30.0, True), (61.0, False)])
+def test_connections_that_broke_while_the_machine_slept_have_time_if_managers_wait_for_as_long(
+    away_s: float, waits: bool
+) -> None:
+    world = World(sleep_threshold_s=60.0)
+    manager = world.join(node())
+    world.submit(1)
+    world.now += away_s
+    world.core.slept(world.now, away_s)
+    world.core.disconnected(manager.peer, world.now)
+    deadline = world.core.next_deadline(world.now)
+    assert deadline == world.now + (5.0 if waits else 1.0)
+    world.now += 4.0
+    world.core.tick(world.now)
+    manager.peer = b"another"
+    if waits:
+        world.join(manager, held=(1,), number=manager.number)
+        world.finish(manager, [1])
+    world.turn()
+    assert world.outcomes == {1: [Verdict.OK if waits else Verdict.LOST]}
+
+
 def test_of_tasks_lost_at_the_end_of_their_block_those_that_ran_for_most_of_it_are_lost_to_walltime() -> None:
     world = World()
     short = node()

@@ -52,6 +52,34 @@ def test_an_address_that_refuses_is_the_end_only_where_nothing_is_forwarded(forw
     assert liveness.verdict(REFUSED, "laptop", 121.0, forwarded)
 
 
+def test_who_has_tasks_waits_for_a_script_that_sleeps_and_nobody_else_does() -> None:
+    liveness = InterchangeLiveness(30.0, 120.0, 0.0, sleep_s=3600.0)
+    liveness.registered(30.0, 120.0, 0.0)
+    assert liveness.verdict(REFUSED, "laptop", 121.0, owes=False)
+    assert liveness.verdict(REFUSED, "laptop", 3599.0, owes=True) == ""
+    assert "silent for more than 3600 s" in liveness.verdict(REFUSED, "laptop", 3601.0, owes=True)
+
+
+def test_who_waits_for_a_script_that_sleeps_wakes_up_for_heartbeats_and_the_end() -> None:
+    liveness = InterchangeLiveness(1000.0, 2000.0, 0.0, sleep_s=5500.0)
+    liveness.registered(1000.0, 2000.0, 0.0)
+    woken, now = [], 0.0
+    while now < 5500.0:
+        now = liveness.deadline(now)
+        assert liveness.due(now)
+        woken.append(now)
+        liveness.beat_due(now)
+    assert woken == [0.0, 1000.0, 1250.0, 2000.0, 3000.0, 4000.0, 5000.0, 5500.0]
+
+
+def test_silence_is_looked_at_before_the_next_heartbeat() -> None:
+    liveness = registered()
+    assert liveness.beat_due(0.0)
+    assert liveness.beat_due(59.0)
+    assert not liveness.due(59.9)
+    assert liveness.due(60.0)
+
+
 def test_who_was_never_answered_gives_up_soon() -> None:
     liveness = InterchangeLiveness(30.0, 120.0, 0.0)
     assert liveness.verdict(REFUSED, "", NO_WAY_S - 1) == ""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -68,11 +71,16 @@ def test_a_queue_priorities_and_resources_are_all_told_at_once() -> None:
 def test_a_manager_that_is_silent_is_named() -> None:
     place = Whereabouts("manager", manager="m", node="n", block="0", outstanding=1, workers=4, managers=1)
     assert [cause.kind for cause in causes(place)] == [CauseKind.RUNNING]
-    silent = causes(Whereabouts("manager", manager="m", node="n", block="0", managers=1, silent_s=95.0))[1]
+    (silent,) = causes(replace(place, silent_s=95.0, started_ns=time.time_ns() - 200 * 10**9))
     assert silent.kind is CauseKind.NO_WORKER
-    assert silent.text == (
-        "manager m has not been heard of for 95 s, though it should be every 30 s: it counts as lost after 120 s"
+    assert re.fullmatch(
+        r"the link is down, or the node is: manager m of 'htex' \(block 0, node n\) ran it since .* \(3 min\), as "
+        r"far as was heard, and has been silent since .* \(95 s\), though it speaks every 30 s: it counts as lost "
+        r"after 120 s",
+        silent.text,
     )
+    (unbegun,) = causes(replace(place, silent_s=95.0))
+    assert "has it, and had not begun it" in unbegun.text
 
 
 def test_no_answer_is_told_beside_what_is_known() -> None:

@@ -259,6 +259,7 @@ class PilotExecutor(PilotOptions, BlockExecutor):
                 port_range=self.worker_port_range,
                 heartbeat_period_s=self.heartbeat_period,
                 heartbeat_threshold_s=self.heartbeat_threshold,
+                sleep_threshold_s=self.sleep_threshold or 0.0,
                 debug=self.worker_debug,
                 packed=self.manager_selector == "block",
                 provider=self.provider,

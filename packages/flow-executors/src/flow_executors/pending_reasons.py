@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from flow_core.errors import ExecutorError
-from flow_core.interfaces.waiting import Cause, CauseKind, count, duration, since, tasks_ahead
+from flow_core.interfaces.waiting import Cause, CauseKind, count, since, tasks_ahead
 
 if TYPE_CHECKING:
     from flow_core.interfaces.call import TryKey
@@ -30,13 +30,17 @@ def causes_of(runtime: ExecutorRuntime, key: TryKey, timeout_s: float) -> list[C
     except ExecutorError as error:
         return [Cause(CauseKind.UNKNOWN, f"where it is cannot be told: {error}"), *_blocks(runtime)]
     if place.at == "manager":
-        return [_at_manager(place, runtime.label), *_silence(place, runtime)]
+        return [_silence(place, runtime) or _at_manager(place, runtime.label)]
     causes = [*_place(place, runtime), *_resources(place), *_managers(place, runtime.label), *_nodes(place, runtime)]
     return [*causes, *_blocks(runtime)] if causes and client.knows(key) else causes
 
 
+def _manager(place: Whereabouts, label: str) -> str:
+    return f"manager {place.manager} of {label!r} (block {place.block}, node {place.node})"
+
+
 def _at_manager(place: Whereabouts, label: str) -> Cause:
-    where = f"manager {place.manager} of {label!r} (block {place.block}, node {place.node})"
+    where = _manager(place, label)
     if place.started_ns:
         text = f"{where} runs it {since(place.started_ns, time.time_ns())}"
         return Cause(CauseKind.RUNNING, text, since_ns=place.started_ns)
@@ -46,13 +50,19 @@ def _at_manager(place: Whereabouts, label: str) -> Cause:
     return Cause(CauseKind.QUEUED, f"{has}: it has begun a moment ago, or waits for a worker there")
 
 
-def _silence(place: Whereabouts, runtime: ExecutorRuntime) -> list[Cause]:
-    plan = runtime.plan
+def _silence(place: Whereabouts, runtime: ExecutorRuntime) -> Cause | None:
+    """Return that nothing is heard of a task's manager: whether the task runs, nobody here knows then."""
+    plan, now_ns = runtime.plan, time.time_ns()
     if place.silent_s <= _LATE * plan.heartbeat_period_s:
-        return []
-    text = f"manager {place.manager} has not been heard of for {duration(place.silent_s)}, though it should be every"
-    more = f"{plan.heartbeat_period_s:g} s: it counts as lost after {plan.heartbeat_threshold_s:g} s"
-    return [Cause(CauseKind.NO_WORKER, f"{text} {more}")]
+        return None
+    since_ns = now_ns - int(place.silent_s * 1e9)
+    begun = f"ran it {since(place.started_ns, now_ns)}" if place.started_ns else "has it, and had not begun it"
+    text = (
+        f"the link is down, or the node is: {_manager(place, runtime.label)} {begun}, as far as was heard, and has "
+        f"been silent {since(since_ns, now_ns)}, though it speaks every {plan.heartbeat_period_s:g} s: "
+        f"it counts as lost after {plan.heartbeat_threshold_s:g} s"
+    )
+    return Cause(CauseKind.NO_WORKER, text, since_ns=since_ns)
 
 
 def _place(place: Whereabouts, runtime: ExecutorRuntime) -> list[Cause]:

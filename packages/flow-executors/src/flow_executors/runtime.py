@@ -68,6 +68,7 @@ class LaunchPlan:
         port_range: First port, and the one after the last.
         heartbeat_period_s: Seconds between heartbeats of managers.
         heartbeat_threshold_s: Seconds of silence after which they count as lost.
+        sleep_threshold_s: Seconds for which managers with tasks wait for a silent script; 0: no longer than that.
         debug: Whether logs are detailed.
         packed: Whether the first node is filled before the next.
         provider: Where blocks come from; None: they come by themselves.
@@ -95,6 +96,7 @@ class LaunchPlan:
     port_range: tuple[int, int]
     heartbeat_period_s: float
     heartbeat_threshold_s: float
+    sleep_threshold_s: float
     debug: bool
     packed: bool
     provider: ExecutionProvider | None
@@ -178,6 +180,7 @@ class ExecutorRuntime:
             self._server,
             plan.heartbeat_period_s,
             plan.heartbeat_threshold_s,
+            plan.sleep_threshold_s,
             plan.debug,
             plan.packed,
             self._marker,

@@ -96,6 +96,8 @@ class Explanation:
 
     @property
     def _begin(self) -> str:
+        if self.state == "running" and any(cause.kind is CauseKind.NO_WORKER for cause in self.causes):
+            return f"{self.who} ran when its node was last heard of"
         return f"{self.who} is {shown_state(self.state)}{self.since}"
 
 

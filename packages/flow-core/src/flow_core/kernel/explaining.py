@@ -160,7 +160,10 @@ class Explainer:
             return [*causes, *self._files(task)]
         if task.state is State.running:  # it may wait for another task, or nothing may be heard of its node
             answer = asked(task.executor, task.key, patience_s)
-            said = (one for one in answer if one.kind not in (CauseKind.RUNNING, CauseKind.QUEUED))
+            said = [one for one in answer if one.kind not in (CauseKind.RUNNING, CauseKind.QUEUED)]
+            # Its worker is away, the executor says: nobody here knows whether it runs.
+            if any(one.kind is CauseKind.NO_WORKER for one in said):
+                causes = [one for one in causes if one.kind is not CauseKind.RUNNING]
             return [*causes, *self._files(task), *said]
         answer = asked(task.executor, task.key, patience_s) if task.state is State.launched else []
         return [*answer, *causes[1:]] if answer else causes

@@ -21,6 +21,8 @@ from flow_core.interfaces.call import NodeContext
 
 _RESERVED = ".flow-staged-"
 _SOMEWHERE = f"/{_RESERVED}"
+_MADE = ".flow-made-"
+"""Name of the file that says how many directories were made for a reserved one: that in which it lies, and above."""
 _LOCK = ".lock"
 _TRIES = 20  # attempts; each fails only if another process removes the reserved directory at that moment
 # By reserved directory; one look a process is enough, since later leftovers are for the next process.
@@ -77,10 +79,47 @@ class Claim:
         remove(self.path)
         _unlink(self.path + _LOCK)
         os.close(lock)
-        try:
-            os.rmdir(os.path.dirname(self.path))
-        except OSError:
-            pass
+        _leave(os.path.dirname(self.path))
+
+
+def _leave(folder: str) -> None:
+    """Remove a reserved directory if nothing is left in it, and what ``claim_alone`` has made above it."""
+    try:
+        os.rmdir(folder)
+    except OSError:
+        return
+    above = os.path.dirname(folder)
+    try:
+        with open(os.path.join(above, f"{_MADE}{os.getuid()}"), opener=_no_link) as mark:
+            own = os.fstat(mark.fileno()).st_uid == os.geteuid()
+            levels = min(int(mark.read(8)), above.count("/")) if own else 0
+        os.unlink(mark.name)
+        for _ in range(levels):
+            os.rmdir(above)
+            above = os.path.dirname(above)
+    except (OSError, ValueError):  # it was there before, or somebody has put something into it
+        pass
+
+
+def _no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def claim_alone(path: str) -> Claim:
+    """Claim a directory, and note which of those above the reserved one were not there: they go with the last claim.
+
+    Raises as ``claim``.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    base = above = os.path.dirname(folder)
+    levels = 0
+    while not os.path.lexists(above):
+        above, levels = os.path.dirname(above), levels + 1
+    if levels:
+        make_directory(base)
+        with open(os.path.join(base, f"{_MADE}{os.getuid()}"), "w", opener=_no_link) as mark:
+            mark.write(str(levels))
+    return claim(path)
 
 
 def claim(path: str) -> Claim:
@@ -124,10 +163,7 @@ def release_of_another(path: str) -> None:
     if os.path.lexists(path) or os.path.lexists(path + _LOCK):
         remove(path)
         _unlink(path + _LOCK)
-        try:
-            os.rmdir(os.path.dirname(path))
-        except OSError:
-            pass
+        _leave(os.path.dirname(path))
 
 
 def _check_own(folder: str) -> None:
@@ -182,10 +218,7 @@ def sweep(folder: str) -> None:
 def tidy(folder: str) -> None:
     """Do the same, and remove the reserved directory if nothing is left in it. Never raises."""
     sweep(folder)
-    try:
-        os.rmdir(folder)
-    except OSError:
-        pass
+    _leave(folder)
 
 
 def _sweep_one(path: str) -> None:

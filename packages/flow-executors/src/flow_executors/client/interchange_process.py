@@ -145,6 +145,7 @@ class InterchangeSettings:
     server: KeyPair
     heartbeat_period_s: float
     heartbeat_threshold_s: float
+    sleep_threshold_s: float = 0.0
     debug: bool = False
     packed: bool = False
     marker: RunMarker | None = None
@@ -196,6 +197,7 @@ class InterchangeSettings:
             admitted=tuple(admitted),
             heartbeat_period_s=self.heartbeat_period_s,
             heartbeat_threshold_s=self.heartbeat_threshold_s,
+            sleep_threshold_s=self.sleep_threshold_s,
             packed=self.packed,
             results=results,
             marker=self.marker.path if self.marker is not None else "",

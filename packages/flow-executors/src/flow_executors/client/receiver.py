@@ -21,6 +21,7 @@ from flow_executors.client.managers import ManagerDirectory
 from flow_executors.client.node_health_core import LONG_NS
 from flow_executors.client.outcomes import outcome_from, outcomes_of
 from flow_executors.client.submission import SubmissionSender
+from flow_executors.common.pauses import Pauses
 from flow_executors.common.unix_socket_server import UnixSocketServer
 from flow_executors.errors import BadMessage
 from flow_executors.serialize.buffers import BufferStore
@@ -133,6 +134,7 @@ class Receiver:
         self._fruitless = 0
         self._worked = False
         self._stopping = False
+        self._pauses = Pauses()
         self._next = 0
         self._thread = self._new_thread()
         self._handlers: dict[int, Callable[[Buffer], None]] = {
@@ -214,8 +216,12 @@ class Receiver:
             # Room to write is watched only while something waits for it: else poll would return at once, for ever.
             if congested is not (congested := self._handoff.congested):
                 poller.register(link, select.POLLIN | select.POLLOUT if congested else select.POLLIN)
-            ready = poller.poll(self._timeout_ms())
+            due = time.monotonic() + (timeout_ms := self._timeout_ms()) / 1000
+            ready = poller.poll(timeout_ms)
             self._handoff.counters.wakeups += 1
+            # Stopped with the interchange, most likely, which had no time to speak since.
+            if (now := time.monotonic()) > due and self._pauses.away_s(now - due):
+                self._heard = now
             found = dict(ready)
             # The eventfd first: tasks that are submitted from here on signal again, and none is missed by the flush
             # below.

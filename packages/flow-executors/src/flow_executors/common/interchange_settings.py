@@ -24,6 +24,7 @@ class ProcessSettings:
         admitted: Public keys of blocks, with the blocks.
         heartbeat_period_s: Seconds between heartbeats of managers.
         heartbeat_threshold_s: Seconds of silence after which they count as lost.
+        sleep_threshold_s: Seconds for which managers with tasks wait for a script that is silent.
         packed: Whether the first manager is filled before the next.
         results: Where managers of this machine find the script itself; empty where they do not.
         marker: Where the run's marker is; empty for none.
@@ -46,6 +47,7 @@ class ProcessSettings:
     admitted: tuple[tuple[str, str], ...] = ()
     heartbeat_period_s: float = 30.0
     heartbeat_threshold_s: float = 120.0
+    sleep_threshold_s: float = 0.0
     packed: bool = False
     results: str = ""
     marker: str = ""

@@ -33,6 +33,14 @@ class NodeOptions:
     heartbeat_threshold: float = field(
         default=120.0, metadata=about("Seconds of silence after which the other side counts as lost.")
     )
+    sleep_threshold: float | None = field(
+        default=None,
+        metadata=about(
+            "Seconds for which managers that have tasks, or results that were not taken, wait for a script that is "
+            "silent: a laptop may sleep for as long. None: ``heartbeat_threshold``.",
+            above(0),
+        ),
+    )
     heartbeat_period: float = field(default=30.0, metadata=about("Seconds between heartbeats.", above(0)))
     cpu_affinity: str = field(
         default="none",

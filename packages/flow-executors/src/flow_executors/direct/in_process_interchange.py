@@ -17,6 +17,7 @@ from dataclasses import replace
 from flow_core.errors import ExecutorError
 from flow_executors.client.interchange_process import InterchangeSettings
 from flow_executors.common.host import host_id
+from flow_executors.common.pauses import Pauses
 from flow_executors.direct.sockets import DirectSockets
 from flow_executors.direct.worker_channels import TELL_AFTER_S, DirectWorkerChannels
 from flow_executors.interchange.interchange_core import InterchangeCore
@@ -32,8 +33,6 @@ _MESSAGES = 64
 _ACK_DELAY_S = 0.25
 # Seconds for which handing out and acknowledging may be put off after a turn: results reach the script first.
 _PUT_OFF_S = 0.001
-# Seconds beyond a planned wake-up after which this process was stopped: the silence of managers then means nothing.
-_SLEPT_S = 2.0
 # Milliseconds that the last messages have to leave at the end.
 _LINGER_MS = 1000
 # Seconds; a bound for poll, which cannot take an infinite time.
@@ -60,6 +59,7 @@ class InProcessInterchange:
             python=who.python,
             heartbeat_period_s=site.heartbeat_period_s,
             heartbeat_threshold_s=site.heartbeat_threshold_s,
+            sleep_threshold_s=site.sleep_threshold_s,
             packed=site.packed,
             host_id=host_id(),
             managers_per_block=site.managers_per_block,
@@ -74,6 +74,7 @@ class InProcessInterchange:
         for descriptor in (self._wake_fd, self._local_fd, self._router_fd, *self._side):
             self._poll.register(descriptor, select.POLLIN)
         self._channels = DirectWorkerChannels(self._core, self._poll)
+        self._pauses = Pauses()
         self._sleeping = False
         """Whether the receiver sleeps for longer than a task over a direct channel may go unnoticed."""
 
@@ -176,8 +177,10 @@ class InProcessInterchange:
         with self._lock:
             now = time.monotonic()
             self._sleeping = False
-            if now - began > patience_s + _SLEPT_S:
-                core.slept(now)
+            late_s = now - began - patience_s
+            away_s = self._pauses.away_s(late_s) if late_s > 0 or not ready else 0.0
+            if away_s:
+                core.slept(now, away_s)
             self._channels.take(ready, now)  # before what managers say, which may be of a worker's death
             if self._local_fd in ready or now >= self._sockets.local.resumes_at:
                 self._take_local(now)
@@ -202,7 +205,7 @@ class InProcessInterchange:
     def slept(self) -> None:
         """Restart the silence of all managers: no thread has read their messages for a while."""
         with self._lock:
-            self._core.slept(time.monotonic())
+            self._core.slept(time.monotonic(), 0.0)
             self._more = True
         self.wake()
 

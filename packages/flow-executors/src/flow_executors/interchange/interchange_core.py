@@ -112,6 +112,8 @@ class InterchangeCore:
         self._asked: dict[bytes, tuple[float, TalkBudget]] = {}
         self._gone: dict[int, str] = {}  # number of a manager -> why it was given up
         self._cut_off: dict[int, ManagerRecord] = {}
+        self._back_by = -math.inf
+        """Until when managers may come back after this process was away."""
         self._unacked: dict[int, ManagerRecord] = {}
         # Numbers of an earlier interchange are never used again: managers that lived then still show them.
         self._next_number = (settings.incarnation << 20) + 1
@@ -200,12 +202,15 @@ class InterchangeCore:
         for manager in list(self._cut_off.values()):
             # A process or node that died closes its connection at once: the heartbeat threshold is for silence without
             # that.
-            if now - (manager.cut_off_at or 0.0) >= _RECONNECT_S:
+            if now >= self._lost_at(manager):
                 self._lose(manager, "its connection broke: its process or its node died")
         for manager in self._revoked.overdue(now, self._patience(now)):
             self.to_managers.append((manager.peer, pack_exit(ExitCode.DONE, REVOKED)))
             self._depart(manager, REVOKED, lost=False)
         self._dispatcher.tick(now)
+
+    def _lost_at(self, manager: ManagerRecord) -> float:
+        return max((manager.cut_off_at or 0.0) + _RECONNECT_S, self._back_by)
 
     def _patience(self, now: float) -> float:
         return now + self.settings.heartbeat_threshold_s
@@ -218,9 +223,15 @@ class InterchangeCore:
         leaving = self._revoked.add(change.revoke, self.pool.by_number.values(), self._patience(now))
         self._drain_requests.drain(leaving)
 
-    def slept(self, now: float) -> None:
-        """Restart the silence of all managers: this process was stopped for a while."""
+    def slept(self, now: float, away_s: float) -> None:
+        """Restart the silence of all managers: this process did not run for so many seconds."""
         self._liveness.forgive(now)
+        settings = self.settings
+        # They have looked for other ways meanwhile, and connections end before they are back; but who did not wait for
+        # so long will not come.
+        if settings.heartbeat_threshold_s / 2 <= away_s < settings.sleep_threshold_s:
+            self._back_by = self._patience(now)
+            self.story.append(f"this machine was away for {away_s:.0f} s: managers have time to come back")
 
     def next_deadline(self, now: float) -> float | None:
         """Return when ``tick`` has something to look at."""
@@ -228,7 +239,7 @@ class InterchangeCore:
         leaving = self._revoked.next_deadline()
         if not self._cut_off and leaving is None and (silence is None or again is None):
             return silence if again is None else again
-        deadlines = [(manager.cut_off_at or 0.0) + _RECONNECT_S for manager in self._cut_off.values()]
+        deadlines = [self._lost_at(manager) for manager in self._cut_off.values()]
         return min(deadlines + [deadline for deadline in (silence, again, leaving) if deadline is not None])
 
     def delivered(self, everything: bool) -> None:

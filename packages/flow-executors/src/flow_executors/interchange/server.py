@@ -16,6 +16,7 @@ from flow_core.remote.faults import is_armed, point
 from flow_executors.common.busy_poll import BusyPoll
 from flow_executors.common.host import host_id
 from flow_executors.common.interchange_settings import ProcessSettings
+from flow_executors.common.pauses import Pauses
 from flow_executors.errors import BadMessage
 from flow_executors.interchange.interchange_core import InterchangeCore
 from flow_executors.interchange.settings import CoreSettings
@@ -35,8 +36,6 @@ _TURN_S, _LOOK_EVERY = 0.05, 8
 _ACK_DELAY_S = 0.25
 # Milliseconds that the last messages have to leave when the interchange ends.
 _LINGER_MS = 1000
-# Seconds beyond a planned wake-up after which this process was stopped: the silence of managers then means nothing.
-_SLEPT_S = 2.0
 _NEVER = float("inf")
 
 
@@ -58,6 +57,7 @@ class InterchangeServer:
             setup.incarnation,
             setup.heartbeat_period_s,
             setup.heartbeat_threshold_s,
+            setup.sleep_threshold_s,
             setup.packed,
             host_id(),
             setup.results,
@@ -71,6 +71,7 @@ class InterchangeServer:
         self._waiting = True
         """Messages of managers are known to be there."""
         self._deadline = _NEVER
+        self._pauses = Pauses()
         self._link_fd = self._link.fileno()
         self._fds = tuple(
             int(door.get(zmq.FD)) for door in (self._sockets.router, self._sockets.zap, self._sockets.monitor)
@@ -100,8 +101,10 @@ class InterchangeServer:
         found = dict(self._poll.poll(max(0, int((wake - before) * 1000 + 0.999)) if sleeps else 0))
         now = time.monotonic()
         # Before anything is read: what waits in the sockets is older than the pause.
-        if now - max(wake, before) > _SLEPT_S:
-            self._core.slept(now)
+        late_s = now - max(wake, before)
+        away_s = self._pauses.away_s(late_s) if sleeps or late_s > 0 else 0.0
+        if away_s:
+            self._core.slept(now, away_s)
         heard = bool(found) or self._waiting
         if heard:
             self._listen(found, now)

@@ -16,6 +16,7 @@ class CoreSettings:
         incarnation: Counts restarts from 0; numbers given to managers start beyond those of earlier ones.
         heartbeat_period_s: Seconds between heartbeats of managers.
         heartbeat_threshold_s: Seconds of silence after which they count as lost.
+        sleep_threshold_s: Seconds for which managers with tasks wait for a script that is silent, where that is longer.
         packed: Fill the manager that came first before the next, rather than spread tasks.
         host_id: Where the interchange and the client are.
         results: Where managers of this machine find the client itself; empty where they do not.
@@ -28,6 +29,7 @@ class CoreSettings:
     incarnation: int = 0
     heartbeat_period_s: float = 30.0
     heartbeat_threshold_s: float = 120.0
+    sleep_threshold_s: float = 0.0
     packed: bool = False
     host_id: str = ""
     results: str = ""

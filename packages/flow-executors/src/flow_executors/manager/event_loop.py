@@ -499,7 +499,7 @@ class Manager:
     # -- time
 
     def _look_at_clock(self, now: float) -> None:
-        reason = self._member.examine(now)
+        reason = self._member.examine(now, self._core.busy or bool(self._awaiting_code) or self._outbox.owed)
         if reason:
             self.leave(ExitReason(ExitCode.DONE, reason, 1))
         # The client says in the file itself that it has it: no message tells, so the files are looked at.

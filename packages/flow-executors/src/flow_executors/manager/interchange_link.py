@@ -467,16 +467,19 @@ class RegistrationSession:
         deadline = self._contact.deadline(now)
         return min(deadline, now + _PROBE_LOOK_S) if self._line.probing else deadline
 
-    def examine(self, now: float) -> str:
-        """Look whether the interchange is there, and seek it if need be; return why to give up, or nothing."""
+    def examine(self, now: float, owes: bool = False) -> str:
+        """Look whether the interchange is there, and seek it if need be; return why to give up, or nothing.
+
+        ``owes``: there are tasks, or results that it has not taken.
+        """
         contact = self._contact
-        if not self.registered or now >= contact.deadline(now):
+        if contact.due(now):
             self._probe(now)
             if not self._told_wait and contact.unheard(now):
                 self._told_wait = True
                 tried = in_words(self._line.reach())
                 print(f"flow manager on {self.offer.node}: {NOT_REACHED}{tried}", file=sys.stderr, flush=True)  # noqa: T201 - the job's own stderr
-            reason = contact.verdict(self._line.reach(), self._line.home, now, self._line.forwarded)
+            reason = contact.verdict(self._line.reach(), self._line.home, now, self._line.forwarded, owes)
             if reason:
                 return reason
             if contact.seek_again(now, ConnectionState.OPEN in self._line.reach().values()):

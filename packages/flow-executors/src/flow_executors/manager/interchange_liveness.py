@@ -73,11 +73,19 @@ REGISTERED = Phase.REGISTERED
 
 
 class InterchangeLiveness:
-    """The state of the conversation, in seconds of one monotonic clock."""
+    """The state of the conversation, in seconds of one monotonic clock.
 
-    def __init__(self, period_s: float, threshold_s: float, now: float) -> None:
+    Args:
+        period_s: Seconds between heartbeats.
+        threshold_s: Seconds of silence after which it has given this manager up.
+        now: The time.
+        sleep_s: Seconds of silence for which it may be asleep, and takes results afterwards.
+    """
+
+    def __init__(self, period_s: float, threshold_s: float, now: float, sleep_s: float = 0.0) -> None:
         self.period_s = period_s
         self.threshold_s = threshold_s
+        self.sleep_s = sleep_s
         self.phase = Phase.SEEKING
         self.ever_registered = False
         self._heard = now
@@ -141,7 +149,14 @@ class InterchangeLiveness:
         # A heartbeat must have had its answer: there is silence between two of them anyway.
         return self._heard + max(self.threshold_s / 2, 1.25 * self.period_s)
 
-    def verdict(self, reach: Mapping[str, ConnectionState], home: str, now: float, forwarded: bool = False) -> str:
+    def verdict(
+        self,
+        reach: Mapping[str, ConnectionState],
+        home: str,
+        now: float,
+        forwarded: bool = False,
+        owes: bool = False,
+    ) -> str:
         """Return why to give up, or an empty string.
 
         Args:
@@ -149,6 +164,7 @@ class InterchangeLiveness:
             home: The address that answered last, if any did.
             now: The time.
             forwarded: There are forwards, which come back: an address that refuses does not mean that all is over.
+            owes: There are tasks, or results that it has not taken: they are worth more patience.
         """
         # A key may be refused for a moment after a restart, see DENIED_FOR_S: only the time shows which it is.
         if any(state is ConnectionState.DENIED for state in reach.values()):
@@ -168,33 +184,41 @@ class InterchangeLiveness:
                 return f"the interchange at {home} is gone"
         elif self.phase is Phase.SEEKING:
             self._refused_since = None
-        if now - self._heard > self._patience_s(reach):
-            return self._silence(reach, home)
+        if now - self._heard > self._patience_s(reach, owes):
+            return self._silence(reach, home, owes)
         return ""
 
-    def _patience_s(self, reach: Mapping[str, ConnectionState]) -> float:
+    def _patience_s(self, reach: Mapping[str, ConnectionState], owes: bool) -> float:
         # A block whose heartbeat threshold was shorter than five round trips never registered, before the first answer
         # had a bound of its own.
         if not self.ever_registered and any(state is ConnectionState.OPEN for state in reach.values()):
             return max(self.threshold_s, FIRST_WORD_S)
         # A way that never led anywhere will not: the sooner that is told, the better.
-        return self.threshold_s if self.ever_registered else min(self.threshold_s, NO_WAY_S)
+        if not self.ever_registered:
+            return min(self.threshold_s, NO_WAY_S)
+        return max(self.threshold_s, self.sleep_s) if owes else self.threshold_s
 
-    def _silence(self, reach: Mapping[str, ConnectionState], home: str) -> str:
+    def _silence(self, reach: Mapping[str, ConnectionState], home: str, owes: bool) -> str:
+        patience_s = self._patience_s(reach, owes)
         if home:
-            return f"the interchange at {home} was silent for more than {self.threshold_s:g} s"
+            return f"the interchange at {home} was silent for more than {patience_s:g} s"
         return (
-            f"no interchange answered within {self._patience_s(reach):g} s at any of: {in_words(reach)}. Set the "
+            f"no interchange answered within {patience_s:g} s at any of: {in_words(reach)}. Set the "
             "executor's address to one that this node can reach (see flow_executors.addresses), or open its port in "
             "the firewall. Where the script's machine is behind a router that lets nothing in, start the jobs by an "
             "SSHChannel whose server forwards connections (AllowTcpForwarding in its sshd_config): managers come by "
             "that, and no port need be open"
         )
 
+    def due(self, now: float) -> bool:
+        """Whether there is something to look at: a search, a heartbeat, or a silence."""
+        return self.phase is not REGISTERED or now >= self._beat or now >= self._silent_at()
+
     def deadline(self, now: float) -> float:
         """Return when to look again although nothing happens."""
         if self.phase is not REGISTERED:
             # Seconds. How long an address has refused is a matter of time alone: no descriptor signals it.
             return now + 0.1
-        silent_at = self._silent_at()
-        return min(self._beat, silent_at if now < silent_at else self._heard + self.threshold_s)
+        # Those that are over mean nothing more: who waits for a script that sleeps looks at its next heartbeat.
+        times = self._silent_at(), self._heard + self.threshold_s, self._heard + self.sleep_s
+        return min((self._beat, *(when for when in times if when > now)))

@@ -9,13 +9,15 @@ import tempfile
 import threading
 
 from flow_core.errors import StagingError
-from flow_core.remote.staged import Claim, claim, reserved
+from flow_core.remote.staged import Claim, claim_alone, reserved
 
 log = logging.getLogger("flow.manager")
 
 
 class NodeDirectory:
     """Made when it is first asked for, removed at the end; of a manager that was killed, by its fork server.
+
+    What had to be made for it, such as a ``working_dir`` that was not there, is removed with the last of a node.
 
     Any thread.
 
@@ -47,7 +49,7 @@ class NodeDirectory:
         problems = []
         for place in self.places:
             try:
-                made = claim(place)
+                made = claim_alone(place)
             except OSError as error:
                 problems.append(f"{os.path.dirname(os.path.dirname(place))}: {error.strerror or error}")
                 continue

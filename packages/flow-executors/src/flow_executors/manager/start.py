@@ -142,7 +142,9 @@ def _run(options: ManagerOptions, fork_client: ForkServerClient, kind: type[Mana
             options.prefetch_capacity,
             now + block.left_s if block.walltime_s else None,
         ),
-        contact=InterchangeLiveness(options.heartbeat_period, options.heartbeat_threshold, now),
+        contact=InterchangeLiveness(
+            options.heartbeat_period, options.heartbeat_threshold, now, options.sleep_threshold or 0.0
+        ),
         blobs=blobs,
         offer=_offer(options, node, capacity, manager_id, block),
         run_id=options.run_id,
