@@ -157,14 +157,20 @@ def last_release(one: Distribution) -> tuple[Version, str] | None:
 
 
 @contextmanager
-def tree_of(revision: str, name: str) -> Iterator[Distribution]:
-    """Give a distribution as it was at a revision, in a directory of its own."""
+def tree_of(version: Version, revision: str, name: str) -> Iterator[Distribution]:
+    """Give a release of a distribution, which is that of a revision, in a directory of its own.
+
+    Raises Refused where the revision is of another version: the history of a clone may lack the release itself.
+    """
     with tempfile.TemporaryDirectory(prefix="flow-release-") as folder:
         packed = subprocess.run(
             ["git", "archive", revision, f"packages/{name}"], cwd=ROOT, capture_output=True, timeout=60, check=True
         ).stdout
         subprocess.run(["tar", "-x", "-C", folder], input=packed, timeout=60, check=True)
-        yield Distribution(Path(folder) / "packages" / name)
+        found = Distribution(Path(folder) / "packages" / name)
+        if found.version != version:
+            raise Refused(f"{name} {version} is neither a tag nor in the history of this clone: git fetch --tags")
+        yield found
 
 
 # -- check
@@ -309,7 +315,7 @@ def build(into: Path, *, released: bool) -> None:
             raise Refused(
                 f"{one.name} was never released, and its changelog has no date: run `release.py date {one.name}`"
             )
-        with tree_of(last[1], one.name) as then:
+        with tree_of(*last, one.name) as then:
             build_one(then, into)
     wrong = [f"{path.name}: {problem}" for path in sorted(into.iterdir()) for problem in contents(path)]
     if wrong:
