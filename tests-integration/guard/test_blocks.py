@@ -58,6 +58,18 @@ def _launcher(how: str) -> dict[str, Any]:
     return {"provider": LocalProvider(init_blocks=1, max_blocks=1, launcher=mine)}
 
 
+def _handler(how: str) -> dict[str, Any]:
+    def mine(executor: Any, failed: dict[str, Any]) -> Any:
+        return hostile.act(how, "block_error_handler")
+
+    return {"provider": LocalProvider(init_blocks=1, max_blocks=1, launcher=_ends), "block_error_handler": mine}
+
+
+def _ends(command: str, tasks_per_node: int, nodes_per_block: int) -> str:
+    """Make a job of nothing: the block fails."""
+    return "exit 3"
+
+
 def _strategy(how: str) -> dict[str, Any]:
     return {"strategy": lambda _view: hostile.act(how, "Config(strategy=)")}
 
@@ -67,6 +79,7 @@ CASES: dict[str, Callable[[str], dict[str, Any]]] = {
     "ExecutionProvider.status": _provider("status"),
     "Launcher.__call__": _launcher,
     "Config(strategy=)": _strategy,
+    "block_error_handler": _handler,
 }
 
 
@@ -98,6 +111,40 @@ def test_what_gives_blocks_may_be_hostile(
             2 * SOON_S,
         )
         assert plain(1).result(SOON_S) == 2
+    assert place in hostile.REACHED
+
+
+@pytest.mark.parametrize("place", [*CASES, "ExecutionProvider.cancel", "ExecutionProvider.tail"])
+def test_what_gives_blocks_may_hang_and_is_named_while_others_go_on(
+    place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    method = place.rpartition(".")[2]
+    options = (CASES.get(place) or _provider(method))("hangs")
+    settings = {"strategy": options.pop("strategy")} if "strategy" in options else {}
+    if method == "tail":  # asked of blocks that failed
+        options["provider"].launcher = _ends
+    bad = HighThroughputExecutor("bad", max_workers=1, **{"provider": LocalProvider(init_blocks=1), **options})
+    kernel = flow.load(
+        flow.Config(executors=[ThreadPoolExecutor("good"), bad], run_dir=tmp_path, strategy_period=0.2, **settings)
+    )
+    future = on_bad(1)
+    if method == "cancel":  # at the end of the run
+        assert future.result(30) == 2
+    else:
+        wait_until(lambda: place in hostile.REACHED, f"{place} was not called", 2 * SOON_S)
+        assert plain(1).result(SOON_S) == 2
+        name = {"__call__": "launcher", "Config(strategy=)": "strategy"}.get(method, method)
+        try:
+            wait_until(
+                lambda: (future.done() and future.exception() is None) or name in _told(future, caplog),
+                f"{place} is not named",
+                SOON_S,
+            )
+        except AssertionError:
+            print("TOLD", place, _told(future, caplog))
+            raise
+        assert plain(1).result(SOON_S) == 2
+    kernel.cleanup(2.0)
     assert place in hostile.REACHED
 
 

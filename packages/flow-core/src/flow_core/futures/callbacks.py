@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
 from flow_core.bounded_calls import start_unless_ending
-from flow_core.guard import one_line, pass_signal
+from flow_core.guard import one_line, pass_signal, to_log
 from flow_core.hooks import going_on, where_in_users_code
 
 # Seconds in one call after which its thread is left to it, and another thread goes on with the calls behind it. Most
@@ -350,7 +350,7 @@ def _passed(limit: Limit, name: str, text: str) -> None:
     try:
         limit.passed(name, text)
     except BaseException as error:  # of the receiver's; this thread watches all others
-        _logger.error("Giving up %s raised %s", name, one_line(error), exc_info=error)
+        _logger.error("Giving up %s raised %s", name, one_line(error), exc_info=to_log(error))
 
 
 def call(function: Callable[[Any], object], given: Any, describe: Describe) -> None:
@@ -361,7 +361,7 @@ def call(function: Callable[[Any], object], given: Any, describe: Describe) -> N
         pass_signal(error)
         told = "%s raised %s; nothing else is affected"
         try:
-            _logger.error(told, _named(_Job(function, given, describe)), one_line(error), exc_info=error)
+            _logger.error(told, _named(_Job(function, given, describe)), one_line(error), exc_info=to_log(error))
         except BaseException as failure:  # of the exception's own, while it was formatted
             pass_signal(failure)
             _logger.error(told, "a callback", one_line(error))

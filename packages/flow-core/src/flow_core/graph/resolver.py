@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 from flow_core.errors import HiddenFutureError
 from flow_core.files import File
+from flow_core.guard import is_a
 
 if TYPE_CHECKING:
     from typing import Any
@@ -28,11 +29,13 @@ ATOMS: frozenset[type] = frozenset(
 """Types of which an object surely is no future and holds none."""
 
 _CONTAINERS = (list, tuple, dict, set, frozenset)
+_MAY_HOLD = (File, *_CONTAINERS)
 
 
 def shallow(value: object, result: Result) -> object:
     """Resolve only the value itself. The default; ``inputs`` is resolved one level deep by the kernel."""
-    return result(value) if isinstance(value, Future) else value
+    # Of the type: ``isinstance`` asks what is none for its ``__class__``, which may not answer.
+    return result(value) if issubclass(type(value), Future) else value  # type: ignore[arg-type]  # as was just seen
 
 
 def DEEP(value: object, result: Result) -> object:  # noqa: N802  (a choice of Config, spelled like a constant)
@@ -42,30 +45,31 @@ def DEEP(value: object, result: Result) -> object:  # noqa: N802  (a choice of C
 
 def one_level(value: object, result: Result) -> object:
     """Resolve the items of a list, tuple, set or the values of a dict, but nothing deeper."""
-    if isinstance(value, dict):
+    if is_a(value, dict):
         return _rebuilt_dict(value, {key: shallow(item, result) for key, item in value.items()})
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return _rebuilt(value, [shallow(item, result) for item in value])
+    if _is_any(value, (list, tuple, set, frozenset)):
+        items = cast("list[object]", value)
+        return _rebuilt(items, [shallow(item, result) for item in items])
     return shallow(value, result)
 
 
 def _deep(value: object, result: Result, inside: tuple[int, ...]) -> object:
     if type(value) in ATOMS:
         return value
-    if isinstance(value, Future):
+    if is_a(value, Future):
         return result(value)
-    is_data = dataclasses.is_dataclass(value) and not isinstance(value, type)
-    if not is_data and not isinstance(value, _CONTAINERS):
+    if not dataclasses.is_dataclass(type(value)) and not _is_any(value, _CONTAINERS):
         return value
     if id(value) in inside:  # a cycle: what is inside was visited already
         return value
     inside = (*inside, id(value))
-    if isinstance(value, dict):
+    if is_a(value, dict):
         return _rebuilt_dict(
             value, {_deep(key, result, inside): _deep(item, result, inside) for key, item in value.items()}
         )
-    if isinstance(value, _CONTAINERS):
-        return _rebuilt(cast("list[object]", value), [_deep(item, result, inside) for item in value])
+    if _is_any(value, _CONTAINERS):
+        items = cast("list[object]", value)
+        return _rebuilt(items, [_deep(item, result, inside) for item in items])
     return _rebuilt_dataclass(value, result, inside)
 
 
@@ -113,7 +117,7 @@ def refuse_hidden(name: str, value: object) -> None:
     Raises:
         HiddenFutureError: naming the path, such as ``argument 'xs[3]'``.
     """
-    if isinstance(value, _CONTAINERS):
+    if _is_any(value, _CONTAINERS):
         # By name of the class: this module is below the futures, and must not import them.
         for path, future in _hidden(name, value):
             tid = getattr(future, "tid", None) if type(future).__name__ == "AppFuture" else None
@@ -135,9 +139,9 @@ def _hidden(name: str, value: object) -> Iterator[tuple[str, Future[Any]]]:
         if _plain(holder):
             continue
         for step, item in _items(holder):
-            if isinstance(item, Future):
+            if is_a(item, Future):
                 yield f"{path}{step}", item
-            elif isinstance(item, _CONTAINERS):
+            elif _is_any(item, _CONTAINERS):
                 todo.append((f"{path}{step}", item))
 
 
@@ -162,4 +166,8 @@ def _items(holder: object) -> Iterator[tuple[str, object]]:
 
 def may_hold_files(value: object) -> bool:
     """Return whether a resolved argument is a File or a container in which staging should look."""
-    return isinstance(value, (File, *_CONTAINERS))
+    return _is_any(value, _MAY_HOLD)
+
+
+def _is_any(value: object, kinds: tuple[type, ...]) -> bool:
+    return issubclass(type(value), kinds)

@@ -13,6 +13,7 @@ from flow_core.futures.app_future import AppFuture
 from flow_core.futures.callbacks import packing_calls
 from flow_core.graph.resolver import ATOMS, DEEP, may_hold_files, one_level, refuse_hidden, shallow
 from flow_core.graph.task import FUTURES, PLAIN, UNKNOWN, SharedArguments
+from flow_core.guard import is_a
 from flow_core.hooks import Calling
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class Arguments:
 
         positional: list[tuple[int | str, object]] = list(enumerate(task.args))
         for where, value in [*positional, *task.kwargs.items()]:
-            if isinstance(value, Future):
+            if is_a(value, Future):
                 found.append(value)
             elif type(value) is SharedArguments:
                 found.extend(value)
@@ -230,7 +231,7 @@ class Arguments:
     def _way(self, task: Task, where: int | str, value: object) -> Callable[[object, Result], object]:
         if self._resolver is not None:
             return self._resolver
-        if isinstance(value, (list, tuple, dict)) and _name(task, where) == "inputs":
+        if issubclass(type(value), (list, tuple, dict)) and _name(task, where) == "inputs":
             return one_level
         return shallow
 
@@ -246,7 +247,7 @@ def _result(future: Future[Any]) -> object:
 
 
 def _refuse(task: Task, where: int | str, value: object) -> None:
-    if isinstance(value, Future):
+    if is_a(value, Future):
         return
     name = _name(task, where)
     if name != "inputs":

@@ -43,7 +43,7 @@ def returned_futures(who: str, value: object) -> list[Future[Any]]:
         return future
 
     DEEP(value, collect)
-    if not found and not isinstance(value, (list, tuple, dict, set, frozenset)):
+    if not found and not issubclass(type(value), (list, tuple, dict, set, frozenset)):
         raise NotFutureError(
             f"{who}: a join app must return a future, or a list, tuple or dict of futures, not {shown(value)}"
         )

@@ -246,16 +246,18 @@ class DataFlowKernel:
                 self._take_snapshot(task)
         elif self._latest_live.get(app, app) is not None:  # not yet looked at, or there are names to be watched
             task.snapshot = self._snapshots.live(app)
+        only = self._only.get(app.executors)
         if (
             options is NO_OPTIONS
             and app.kind is PYTHON
             and not app.cache
             and are_plain(args, kwargs)
             and self._core.halted is None
+            # A chooser of the user's own may hang: the caller must not wait for it.
+            and (only is not None or not self._launcher.asks_chooser(task))
         ):
             # The shortest way, for most calls: nothing to wait for, stage or look up, so the graph launches it at once.
             task.holds = PLAIN
-            only = self._only.get(app.executors)
             if only is None:
                 self._launcher.choose(task)
             else:

@@ -8,7 +8,6 @@ import os
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from time import time_ns
@@ -16,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from flow_core.apps.definition import JOIN, PYTHON
 from flow_core.errors import ConfigurationError, ExecutorError, FlowError, HookError, MissingInputs
-from flow_core.futures.callbacks import Limit, hook_calls, packing_calls
+from flow_core.futures.callbacks import Limit, hook_calls
 from flow_core.futures.lean import when_done
 from flow_core.graph.effects import LAUNCH, STAGE_OUT, Effect, EffectHandlers
 from flow_core.graph.graph_core import GraphCore
 from flow_core.graph.states import EXEC_DONE
 from flow_core.graph.task import PLAIN
-from flow_core.guard import attribute, is_a, one_line, pass_signal, shown
+from flow_core.guard import attribute, is_a, one_line, pass_signal, shown, to_log
 from flow_core.hooks import Calling, Handling, Noted, hook_name, is_own
 from flow_core.interfaces.call import DEFAULT_SPEC
 from flow_core.interfaces.task_fields import asked_for
@@ -302,6 +301,10 @@ class EffectHandler:
         if task.spec.avoid != nodes:
             task.spec = replace(task.spec, avoid=nodes)
 
+    def asks_chooser(self, task: Task) -> bool:
+        """Return whether a chooser of the user's own is asked where a task runs. Raises as ``allowed``."""
+        return self._chooser is not None and not is_own(self._chooser) and len(self.allowed(task)) > 1
+
     def choose(self, task: Task) -> None:
         """Choose the executor of a task's next try.
 
@@ -332,11 +335,7 @@ class EffectHandler:
     def _chosen(self, task: Task, executors: tuple[Executor, ...]) -> Executor:
         chooser = self._chooser
         assert chooser is not None
-        if hook_calls.here():
-            watch: AbstractContextManager[None] = nullcontext()
-        else:  # the user's own call waits for it: the log names it, too
-            watch = packing_calls.watched(chooser, task, lambda _call, _given: "the executor_chooser")
-        with watch, Calling(task, "executor_chooser", chooser):
+        with Calling(task, "executor_chooser", chooser):
             label: object = chooser([executor.label for executor in executors], task)
         for executor in executors if is_a(label, str) else ():
             if executor.label == label:
@@ -513,7 +512,8 @@ class EffectHandler:
             executor.cancel([key], kill=kill)
         except BaseException as error:
             pass_signal(error)
-            self._logger.exception("Executor %r could not cancel a try of %s", executor.label, task)
+            told = "Executor %r could not cancel a try of %s"
+            self._logger.error(told, executor.label, task, exc_info=to_log(error))
 
     def _price(self, task: Task, error: BaseException) -> None:
         """Ask the retry handler, where it may take its time: it holds up nothing but tries after failures."""
@@ -550,7 +550,7 @@ class EffectHandler:
             problem = f"returned {shown(answer)}, which is no cost of 0 or more"
         except BaseException as failure:
             cost, problem = None, f"raised {one_line(failure)}"
-            self._logger.error("%s failed", self._pricing(task), exc_info=failure)
+            self._logger.error("%s failed", self._pricing(task), exc_info=to_log(failure))
         if cost is None:
             self._logger.error("%s %s, so it fails", self._pricing(task), problem)
             hook = hook_name("retry_handler", handler)

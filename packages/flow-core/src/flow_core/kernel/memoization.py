@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from flow_core.files import File, masked
 from flow_core.futures.callbacks import Limit, hook_calls
 from flow_core.graph.graph_core import GraphCore
-from flow_core.guard import attribute, is_a, one_line, pass_signal
+from flow_core.guard import attribute, is_a, one_line, pass_signal, to_log
 from flow_core.hooks import Calling, Handling, Noted, hook_name, is_own
 from flow_core.interfaces.call import Call
 from flow_core.interfaces.memoizer import Inputs, MemoEntry, MemoKey
@@ -441,7 +441,9 @@ class MemoizedCalls:
                 # The results are there all the same: a full disk must not fail tasks that went well.
                 hook = hook_name("memoizer", self._memoizer, "store")
                 told = "The results of %d tasks, such as task %d, could not be remembered: %s raised %s"
-                self._logger.exception(told, len(entries), entries[0].task_id, hook, one_line(error))
+                self._logger.error(
+                    told, len(entries), entries[0].task_id, hook, one_line(error), exc_info=to_log(error)
+                )
         self._let_end(results)
 
     def _not_stored(self, results: Sequence[tuple[Task, object]], told: str) -> None:

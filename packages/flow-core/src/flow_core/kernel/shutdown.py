@@ -18,7 +18,7 @@ from flow_core.executors import user_pools
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.futures.callbacks import user_calls
 from flow_core.futures.lean import settle_quietly
-from flow_core.guard import one_line, pass_signal
+from flow_core.guard import one_line, pass_signal, to_log
 from flow_core.hooks import hook_name, is_own
 from flow_core.interfaces.events import EventKind, RunEnded
 from flow_core.kernel.interrupts import guard, unguard
@@ -311,7 +311,7 @@ def _done(parts: KernelComponents, step: _Step) -> bool:
         step.do()
     except BaseException as error:  # a second Ctrl-C ends this; an exit that some hook asks for does not
         pass_signal(error)
-        told = partial(parts.logger.error, "Cleaning up: could not %s", step.what, exc_info=error)
+        told = partial(parts.logger.error, "Cleaning up: could not %s", step.what, exc_info=to_log(error))
         within(_LOG_S, told, "flow-end-log")
     return True
 
@@ -359,7 +359,7 @@ def _ask(parts: KernelComponents, memoizer: Memoizer, name: str, method: Callabl
     try:
         ended = within(max(_LEAST_S, (deadline - time.monotonic()) / 2), method, "flow-hooks-end")
     except BaseException as error:
-        parts.logger.error("%s raised %s", who, one_line(error), exc_info=error)
+        parts.logger.error("%s raised %s", who, one_line(error), exc_info=to_log(error))
         return
     if not ended:
         parts.logger.error("%s did not return in time and was left behind", who)
@@ -407,7 +407,7 @@ def _shut_down(logger: logging.Logger, executor: Executor, deadline: float, not_
             _say(logger, f"flow: left behind at the end of the run: {report.left}")
     except BaseException as error:
         pass_signal(error)
-        logger.exception("Executor %r could not be shut down", executor.label)
+        logger.error("Executor %r could not be shut down", executor.label, exc_info=to_log(error))
 
 
 def _end_callbacks(parts: KernelComponents, deadline: float) -> None:

@@ -14,7 +14,7 @@ from flow_core.files import File, masked
 from flow_core.graph.failures import root_cause
 from flow_core.graph.retry import describe
 from flow_core.graph.states import State
-from flow_core.guard import attribute, is_a, one_line, pass_signal, traceback_of
+from flow_core.guard import attribute, is_a, one_line, traceback_by
 from flow_core.interfaces.events import (
     EventKind,
     EventRecord,
@@ -272,11 +272,7 @@ def traceback_text(error: BaseException) -> str:
     remote = attribute(error, "remote_traceback")
     if is_a(remote, str) and remote:
         return remote
-    try:
-        return formatted(error)
-    except BaseException as failure:  # odd attributes of the user's
-        pass_signal(failure)
-        return traceback_of(error)
+    return traceback_by(error, lambda: formatted(error))
 
 
 def _files_of(task: Task) -> tuple[tuple[str, ...], tuple[str, ...], str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from flow_core.errors import ConfigurationError
-from flow_core.guard import is_a, name_of, one_line, shown
+from flow_core.guard import is_a, name_of, one_line, shown, to_log
 from flow_core.hooks import Calling
 from flow_core.interfaces.events import Event, EventKind, EventRecord, EventsLost
 from flow_core.interfaces.sinks import EventSink, RecordSink
@@ -159,7 +159,9 @@ class SinkWorker:
             self.lost += lost
             self._queue.clear()
             self.wants = EventKind.NONE
-        self._logger.error("Event sink %s is disabled after an error: %s", self.name, one_line(error), exc_info=error)
+        self._logger.error(
+            "Event sink %s is disabled after an error: %s", self.name, one_line(error), exc_info=to_log(error)
+        )
         # Without the lock: the pump looks at all workers.
         self._on_disabled(self, lost, f"sink {self.name} is disabled: {one_line(error)}")
 
@@ -172,7 +174,7 @@ class SinkWorker:
             else:
                 self._logger.error("Event sink %s: close() returned %s, no number", self.name, shown(left))
         except BaseException as error:
-            self._logger.error("Event sink %s failed to close: %s", self.name, one_line(error), exc_info=error)
+            self._logger.error("Event sink %s failed to close: %s", self.name, one_line(error), exc_info=to_log(error))
 
 
 def _wanted(sink: EventSink) -> EventKind:

@@ -15,7 +15,7 @@ from pathlib import Path
 from flow_core.apps.definition import AppDefinition, AppKind, CallOptions, StdStream
 from flow_core.bounded_calls import within
 from flow_core.files import File, Glob, masked
-from flow_core.guard import attribute, one_line, pass_signal
+from flow_core.guard import attribute, one_line, pass_signal, to_log
 from flow_core.hooks import Calling, hook_name, is_own
 from flow_core.interfaces.call import TaskStep
 from flow_core.interfaces.executor import Executor
@@ -288,7 +288,7 @@ def _end(method: Staging) -> None:
             _logger.error("%s did not return within %g s and was left behind", who, CLOSE_S)
     except BaseException as error:
         pass_signal(error)
-        _logger.error("%s raised %s", who, one_line(error), exc_info=error)
+        _logger.error("%s raised %s", who, one_line(error), exc_info=to_log(error))
 
 
 def _placed(args: tuple[object, ...], kwargs: dict[str, object], directory: str) -> StagingPlan:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from flow_core.errors import StagingError
 from flow_core.files import File
+from flow_core.guard import is_a
 from flow_core.remote.staged import Claim, ForeignDirectory, claim, remove, reserved, tidy
 from flow_core.staging.file_work import BackgroundFileWork
 
@@ -94,13 +95,13 @@ class TryPaths:
 
 
 def _names_one_of(value: object, folders: tuple[str, ...], depth: int) -> bool:
-    if isinstance(value, File):
+    if is_a(value, File):
         value = value.local_path
-    if isinstance(value, (str, Path)):
+    if is_a(value, str) or is_a(value, Path):
         return os.path.abspath(value).startswith(folders)
-    if depth == 0 or not isinstance(value, (list, tuple, dict)):
+    if depth == 0 or not (is_a(value, list) or is_a(value, tuple) or is_a(value, dict)):
         return False
-    items = value.values() if isinstance(value, dict) else value
+    items = value.values() if is_a(value, dict) else value
     return any(_names_one_of(item, folders, depth - 1) for item in items)
 
 

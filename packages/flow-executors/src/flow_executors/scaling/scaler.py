@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from flow_core.errors import ExecutorError, FlowError, ScalingFailed
-from flow_core.guard import named
+from flow_core.guard import named, to_log
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.events import BlockChanged, EventKind
 from flow_core.interfaces.scaling import BlockLimits
@@ -261,7 +261,7 @@ class Scaler:
 
     def _turn_failed(self, error: BaseException) -> None:
         """Count a turn with an unexpected error as a failed attempt: else tasks would wait without end."""
-        self._log.error("scaling of %s: this turn failed, the next one comes", self._host.label, exc_info=error)
+        self._log.error("scaling of %s: this turn failed, the next one comes", self._host.label, exc_info=to_log(error))
         with self._lock:
             self._cause = error
             self._core.recovery.failed(f"scaling failed: {named(error)}", time.monotonic())
@@ -491,7 +491,7 @@ class Scaler:
         self._tell(name, "", self._core.blocks[name].status)
         self._tell_failure(name)
         if not foreseen or error.__cause__ is not None:
-            self._log.debug("how block %s of %s failed", name, self._host.label, exc_info=error)
+            self._log.debug("how block %s of %s failed", name, self._host.label, exc_info=to_log(error))
 
     def _release(self, names: Sequence[str], idle_s: float | None) -> list[str]:
         """Drain blocks that have managers, cancel those that have none; return those that go."""

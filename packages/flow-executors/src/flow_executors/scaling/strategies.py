@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from flow_core.errors import ConfigurationError, ExecutorBroken
-from flow_core.guard import named
+from flow_core.guard import named, to_log
 from flow_core.interfaces.scaling import BlockLimits, ScalingView, Strategy
 from flow_executors.scaling.failures import failure_text
 from flow_executors.scaling.user_calls import UserCalls
@@ -144,7 +144,7 @@ class StrategyCalls:
         problem = f"the strategy {self._strategy!r:.100} of {self._label} failed ({named(error)})"
         if problem != self.problem:
             self.problem = problem
-            self._log.warning("%s: 'simple' decides instead", problem, exc_info=error)
+            self._log.warning("%s: 'simple' decides instead", problem, exc_info=to_log(error))
 
     def verdict(self, host: object, failed: Mapping[str, JobStatus], error: ExecutorBroken) -> ExecutorBroken | None:
         """Return the error that the tasks get; None: go on trying."""
