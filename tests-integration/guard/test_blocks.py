@@ -83,6 +83,12 @@ CASES: dict[str, Callable[[str], dict[str, Any]]] = {
 }
 
 
+def _names(place: str, told: str) -> bool:
+    """Tell whether a text says of a place that it does not return, and where."""
+    name = {"Config(strategy=)": "the strategy", "Launcher.__call__": "_launcher.<locals>.mine"}.get(place, place)
+    return f"{name.rpartition('.')[2]}" in told and ("has not returned" in told or "has not come back" in told)
+
+
 def _told(future: Any, caplog: pytest.LogCaptureFixture) -> str:
     """Return all that a user can read of a task: its error, why it waits, and the log."""
     error = str(future.exception()) if future.done() else str(future.why(0.5))
@@ -114,7 +120,7 @@ def test_what_gives_blocks_may_be_hostile(
     assert place in hostile.REACHED
 
 
-@pytest.mark.parametrize("place", [*CASES, "ExecutionProvider.cancel", "ExecutionProvider.tail"])
+@pytest.mark.parametrize("place", [*CASES, "ExecutionProvider.tail"])
 def test_what_gives_blocks_may_hang_and_is_named_while_others_go_on(
     place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -128,24 +134,15 @@ def test_what_gives_blocks_may_hang_and_is_named_while_others_go_on(
         flow.Config(executors=[ThreadPoolExecutor("good"), bad], run_dir=tmp_path, strategy_period=0.2, **settings)
     )
     future = on_bad(1)
-    if method == "cancel":  # at the end of the run
-        assert future.result(30) == 2
-    else:
-        wait_until(lambda: place in hostile.REACHED, f"{place} was not called", 2 * SOON_S)
-        assert plain(1).result(SOON_S) == 2
-        name = {"__call__": "launcher", "Config(strategy=)": "strategy"}.get(method, method)
-        try:
-            wait_until(
-                lambda: (future.done() and future.exception() is None) or name in _told(future, caplog),
-                f"{place} is not named",
-                SOON_S,
-            )
-        except AssertionError:
-            print("TOLD", place, _told(future, caplog))
-            raise
-        assert plain(1).result(SOON_S) == 2
-    kernel.cleanup(2.0)
-    assert place in hostile.REACHED
+    wait_until(lambda: place in hostile.REACHED, f"{place} was not called", 2 * SOON_S)
+    assert plain(1).result(SOON_S) == 2
+    wait_until(
+        lambda: (future.done() and future.exception() is None) or _names(place, _told(future, caplog)),
+        f"{place} is not named",
+        SOON_S,
+    )
+    assert plain(1).result(SOON_S) == 2
+    kernel.cleanup(5.0)
 
 
 @pytest.mark.parametrize("how", ["raises", "odd"])

@@ -130,6 +130,8 @@ def _try(case: Case, how: str, name: str, caplog: pytest.LogCaptureFixture) -> A
     elif how == "hangs" and case.expected(how) == "logged":
         if victim is not None and not victim.done():
             wait_until(lambda: victim.done() or name in caplog.text, f"{name} is not named", SOON_S)
+            told = victim.why().line
+            assert victim.done() or name in told or "Mine" in told or "'bad'" in told, told
     elif victim is not None and how != "odd":
         victim.exception(SOON_S)
     assert [plain(n).result(SOON_S) for n in range(3)] == [1, 2, 3]

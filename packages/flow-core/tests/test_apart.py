@@ -20,7 +20,7 @@ from kernel_apps import Load
 import flow_core as flow
 from flow_core.files import File
 from flow_core.futures import callbacks
-from flow_core.futures.callbacks import packing_calls
+from flow_core.futures.callbacks import hook_calls, packing_calls
 from flow_core.graph.task import Task
 from flow_core.hooks import Handling
 from flow_core.kernel.isolation import Isolation, are_harmless
@@ -217,8 +217,9 @@ def test_an_executor_of_the_users_whose_submit_hangs_holds_up_its_own_tasks(load
     assert not bad.waiting  # what it took too late is taken back
 
 
-def test_a_chooser_that_hangs_in_the_users_own_call_is_named_in_the_log(
-    load: Load, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("value", [1, [2], "given"])
+def test_a_chooser_that_hangs_is_named_and_holds_up_its_task_and_not_the_call(
+    value: object, load: Load, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(callbacks, "_TOLD_S", 0.3)
     hangs = Hangs()
@@ -229,15 +230,18 @@ def test_a_chooser_that_hangs_in_the_users_own_call_is_named_in_the_log(
 
     one = MemoryExecutor("one")
     load(one, MemoryExecutor("other"), executor_chooser=choose)
-    caller = threading.Thread(target=lambda: flow.python_app(lambda x: x)(1), daemon=True)
-    caller.start()
+    victim = flow.python_app(lambda x: x)(value)  # returns
     try:
         assert hangs.begun.wait(SOON_S)
         until = time.monotonic() + SOON_S
         while not any("executor_chooser" in line and "has not returned" in line for line in caplog.messages):
             assert time.monotonic() < until
             time.sleep(0.01)
+        assert "choose() is called for it since" in victim.why().line
+        other = flow.python_app(lambda x: x, executors=["one"])(2)
+        one.finish(one.waiting[0], 2)
+        assert other.result(SOON_S) == 2
     finally:
         hangs.gate.set()
-    caller.join(SOON_S)
+    assert hook_calls.drain(SOON_S)
     assert one.waiting

@@ -122,6 +122,10 @@ class BoundedCall(Generic[T]):
         name: Name of the thread.
         function: The function to call.
         late: Takes the answer where that comes when nobody waits for it any more.
+
+    Attributes:
+        since: When it was begun, a ``time.monotonic`` reading.
+        thread_id: Identity of its thread; 0 until that has begun.
     """
 
     def __init__(self, name: str, function: Callable[[], T], late: Callable[[T], object] | None = None) -> None:
@@ -133,6 +137,8 @@ class BoundedCall(Generic[T]):
         self._error: BaseException | None = None
         self._done = threading.Event()
         self._native_id = 0
+        self.since = time.monotonic()
+        self.thread_id = 0
         if not begin(name, self._run):
             self._run()
 
@@ -167,6 +173,7 @@ class BoundedCall(Generic[T]):
 
     def _run(self) -> None:
         self._native_id = threading.get_native_id()
+        self.thread_id = threading.get_ident()
         try:
             self._answer.append(self._function())
         except BaseException as error:

@@ -153,7 +153,7 @@ class Handling(Noted):
         return f"{self.name} goes on {since}{self.where}"
 
 
-_OWN = frozenset(("flow", "flow_core", "flow_executors", "flow_monitor", "flow_staging"))
+_OWN = frozenset(("flow", "flow_core", "flow_executors", "flow_monitor", "flow_providers", "flow_staging"))
 _LIBRARY = sys.stdlib_module_names | {"cloudpickle"}
 
 

@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 from flow_core.files import File, Glob
 from flow_core.futures.callbacks import Describe, Limit, hook_calls
 from flow_core.guard import attribute, is_a, one_line, pass_signal
-from flow_core.hooks import hook_name, is_own
+from flow_core.hooks import Noted, hook_name, is_own
 from flow_core.interfaces.staging import Versions
 from flow_core.interfaces.versions import version_of_files
 from flow_core.remote.output_sets import below, matching
@@ -95,6 +95,7 @@ class VersionLooks:
         self._lock = threading.Lock()
         self._versions: list[str | None] = [None] * len(files)
         self._files = files
+        self._who = who
         self._made = here is None  # what tasks may change by right counts as it is only where they read it
         # All files of one method in one question, since a method may answer for many at once.
         groups: dict[int, tuple[Looker, list[int]]] = {}
@@ -124,7 +125,8 @@ class VersionLooks:
         try:
             # A method need not have ``look``.
             if callable(look):
-                looking = look([self._files[index] for index in indices])
+                with Noted(self._who, "staging method", method, "look"):
+                    looking = look([self._files[index] for index in indices])
         except BaseException as error:
             pass_signal(error)
             _logger.error("%s raised %s", hook_name("staging method", method, "look"), one_line(error))

@@ -26,6 +26,8 @@ from flow_providers.jobs.ledger import JobLedger, default_ledger
 T = TypeVar("T")
 # Bytes of a job's standard error that are fetched: enough for a traceback.
 _TAIL_BYTES = 4096
+# Seconds for that: these words are worth less than the next block, which waits for them.
+_TAIL_S = 15.0
 # Seconds that a provider's call may take beyond its commands. Only the magnitude matters.
 _CALL_S = 60.0
 # Commands that a call of a provider may need, each of which may take its ``cmd_timeout``.
@@ -150,13 +152,17 @@ class BlockJobs:
             raise ProviderFault(f"{self._name}.cancel returned {answers!r:.200}, not one answer for each job")
         return [job_id for job_id, gone in zip(job_ids, answers, strict=True) if not gone]
 
+    def slow(self) -> list[str]:
+        """Return calls of the provider that are waited for and take long, each as a clause. Any thread."""
+        return self._calls.slow()
+
     def tails(self, jobs: Mapping[str, str]) -> dict[str, str]:
         """Return the end of standard error of each block's job (block -> job id). Never raises."""
         return {block: self._tail(job_id) if job_id else "" for block, job_id in jobs.items()}
 
     def _tail(self, job_id: str) -> str:
         try:
-            return str(self._ask("tail", lambda: self._provider.tail(job_id, _TAIL_BYTES)[1]))
+            return str(self._ask("tail", lambda: self._provider.tail(job_id, _TAIL_BYTES)[1], _TAIL_S))
         except ProviderError:
             return ""
 

@@ -189,6 +189,8 @@ class Scaler:
         now = time.monotonic()
         with self._lock:
             notes = [text for text in (self._moved, self._advice.problem) if text]
+            notes += self._advice.slow()
+            notes += [] if self._jobs is None else self._jobs.slow()
             if self._unknown:
                 since = duration(now - self._unknown_since)
                 notes.append(f"the states of jobs have not been known for {since}: {self._unknown}")

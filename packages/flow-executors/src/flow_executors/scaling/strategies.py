@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from flow_core.errors import ConfigurationError, ExecutorBroken
-from flow_core.guard import named, to_log
+from flow_core.guard import called, named, to_log
 from flow_core.interfaces.scaling import BlockLimits, ScalingView, Strategy
 from flow_executors.scaling.failures import failure_text
 from flow_executors.scaling.user_calls import UserCalls
@@ -126,13 +126,19 @@ class StrategyCalls:
         """Whether failed blocks are never to end the executor."""
         return self._handler is False
 
+    def slow(self) -> list[str]:
+        """Return calls of these functions that are waited for and take long, each as a clause. Any thread."""
+        return self._calls.slow()
+
     def change(self, view: ScalingView) -> int:
         """Return the strategy's answer; that of ``simple`` where it is none that can be used."""
         # Our own are called directly: a thread a turn would be for nothing.
         if self._trusted:
             return self._strategy(view)
         try:
-            answer = self._calls.call("the strategy", lambda: self._strategy(view), _STRATEGY_S)
+            answer = self._calls.call(
+                f"the strategy {called(self._strategy)}()", lambda: self._strategy(view), _STRATEGY_S
+            )
             change = operator.index(answer)
         except BaseException as error:
             self._complain(error)
@@ -152,7 +158,9 @@ class StrategyCalls:
         if not callable(handler):
             return error
         try:
-            answer = self._calls.call("the block_error_handler", lambda: handler(host, dict(failed)), _HANDLER_S)
+            answer = self._calls.call(
+                f"the block_error_handler {called(handler)}()", lambda: handler(host, dict(failed)), _HANDLER_S
+            )
         except BaseException as fault:
             return failure_text(f"{error}\nIts block_error_handler {handler!r:.100} failed: {named(fault)}", fault)
         if answer is None:
