@@ -125,3 +125,17 @@ class Sampler:
 
     def close(self) -> object:
         return self._answer("close")
+
+
+class HangsTold(Exception):
+    """An exception that does not say what it is."""
+
+    def __str__(self) -> str:
+        act("hangs", "told")
+        return ""
+
+
+class HangsAsked:
+    """A value that does not say of what class it is."""
+
+    __class__ = property(lambda _self: act("hangs", "asked"))  # type: ignore[assignment]

@@ -15,6 +15,7 @@ import pytest
 
 import flow
 from flow_core.executors.futures import FuturesExecutor
+from flow_core.guard import one_line
 from flow_executors.htex import HighThroughputExecutor
 from flow_executors.llex import LowLatencyExecutor
 from flow_executors.testing.local_run import wait_until
@@ -66,6 +67,10 @@ def _add(x: int) -> int:
 
 def _give(name: str) -> object:
     return getattr(hostile, name)()
+
+
+def _raise(name: str) -> None:
+    raise getattr(hostile, name)
 
 
 def _take(*_values: object) -> str:
@@ -139,3 +144,22 @@ def test_a_result_that_cannot_be_unpacked_in_finite_time_holds_up_its_own_task(
     _is_told(victim, "unpacked", "_made_again", caplog)
     assert "the unpacking of its result" in victim.why().line
     assert f"task {victim.tid}" in dependent.why().line
+
+
+@pytest.mark.parametrize("label", ["threads", *SENT])
+def test_an_exception_that_does_not_say_what_it_is_is_that_of_its_own_task(
+    label: str, kernel: flow.DataFlowKernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    victim = on(label, _raise)("HangsTold")
+    _others_go_on()
+    error = victim.exception(2 * SOON_S)
+    assert "HangsTold" in one_line(error)
+    assert f"task {victim.tid} (_raise) failed" in caplog.text
+    _others_go_on()
+
+
+def test_a_value_that_does_not_say_of_what_class_it_is_holds_up_nobody(kernel: flow.DataFlowKernel) -> None:
+    victim = on("threads", _give)("HangsAsked")
+    assert on("threads", _take)(victim).result(SOON_S) == "taken"
+    assert on("threads", _take)(hostile.HangsAsked()).result(SOON_S) == "taken"
+    _others_go_on()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import pytest
@@ -162,3 +163,70 @@ def test_an_error_whose_attributes_exit_tells_no_versions_and_stops_nothing(kind
     tell_read(error, {"http://h/a": "1"})
     assert read_before(error) in ({}, {"http://h/a": "1"})
     assert read_before(error) == {}
+
+
+class Stays:
+    """Methods that do not return before they are told to."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+
+    def __call__(self, *_args: object) -> Any:
+        self.release.wait(30)
+        return "late"
+
+
+@pytest.fixture
+def stays(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stays]:
+    monkeypatch.setattr(guard, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(guard, "_stuck", {})
+    one = Stays()
+    yield one
+    one.release.set()
+
+
+@pytest.mark.parametrize("name", ["__str__", "__getattribute__"])
+def test_an_exception_whose_text_does_not_come_is_told_of_by_its_class(name: str, stays: Stays) -> None:
+    kind = type("Slow", (ValueError,), {name: stays if name == "__str__" else lambda self, _name: stays()})
+    if name == "__str__":
+        kind.__str__ = lambda self: stays()  # type: ignore[method-assign]
+        assert guard.one_line(kind()) == "Slow: <its text cannot be shown: str() has not returned for 2 s>"
+    assert "the traceback cannot be shown: it has not returned" in guard.traceback_of(kind())
+    assert guard.to_log(kind()) is None
+
+
+def test_a_value_inside_of_an_exception_that_does_not_tell_what_it_is_is_not_waited_for_either(stays: Stays) -> None:
+    slow = type("Slow", (), {"__repr__": lambda self: stays()})
+    assert "has not returned" in guard.text_of(KeyError(slow()))
+    assert "whose repr() has not returned" in guard.shown([slow()])
+
+
+def test_a_class_that_did_not_tell_once_is_not_asked_again(stays: Stays) -> None:
+    asked: list[object] = []
+
+    class Slow(ValueError):
+        def __str__(self) -> str:
+            asked.append(self)
+            return str(stays())
+
+    for _ in range(3):
+        assert "has not returned" in guard.text_of(Slow())
+    assert len(asked) == 1
+
+
+def test_texts_of_the_users_own_that_come_are_shown_and_logged_as_ever() -> None:
+    class Mine(ValueError):
+        def __str__(self) -> str:
+            return "what is wrong"
+
+    error = Mine()
+    assert guard.one_line(error) == "Mine: what is wrong"
+    assert guard.traceback_of(error).endswith("Mine: what is wrong\n")
+    assert guard.to_log(error) is error
+    assert guard.shown([Mine]).startswith("[<class ")
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyError("k"), OSError(2, "gone", "file"), FlowError("text")])
+def test_texts_of_plain_exceptions_are_made_without_a_thread(error: Exception) -> None:
+    assert guard.answers(error)
+    assert guard.to_log(error) is error

@@ -82,7 +82,7 @@ def test_a_refused_task_goes_to_another_executor_or_fails_with_the_reason(load: 
     one, two = MemoryExecutor("one"), MemoryExecutor("two")
     load(one, two, executor_chooser=lambda labels, task: labels[0])
     future, doomed = add(1), add(2)
-    for key in list(one.waiting):
+    for key in one.wait_submitted(2):
         one.refuse(key, TypeError("does not fit"))
     first, second = two.wait_submitted(2)
     two.run(first)

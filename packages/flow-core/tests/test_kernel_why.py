@@ -261,7 +261,7 @@ def test_a_hook_that_does_not_return_is_named_with_the_time_it_has_taken(load: L
     first = add(1)
     second, third = add(first), add(first)
     try:
-        executor.finish(executor.waiting[0], 2)
+        executor.finish(executor.wait_submitted(1)[0], 2)
         assert choose.begun.wait(10)
         (cause,) = second.why().causes
         assert cause.text.startswith("executor_chooser test_a_hook_that_does_not_return_is_named")

@@ -562,6 +562,63 @@ def test_results_that_may_depend_on_globals_by_names_not_known_are_not_remembere
     assert "cache_globals='named'" in told[0]
 
 
+@pytest.mark.parametrize("read", ["sys._getframe().f_globals['LIMIT']", "f.__globals__['LIMIT']"])
+def test_nor_are_those_of_code_that_reads_the_globals_of_a_frame_or_of_a_function(
+    load: Callable[..., DataFlowKernel], read: str
+) -> None:
+    module = script(f"import sys\nLIMIT = 1\ndef f(): return {read}")
+    app = python_app(module.f, cache=True, data_flow_kernel=load(threads=True))
+    for module.LIMIT in (1, 2, 1):
+        assert app().result() == module.LIMIT
+
+
+def test_results_of_code_that_takes_the_script_as_a_module_are_remembered_on_threads_alone(
+    load: Callable[..., DataFlowKernel], caplog: pytest.LogCaptureFixture
+) -> None:
+    module = script("import sys\ndef f(): return 'sys' if sys.modules['__main__'] else 0")
+    for threads, number in ((True, 1), (False, 0)):
+        kernel = load(threads=threads)
+        app = python_app(module.f, cache=True, data_flow_kernel=kernel)
+        with caplog.at_level(logging.WARNING):
+            assert [app().result() for _ in range(2)] == ["sys", "sys"]
+        assert kernel.summary().memoized == number
+        assert ("it takes __main__ as a module, in f()" in caplog.text) is not threads
+
+
+@pytest.mark.parametrize(
+    ("source", "given", "told"),
+    [
+        (
+            "def g(x): return eval(x)\ndef f(x): return g(x)",
+            "1 + 1",
+            "takes globals by names that show only as it runs",
+        ),
+        ("import sys\ndef f(x): return bool(sys.modules[__name__])", 1, "takes __main__ as a module, in f()"),
+    ],
+)
+def test_a_call_that_goes_to_another_process_without_what_its_code_takes_there_is_told_of_once(
+    load: Callable[..., DataFlowKernel], caplog: pytest.LogCaptureFixture, source: str, given: object, told: str
+) -> None:
+    for options, times in (({}, 1), ({"cache_globals": "named"}, 0)):
+        app = python_app(script(source).f, data_flow_kernel=load(), **options)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            for _ in range(3):
+                assert app(given).result() in (2, True)
+        assert [told in record.getMessage() for record in caplog.records] == [True] * times
+
+
+def test_text_that_is_run_among_all_globals_is_looked_at_like_other_code(load: Callable[..., DataFlowKernel]) -> None:
+    module = script(
+        "LIMIT = 1\ndef f():\n    names = {}\n    exec('x = LIMIT', globals(), names)\n    return names['x']"
+    )
+    kernel = load()
+    app = python_app(module.f, cache=True, data_flow_kernel=kernel)
+    for module.LIMIT in (1, 2, 1):
+        assert app().result() == module.LIMIT
+    assert kernel.summary().memoized == 1
+
+
 def test_nor_are_those_of_calls_with_such_code_among_their_arguments(load: Callable[..., DataFlowKernel]) -> None:
     module = script("LIMIT = 1\ndef g(x): return eval(x)\ndef f(x, by): return by(x)")
     kernel = load(threads=True)

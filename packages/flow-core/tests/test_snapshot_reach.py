@@ -524,6 +524,11 @@ def test_of_what_holds_a_large_part_all_else_is_looked_at(kind: str, table: str)
     [
         ("def f(x): return getattr(x, 'a', None), getattr(x('b'), 'c'), globals()['f']", True),
         ("def f(x): return x.eval('a'), x.modules, x.globals(), eval('x + 1')", True),
+        ("def f(x): exec('x = f', globals(), {}); return eval('x + 1', globals())", True),
+        ("def f(x): exec(x, globals(), {})", False),
+        ("import sys\ndef f(x): return sys._getframe().f_globals['f']", False),
+        ("def g(x): return x\ndef f(x): return g.__globals__['f']", False),
+        ("import inspect\ndef g(x): return inspect.currentframe().f_back.f_globals[x]\ndef f(x): return g(x)", False),
         ("def f(x): return globals()[x]", False),
         ("def f(x): return globals()['a' + x]", False),
         ("def g(x): return eval(x)\ndef f(x): return g(x)", False),
@@ -541,4 +546,26 @@ def test_of_what_holds_a_large_part_all_else_is_looked_at(kind: str, table: str)
     ],
 )
 def test_functions_that_take_globals_by_names_not_known_are_found(source: str, is_known: bool) -> None:
-    assert bool(identify(script(source).f).unknown) is not is_known
+    function = script(source).f
+    assert bool(identify(function).unknown) is not is_known
+    assert bool(FunctionLooks(function, whole=False).unknown) is not is_known
+
+
+@pytest.mark.parametrize(
+    ("source", "takes_main"),
+    [
+        ("import sys\ndef f(): return sys.modules['__main__'].LIMIT", True),
+        ("import sys\ndef f(): return sys.modules[__name__].LIMIT", True),
+        ("import sys\ndef f(): return vars(sys.modules[__name__])", True),
+        ("def f():\n    import __main__\n    return __main__.LIMIT", True),
+        ("def f():\n    from __main__ import LIMIT\n    return LIMIT", True),
+        ("import __main__ as own\ndef g(): return own.LIMIT\ndef f(): return g()", True),
+        ("import importlib\ndef f(): return importlib.import_module('__main__')", True),
+        ("import sys\ndef f(): return sys.modules['json'], __name__", False),
+        ("def f(): return __name__ == '__main__'", False),
+    ],
+)
+def test_functions_that_take_the_script_as_a_module_are_found(source: str, takes_main: bool) -> None:
+    function = script(source).f
+    assert bool(identify(function).mains) is takes_main
+    assert bool(FunctionLooks(function, whole=False).mains) is takes_main

@@ -32,12 +32,13 @@ _TELLING = frozenset(
 )
 """Names of what is asked of an exception when its text or its traceback is made."""
 _MADE_BY_PYTHON = 1 << 9  # the flag of a type that a ``class`` statement has made, Py_TPFLAGS_HEAPTYPE
-# Python's own ways to these attributes, whatever a class of the user's has in their place.
+# Python's own ways to these attributes, whatever a class or metaclass of the user's has in their place.
+_MRO, _NAMES, _FLAGS = (type.__dict__[name].__get__ for name in ("__mro__", "__dict__", "__flags__"))
 _CAUSE = BaseException.__dict__["__cause__"].__get__
 _CONTEXT = BaseException.__dict__["__context__"].__get__
 _OF_FLOW = ("flow_core", "flow_executors", "flow_providers", "flow_staging", "flow_monitor")
-_stuck: set[type] = set()
-"""Classes one object of which has not said what it is; they are not asked again."""
+_stuck: dict[int, type] = {}
+"""Classes one object of which has not said what it is, by their ids; they are not asked again."""
 
 
 def is_a(value: object, kind: type[T]) -> TypeGuard[T]:
@@ -147,9 +148,9 @@ def answers(value: object) -> bool:
         return True
     if not issubclass(kind, BaseException):
         return False
-    for cls in type.__dict__["__mro__"].__get__(kind):
-        names = type.__dict__["__dict__"].__get__(cls)
-        if cls.__flags__ & _MADE_BY_PYTHON and not _TELLING.isdisjoint(names):
+    for cls in _MRO(kind):
+        names = _NAMES(cls)
+        if _FLAGS(cls) & _MADE_BY_PYTHON and not _TELLING.isdisjoint(names):
             module = names.get("__module__")
             if not (type(module) is str and module.partition(".")[0] in _OF_FLOW):
                 return False
@@ -180,14 +181,14 @@ _STAYED_AWAY = f"has not returned for {_PATIENCE_S:g} s"
 def _in_time(value: object, make: Callable[[], str]) -> str:
     """Return what ``make`` returns, called on another thread. Raises _NoTextError, and what it raises."""
     kind = type(value)
-    if kind in _stuck:
+    if id(kind) in _stuck:  # by its id: a metaclass may have a hash of its own
         raise _NoTextError
     from flow_core.bounded_calls import BoundedCall, NoAnswerError
 
     try:
         return BoundedCall("flow-texts", make).wait(_PATIENCE_S)
     except NoAnswerError:
-        _stuck.add(kind)
+        _stuck[id(kind)] = kind
         raise _NoTextError from None
 
 

@@ -41,6 +41,8 @@ class Identity:
         shown: The parts as (name, short digest), as they are in keys.
         unknown: Names of functions among its code that take globals by names which show only as they run: what these
             mean is no part of it.
+        mains: Names of functions among its code that take ``__main__`` as a module: in another process that is another
+            one.
         files: The Files that it names, each with the parameter of which it is (or is in) the default; empty for none.
     """
 
@@ -52,6 +54,7 @@ class Identity:
     joined: bytes = b""
     shown: tuple[tuple[str, bytes], ...] = ()
     unknown: tuple[str, ...] = ()
+    mains: tuple[str, ...] = ()
 
 
 class Snapshot(Protocol):

@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from flow_core.graph.task import SharedParents
     from flow_core.interfaces.sinks import RunInfo
     from flow_core.interfaces.waiting import Explanation
+    from flow_core.snapshot.finder import FunctionLooks
     from flow_core.staging.batch import Moving
 
 _BODIES = "flow-join"
@@ -331,9 +332,33 @@ class DataFlowKernel:
         elif travels is None:
             travels = self._launcher.may_travel(task)
         if travels or counts:
-            task.snapshot = self._snapshots.take(app, travels, counts)
+            task.snapshot = taken = self._snapshots.take(app, travels, counts)
+            if travels and not counts and (taken.looks.unknown or taken.looks.mains) and app.cache_globals != "named":
+                self._tell_hidden(task, taken.looks)
         else:
             task.snapshot = self._snapshots.live(app)
+
+    def _tell_hidden(self, task: Task, looks: FunctionLooks) -> None:
+        """Say what a function takes that cannot be found in it, and so may not travel, or as it was earlier."""
+        app, further = task.app, "Name such globals, or pass them as arguments (cache_globals='named' silences this)"
+        if looks.unknown:
+            self._emitter.warn_once(
+                app,
+                "%s goes to another process, and takes globals by names that show only as it runs (globals()[...], "
+                "f_globals, eval, exec), in %s: there they may be missing, or as they were at an earlier call. %s",
+                task,
+                ", ".join(f"{name}()" for name in looks.unknown),
+                further,
+            )
+        if looks.mains:
+            self._emitter.warn_once(
+                app,
+                "%s goes to another process, and takes __main__ as a module, in %s: there that is not the script, or "
+                "the script as it was earlier. %s",
+                task,
+                ", ".join(f"{name}()" for name in looks.mains),
+                further,
+            )
 
     def _rebound(self, app: AppDefinition, call: object, live: tuple[str, ...], fixed: tuple[str, ...]) -> None:
         """Say that a call begins when names are bound to something else than when it was made."""

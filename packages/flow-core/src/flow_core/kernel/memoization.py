@@ -219,6 +219,11 @@ class MemoizedCalls:
             self._tell_unknown(task, unknown)
             self._place(task, None)
             return
+        # Of what is sent to another process none of these values is there, or an old one.
+        if task.app.cache_globals != "named" and (mains := self._of_main(task)):
+            self._tell_main(task, mains)
+            self._place(task, None)
+            return
         files = that_count(task, key, directory_of(task)) if key.files else ()
         if files:
             task.more().inputs = inputs = Inputs(key, files)
@@ -232,8 +237,28 @@ class MemoizedCalls:
         self._emitter.warn_once(
             task.app,
             "Results of cached app %r are not remembered, such as that of %s: it takes globals by names that show only "
-            "as it runs (globals()[...], eval, exec), in %s, so no key tells which values these are. Name such globals "
-            "or pass them as arguments; if they make no difference, say so with cache_globals='named'",
+            "as it runs (globals()[...], f_globals, eval, exec), in %s, so no key tells which values these are. Name "
+            "such globals or pass them as arguments; if they make no difference, say so with cache_globals='named'",
+            task.app.name,
+            task,
+            ", ".join(f"{name}()" for name in functions),
+        )
+
+    def _of_main(self, task: Task) -> Sequence[str]:
+        """Return the functions of a call that take ``__main__`` as a module, if it may go to another process."""
+        if task.snapshot is None or all(executor.in_process for executor in self._allowed(task)):
+            return ()
+        try:
+            return task.snapshot.identity().mains
+        except Exception:  # it has none, and so no key
+            return ()
+
+    def _tell_main(self, task: Task, functions: Sequence[str]) -> None:
+        self._emitter.warn_once(
+            task.app,
+            "Results of cached app %r are not remembered, such as that of %s: it takes __main__ as a module, in %s, "
+            "which in another process is not the script. Name globals as such or pass them as arguments; if they make "
+            "no difference, say so with cache_globals='named'",
             task.app.name,
             task,
             ", ".join(f"{name}()" for name in functions),

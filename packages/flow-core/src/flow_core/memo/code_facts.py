@@ -130,6 +130,8 @@ _MAKERS = frozenset({"attrgetter", "methodcaller"})
 _BUILTIN = OF_GLOBALS | _OF_OBJECTS | {"__import__", "vars"}
 _IMPORTED = _MAKERS | {"import_module"}
 _SUBSCRIBED = frozenset({"globals", "modules"})
+# Attributes that are the globals of some module: of a frame, of a function.
+_NAMESPACES = frozenset({"f_globals", "f_builtins", "__globals__"})
 # The same call has other instructions in each version of Python; these sets hold those of all versions.
 _CALLS = frozenset({"PRECALL", "CALL", "CALL_FUNCTION", "CALL_METHOD"})
 # Instructions that neither load a possible argument nor end the call that is being followed.
@@ -143,6 +145,8 @@ _DICTS: dict[str, Callable[[int], int]] = {
 _LOADS_MAX = 6  # loads; getattr() and eval() take three, so more before a call mean that this is not their call
 # Stands for a loaded value that is no constant, so that arguments can still be counted.
 _NAMELESS = object()
+# Stands for ``globals()`` as an argument of eval() and exec(): what these take without it.
+_OWN_GLOBALS = object()
 
 
 def variables(operation: str, names: Sequence[object]) -> Iterator[tuple[str, str]]:
@@ -181,13 +185,22 @@ class RuntimeNames:
                 self.take(f"{kind}_FAST", name)
             return
         by = self._begun(operation, given)
-        if by is not None:
+        if by == "globals" and self._by in _IN_NAMES and self._loads:
+            self._loads.append(_OWN_GLOBALS)
+        elif by is not None:
             self.finish()
             self._by, self._loads = by, []
         elif self._by is not None:
             self._go_on(self._by, operation, given)
         # Through __dict__ any attribute may be taken.
         if operation in ("LOAD_ATTR", "LOAD_METHOD") and given == "__dict__":
+            self.attributes.add(ANY)
+        # Of which function or frame they are shows only at run time, so even a constant name is not known to be ours.
+        elif operation in ("LOAD_ATTR", "LOAD_METHOD") and given in _NAMESPACES:
+            self.any_global = True
+        # Its text names a module, and what is taken of that.
+        elif given == "resolve_name" and operation in ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"):
+            self.any_module = True
             self.attributes.add(ANY)
         self._last = given
 
@@ -231,6 +244,8 @@ class RuntimeNames:
             if len(self._loads) > _LOADS_MAX:
                 self.finish()
         elif operation in _CALLS:
+            if given == 0 and self._loads and self._loads[-1] is _OWN_GLOBALS:  # of globals() itself
+                return
             if by != "globals" or self._loads or given != 0:  # not globals() itself
                 self._decide(by, given)
         elif operation.startswith("BINARY_SUBSCR") and by in _SUBSCRIBED:
@@ -246,7 +261,12 @@ class RuntimeNames:
 
     def _decide(self, by: str, arguments: object) -> None:
         """Take the name, if what is called now has all that was loaded as its arguments: it is no call within them."""
-        if by in _IN_NAMES and arguments == len(self._loads) >= 2 and self._loads[1] is not None:
+        if (
+            by in _IN_NAMES
+            and arguments == len(self._loads) >= 2
+            and self._loads[1] is not None
+            and self._loads[1] is not _OWN_GLOBALS
+        ):
             self._by = None  # the names that it is given count as what they are: an argument, a variable, a global
             return
         # getattr(object, name) has the name second, all others have it first.
@@ -363,6 +383,18 @@ def members(function: FunctionType, facts: CodeFacts) -> Iterator[ModuleMember]:
         yield from _along(_base(function, cells, chain[0]), chain, False)
     for chain in facts.imports:
         yield from _along(_imported(function, chain[0]), chain, True)
+
+
+def takes_main(function: FunctionType, facts: CodeFacts) -> bool:
+    """Tell whether a function takes ``__main__`` as a module, which in another process is another one."""
+    if "__main__" in facts.modules or any(chain[0] == "__main__" for chain in (*facts.imports, *facts.imported_values)):
+        return True
+    # ``sys.modules[__name__]``: the name is no constant, and means the script's own module.
+    if facts.any_module and "__name__" in facts.names and function.__globals__.get("__name__") == "__main__":
+        return True
+    main = sys.modules.get("__main__")
+    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=False))
+    return any(_base(function, cells, chain[0]) is main for chain in (*facts.chains, *facts.values))
 
 
 def from_builtins(name: str) -> object:

@@ -28,6 +28,7 @@ from flow_core.memo.code_facts import (
     from_builtins,
     is_of_process,
     members,
+    takes_main,
 )
 from flow_core.memo.digest import LEAVES, CannotDigest, Walker, digest, frame, name_of
 from flow_core.remote.contents import CLASS_NOISE
@@ -58,6 +59,7 @@ class FunctionWalker(Walker):
             source was missing.
         about: Details of what was met for messages, as ``Part.about``.
         unknown: Names of functions met that take globals by names which show only as they run.
+        mains: Names of functions met that take ``__main__`` as a module.
     """
 
     def __init__(self, attributes: Iterable[str] = ()) -> None:
@@ -66,6 +68,7 @@ class FunctionWalker(Walker):
         self.sources: list[bytes] | None = []
         self.about: list[tuple[str, object]] = []
         self.unknown: list[str] = []
+        self.mains: list[str] = []
         self._code: dict[int, tuple[object, bytes]] = {}
         self._kinds: dict[type, bytes] = {}
         self._held = HeldModules(attributes)
@@ -154,6 +157,8 @@ class FunctionWalker(Walker):
         self.about.append((owner, function.__code__))
         if facts.any_global:
             self.unknown.append(called(function))
+        if takes_main(function, facts):
+            self.mains.append(called(function))
         # One missing source makes the key by source text impossible, since it would leave that function out.
         if self.sources is not None:
             self.sources = None if facts.source is None else [*self.sources, facts.source]
@@ -317,7 +322,8 @@ def identify(function: Callable[..., object]) -> Identity:
     source = digest(b"".join(sources)) if sources else None
     whole = b"".join(map(joined, parts))
     unknown = tuple(dict.fromkeys(walker.unknown))
-    return Identity(parts, source, tuple(defaults), taken, tuple(files), whole, shown(parts), unknown)
+    mains = tuple(dict.fromkeys(walker.mains))
+    return Identity(parts, source, tuple(defaults), taken, tuple(files), whole, shown(parts), unknown, mains)
 
 
 class Met(NamedTuple):

@@ -10,7 +10,7 @@ import pickle
 from collections.abc import Callable
 
 from flow_core.errors import AppException, FlowError, RemoteError
-from flow_core.guard import attribute, is_a, name_of, shown as shown_value, text_of
+from flow_core.guard import attribute, is_a, name_of, shown as shown_value, text_of, traceback_by
 
 _TEXT_LIMIT = 64 * 1024  # characters of any one text
 _BLOB_LIMIT = 1024 * 1024  # bytes of one pickled exception
@@ -110,7 +110,7 @@ def _traceback(exc: BaseException) -> _Record:
         from flow_core.remote.tracebacks import frames
 
         told["frames"] = frames(exc.__traceback__)
-        told["last"] = cut("".join(traceback.format_exception_only(type(exc), exc)))
+        told["last"] = cut(traceback_by(exc, lambda: "".join(traceback.format_exception_only(type(exc), exc))))
     except BaseException as error:
         told["last"] = f"<the traceback cannot be shown: {name_of(error)}>\n"
     return told

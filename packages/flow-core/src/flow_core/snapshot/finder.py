@@ -40,7 +40,7 @@ from types import (
 from typing import Any, NamedTuple
 
 from flow_core.files import FILE_TYPES, File
-from flow_core.guard import pass_signal
+from flow_core.guard import called, pass_signal
 from flow_core.memo.code_facts import (
     ABSENT,
     HeldModules,
@@ -49,6 +49,7 @@ from flow_core.memo.code_facts import (
     from_builtins,
     is_of_process,
     members,
+    takes_main,
 )
 from flow_core.remote.caches import CachedFunction
 from flow_core.remote.contents import CLASS_NOISE
@@ -187,6 +188,8 @@ class Finder:
         contents: What is read and compared by equality.
         kept: Objects that are known by their ids, to be kept.
         modules: Modules that were met, by their ids.
+        unknown: Names of functions that take globals by names which show only as they run.
+        mains: Names of functions that take ``__main__`` as a module.
     """
 
     def __init__(self, whole: bool, attributes: Iterable[str] = ()) -> None:
@@ -198,6 +201,8 @@ class Finder:
         self.contents: list[tuple[Content, object, object]] = []
         self.kept: list[object] = []
         self.modules: dict[int, ModuleType] = {}
+        self.unknown: dict[str, None] = {}
+        self.mains: dict[str, None] = {}
         self._whole = whole
         self._code: dict[int, Callable[..., object]] = {}
         self._caches: dict[int, Callable[..., object]] = {}
@@ -261,6 +266,10 @@ class Finder:
             self._cell(cell)
         facts, names = facts_of(function.__code__), function.__globals__
         self._held.code(function, facts)
+        if facts.any_global:
+            self.unknown[called(function)] = None
+        if takes_main(function, facts):
+            self.mains[called(function)] = None
         for name in facts.names:
             value = names.get(name, ABSENT)
             self._global(names, name, value)
@@ -578,9 +587,11 @@ class FunctionLooks:
         caches: Functions of the user's own that remember their results (functools).
         imported: Modules and attributes of them that functions use by imports of their own.
         modules: Modules that were met.
+        unknown: Names of functions that take globals by names which show only as they run.
+        mains: Names of functions that take ``__main__`` as a module.
     """
 
-    __slots__ = ("absent", "caches", "code", "imported", "modules", "named", "unchanged")
+    __slots__ = ("absent", "caches", "code", "imported", "mains", "modules", "named", "unchanged", "unknown")
 
     def __init__(self, function: Callable[..., object], whole: bool, attributes: Iterable[str] = ()) -> None:
         """Look for the first time; with ``whole`` at all of large values too.
@@ -595,6 +606,7 @@ class FunctionLooks:
         self.caches = found.caches
         self.imported = found.imported
         self.modules = tuple(found.modules.values())
+        self.unknown, self.mains = tuple(found.unknown), tuple(found.mains)
         # Identity first and contents after it: comparisons by identity take nanoseconds and find most changes.
         rest = _MutableLooks(found).unchanged if found.reads or found.contents else None
         self.unchanged: Callable[[], bool] = found.checks.made(rest)
