@@ -363,6 +363,7 @@ ELSEWHERE: dict[str, str] = {
             "moves",
             "checks_digests",
             "makes_directories",
+            "at_once",
             "refresh",
         )
     },

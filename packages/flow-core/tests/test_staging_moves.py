@@ -144,6 +144,36 @@ def test_only_so_many_tasks_move_files_at_once_and_the_others_in_turn(tmp_path: 
     assert [future.exception(10) is None for future in moved] == [False, True, True, True, True]
 
 
+@pytest.mark.parametrize(("said", "begun"), [(None, 10), (30, 32), (0, 10), ("many", 10), (True, 10)])
+def test_without_a_limit_a_method_is_given_as_much_as_it_moves_at_once_and_some_more(
+    tmp_path: Path, said: Any, begun: int
+) -> None:
+    web, moves = Web(), TransferQueue(None)
+    web.at_once = said
+    for number in range(50):
+        moves.start(coming(web, tmp_path, f"http://h/{number}"))
+    assert len(web.futures) == begun
+    moves.close()
+
+
+def test_a_method_that_would_move_more_at_once_keeps_to_a_limit_that_is_given(tmp_path: Path) -> None:
+    web, moves = Web(), TransferQueue(3)
+    web.at_once = 30
+    for number in range(5):
+        moves.start(coming(web, tmp_path, f"http://h/{number}"))
+    assert len(web.futures) == 3
+    moves.close()
+
+
+def test_files_of_one_task_that_two_methods_move_are_bound_by_the_one_that_moves_fewer(tmp_path: Path) -> None:
+    many, few, moves = Web(), Web(), TransferQueue(None)
+    many.at_once, few.at_once = 30, 1
+    for number in range(9):
+        moves.start(coming(many, tmp_path, f"http://h/{number}") + coming(few, tmp_path, f"http://h/{number}.more"))
+    assert (len(many.futures), len(few.futures)) == (3, 3)
+    moves.close()
+
+
 def test_thousands_that_end_at_once_do_not_nest(tmp_path: Path) -> None:
     class AtOnce(Web):
         def stage(self, transfers: Sequence[Transfer]) -> Future[Digests] | None:

@@ -251,8 +251,13 @@ class Config(_KnownOptions):
             ),
         ] = None,
         data_management_max_threads: Annotated[
-            int, about("How many tasks' files are moved at once on the submit side from or to one host.", _whole(1))
-        ] = 10,
+            int | None,
+            about(
+                "How many tasks' files are moved at once on the submit side from or to one host; None means as many as "
+                "their staging method moves at once (its ``threads``), 10 where that does not say.",
+                _or_none(_whole(1)),
+            ),
+        ] = None,
         initialize_logging: Annotated[
             bool, about("Whether ``flow.log`` is written in the run's directory.", _truth)
         ] = True,

@@ -274,12 +274,12 @@ def _client(
     except ImportError as error:
         raise PermanentTransferError("boto3 is not installed here: pip install boto3") from error
     config = Config(
-        # One attempt: tries are counted here, and botocore's own would hide them. 64 connections: more than the threads
-        # of one host, so that none is thrown away.
+        # One attempt: tries are counted here, and botocore's own would hide them. As many connections as threads of
+        # several buckets of one server, so that none is thrown away.
         connect_timeout=connect_s,
         read_timeout=stall_s,
         retries={"total_max_attempts": 1},
-        max_pool_connections=64,
+        max_pool_connections=256,
     )
     session = boto3.Session(profile_name=profile, region_name=region)
     client: _Client = session.client("s3", endpoint_url=endpoint_url, config=config)
@@ -628,7 +628,7 @@ class S3Staging(EitherSide):
         part_bytes: int = 16 << 20,
         retry: RetryPolicy = DEFAULT_RETRY,
         cache: CachePolicy | None = DEFAULT_CACHE,
-        threads: int = 16,
+        threads: int = 32,
         limits: SizeLimits = DEFAULT_LIMITS,
     ) -> None:
         if part_bytes < _SMALLEST_PART:

@@ -164,6 +164,9 @@ class Staging(ABC):
             else the task looks at what is there before its function runs.
         makes_directories: Whether it makes the directories of what it brings in itself; else they are there when
             ``stage`` is called.
+        at_once: How many files of one host ``stage`` moves at once, where the method itself lets others wait; it is
+            given some more than that. With None it is given those of 10 tasks at a time. The Config's
+            ``data_management_max_threads`` goes before both.
         refresh: When the other side is asked whether it has another version of a file whose ``File`` does not say it:
             ``"task"``, ``"run"`` or ``"never"``, as of ``File.refresh``. For the key of a cached call a file is looked
             at as often.
@@ -175,6 +178,7 @@ class Staging(ABC):
     moves: tuple[str, ...] = ("file",)
     checks_digests: bool = False
     makes_directories: bool = False
+    at_once: int | None = None
     refresh: str = "task"
 
     def can_stage_in(self, file: File) -> bool:

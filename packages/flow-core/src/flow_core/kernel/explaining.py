@@ -219,8 +219,9 @@ class Explainer:
             causes.append(Cause(CauseKind.STAGING, f"{more} being moved"))
         if len(moving) > len(going):
             files = count(len(moving) - len(going), "file waits", "files wait")
-            many = f"files of {self._staging.moves.limit} tasks are moved at once from or to one host"
-            limit = f"{many} (data_management_max_threads)"
+            waits = [(one.method, [one.transfer]) for one in moving if one.since_ns is None and one.method is not None]
+            many = f"files of {self._staging.moves.most(waits)} tasks are moved at once from or to one host"
+            limit = f"{many} (data_management_max_threads, or threads of the method)"
             causes.append(Cause(CauseKind.STAGING, f"{files} for a turn: {limit}"))
         return causes
 

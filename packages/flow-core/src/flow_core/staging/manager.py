@@ -89,6 +89,7 @@ class StagingManager:
         default: The methods for executors without ``storage_access``; None means the installed ones, which are not
             looked for before a file needs more than its own path.
         max_moves: How many tasks' files of one host are moved at once on the submit side; others wait for their turn.
+            None means as many as their methods say.
         run_dir: Below which remote files lie for executors without ``working_dir``.
         moved: Called for each file that was moved on the submit side, or was not, with the error then.
         apart: Whether the users' own methods are called by the thread of hooks.
@@ -98,7 +99,7 @@ class StagingManager:
     def __init__(
         self,
         default: Sequence[Staging] | None = None,
-        max_moves: int = 10,
+        max_moves: int | None = None,
         run_dir: Path | None = None,
         moved: Moved | None = None,
         *,

@@ -12,13 +12,21 @@ from functools import partial
 from flow_core.deadlines import Deadlines
 from flow_core.errors import StagingError
 from flow_core.futures.lean import when_done
+from flow_core.guard import attribute
+from flow_core.interfaces.staging import Staging
 from flow_core.staging.batch import Batch, Moved, Moving, Work, urls_of
 
 Hosts = tuple[str, ...]
 
+_USUAL = 10  # tasks whose files are moved at once by methods that do not say how many they move
+_AHEAD = 2  # more than a method says, which wait in it for those that it moves
+
 
 class TransferQueue:
-    """Starts work as long as less than ``limit`` of its host is going on, the rest as that ends. Any thread.
+    """Starts work as long as less of its host is going on than may be, the rest as that ends. Any thread.
+
+    ``limit`` is how much that is; None means what the methods say (``Staging.at_once``), and some more, so that a
+    method has its next files when it has moved one.
 
     Never blocks. Work of several hosts has turns of its own, so that nothing waits for a host that it does not need.
     With ``apart`` methods that are not Flow's own are called by the thread of hooks: they may block, though they must
@@ -26,7 +34,7 @@ class TransferQueue:
     """
 
     def __init__(
-        self, limit: int, moved: Moved | None = None, *, apart: bool = False, hook_timeout_s: float | None = None
+        self, limit: int | None, moved: Moved | None = None, *, apart: bool = False, hook_timeout_s: float | None = None
     ) -> None:
         self._isolated = apart
         self._hook_timeout_s = hook_timeout_s
@@ -67,6 +75,12 @@ class TransferQueue:
         else:
             self._go_on()
         return batch.future
+
+    def most(self, work: Work) -> int:
+        """Return how many tasks' work that is moved like this may be going on at once for its hosts."""
+        if self.limit is not None:
+            return self.limit
+        return min([_most_of(method) for method, _ in work], default=_USUAL)
 
     def of_task(self, task_id: int) -> list[Moving]:
         """Return the files of a task that are being moved, and those that wait for their turn."""
@@ -132,8 +146,9 @@ class TransferQueue:
             hosts = self._to_look[0]
             waiting = self._waiting.get(hosts)
             # The host stays in front of the queue, since more of its work may begin.
-            if waiting and self._going.get(hosts, 0) < self.limit:
-                self._going[hosts] = self._going.get(hosts, 0) + 1
+            going = self._going.get(hosts, 0)
+            if waiting and going < self.most(waiting[0].work):
+                self._going[hosts] = going + 1
                 return waiting.popleft()
             self._to_look.popleft()
             if not waiting:
@@ -165,6 +180,11 @@ class TransferQueue:
         batches.remove(batch)
         if not batches:
             del self._of_task[_task_of(batch)]
+
+
+def _most_of(method: Staging) -> int:
+    said = attribute(method, "at_once")
+    return said + _AHEAD if type(said) is int and said > 0 else _USUAL
 
 
 def _task_of(batch: Batch) -> int:

@@ -22,6 +22,7 @@ class EitherSide(Staging):
         self._method = InTaskStaging(mover) if in_task else SeparateTaskStaging(mover, threads=threads, name=name)
         self.refresh = self._method.refresh
         self.makes_directories = self._method.makes_directories
+        self.at_once = self._method.at_once
 
     def can_stage_in(self, file: File) -> bool:
         """Return whether the scheme of the URL is one that this method fetches."""

@@ -231,6 +231,7 @@ class SeparateTaskStaging(Staging):
             raise ConfigurationError(f"{type(self).__name__}(threads={threads!r}): at least 1 thread is needed")
         self._mover = mover
         self.refresh = _refresh_of(mover)
+        self.at_once = threads
         self._pool = TransferPool(threads, name)
         self._run = _new_run()
         self._listings = sets.Listings()
