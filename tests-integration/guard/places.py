@@ -416,6 +416,8 @@ ELSEWHERE: dict[str, str] = {
         for name in (
             "appears_within_s",
             "delivers_files",
+            "shares_nodes",
+            "starts_on_each_node",
             "locality",
             "label",
             "nodes_per_block",

@@ -119,14 +119,6 @@ def test_options_of_a_record_are_those_of_the_records_above_it_and_its_own() -> 
     assert {option.name for option in options_of(BlockOptions)} < set(known)
 
 
-def test_an_option_without_effect_is_named_in_the_log(caplog) -> None:
-    caplog.set_level("INFO")
-    flow_providers.SlurmProvider(move_files=True)
-    assert caplog.messages == []
-    flow_providers.SlurmProvider(move_files=False)
-    assert caplog.messages == ["option move_files of SlurmProvider has no effect here"]
-
-
 def test_a_docstring_without_sections_gets_the_options_at_its_end() -> None:
     @documented
     class Site(flow_providers.LSFProvider):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, get_args
 
 from flow_core.apps.special import LONGEST_S
 from flow_core.checkpoint.period import period_seconds
+from flow_core.config_effects import ineffective_options
 from flow_core.errors import ConfigurationError
 from flow_core.guard import attribute
 from flow_core.interfaces.executor import Executor
@@ -22,6 +23,7 @@ from flow_core.option_names import did_you_mean
 from flow_core.option_records import Check, about, documented, options_of
 from flow_core.own_files import owners
 from flow_core.representation import expression
+from flow_core.without_effect import warn_of
 
 CheckpointMode = Literal["task_exit", "periodic", "dfk_exit", "manual"]
 ExitMode = Literal["cleanup", "skip", "wait"]
@@ -423,6 +425,7 @@ class Config(_KnownOptions):
         self.hook_timeout = hook_timeout
         # Here too, so that the error shows the line of the script that made the Config; ``load`` checks once more.
         self.validate()
+        warn_of("Config", ineffective_options(self))
 
     def copy(self) -> Config:
         """Return a Config with the same values and lists of its own; executors and sinks are the same objects."""

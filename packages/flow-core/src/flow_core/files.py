@@ -103,6 +103,13 @@ class File:
         self.update = update
         if refresh is not None and refresh not in REFRESHES:
             raise ConfigurationError(f"File({masked(name)!r}, refresh={refresh!r}): give one of {', '.join(REFRESHES)}")
+        if refresh is not None and self.scheme == "file":
+            # Imported here: nodes load this module, and need no warnings.
+            from flow_core.without_effect import warn_of
+
+            warn_of(
+                f"File({masked(name)!r})", [f"refresh={refresh!r} has no effect: a local file is looked at each time"]
+            )
         self.refresh = refresh
         self.digest = None
         if sha256 is not None or digest is not None:

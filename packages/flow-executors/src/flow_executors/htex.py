@@ -27,7 +27,9 @@ from flow_core.option_records import (
     without_effect,
 )
 from flow_core.representation import expression
+from flow_core.without_effect import reason_of, warn_of
 from flow_executors.client.interchange_process import is_loopback
+from flow_executors.common.block_request import BlockRequest, contradictions
 from flow_executors.common.node_options import NodeOptions, PrefetchOptions
 from flow_executors.launching.node_python import PYTHON, NodePython, with_pool_name
 from flow_executors.manager.options import ManagerOptions
@@ -203,6 +205,11 @@ class PilotExecutor(PilotOptions, BlockExecutor):
 
     def __post_init__(self, max_workers_per_node: float | None) -> None:
         if max_workers_per_node is not None:
+            if self.max_workers not in (math.inf, max_workers_per_node):
+                raise ConfigurationError(
+                    f"{type(self).__name__} {self.label!r}: max_workers={self.max_workers!r} and max_workers_per_node="
+                    f"{max_workers_per_node!r} are two names of one option: give one"
+                )
             self.max_workers = max_workers_per_node
         chosen = self.provider
         if chosen is None:
@@ -213,6 +220,54 @@ class PilotExecutor(PilotOptions, BlockExecutor):
         if chosen is None:
             # Made again after the check: how many blocks fit follows from options that are known to be valid only now.
             self.provider = _local_provider(self._blocks_that_fit())
+        warn_of(f"{type(self).__name__} {self.label!r}", self.ineffective_options())
+
+    def ineffective_options(self) -> list[str]:
+        """Return a sentence for each option that was given and changes nothing, or that its blocks do not allow for."""
+        sentences = [
+            f"{option.name}={getattr(self, option.name)!r} has no effect: {reason_of(option.documentation)}"
+            for option in options_of(self)
+            if option.name in without_effect(self)
+        ]
+        if self.worker_ports is not None and self.worker_port_range != _PORT_RANGE:
+            sentences.append(f"worker_port_range={self.worker_port_range!r} has no effect beside worker_ports")
+        if not self.carries_files and self.max_transfer_bytes != PilotOptions.max_transfer_bytes:
+            sentences.append(
+                f"max_transfer_bytes={self.max_transfer_bytes!r} has no effect: the nodes see the script's files"
+            )
+        if (
+            self.python is not None
+            and self.launch_cmd is not None
+            and "{python}" not in with_pool_name(self.launch_cmd)
+        ):
+            sentences.append(f"python={self.python!r} has no effect: launch_cmd has no {{python}}")
+        provider = self.provider
+        if provider is None:
+            return sentences
+        if self._blocks_are_fixed:
+            fixed = {"min_blocks": max(provider.init_blocks, 0), "parallelism": 1}
+            sentences += [
+                f"{name}={getattr(provider, name)!r} of its provider has no effect with {self._blocks_are_fixed}"
+                for name, usual in fixed.items()
+                if getattr(provider, name) > usual or (name == "parallelism" and provider.parallelism != usual)
+            ]
+        return [*sentences, *contradictions(self._block_request(provider))]
+
+    def _block_request(self, provider: ExecutionProvider) -> BlockRequest:
+        # Not below what wraps it: that may be what starts copies on the other nodes.
+        launcher = type(getattr(provider, "launcher", None)).__name__
+        first_alone = launcher == "SingleNodeLauncher" and not provider.starts_on_each_node
+        return BlockRequest(
+            type(provider).__name__,
+            float(self.cores_per_worker),
+            self.mem_per_worker,
+            self.max_workers,
+            provider.cores_per_node,
+            provider.mem_per_node,
+            provider.shares_nodes,
+            provider.nodes_per_block,
+            first_alone,
+        )
 
     def __repr__(self) -> str:
         return expression(self, [option.name for option in options_of(self)])
@@ -244,8 +299,8 @@ class PilotExecutor(PilotOptions, BlockExecutor):
         if self._runtime is not None:
             raise ExecutorError(f"executor {self.label!r} is started already: a Config can be loaded once at a time")
         self._check()
-        for name in without_effect(self):
-            context.logger.info("option %s of %s has no effect here", name, self.label)
+        for sentence in self.ineffective_options():
+            context.logger.warning("%s: %s", self.label, sentence)
         self._check_scaling(context)
         # Imported here: the package's own module is above this one.
         from flow_executors import __version__

@@ -14,6 +14,7 @@ from flow_core.errors import ConfigurationError
 from flow_core.interfaces.events import Event, EventKind, RunStarted
 from flow_core.interfaces.sampler import SamplerSpec
 from flow_core.interfaces.sinks import RunInfo
+from flow_core.without_effect import warn_of
 from flow_monitor.log.keeper import LogKeeper
 from flow_monitor.log.records import Record
 from flow_monitor.log.writer import LOG_NAME, LogWriter
@@ -22,6 +23,7 @@ from flow_monitor.project.supervisor import ProjectionSettings, Supervisor, with
 logger = logging.getLogger("flow.monitor")
 
 DEFAULT_ENDPOINT: Final = "sqlite:///runinfo/monitoring.db"
+_USUAL_INTERVAL_S: Final = 30
 _SCHEMES = ("sqlite:", "postgresql:", "postgresql+psycopg:", "postgres:")
 _SAMPLER: Final = "flow_monitor.sampling.node:NodeSampler"
 _THREAD_SAMPLER: Final = "flow_monitor.sampling.threads:ThreadSampler"
@@ -34,8 +36,8 @@ class MonitoringHub:
     from there to the database by a process of its own: a slow, locked or absent database delays the pages, no more.
 
     Args:
-        hub_address: Accepted for configurations of old; without effect.
-        hub_port: Accepted for configurations of old; without effect.
+        hub_address: Accepted for configurations of old; without effect, and a warning where it is given.
+        hub_port: Accepted for configurations of old; without effect, and a warning where it is given.
         monitoring_debug: Log what the hub does in detail.
         resource_monitoring_interval: Seconds between two resource samples on each node.
         resource_monitoring_enabled: Whether nodes sample at all.
@@ -54,7 +56,7 @@ class MonitoringHub:
         hub_address: str | None = None,
         hub_port: int | None = None,
         monitoring_debug: bool = False,
-        resource_monitoring_interval: float = 30,
+        resource_monitoring_interval: float = _USUAL_INTERVAL_S,
         resource_monitoring_enabled: bool = True,
         logging_endpoint: str = DEFAULT_ENDPOINT,
         workflow_name: str | None = None,
@@ -77,6 +79,21 @@ class MonitoringHub:
         self._lost = 0
         self._unnamed = False
         self._level_before: int | None = None
+        warn_of("MonitoringHub", self.ineffective_options())
+
+    def ineffective_options(self) -> list[str]:
+        """Return a sentence for each option that was given and changes nothing."""
+        sentences = [
+            f"{name}={getattr(self, name)!r} has no effect: events travel over the connections of tasks"
+            for name in ("hub_address", "hub_port")
+            if getattr(self, name) is not None
+        ]
+        interval = self.resource_monitoring_interval
+        if not self.resource_monitoring_enabled and interval != _USUAL_INTERVAL_S:
+            sentences.append(
+                f"resource_monitoring_interval={interval!r} has no effect with resource_monitoring_enabled=False"
+            )
+        return sentences
 
     def sampler(self) -> SamplerSpec | None:
         """Return the specification of the samplers for nodes, None where sampling is off."""
@@ -95,10 +112,8 @@ class MonitoringHub:
         # Two runs in one log could not be told apart, and each end would close it for the other.
         if self._log is not None:
             raise ConfigurationError("this MonitoringHub is used by a run that goes on: give each Config its own")
-        if self.hub_address is not None or self.hub_port is not None:
-            logger.info(
-                "MonitoringHub: hub_address and hub_port have no effect: events travel over the task connections"
-            )
+        for sentence in self.ineffective_options():
+            logger.warning("MonitoringHub: %s", sentence)
         # Absolute: the script may change its working directory while the run goes on.
         path = (run.run_dir / "monitoring" / LOG_NAME).absolute()
         # Before the process: it reads the log, which must be there with its header.

@@ -52,5 +52,11 @@ class BlockProvider(ExecutionProvider):
         self.cores_per_node = options.cores_per_node
         self.mem_per_node = options.mem_per_node
 
+    def ineffective_options(self) -> list[str]:
+        """Return a sentence for each option that was given and changes nothing beside the others."""
+        if self.init_blocks <= self.max_blocks:
+            return []
+        return [f"init_blocks={self.init_blocks} has no effect beyond max_blocks={self.max_blocks}"]
+
     def __repr__(self) -> str:
         return repr_of(self)

@@ -7,7 +7,6 @@ need it.
 from __future__ import annotations
 
 import inspect
-import logging
 import re
 import typing
 from collections.abc import Callable, Mapping
@@ -19,8 +18,8 @@ from flow_providers.errors import BadOption
 from flow_providers.option_checks import text_for_list
 from flow_providers.option_records import parameters_of
 from flow_providers.walltime import not_a_walltime
+from flow_providers.without_effect import reason_of, warn_of
 
-_logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 Record = TypeVar("Record")
 
@@ -74,6 +73,9 @@ def checked(init: Callable[P, None]) -> Callable[P, None]:
             init(*args, **kwargs)
         finally:
             self._given = outer
+        ineffective = getattr(self, "ineffective_options", None)
+        if outer is None and ineffective is not None:
+            warn_of(owner, ineffective())
 
     return checking
 
@@ -155,10 +157,10 @@ def _check(owner: str, init: Callable[..., None], given: dict[str, object]) -> N
     from typeguard import TypeCheckError, check_type
 
     hints = typing.get_type_hints(init)
-    ineffective = {option.name: option.default for option in parameters_of(init) if option.without_effect}
+    ineffective = {option.name: option for option in parameters_of(init) if option.without_effect}
     for name, value in given.items():
-        if name in ineffective and value != ineffective[name]:
-            _logger.info("option %s of %s has no effect here", name, owner)
+        if name in ineffective and value != ineffective[name].default:
+            warn_of(owner, [f"{name}={value!r} has no effect: {reason_of(ineffective[name].documentation)}"])
         # Before the check of the type: a line break in an option of a directive would be a line of the script, with
         # whatever follows.
         if name not in _LINES and (bad := _control_character(value)):

@@ -13,6 +13,7 @@ from typing import Any
 from flow_core.errors import ConfigurationError
 from flow_core.files import File, Glob
 from flow_core.interfaces.staging import Transfer
+from flow_core.without_effect import warn_of
 from flow_staging.fsspec_systems import Place, systems, translated
 from flow_staging.transfer.cache import DEFAULT_CACHE, CachePolicy
 from flow_staging.transfer.either_side import EitherSide
@@ -25,6 +26,7 @@ from flow_staging.transfer.resume import Opened, Use, fetch, pin_of
 from flow_staging.transfer.retry import DEFAULT_RETRY, Control, Pace, RetryPolicy, again
 from flow_staging.transfer.verify import Remote
 
+_THREADS = 8
 PROTOCOLS = ("abfs", "az", "gcs", "gs", "hdfs", "memory", "oci", "sftp", "smb", "ssh", "webdav", "webhdfs")
 """Schemes that are staged by default: those that no other staging method of Flow moves."""
 _CHUNK = 1 << 20  # bytes a read; only the magnitude matters
@@ -421,7 +423,7 @@ class FsspecStaging(EitherSide):
         in_task: bool = False,
         retry: RetryPolicy = DEFAULT_RETRY,
         cache: CachePolicy | None = DEFAULT_CACHE,
-        threads: int = 8,
+        threads: int = _THREADS,
         limits: SizeLimits = DEFAULT_LIMITS,
     ) -> None:
         named = (protocols,) if isinstance(protocols, str) else tuple(protocols)
@@ -438,6 +440,9 @@ class FsspecStaging(EitherSide):
             threads=threads,
             limits=limits,
         )
+        if in_task and threads != _THREADS:
+            told = f"threads={threads!r} has no effect with in_task=True: tasks move their files themselves"
+            warn_of("FsspecStaging", [told])
         super().__init__(mover, in_task=in_task, threads=threads, name="fsspec")
 
 

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, cast
 from flow_core.errors import ConfigurationError
 from flow_core.files import File
 from flow_core.interfaces.staging import Transfer
+from flow_core.without_effect import warn_of
 from flow_staging.s3_listing import names_below, prefix_of
 from flow_staging.transfer.cache import DEFAULT_CACHE, CachePolicy
 from flow_staging.transfer.coding import Unpacked, coding_of
@@ -64,6 +65,7 @@ _HINTS = {
     "403": "access is denied: check the rights of the credentials",
     "404": "there is no such object: check the URL",
 }
+_THREADS = 32
 # No further try of a task changes these.
 _GONE = frozenset({"NoSuchBucket", "NoSuchVersion"})
 _Result = TypeVar("_Result")
@@ -628,7 +630,7 @@ class S3Staging(EitherSide):
         part_bytes: int = 16 << 20,
         retry: RetryPolicy = DEFAULT_RETRY,
         cache: CachePolicy | None = DEFAULT_CACHE,
-        threads: int = 32,
+        threads: int = _THREADS,
         limits: SizeLimits = DEFAULT_LIMITS,
     ) -> None:
         if part_bytes < _SMALLEST_PART:
@@ -646,4 +648,7 @@ class S3Staging(EitherSide):
             threads=threads,
             limits=limits,
         )
+        if in_task and threads != _THREADS:
+            told = f"threads={threads!r} has no effect with in_task=True: tasks move their files themselves"
+            warn_of("S3Staging", [told])
         super().__init__(mover, in_task=in_task, threads=threads, name="s3")

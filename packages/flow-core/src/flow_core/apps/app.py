@@ -27,6 +27,7 @@ from flow_core.apps.special import SPECIAL_KEYWORDS, checked_stream, task_spec
 from flow_core.errors import ConfigurationError, FlowError, InvalidAppTypeError
 from flow_core.interfaces.memoizer import AppIdentity
 from flow_core.option_names import did_you_mean
+from flow_core.without_effect import warn_of
 
 if TYPE_CHECKING:
     from flow_core.active import Submitter
@@ -40,6 +41,9 @@ Executors = str | Iterable[str]
 """``"all"``, one label, or several labels of executors."""
 
 _KEY_RULES = 1  # a version; part of each app's cache tag; another number makes all remembered results unknown
+_UNCACHED = tuple(
+    f"{option} has no effect without cache=True" for option in ("ignore_for_cache", "cache_files", "cache_globals")
+)
 _UNSEEN = ("stdout", "stderr")  # calls that differ only in these are the same call
 
 
@@ -92,6 +96,9 @@ class AppBase(Generic[P, R]):
         _check_function(func)
         update_wrapper(self, func)
         name = getattr(func, "__name__", type(func).__name__)
+        if cache is False:
+            given = (ignore_for_cache is not None, cache_files != "contents", cache_globals != "all")
+            warn_of(f"app {name!r}", (_UNCACHED[number] for number, one in enumerate(given) if one))
         if self.kind is AppKind.JOIN:
             _refuse_for_joins(name, executors=executors != "all", rerun_on_loss=rerun_on_loss is False)
         self._kernel = data_flow_kernel

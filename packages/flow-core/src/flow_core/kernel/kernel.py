@@ -17,6 +17,7 @@ from flow_core.apps.definition import JOIN, NO_OPTIONS, PYTHON, AppDefinition, C
 from flow_core.apps.fitting import Fitting
 from flow_core.apps.special import resolve_streams
 from flow_core.config import Config, checked_config
+from flow_core.config_effects import ineffective_options
 from flow_core.errors import KernelClosedError, NoDataFlowKernelError
 from flow_core.executors.threads import ThreadPoolExecutor, in_worker
 from flow_core.files import File
@@ -64,6 +65,7 @@ from flow_core.remote.run import in_worker as in_worker_process
 from flow_core.snapshot.snapshots import Snapshots
 from flow_core.staging.at_call import check_call
 from flow_core.staging.manager import StagingManager
+from flow_core.without_effect import warn_of
 
 if TYPE_CHECKING:
     from flow_core.apps.definition import StdStream
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
 _BODIES = "flow-join"
 _BODY_THREADS = 500  # at most; one is started only while all others are busy, since bodies may wait for tasks
 _DEFINITIONS_KEPT = 1024  # functions of submit(); for scripts that make a new one each time; only the magnitude matters
+_FN_HASH = "fn_hash has no effect: the digest of the function itself is used"
 _epochs = itertools.count(1)  # of kernels in this process: keys of an earlier one are unknown to the next
 
 
@@ -136,6 +139,8 @@ class DataFlowKernel:
         parts.run_log = assembly.open_log(config, info)
         labels = ", ".join(self.executors)
         self._logger.info("Run %s of %s began in %s; executors: %s", self.run_id, info.name, self.run_dir, labels)
+        for sentence in ineffective_options(config):
+            self._logger.warning("Config: %s", sentence)
         if self._filled:
             self._logger.info("Descriptors %s were closed: /dev/null is open there now", self._filled)
         limit = config.max_pending
@@ -286,7 +291,7 @@ class DataFlowKernel:
             func: The function.
             args: Its arguments, which may be futures.
             executors: ``"all"``, or labels of those that may run it.
-            fn_hash: Ignored; the function's own digest is used.
+            fn_hash: Without effect, and a warning where it is given: the function's own digest is used.
             cache: Whether its result is remembered.
             kwargs: Its keyword arguments.
 
@@ -294,6 +299,8 @@ class DataFlowKernel:
             TypeError: the arguments do not fit the function.
             FlowError: as ``submit_call``.
         """
+        if fn_hash is not None:
+            warn_of("submit()", [_FN_HASH])
         labels = None if executors == "all" else (executors,) if isinstance(executors, str) else tuple(executors)
         known = self._definitions.get((id(func), labels, cache))
         if known is None:

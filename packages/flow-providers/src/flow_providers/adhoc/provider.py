@@ -40,7 +40,7 @@ from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.interfaces.locality import Locality
-from flow_providers.local.provider import LocalProvider
+from flow_providers.local.provider import USUAL_WALLTIME, LocalProvider
 from flow_providers.option_records import about, documented
 from flow_providers.options import checked, record_of
 
@@ -76,6 +76,14 @@ def channel_to(host: Channel | str) -> Channel:
     return SSHChannel(name, username=user or None, port=int(port))
 
 
+class _Host(LocalProvider):
+    """The jobs of one host."""
+
+    def ineffective_options(self) -> list[str]:
+        """Return nothing: the provider of all hosts has the user's options, and says it once."""
+        return []
+
+
 @documented
 class AdHocProvider(BlockProvider):
     """Starts jobs by the channels of several hosts, each on the host with the fewest; usually one job a host.
@@ -108,7 +116,7 @@ class AdHocProvider(BlockProvider):
         parallelism: Parallelism = 1,
         walltime: Annotated[
             str, about("``HH:MM:SS``; ends a job only where ``enforce_walltime`` is set.")
-        ] = "00:15:00",
+        ] = USUAL_WALLTIME,
         cmd_timeout: CmdTimeout = 30,
         move_files: MoveFiles = None,
         cores_per_node: CoresPerNode = None,
@@ -124,7 +132,7 @@ class AdHocProvider(BlockProvider):
         self.move_files = move_files
         self.enforce_walltime = enforce_walltime
         self._hosts = [
-            LocalProvider(
+            _Host(
                 channel=channel,
                 launcher=launcher,
                 walltime=walltime,
@@ -143,6 +151,13 @@ class AdHocProvider(BlockProvider):
         self._away: dict[int, tuple[float, str]] = {}  # hosts that were not reached: until when, and why
         self._silent: set[int] = set()  # hosts that did not answer the last question about their jobs
         self._asked: dict[int, float] = {}  # hosts that have been asked, and have not answered yet: since when
+
+    def ineffective_options(self) -> list[str]:
+        """Return a sentence for each option that was given and changes nothing beside the others."""
+        found = super().ineffective_options()
+        if self.walltime != USUAL_WALLTIME and not self.enforce_walltime:
+            found.append(f"walltime={self.walltime!r} has no effect without enforce_walltime=True: no job is ended")
+        return found
 
     def offer_script_dir(self, path: str) -> None:
         """Offer the directory to the channel of every host; channels to other machines keep their own."""

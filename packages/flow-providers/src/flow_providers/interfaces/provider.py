@@ -41,6 +41,10 @@ class ExecutionProvider(ABC):
     appears_within_s: float = 60.0
     """Seconds in which a submission that was under way when its process died may become visible to ``find``."""
 
+    shares_nodes: bool = False
+    """Whether a job that asks for no cores gets one core of each node, or as many as copies of its command, not all."""
+    starts_on_each_node: bool = False
+    """Whether the provider itself starts the command on each node of a block, whatever its launcher."""
     delivers_files: bool = False
     """Whether ``submit`` brings the files of ``JobExtras.files`` to the side of the nodes."""
 

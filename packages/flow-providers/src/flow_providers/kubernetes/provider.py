@@ -47,6 +47,7 @@ class KubernetesProvider(TrackedProvider):
     """
 
     label = "kubernetes"
+    starts_on_each_node = True
 
     @checked
     def __init__(

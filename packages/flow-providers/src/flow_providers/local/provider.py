@@ -47,6 +47,7 @@ from flow_providers.templates import render
 _BATCH = 500  # ids in one command of some 40 kB; Linux takes 128 kB in one argument, and ssh sends it as one
 _GRACE_S = 5  # seconds between TERM and KILL; jobs.sh waits as long after a walltime
 _APPEARS_WITHIN_S = 2.0  # seconds; from the fork of a submitter that is then killed to the command that find sees
+USUAL_WALLTIME = "00:15:00"
 _NO_SCRIPT = 127  # exit code of a shell that finds no command of that name
 _GONE = (3, _NO_SCRIPT)
 """Exit codes of ``jobs.sh`` without its directory, and of bash without ``jobs.sh``."""
@@ -80,7 +81,7 @@ class LocalProvider(BlockProvider):
             about(
                 "``HH:MM:SS``; ends a job only where ``enforce_walltime`` is set, since nobody else waits for the host."
             ),
-        ] = "00:15:00",
+        ] = USUAL_WALLTIME,
         worker_init: WorkerInit = "",
         cmd_timeout: CmdTimeout = 30,
         parallelism: Parallelism = 1,
@@ -103,6 +104,13 @@ class LocalProvider(BlockProvider):
         self._ended: set[str] = set()
         self._pushed: dict[str, str] = {}  # script directory -> where jobs.sh is
         self._records: dict[str, str] = {}  # what .pid has of each job, should its directory be moved or removed
+
+    def ineffective_options(self) -> list[str]:
+        """Return a sentence for each option that was given and changes nothing beside the others."""
+        found = super().ineffective_options()
+        if self.walltime != USUAL_WALLTIME and not self.enforce_walltime:
+            found.append(f"walltime={self.walltime!r} has no effect without enforce_walltime=True: no job is ended")
+        return found
 
     def offer_script_dir(self, path: str) -> None:
         """Offer the channel a directory of this machine for the files of jobs; the user's own choice wins."""

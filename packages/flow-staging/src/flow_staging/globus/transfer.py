@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from flow_core.errors import ConfigurationError
 from flow_core.files import File, Glob
 from flow_core.interfaces.staging import Digests, Direction, Progress, Staging, StagingFuture, Transfer
+from flow_core.without_effect import warn_of
 from flow_staging.globus.batch import Batch, Item, TransferApi, temporary_name
 from flow_staging.globus.login import GlobusLogin, TokenStore, sdk_module
 from flow_staging.globus.poller import Poller
@@ -88,6 +89,10 @@ class GlobusStaging(Staging):
             least_speed_window_s=least_speed_window_s,
             client=client,
         )
+        if client is not None:
+            given = {"client_id": client_id, "token_file": token_file}
+            names = [name for name, value in given.items() if value is not None]
+            warn_of("GlobusStaging", (f"{name} has no effect with client=: that logs in" for name in names))
         self._login = GlobusLogin(client_id, TokenStore(Path(token_file)) if token_file else None)
         self._poller = Poller(self._connect if client is None else client, *poll_s)
 

@@ -10,13 +10,23 @@ from typing import Protocol, TypeVar
 
 from flow_core.errors import ConfigurationError
 from flow_core.interfaces.staging import FailedTry
+from flow_core.without_effect import warn_of
 from flow_staging.transfer.failures import PermanentTransferError, TooSlow, TransferCancelled, TransientTransferError
 from flow_staging.transfer.handle import Handle
 
 T = TypeVar("T")
 
+_USUAL_FIRST_S = 0.5
+_USUAL_LONGEST_S = 30.0
+_USUAL_WINDOW_S = 300.0
 PROGRESS_BYTES = 1 << 20
 """A try that brought at least this many new bytes does not count as failed, unless it was too slow."""
+
+
+def _warn_of_window(who: str, limit: SpeedLimit) -> None:
+    window_s = limit.least_speed_window_s
+    if not limit.least_speed and window_s != _USUAL_WINDOW_S:
+        warn_of(who, [f"least_speed_window_s={window_s!r} has no effect with least_speed=0: any speed is well"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +46,13 @@ class RetryPolicy:
     """
 
     tries: int = 6
-    first_delay_s: float = 0.5
-    max_delay_s: float = 30.0
+    first_delay_s: float = _USUAL_FIRST_S
+    max_delay_s: float = _USUAL_LONGEST_S
     connect_timeout_s: float = 30.0
     stall_timeout_s: float = 60.0
     timeout_s: float = 86_400.0
     least_speed: float = 100.0
-    least_speed_window_s: float = 300.0
+    least_speed_window_s: float = _USUAL_WINDOW_S
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, naming the option."""
@@ -58,6 +68,11 @@ class RetryPolicy:
         for name in ("connect_timeout_s", "stall_timeout_s", "timeout_s", "least_speed_window_s"):
             if getattr(self, name) <= 0:
                 raise ConfigurationError(f"RetryPolicy({name}={getattr(self, name)!r}): give seconds above 0")
+        _warn_of_window("RetryPolicy", self)
+        if self.tries == 1:
+            usual = {"first_delay_s": _USUAL_FIRST_S, "max_delay_s": _USUAL_LONGEST_S}
+            given = [name for name, value in usual.items() if getattr(self, name) != value]
+            warn_of("RetryPolicy", (f"{name} has no effect with tries=1: there is no second try" for name in given))
 
     def delay_s(self, failures: int) -> float:
         """Return the pause after this many failures in a row."""
@@ -137,6 +152,7 @@ class LeastSpeed:
             raise ConfigurationError(
                 f"{self.who}(least_speed_window_s={self.least_speed_window_s!r}): give seconds above 0"
             )
+        _warn_of_window(self.who, self)
 
 
 class Pace:

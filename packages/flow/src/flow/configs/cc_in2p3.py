@@ -8,6 +8,7 @@ from flow_providers.channels import LocalChannel
 
 # -- edit these
 SCHEDULER_OPTIONS = ""  # lines for the script, such as "#$ -P YOUR_PROJECT"
+PARALLEL_ENVIRONMENT = "multicores"  # by which Grid Engine gives several cores of a node
 WORKER_INIT = ""  # commands before a worker
 # -- down to here
 
@@ -20,6 +21,8 @@ config = Config(
             provider=GridEngineProvider(
                 channel=LocalChannel(),
                 nodes_per_block=1,
+                cores_per_node=2,
+                parallel_environment=PARALLEL_ENVIRONMENT,
                 init_blocks=2,
                 max_blocks=2,
                 walltime="00:20:00",

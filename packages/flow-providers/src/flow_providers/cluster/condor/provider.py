@@ -49,6 +49,8 @@ class CondorProvider(ClusterProvider):
     """
 
     label = "condor"
+    shares_nodes = True
+    starts_on_each_node = True
     package = "flow_providers.cluster.condor"
     away = ("can't find address", "failed to connect", "unable to locate a collector", "failed to fetch ads", "is down")
 

@@ -48,6 +48,7 @@ class GridEngineProvider(ClusterProvider):
     """
 
     label = "gridengine"
+    shares_nodes = True
     package = "flow_providers.cluster.gridengine"
     away = ("unable to contact qmaster", "unable to send message to qmaster", "got select timeout", "commlib error")
 

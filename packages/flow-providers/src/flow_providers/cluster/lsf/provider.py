@@ -90,6 +90,15 @@ class LSFProvider(ClusterProvider):
         self.request_by_nodes = request_by_nodes
         self.move_files = move_files
 
+    def ineffective_options(self) -> list[str]:
+        """Return a sentence for each option that was given and changes nothing beside the others."""
+        given = {"cores_per_node": self.cores_per_node, "mem_per_node": self.mem_per_node}
+        return super().ineffective_options() + [
+            f"{name}={value!r} is told to the workers and not asked of LSF, with request_by_nodes=True"
+            for name, value in given.items()
+            if value is not None and self.request_by_nodes
+        ]
+
     def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:
         """Return the values of this scheduler's own directives in the script template."""
         told = self.cores_per_node is not None or self.mem_per_node is not None

@@ -117,6 +117,11 @@ class SlurmProvider(ClusterProvider):
         self.clusters = clusters
         self._old_squeue = False
 
+    @property
+    def shares_nodes(self) -> bool:  # type: ignore[override]  # by its options
+        """Whether a job without ``cores_per_node`` gets a part of each node: where it does not ask for whole ones."""
+        return not self.exclusive
+
     def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:
         """Return the values of this scheduler's own directives in the script template."""
         return {

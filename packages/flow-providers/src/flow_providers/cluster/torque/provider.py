@@ -32,6 +32,7 @@ class TorqueProvider(PBSFamilyProvider):
     """
 
     label = "torque"
+    shares_nodes = True
     package = "flow_providers.cluster.torque"
     default_launcher = AprunLauncher
 
