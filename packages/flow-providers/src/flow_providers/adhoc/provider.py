@@ -131,7 +131,7 @@ class AdHocProvider(BlockProvider):
         self.channels = [channel_to(channel) for channel in channels]
         self.move_files = move_files
         self.enforce_walltime = enforce_walltime
-        self._hosts = [
+        self._hosts: list[LocalProvider] = [
             _Host(
                 channel=channel,
                 launcher=launcher,
