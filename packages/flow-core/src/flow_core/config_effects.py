@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 from flow_core.guard import attribute
 
 _USUAL_IDLETIME_S = 120.0  # the option's default
 
-if TYPE_CHECKING:
-    from flow_core.config import Config
 
-
-def ineffective_options(config: Config) -> Iterator[str]:
+# A Config, whose module imports this one.
+def ineffective_options(config: Any) -> Iterator[str]:
     """Yield a sentence for each option that was given and changes nothing in this Config."""
     yield from _of_memoization(config)
     yield from _of_executors(config)
@@ -23,7 +21,7 @@ def ineffective_options(config: Config) -> Iterator[str]:
         yield f"usage_address={config.usage_address!r} has no effect without usage_tracking=True: nothing is sent"
 
 
-def _of_memoization(config: Config) -> Iterator[str]:
+def _of_memoization(config: Any) -> Iterator[str]:
     given = {
         "checkpoint_files": config.checkpoint_files,
         "checkpoint_mode": config.checkpoint_mode,
@@ -48,7 +46,7 @@ def _of_memoization(config: Config) -> Iterator[str]:
         yield f"checkpoint_period={config.checkpoint_period!r} has no effect without checkpoint_mode='periodic'"
 
 
-def _of_executors(config: Config) -> Iterator[str]:
+def _of_executors(config: Any) -> Iterator[str]:
     if config.strategy in (None, "none") and config.max_idletime != _USUAL_IDLETIME_S:
         yield f"max_idletime={config.max_idletime!r} has no effect with strategy='none': no block is given back"
     if config.executor_chooser is not None and len(config.executors) == 1:
