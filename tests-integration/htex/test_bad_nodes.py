@@ -9,13 +9,15 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 import flow
 from flow import Config, python_app
+from flow_core.interfaces.events import Event, EventKind, NodeHeld
+from flow_core.interfaces.sinks import RunInfo
 from flow_executors import HighThroughputExecutor
 from flow_executors.client.node_memory import NAME
 from flow_providers.local.provider import LocalProvider
@@ -80,6 +82,27 @@ def lasts() -> str:
 
     time.sleep(1.0 if socket.gethostname() == "bad" else 0.05)
     return socket.gethostname()
+
+
+class Holds:
+    """A sink that keeps which nodes were held and freed."""
+
+    wants = EventKind.NODE
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, str]] = []
+
+    def start(self, run: RunInfo) -> None:
+        """Nothing to open."""
+
+    def emit(self, events: Sequence[Event]) -> None:
+        self.told += [(one.executor, one.node, one.reason) for one in events if isinstance(one, NodeHeld)]
+
+    def flush(self, timeout_s: float) -> bool:
+        return True
+
+    def close(self, timeout_s: float) -> None:
+        """Nothing to close."""
 
 
 Load = Callable[..., flow.DataFlowKernel]
@@ -186,12 +209,14 @@ def test_a_node_held_in_an_earlier_run_is_taken_where_there_is_no_other(load: Lo
     (tmp_path / "runinfo").mkdir()
     entry = {"node": "bad", "executor": "nodes", "why": "it failed", "since": time.time(), "until": time.time() + 999}
     (tmp_path / "runinfo" / NAME).write_text(json.dumps({"version": 1, "nodes": [entry]}))
-    kernel = load(blocks=1, max_blocks=1)
+    sink = Holds()
+    kernel = load(blocks=1, max_blocks=1, sinks=[sink])
     future = is_wrong(1)
-    until(lambda: "node bad is held and gets no tasks: it failed" in str(future.why()), "it says why it waits")
+    until(lambda: "node bad is held and gets no more tasks: it failed" in str(future.why()), "it says why it waits")
     assert isinstance(future.exception(60), ValueError)
     assert "in an earlier run it failed" in log_of(kernel)
     assert "node bad gets tasks of nodes again: no other node is there" in log_of(kernel)
+    until(lambda: sink.told == [("nodes", "bad", "it failed"), ("nodes", "bad", "")], "sinks are told of both")
 
 
 @pytest.mark.timeout(180)

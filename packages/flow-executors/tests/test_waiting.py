@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -38,10 +39,12 @@ class Client:
         return self.place
 
 
-def causes(place: Whereabouts | Exception, key: TryKey = KEY) -> list[Cause]:
+def causes(place: Whereabouts | Exception, key: TryKey = KEY, held: Mapping[str, str] | None = None) -> list[Cause]:
     plan = SimpleNamespace(heartbeat_period_s=30.0, heartbeat_threshold_s=120.0)
     scaler = SimpleNamespace(why_waiting=lambda: [BLOCK])
     runtime: Any = SimpleNamespace(client=Client(place), label="htex", plan=plan, scaler=scaler, keeper=None)
+    if held is not None:
+        runtime.keeper = SimpleNamespace(reasons=lambda: held)
     return causes_of(runtime, key, 1.0)
 
 
@@ -66,6 +69,13 @@ def test_a_queue_priorities_and_resources_are_all_told_at_once() -> None:
         "1 node is kept free for a task that needs more room",
         "block 0 is pending",
     ]
+
+
+def test_a_task_on_a_node_that_is_held_since_is_told_that() -> None:
+    place = Whereabouts("manager", manager="m", node="n", block="0", outstanding=1, workers=4, managers=2)
+    running, hold = causes(place, held={"n": "it failed", "other": "it failed"})
+    assert (running.kind, hold.kind) == (CauseKind.RUNNING, CauseKind.HELD)
+    assert hold.text == "node n is held and gets no more tasks: it failed (free it by: flow nodes free n)"
 
 
 def test_a_manager_that_is_silent_is_named() -> None:

@@ -12,6 +12,7 @@ import pytest
 from flow_core.interfaces.events import (
     BlockChanged,
     Event,
+    NodeHeld,
     NodeJoined,
     NodeLeft,
     RunStarted,
@@ -26,7 +27,7 @@ from flow_core.interfaces.outcome import Place
 from flow_monitor.project.projector import Job, Projector
 from flow_monitor.queries import tasks, waiting as module
 from flow_monitor.queries.database import open_database
-from flow_monitor.queries.records import Dependency, TaskDetail, Waiting
+from flow_monitor.queries.records import Dependency, Hold, TaskDetail, Waiting
 from flow_monitor.testing.made import write_log
 
 _S = 1_000_000_000
@@ -131,6 +132,24 @@ def test_a_queued_task_shows_nodes_and_blocks_without_any(tmp_path: Path) -> Non
     assert [(block.block, block.job_id, block.status, block.reason) for block in found.blocks] == [
         ("1", "2", "PENDING", "QOSMaxJobs")
     ]
+
+
+def test_a_task_shows_nodes_of_its_executor_that_are_held_and_not_free_again(tmp_path: Path) -> None:
+    events: list[Event] = [
+        submitted(0),
+        launched(0),
+        NodeHeld(10 * _S, "htex", "n1", "it failed"),
+        NodeHeld(11 * _S, "htex", "n2", "it failed"),
+        NodeHeld(12 * _S, "htex", "n2", ""),
+        NodeHeld(13 * _S, "htex", "n3", "it failed"),
+        NodeHeld(14 * _S, "htex", "n3", ""),
+        NodeHeld(15 * _S, "htex", "n3", "it is slow"),
+        NodeHeld(10 * _S, "other", "n4", "it failed"),
+    ]
+    assert why(tmp_path, events, 0).held == (
+        Hold("htex", "n1", "it failed", 10 * _S),
+        Hold("htex", "n3", "it is slow", 15 * _S),
+    )
 
 
 def test_what_runs_or_has_ended_waits_for_nothing(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from flow_core.interfaces.events import (
     BlockChanged,
     Event,
     EventsLost,
+    NodeHeld,
+    NodeJoined,
     RunStarted,
     TaskSubmitted,
     TryLaunched,
@@ -433,6 +435,7 @@ def test_a_task_that_is_not_done_says_why(tmp_path: Path, client_of: ClientOf) -
             TaskSubmitted(now, 2, "last", "python", "", ("htex",), (0, 1)),
             *(TryLaunched(now + n, n, 0, n + 1, "htex") for n in (0, 1)),
             BlockChanged(now - 60 * second, "htex", "0", "4711", "PENDING", "QOSMaxJobsPerUserLimit"),
+            NodeHeld(now, "htex", "node7", "its last 10 tasks failed"),
         ],
     )
     rebuild(run_dir, f"sqlite:///{tmp_path / 'monitoring.db'}")
@@ -451,7 +454,35 @@ def test_a_task_that_is_not_done_says_why(tmp_path: Path, client_of: ClientOf) -
     assert "No node of htex is connected." in queued
     assert "Block 0 (job 4711) is pending since" in queued
     assert "with the reason “QOSMaxJobsPerUserLimit”" in queued
+    assert "Node node7 is held since" in queued
+    assert "gets no tasks of htex: its last 10 tasks failed." in queued
     assert (told["ahead"], told["blocks"][0]["reason"]) == (1, "QOSMaxJobsPerUserLimit")
+    assert told["held"][0]["host"] == "node7"
+
+
+def test_a_node_that_is_held_says_so_since_when_and_how_to_free_it(tmp_path: Path, client_of: ClientOf) -> None:
+    run_dir, now = tmp_path / "000", time.time_ns()
+    write_log(
+        run_dir,
+        "live",
+        [
+            RunStarted(now, "live", 1, "name", "", "", "", "host", "user", str(run_dir), ("htex",)),
+            *(NodeJoined(now, "htex", "0", f"node{n}", f"m{n}", 1, 4, 8, 0, "3.11") for n in (6, 7, 8)),
+            *(NodeHeld(now, "htex", f"node{n}", "its last 10 tasks failed") for n in (7, 8)),
+            NodeHeld(now + 1, "htex", "node8", ""),
+        ],
+    )
+    rebuild(run_dir, f"sqlite:///{tmp_path / 'monitoring.db'}")
+    with closing(sqlite3.connect(tmp_path / "monitoring.db")) as database, database:
+        database.execute("UPDATE workflow SET ended_how = NULL")  # it was rebuilt while the run went on
+        database.execute("UPDATE node SET time_left = NULL")
+    page = client_of(tmp_path / "monitoring.db").get("/workflow/live/blocks").text
+    rows = [" ".join(re.sub(r"<[^>]*>", " ", row).split()) for row in re.findall(r"<tr>.*?</tr>", page, re.DOTALL)]
+    states = {row.split()[0]: row for row in rows if row.startswith("node")}
+    assert " connected htex" in states["node6"]
+    assert " held htex" in states["node7"]
+    assert " connected htex" in states["node8"]
+    assert "its last 10 tasks failed (free it by flow nodes free node7" in states["node7"]
 
 
 def test_a_task_that_its_run_left_behind_says_that(client: FlaskClient) -> None:

@@ -7,6 +7,7 @@ from flow_core.interfaces.events import (
     EventsLost as EventsLost,
     FileMoving as FileMoving,
     FileStaged as FileStaged,
+    NodeHeld as NodeHeld,
     NodeJoined as NodeJoined,
     NodeLeft as NodeLeft,
     RunEnded as RunEnded,

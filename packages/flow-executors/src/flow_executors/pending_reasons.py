@@ -30,7 +30,7 @@ def causes_of(runtime: ExecutorRuntime, key: TryKey, timeout_s: float) -> list[C
     except ExecutorError as error:
         return [Cause(CauseKind.UNKNOWN, f"where it is cannot be told: {error}"), *_blocks(runtime)]
     if place.at == "manager":
-        return [_silence(place, runtime) or _at_manager(place, runtime.label)]
+        return [_silence(place, runtime) or _at_manager(place, runtime.label), *_held(runtime, place.node)]
     causes = [*_place(place, runtime), *_resources(place), *_managers(place, runtime.label), *_nodes(place, runtime)]
     return [*causes, *_blocks(runtime)] if causes and client.knows(key) else causes
 
@@ -115,11 +115,17 @@ def _nodes(place: Whereabouts, runtime: ExecutorRuntime) -> list[Cause]:
     if place.avoided:
         text = f"it failed or was lost on {', '.join(place.avoided)} before: other nodes come first, for a while"
         causes.append(Cause(CauseKind.NO_WORKER, text))
+    return [*causes, *_held(runtime)]
+
+
+def _held(runtime: ExecutorRuntime, only: str | None = None) -> list[Cause]:
+    """Return the nodes that are held, or the one with that name if it is."""
     held = runtime.keeper.reasons() if runtime.keeper is not None else {}
-    for node, why in sorted(held.items()):
-        free = f"flow nodes free {node}"
-        causes.append(Cause(CauseKind.NO_WORKER, f"node {node} is held and gets no tasks: {why} (free it by: {free})"))
-    return causes
+    return [
+        Cause(CauseKind.HELD, f"node {node} is held and gets no more tasks: {why} (free it by: flow nodes free {node})")
+        for node, why in sorted(held.items())
+        if only in (None, node)
+    ]
 
 
 def _blocks(runtime: ExecutorRuntime) -> list[Cause]:

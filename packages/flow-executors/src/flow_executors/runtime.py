@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from flow_core.errors import ExecutorBroken, ExecutorClosed
 from flow_core.folders import make_directory
 from flow_core.interfaces.context import RunContext
-from flow_core.interfaces.events import EventKind, EventsLost, NodeJoined, NodeLeft, Sampled
+from flow_core.interfaces.events import EventKind, EventsLost, NodeHeld, NodeJoined, NodeLeft, Sampled
 from flow_core.interfaces.executor import ShutdownReport
 from flow_core.interfaces.scaling import Load
 from flow_executors.client.client import Client
@@ -130,6 +130,8 @@ class ExecutorRuntime:
         self._closing = False
         self._crowded = False
         self._told_of: set[str] = set()
+        self._telling = threading.Lock()
+        self._told_held: dict[str, str] = {}
         # Before the sockets: the interchange writes its log there as soon as it runs.
         make_directory(context.executor_dir)
         self._marker = _marker(context)
@@ -229,6 +231,7 @@ class ExecutorRuntime:
             keeper = self.keeper
             if keeper is not None:
                 keeper.start()
+                self._tell_held()
                 self.client.hold_nodes(keeper.held)
             # The interchange first: managers of a fast provider connect at once.
             self.client.start()
@@ -411,6 +414,7 @@ class ExecutorRuntime:
 
     def _nodes_changed(self) -> None:
         """Tell the scaler which blocks have only nodes that are held."""
+        self._tell_held()
         if self.scaler is None or self.keeper is None:
             return
         held = set(self.keeper.held)
@@ -424,6 +428,19 @@ class ExecutorRuntime:
         for block in fresh:
             self._given_back |= barred[block]
         self.scaler.bar(barred.keys(), fresh)
+
+    def _tell_held(self) -> None:
+        """Post which nodes are held, and which no longer are, since this was last called."""
+        if self.keeper is None or not self._context.events.wants & EventKind.NODE:
+            return
+        # One thread at a time, so that what is posted last is what is true.
+        with self._telling:
+            told, self._told_held = self._told_held, dict(self.keeper.reasons())
+            now = self._context.clock.time_ns()
+            for node in told.keys() | self._told_held.keys():
+                reason = self._told_held.get(node, "")
+                if told.get(node, "") != reason:
+                    self._context.events.post(NodeHeld(now, self.label, node, reason))
 
     def _left(self, departure: ManagerLeft) -> None:
         context = self._context

@@ -33,7 +33,7 @@ class EventKind(IntFlag):
     BLOCK = 16
     """A block changed its state."""
     NODE = 32
-    """A manager registered or left."""
+    """A manager registered or left, or a node is held or free again."""
     SAMPLE = 64
     """Resource samples."""
     FILE = 128
@@ -221,6 +221,17 @@ class NodeLeft:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeHeld:
+    """A node gets no more tasks of an executor, and why; with an empty reason: it gets them again."""
+
+    kind: ClassVar[EventKind] = EventKind.NODE
+    time_ns: int
+    executor: str
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sampled:
     """Resource samples of a node's tasks."""
 
@@ -298,6 +309,7 @@ Event = (
     | EventsLost
     | TaskJoined
     | FileMoving
+    | NodeHeld
 )
 
 EventRecord = NewType("EventRecord", "tuple[object, ...]")

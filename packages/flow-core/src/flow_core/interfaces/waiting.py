@@ -31,6 +31,8 @@ class CauseKind(StrEnum):
     """It asks for more than any worker has, or than is free at once."""
     NO_WORKER = "no_worker"
     """Its executor has no worker that would take it."""
+    HELD = "held"
+    """A node is held: it gets no more tasks, since it fails what others run, or is far slower."""
     BLOCK = "block"
     """A block was asked for and has no worker yet, or could not be had."""
     RETRY = "retry"

@@ -34,6 +34,7 @@ def one_run(tasks: int = 3) -> list[ev.Event]:
         ev.FileStaged(_T0 + 901, 0, "http://host/data", "/tmp/data", "in", 10, "ab", ""),
         ev.Sampled(_T0 + 902, "htex", "block-0", "node-1", "manager-1", (sample,)),
         ev.EventsLost(_T0 + 903, 2, "for the test"),
+        ev.NodeHeld(_T0 + 904, "htex", "node-1", "its last 10 tasks failed"),
         ev.NodeLeft(_T0 + 904, "htex", "block-0", "manager-1", "drained", False),
         ev.RunEnded(_T0 + 1000, "run-1", tasks, 0, 0, 0),
     ]

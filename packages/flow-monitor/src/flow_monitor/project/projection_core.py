@@ -18,6 +18,7 @@ from flow_core.interfaces.events import (
     EventsLost,
     FileMoving,
     FileStaged,
+    NodeHeld,
     NodeJoined,
     NodeLeft,
     RunEnded,
@@ -158,6 +159,7 @@ class Projection:
             (BlockChanged, self._block_changed),
             (NodeJoined, self._node_joined),
             (NodeLeft, self._node_left),
+            (NodeHeld, self._node_held),
             (Sampled, self._sampled),
             (FileStaged, self._file_staged),
             (FileMoving, self._file_moving),
@@ -551,6 +553,13 @@ class Projection:
             "executor": e.executor, "manager": e.manager, "block_id": e.block, "time_left": e.time_ns,
             "lost": int(e.lost), "reason": e.reason,
         })  # fmt: skip
+
+    def _node_held(self, e: NodeHeld) -> None:
+        row = self._rows.put("node_hold", (e.executor, e.node), {"executor": e.executor, "hostname": e.node})
+        if e.reason:
+            row.update(reason=e.reason, time_held=e.time_ns, time_freed=None)
+        else:
+            row.update(time_freed=e.time_ns)
 
     def _sampled(self, e: Sampled) -> None:
         for s in e.samples:

@@ -30,6 +30,7 @@ _ORDER: tuple[Table, ...] = (
     t.block,
     t.block_status,
     t.node,
+    t.node_hold,
     t.file,
     t.input_file,
     t.output_file,

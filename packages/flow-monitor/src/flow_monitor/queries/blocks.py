@@ -7,8 +7,9 @@ from collections import defaultdict
 from sqlalchemy import func, select
 from sqlalchemy.engine import Connection
 
-from flow_monitor.queries.records import Block, Node
+from flow_monitor.queries.records import Block, Hold, Node
 from flow_monitor.schema import tables as t
+from flow_monitor.schema.version import has_version
 
 _LIMIT = 10_000  # rows of a page; only the magnitude matters: far more than any run has, and a bound on memory
 
@@ -42,6 +43,7 @@ def nodes(connection: Connection, run_id: str) -> tuple[Node, ...]:
     query = select(n).where(n.c.run_id == run_id).order_by(n.c.executor, n.c.time_joined).limit(_LIMIT)
     found = connection.execute(query).all()
     ended = _ended(connection, run_id)
+    holds = {(one.executor, one.host): one for one in held(connection, run_id)} if ended is None else {}
     if all(row.tries_ended is not None for row in found):
         tries = {(row.executor, row.manager): row.tries_ended for row in found}
     else:
@@ -63,9 +65,22 @@ def nodes(connection: Connection, run_id: str) -> tuple[Node, ...]:
             lost=bool(row.lost),
             reason=row.reason or ("" if row.time_left or not ended else "the run ended"),
             tries=tries.get((row.executor, row.manager), 0),
+            held=None if row.time_left else holds.get((row.executor, row.hostname)),
         )
         for row in found
     )
+
+
+def held(connection: Connection, run_id: str, executor: str | None = None) -> tuple[Hold, ...]:
+    """Return the nodes that get no tasks of an executor, or of any; in databases before version 7 none is known."""
+    if not has_version(connection, 7):
+        return ()
+    c = t.node_hold.c
+    query = select(t.node_hold).where(c.run_id == run_id, c.time_held.is_not(None), c.time_freed.is_(None))
+    if executor is not None:
+        query = query.where(c.executor == executor)
+    found = connection.execute(query.order_by(c.executor, c.hostname).limit(_LIMIT))
+    return tuple(Hold(row.executor, row.hostname, row.reason or "", row.time_held) for row in found)
 
 
 def _ended(connection: Connection, run_id: str) -> int | None:

@@ -233,6 +233,8 @@ class Waiting:
     blocks: tuple[Block, ...] = ()
     """Of a queued task: blocks of its executor that have not ended and have no manager."""
     blocks_failed: int = 0
+    held: tuple[Hold, ...] = ()
+    """Of a queued or running task: nodes of its executor that get no tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +350,16 @@ class TaskSample:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """A node that gets no tasks of an executor."""
+
+    executor: str
+    host: str
+    reason: str
+    since: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """A manager on a node."""
 
@@ -365,6 +377,8 @@ class Node:
     lost: bool
     reason: str
     tries: int = 0
+    held: Hold | None = None
+    """While it is connected and its node is held: since when, and why."""
 
 
 @dataclass(frozen=True, slots=True)

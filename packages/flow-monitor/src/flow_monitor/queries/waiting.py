@@ -49,7 +49,11 @@ def of_task(
         dependencies_total=len(going_on) + max(0, len(depends) - _LOOKED_AT),
         failed=tuple(one for one in found if one.status in _ENDED and one.status not in _ENDED_WELL)[:_SHOWN],
     )
-    return _queued(connection, run_id, task.task_id, executor, waiting) if task.status == "launched" else waiting
+    if task.status == "launched":
+        waiting = _queued(connection, run_id, task.task_id, executor, waiting)
+    if task.status in ("launched", "running"):
+        waiting = replace(waiting, held=blocks.held(connection, run_id, executor)[:_SHOWN])
+    return waiting
 
 
 def _queued(connection: Connection, run_id: str, task_id: int, executor: str, waiting: Waiting) -> Waiting:

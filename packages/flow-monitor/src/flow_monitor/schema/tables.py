@@ -342,6 +342,17 @@ file_progress = Table(
 )
 """Last reported progress of files that move for some seconds: bytes, and bytes a second. Since version 6."""
 
+node_hold = Table(
+    "node_hold",
+    metadata,
+    _run_id(),
+    Column("executor", Text, primary_key=True),
+    Column("hostname", Text, primary_key=True),
+    Column("reason", Text),
+    *_columns(_TIME, "time_held", "time_freed"),
+)
+"""Nodes that got no tasks of an executor: the last time, and its end, null while it lasts. Since version 7."""
+
 gap = Table(
     "gap",
     metadata,

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from flow_monitor.errors import NotOurDatabase, SchemaMismatch
 
-HEAD = 6
+HEAD = 7
 """The version this program writes. Revisions of alembic are named ``0001``, ``0002`` ..."""
 VERSION_TABLE = "flow_monitor_version"
 _LOCK = 0x464C4F57  # any constant: the advisory lock under which PostgreSQL's schema is changed
