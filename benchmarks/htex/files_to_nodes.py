@@ -1,12 +1,13 @@
 """Times files that go over the connection of a manager against ``rsync -e ssh`` between the same two machines, in turn.
 
-``python benchmarks/htex/files_to_nodes.py [ROUNDS]``, as root: it starts a node of its own by
+``python benchmarks/htex/files_to_nodes.py [--rounds N] [--only large.bin|many]``, as root: it starts a node of its own by
 ``tests-integration/services/second_machine.sh``, and takes three gigabytes of memory while it runs: all files lie in
 that, so no disk is measured.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
 import tempfile
@@ -48,7 +49,7 @@ for number in range(10_000):
 with flow.load(config("node1", working_dir="/tmp/flow")) as kernel:
     where().result()
     for turn in range(ROUNDS):
-        for name, made in (("large.bin", File), ("many", Directory)):
+        for name, made in ONLY:
             # Other content each time: what the node has is not sent again.
             change = [Path(name)] if made is File else list(Path(name).iterdir())
             for one in change:
@@ -63,17 +64,25 @@ with flow.load(config("node1", working_dir="/tmp/flow")) as kernel:
 """
 
 
+_MADE = {"large.bin": "File", "many": "Directory"}
+
+
 def main() -> None:
     """Measure and print the medians, and how many times as fast as rsync."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=list(_MADE), action="append")
+    options = parser.parse_args()
+    names = options.only or list(_MADE)
+    pairs = "".join(f"({name!r}, {_MADE[name]})," for name in names)
     with tempfile.TemporaryDirectory() as directory:
         machines = Machines(Path(directory) / "machines")
         try:
             machines.start(1)
-            told = machines.run(SCRIPT.replace("ROUNDS", str(rounds)), timeout_s=400)
+            told = machines.run(SCRIPT.replace("ROUNDS", str(options.rounds)).replace("ONLY", f"({pairs})"), timeout_s=400)
         finally:
             machines.stop()
-    for what in ("large.bin", "many"):
+    for what in names:
         each = {
             by: [float(str(one["seconds"])) for one in told if (one["what"], one["by"]) == (what, by)]
             for by in ("rsync", "connection")

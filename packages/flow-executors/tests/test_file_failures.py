@@ -13,9 +13,10 @@ import pytest
 
 from flow_core.errors import StagingError
 from flow_executors.manager.file_agent import FileAgent
-from flow_executors.manager.file_cache import SMALL_BYTES, SmallFiles
+from flow_executors.manager.file_cache import SmallFiles
 from flow_executors.manager.node_directory import NodeDirectory
 from flow_executors.wire.files import (
+    SMALL_BYTES,
     Ending,
     Entry,
     FileMessage,
@@ -114,8 +115,8 @@ def test_an_error_of_the_script_is_told_as_it_is(agent: FileAgent) -> None:
 
 def test_small_files_that_do_not_fit_are_not_kept(tmp_path: Path, full: None) -> None:
     kept = SmallFiles(str(tmp_path))
-    kept.keep("one", bytes(MOST - 10))
+    kept.keep(bytes(MOST - 10), [("one", MOST - 10)])
     with pytest.raises(OSError, match="No space left"):
-        kept.keep("two", bytes(20))
+        kept.keep(bytes(20), [("two", 20)])
     assert kept.find("two") is None
     kept.close()

@@ -20,7 +20,7 @@ from flow_core.remote.links import foreign_link
 from flow_core.remote.output_sets import is_match
 from flow_core.remote.replaced_outputs import remove_output
 from flow_core.remote.script_files import FilesByConnection, ScriptFile
-from flow_executors.common.file_pieces import open_plain
+from flow_executors.common.file_pieces import LinkThere, open_plain
 from flow_executors.wire.files import DIGEST_BYTES, Entry
 
 # Nanoseconds. A file that was changed so lately may change again without another time: its version is not sure.
@@ -57,14 +57,16 @@ class Listing:
     def path(self, entry: Entry) -> str:
         """Return where an entry is."""
         path = self._files[entry.file].path
-        return os.path.join(path, entry.member) if entry.member else path
+        return f"{path}/{entry.member}" if entry.member else path
 
     def open(self, entry: Entry) -> int:
         """Open a file of the list. Raises StagingError."""
         path = self.path(entry)
-        if entry.member:
+        try:
+            return open_plain(path, path, through_links=not entry.member)
+        except LinkThere:
             _refuse_foreign(path)
-        return open_plain(path, path)
+            return open_plain(path, path)
 
     def _look(self, number: int, file: ScriptFile, given: bool) -> None:
         try:
@@ -111,8 +113,9 @@ class Listing:
 
     def _add(self, number: int, member: str, state: os.stat_result) -> None:
         sure = time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns) > _JUST_NOW_NS
-        identity = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
-        version = ".".join(map(str, identity)) if sure else ""
+        version = (
+            f"{state.st_dev}.{state.st_ino}.{state.st_size}.{state.st_mtime_ns}.{state.st_ctime_ns}" if sure else ""
+        )
         self.entries.append(Entry(number, member, "f", state.st_size, stat.S_IMODE(state.st_mode), version))
         self.size += state.st_size
 

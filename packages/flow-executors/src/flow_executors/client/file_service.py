@@ -18,12 +18,13 @@ from flow_core.errors import StagingError
 from flow_core.interfaces.call import Call
 from flow_core.remote.script_files import FilesByConnection, ScriptFile
 from flow_executors.client.declared_files import CURES, Arrival, Listing
-from flow_executors.common.file_pieces import PieceQueue, bodies
+from flow_executors.common.file_pieces import PieceQueue, bodies, packs
 from flow_executors.errors import BadMessage
 from flow_executors.wire.files import (
     LEAST_WINDOW,
     MOST_WINDOW,
     PIECE_BYTES,
+    SMALL_BYTES,
     TELL_BYTES,
     BodyBegun,
     BodyEnded,
@@ -262,7 +263,7 @@ class FileService:
             return
         self._check_size(listing.size, "its inputs have")
         sending = self._sending[one] = _Sending(key, listing)
-        sending.pieces.add(iter((pack_list(listing.entries),)))
+        sending.pieces.add(iter((pack_list(listing.entries, packs=True),)))
 
     def _check_size(self, size: int, whose: str) -> None:
         if size > self._limit:
@@ -276,14 +277,18 @@ class FileService:
     def _sender(self, sending: _Sending, message: FileMessage) -> None:
         if message.step == FileStep.PROGRESS:
             sending.window.take(*unpack_progress(message.body), time.monotonic())
-        elif message.step == FileStep.WANT:
-            listing = sending.listing
-            wanted = []
+        elif message.step in (FileStep.WANT, FileStep.WANT_PACKED):
+            listing, packed = sending.listing, message.step == FileStep.WANT_PACKED
+            small, wanted = [], []
             for number, offset in unpack_want(message.body):
                 if number >= len(listing.entries) or listing.entries[number].type != "f":
                     raise StagingError("a manager asked for what was not listed")
                 entry = listing.entries[number]
-                wanted.append((number, entry.size, offset, _Opener(listing, number), listing.path(entry)))
+                if packed and not offset and entry.size <= SMALL_BYTES:
+                    small.append((number, entry.size, _Opener(listing, number), listing.path(entry)))
+                else:
+                    wanted.append((number, entry.size, offset, _Opener(listing, number), listing.path(entry)))
+            sending.pieces.add(packs(small))
             sending.pieces.add(bodies(wanted))
 
     def _send_round(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections import deque
@@ -9,26 +10,71 @@ from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 
 from flow_core.errors import StagingError
-from flow_executors.wire.files import DIGEST_BYTES, PIECE_BYTES, body_digest, pack_head
+from flow_executors.wire.files import DIGEST_BYTES, PIECE_BYTES, body_digest, pack_head, pack_small, small_room
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 """Without waiting: the open of a pipe at the place of a file would hang for as long as nobody writes to it."""
 
 
-def open_plain(path: str, named: str) -> int:
+class LinkThere(Exception):
+    """There is a link at the place of a file."""
+
+
+def open_plain(path: str, named: str, *, through_links: bool = True) -> int:
     """Open a file for reading.
 
     Raises:
         StagingError: it is no regular file, or cannot be read.
+        LinkThere: it is a link, and ``through_links`` is false.
     """
     try:
-        descriptor = os.open(path, _READ)
+        descriptor = os.open(path, _READ if through_links else _READ | os.O_NOFOLLOW)
     except OSError as error:
-        raise StagingError(f"{named} cannot be read: {error.strerror or error}", named) from error
+        if error.errno == errno.ELOOP and not through_links:
+            raise LinkThere(path) from None
+        raise _unreadable(named, error) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise StagingError(f"{named} is no regular file, and so cannot be sent", named)
     return descriptor
+
+
+def packs(wanted: Iterable[tuple[int, int, Callable[[], int], str]]) -> Iterator[bytes]:
+    """Yield the records of whole small files, as many in each as a piece has room for.
+
+    Args:
+        wanted: For each the entry, its size as it was listed, what opens it, and its name for messages.
+
+    Raises:
+        StagingError: a file is shorter by now, or cannot be read.
+    """
+    files: list[tuple[int, int]] = []
+    room, used = memoryview(bytearray(PIECE_BYTES)), 0
+    for entry, size, opened, named in wanted:
+        if used + size > small_room(len(files) + 1):
+            yield pack_small(files, room[:used])
+            files, used = [], 0
+        descriptor = opened()
+        try:
+            _read_into(descriptor, room[used : used + size], named)
+        finally:
+            os.close(descriptor)
+        files.append((entry, size))
+        used += size
+    if files:
+        yield pack_small(files, room[:used])
+
+
+def _read_into(descriptor: int, room: memoryview, named: str) -> None:
+    try:
+        at = os.readv(descriptor, [room])
+        while at < len(room):
+            count = os.readv(descriptor, [room[at:]])
+            if not count:
+                raise _shorter(named)
+            at += count
+    except OSError as error:
+        raise _unreadable(named, error) from error
 
 
 def bodies(wanted: Iterable[tuple[int, int, int, Callable[[], int], str]]) -> Iterator[bytes]:
@@ -46,12 +92,12 @@ def bodies(wanted: Iterable[tuple[int, int, int, Callable[[], int], str]]) -> It
         descriptor = opened()
         try:
             gathered += pack_head(entry, offset, size - offset)
-            if size - offset <= PIECE_BYTES - len(gathered) - DIGEST_BYTES:
-                content = _read(descriptor, size - offset, offset, named) if size > offset else b""
+            if not offset and size <= PIECE_BYTES - len(gathered) - DIGEST_BYTES:
+                content = _read(descriptor, size, 0, named) if size else b""
                 gathered += content
                 gathered += body_digest(content)
             else:
-                digest, at = blake2b(digest_size=DIGEST_BYTES), offset
+                digest, at = _digest_before(descriptor, offset, named), offset
                 while at < size:
                     content = _read(descriptor, min(size - at, PIECE_BYTES - len(gathered)), at, named)
                     digest.update(content)
@@ -71,16 +117,32 @@ def bodies(wanted: Iterable[tuple[int, int, int, Callable[[], int], str]]) -> It
         yield bytes(gathered)
 
 
+def _digest_before(descriptor: int, end: int, named: str) -> blake2b:
+    """Return the digest of what lies before an offset, which the other side has."""
+    digest = blake2b(digest_size=DIGEST_BYTES)
+    for at in range(0, end, PIECE_BYTES):
+        digest.update(_read(descriptor, min(end - at, PIECE_BYTES), at, named))
+    return digest
+
+
+def _shorter(named: str) -> StagingError:
+    return StagingError(f"{named} became shorter while it was sent", named)
+
+
+def _unreadable(named: str, error: OSError) -> StagingError:
+    return StagingError(f"{named} cannot be read: {error.strerror or error}", named)
+
+
 def _read(descriptor: int, count: int, at: int, named: str) -> bytes:
     try:
         content = os.pread(descriptor, count, at)
         while len(content) < count:
             more = os.pread(descriptor, count - len(content), at + len(content))
             if not more:
-                raise StagingError(f"{named} became shorter while it was sent", named)
+                raise _shorter(named)
             content += more
     except OSError as error:
-        raise StagingError(f"{named} cannot be read: {error.strerror or error}", named) from error
+        raise _unreadable(named, error) from error
     return content
 
 

@@ -26,11 +26,12 @@ from flow_core.folders import make_directory
 from flow_core.remote.staged import remove
 from flow_executors.common.file_pieces import PieceQueue, bodies, open_plain
 from flow_executors.errors import BadMessage
-from flow_executors.manager.file_cache import SMALL_BYTES, FileCache
+from flow_executors.manager.file_cache import FileCache
 from flow_executors.manager.node_directory import NodeDirectory
 from flow_executors.wire.files import (
     DIGEST_BYTES,
     MOST_WINDOW,
+    SMALL_BYTES,
     TELL_BYTES,
     BodyBegun,
     BodyEnded,
@@ -40,6 +41,7 @@ from flow_executors.wire.files import (
     FileMessage,
     FileStep,
     Listed,
+    Packed,
     SendWindow,
     StreamReader,
     Way,
@@ -93,10 +95,12 @@ class _Bringing(_Transfer):
     def __init__(self, task: _Task, places: list[str], own: set[int]) -> None:
         super().__init__(task)
         self.places = places
+        self._bases = [os.path.join(task.root, one) for one in places]
         self.own = own
         self.reader = StreamReader()
         self.entries: list[Entry] = []
         self.listed = False
+        self.packs = False  # whether the script can send small files many at once
         self.left: set[int] = set()
         self.waits: set[int] = set()  # for what another transfer brings just now
         self.taken = self.told = 0
@@ -105,6 +109,11 @@ class _Bringing(_Transfer):
         self.small: bytearray | None = None
         self.current = -1
         self.digest = blake2b(digest_size=DIGEST_BYTES)
+
+    def place(self, entry: Entry) -> str:
+        """Return where an entry is to be."""
+        above = self._bases[entry.file]
+        return f"{above}/{entry.member}" if entry.member else above
 
     def drop_part(self) -> None:
         """Forget the file that comes just now."""
@@ -150,13 +159,13 @@ class _Sent(_Transfer):
         )
 
 
-def _write_small(place: str, content: bytes | bytearray, mode: int) -> None:
+def _write_small(place: str, content: Buffer, mode: int) -> None:
     """Write a file of a task's own; one that was brought before under another name of the same place is replaced."""
     descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600 | mode & 0o777)
     try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(descriptor, view) :]
+        written = os.write(descriptor, content)
+        while written < len(content):
+            written += os.write(descriptor, content[written:])
     except OSError as error:
         raise _cannot(place, error) from error
     finally:
@@ -478,13 +487,16 @@ class FileAgent:
         if message.step != FileStep.DATA:
             return
         for part in transfer.reader.feed(message.body):
-            if isinstance(part, BodyPart):
+            if isinstance(part, Packed):
+                self._take_packed(transfer, part)
+            elif isinstance(part, BodyPart):
                 self._write(transfer, part.content)
             elif isinstance(part, BodyBegun):
                 self._open(transfer, part)
             elif isinstance(part, BodyEnded):
                 self._close(transfer, part)
             elif isinstance(part, Listed) and not transfer.listed:
+                transfer.packs = part.packs
                 self._list(transfer, unpack_list(part.text))
         transfer.taken += len(message.body)
         if self._finished(transfer):
@@ -507,8 +519,8 @@ class FileAgent:
         transfer.entries, transfer.listed = entries, True
         wanted, folders = [], set()
         for number, entry in enumerate(entries):
-            place = self._place(transfer, entry)
-            folder = place if entry.type == "d" else os.path.dirname(place)
+            place = transfer.place(entry)
+            folder = place if entry.type == "d" else place.rpartition("/")[0]
             if folder not in folders:
                 folders.add(folder)
                 make_directory(folder, 0o700)
@@ -539,15 +551,12 @@ class FileAgent:
                 self._coming.setdefault(transfer.entries[number].version, set())
         if wanted:
             body = pack_want([(number, 0) for number in wanted])
-            self._say(pack_file(FileStep.WANT, self._manager, transfer.task.transfer, body))
+            step = FileStep.WANT_PACKED if transfer.packs else FileStep.WANT
+            self._say(pack_file(step, self._manager, transfer.task.transfer, body))
 
     def _kept(self) -> FileCache:
         assert self._cache is not None
         return self._cache
-
-    def _place(self, transfer: _Bringing, entry: Entry) -> str:
-        place = os.path.join(transfer.task.root, transfer.places[entry.file])
-        return os.path.join(place, entry.member) if entry.member else place
 
     def _open(self, transfer: _Bringing, part: BodyBegun) -> None:
         transfer.current = part.entry
@@ -567,7 +576,7 @@ class FileAgent:
             while len(content):
                 content = content[os.write(transfer.descriptor, content) :]
         except OSError as error:  # named as the task has it: what is written is the part in the node's cache
-            raise _cannot(self._place(transfer, transfer.entries[transfer.current]), error) from error
+            raise _cannot(transfer.place(transfer.entries[transfer.current]), error) from error
 
     def _close(self, transfer: _Bringing, part: BodyEnded) -> None:
         entry, content = transfer.entries[part.entry], transfer.small
@@ -578,7 +587,7 @@ class FileAgent:
                 raise _ChangedOnWay(f"{transfer.places[entry.file]} changed on its way")
             if entry.version:
                 try:
-                    self._kept().small.keep(entry.version, content)
+                    self._kept().small.keep(content, [(entry.version, len(content))])
                 except OSError as error:  # the task's own file is what counts, and its failure names it
                     log.debug("a small file is not kept: %s", error)
         else:
@@ -589,15 +598,40 @@ class FileAgent:
                 raise _ChangedOnWay(f"{transfer.places[entry.file]} changed on its way")
             kept = self._kept().keep(transfer.part, part.digest, entry.mode, entry.version)
         self._give(transfer, part.entry, kept, content)
-        for waiter in self._coming.pop(entry.version, ()) if entry.version else ():
-            for number in [one for one in waiter.waits if waiter.entries[one].version == entry.version]:
+        if entry.version:
+            self._give_waiters(entry.version, kept, content)
+
+    def _take_packed(self, transfer: _Bringing, part: Packed) -> None:
+        """Take whole small files, after one look at their digest."""
+        files, content, entries = part.files(), part.content, transfer.entries
+        for number, size in files:
+            if number not in transfer.left or number in transfer.waits or size != entries[number].size:
+                raise BadMessage("the script sent small files that were not asked for")
+        if not part.genuine:
+            raise _ChangedOnWay(f"{transfer.places[entries[files[0][0]].file]} changed on its way")
+        try:
+            self._kept().small.keep(content, ((entries[number].version, size) for number, size in files))
+        except OSError as error:  # the tasks' own files are what counts, and their failure names it
+            log.debug("small files are not kept: %s", error)
+        at = 0
+        for number, size in files:
+            entry, one = entries[number], content[at : at + size]
+            at += size
+            _write_small(transfer.place(entry), one, entry.mode)
+            if entry.version:
+                self._give_waiters(entry.version, "", one)
+        transfer.left.difference_update([number for number, _ in files])
+
+    def _give_waiters(self, version: str, kept: str, content: Buffer | None) -> None:
+        for waiter in self._coming.pop(version, ()):
+            for number in [one for one in waiter.waits if waiter.entries[one].version == version]:
                 waiter.waits.discard(number)
                 self._give(waiter, number, kept, content)
             self._finished(waiter)
 
-    def _give(self, transfer: _Bringing, number: int, kept: str, content: bytearray | None) -> None:
+    def _give(self, transfer: _Bringing, number: int, kept: str, content: Buffer | None) -> None:
         entry = transfer.entries[number]
-        place = self._place(transfer, entry)
+        place = transfer.place(entry)
         if content is not None:
             _write_small(place, content, entry.mode)
         else:

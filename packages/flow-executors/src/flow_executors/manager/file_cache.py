@@ -7,14 +7,15 @@ import fcntl
 import os
 import shutil
 from collections import OrderedDict
+from collections.abc import Iterable
+
+from flow_executors.wire.kinds import Buffer
 
 # The ioctl by which a file system gives a second file the blocks of a first, which part when one is written to.
 _FICLONE = 0x40049409
 # Bytes that are kept, the longest unused go first. Those that tasks have just now stay theirs, as links.
 MOST_BYTES = 10 << 30
 _MOST_FILES = 200_000
-SMALL_BYTES = 64 << 10
-"""Bytes up to which a file is kept together with others: names for each took longer than the content."""
 # Bytes of one file of small ones, and how many of these there are; the oldest goes first.
 _PACK_BYTES = 256 << 20
 _PACKS = 4
@@ -29,15 +30,22 @@ class SmallFiles:
         self._packs: list[tuple[int, dict[str, tuple[int, int]]]] = []  # descriptor, version -> offset and size
         self._end = 0
 
-    def keep(self, version: str, content: bytes | bytearray) -> None:
-        """Keep a content. Raises OSError."""
-        if not self._packs or self._end + len(content) > self._most:
+    def keep(self, content: Buffer, versions: Iterable[tuple[str, int]]) -> None:
+        """Keep contents that lie one after the other: version and size of each; an empty version is not kept.
+
+        Raises:
+            OSError: there is no room; none of them is kept.
+        """
+        size = len(memoryview(content))
+        if not self._packs or self._end + size > self._most:
             self._begin()
         descriptor, known = self._packs[-1]
-        if os.pwrite(descriptor, content, self._end) < len(content):
+        if os.pwrite(descriptor, content, self._end) < size:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        known[version] = (self._end, len(content))
-        self._end += len(content)
+        for version, one in versions:
+            if version:
+                known[version] = (self._end, one)
+            self._end += one
 
     def find(self, version: str) -> bytes | None:
         """Return the content of a version; None if it is not kept."""

@@ -5,6 +5,7 @@ transfer and numbers it; the interchange passes all on unread, but that the mana
 
 - ASK (up): ``u64 key, u8 direction``: of the task of a key what it is given, or what it has made; or logs
 - WANT (up): ``n x (u32 entry, u64 offset)``: what is to be sent of the entries that were listed
+- WANT_PACKED (up): the same, and small files may come many in one record; only where the list says that this is known
 - DATA (both): a piece of the stream
 - PROGRESS (both): ``u64 bytes taken since the beginning, u64 bytes that may be on the way``
 - END (both): JSON of ``Ending``: all was sent and published, or what went wrong
@@ -12,7 +13,10 @@ transfer and numbers it; the interchange passes all on unread, but that the mana
 - LOGS (down): send the ends of the logs of manager and workers
 
 The stream is a row of records, ``u8 record, 3 x 0, u32 entry, u64 offset, u64 length`` and so many bytes. LIST has the
-entries as JSON, each ``[file, member, type, size, mode, version]``. BODY is followed by the digest of its bytes.
+entries as JSON, each ``[file, member, type, size, mode, version]``, and 1 for ``entry`` where the sender knows
+WANT_PACKED. BODY is followed by the digest of the whole content, of what lies before the offset too. PACK has whole small
+files: so many as ``entry`` says, of each ``u32 entry, u32 size``, then the contents one after the other, and is followed
+by the digest of all of that: one pass over many files.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import blake2b
+from typing import NamedTuple
 
 from flow_executors.errors import BadMessage
 from flow_executors.wire.kinds import Buffer, Kind, expect
@@ -33,12 +38,16 @@ _ASK = struct.Struct("<QB")
 _WANT = struct.Struct("<IQ")
 _PROGRESS = struct.Struct("<QQ")
 _RECORD = struct.Struct("<BxxxIQQ")
+_PACKED = struct.Struct("<II")
 PIECE_BYTES = 256 << 10
 """Most bytes of the stream in one message."""
-TELL_BYTES = 128 << 10
-"""Bytes after which the sender is told what was taken: half a message."""
+TELL_BYTES = 512 << 10
+"""Bytes after which the sender is told what was taken, though more has come already: some messages."""
+SMALL_BYTES = 64 << 10
+"""Bytes up to which a file goes, and is kept, together with others: a record and names for each took longer than that."""
 DIGEST_BYTES = 16  # as all names of blobs
 _LONGEST_LIST = 256 << 20  # bytes; a list is kept in memory
+_KINDS = (int, str, str, int, int, str)  # of the fields of an entry
 
 
 class FileStep(IntEnum):
@@ -51,6 +60,7 @@ class FileStep(IntEnum):
     END = 5
     STOP = 6
     LOGS = 7
+    WANT_PACKED = 8
 
 
 class Way(IntEnum):
@@ -83,9 +93,8 @@ class Ending:
     url: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One thing of a list.
+class Entry(NamedTuple):
+    """One thing of a list: a tuple, since lists have tens of thousands.
 
     Attributes:
         file: Which of the declared files it belongs to.
@@ -188,13 +197,13 @@ class Record(IntEnum):
 
     LIST = 1
     BODY = 2
+    PACK = 3
 
 
-def pack_list(entries: Sequence[Entry]) -> bytes:
-    """Return the record of a list."""
-    rows = [[one.file, one.member, one.type, one.size, one.mode, one.version] for one in entries]
-    text = json.dumps(rows, separators=(",", ":")).encode()
-    return _RECORD.pack(Record.LIST, 0, 0, len(text)) + text
+def pack_list(entries: Sequence[Entry], packs: bool = False) -> bytes:
+    """Return the record of a list; ``packs``: whether WANT_PACKED is known."""
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    return _RECORD.pack(Record.LIST, packs, 0, len(text)) + text
 
 
 def unpack_list(text: Buffer) -> list[Entry]:
@@ -205,12 +214,30 @@ def unpack_list(text: Buffer) -> list[Entry]:
     except (ValueError, TypeError, RecursionError) as error:
         raise BadMessage(f"no list of files: {error}") from None
     for one in entries:
-        kinds = (int, str, str, int, int, str)
-        if tuple(map(type, (one.file, one.member, one.type, one.size, one.mode, one.version))) != kinds:
+        if tuple(map(type, one)) != _KINDS:
             raise BadMessage("no list of files: a field of a wrong type")
         if one.type not in ("f", "d") or one.size < 0 or not 0 <= one.mode <= 0o7777:
             raise BadMessage("no list of files: an impossible entry")
     return entries
+
+
+def pack_small(files: Sequence[tuple[int, int]], content: Buffer) -> bytes:
+    """Return the record of small files, digest included: the entry and size of each, and their contents in a row."""
+    table = b"".join([_PACKED.pack(*one) for one in files])
+    head = _RECORD.pack(Record.PACK, len(files), 0, len(table) + len(content))
+    return b"".join((head, table, content, _digest_of(table, content)))
+
+
+def small_room(files: int) -> int:
+    """Return the bytes of contents for which a piece with a record of so many small files has room."""
+    return PIECE_BYTES - _RECORD.size - files * _PACKED.size - DIGEST_BYTES
+
+
+def _digest_of(*parts: Buffer) -> bytes:
+    digest = blake2b(digest_size=DIGEST_BYTES)
+    for one in parts:
+        digest.update(one)
+    return digest.digest()
 
 
 def pack_head(entry: int, offset: int, length: int) -> bytes:
@@ -228,6 +255,37 @@ class Listed:
     """All bytes of a list have come."""
 
     text: bytes
+    packs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Whole small files: entry and size of each, and their contents in a row.
+
+    Raises BadMessage, of ``files``: it contradicts itself.
+    """
+
+    count: int
+    body: memoryview
+    digest: bytes
+
+    @property
+    def genuine(self) -> bool:
+        """Whether what came is what was sent."""
+        return body_digest(self.body) == self.digest
+
+    @property
+    def content(self) -> memoryview:
+        """The contents, one after the other."""
+        return self.body[self.count * _PACKED.size :]
+
+    def files(self) -> list[tuple[int, int]]:
+        """Return entry and size of each. Raises BadMessage: they are not what the contents have room for."""
+        table = self.body[: self.count * _PACKED.size]
+        found = [(entry, size) for entry, size in _PACKED.iter_unpack(table)] if len(table) % _PACKED.size == 0 else []
+        if len(found) != self.count or sum(size for _, size in found) != len(self.content):
+            raise BadMessage(f"a record of {self.count} small files in {len(self.body)} bytes")
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,18 +312,19 @@ class BodyEnded:
     digest: bytes
 
 
-Part = Listed | BodyBegun | BodyPart | BodyEnded
+Part = Listed | Packed | BodyBegun | BodyPart | BodyEnded
 
 
 class StreamReader:
     """Takes the stream apart, in whatever pieces it comes. Pure."""
 
-    __slots__ = ("_entry", "_gathered", "_left", "_text", "_want")
+    __slots__ = ("_count", "_entry", "_gathered", "_left", "_record", "_want")
 
     def __init__(self) -> None:
         self._gathered = bytearray()
         self._want = _RECORD.size
-        self._text = False
+        self._record = 0  # LIST or PACK, all of which is gathered
+        self._count = 0
         self._entry = -1  # of the body that has begun
         self._left = 0
 
@@ -283,23 +342,31 @@ class StreamReader:
                 yield BodyPart(part)
                 continue
             lacking = self._want - len(self._gathered)
-            self._gathered += view[:lacking]
-            view = view[lacking:]
-            if len(self._gathered) == self._want:
-                yield from self._whole()
+            taken, view = view[:lacking], view[lacking:]
+            if len(taken) < lacking:
+                self._gathered += taken
+            elif self._gathered:
+                gathered, self._gathered = self._gathered, bytearray()
+                gathered += taken
+                yield from self._whole(memoryview(gathered))
+            else:  # all of it in this piece: not copied
+                yield from self._whole(taken)
 
-    def _whole(self) -> Iterator[Part]:
-        gathered, self._gathered, self._want = bytes(self._gathered), bytearray(), _RECORD.size
-        if self._text:
-            self._text = False
-            yield Listed(gathered)
+    def _whole(self, gathered: memoryview) -> Iterator[Part]:
+        record, self._record, self._want = self._record, 0, _RECORD.size
+        if record == Record.LIST:
+            yield Listed(bytes(gathered), self._count == 1)
+        elif record == Record.PACK:
+            yield Packed(self._count, gathered[:-DIGEST_BYTES], bytes(gathered[-DIGEST_BYTES:]))
         elif self._entry >= 0:
             entry, self._entry = self._entry, -1
-            yield BodyEnded(entry, gathered)
+            yield BodyEnded(entry, bytes(gathered))
         else:
             record, entry, offset, length = _RECORD.unpack(gathered)
             if record == Record.LIST and 0 < length <= _LONGEST_LIST:
-                self._text, self._want = True, length
+                self._record, self._count, self._want = record, entry, length
+            elif record == Record.PACK and 0 < length <= PIECE_BYTES:
+                self._record, self._count, self._want = record, entry, length + DIGEST_BYTES
             elif record == Record.BODY:
                 self._entry, self._left, self._want = entry, length, DIGEST_BYTES
                 yield BodyBegun(entry, offset, length)
