@@ -1,7 +1,7 @@
 """Times files that go over the connection of a manager against ``rsync -e ssh`` between the same two machines, in turn.
 
-``python benchmarks/htex/files_to_nodes.py [--rounds N] [--only large.bin|many]``, as root: it starts a node of its own by
-``tests-integration/services/second_machine.sh``, and takes three gigabytes of memory while it runs: all files lie in
+``python benchmarks/htex/files_to_nodes.py [--rounds N] [--only large.bin|many]``, as root: it starts a node of its own
+by ``tests-integration/services/second_machine.sh``, and takes three gigabytes of memory while it runs: all files lie in
 that, so no disk is measured.
 """
 
@@ -79,7 +79,9 @@ def main() -> None:
         machines = Machines(Path(directory) / "machines")
         try:
             machines.start(1)
-            told = machines.run(SCRIPT.replace("ROUNDS", str(options.rounds)).replace("ONLY", f"({pairs})"), timeout_s=400)
+            told = machines.run(
+                SCRIPT.replace("ROUNDS", str(options.rounds)).replace("ONLY", f"({pairs})"), timeout_s=400
+            )
         finally:
             machines.stop()
     for what in names:

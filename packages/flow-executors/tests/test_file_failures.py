@@ -26,6 +26,7 @@ from flow_executors.wire.files import (
     pack_file,
     pack_head,
     pack_list,
+    pack_small,
     unpack_file,
 )
 from flow_executors.worker.script_files import NodeFiles
@@ -106,6 +107,24 @@ def test_a_node_that_cannot_write_names_the_path_and_itself(agent: FileAgent, fu
 def test_what_changed_was_on_the_way(agent: FileAgent) -> None:
     text = str(failure(agent, *stream(bytes(2 * SMALL_BYTES), bytes(16))))
     assert text == "data/big.bin changed on its way (on the way to or from node node7)"
+
+
+def packed(listed: list[bytes], record: bytes) -> list[tuple[FileStep, bytes]]:
+    entries = [Entry(0, str(number), "f", len(one), 0o644, f"v{number}") for number, one in enumerate(listed)]
+    return [(FileStep.DATA, pack_list(entries, packs=True)), (FileStep.DATA, record)]
+
+
+def test_small_files_that_changed_were_on_the_way(agent: FileAgent) -> None:
+    record = bytearray(pack_small([(0, 2), (1, 2)], b"1234"))
+    record[-18] ^= 1
+    text = str(failure(agent, *packed([b"12", b"34"], bytes(record))))
+    assert text == "data/big.bin changed on its way (on the way to or from node node7)"
+
+
+@pytest.mark.parametrize("files", [[(0, 2), (7, 2)], [(0, 1), (1, 3)], [(0, 2), (0, 2)]])
+def test_small_files_that_were_not_asked_for_are_not_written(agent: FileAgent, files: list[tuple[int, int]]) -> None:
+    text = str(failure(agent, *packed([b"12", b"34"], pack_small(files, b"1234"))))
+    assert "small files that were not asked for" in text
 
 
 def test_an_error_of_the_script_is_told_as_it_is(agent: FileAgent) -> None:

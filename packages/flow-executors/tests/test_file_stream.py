@@ -6,21 +6,24 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from flow_core.errors import StagingError
-from flow_executors.common.file_pieces import PieceQueue, bodies, open_plain
+from flow_executors.common.file_pieces import LinkThere, PieceQueue, bodies, open_plain, packs
 from flow_executors.errors import BadMessage
 from flow_executors.wire.files import (
     LEAST_WINDOW,
     MOST_WINDOW,
     PIECE_BYTES,
+    SMALL_BYTES,
     BodyBegun,
     BodyEnded,
     BodyPart,
     Entry,
     Listed,
+    Packed,
     SendWindow,
     StreamReader,
     body_digest,
     pack_list,
+    pack_small,
     unpack_list,
 )
 
@@ -81,6 +84,74 @@ ENTRIES = st.builds(
 def test_a_list_comes_back_as_it_was_packed(entries):
     (part, _), *rest = parts_of(pack_list(entries), [7, 9])
     assert (unpack_list(part.text), rest) == (entries, [])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.one_of(st.integers(0, 300), st.just(SMALL_BYTES)), max_size=40),
+    st.lists(st.integers(1, PIECE_BYTES), max_size=40),
+)
+def test_small_files_come_many_in_a_record_and_out_as_they_went_in(tmp_path_factory, sizes, cuts):
+    folder = tmp_path_factory.mktemp("files")
+    contents = [os.urandom(size) for size in sizes]
+    wanted = []
+    for number, content in enumerate(contents):
+        path = str(folder / str(number))
+        (folder / str(number)).write_bytes(content)
+        wanted.append((number, len(content), lambda path=path: open_plain(path, path), path))
+    pieces = list(packs(wanted))
+    assert all(0 < len(piece) <= PIECE_BYTES for piece in pieces)
+    assert len(pieces) <= 1 + sum(sizes) // (PIECE_BYTES // 2)
+    reader, got, at = StreamReader(), [], 0
+    stream = b"".join(pieces)
+    for cut in [*cuts, len(stream)]:
+        for part in reader.feed(stream[at : at + cut]):
+            assert isinstance(part, Packed)
+            assert part.genuine
+            start = 0
+            for number, size in part.files():
+                got.append((number, bytes(part.content[start : start + size])))
+                start += size
+        at += cut
+    assert got == list(enumerate(contents))
+
+
+@pytest.mark.parametrize("at", [24, 32, 36, -17, -1], ids=["entry", "entry 2", "size", "content", "digest"])
+def test_small_files_that_changed_on_their_way_are_not_taken(at):
+    stream = bytearray(pack_small([(1, 3), (2, 4)], b"1234567"))
+    stream[at] ^= 1
+    (part,) = StreamReader().feed(bytes(stream))
+    assert not part.genuine
+
+
+@pytest.mark.parametrize("files", [[(1, 3)], [(1, 7), (2, 1)], []])
+def test_a_record_of_small_files_that_contradicts_itself_is_refused(files):
+    (part,) = StreamReader().feed(pack_small(files, b"1234567"))
+    with pytest.raises(BadMessage):
+        part.files()
+
+
+def test_a_record_with_more_small_files_than_it_has_room_for_is_refused():
+    stream = bytearray(pack_small([(1, 3)], b"123"))
+    stream[4:8] = (1000).to_bytes(4, "little")
+    (part,) = StreamReader().feed(bytes(stream))
+    with pytest.raises(BadMessage):
+        part.files()
+
+
+def test_a_small_file_that_became_shorter_fails_its_transfer(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"123")
+    with pytest.raises(StagingError, match="became shorter"):
+        list(packs([(0, 9, lambda: open_plain(str(path), "file"), "file")]))
+
+
+def test_a_link_is_told_where_none_is_to_be_followed(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "file").write_bytes(b"1")
+    with pytest.raises(LinkThere):
+        open_plain(str(tmp_path / "link"), "link", through_links=False)
+    os.close(open_plain(str(tmp_path / "link"), "link"))
 
 
 @given(st.binary(max_size=200))

@@ -604,9 +604,10 @@ class FileAgent:
     def _take_packed(self, transfer: _Bringing, part: Packed) -> None:
         """Take whole small files, after one look at their digest."""
         files, content, entries = part.files(), part.content, transfer.entries
-        for number, size in files:
-            if number not in transfer.left or number in transfer.waits or size != entries[number].size:
-                raise BadMessage("the script sent small files that were not asked for")
+        numbers = {number for number, _ in files}
+        asked = numbers <= transfer.left and numbers.isdisjoint(transfer.waits) and len(numbers) == len(files)
+        if not asked or any(size != entries[number].size for number, size in files):
+            raise BadMessage("the script sent small files that were not asked for")
         if not part.genuine:
             raise _ChangedOnWay(f"{transfer.places[entries[files[0][0]].file]} changed on its way")
         try:
@@ -620,7 +621,7 @@ class FileAgent:
             _write_small(transfer.place(entry), one, entry.mode)
             if entry.version:
                 self._give_waiters(entry.version, "", one)
-        transfer.left.difference_update([number for number, _ in files])
+        transfer.left -= numbers
 
     def _give_waiters(self, version: str, kept: str, content: Buffer | None) -> None:
         for waiter in self._coming.pop(version, ()):

@@ -14,9 +14,9 @@ transfer and numbers it; the interchange passes all on unread, but that the mana
 
 The stream is a row of records, ``u8 record, 3 x 0, u32 entry, u64 offset, u64 length`` and so many bytes. LIST has the
 entries as JSON, each ``[file, member, type, size, mode, version]``, and 1 for ``entry`` where the sender knows
-WANT_PACKED. BODY is followed by the digest of the whole content, of what lies before the offset too. PACK has whole small
-files: so many as ``entry`` says, of each ``u32 entry, u32 size``, then the contents one after the other, and is followed
-by the digest of all of that: one pass over many files.
+WANT_PACKED. BODY is followed by the digest of the whole content, of what lies before the offset too. PACK has whole
+small files: so many as ``entry`` says, of each ``u32 entry, u32 size``, then the contents one after the other, and is
+followed by the digest of all of that: one pass over many files.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ PIECE_BYTES = 256 << 10
 TELL_BYTES = 512 << 10
 """Bytes after which the sender is told what was taken, though more has come already: some messages."""
 SMALL_BYTES = 64 << 10
-"""Bytes up to which a file goes, and is kept, together with others: a record and names for each took longer than that."""
+"""Bytes up to which a file goes, and is kept, together with others: a record and names for each took longer."""
 DIGEST_BYTES = 16  # as all names of blobs
 _LONGEST_LIST = 256 << 20  # bytes; a list is kept in memory
 _KINDS = (int, str, str, int, int, str)  # of the fields of an entry

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
 
 # Seconds without an answer about a file; scripts and keys are small, so only a dead link takes that long.
 _FILE_S = 120.0
-_OF_THIS_PROCESS = frozenset({"_lock", "_transport", "_pid", "_home", "_forwards"})
+_OF_THIS_PROCESS = frozenset({"_lock", "_transport", "_pid", "_home", "_forwards", "_resting"})
 T = TypeVar("T")
+_rested: weakref.WeakSet[SFTPClient] = weakref.WeakSet()
+"""Sessions that have rested: a forked child must not end them when it lets go of them, since they are its parent's."""
 
 
 class SSHChannel(Channel):
@@ -96,6 +99,7 @@ class SSHChannel(Channel):
         self._pid = 0
         self._home: str | None = None
         self._forwards: Forwards | None = None
+        self._resting: tuple[Transport, SFTPClient] | None = None
 
     def __repr__(self) -> str:
         return repr_of(self)
@@ -350,26 +354,57 @@ class SSHChannel(Channel):
 
     def _drop(self) -> None:
         with self._lock:
-            transport, self._transport = self._transport, None
+            transport, self._transport, self._resting = self._transport, None, None
         # Closed in a forked child, it would end the parent's connection at the server.
         if transport is not None and self._pid == os.getpid():
             transport.close()
 
     def _files(self, work: Callable[[SFTPClient], T], what: str) -> T:
-        """Do something with files there, over a session of its own."""
+        """Do something with files there, over a session that nobody else uses meanwhile."""
         try:
             with translated(self.hostname):
-                # A session for each action, since an SFTPClient is not made for several threads.
-                channel = self._connected().open_session(timeout=self.connect_timeout)
-                channel.settimeout(_FILE_S)
-                channel.invoke_subsystem("sftp")
-                from paramiko import SFTPClient
-
-                with SFTPClient(channel) as sftp:
-                    return _named(lambda: work(sftp), f"{what} on {self.hostname}")
+                transport, sftp = self._session()
+                try:
+                    done = _named(lambda: work(sftp), f"{what} on {self.hostname}")
+                except BaseException:
+                    sftp.close()
+                    raise
+                self._rest(transport, sftp)
+                return done
         except (ChannelUnavailable, ChannelTimeout):
             self._drop()
             raise
+
+    def _session(self) -> tuple[Transport, SFTPClient]:
+        """Return a session for files: the one that rests, or a new one, which takes three round trips."""
+        with self._lock:
+            transport = self._connected()
+            resting, self._resting = self._resting, None
+        if resting is not None and resting[0] is transport and not resting[1].get_channel().closed:
+            return resting
+        channel = transport.open_session(timeout=self.connect_timeout)
+        channel.settimeout(_FILE_S)
+        channel.invoke_subsystem("sftp")
+        from paramiko import SFTPClient
+
+        return transport, SFTPClient(channel)
+
+    def _rest(self, transport: Transport, sftp: SFTPClient) -> None:
+        """Keep one session for the next use: servers allow few at once."""
+        with self._lock:
+            if self._resting is None and self._transport is transport:
+                self._resting = (transport, sftp)
+                _rested.add(sftp)
+                return
+        sftp.close()
+
+
+def _belong_to_the_parent() -> None:
+    for sftp in list(_rested):
+        sftp.get_channel().closed = True  # paramiko's own close then says nothing to the server
+
+
+os.register_at_fork(after_in_child=_belong_to_the_parent)
 
 
 def _sent(path: str) -> str:

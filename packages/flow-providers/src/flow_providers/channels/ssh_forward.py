@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flow_providers.at_once import at_once
 from flow_providers.channels.ssh_relay import RELAY
@@ -56,7 +56,13 @@ def transport_class() -> type[Transport]:
     import paramiko
 
     class ForwardingTransport(paramiko.Transport):  # type: ignore[misc]  # paramiko has no types
-        """A transport that also takes connections to Unix sockets of the server."""
+        """A transport that also takes connections to Unix sockets of the server, and lets no packet wait."""
+
+        def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+            # Else each short request waits for the acknowledgement of the one before: 40 ms, several times a job.
+            with suppress(OSError, AttributeError):  # of a proxy it is no socket, or none of TCP
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            super().__init__(sock, *args, **kwargs)
 
         def request_stream_forward(self, path: str, handler: Callable[..., None]) -> None:
             """Ask the server to listen at a path. Raises SSHException: it does not."""
