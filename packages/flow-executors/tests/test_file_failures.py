@@ -127,6 +127,12 @@ def test_small_files_that_were_not_asked_for_are_not_written(agent: FileAgent, f
     assert "small files that were not asked for" in text
 
 
+def test_a_script_that_goes_on_with_a_file_of_which_nothing_is_here_is_refused(agent: FileAgent) -> None:
+    listed = pack_list([Entry(0, "", "f", 2 * MOST, 0o644, "v")], packs=True)
+    text = str(failure(agent, (FileStep.DATA, listed), (FileStep.DATA, pack_head(0, MOST, MOST))))
+    assert "goes on with a file of which no part is here" in text
+
+
 def test_an_error_of_the_script_is_told_as_it_is(agent: FileAgent) -> None:
     error = failure(agent, (FileStep.END, pack_ending(Ending("/home/a cannot be read on the script's machine", ()))))
     assert str(error) == "/home/a cannot be read on the script's machine"

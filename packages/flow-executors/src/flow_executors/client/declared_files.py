@@ -147,7 +147,18 @@ class Arrival:
         self._new: set[int] = set()  # declared directories that were not there before
         self._descriptor = -1
         self._entry = -1
+        self._written = 0  # of the entry that comes just now
         self._digest = blake2b(digest_size=DIGEST_BYTES)
+
+    def lacking(self, entries: Sequence[Entry]) -> list[tuple[int, int]] | None:
+        """Return what of the list of a manager that goes on after a break is not here yet: entries, and from where on.
+
+        None: it is another list, so that what is here is of no use.
+        """
+        if list(entries) != self._entries or not all(one.version for one in entries):
+            return None
+        open_one = [(self._entry, self._written)] if self._descriptor >= 0 else []
+        return open_one + [(n, 0) for n, one in enumerate(entries) if one.type == "f" and n not in self._parts]
 
     def listed(self, entries: Sequence[Entry]) -> int:
         """Take the list, check each entry, and return the bytes in all. Raises StagingError: one was not declared."""
@@ -172,6 +183,10 @@ class Arrival:
 
     def begin(self, number: int, offset: int, length: int) -> None:
         """Begin with the content of an entry. Raises StagingError."""
+        if self._descriptor >= 0 and number == self._entry and offset == self._written:
+            if length != self._entries[number].size - offset:
+                raise StagingError("a manager sent other bytes than it has listed")
+            return
         if not 0 <= number < len(self._entries) or number in self._parts or self._descriptor >= 0:
             raise StagingError("a manager sent the content of no file that it has listed")
         entry = self._entries[number]
@@ -185,22 +200,26 @@ class Arrival:
             self._descriptor = os.open(path, flags, 0o600)
         except OSError as error:
             raise _cannot(file, error) from error
-        self._parts[number], self._entry = path, number
+        self._parts[number], self._entry, self._written = path, number, 0
         self._digest = blake2b(digest_size=DIGEST_BYTES)
 
     def write(self, content: memoryview) -> None:
         """Write the next bytes of it. Raises StagingError."""
-        self._digest.update(content)
+        if self._descriptor < 0:
+            raise StagingError("a manager sent the content of no file that it has listed")
         try:
             while len(content):
-                content = content[os.write(self._descriptor, content) :]
+                count = os.write(self._descriptor, content)
+                self._digest.update(content[:count])
+                self._written += count
+                content = content[count:]
         except OSError as error:
             raise _cannot(self._files[self._entries[self._entry].file], error) from error
 
     def end(self, digest: bytes) -> None:
         """All of it has come. Raises StagingError: it is not what was sent."""
         entry = self._entries[self._entry]
-        if self._digest.digest() != digest:
+        if self._written != entry.size or self._digest.digest() != digest:
             raise StagingError(f"{self._files[entry.file].place} changed on its way", self._files[entry.file].place)
         try:
             os.fchmod(self._descriptor, entry.mode & 0o777 & ~self._umask)

@@ -30,6 +30,7 @@ from flow_executors.wire.files import (
     BodyEnded,
     BodyPart,
     Ending,
+    Entry,
     FileMessage,
     FileStep,
     Listed,
@@ -40,6 +41,7 @@ from flow_executors.wire.files import (
     pack_file,
     pack_list,
     pack_progress,
+    pack_want,
     unpack_ask,
     unpack_file,
     unpack_list,
@@ -71,6 +73,8 @@ class _Receiving:
     def __init__(self, key: int, arrival: Arrival) -> None:
         self.key = key
         self.arrival = arrival
+        self.earlier: Arrival | None = None  # what had come before a break, until the list says whether it is of use
+        self.goes_on = False
         self.reader = StreamReader()
         self.taken = 0
         self.told = 0
@@ -105,6 +109,7 @@ class FileService:
         self.declared: dict[int, FilesByConnection] = {}
         """What tries without outcome may have, by key."""
         self._umask = _umask()
+        self._arrivals = 0
         self._token = secrets.token_hex(4)  # keys are those of other runs, too
         self._orders: deque[tuple[str, object]] = deque()
         self._wake = threading.Condition()
@@ -201,13 +206,18 @@ class FileService:
         elif name == "ended":
             self._drop(lambda _id, key: key == what)
         else:
-            self._drop(lambda _id, _key: True)
+            # Not what has come of tasks: their managers go on with that, or the tasks end.
+            self._sending.clear()
+            self._drop(lambda _id, key: key < 0)
 
     def _drop(self, which: Callable[[_Id, int], bool]) -> None:
         for one in [one for one, sending in self._sending.items() if which(one, sending.key)]:
             del self._sending[one]
         for one in [one for one, receiving in self._receiving.items() if which(one, receiving.key)]:
-            self._receiving.pop(one).arrival.abandon()
+            receiving = self._receiving.pop(one)
+            receiving.arrival.abandon()
+            if receiving.earlier is not None:
+                receiving.earlier.abandon()
 
     def _take(self, message: FileMessage) -> None:
         one = (message.manager, message.transfer)
@@ -251,11 +261,15 @@ class FileService:
         step = self.declared.get(key)
         if step is None:
             raise StagingError("the script does not wait for this try any more, and serves none of its files")
-        # A manager that was cut off begins anew; what it had begun before is of no use.
+        earlier = None
+        if way is Way.OUT_ON:  # a manager that was cut off goes on, maybe under another number
+            for other in [other for other, receiving in self._receiving.items() if receiving.key == key]:
+                earlier = self._receiving.pop(other).arrival
         self._drop(lambda _id, other: other == key)
-        if way is Way.OUT:
-            self._receiving[one] = _Receiving(key, Arrival(step, f"{key:x}-{self._token}", self._umask))
-            self._tell(one, self._receiving[one])
+        if way in (Way.OUT, Way.OUT_ON):
+            receiving = self._receiving[one] = _Receiving(key, self._arrival(key, step))
+            receiving.goes_on, receiving.earlier = way is Way.OUT_ON, earlier
+            self._tell(one, receiving)
             return
         listing = Listing(step)
         if listing.missing:
@@ -264,6 +278,11 @@ class FileService:
         self._check_size(listing.size, "its inputs have")
         sending = self._sending[one] = _Sending(key, listing)
         sending.pieces.add(iter((pack_list(listing.entries, packs=True),)))
+
+    def _arrival(self, key: int, step: FilesByConnection) -> Arrival:
+        # Of a name of its own each: one that is begun anew must not find the files of the one before.
+        self._arrivals += 1
+        return Arrival(step, f"{key:x}-{self._token}{self._arrivals:x}", self._umask)
 
     def _check_size(self, size: int, whose: str) -> None:
         if size > self._limit:
@@ -324,7 +343,8 @@ class FileService:
                 elif isinstance(part, BodyEnded):
                     arrival.end(part.digest)
                 elif isinstance(part, Listed):
-                    self._check_size(arrival.listed(unpack_list(part.text)), "its outputs have")
+                    self._listed(one, receiving, unpack_list(part.text))
+                    arrival = receiving.arrival
             receiving.taken += len(message.body)
             if receiving.taken - receiving.told >= TELL_BYTES or not self._orders:
                 self._tell(one, receiving)
@@ -341,6 +361,20 @@ class FileService:
             if receiving.key < 0:
                 self._logs_ended(one[0])
             self._end(one, Ending())
+
+    def _listed(self, one: _Id, receiving: _Receiving, entries: list[Entry]) -> None:
+        """Take the list of what a task has made; tell a manager that goes on after a break what is lacking."""
+        earlier, receiving.earlier = receiving.earlier, None
+        lacking = earlier.lacking(entries) if earlier is not None else None
+        if earlier is not None and lacking is not None:
+            receiving.arrival = earlier
+        else:
+            if earlier is not None:
+                earlier.abandon()
+            self._check_size(receiving.arrival.listed(entries), "its outputs have")
+            lacking = [(number, 0) for number, entry in enumerate(entries) if entry.type == "f"]
+        if receiving.goes_on:
+            self._send(pack_file(FileStep.WANT, *one, pack_want(lacking)))
 
     def _tell(self, one: _Id, receiving: _Receiving) -> None:
         window = max(LEAST_WINDOW, min(MOST_WINDOW, _BUDGET // max(1, len(self._receiving))))

@@ -19,6 +19,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from hashlib import blake2b
 
 from flow_core.errors import StagingError
@@ -56,6 +57,7 @@ from flow_executors.wire.files import (
     unpack_file,
     unpack_list,
     unpack_progress,
+    unpack_want,
 )
 from flow_executors.wire.kinds import Buffer
 from flow_executors.wire.transport import is_own
@@ -89,6 +91,22 @@ class _Transfer:
         self.begun = 1
 
 
+@dataclass
+class _Half:
+    """A large file of which part has come, open for writing."""
+
+    version: str
+    part: str
+    descriptor: int
+    digest: blake2b
+    size: int
+
+    def drop(self) -> None:
+        """Remove it."""
+        os.close(self.descriptor)
+        os.unlink(self.part)
+
+
 class _Bringing(_Transfer):
     """Files of one task on their way to it."""
 
@@ -104,11 +122,9 @@ class _Bringing(_Transfer):
         self.left: set[int] = set()
         self.waits: set[int] = set()  # for what another transfer brings just now
         self.taken = self.told = 0
-        self.part = ""
-        self.descriptor = -1
+        self.half: _Half | None = None  # what comes just now, or came before a break
         self.small: bytearray | None = None
         self.current = -1
-        self.digest = blake2b(digest_size=DIGEST_BYTES)
 
     def place(self, entry: Entry) -> str:
         """Return where an entry is to be."""
@@ -117,11 +133,9 @@ class _Bringing(_Transfer):
 
     def drop_part(self) -> None:
         """Forget the file that comes just now."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
-            os.unlink(self.part)
-        self.small, self.current = None, -1
+        half, self.half, self.small, self.current = self.half, None, None, -1
+        if half is not None:
+            half.drop()
 
 
 class _Sent(_Transfer):
@@ -135,12 +149,25 @@ class _Sent(_Transfer):
         self.files = files
         self.begin()
 
-    def begin(self) -> None:
-        """Begin with all of it. Raises StagingError."""
-        entries = [self._entry(*one) for one in self.files]
+    def begin(self, *, on: bool = False) -> None:
+        """Begin with all of it, or go ``on`` after a break with what the script will say. Raises StagingError."""
+        if self.way is not Way.LOGS:
+            self.way = Way.OUT_ON if on else Way.OUT
+        self.entries = [self._entry(*one) for one in self.files]
         self.window = SendWindow(0)
-        self.pieces = PieceQueue(self._pieces(entries))
+        self.pieces = PieceQueue(iter([pack_list(self.entries)]))
         self.done = False
+        self.asking = self.way is Way.OUT_ON
+        """Whether the script has yet to say what it lacks."""
+        if not self.asking:
+            self.pieces.add(self._bodies([(number, 0) for number in range(len(self.entries))]))
+
+    def lacking(self, wanted: list[tuple[int, int]]) -> None:
+        """Take what the script lacks: entries, and from where on. Raises BadMessage."""
+        if not self.asking or any(not 0 <= number < len(self.entries) for number, _ in wanted):
+            raise BadMessage("the script asked for files that were not listed")
+        self.asking = False
+        self.pieces.add(self._bodies(wanted))
 
     def _entry(self, number: int, member: str, path: str) -> Entry:
         try:
@@ -148,13 +175,14 @@ class _Sent(_Transfer):
         except OSError as error:
             raise StagingError(f"{path} cannot be sent: {error.strerror or error}", path) from error
         kind = "d" if stat.S_ISDIR(state.st_mode) else "f"
-        return Entry(number, member, kind, 0 if kind == "d" else state.st_size, stat.S_IMODE(state.st_mode))
+        version = f"{state.st_ino}.{state.st_mtime_ns}.{state.st_ctime_ns}"
+        return Entry(number, member, kind, 0 if kind == "d" else state.st_size, stat.S_IMODE(state.st_mode), version)
 
-    def _pieces(self, entries: list[Entry]) -> Iterator[bytes]:
-        yield pack_list(entries)
-        yield from bodies(
-            (number, entry.size, 0, _opener(path), path)
-            for number, (entry, (_, _, path)) in enumerate(zip(entries, self.files, strict=True))
+    def _bodies(self, wanted: list[tuple[int, int]]) -> Iterator[bytes]:
+        named = [(number, offset, self.entries[number], self.files[number][2]) for number, offset in wanted]
+        return bodies(
+            (number, entry.size, offset, _opener(path), path)
+            for number, offset, entry, path in named
             if entry.type == "f"
         )
 
@@ -310,7 +338,7 @@ class FileAgent:
                 return False
             if isinstance(message, int):
                 self._manager = message
-                self._again()
+                self._go_on_with_all()
             else:
                 self._heard(message)
         self._send_round()
@@ -401,23 +429,26 @@ class FileAgent:
         if self._manager:
             self._say(pack_ask(self._manager, self._numbers, transfer.task.key, transfer.way))
 
-    def _again(self) -> None:
-        """Begin all transfers anew."""
+    def _go_on_with_all(self) -> None:
+        """Go on with all transfers after a break: what is here, or at the script, is not sent again."""
         for number, transfer in list(self._transfers.items()):
-            self._restart(number, transfer)
+            self._restart(number, transfer, on=True)
 
-    def _restart(self, number: int, transfer: _Bringing | _Sent) -> None:
+    def _restart(self, number: int, transfer: _Bringing | _Sent, *, on: bool) -> None:
+        half = None
+        if isinstance(transfer, _Bringing) and transfer.half is not None and transfer.half.version:
+            half, transfer.half = transfer.half, None
         self._drop(number)
         if isinstance(transfer, _Sent):
             try:
-                transfer.begin()
+                transfer.begin(on=on)
             except StagingError as error:
                 transfer.task.answer(**_failure(error))
                 return
             self._begin(transfer)
         else:
             fresh = _Bringing(transfer.task, transfer.places, transfer.own)
-            fresh.begun = transfer.begun
+            fresh.begun, fresh.half = transfer.begun, half
             self._begin(fresh)
 
     def _drop(self, number: int) -> None:
@@ -454,7 +485,7 @@ class FileAgent:
                 self._fail(number, {"error": text, "side": "way"})
             else:
                 transfer.begun += 1
-                self._restart(number, transfer)
+                self._restart(number, transfer, on=False)
 
     def _heard(self, message: Buffer) -> None:
         try:
@@ -543,6 +574,9 @@ class FileAgent:
                 wanted.append(number)
         for place in transfer.places:  # where an output is to be made there is a directory for it
             make_directory(os.path.dirname(os.path.join(transfer.task.root, place)), 0o700)
+        half = transfer.half
+        if half is not None and half.version not in [entries[number].version for number in wanted]:
+            transfer.drop_part()  # another version by now, or another task brings it
         self._want(transfer, wanted)
 
     def _want(self, transfer: _Bringing, wanted: list[int]) -> None:
@@ -550,7 +584,13 @@ class FileAgent:
             if transfer.entries[number].version:
                 self._coming.setdefault(transfer.entries[number].version, set())
         if wanted:
-            body = pack_want([(number, 0) for number in wanted])
+            half, offsets = transfer.half, dict.fromkeys(wanted, 0)
+            if half is not None and transfer.packs:  # a script that knows one knows the other
+                for number in wanted:
+                    if transfer.entries[number].version == half.version:
+                        offsets = {number: half.size} | offsets | {number: half.size}  # first: it is open
+                        break
+            body = pack_want(list(offsets.items()))
             step = FileStep.WANT_PACKED if transfer.packs else FileStep.WANT
             self._say(pack_file(step, self._manager, transfer.task.transfer, body))
 
@@ -559,22 +599,34 @@ class FileAgent:
         return self._cache
 
     def _open(self, transfer: _Bringing, part: BodyBegun) -> None:
+        if part.entry not in transfer.left or part.entry in transfer.waits:
+            raise BadMessage("the script sent the content of a file that was not asked for")
+        entry, half = transfer.entries[part.entry], transfer.half
         transfer.current = part.entry
-        if part.length <= SMALL_BYTES:
+        if part.offset:
+            if half is None or (half.version, half.size) != (entry.version, part.offset):
+                raise BadMessage("the script goes on with a file of which no part is here")
+        elif part.length <= SMALL_BYTES:
             transfer.small = bytearray()
         else:
-            transfer.part = self._kept().part()
-            transfer.descriptor = os.open(transfer.part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            transfer.digest = blake2b(digest_size=DIGEST_BYTES)
+            transfer.drop_part()
+            transfer.current, path = part.entry, self._kept().part()
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            transfer.half = _Half(entry.version, path, descriptor, blake2b(digest_size=DIGEST_BYTES), 0)
 
     def _write(self, transfer: _Bringing, content: memoryview) -> None:
         if transfer.small is not None:
             transfer.small += content
             return
-        transfer.digest.update(content)
+        half = transfer.half
+        if half is None:
+            raise BadMessage("the script sent the content of no file")
         try:
             while len(content):
-                content = content[os.write(transfer.descriptor, content) :]
+                count = os.write(half.descriptor, content)
+                half.digest.update(content[:count])
+                half.size += count
+                content = content[count:]
         except OSError as error:  # named as the task has it: what is written is the part in the node's cache
             raise _cannot(transfer.place(transfer.entries[transfer.current]), error) from error
 
@@ -591,12 +643,12 @@ class FileAgent:
                 except OSError as error:  # the task's own file is what counts, and its failure names it
                     log.debug("a small file is not kept: %s", error)
         else:
-            os.close(transfer.descriptor)
-            transfer.descriptor = -1
-            if transfer.digest.digest() != part.digest:
-                os.unlink(transfer.part)
+            half = transfer.half
+            if half is None or half.size != entry.size or half.digest.digest() != part.digest:
                 raise _ChangedOnWay(f"{transfer.places[entry.file]} changed on its way")
-            kept = self._kept().keep(transfer.part, part.digest, entry.mode, entry.version)
+            transfer.half = None
+            os.close(half.descriptor)
+            kept = self._kept().keep(half.part, part.digest, entry.mode, entry.version)
         self._give(transfer, part.entry, kept, content)
         if entry.version:
             self._give_waiters(entry.version, kept, content)
@@ -660,6 +712,8 @@ class FileAgent:
     def _go_on(self, number: int, transfer: _Sent, message: FileMessage) -> None:
         if message.step == FileStep.PROGRESS:
             transfer.window.take(*unpack_progress(message.body), time.monotonic())
+        elif message.step == FileStep.WANT:
+            transfer.lacking(unpack_want(message.body))
         elif message.step == FileStep.END:
             ending = unpack_ending(message.body)
             self._drop(number)
@@ -685,6 +739,8 @@ class FileAgent:
                 if piece:
                     one.window.add(len(piece), time.monotonic())
                     self._say(pack_file(FileStep.DATA, self._manager, number, piece))
+                elif one.asking:
+                    sending.remove((number, one))
                 else:
                     one.done = True
                     sending.remove((number, one))

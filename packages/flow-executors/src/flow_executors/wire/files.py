@@ -4,7 +4,7 @@ FILE: ``u8 kind, u8 step, 2 x 0, u32 manager number, u64 transfer``, then what b
 transfer and numbers it; the interchange passes all on unread, but that the manager has the task of an ASK.
 
 - ASK (up): ``u64 key, u8 direction``: of the task of a key what it is given, or what it has made; or logs
-- WANT (up): ``n x (u32 entry, u64 offset)``: what is to be sent of the entries that were listed
+- WANT (up; down after an ASK that goes on): ``n x (u32 entry, u64 offset)``: what is to be sent of what was listed
 - WANT_PACKED (up): the same, and small files may come many in one record; only where the list says that this is known
 - DATA (both): a piece of the stream
 - PROGRESS (both): ``u64 bytes taken since the beginning, u64 bytes that may be on the way``
@@ -72,6 +72,8 @@ class Way(IntEnum):
     """What a task has made, to the script."""
     LOGS = 2
     """Logs of a manager and its workers, to the script."""
+    OUT_ON = 3
+    """As OUT, after a break: the list is sent, and then what the script says that it lacks."""
 
 
 @dataclass(frozen=True, slots=True)

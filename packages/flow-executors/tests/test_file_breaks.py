@@ -1,0 +1,181 @@
+"""Files that move while the way breaks go on where they were, and arrive as they are."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from flow_core.errors import StagingError
+from flow_core.remote.script_files import FilesByConnection, ScriptFile
+from flow_executors.client.file_service import FileService
+from flow_executors.manager.file_agent import FileAgent
+from flow_executors.manager.node_directory import NodeDirectory
+from flow_executors.wire.files import FileStep, unpack_file
+from flow_executors.worker.script_files import NodeFiles
+
+SIZE = 6 << 20
+ENOUGH = 2 << 20  # bytes that have come when the way breaks
+KEY = 7
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class Way:
+    """An agent and a service, with a way between that can break once, after some bytes of files have come."""
+
+    def __init__(self, folder: Path) -> None:
+        self.script = folder / "script"
+        self.script.mkdir()
+        self.service = FileService(self._down, "x", logging.getLogger("test"), 1 << 30, lambda _: None)
+        self.agent = FileAgent(NodeDirectory(str(folder / "node")))
+        self.agent.apart = True
+        self.manager = 1
+        self.agent.registered(1)
+        self.moved = {1: 0, 2: 0}
+        """Bytes of files by the number of the manager: of before and after the break."""
+        self.breaks_at = SIZE * 10
+        self.on_break: Callable[[], None] = lambda: None
+        self._orders: queue.SimpleQueue[tuple[str, bytes] | None] = queue.SimpleQueue()
+        self._pump = threading.Thread(target=self._carry, daemon=True)
+        self._watch = threading.Thread(target=self._up, daemon=True)
+        self._ended = False
+        self._pump.start()
+        self._watch.start()
+
+    def _down(self, message: object) -> bool:
+        assert isinstance(message, bytes)
+        self._orders.put(("down", message))
+        return True
+
+    def _up(self) -> None:
+        while not self._ended:
+            for message in self.agent.outgoing():
+                self._orders.put(("up", message))
+            time.sleep(0.001)
+
+    def _carry(self) -> None:
+        while (order := self._orders.get()) is not None:
+            direction, message = order
+            found = unpack_file(message)
+            if found.manager != self.manager:
+                continue  # on the way when it broke
+            if found.step == FileStep.DATA:
+                self.moved[self.manager] += len(found.body)
+            (self.agent if direction == "down" else self.service).take(message)
+            if self.moved[1] >= self.breaks_at and self.manager == 1:
+                self.manager = 2
+                self.on_break()
+                self.agent.registered(2)
+
+    def task(self, step: FilesByConnection) -> NodeFiles:
+        """Return the files of a try that the script waits for."""
+        self.service.declared[KEY] = step
+        files = NodeFiles(self.agent.name, KEY, "node7").begin()
+        assert files is not None
+        return files
+
+    def close(self) -> None:
+        self._ended = True
+        self._watch.join(10)
+        self._orders.put(None)
+        self._pump.join(10)
+        self.agent.close()
+        self.agent._listener.close()  # the end of a manager's process does
+        self.service.close()
+
+
+@pytest.fixture
+def way(tmp_path: Path) -> Iterator[Way]:
+    made = Way(tmp_path)
+    yield made
+    made.close()
+
+
+def settled(path: Path, content: bytes) -> Path:
+    """Write a file that was not changed just now: what is younger has no sure version."""
+    path.write_bytes(content)
+    time.sleep(max(0.0, path.stat().st_ctime + 2.1 - time.time()))
+    return path
+
+
+def replace(path: Path, content: bytes) -> None:
+    other = path.parent.parent / "other"
+    other.write_bytes(content)
+    other.replace(path)
+
+
+def test_a_file_on_its_way_to_a_node_goes_on_after_a_break(way: Way) -> None:
+    content = os.urandom(SIZE)
+    path = settled(way.script / "in", content)
+    step = FilesByConnection(str(way.script), (ScriptFile("in", str(path)),), ())
+    way.breaks_at = ENOUGH
+    files = way.task(step)
+    files.bring(["in"], [])
+    assert (Path(files.root) / "in").read_bytes() == content
+    files.close()
+    assert way.moved[1] >= ENOUGH
+    assert way.moved[2] < SIZE - ENOUGH // 2
+
+
+def test_a_file_that_changed_during_a_break_comes_whole(way: Way) -> None:
+    path = settled(way.script / "in", os.urandom(SIZE))
+    changed = os.urandom(SIZE)
+    step = FilesByConnection(str(way.script), (ScriptFile("in", str(path)),), ())
+    way.breaks_at, way.on_break = ENOUGH, lambda: replace(path, changed)
+    files = way.task(step)
+    files.bring(["in"], [])
+    assert (Path(files.root) / "in").read_bytes() == changed
+    files.close()
+    assert way.moved[2] >= SIZE
+
+
+@pytest.mark.parametrize("fresh", [False, True], ids=["same interchange", "another interchange"])
+def test_files_on_their_way_to_the_script_go_on_after_a_break(way: Way, fresh: bool) -> None:
+    contents = {"a": os.urandom(SIZE // 2), "b": os.urandom(1000), "c": os.urandom(SIZE // 2), "d": b""}
+    outputs = tuple(ScriptFile(name, str(way.script / name)) for name in contents)
+    files = way.task(FilesByConnection(str(way.script), (), outputs))
+    for name, content in contents.items():
+        (Path(files.root) / name).write_bytes(content)
+    way.breaks_at = ENOUGH
+    if fresh:
+        way.on_break = way.service.reset
+    files.send([(number, "", str(Path(files.root) / name)) for number, name in enumerate(contents)])
+    files.close()
+    assert {name: (way.script / name).read_bytes() for name in contents} == contents
+    assert way.moved[2] < SIZE - ENOUGH // 2
+    assert sorted(path.name for path in way.script.iterdir()) == sorted(contents)
+
+
+def test_outputs_that_changed_during_a_break_come_whole(way: Way) -> None:
+    files = way.task(FilesByConnection(str(way.script), (), (ScriptFile("out", str(way.script / "out")),)))
+    made, changed = Path(files.root) / "out", os.urandom(SIZE)
+    made.write_bytes(os.urandom(SIZE))
+    way.breaks_at, way.on_break = ENOUGH, lambda: replace(made, changed)
+    files.send([(0, "", str(made))])
+    files.close()
+    assert (way.script / "out").read_bytes() == changed
+    assert way.moved[2] >= SIZE
+    assert [path.name for path in way.script.iterdir()] == ["out"]
+
+
+def test_what_came_before_a_break_goes_when_the_task_ends(way: Way) -> None:
+    files = way.task(FilesByConnection(str(way.script), (), (ScriptFile("out", str(way.script / "out")),)))
+    (Path(files.root) / "out").write_bytes(os.urandom(SIZE))
+    way.breaks_at = ENOUGH
+
+    def ends() -> None:
+        way.service.reset()
+        way.service.forget([KEY])
+
+    way.on_break = ends
+    with pytest.raises(StagingError, match="does not wait for this try any more"):
+        files.send([(0, "", str(Path(files.root) / "out"))])
+    files.close()
+    assert list(way.script.iterdir()) == []
