@@ -12,6 +12,7 @@ pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 APPS = """
 from pathlib import Path
 from flow_core import Directory, Glob
+from flow_core.events import EventKind, FileStaged
 
 
 @python_app
@@ -40,7 +41,22 @@ ORDINARY = """
 os.makedirs("data", exist_ok=True)
 Path("data/in.txt").write_text("one")
 Path("/home/bob/far.txt").write_text("two")
-with flow.load(config("node1", "node2", kind=KIND)) as kernel:
+
+class Sink:
+    wants = EventKind.FILE
+    events = []
+
+    def start(self, run):
+        pass
+
+    def emit(self, events):
+        self.events += events
+
+    def close(self, timeout_s):
+        return 0
+
+
+with flow.load(config("node1", "node2", kind=KIND, options={"sinks": [Sink()]})) as kernel:
     everywhere(2)
     told = {}
     given = [File("data/in.txt"), File("/home/bob/far.txt"), File("file:///home/bob/proj/data/in.txt")]
@@ -56,7 +72,10 @@ with flow.load(config("node1", "node2", kind=KIND)) as kernel:
     told["errors"] = sorted(Path(one.stderr).read_text().split()[0] for one in said)
     told["apart"] = [offer.sees_run for offer in kernel.config.executors[0].connected_managers()]
     told["missing"] = type(read(inputs=[File("none")]).exception()).__name__
-    tell(**told)
+moved = [(one.url, one.direction, one.size, one.error) for one in Sink.events if isinstance(one, FileStaged)]
+told["moved in"] = sorted({one for one in moved if one[:2] in {("data/in.txt", "in"), ("/home/bob/far.txt", "in")}})
+told["moved out"] = sorted(one[2:] for one in moved if one[0].startswith("made/") and one[1] == "out")
+tell(**told)
 """
 
 
@@ -75,6 +94,8 @@ def test_files_and_streams_are_where_they_would_be_without_nodes(machines: Machi
         "errors": numbers[:6],
         "apart": [False, False],
         "missing": "MissingInputs",
+        "moved in": [["/home/bob/far.txt", "in", 3, ""], ["data/in.txt", "in", 3, ""]],
+        "moved out": [[len(n), ""] for n in sorted(numbers, key=len)],
     }
     assert [machines.processes(node) for node in (1, 2)] == [[], []]
     for node in (1, 2):

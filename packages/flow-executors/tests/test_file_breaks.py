@@ -7,12 +7,13 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from flow_core.errors import StagingError
+from flow_core.interfaces.call import FileMoved, FileProgress, TryKey
 from flow_core.remote.script_files import FilesByConnection, ScriptFile
 from flow_executors.client.file_service import FileService
 from flow_executors.manager.file_agent import FileAgent
@@ -33,12 +34,13 @@ class Way:
     def __init__(self, folder: Path) -> None:
         self.script = folder / "script"
         self.script.mkdir()
-        self.service = FileService(self._down, "x", logging.getLogger("test"), 1 << 30, lambda _: None)
+        self.service = FileService(self._down, "x", logging.getLogger("test"), 1 << 30, lambda _: None, self)
+        self.told: list[FileMoved] = []
         self.agent = FileAgent(NodeDirectory(str(folder / "node")))
         self.agent.apart = True
         self.manager = 1
         self.agent.registered(1)
-        self.moved = {1: 0, 2: 0}
+        self.carried = {1: 0, 2: 0}
         """Bytes of files by the number of the manager: of before and after the break."""
         self.breaks_at = SIZE * 10
         self.on_break: Callable[[], None] = lambda: None
@@ -67,12 +69,19 @@ class Way:
             if found.manager != self.manager:
                 continue  # on the way when it broke
             if found.step == FileStep.DATA:
-                self.moved[self.manager] += len(found.body)
+                self.carried[self.manager] += len(found.body)
             (self.agent if direction == "down" else self.service).take(message)
-            if self.moved[1] >= self.breaks_at and self.manager == 1:
+            if self.carried[1] >= self.breaks_at and self.manager == 1:
                 self.manager = 2
                 self.on_break()
                 self.agent.registered(2)
+
+    def moving(self, key: TryKey, files: Sequence[FileProgress]) -> None:
+        """Nothing here takes as long."""
+
+    def moved(self, key: TryKey, files: Sequence[FileMoved]) -> None:
+        assert key == KEY
+        self.told += files
 
     def task(self, step: FilesByConnection) -> NodeFiles:
         """Return the files of a try that the script waits for."""
@@ -105,6 +114,14 @@ def settled(path: Path, content: bytes) -> Path:
     return path
 
 
+def until(condition: Callable[[], object]) -> object:
+    """Wait until something is there: the agent tells the task before the script."""
+    end = time.monotonic() + 20
+    while not (found := condition()) and time.monotonic() < end:
+        time.sleep(0.01)
+    return found
+
+
 def replace(path: Path, content: bytes) -> None:
     other = path.parent.parent / "other"
     other.write_bytes(content)
@@ -120,8 +137,9 @@ def test_a_file_on_its_way_to_a_node_goes_on_after_a_break(way: Way) -> None:
     files.bring(["in"], [])
     assert (Path(files.root) / "in").read_bytes() == content
     files.close()
-    assert way.moved[1] >= ENOUGH
-    assert way.moved[2] < SIZE - ENOUGH // 2
+    assert until(lambda: way.told) == [FileMoved("in", "in", str(path), SIZE)]
+    assert way.carried[1] >= ENOUGH
+    assert way.carried[2] < SIZE - ENOUGH // 2
 
 
 def test_a_file_that_changed_during_a_break_comes_whole(way: Way) -> None:
@@ -133,7 +151,7 @@ def test_a_file_that_changed_during_a_break_comes_whole(way: Way) -> None:
     files.bring(["in"], [])
     assert (Path(files.root) / "in").read_bytes() == changed
     files.close()
-    assert way.moved[2] >= SIZE
+    assert way.carried[2] >= SIZE
 
 
 @pytest.mark.parametrize("fresh", [False, True], ids=["same interchange", "another interchange"])
@@ -149,7 +167,9 @@ def test_files_on_their_way_to_the_script_go_on_after_a_break(way: Way, fresh: b
     files.send([(number, "", str(Path(files.root) / name)) for number, name in enumerate(contents)])
     files.close()
     assert {name: (way.script / name).read_bytes() for name in contents} == contents
-    assert way.moved[2] < SIZE - ENOUGH // 2
+    assert way.carried[2] < SIZE - ENOUGH // 2
+    sizes = [(name, len(content)) for name, content in contents.items()]
+    assert way.told == [FileMoved(name, "out", str(way.script / name), size) for name, size in sizes]
     assert sorted(path.name for path in way.script.iterdir()) == sorted(contents)
 
 
@@ -161,7 +181,7 @@ def test_outputs_that_changed_during_a_break_come_whole(way: Way) -> None:
     files.send([(0, "", str(made))])
     files.close()
     assert (way.script / "out").read_bytes() == changed
-    assert way.moved[2] >= SIZE
+    assert way.carried[2] >= SIZE
     assert [path.name for path in way.script.iterdir()] == ["out"]
 
 
@@ -179,3 +199,17 @@ def test_what_came_before_a_break_goes_when_the_task_ends(way: Way) -> None:
         files.send([(0, "", str(Path(files.root) / "out"))])
     files.close()
     assert list(way.script.iterdir()) == []
+    assert way.told == []
+
+
+def test_an_output_that_cannot_be_put_into_place_is_told(way: Way) -> None:
+    place = way.script / "file" / "out"
+    (way.script / "file").write_bytes(b"")
+    files = way.task(FilesByConnection(str(way.script), (), (ScriptFile("file/out", str(place)),)))
+    (Path(files.root) / "out").write_bytes(b"1")
+    with pytest.raises(StagingError):
+        files.send([(0, "", str(Path(files.root) / "out"))])
+    files.close()
+    (told,) = way.told
+    assert (told.url, told.direction, told.path) == ("file/out", "out", str(place))
+    assert "cannot be written" in told.error

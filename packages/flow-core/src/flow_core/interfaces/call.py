@@ -89,6 +89,25 @@ class FileProgress:
     done: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class FileMoved:
+    """A file that was moved for a task, or could not be.
+
+    Attributes:
+        url: Its name, without password.
+        direction: ``in`` or ``out``.
+        path: Where it is on the script's machine.
+        size: Bytes of the whole file, of a directory or a pattern of all its files; -1 where not known.
+        error: Why it could not be moved; empty where it was.
+    """
+
+    url: str
+    direction: str
+    path: str
+    size: int = -1
+    error: str = ""
+
+
 class ScriptFilesSession(Protocol):
     """The files of one try on a node that does not see the script's disk. One thread; ``close`` ends it.
 

@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from flow_core.guard import pass_signal
-from flow_core.interfaces.call import FileProgress, TryKey
+from flow_core.interfaces.call import FileMoved, FileProgress, TryKey
 from flow_core.loss import Loss as Loss, LossKind as LossKind, Place as Place
 
 
@@ -76,6 +76,10 @@ class TryListener(Protocol):
 
     def moving(self, key: TryKey, files: Sequence[FileProgress]) -> None:
         """Report how far files are that a try moves on its node. Optional."""
+        ...
+
+    def moved(self, key: TryKey, files: Sequence[FileMoved]) -> None:
+        """Report files that an executor itself has moved for a try, or could not. Optional."""
         ...
 
     def finished(self, outcomes: Sequence[Outcome]) -> None:

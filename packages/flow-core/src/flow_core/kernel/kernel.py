@@ -187,6 +187,7 @@ class DataFlowKernel:
         self._owners = OutputOwners(config.output_conflicts, self._waits_for, self._emitter.warn_once)
         self._node_files = NodeFiles(lambda key: self._core.tries.get(key), self._emitter)
         self._reactor.on_moving = self._node_files.moving
+        self._reactor.on_moved = self._node_files.moved
         if self._emitter.files:
             ticker = parts.ticker = ProgressTicker(self.staging.moves.all, self._emitter)
             self.staging.moves.on_begun = ticker.begun

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from flow_core.bounded_calls import start_unless_ending
 from flow_core.files import masked
-from flow_core.interfaces.call import FileProgress, TryKey
+from flow_core.interfaces.call import FileMoved, FileProgress, TryKey
 from flow_core.interfaces.staging import Progress
 from flow_core.staging.batch import Moving
 
@@ -52,6 +52,13 @@ class NodeFiles:
                 known[file.url, file.direction] = begun, file
         for file in files:
             self._emitter.moving(task.tid, file)
+
+    def moved(self, key: TryKey, files: Sequence[FileMoved]) -> None:
+        """Take the report of an executor on files that it has moved itself; never raises."""
+        task = self._task_of(key)
+        if task is not None:
+            for file in files:
+                self._emitter.staged(task.tid, file)
 
     def all(self) -> list[Moving]:
         """Return the files that tasks move on nodes, those begun first first."""

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from flow_core.apps.definition import StdStream
     from flow_core.graph.task import Task
-    from flow_core.interfaces.call import FileProgress
+    from flow_core.interfaces.call import FileMoved, FileProgress
     from flow_core.interfaces.events import Event
     from flow_core.interfaces.outcome import Outcome, Place
     from flow_core.interfaces.staging import Transfer
@@ -208,6 +208,22 @@ class TaskEventEmitter:
                     moved=file.moved,
                     total=file.total,
                     speed=round(file.speed),
+                )
+            )
+
+    def staged(self, task_id: int, file: FileMoved) -> None:
+        """Emit that an executor itself has moved a file, or could not."""
+        if self.files:
+            self._append(
+                _file_staged(
+                    time_ns=time.time_ns(),
+                    task_id=task_id,
+                    url=file.url,
+                    local_path=file.path,
+                    direction=file.direction,
+                    size=file.size,
+                    digest="",
+                    error=file.error,
                 )
             )
 

@@ -33,6 +33,7 @@ class ScriptFile:
         pattern: The pattern of a pattern.
         mode: Of a stream: how its file is opened; what begins with ``a`` adds to it.
         update: Of an output: it is brought before the task if it is there.
+        url: How events name it, without password; empty where that is its place.
     """
 
     place: str
@@ -41,6 +42,7 @@ class ScriptFile:
     pattern: str = ""
     mode: str = ""
     update: bool = False
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

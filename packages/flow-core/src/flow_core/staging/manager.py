@@ -406,7 +406,7 @@ class _Planner:
         if isinstance(method, NoOpFileStaging):
             self._in_place.add(file.url)
             if self._carries:
-                self._carry(local, direction)
+                self._carry(local, direction, masked(file.url))
         elif self._files.is_new(local, direction):
             transfer = self._transfer(file, _place_of(local), direction, method)
             self._moves.setdefault((direction, id(method)), (method, []))[1].append(transfer)
@@ -418,13 +418,15 @@ class _Planner:
             stated.append(self._stated_of(local, file.digest))
         return local
 
-    def _carry(self, local: File, direction: Direction) -> None:
+    def _carry(self, local: File, direction: Direction, url: str = "") -> None:
         """Note a file that the nodes may not see, as the task knows it."""
         place = local.place
         pattern = local.pattern if isinstance(local, Glob) else ""
         # Not made plain: ".." after a link leads elsewhere than its text says.
         path = os.path.join(self.called_in, place.removesuffix(pattern))
-        self._carried[direction, place] = ScriptFile(place, path, local.kind, pattern, update=local.update)
+        known = self._carried.get((direction, place))
+        url = known.url if known is not None else "" if url == place else url  # of several names the first
+        self._carried[direction, place] = ScriptFile(place, path, local.kind, pattern, update=local.update, url=url)
 
     def _by_connection(self) -> tuple[TaskStep, ...]:
         """Return the step for nodes that do not see the files of this machine, if there are any files."""

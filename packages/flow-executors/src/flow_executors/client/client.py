@@ -68,6 +68,7 @@ class Client:
             logger,
             site.max_transfer_bytes,
             lambda number: self.directory.log_place(number, site.directory),
+            listener,
         )
         self._error: ExecutorError | None = ExecutorClosed(f"the executor {site.label} is not started")
         self._owner = hooks

@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from flow_core.errors import StagingError
-from flow_core.interfaces.call import Call
+from flow_core.interfaces.call import Call, TryKey
+from flow_core.interfaces.outcome import TryListener
 from flow_core.remote.script_files import FilesByConnection, ScriptFile
 from flow_executors.client.declared_files import CURES, Arrival, Listing
+from flow_executors.client.moved_files_core import MovedFiles
 from flow_executors.common.file_pieces import PieceQueue, bodies, packs
 from flow_executors.errors import BadMessage
 from flow_executors.wire.files import (
@@ -60,9 +62,10 @@ _Id = tuple[int, int]
 class _Sending:
     """A transfer to a node."""
 
-    def __init__(self, key: int, listing: Listing) -> None:
+    def __init__(self, key: int, listing: Listing, moved: MovedFiles) -> None:
         self.key = key
         self.listing = listing
+        self.moved = moved
         self.window = SendWindow(MOST_WINDOW)
         self.pieces = PieceQueue()
 
@@ -70,9 +73,10 @@ class _Sending:
 class _Receiving:
     """A transfer from a node."""
 
-    def __init__(self, key: int, arrival: Arrival) -> None:
+    def __init__(self, key: int, arrival: Arrival, moved: MovedFiles) -> None:
         self.key = key
         self.arrival = arrival
+        self.moved = moved
         self.earlier: Arrival | None = None  # what had come before a break, until the list says whether it is of use
         self.goes_on = False
         self.reader = StreamReader()
@@ -89,6 +93,7 @@ class FileService:
         logger: The run's.
         limit: Most bytes that a task's files of one direction may have together.
         log_place: Gives the directory of a manager's logs; None where its node writes them there itself.
+        listener: Told what moves, and what has been moved.
     """
 
     def __init__(
@@ -98,12 +103,14 @@ class FileService:
         logger: logging.Logger,
         limit: int,
         log_place: Callable[[int], Path | None],
+        listener: TryListener,
     ) -> None:
         self._send = send
         self._label = label
         self._logger = logger
         self._limit = limit
         self._log_place = log_place
+        self._listener = listener
         self._logs_wanted: set[int] = set()
         self._logs_done = threading.Event()
         self.declared: dict[int, FilesByConnection] = {}
@@ -180,6 +187,7 @@ class FileService:
     def _run(self) -> None:
         while True:
             moved = self._send_round()
+            self._tell_progress()
             with self._wake:
                 while not self._orders and not moved:
                     self._wake.wait()
@@ -226,6 +234,9 @@ class FileService:
                 self._asked(one, *unpack_ask(message.body))
             elif message.step == FileStep.STOP:
                 self._drop(lambda other, _key: other == one)
+            elif one in self._sending and message.step == FileStep.END:
+                sending = self._sending.pop(one)
+                self._listener.moved(TryKey(sending.key), sending.moved.moved())
             elif one in self._sending:
                 self._sender(self._sending[one], message)
             elif one in self._receiving:
@@ -234,7 +245,7 @@ class FileService:
             self._fail(one, error)
 
     def _fail(self, one: _Id, error: Exception) -> None:
-        receiving = self._receiving.get(one)
+        receiving, sending = self._receiving.get(one), self._sending.get(one)
         text = str(error)
         if isinstance(error, OSError) and error.filename:
             text = f"{error.filename2 or error.filename}: {error.strerror}"
@@ -243,7 +254,11 @@ class FileService:
         self._drop(lambda other, _key: other == one)
         if receiving is not None and receiving.key < 0:
             self._logs_ended(one[0])
-        self._end(one, Ending(text, (), error.url if isinstance(error, StagingError) else ""))
+        url = error.url if isinstance(error, StagingError) else ""
+        transfer = receiving or sending
+        if transfer is not None and transfer.key >= 0:
+            self._listener.moved(TryKey(transfer.key), transfer.moved.failed(text, url))
+        self._end(one, Ending(text, (), url))
 
     def _end(self, one: _Id, ending: Ending) -> None:
         self._send(pack_file(FileStep.END, *one, pack_ending(ending)))
@@ -255,7 +270,7 @@ class FileService:
                 raise StagingError("the script has not asked for logs")
             made = FilesByConnection("", (), (ScriptFile(str(place), str(place), "pattern", "*.log"),))
             arrival = Arrival(made, f"{one[0]:x}-{self._token}", 0o077)
-            self._receiving[one] = _Receiving(-one[0], arrival)
+            self._receiving[one] = _Receiving(-one[0], arrival, MovedFiles(made.files, "out", time.monotonic()))
             self._tell(one, self._receiving[one])
             return
         step = self.declared.get(key)
@@ -267,7 +282,8 @@ class FileService:
                 earlier = self._receiving.pop(other).arrival
         self._drop(lambda _id, other: other == key)
         if way in (Way.OUT, Way.OUT_ON):
-            receiving = self._receiving[one] = _Receiving(key, self._arrival(key, step))
+            moved = MovedFiles(step.files, "out", time.monotonic())
+            receiving = self._receiving[one] = _Receiving(key, self._arrival(key, step), moved)
             receiving.goes_on, receiving.earlier = way is Way.OUT_ON, earlier
             self._tell(one, receiving)
             return
@@ -276,7 +292,8 @@ class FileService:
             self._end(one, Ending("they do not exist on the script's machine", tuple(listing.missing)))
             return
         self._check_size(listing.size, "its inputs have")
-        sending = self._sending[one] = _Sending(key, listing)
+        sending = self._sending[one] = _Sending(key, listing, MovedFiles(step.files, "in", time.monotonic()))
+        sending.moved.listed(listing.entries)
         sending.pieces.add(iter((pack_list(listing.entries, packs=True),)))
 
     def _arrival(self, key: int, step: FilesByConnection) -> Arrival:
@@ -291,6 +308,16 @@ class FileService:
                 f"{self._label!r} (max_transfer_bytes). {CURES}"
             )
 
+    def _tell_progress(self) -> None:
+        """Tell of transfers that have been moving for some seconds; the others are told at their end alone."""
+        now = time.monotonic()
+        for sending in self._sending.values():
+            if sending.moved.due(now):
+                self._listener.moving(TryKey(sending.key), sending.moved.progress(sending.window.taken, now))
+        for receiving in self._receiving.values():
+            if receiving.key >= 0 and receiving.moved.due(now):
+                self._listener.moving(TryKey(receiving.key), receiving.moved.progress(receiving.taken, now))
+
     # -- to nodes
 
     def _sender(self, sending: _Sending, message: FileMessage) -> None:
@@ -304,10 +331,13 @@ class FileService:
                     raise StagingError("a manager asked for what was not listed")
                 entry = listing.entries[number]
                 if packed and not offset and entry.size <= SMALL_BYTES:
-                    small.append((number, entry.size, _Opener(listing, number), listing.path(entry)))
+                    small.append((number, entry.size, 0, _Opener(listing, number), listing.path(entry)))
                 else:
                     wanted.append((number, entry.size, offset, _Opener(listing, number), listing.path(entry)))
-            sending.pieces.add(packs(small))
+            for row in (small, wanted):
+                for number, _, offset, _, _ in row:
+                    sending.moved.sent(listing.entries[number], offset)
+            sending.pieces.add(packs((number, size, opened, named) for number, size, _, opened, named in small))
             sending.pieces.add(bodies(wanted))
 
     def _send_round(self) -> bool:
@@ -360,6 +390,8 @@ class FileService:
                 raise
             if receiving.key < 0:
                 self._logs_ended(one[0])
+            else:
+                self._listener.moved(TryKey(receiving.key), receiving.moved.moved())
             self._end(one, Ending())
 
     def _listed(self, one: _Id, receiving: _Receiving, entries: list[Entry]) -> None:
@@ -373,6 +405,9 @@ class FileService:
                 earlier.abandon()
             self._check_size(receiving.arrival.listed(entries), "its outputs have")
             lacking = [(number, 0) for number, entry in enumerate(entries) if entry.type == "f"]
+        receiving.moved.listed(entries)
+        for number, offset in lacking:
+            receiving.moved.sent(entries[number], offset)
         if receiving.goes_on:
             self._send(pack_file(FileStep.WANT, *one, pack_want(lacking)))
 

@@ -67,6 +67,7 @@ class DirectClient:
             logger,
             site.max_transfer_bytes,
             lambda number: self.directory.log_place(number, site.directory),
+            listener,
         )
         self._receiver = DirectReceiver(
             self._exchange,

@@ -541,7 +541,7 @@ class FileAgent:
             return False
         number = transfer.task.transfer
         if number in self._transfers:
-            self._say(pack_file(FileStep.STOP, self._manager, number))
+            self._say(pack_file(FileStep.END, self._manager, number, pack_ending(Ending())))
             self._drop(number)
             transfer.task.answer()
         return True
