@@ -21,9 +21,9 @@ from flow_executors.wire.messages import (
     pack_drain,
     pack_recall,
     pack_spec,
-    unpack_beat,
     unpack_credit,
     unpack_exit,
+    unpack_heartbeat,
 )
 from flow_executors.wire.results import BUFFERS, VERDICT_MASK
 
@@ -126,7 +126,7 @@ def test_a_long_task_does_not_hold_back_short_ones_behind_it(node, tmp_path):
 def test_the_start_of_a_long_task_is_told_by_a_heartbeat(node):
     node.board.run([7], SLEEP, payload(30))
     deadline = time.monotonic() + 20
-    while not any(unpack_beat(beat).keys == (7,) for beat in node.board.beats):
+    while not any(unpack_heartbeat(beat).keys == (7,) for beat in node.board.beats):
         assert time.monotonic() < deadline
         with pytest.raises(TimeoutError):
             node.board.next(Kind.RESULTS, 0.2)

@@ -39,9 +39,9 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Give a function that starts a scheduler, once, and makes a provider of it."""
     started: list[SimulatedScheduler] = []
 
-    def start(kind: str, quirks: SchedulerVariant = PROFILES["plain"], **options: object) -> ClusterProvider:
+    def start(kind: str, variant: SchedulerVariant = PROFILES["plain"], **options: object) -> ClusterProvider:
         if not started:
-            started.append(SimulatedScheduler(kind, tmp_path / kind, quirks))
+            started.append(SimulatedScheduler(kind, tmp_path / kind, variant))
         path = f"{started[0].programs}:{os.environ['PATH']}"
         channel = LocalChannel(userhome=str(tmp_path), envs={"PATH": path}, script_dir=str(tmp_path / "scripts"))
         given = {"channel": channel, "cmd_timeout": 30, "launcher": SingleNodeLauncher(), **options}
@@ -56,12 +56,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 class SimulatedContract(ProviderContract):
     kind: str
-    quirks = SchedulerVariant()
+    variant = SchedulerVariant()
     poll_s = 0.05
 
     @pytest.fixture
     def provider(self, start: Start) -> ClusterProvider:
-        return start(self.kind, self.quirks)
+        return start(self.kind, self.variant)
 
     def test_a_held_job_is_held(self, start: Start) -> None:
         provider = start(self.kind, scheduler_options=HOLD[self.kind])
@@ -81,22 +81,22 @@ class SimulatedContract(ProviderContract):
 
 class TestCobaltThatChatsAmongWideColumns(SimulatedContract):
     kind = "cobalt"
-    quirks = SchedulerVariant(chatty=True, wide=True, arrays=True)
+    variant = SchedulerVariant(chatty=True, wide=True, arrays=True)
 
 
 class TestPBSProThatChatsAmongArrays(SimulatedContract):
     kind = "pbspro"
-    quirks = SchedulerVariant(chatty=True, arrays=True, wide=True)
+    variant = SchedulerVariant(chatty=True, arrays=True, wide=True)
 
 
 class TestLSFThatForgetsAndStartsLate(SimulatedContract):
     kind = "lsf"
-    quirks = SchedulerVariant(forgets=True, starts_late_s=0.3, wide=True)
+    variant = SchedulerVariant(forgets=True, starts_late_s=0.3, wide=True)
 
 
 class TestCondorThatForgetsAndChats(SimulatedContract):
     kind = "condor"
-    quirks = SchedulerVariant(forgets=True, chatty=True, arrays=True)
+    variant = SchedulerVariant(forgets=True, chatty=True, arrays=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -34,10 +34,10 @@ from flow_executors.wire.messages import (
     ManagerLeft,
     PeerInfo,
     Registration,
-    pack_beat,
     pack_cancel,
     pack_drain,
     pack_exit,
+    pack_heartbeat,
     pack_hello,
     pack_left,
     pack_need,
@@ -313,7 +313,7 @@ def test_what_a_manager_calls_itself_looks_like_no_line_of_a_log_and_orders_no_t
 FLOODS = {
     "questions": lambda number: pack_need([os.urandom(16) for _ in range(1000)]),
     "lines for the log": lambda number: pack_notice(number, "x" * 400),
-    "signs of life": lambda number: pack_beat(Heartbeat(number, 0, 0)),
+    "signs of life": lambda number: pack_heartbeat(Heartbeat(number, 0, 0)),
     "late results": lambda number: pack_results(
         number, 1, 0, range(10**6, 10**6 + 500), [0] * 500, [0] * 500, [0] * 500, bytes(500), [b"x"] * 500
     ),
@@ -365,7 +365,7 @@ def test_results_that_are_nonsense_are_outcomes_and_stop_nothing(driver: Driver,
             for offset, started, worker in TIMES:
                 sequence += 1
                 key = driver.submit(calls.double, 2)
-                while key not in unpack_tasks(rogue.until(Kind.TASKS, pack_beat(Heartbeat(mine, 0, 0)))).keys:
+                while key not in unpack_tasks(rogue.until(Kind.TASKS, pack_heartbeat(Heartbeat(mine, 0, 0)))).keys:
                     pass
                 status_of = bytes([status])
                 rogue.socket.send(
@@ -483,7 +483,7 @@ def test_a_revoked_key_opens_nothing_and_a_kept_connection_is_sent_away(driver: 
     assert unpack_drain(rogue.until(Kind.DRAIN)) is DrainMode.DRAIN
     key = driver.submit(calls.double, 2)  # nothing of it goes there any more
     assert driver.outcome(key).value == 4
-    code, reason = unpack_exit(rogue.until(Kind.EXIT, beat=pack_beat(Heartbeat(mine, 0, 0))))
+    code, reason = unpack_exit(rogue.until(Kind.EXIT, beat=pack_heartbeat(Heartbeat(mine, 0, 0))))
     assert (code, "revoked" in reason) == (ExitCode.DONE, True)
     rogue.greet(rogue.socket)
     rogue.register("rogue", mine)

@@ -14,7 +14,7 @@ import pytest
 from flow_core import guard
 from flow_core.errors import FlowError, HookError
 from flow_core.hooks import Calling
-from flow_core.interfaces.outcome import read_before, tell_read
+from flow_core.interfaces.outcome import read_before, report_read
 
 
 class Exits(type):
@@ -160,7 +160,7 @@ class _Property(Exception):
 @pytest.mark.parametrize("kind", [_Closed, _Property])
 def test_an_error_whose_attributes_exit_tells_no_versions_and_stops_nothing(kind: type[Exception]) -> None:
     error = kind()
-    tell_read(error, {"http://h/a": "1"})
+    report_read(error, {"http://h/a": "1"})
     assert read_before(error) in ({}, {"http://h/a": "1"})
     assert read_before(error) == {}
 

@@ -22,7 +22,7 @@ from flow_core.errors import DeserializationError
 from flow_core.memo import code_facts
 from flow_core.remote import modules as on_node
 from flow_core.remote.bringing import pickled_arguments
-from flow_core.remote.callables import packing, pickled_simply, tell_packing
+from flow_core.remote.callables import packing, pickled_simply, report_packing
 from flow_core.remote.contents import contents, meaning
 from flow_core.remote.functions import BY_VALUE, REFERENCE, load_function
 from flow_core.remote.refs import resolve
@@ -210,9 +210,9 @@ def test_a_dict_comes_back_where_a_task_has_deleted_its_name(module: Any) -> Non
 def own_code() -> Iterator[None]:
     """Have code among arguments bring along what it names, whatever was told before."""
     before = packing()
-    tell_packing(ArgumentCode())
+    report_packing(ArgumentCode())
     yield
-    tell_packing(before)
+    report_packing(before)
 
 
 def sent(value: object) -> bytes:
@@ -271,9 +271,9 @@ def test_modules_among_arguments_are_what_they_are_in_the_script(module: Any) ->
 
 _THERE = """
 import pickle, sys
-from flow_core.remote.fetching import tell_fetching
+from flow_core.remote.fetching import report_fetching
 blobs, data = pickle.load(sys.stdin.buffer)
-tell_fetching(blobs.__getitem__)
+report_fetching(blobs.__getitem__)
 first, second = pickle.loads(data)
 type(first).count = 5  # as a task may do
 (third, _) = pickle.loads(data)

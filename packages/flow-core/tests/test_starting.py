@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from flow_core import starting as module
-from flow_core.starting import _Turns, starting
+from flow_core.starting import _ForkLock, starting
 
 SOON_S = 30.0
 
@@ -58,8 +58,8 @@ class Turns:
     """Forks and starts of several threads, without processes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.turns = _Turns()
-        monkeypatch.setattr(module, "_turns", self.turns)
+        self.turns = _ForkLock()
+        monkeypatch.setattr(module, "_fork_lock", self.turns)
 
     def begin_fork(self) -> threading.Event:
         """Begin a fork on another thread; return what is set once it may fork."""

@@ -95,17 +95,17 @@ def test_clearing_tells_the_sent_from_the_unsent() -> None:
 def test_unclaimed_tasks_are_sent_again_once_all_managers_are_back() -> None:
     reclaim = RestartReconciliation(["a", "b"], [1, 2, 3], 10.0)
     reclaim.registered("a", [1])
-    assert reclaim.fate(5.0) is None
+    assert reclaim.decision(5.0) is None
     reclaim.finished([2])
     reclaim.registered("b", [])
-    assert reclaim.fate(5.0) is RecoveryDecision.AGAIN
+    assert reclaim.decision(5.0) is RecoveryDecision.AGAIN
     assert reclaim.unclaimed == {3}
 
 
 def test_unclaimed_tasks_are_lost_when_a_manager_does_not_come_back_in_time() -> None:
     reclaim = RestartReconciliation(["a"], [1], 10.0)
-    assert reclaim.fate(9.9) is None
-    assert reclaim.fate(10.0) is RecoveryDecision.LOST
+    assert reclaim.decision(9.9) is None
+    assert reclaim.decision(10.0) is RecoveryDecision.LOST
 
 
 class QueueMachine(RuleBasedStateMachine):

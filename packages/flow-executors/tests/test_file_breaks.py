@@ -28,7 +28,7 @@ KEY = 7
 pytestmark = pytest.mark.timeout(60)
 
 
-class Way:
+class TransferDirection:
     """An agent and a service, with a way between that can break once, after some bytes of files have come."""
 
     def __init__(self, folder: Path) -> None:
@@ -101,8 +101,8 @@ class Way:
 
 
 @pytest.fixture
-def way(tmp_path: Path) -> Iterator[Way]:
-    made = Way(tmp_path)
+def way(tmp_path: Path) -> Iterator[TransferDirection]:
+    made = TransferDirection(tmp_path)
     yield made
     made.close()
 
@@ -128,7 +128,7 @@ def replace(path: Path, content: bytes) -> None:
     other.replace(path)
 
 
-def test_a_file_on_its_way_to_a_node_goes_on_after_a_break(way: Way) -> None:
+def test_a_file_on_its_way_to_a_node_goes_on_after_a_break(way: TransferDirection) -> None:
     content = os.urandom(SIZE)
     path = settled(way.script / "in", content)
     step = FilesByConnection(str(way.script), (ScriptFile("in", str(path)),), ())
@@ -142,7 +142,7 @@ def test_a_file_on_its_way_to_a_node_goes_on_after_a_break(way: Way) -> None:
     assert way.carried[2] < SIZE - ENOUGH // 2
 
 
-def test_a_file_that_changed_during_a_break_comes_whole(way: Way) -> None:
+def test_a_file_that_changed_during_a_break_comes_whole(way: TransferDirection) -> None:
     path = settled(way.script / "in", os.urandom(SIZE))
     changed = os.urandom(SIZE)
     step = FilesByConnection(str(way.script), (ScriptFile("in", str(path)),), ())
@@ -155,7 +155,7 @@ def test_a_file_that_changed_during_a_break_comes_whole(way: Way) -> None:
 
 
 @pytest.mark.parametrize("fresh", [False, True], ids=["same interchange", "another interchange"])
-def test_files_on_their_way_to_the_script_go_on_after_a_break(way: Way, fresh: bool) -> None:
+def test_files_on_their_way_to_the_script_go_on_after_a_break(way: TransferDirection, fresh: bool) -> None:
     contents = {"a": os.urandom(SIZE // 2), "b": os.urandom(1000), "c": os.urandom(SIZE // 2), "d": b""}
     outputs = tuple(ScriptFile(name, str(way.script / name)) for name in contents)
     files = way.task(FilesByConnection(str(way.script), (), outputs))
@@ -173,7 +173,7 @@ def test_files_on_their_way_to_the_script_go_on_after_a_break(way: Way, fresh: b
     assert sorted(path.name for path in way.script.iterdir()) == sorted(contents)
 
 
-def test_outputs_that_changed_during_a_break_come_whole(way: Way) -> None:
+def test_outputs_that_changed_during_a_break_come_whole(way: TransferDirection) -> None:
     files = way.task(FilesByConnection(str(way.script), (), (ScriptFile("out", str(way.script / "out")),)))
     made, changed = Path(files.root) / "out", os.urandom(SIZE)
     made.write_bytes(os.urandom(SIZE))
@@ -185,7 +185,7 @@ def test_outputs_that_changed_during_a_break_come_whole(way: Way) -> None:
     assert [path.name for path in way.script.iterdir()] == ["out"]
 
 
-def test_what_came_before_a_break_goes_when_the_task_ends(way: Way) -> None:
+def test_what_came_before_a_break_goes_when_the_task_ends(way: TransferDirection) -> None:
     files = way.task(FilesByConnection(str(way.script), (), (ScriptFile("out", str(way.script / "out")),)))
     (Path(files.root) / "out").write_bytes(os.urandom(SIZE))
     way.breaks_at = ENOUGH
@@ -202,7 +202,7 @@ def test_what_came_before_a_break_goes_when_the_task_ends(way: Way) -> None:
     assert way.told == []
 
 
-def test_an_output_that_cannot_be_put_into_place_is_told(way: Way) -> None:
+def test_an_output_that_cannot_be_put_into_place_is_told(way: TransferDirection) -> None:
     place = way.script / "file" / "out"
     (way.script / "file").write_bytes(b"")
     files = way.task(FilesByConnection(str(way.script), (), (ScriptFile("file/out", str(place)),)))

@@ -18,14 +18,14 @@ from flow_executors.wire.messages import (
     PeerInfo,
     pack_ack,
     pack_again,
-    pack_beat,
     pack_blob,
     pack_cancel,
+    pack_heartbeat,
     pack_hello,
     pack_register,
 )
 from flow_executors.wire.results import unpack_results
-from flow_executors.wire.tasks import marked_told, pack_record, pack_result, pack_tasks
+from flow_executors.wire.tasks import mark_delivered, pack_record, pack_result, pack_tasks
 
 
 def test_tasks_wait_until_a_manager_comes() -> None:
@@ -140,7 +140,7 @@ def test_of_tasks_lost_at_the_end_of_their_block_those_that_ran_for_most_of_it_a
     world.join(short)
     world.submit(1, 2, 3)
     starts = (int((world.now + 1) * 1e9), int((world.now + 40) * 1e9))
-    world.core.from_peer(short.peer, "", pack_beat(Heartbeat(1, 0, 0, (1, 2), starts, (0, 1))), world.now)
+    world.core.from_peer(short.peer, "", pack_heartbeat(Heartbeat(1, 0, 0, (1, 2), starts, (0, 1))), world.now)
     world.now += 57
     world.core.disconnected(short.peer, world.now)
     world.now += 1.5
@@ -233,7 +233,7 @@ def test_a_manager_cannot_report_in_the_name_of_another() -> None:
 
 def test_strangers_are_asked_to_introduce_themselves() -> None:
     world = World()
-    world.core.from_peer(b"stranger", "", pack_beat(Heartbeat(1, 2, 3)), world.now)
+    world.core.from_peer(b"stranger", "", pack_heartbeat(Heartbeat(1, 2, 3)), world.now)
     assert world.core.to_managers == [(b"stranger", pack_again())]
 
 
@@ -335,7 +335,7 @@ def test_results_that_the_client_knows_do_not_hurry_but_go_before_all_that_comes
     core, messages = world.core, {}
     for key in (1, 2, 3):
         plain = pack_result(manager.number, key, 0, key, 0, 0, 0, Verdict.OK, b"")
-        messages[key] = marked_told(plain) if key < 3 else plain
+        messages[key] = mark_delivered(plain) if key < 3 else plain
         core.from_peer(manager.peer, "", messages[key], world.now)
         assert bool(core.to_client) == (key == 3)
         assert core.owes_acks

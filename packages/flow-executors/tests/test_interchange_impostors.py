@@ -18,15 +18,15 @@ from flow_executors.wire.messages import (
     Heartbeat,
     ManagerLeft,
     PeerInfo,
-    pack_beat,
     pack_cancel,
+    pack_heartbeat,
     pack_hello,
     pack_left,
     pack_notice,
     pack_register,
     pack_samples,
     pack_worker,
-    unpack_beat,
+    unpack_heartbeat,
 )
 
 
@@ -159,7 +159,7 @@ def test_a_manager_whose_block_is_over_gets_nothing_more_and_is_sent_away_when_i
     world.core.admitted(KeyChange(revoke=("0",)), world.now)
     world.submit(2)
     assert set(kept.tasks) == {1}
-    beat = pack_beat(Heartbeat(kept.number, 0, 0))
+    beat = pack_heartbeat(Heartbeat(kept.number, 0, 0))
     for _ in range(12):  # it has a task, and it is heard
         world.core.from_peer(kept.peer, "", beat, world.now)
         world.advance(1.0)
@@ -272,13 +272,13 @@ def test_a_start_is_told_only_of_tasks_that_its_sender_has() -> None:
     world.submit(1, 2)
     (own,) = second.tasks
     beat = Heartbeat(second.number, 0, 5, (1, 2), (10, 20), (0, 1))
-    world.core.from_peer(second.peer, "", pack_beat(beat), world.now)
-    (said,) = [unpack_beat(message) for message in world.core.to_client if message[0] == Kind.STARTED]
+    world.core.from_peer(second.peer, "", pack_heartbeat(beat), world.now)
+    (said,) = [unpack_heartbeat(message) for message in world.core.to_client if message[0] == Kind.STARTED]
     assert said == replace(beat, keys=(own,), starts=(own * 10,), workers=(own - 1,))
     (theirs,) = first.tasks
     beat = Heartbeat(second.number, 0, 5, (theirs,), (10,), (0,))
     world.turn()
-    world.core.from_peer(second.peer, "", pack_beat(beat), world.now)
+    world.core.from_peer(second.peer, "", pack_heartbeat(beat), world.now)
     assert world.core.to_client == []
 
 

@@ -8,7 +8,7 @@ from interchange_world import Node, World, node
 
 from flow_core.interfaces.call import Resources, TaskSpec
 from flow_core.interfaces.outcome import Verdict
-from flow_executors.wire.messages import Heartbeat, pack_beat, pack_cancel
+from flow_executors.wire.messages import Heartbeat, pack_cancel, pack_heartbeat
 
 CLASSES = (
     TaskSpec(Resources(cores=2.0)),
@@ -137,7 +137,7 @@ class InterchangeMachine(RuleBasedStateMachine):
             for one in self.living():
                 if one.peer in {peer for peer, _ in world.recalls} and one.tasks:
                     world.give_back(one, sorted(one.tasks)[4:])
-                world.core.from_peer(one.peer, "", pack_beat(Heartbeat(one.number, 1, 0)), world.now)
+                world.core.from_peer(one.peer, "", pack_heartbeat(Heartbeat(one.number, 1, 0)), world.now)
                 world.finish(one, list(one.tasks))
             world.recalls.clear()
             world.turn()

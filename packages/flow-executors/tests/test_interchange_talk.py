@@ -16,8 +16,8 @@ from flow_executors.wire.messages import (
     ExitCode,
     Heartbeat,
     PeerInfo,
-    pack_beat,
     pack_credit,
+    pack_heartbeat,
     pack_hello,
     pack_need,
     pack_notice,
@@ -41,7 +41,7 @@ FLOODS = {
     "samples": lambda number: pack_samples(number, [SAMPLE] * 100),
     "notices": lambda number: pack_notice(number, "x" * 400),
     "workers": lambda number: pack_worker(number, 0, 1),
-    "beats": lambda number: pack_beat(Heartbeat(number, 0, 0, FOREIGN, FOREIGN, (0,) * len(FOREIGN))),
+    "beats": lambda number: pack_heartbeat(Heartbeat(number, 0, 0, FOREIGN, FOREIGN, (0,) * len(FOREIGN))),
     "credits": lambda number: pack_credit(Credit(1, 1, 1, 0)),
     "late results": late,
     "no results": lambda number: pack_results(number, 1, 0, [], [], [], [], b"", []),
@@ -94,7 +94,7 @@ def test_a_busy_manager_of_many_workers_may_say_all_that_it_has_to_say() -> None
     for tenth in range(600):
         world.core.from_peer(busy.peer, "", pack_samples(busy.number, [SAMPLE] * 128), world.now)
         if tenth % 10 == 0:
-            beat = pack_beat(Heartbeat(busy.number, 0, 0, keys, keys, (0,) * 100))
+            beat = pack_heartbeat(Heartbeat(busy.number, 0, 0, keys, keys, (0,) * 100))
             world.core.from_peer(busy.peer, "", beat, world.now)
         world.now += 0.1
         world.turn()

@@ -198,13 +198,13 @@ def test_the_end_of_the_other_side_is_found_after_its_last_words(house: House) -
 def test_the_hosts_are_called_only_where_the_machines_own_way_leads_nowhere(house: House) -> None:
     line = InterchangeConnection(("127.0.0.1", house.address), 1, house.secret)
     line.seek(HELLO)
-    assert line.reach() == {house.address: ConnectionState.OPEN}
+    assert line.state() == {house.address: ConnectionState.OPEN}
     line.seek(HELLO)
     house.close()
-    until(lambda: line.receive() or len(line.reach()) == 2, *line.descriptors())
+    until(lambda: line.receive() or len(line.state()) == 2, *line.descriptors())
     line.seek(HELLO)
-    assert line.reach()[house.address] is ConnectionState.REFUSED
-    assert "127.0.0.1" in line.reach()
+    assert line.state()[house.address] is ConnectionState.REFUSED
+    assert "127.0.0.1" in line.state()
     line.close()
 
 

@@ -56,7 +56,7 @@ def test_a_single_result_is_told_to_the_client_and_the_interchange_hears_of_it_l
     shared.delivery.rest()
     assert len(shared.line.sent) == 1
     shared.outbox.acknowledge(1, 1.0)
-    assert not shared.outbox.owed
+    assert not shared.outbox.anything_unsent
 
 
 def test_where_the_next_task_may_wait_for_the_slot_both_are_told_at_once(shared: FakeInterchange) -> None:

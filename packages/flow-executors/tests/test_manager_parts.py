@@ -155,12 +155,12 @@ def test_a_key_that_is_not_accepted_for_a_while_ends_the_search():
 
 def test_heartbeats_are_due_once_a_period_while_registered():
     one = contact()
-    assert not one.beat_due(0.0)
+    assert not one.heartbeat_due(0.0)
     one.registered(2.0, 10.0, 0.0)
-    assert [one.beat_due(now) for now in (0.0, 1.0, 2.0, 2.5, 4.1)] == [True, False, True, False, True]
+    assert [one.heartbeat_due(now) for now in (0.0, 1.0, 2.0, 2.5, 4.1)] == [True, False, True, False, True]
     one.lost(4.2)
     assert one.phase is Phase.SEEKING
-    assert not one.beat_due(9.0)
+    assert not one.heartbeat_due(9.0)
 
 
 # -- respawn
@@ -229,7 +229,7 @@ def test_results_are_kept_until_they_are_acknowledged_and_sent_again_under_a_new
     assert outbox.keys() == [14]
     assert outbox.acknowledge(1, 6.0) == 0.0
     assert outbox.acknowledge(2, 6.0) == 3.0
-    assert not outbox.owed
+    assert not outbox.anything_unsent
 
 
 class LastLooks:

@@ -186,7 +186,7 @@ asked = []
 def fetch(digest):
     asked.append(digest)
     return blobs[digest]
-fetching.tell_fetching(fetch)
+fetching.report_fetching(fetch)
 func, _ = functions.load_function(blobs[b"function"])
 """
 

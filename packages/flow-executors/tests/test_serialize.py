@@ -15,8 +15,8 @@ import pytest
 
 from flow_core.errors import DeserializationError, SerializationError
 from flow_core.interfaces.call import Call, TryKey
-from flow_core.remote.callables import packing, tell_packing
-from flow_core.remote.fetching import tell_fetching
+from flow_core.remote.callables import packing, report_packing
+from flow_core.remote.fetching import report_fetching
 from flow_core.remote.functions import BY_VALUE, REFERENCE, digest_of, importable, pack_function
 from flow_core.snapshot.arguments import ArgumentCode
 from flow_core.testing import calls
@@ -242,7 +242,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 def test_code_among_arguments_is_named_by_its_digest_and_kept_while_tasks_need_it(own: types.ModuleType) -> None:
     records = Records()
     before = packing()
-    tell_packing(ArgumentCode())
+    report_packing(ArgumentCode())
     sent = [records.pack(TryKey(key), 0, Call(calls.echo, (own.Point(key, 2.0),))) for key in (1, 2)]
     payloads = [bytes(record[32:]) for _, record in sent]
     assert all(len(payload) < 400 for payload in payloads), "the code of the class is in each"
@@ -254,13 +254,13 @@ def test_code_among_arguments_is_named_by_its_digest_and_kept_while_tasks_need_i
         assert blob is not None
         return blob
 
-    tell_fetching(fetch)
+    report_fetching(fetch)
     try:
         assert [pickle.loads(payload)[0] for payload in payloads] == [(own.Point(1, 2.0),), (own.Point(2, 2.0),)]
         assert len(asked) == 1, "it is asked for once in a process"
     finally:
-        tell_fetching(None)
-        tell_packing(before)
+        report_fetching(None)
+        report_packing(before)
     with pytest.raises(DeserializationError, match="runs no tasks"):
         pickle.loads(payloads[0])
 

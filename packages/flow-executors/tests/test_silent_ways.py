@@ -36,9 +36,9 @@ def test_who_searches_is_not_silent() -> None:
 
 def test_a_loop_wakes_up_for_the_silence_and_then_for_the_end() -> None:
     liveness = registered(period_s=1000.0, threshold_s=2000.0)
-    assert liveness.beat_due(0.0)
+    assert liveness.heartbeat_due(0.0)
     assert liveness.deadline(0.0) == 1000.0
-    assert liveness.beat_due(1000.0)
+    assert liveness.heartbeat_due(1000.0)
     assert liveness.deadline(1100.0) == 1250.0
     assert liveness.deadline(1300.0) == 2000.0
 
@@ -68,14 +68,14 @@ def test_who_waits_for_a_script_that_sleeps_wakes_up_for_heartbeats_and_the_end(
         now = liveness.deadline(now)
         assert liveness.due(now)
         woken.append(now)
-        liveness.beat_due(now)
+        liveness.heartbeat_due(now)
     assert woken == [0.0, 1000.0, 1250.0, 2000.0, 3000.0, 4000.0, 5000.0, 5500.0]
 
 
 def test_silence_is_looked_at_before_the_next_heartbeat() -> None:
     liveness = registered()
-    assert liveness.beat_due(0.0)
-    assert liveness.beat_due(59.0)
+    assert liveness.heartbeat_due(0.0)
+    assert liveness.heartbeat_due(59.0)
     assert not liveness.due(59.9)
     assert liveness.due(60.0)
 

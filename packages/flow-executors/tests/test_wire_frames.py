@@ -25,24 +25,24 @@ from flow_executors.wire.commands import (
     unpack_reply,
 )
 from flow_executors.wire.direct_messages import (
-    LaneOffer,
+    DirectChannelOffer,
     TakenBack,
     WorkerDied,
     WorkerLease,
+    pack_channel_offer,
     pack_claim,
-    pack_fallen,
-    pack_lane,
     pack_taken,
+    pack_worker_died,
+    unpack_channel_offer,
     unpack_claim,
-    unpack_fallen,
-    unpack_lane,
     unpack_taken,
+    unpack_worker_died,
 )
 from flow_executors.wire.files import (
     Ending,
     Entry,
     FileStep,
-    Way,
+    TransferDirection,
     asked_key,
     body_digest,
     pack_ask,
@@ -75,12 +75,12 @@ from flow_executors.wire.messages import (
     agree,
     pack_ack,
     pack_again,
-    pack_beat,
     pack_blob,
     pack_cancel,
     pack_credit,
     pack_drain,
     pack_exit,
+    pack_heartbeat,
     pack_hello,
     pack_left,
     pack_loss,
@@ -92,13 +92,13 @@ from flow_executors.wire.messages import (
     pack_welcome,
     pack_worker,
     same_python,
-    unpack_beat,
     unpack_blob,
     unpack_cancel,
     unpack_count,
     unpack_credit,
     unpack_drain,
     unpack_exit,
+    unpack_heartbeat,
     unpack_hello,
     unpack_left,
     unpack_loss,
@@ -130,7 +130,7 @@ EXAMPLES: dict[str, bytes] = {
     "results": pack_results(3, 9, -5, [1, 2], [10, 20], [11, 21], [0, 1], b"\x00\x02", [b"", b"loss"]),
     "blob": pack_blob(b"d" * 16, b"body")[0],
     "need": pack_need([b"d" * 16]),
-    "heartbeat": pack_beat(Heartbeat(3, 99, -5, (1,), (98,), (0,))),
+    "heartbeat": pack_heartbeat(Heartbeat(3, 99, -5, (1,), (98,), (0,))),
     "credit": pack_credit(Credit(1, 2, 3, 4)),
     "ack": pack_ack(9),
     "cancel": pack_cancel([1, 2], True),
@@ -151,12 +151,12 @@ EXAMPLES: dict[str, bytes] = {
     "keys": pack_keys(KeyChange((("k" * 40, "0"),), ("1",))),
     "samples": pack_samples(3, [SAMPLE], 1),
     "loss": pack_loss(LOSS),
-    "lane": pack_lane(LaneOffer(3, 1, 4_194_304, 7, 9, 2**40, 2**41)),
+    "lane": pack_channel_offer(DirectChannelOffer(3, 1, 4_194_304, 7, 9, 2**40, 2**41)),
     "claim": pack_claim(WorkerLease(1, 4_194_304, True, (5, 2**63), 1.5)),
     "taken": pack_taken(TakenBack(3, 1, 4_194_304, (5, 2**63))),
-    "fallen": pack_fallen(WorkerDied(3, 1, 4_194_304, Verdict.LOST, b"loss")),
+    "fallen": pack_worker_died(WorkerDied(3, 1, 4_194_304, Verdict.LOST, b"loss")),
     "usage": pack_usage(Usage(1.0, 0.5, 100, 1, 2)),
-    "file-ask": pack_ask(3, 9, 2**63, Way.OUT),
+    "file-ask": pack_ask(3, 9, 2**63, TransferDirection.OUT),
     "file-want": pack_file(FileStep.WANT, 3, 9, pack_want([(1, 0), (2, 2**40)])),
     "file-data": pack_file(FileStep.DATA, 3, 9, pack_head(1, 2, 4) + b"body" + body_digest(b"body")),
     "file-list": pack_file(FileStep.DATA, 3, 9, pack_list([Entry(0, "a/b", "f", 4, 0o644, "1.2")])),
@@ -179,7 +179,7 @@ PARSERS = [
     result_head,
     unpack_blob,
     unpack_need,
-    unpack_beat,
+    unpack_heartbeat,
     unpack_credit,
     lambda data: unpack_count(data, Kind.ACK),
     lambda data: unpack_count(data, Kind.RECALL),
@@ -195,10 +195,10 @@ PARSERS = [
     unpack_command,
     unpack_reply,
     unpack_keys,
-    unpack_lane,
+    unpack_channel_offer,
     unpack_claim,
     unpack_taken,
-    unpack_fallen,
+    unpack_worker_died,
     unpack_samples,
     lambda data: unpack_loss(data, None),
     lambda data: unpack_usage(memoryview(data)),
@@ -284,8 +284,8 @@ def test_heartbeats_come_back_with_their_starts(
 ) -> None:
     columns = [tuple(column) for column in zip(*rows, strict=True)] if rows else [(), (), ()]
     beat = Heartbeat(manager, sent, offset, *columns)
-    assert unpack_beat(pack_beat(beat)) == beat
-    assert unpack_beat(pack_beat(beat, Kind.STARTED)) == beat
+    assert unpack_heartbeat(pack_heartbeat(beat)) == beat
+    assert unpack_heartbeat(pack_heartbeat(beat, Kind.STARTED)) == beat
 
 
 def test_a_registration_comes_back_with_number_and_keys() -> None:
@@ -309,18 +309,18 @@ def test_what_was_taken_back_comes_back(rank: int, pid: int, keys: list[int]) ->
 @given(U32, U32, st.sampled_from(Verdict), st.binary(max_size=30))
 def test_a_fallen_worker_comes_back(rank: int, pid: int, verdict: Verdict, payload: bytes) -> None:
     worker_loss = WorkerDied(3, rank, pid, verdict, payload)
-    assert unpack_fallen(pack_fallen(worker_loss)) == worker_loss
+    assert unpack_worker_died(pack_worker_died(worker_loss)) == worker_loss
 
 
 def test_what_is_no_verdict_is_no_fallen_worker() -> None:
     message = bytearray(EXAMPLES["fallen"])
     message[1] = 77
     with pytest.raises(BadMessage, match="77"):
-        unpack_fallen(message)
+        unpack_worker_died(message)
 
 
 def test_a_lane_comes_back() -> None:
-    assert unpack_lane(EXAMPLES["lane"]) == LaneOffer(3, 1, 4_194_304, 7, 9, 2**40, 2**41)
+    assert unpack_channel_offer(EXAMPLES["lane"]) == DirectChannelOffer(3, 1, 4_194_304, 7, 9, 2**40, 2**41)
 
 
 def test_a_replaced_worker_comes_back() -> None:

@@ -8,7 +8,7 @@ from flow_core.interfaces.outcome import Verdict
 from flow_executors.wire.results import pack_results, result_head, unpack_results
 from flow_executors.wire.tasks import (
     TOLD_AT,
-    marked_told,
+    mark_delivered,
     one_result,
     one_task,
     pack_record,
@@ -44,7 +44,7 @@ def test_one_result_is_read_as_a_batch_of_one(
     assert message == pack_result(7, 3, offset, key, start, end, worker, Verdict.OK, payload)
     batch = unpack_results(message)
     assert one_result(message) == (7, offset, *batch.keys, *batch.starts, *batch.ends, *batch.workers, payload)
-    told = marked_told(message)
+    told = mark_delivered(message)
     assert one_result(told) == one_result(message)
     assert result_head(told) == result_head(message)
     assert (message[TOLD_AT], told[TOLD_AT]) == (0, 1)

@@ -32,7 +32,7 @@ WAIT_S = 20.0
 class Bench:
     """A fork server with one worker, and its pipes."""
 
-    def __init__(self, directory, lanes=False):
+    def __init__(self, directory, direct_channels=False):
         self.fork_client = ForkServerClient.fork()
         self.blobs = BlobFiles()
         self.envelopes = TaskEnvelopes()
@@ -43,7 +43,7 @@ class Bench:
             index_fd=self.blobs.index_fd,
             log_dir=str(directory),
             max_result=1_000_000,
-            lanes=lanes,
+            direct_channels=direct_channels,
         )
         self.pipes = self.spawn()
 
@@ -124,7 +124,7 @@ def bench(tmp_path):
 
 @pytest.fixture
 def with_lane(tmp_path):
-    made = Bench(tmp_path, lanes=True)
+    made = Bench(tmp_path, direct_channels=True)
     yield made
     made.close()
 
@@ -389,11 +389,11 @@ def test_workers_end_with_their_fork_server(bench):
 
 
 def direct(bench, size):
-    """Give the worker a task whose result of so many bytes is awaited at the lane; return what comes there, or not."""
+    """Give the worker a task whose result of so many bytes is awaited at the channel; return what comes there."""
     record = pack_record(bench.blob(b"Rbuiltins:bytes"), 77, 0, pickle.dumps(((size,), {}, ()), 5))
     assert bench.pipes.put(made_direct(record))
-    assert select.select([bench.pipes.lane_out, bench.pipes.result_out], [], [], WAIT_S)[0]
-    return FrameReader(bench.pipes.lane_out).read() if select.select([bench.pipes.lane_out], [], [], 0)[0] else []
+    assert select.select([bench.pipes.direct_out, bench.pipes.result_out], [], [], WAIT_S)[0]
+    return FrameReader(bench.pipes.direct_out).read() if select.select([bench.pipes.direct_out], [], [], 0)[0] else []
 
 
 def test_a_small_result_that_the_script_awaits_goes_over_the_lane(with_lane):

@@ -29,10 +29,10 @@ class starting:  # noqa: N801  (used as a function)
 
     def __enter__(self) -> None:
         self._thread = get_ident()
-        _turns.begin(self)
+        _fork_lock.begin(self)
 
     def __exit__(self, *_raised: object) -> None:
-        _turns.end(self)
+        _fork_lock.end(self)
 
     @property
     def thread(self) -> int:
@@ -40,7 +40,7 @@ class starting:  # noqa: N801  (used as a function)
         return self._thread
 
 
-class _Turns:
+class _ForkLock:
     """Threads that start processes, and threads that fork, just now.
 
     Starts are held weakly: an exception that comes asynchronously, between the begin of a block and its body, takes
@@ -76,15 +76,15 @@ class _Turns:
             self._changed.notify_all()
 
 
-_turns = _Turns()
+_fork_lock = _ForkLock()
 
 
 def _in_child() -> None:
     """The threads that start or fork are not in this process."""
-    global _turns
-    _turns = _Turns()
+    global _fork_lock
+    _fork_lock = _ForkLock()
 
 
 os.register_at_fork(
-    before=lambda: _turns.begin_fork(), after_in_parent=lambda: _turns.end_fork(), after_in_child=_in_child
+    before=lambda: _fork_lock.begin_fork(), after_in_parent=lambda: _fork_lock.end_fork(), after_in_child=_in_child
 )

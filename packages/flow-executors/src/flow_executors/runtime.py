@@ -129,7 +129,7 @@ class ExecutorRuntime:
         self._closed: ShutdownReport | None = None
         self._closing = False
         self._crowded = False
-        self._told_of: set[str] = set()
+        self._logged_kinds: set[str] = set()
         self._telling = threading.Lock()
         self._told_held: dict[str, str] = {}
         # Before the sockets: the interchange writes its log there as soon as it runs.
@@ -398,18 +398,18 @@ class ExecutorRuntime:
         ours = {"Python": platform.python_version(), "flow-executors": self.plan.software}
         ours |= {"flow-core": version_of("flow_core"), "cloudpickle": version_of("cloudpickle")}
         for kind, text in differences(theirs, ours, offer.node).items():
-            if kind not in self._told_of:
-                self._told_of.add(kind)
+            if kind not in self._logged_kinds:
+                self._logged_kinds.add(kind)
                 self._context.logger.warning("%s: %s", self.label, text)
         if offer.left_aside:
-            if "left aside" not in self._told_of:
-                self._told_of.add("left aside")
+            if "left aside" not in self._logged_kinds:
+                self._logged_kinds.add("left aside")
                 text = "%s: %s on node %s is not the script's: the script's was sent there, as to all that have another"
                 self._context.logger.info(text, self.label, offer.left_aside, offer.node)
-        elif self.plan.compares_code and offer.software == self.plan.software and "code" not in self._told_of:
+        elif self.plan.compares_code and offer.software == self.plan.software and "code" not in self._logged_kinds:
             text = other_code(offer.code or "", own_code(), offer.software, offer.node)
             if text:
-                self._told_of.add("code")
+                self._logged_kinds.add("code")
                 self._context.logger.warning("%s: %s", self.label, text)
 
     def _nodes_changed(self) -> None:

@@ -51,7 +51,7 @@ def may_come_back(run: Workflow) -> bool:
     return run.state is RunState.SILENT and time.time_ns() - heard < _COMES_BACK_NS
 
 
-def number_asked(name: str, default: int, least: int, most: int) -> int:
+def parse_number(name: str, default: int, least: int, most: int) -> int:
     """Return a number of the address, within bounds; answers 400 where it is none."""
     text = request.args.get(name, "")
     if not text:

@@ -114,26 +114,26 @@ class ReportCollector:
         self._outstanding = outstanding
         self._reader = ReportReader(directory)
         self._begun: set[TryKey] = set()
-        self._turns = SamplingTimer(_TELLING_S if sampler is None else sampler.interval_s)
+        self._timer = SamplingTimer(_TELLING_S if sampler is None else sampler.interval_s)
         self._thread = threading.Thread(target=self._run, name=f"flow-reports-{label}", daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
         """Say that a try was submitted. Any thread; never blocks."""
-        self._turns.wake()
+        self._timer.wake()
 
     def close(self, timeout_s: float) -> None:
         """Take what is left, remove the directory, and end. Idempotent."""
-        self._turns.end()
+        self._timer.end()
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        while self._turns.next():
+        while self._timer.next():
             idle = not self._outstanding()  # looked at first: the reports of tries that have ended are there then
             self._tell(self._reader.read())
             if idle:
                 self._begun.clear()
-                self._turns.rest(lambda: not self._outstanding())
+                self._timer.rest(lambda: not self._outstanding())
         self._tell(self._reader.finish())
         if self._reader.foreign:
             self._context.logger.warning(

@@ -360,7 +360,7 @@ class Pool:
             self._ranks.discard(worker.rank)
             self._missing += not self._workers  # the others do the work; with none there is another attempt
         text = f"executor {self.label!r} cannot start thread {worker.name} of {self._max_threads}: {error}"
-        self._tell_once("start", f"{text} ('ulimit -u' and memory limit them)")
+        self._report_once("start", f"{text} ('ulimit -u' and memory limit them)")
         if key is not None and not self._workers and self.waiting.pop(key, None) is not None:
             raise ExecutorBroken(f"{text}. Set a smaller max_threads, or raise 'ulimit -u'")
 
@@ -448,7 +448,7 @@ class Pool:
                 f"{who} waits for {goal}, which needs a thread of the same executor, and {threads} already, as many as "
                 f"may: {self._examples()}. {ADVICE}, or have fewer such waits at once"
             )
-        self._tell_once("parked", f"{threads}, as many as may: {who} waits without giving up its thread. {ADVICE}")
+        self._report_once("parked", f"{threads}, as many as may: {who} waits without giving up its thread. {ADVICE}")
 
     def _examples(self) -> str:
         waits = [(worker.call, task_behind(worker.awaits)) for worker in self._workers[:20] if worker.parked]
@@ -521,7 +521,7 @@ class Pool:
             self._workers.append(worker)
             return True
 
-    def _tell_once(self, what: str, text: str) -> None:
+    def _report_once(self, what: str, text: str) -> None:
         if what not in self._reported:
             self._reported.add(what)
             self._logger.warning("%s", text)

@@ -64,16 +64,16 @@ class _Runner:
     Attributes:
         since: When its call began, a ``time.monotonic`` reading; None while it has none.
         job: The call that it runs.
-        told: Whether the log has named it.
+        was_logged: Whether the log has named it.
         given_up: Whether it has taken longer than it may.
     """
 
-    __slots__ = ("given_up", "job", "since", "thread", "told")
+    __slots__ = ("given_up", "job", "since", "thread", "was_logged")
 
     def __init__(self) -> None:
         self.since: float | None = None
         self.job: _Job | None = None
-        self.told = False
+        self.was_logged = False
         self.given_up = False
         self.thread: threading.Thread
 
@@ -86,19 +86,19 @@ class _Runner:
         """Whether its call is still to be named, or given up."""
         job = self.job
         return self.since is not None and (
-            not self.told or (job is not None and job.limit is not None and not self.given_up)
+            not self.was_logged or (job is not None and job.limit is not None and not self.given_up)
         )
 
 
 class _Visit:
     """Something that a thread has begun, when (a ``time.monotonic`` reading), and whether the log has named it."""
 
-    __slots__ = ("describe", "since", "told")
+    __slots__ = ("describe", "since", "was_logged")
 
     def __init__(self, since: float, describe: Callable[[], str]) -> None:
         self.since = since
         self.describe = describe
-        self.told = False
+        self.was_logged = False
 
     def described(self) -> str:
         try:
@@ -245,7 +245,7 @@ class UserCalls:
                 stirred.set()
             call(job.function, job.given, job.describe)
             runner.since = None
-            runner.told = runner.given_up = False
+            runner.was_logged = runner.given_up = False
             del job  # an idle thread must not keep a result alive
             runner.job = None
             # Another thread has taken over while this one was in its call: this one is one too many.
@@ -281,8 +281,8 @@ class UserCalls:
                     self._current = further
             each = [*self._alone, *self._guests, *([] if self._current is None else [self._current])]
         for runner in each:
-            if not runner.told and runner.busy_s(now) > _TOLD_S:
-                runner.told = True
+            if not runner.was_logged and runner.busy_s(now) > _TOLD_S:
+                runner.was_logged = True
                 self._tell(runner)
             job = runner.job
             limit = None if job is None or runner.given_up else job.limit
@@ -299,8 +299,8 @@ class UserCalls:
         # A copy, since other threads enter and leave meanwhile without a lock.
         visits = list(self._visits.items())
         for thread, visit in visits:
-            if not visit.told and now - visit.since > _TOLD_S:
-                visit.told = True
+            if not visit.was_logged and now - visit.since > _TOLD_S:
+                visit.was_logged = True
                 hook = going_on(thread)
                 _logger.warning(
                     "%s has not returned for %g s%s: the caller waits for it, and nobody else does",
@@ -308,7 +308,7 @@ class UserCalls:
                     _TOLD_S,
                     where_in_users_code(thread),
                 )
-        return any(not visit.told for _, visit in visits)
+        return any(not visit.was_logged for _, visit in visits)
 
     def _refuse(self, number: int) -> None:
         """Give up calls that wait behind so many that do not return: there is no thread for them."""

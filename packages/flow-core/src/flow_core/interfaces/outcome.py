@@ -117,7 +117,7 @@ def without_read(value: object) -> tuple[object, dict[str, str]]:
     return value, read
 
 
-def tell_read(error: BaseException, read: dict[str, str]) -> None:
+def report_read(error: BaseException, read: dict[str, str]) -> None:
     """Have an error tell the versions that its try has seen, as far as it takes attributes."""
     if read:
         try:

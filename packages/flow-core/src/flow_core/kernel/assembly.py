@@ -188,7 +188,7 @@ def open_log(config: Config, info: RunInfo) -> RunLog | None:
     return open_run_log(info.run_dir, config.log_format, run_id=info.run_id) if config.initialize_logging else None
 
 
-def tell_start(pump: EventPump, info: RunInfo, executors: Iterable[str]) -> None:
+def report_start(pump: EventPump, info: RunInfo, executors: Iterable[str]) -> None:
     """Post the event of a run's begin, if a sink wants it."""
     if EventKind.RUN not in pump.wants:
         return

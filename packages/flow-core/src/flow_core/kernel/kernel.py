@@ -197,7 +197,7 @@ class DataFlowKernel:
         unseen = parts.unseen = Unseen(config.unseen_failures, self.run_dir, config.initialize_logging)
         self._reactor.failed_as = lambda task: unseen.note(task, self._core)
         # Sinks get the begin of the run before any event of its executors.
-        assembly.tell_start(self.pump, info, self.executors)
+        assembly.report_start(self.pump, info, self.executors)
         sampler = assembly.sampler_of(sinks)
         # After the parts above, since an executor may report at once.
         assembly.start_executors(
@@ -270,7 +270,7 @@ class DataFlowKernel:
             else:
                 task.executor = only
             if self._emitter.tasks:
-                self._tell_submitted(task, ())
+                self._report_submitted(task, ())
             self._reactor.post(self._core.submitted_placed, task)
         else:
             self._submit_any(task)
@@ -426,7 +426,7 @@ class DataFlowKernel:
             self._own_outputs(task, parents)
         note_directory(task)
         if self._emitter.tasks:
-            self._tell_submitted(task, futures)
+            self._report_submitted(task, futures)
         given = (task, parents, len(foreign), failures)
         if futures:
             self._reactor.post(self._core.submitted, given)
@@ -458,7 +458,7 @@ class DataFlowKernel:
     def _waits_for(self, task: Task, parents: Sequence[Task | SharedParents]) -> bool:
         return self._reactor.call(lambda: waits_for(task, parents), True)
 
-    def _tell_submitted(self, task: Task, futures: Sequence[Future[Any]]) -> None:
+    def _report_submitted(self, task: Task, futures: Sequence[Future[Any]]) -> None:
         depends = self._edges.named(futures) if futures else ()
         self._emitter.submitted(task, depends, self._launcher.labels(task), current_join.get())
 
@@ -635,7 +635,7 @@ class DataFlowKernel:
             UnseenFailures: with ``Config(unseen_failures="raise")``, once all is cleaned up, that tasks failed and
                 nobody looked.
         """
-        self._closing.tell_unfinished("by cleanup()")
+        self._closing.report_unfinished("by cleanup()")
         self._closing.cleanup(timeout_s)
 
     def __enter__(self) -> Self:
@@ -650,7 +650,7 @@ class DataFlowKernel:
         if mode == "wait":
             self.wait_for_current_tasks()
         if kind is None:
-            self._closing.tell_unfinished("at the end of the with block")
+            self._closing.report_unfinished("at the end of the with block")
             self._closing.cleanup(shutdown.EXIT_S)
         else:
             self._closing.cleanup(shutdown.EXIT_S, raises=False)  # what is being raised comes first

@@ -216,7 +216,7 @@ class MemoizedCalls:
         key = self._key(task, self._memoizer)
         # A key that does not hold all that the function reads would give the results of other values.
         if task.app.cache_globals != "named" and (unknown := _unknown_names(task, key)):
-            self._tell_unknown(task, unknown)
+            self._report_unknown(task, unknown)
             self._place(task, None)
             return
         # Of what is sent to another process none of these values is there, or an old one.
@@ -233,7 +233,7 @@ class MemoizedCalls:
             task.more().memo_key = key
             self._reactor.post(self._core.keyed, task)
 
-    def _tell_unknown(self, task: Task, functions: Sequence[str]) -> None:
+    def _report_unknown(self, task: Task, functions: Sequence[str]) -> None:
         self._emitter.warn_once(
             task.app,
             "Results of cached app %r are not remembered, such as that of %s: it takes globals by names that show only "

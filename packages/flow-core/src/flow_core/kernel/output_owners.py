@@ -88,7 +88,7 @@ class OutputOwners:
         for file in outputs_of(task.options):
             place = place_of(file, directory, shared_disk=shared_disk)
             if place in wanted:
-                self._tell_twice(task, masked(file.url))
+                self._report_twice(task, masked(file.url))
             elif place:
                 wanted[place] = file
         for place, file in wanted.items():
@@ -172,7 +172,7 @@ class OutputOwners:
 
     # -- messages
 
-    def _tell_twice(self, task: Task, output: str) -> None:
+    def _report_twice(self, task: Task, output: str) -> None:
         if self._mode == "refuse":
             raise OutputConflict(
                 f"{task} declares the output {output} twice: give each of its outputs a name of its own, or declare "

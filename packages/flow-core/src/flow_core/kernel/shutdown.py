@@ -141,12 +141,12 @@ class KernelShutdown:
             return
         if hasattr(sys, "last_value"):  # the script ended by an exception
             self._exit_code = 1
-        self.tell_unfinished("at exit")
+        self.report_unfinished("at exit")
         self.cleanup(EXIT_S, raises=False)
         if self._given_up:
             _incomplete_at_exit.append(self)
 
-    def tell_unfinished(self, when: str) -> None:
+    def report_unfinished(self, when: str) -> None:
         """Report how many tasks the shutdown cancels that the script has not: files of theirs will be missed."""
         core = self.parts.reactor.core
         unfinished: list[Task] = []
@@ -292,7 +292,7 @@ def _clean_up(parts: KernelComponents, deadline: float, exit_code: int) -> tuple
         _Step("close the checkpoint", lambda: _close_memoizer(parts, deadline), half),
         _Step("remove staged files", lambda: _close(parts.staging), lambda: half() + CLOSE_S),
         _Step("close the sinks", lambda: _close_sinks(parts, deadline), rest),
-        _Step("tell the usage", lambda: _tell_usage(parts, exit_code), least),
+        _Step("tell the usage", lambda: _report_usage(parts, exit_code), least),
         _Step("close its log", lambda: _close_log(parts), least),
     ]
     return [step.what for step in steps if not _done(parts, step)], not_ended
@@ -429,7 +429,7 @@ def _close_sinks(parts: KernelComponents, deadline: float) -> None:
         parts.logger.warning("%d events of this run were not recorded", lost)
 
 
-def _tell_usage(parts: KernelComponents, exit_code: int) -> None:
+def _report_usage(parts: KernelComponents, exit_code: int) -> None:
     if parts.usage is not None:
         s = summarize(parts.reactor)
         parts.usage.end(len(parts.executors), s.submitted, s.failed + s.dep_failed, exit_code)

@@ -100,7 +100,7 @@ class FunctionWalker(Walker):
         self._code[id(code)] = code, encoded
         return encoded
 
-    def told(self, parts: Iterable[Part]) -> Iterator[Part]:
+    def with_details(self, parts: Iterable[Part]) -> Iterator[Part]:
         """Yield parts with their details for messages: what was met since the part before."""
         for part in parts:
             about, self.about = self.about, []
@@ -302,23 +302,23 @@ def identify(function: Callable[..., object]) -> Identity:
     """
     walker = FunctionWalker()
     if isinstance(function, FunctionType):
-        parts = tuple(walker.told(walker.function_parts(function, defaults=False)))
+        parts = tuple(walker.with_details(walker.function_parts(function, defaults=False)))
         # A module as a default counts by what code takes of it, so it must be known before ``rest`` is asked.
         for _, value in defaults_of(function):
             if isinstance(value, ModuleType):
                 walker.module(value)
     else:
-        parts = tuple(walker.told(Part("code", walker.encode(each)) for each in (function,)))
+        parts = tuple(walker.with_details(Part("code", walker.encode(each)) for each in (function,)))
     if rest := walker.rest():
-        parts = (*parts, *walker.told([Part("what else it reaches", rest)]))
+        parts = (*parts, *walker.with_details([Part("what else it reaches", rest)]))
     sources = walker.sources
     taken = frozenset(walker.taken())
     files = [("", file) for file in walker.files]
     defaults = []
     for name, value in defaults_of(function):
-        met = Met([], walker.unknown)
-        defaults.append((name, _default(value, taken, met)))
-        files += [(name, file) for file in met.files]
+        findings = ValueFindings([], walker.unknown)
+        defaults.append((name, _default(value, taken, findings)))
+        files += [(name, file) for file in findings.files]
     source = digest(b"".join(sources)) if sources else None
     whole = b"".join(map(joined, parts))
     unknown = tuple(dict.fromkeys(walker.unknown))
@@ -326,7 +326,7 @@ def identify(function: Callable[..., object]) -> Identity:
     return Identity(parts, source, tuple(defaults), taken, tuple(files), whole, shown(parts), unknown, mains)
 
 
-class Met(NamedTuple):
+class ValueFindings(NamedTuple):
     """Files known by their names, and functions, that were met in values beside what stands for these.
 
     Those take globals by names which show only as they run.
@@ -336,10 +336,10 @@ class Met(NamedTuple):
     unknown: list[str]
 
 
-def encoded(name: str, value: object, attributes: Iterable[str], met: Met) -> Part:
+def encoded(name: str, value: object, attributes: Iterable[str], findings: ValueFindings) -> Part:
     """Return an argument as a part of that name, with the user's own code that is in it. Raises CannotDigest.
 
-    Of modules in it the given attributes count. What else is to be known of it is added to ``met``.
+    Of modules in it the given attributes count. What else is to be known of it is added to ``findings``.
     """
     leaf = LEAVES.get(type(value))
     if leaf is not None:
@@ -347,13 +347,13 @@ def encoded(name: str, value: object, attributes: Iterable[str], met: Met) -> Pa
     # A walk of its own: what an argument is must not depend on what other arguments were met before.
     walker = FunctionWalker(attributes)
     found = walker.encode(value) + walker.rest()
-    met.files.extend(walker.files)
-    met.unknown.extend(walker.unknown)
+    findings.files.extend(walker.files)
+    findings.unknown.extend(walker.unknown)
     return Part(name, found, tuple(walker.about))
 
 
-def _default(value: object, attributes: Iterable[str], met: Met) -> bytes | CannotDigest:
+def _default(value: object, attributes: Iterable[str], findings: ValueFindings) -> bytes | CannotDigest:
     try:
-        return encoded("", value, attributes, met).encoded
+        return encoded("", value, attributes, findings).encoded
     except CannotDigest as error:
         return error

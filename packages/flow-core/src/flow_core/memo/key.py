@@ -13,7 +13,7 @@ from flow_core.interfaces.snapshot import Identity, Part
 from flow_core.interfaces.versions import content_of
 from flow_core.memo.arguments import OUTPUTS, STREAMS, named_arguments
 from flow_core.memo.digest import CannotDigest, digest, frame
-from flow_core.memo.identity import Met, encoded, identify, joined, shown
+from flow_core.memo.identity import ValueFindings, encoded, identify, joined, shown
 
 SOURCE = "source"
 """Name of the part that holds the key by source text, 16 bytes, for another Python minor version. Not in the digest."""
@@ -39,15 +39,15 @@ def memo_key(app: AppIdentity, call: Call) -> MemoKey:
         raise _unhashable(app, "the function itself", type(app.func).__qualname__, error) from error
     about = Part("app", app.name.encode())
     tag = Part("cache tag", app.cache_tag.encode())
-    arguments, met = _argument_parts(app, call, identity)
+    arguments, findings = _argument_parts(app, call, identity)
     parts = (*shown((about, tag)), *identity.shown, *shown(arguments))
     if identity.source is not None:
         parts += ((SOURCE, _total((about, tag, Part(SOURCE, identity.source), *arguments))),)
     told = [part for part in arguments if part.about]
     details = (*identity.parts, *told) if told else identity.parts
-    unknown = (*identity.unknown, *met.unknown) if met.unknown else identity.unknown
+    unknown = (*identity.unknown, *findings.unknown) if findings.unknown else identity.unknown
     return MemoKey(
-        _total((about, tag), identity.joined, arguments), app.name, parts, tuple(met.files), details, unknown
+        _total((about, tag), identity.joined, arguments), app.name, parts, tuple(findings.files), details, unknown
     )
 
 
@@ -97,7 +97,7 @@ def _total(parts: Iterable[Part], middle: bytes = b"", others: Iterable[Part] = 
     return digest(b"".join((_BEGIN, *map(joined, parts), middle, *map(joined, others))))
 
 
-def _argument_parts(app: AppIdentity, call: Call, identity: Identity) -> tuple[list[Part], Met]:
+def _argument_parts(app: AppIdentity, call: Call, identity: Identity) -> tuple[list[Part], ValueFindings]:
     """Return the parts of the arguments, in the order of their names; defaults count as if passed.
 
     And what was met in them: with the files that the function names those that the call may read.
@@ -106,12 +106,14 @@ def _argument_parts(app: AppIdentity, call: Call, identity: Identity) -> tuple[l
     skipped = STREAMS.union(app.ignore)
     defaults = {name: default for name, default in identity.defaults if name not in given and name not in skipped}
     # Files among outputs= are what the call makes, so what is in them before does not count.
-    met = Met([file for name, file in identity.files if not name or (name in defaults and name != OUTPUTS)], [])
+    findings = ValueFindings(
+        [file for name, file in identity.files if not name or (name in defaults and name != OUTPUTS)], []
+    )
     found: dict[str, Part] = {}
     for name, value in given.items():
         try:
             found[name] = encoded(
-                f"argument {name!r}", value, identity.attributes, met if name != OUTPUTS else Met([], [])
+                f"argument {name!r}", value, identity.attributes, findings if name != OUTPUTS else ValueFindings([], [])
             )
         except CannotDigest as error:
             raise _no_argument(app, name, type(value).__qualname__, error) from error
@@ -120,7 +122,7 @@ def _argument_parts(app: AppIdentity, call: Call, identity: Identity) -> tuple[l
             raise _no_argument(app, name, "its default", default) from default
         found[name] = Part(f"argument {name!r}", cast(bytes, default))
     # Sorted by name, so that f(a=1, b=2) and f(b=2, a=1) are one call.
-    return [found[name] for name in sorted(found)], met
+    return [found[name] for name in sorted(found)], findings
 
 
 def _no_argument(app: AppIdentity, name: str, what: str, error: CannotDigest) -> Unhashable:

@@ -118,7 +118,7 @@ def pickled_with_code(
         on_buffer: Is given large buffers, as by pickle.
         forget: Called before they are pickled once more: what ``on_buffer`` was given before is void.
         on_code: Is given digests and blobs of code of which only the digests are in the result: the process that
-            unpickles it asks for the blobs (``flow_core.remote.fetching.tell_fetching``). Without it the blobs are in
+            unpickles it asks for the blobs (``flow_core.remote.fetching.report_fetching``). Without it the blobs are in
             the result.
 
     Raises:

@@ -59,7 +59,7 @@ class Packing(Protocol):
 _packing: Packing | None = None
 
 
-def tell_packing(packing: Packing | None) -> None:
+def report_packing(packing: Packing | None) -> None:
     """Have code among arguments bring along what it names; with None it travels as pickle says."""
     global _packing
     _packing = packing

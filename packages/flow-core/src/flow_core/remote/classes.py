@@ -54,7 +54,7 @@ class ClassState(NamedTuple):
     members: dict[str, dict[str, Any]]
 
 
-def tell_versions(version: Callable[[type], bytes]) -> None:
+def report_versions(version: Callable[[type], bytes]) -> None:
     """Set what gives versions of classes: its values are equal only if nothing that a class names has changed."""
     global _version
     _version = version

@@ -15,7 +15,7 @@ _fetch: Callable[[bytes], bytes] | None = None
 _fetched: dict[bytes, bytes] = {}
 
 
-def tell_fetching(fetch: Callable[[bytes], bytes] | None) -> None:
+def report_fetching(fetch: Callable[[bytes], bytes] | None) -> None:
     """Tell this process how to get blobs by their digests: it runs tasks whose arguments name code so."""
     global _fetch
     _fetch = fetch

@@ -191,9 +191,9 @@ def _measured(task: list[Any], reporting: Reporting, key: TryKey) -> tuple[bytes
 
 def _teller(reporting: Reporting, key: TryKey) -> TellFiles:
     """Return what tells how far files are that the steps of a task move."""
-    from flow_core.remote.reports import tell_files
+    from flow_core.remote.reports import report_files
 
-    return partial(tell_files, reporting.directory, key)
+    return partial(report_files, reporting.directory, key)
 
 
 def _run(func: bytes, arguments: bytes, around: bytes, tell: TellFiles | None = None) -> object:

@@ -141,7 +141,7 @@ _tellers: dict[str, ReportWriter] = {}
 """Of this process: by their directories, the files in which its tasks tell of those that they move."""
 
 
-def tell_files(directory: str, key: TryKey, files: Sequence[FileProgress]) -> None:
+def report_files(directory: str, key: TryKey, files: Sequence[FileProgress]) -> None:
     """Tell the run how far files are that a try moves here. Any thread; never raises."""
     with _lock:
         writer = _tellers.get(directory)

@@ -105,7 +105,7 @@ class TaskWatch:
         """Take what to sample with, where to tell it, and the thread's name."""
         self._tell = tell
         self._sampling = Sampling(spec, time.monotonic())
-        self._turns = SamplingTimer(spec.interval_s)
+        self._timer = SamplingTimer(spec.interval_s)
         self._running: dict[int, tuple[TryKey, int]] = {}
         self._reported: dict[int, TryKey] = {}
         self._closed = False
@@ -118,7 +118,7 @@ class TaskWatch:
         """A try begins in a process or thread."""
         # No lock: single operations of a dict are atomic, and this is on the way of each task.
         self._running[ident] = (key, time.time_ns())
-        self._turns.wake()
+        self._timer.wake()
 
     def end(self, ident: int) -> None:
         """The try that runs there has ended; one that was sampled is sampled a last time, before this returns."""
@@ -142,18 +142,18 @@ class TaskWatch:
             finally:
                 self._lock.release()
         self._closed = True
-        self._turns.end()
+        self._timer.end()
 
     def _run(self) -> None:
         quiet = 0
-        while self._turns.next():
+        while self._timer.next():
             if self._running:
                 quiet = 0
                 self._look()
                 continue
             quiet += 1
             if quiet > _QUIET_TURNS:
-                self._turns.rest(lambda: not self._running)
+                self._timer.rest(lambda: not self._running)
                 quiet = 0
 
     def _look(self) -> None:

@@ -19,7 +19,7 @@ from flow_core.memo.identity import identify
 from flow_core.remote.functions import digest_of, pack_function
 from flow_core.remote.own_modules import is_local
 from flow_core.snapshot.finder import Finder, IdentityChecks
-from flow_core.snapshot.rebinding import Fixed, Key, Reach, fixed, written
+from flow_core.snapshot.rebinding import Fixed, Key, ReachableCode, fixed, written
 
 # Exact types of values that lead to no other code: where only such were set anew, what is reached is the same.
 _PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
@@ -28,7 +28,7 @@ _Name = tuple[dict[str, Any], str]
 _Variable = tuple[CellType, str]
 
 
-class Tell(Protocol):
+class LiveNamesCallback(Protocol):
     """Callback for a call that begins while names are bound to something else than at the call. Any thread."""
 
     def __call__(self, call: object, live: tuple[str, ...], fixed: tuple[str, ...], /) -> object:
@@ -48,13 +48,13 @@ class LiveNames:
         watches: Whether there are any names.
     """
 
-    __slots__ = ("_again", "_cells", "_fixed", "_function", "_names", "_reach", "_tell", "_values") + (
+    __slots__ = ("_again", "_cells", "_fixed", "_function", "_names", "_reachable_code", "_tell", "_values") + (
         "stands",
         "travels",
         "watches",
     )
 
-    def __init__(self, function: Callable[..., object], tell: Tell, again: bool = False) -> None:
+    def __init__(self, function: Callable[..., object], tell: LiveNamesCallback, again: bool = False) -> None:
         """Look now; ``again`` if names of the function were bound anew between calls before."""
         found = _NamesFinder(whole=False)
         code: tuple[FunctionType, ...] = ()
@@ -65,13 +65,20 @@ class LiveNames:
         except BaseException as error:  # of an object that is looked at
             pass_signal(error)
         names, cells = _kept(found)
-        self._begin(tell, names, cells, again, Reach(function, code, frozenset(found.shared), frozenset(found.members)))
+        self._begin(
+            tell, names, cells, again, ReachableCode(function, code, frozenset(found.shared), frozenset(found.members))
+        )
 
     def _begin(
-        self, tell: Tell, names: tuple[_Name, ...], cells: tuple[_Variable, ...], again: bool, reach: Reach
+        self,
+        tell: LiveNamesCallback,
+        names: tuple[_Name, ...],
+        cells: tuple[_Variable, ...],
+        again: bool,
+        reachable: ReachableCode,
     ) -> None:
-        self._function, self._tell, self._names, self._cells = reach.function, tell, names, cells
-        self._again, self._reach = again, reach
+        self._function, self._tell, self._names, self._cells = reachable.function, tell, names, cells
+        self._again, self._reachable_code = again, reachable
         self._fixed: Fixed | None = None
         self._values = self._now()
         self.travels = False
@@ -92,7 +99,7 @@ class LiveNames:
                 return LiveNames(self._function, self._tell, again=True)
         # Without __init__, which would search again: in a sweep this happens at each call.
         made = LiveNames.__new__(LiveNames)
-        made._begin(self._tell, self._names, self._cells, True, self._reach)
+        made._begin(self._tell, self._names, self._cells, True, self._reachable_code)
         return made
 
     def changed(self) -> tuple[str, ...]:
@@ -122,7 +129,7 @@ class LiveNames:
                 *(id(cell) for cell, _ in self._cells),
             ]
             meant = {key: value for key, value in zip(keys, self._values, strict=True) if value is not ABSENT}
-            made = self._fixed = fixed(self._reach, meant)
+            made = self._fixed = fixed(self._reachable_code, meant)
         return made
 
     def _say(self, call: object, fixed: Fixed) -> None:

@@ -34,7 +34,7 @@ Key = tuple[int, str] | int
 """A global name, after the id of the module's names; or the id of the cell of a variable of an enclosing function."""
 
 
-class Reach(NamedTuple):
+class ReachableCode(NamedTuple):
     """Functions and names that a call reaches.
 
     Attributes:
@@ -102,16 +102,16 @@ class Names(dict[str, Any]):
         return self._all().items()
 
 
-def fixed(reach: Reach, meant: Mapping[Key, object]) -> Fixed:
+def fixed(reachable: ReachableCode, meant: Mapping[Key, object]) -> Fixed:
     """Return a call's function with what can be fixed as it was. Any thread.
 
     Args:
         reach: What the call reaches.
         meant: What names meant at the call.
     """
-    reads = _Reads(reach, meant)
-    function = _copies(reads).get(id(reach.function))
-    return Fixed(reach.function, frozenset()) if function is None else Fixed(function, reads.keys)
+    reads = _Reads(reachable, meant)
+    function = _copies(reads).get(id(reachable.function))
+    return Fixed(reachable.function, frozenset()) if function is None else Fixed(function, reads.keys)
 
 
 class _Reads:
@@ -123,17 +123,17 @@ class _Reads:
         keys: What can be fixed.
     """
 
-    def __init__(self, reach: Reach, meant: Mapping[Key, object]) -> None:
-        self.code = {id(one): one for one in reach.code}
+    def __init__(self, reachable: ReachableCode, meant: Mapping[Key, object]) -> None:
+        self.code = {id(one): one for one in reachable.code}
         self.meant = meant
         self._reads = {key: tuple(self._read_by(one)) for key, one in self.code.items()}
         # First what may be fixed at all, then which functions can be copied, then what is read by no function
         # that cannot be copied.
-        self._free = set(self._all(self.code)) - self._taken(reach.members)
-        copied = self._reachable([id(reach.function)], self._free_next, _is_plain)
+        self._free = set(self._all(self.code)) - self._taken(reachable.members)
+        copied = self._reachable([id(reachable.function)], self._free_next, _is_plain)
         by_live = {one for key in copied for one in self._next(key) - self._free_next(key)}
         # All that is reached by functions which stay the script's own reads live names, however deep.
-        shared = self._reachable((set(self.code) - copied) | reach.shared | by_live, self._next, lambda _: True)
+        shared = self._reachable((set(self.code) - copied) | reachable.shared | by_live, self._next, lambda _: True)
         self._copied = copied
         self.keys = frozenset((self._free & self._all(copied)) - self._all(shared))
 

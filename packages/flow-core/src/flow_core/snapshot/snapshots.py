@@ -11,8 +11,8 @@ from flow_core.errors import SerializationError
 from flow_core.guard import called, one_line, pass_signal
 from flow_core.memo.digest import CannotDigest
 from flow_core.memo.identity import identify
-from flow_core.remote.callables import tell_packing
-from flow_core.remote.classes import tell_versions
+from flow_core.remote.callables import report_packing
+from flow_core.remote.classes import report_versions
 from flow_core.remote.functions import digest_of, pack_function
 from flow_core.snapshot.arguments import ArgumentCode
 from flow_core.snapshot.finder import FunctionLooks
@@ -27,8 +27,8 @@ ONCE, WHOLE = "once", "whole"
 _KEPT = 4096  # apps; only a script that makes apps without end has more, and it must not fill memory
 _ATTEMPTS = 3  # what changes all the time would keep a call for ever; the last look is taken, and nothing remembered
 # When this is imported, that is in the process of a script and in no worker.
-tell_versions(version_of)
-tell_packing(ArgumentCode())
+report_versions(version_of)
+report_packing(ArgumentCode())
 
 
 class FunctionSnapshot:
@@ -163,7 +163,7 @@ class Snapshots:
     def __init__(
         self,
         tell: Callable[[AppDefinition, object, tuple[str, ...], tuple[str, ...]], object] | None = None,
-        tell_running: Callable[[AppDefinition, object, tuple[str, ...]], object] | None = None,
+        report_running: Callable[[AppDefinition, object, tuple[str, ...]], object] | None = None,
     ) -> None:
         """Begin without snapshots: each is taken at the first call of its app.
 
@@ -171,14 +171,14 @@ class Snapshots:
             tell: Called when a call begins that stays in this process while names are bound to something else than they
                 were at the call; with the app, the call, the names that it sees as they are now, and those that it
                 sees as they were.
-            tell_running: Called with an app, the snapshot that calls had until now, and the names that are bound anew
+            report_running: Called with an app, the snapshot that calls had until now, and the names that are bound anew
                 since, the first time that this is so.
         """
         self.latest: dict[AppDefinition, FunctionSnapshot] = {}
         self.latest_live: dict[AppDefinition, LiveNames | None] = {}
         self.stays = True
         self._tell = tell
-        self._tell_running = tell_running
+        self._report_running = report_running
 
     def live(self, app: AppDefinition) -> LiveNames | None:
         """Return the names that an app's function uses, as they are bound now; None where there are none to watch."""
@@ -191,7 +191,7 @@ class Snapshots:
             return last
         else:
             made = last.renewed()
-            self._tell_change(app, last, last)
+            self._report_change(app, last, last)
         if len(self.latest_live) >= _KEPT:
             self.latest_live.clear()
         self.latest_live[app] = found = made if made.watches and app.snapshot != ONCE else None
@@ -217,14 +217,14 @@ class Snapshots:
             return None
         last = self.latest.get(app)
         if last is not None and last.live is not None:
-            self._tell_change(app, last, last.live)
+            self._report_change(app, last, last.live)
         made = LiveNames(app.func, partial(self._tell, app), again=last is not None)
         return made if made.watches else None
 
-    def _tell_change(self, app: AppDefinition, last: object, live: LiveNames) -> None:
+    def _report_change(self, app: AppDefinition, last: object, live: LiveNames) -> None:
         names = live.changed()
-        if names and self._tell_running is not None:
-            self._tell_running(app, last, names)
+        if names and self._report_running is not None:
+            self._report_running(app, last, names)
 
     def _taken(self, app: AppDefinition, travels: bool, counts: bool) -> FunctionSnapshot:
         # A key must not miss a change anywhere, so samples do not do there.

@@ -58,7 +58,9 @@ class Client:
         self._admitted: dict[bytes, str] = {}  # blocks by their public key
         entrance = _entrance() if site.local is not None else None
         self._results = address_of(entrance) if entrance is not None else ""
-        self._door = UnixSocketServer(entrance.detach() if entrance is not None else -1, self._admitted, _MOST_TELL)
+        self._local_server = UnixSocketServer(
+            entrance.detach() if entrance is not None else -1, self._admitted, _MOST_TELL
+        )
         self._handoff = SubmissionSender(self.queues, self.records.functions)
         # Replies are found by number: an answer that comes after its deadline must not be taken for another's.
         self._numbers = itertools.count(1)
@@ -87,7 +89,7 @@ class Client:
             logger,
             self.records.blob,
             self.records.buffers,
-            self._door,
+            self._local_server,
             self.files,
         )
 
@@ -103,7 +105,7 @@ class Client:
         except ExecutorError as error:
             self._error = ExecutorClosed(str(error))
             self._handoff.close()
-            self._door.close()
+            self._local_server.close()
             raise
 
     def wait_ready(self, timeout_s: float) -> None:
@@ -154,7 +156,7 @@ class Client:
         self.files.close()
         self._report_rest()
         self._handoff.close()
-        self._door.close()
+        self._local_server.close()
         self.records.buffers.clear()
         return forced
 
@@ -182,7 +184,7 @@ class Client:
         incarnation = self._receiver.incarnation
         if incarnation is not None:
             incarnation.close()
-        self._door.close()
+        self._local_server.close()
         self._site.close()
 
     # -- failure

@@ -38,7 +38,7 @@ from flow_executors.wire.files import (
     Listed,
     SendWindow,
     StreamReader,
-    Way,
+    TransferDirection,
     pack_ending,
     pack_file,
     pack_list,
@@ -263,8 +263,8 @@ class FileService:
     def _end(self, one: _Id, ending: Ending) -> None:
         self._send(pack_file(FileStep.END, *one, pack_ending(ending)))
 
-    def _asked(self, one: _Id, key: int, way: Way) -> None:
-        if way is Way.LOGS:
+    def _asked(self, one: _Id, key: int, way: TransferDirection) -> None:
+        if way is TransferDirection.LOGS:
             place = self._log_place(one[0])
             if place is None or one[0] not in self._logs_wanted:
                 raise StagingError("the script has not asked for logs")
@@ -277,14 +277,14 @@ class FileService:
         if step is None:
             raise StagingError("the script does not wait for this try any more, and serves none of its files")
         earlier = None
-        if way is Way.OUT_ON:  # a manager that was cut off goes on, maybe under another number
+        if way is TransferDirection.OUT_ON:  # a manager that was cut off goes on, maybe under another number
             for other in [other for other, receiving in self._receiving.items() if receiving.key == key]:
                 earlier = self._receiving.pop(other).arrival
         self._drop(lambda _id, other: other == key)
-        if way in (Way.OUT, Way.OUT_ON):
+        if way in (TransferDirection.OUT, TransferDirection.OUT_ON):
             moved = MovedFiles(step.files, "out", time.monotonic())
             receiving = self._receiving[one] = _Receiving(key, self._arrival(key, step), moved)
-            receiving.goes_on, receiving.earlier = way is Way.OUT_ON, earlier
+            receiving.goes_on, receiving.earlier = way is TransferDirection.OUT_ON, earlier
             self._tell(one, receiving)
             return
         listing = Listing(step)

@@ -330,7 +330,7 @@ class RestartReconciliation:
         """Tasks have their outcome."""
         self.unclaimed.difference_update(keys)
 
-    def fate(self, now: float) -> RecoveryDecision | None:
+    def decision(self, now: float) -> RecoveryDecision | None:
         """Return what is to be done now with ``unclaimed``; None while it is not known."""
         # All that could have a task have said what they hold: the rest never arrived, so to send it again is safe.
         if not self._expected:

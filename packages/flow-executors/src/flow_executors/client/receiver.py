@@ -35,8 +35,8 @@ from flow_executors.wire.messages import (
     pack_blob,
     pack_cancel,
     pack_hello,
-    unpack_beat,
     unpack_credit,
+    unpack_heartbeat,
     unpack_hello,
     unpack_left,
     unpack_need,
@@ -96,7 +96,7 @@ class Receiver:
         logger: logging.Logger,
         blob: Callable[[bytes], bytes | None],
         buffers: BufferStore,
-        door: UnixSocketServer,
+        local_server: UnixSocketServer,
         files: FileService,
     ) -> None:
         self.ready = threading.Event()
@@ -125,7 +125,7 @@ class Receiver:
         self._logger = logger
         self._blob = blob
         self._buffers = buffers
-        self._door = door
+        self._local_server = local_server
         self._files = files
         self._reclaim: RestartReconciliation | None = None
         self._heard = 0.0
@@ -207,9 +207,9 @@ class Receiver:
     def _serve(self, incarnation: InterchangeProcess) -> None:
         self._greeted = False
         reader = LinkReader(incarnation.link)
-        link, wake, door = incarnation.link.fileno(), self._handoff.wake_fd, self._door.fileno()
+        link, wake, local_server = incarnation.link.fileno(), self._handoff.wake_fd, self._local_server.fileno()
         poller = select.poll()
-        for descriptor in (wake, door):
+        for descriptor in (wake, local_server):
             poller.register(descriptor, select.POLLIN)
         congested: bool | None = None
         while not reader.closed:
@@ -229,7 +229,7 @@ class Receiver:
                 self._handoff.on_wake()
             if link in found:
                 self._read(reader)
-            if door in found or self._door.paused:
+            if local_server in found or self._local_server.paused:
                 self._hear_managers()
             if self.inbox:
                 self._report_inbox()
@@ -239,7 +239,7 @@ class Receiver:
         self._ended(incarnation)
 
     def _timeout_ms(self) -> int:
-        deadline = min(self._heard + self._silence_s(), self._door.resumes_at)
+        deadline = min(self._heard + self._silence_s(), self._local_server.resumes_at)
         if self._reclaim is not None:
             deadline = min(deadline, self._reclaim.deadline)
         return max(0, int((deadline - time.monotonic()) * 1000) + 1)
@@ -266,12 +266,12 @@ class Receiver:
 
     def _hear_managers(self) -> None:
         """Read results that managers sent directly. The interchange sends the same, so bad messages are dropped."""
-        for _, _, message in self._door.receive():
+        for _, _, message in self._local_server.receive():
             one = one_result(message)
             # A manager may speak before the interchange has announced it: the same result comes again through that.
             if one is None or one[0] not in self._directory.managers or not self._report_one(one):
                 self.ignored += 1
-        self._door.disconnected()
+        self._local_server.disconnected()
 
     def _take(self, message: Buffer) -> None:
         try:
@@ -382,7 +382,7 @@ class Receiver:
         return True
 
     def _started(self, message: Buffer) -> None:
-        beat = unpack_beat(message)
+        beat = unpack_heartbeat(message)
         records, place = self._queues.records, self._directory.place
         offset = self._directory.offset_ns(beat.manager, beat.offset_ns)
         rows = zip(beat.keys, beat.starts, beat.workers, strict=True)
@@ -524,13 +524,13 @@ class Receiver:
 
     def _settle_claims(self, now: float) -> None:
         reclaim = self._reclaim
-        fate = reclaim.fate(now) if reclaim is not None else None
-        if reclaim is None or fate is None:
+        decision = reclaim.decision(now) if reclaim is not None else None
+        if reclaim is None or decision is None:
             return
         self._reclaim = None
         self._forget_absent(reclaim)
         keys = sorted(reclaim.unclaimed)
-        if fate is RecoveryDecision.LOST:
+        if decision is RecoveryDecision.LOST:
             reason = "the interchange died, and no manager that came back to the next one had the task"
             self.report_lost(keys, Loss(LossKind.INTERCHANGE, Place(self._directory.label), reason=reason))
             return

@@ -271,11 +271,11 @@ class InProcessInterchange:
         self._more = count == _MESSAGES
 
     def _take_local(self, now: float) -> None:
-        core, sockets, lanes = self._core, self._sockets.local, self._channels
+        core, sockets, channels = self._core, self._sockets.local, self._channels
         for peer, block, message in sockets.receive():
-            lanes.hear(peer, block, message, now)
+            channels.hear(peer, block, message, now)
         for peer in sockets.disconnected():
-            lanes.lost(peer, now)
+            channels.lost(peer, now)
             core.disconnected(peer, now)
 
     def _breaks(self, now: float) -> None:
@@ -283,10 +283,10 @@ class InProcessInterchange:
             self._core.disconnected(peer, now)
 
     def _send(self) -> None:
-        to_managers, lanes = self._core.to_managers, self._channels
+        to_managers, channels = self._core.to_managers, self._channels
         for peer, message in to_managers:
-            if peer in lanes:
-                for one in lanes.divert(peer, message, time.monotonic()):
+            if peer in channels:
+                for one in channels.divert(peer, message, time.monotonic()):
                     self._sockets.send(peer, one)
             else:
                 self._sockets.send(peer, message)

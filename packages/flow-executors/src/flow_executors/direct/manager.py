@@ -20,12 +20,12 @@ from flow_executors.manager.manager_core import ExitReason, Taken, WorkerLoss
 from flow_executors.manager.results import interrupted_outcome, worker_loss_outcome
 from flow_executors.manager.worker_pool import WorkerPipes
 from flow_executors.wire.direct_messages import (
-    LaneOffer,
+    DirectChannelOffer,
     TakenBack,
     WorkerDied,
-    pack_fallen,
-    pack_lane,
+    pack_channel_offer,
     pack_taken,
+    pack_worker_died,
     unpack_claim,
 )
 from flow_executors.wire.kinds import Kind, Received
@@ -43,7 +43,7 @@ _PUT_OFF_S, _PUT_OFF_MS = 0.005, 6
 class DirectManager(Manager):
     """A manager in whose turns results come first. One thread: the process's main one."""
 
-    lanes = True
+    direct_channels = True
 
     _spin: BusyPoll
     _clock_at = 0.0
@@ -60,7 +60,7 @@ class DirectManager(Manager):
         for worker in self._core.claimed:  # for those tasks that only the script knows
             self._fell(worker.rank, worker.pid, *interrupted_outcome(LossKind.BLOCK, reason))
 
-    # -- lanes
+    # -- direct channels
 
     def _take_welcome(self, message: Received, now: float) -> None:
         super()._take_welcome(message, now)
@@ -70,27 +70,29 @@ class DirectManager(Manager):
         for rank in self._core.workers if self._offered else ():
             pipes = self._worker_pool.pipes_of(rank)
             if pipes is not None:
-                self._offer_lane(pipes)
+                self._offer_channel(pipes)
 
-    def _tell_replaced(self, pipes: WorkerPipes) -> None:
-        super()._tell_replaced(pipes)
+    def _report_replaced(self, pipes: WorkerPipes) -> None:
+        super()._report_replaced(pipes)
         if self._offered:
-            self._offer_lane(pipes)
+            self._offer_channel(pipes)
 
-    def _offer_lane(self, pipes: WorkerPipes) -> None:
-        if pipes.lane_out >= 0:
-            ends = pipes.task_in, pipes.lane_out
+    def _offer_channel(self, pipes: WorkerPipes) -> None:
+        if pipes.direct_out >= 0:
+            ends = pipes.task_in, pipes.direct_out
             inodes = [os.fstat(end).st_ino for end in ends]
-            self._line.send(pack_lane(LaneOffer(self._outbox.manager, pipes.rank, pipes.pid, *ends, *inodes)))
+            self._line.send(
+                pack_channel_offer(DirectChannelOffer(self._outbox.manager, pipes.rank, pipes.pid, *ends, *inodes))
+            )
 
     def _take_claim(self, message: Received, now: float) -> None:
         self._core.claim(unpack_claim(message), now)
 
-    def _tell_taken(self, taken: Sequence[Taken]) -> None:
+    def _report_taken(self, taken: Sequence[Taken]) -> None:
         for rank, pid, keys in taken if self._member.registered else ():
             self._line.send(pack_taken(TakenBack(self._outbox.manager, rank, pid, keys)))
 
-    def _tell_fallen(self, report: Died) -> None:
+    def _report_dead_worker(self, report: Died) -> None:
         if self._offered:
             verdict, payload = worker_loss_outcome(report, WorkerLoss(), self._offer.node, self._offer.block)
             self._fell(report.rank, report.pid, verdict, payload)
@@ -99,8 +101,8 @@ class DirectManager(Manager):
         """Report the end of a worker, with a verdict for the script's tasks, after all results that are here."""
         if self._member.registered:
             self._delivery.all(time.monotonic())
-            self._tell_taken(self._core.take_taken())
-            self._line.send(pack_fallen(WorkerDied(self._outbox.manager, rank, pid, verdict, payload)))
+            self._report_taken(self._core.take_taken())
+            self._line.send(pack_worker_died(WorkerDied(self._outbox.manager, rank, pid, verdict, payload)))
 
     # -- one turn
 

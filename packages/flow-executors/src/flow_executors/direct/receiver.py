@@ -25,8 +25,8 @@ from flow_executors.wire.messages import (
     Credit,
     pack_blob,
     pack_cancel,
-    unpack_beat,
     unpack_credit,
+    unpack_heartbeat,
     unpack_left,
     unpack_need,
     unpack_register,
@@ -187,7 +187,7 @@ class DirectReceiver:
             self._listener.ended(mine_unmade)
 
     def _started(self, message: Buffer) -> None:
-        beat, place = unpack_beat(message), self._directory.place
+        beat, place = unpack_heartbeat(message), self._directory.place
         rows = zip(beat.keys, beat.starts, beat.workers, strict=True)
         tries = [
             (TryKey(key), start + beat.offset_ns, place(beat.manager, worker))

@@ -1,4 +1,4 @@
-"""The script's ends of the direct channel (lane) to one worker of its own machine, and the tasks given over it."""
+"""The script's ends of the direct channel to one worker of its own machine, and the tasks given over it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 
 from flow_executors.errors import BadMessage
 from flow_executors.manager.worker_pool import Frame, FrameReader
-from flow_executors.wire.direct_messages import LaneOffer, WorkerLease, pack_claim
+from flow_executors.wire.direct_messages import DirectChannelOffer, WorkerLease, pack_claim
 from flow_executors.worker.packets import LANE_ROOM, made_direct
 
 
@@ -18,7 +18,7 @@ class DirectWorkerChannel:
         peer: The address of its manager.
         rank: Its number there.
         pid: Its process.
-        keys: The tasks that it was given over this lane and that have no outcome, with the time when.
+        keys: The tasks that it was given over this direct channel and that have no outcome, with the time when.
         claimed: Whether its manager leaves it to the script.
         told: Those of the keys that the manager knows.
         usable: Whether tasks can be written; not any more once the worker seems dead.
@@ -85,8 +85,8 @@ class DirectWorkerChannel:
         os.close(self._results)
 
 
-def open_channel(peer: bytes, manager_pid: int, offer: LaneOffer) -> DirectWorkerChannel | None:
-    """Open the lane that a manager offers; None where that cannot be done from here."""
+def open_channel(peer: bytes, manager_pid: int, offer: DirectChannelOffer) -> DirectWorkerChannel | None:
+    """Open the direct channel that a manager offers; None where that cannot be done from here."""
     ends: list[int] = []
     try:
         for number, inode, flags in (

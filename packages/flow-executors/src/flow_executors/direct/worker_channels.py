@@ -1,8 +1,8 @@
-"""The script's ends of the direct channels (lanes) to workers of its own machine, and the tasks given over them.
+"""The script's ends of the direct channels to workers of its own machine, and the tasks given over them.
 
-A lane spares a task the hop through the manager, there and back: the script writes it into the worker's pipe, and
-reads its result from another one. The manager stays in charge of the worker, and of all tasks but these. Why that is
-safe:
+A direct channel spares a task the hop through the manager, there and back: the script writes it into the worker's pipe,
+and reads its result from another one. The manager stays in charge of the worker, and of all tasks but these. Why that
+is safe:
 
 - A worker is *claimed*, by a message, before it is given a task like that, and only while its manager surely has
   nothing to do that could be in the way: none of the tasks that it was sent is without result.
@@ -25,14 +25,14 @@ from flow_executors.interchange.interchange_core import InterchangeCore
 from flow_executors.interchange.managers import ManagerRecord
 from flow_executors.manager.worker_pool import Frame
 from flow_executors.wire.direct_messages import (
-    LaneOffer,
+    DirectChannelOffer,
     TakenBack,
     WorkerDied,
     WorkerLease,
     pack_claim,
-    unpack_fallen,
-    unpack_lane,
+    unpack_channel_offer,
     unpack_taken,
+    unpack_worker_died,
 )
 from flow_executors.wire.kinds import Buffer, Kind
 from flow_executors.wire.messages import DEFAULT_CLASS, DrainMode, pack_cancel, pack_loss, unpack_cancel, unpack_drain
@@ -45,11 +45,11 @@ does not know."""
 MOST_LANES = 64
 """Direct channels of an executor. Each costs two descriptors and a look at each turn; with more tasks out than that
 nobody waits for them one by one."""
-_KINDS = (Kind.LANE, Kind.TAKEN, Kind.FALLEN)
+_KINDS = (Kind.CHANNEL_OFFER, Kind.TAKEN, Kind.WORKER_DIED)
 
 
 class DirectWorkerChannels:
-    """All lanes of an executor. Several threads under one lock; the one that polls calls all but ``divert``.
+    """All direct channels of an executor. Several threads under one lock; the one that polls calls all but ``divert``.
 
     Args:
         core: The interchange's core, which knows managers and their tasks, and takes results.
@@ -64,14 +64,14 @@ class DirectWorkerChannels:
         self._of: dict[bytes, dict[int, DirectWorkerChannel]] = {}
         self._slow: dict[DirectWorkerChannel, float] = {}
         self.used_at = 0.0
-        """When a task was last given over a lane."""
+        """When a task was last given over a direct channel."""
 
     def __contains__(self, peer: object) -> bool:
-        """Whether a manager has offered lanes."""
+        """Whether a manager has offered direct channels."""
         return peer in self._of
 
     def __len__(self) -> int:
-        """Return how many lanes there are."""
+        """Return how many direct channels there are."""
         return len(self._by_descriptor)
 
     # -- what workers write
@@ -79,48 +79,48 @@ class DirectWorkerChannels:
     def take(self, ready: Iterable[int], now: float) -> None:
         """Take the results that are there, of the descriptors that are ready."""
         known = self._by_descriptor
-        for lane in [known[descriptor] for descriptor in ready if descriptor in known] if known else ():
+        for channel in [known[descriptor] for descriptor in ready if descriptor in known] if known else ():
             try:
-                self._report(lane, lane.read(), now)
+                self._report(channel, channel.read(), now)
             except BadMessage as error:
-                self._give_up(lane, str(error), now)
-            if lane.dead:
-                self._ignore(lane)  # its manager will tell
+                self._give_up(channel, str(error), now)
+            if channel.dead:
+                self._ignore(channel)  # its manager will tell
 
-    def _report(self, lane: DirectWorkerChannel, frames: Sequence[Frame], now: float) -> None:
-        core, manager = self._core, self._pool.by_peer.get(lane.peer)
+    def _report(self, channel: DirectWorkerChannel, frames: Sequence[Frame], now: float) -> None:
+        core, manager = self._core, self._pool.by_peer.get(channel.peer)
         if manager is None:
             return
         for key, start, end, status, payload in frames:
-            message = pack_result(manager.number, 0, 0, key, start, end, lane.rank, status, payload)
-            core.from_worker(lane.peer, message, now)
-            self._over(lane, (key,), now)
+            message = pack_result(manager.number, 0, 0, key, start, end, channel.rank, status, payload)
+            core.from_worker(channel.peer, message, now)
+            self._over(channel, (key,), now)
 
-    def _over(self, lane: DirectWorkerChannel, keys: Iterable[int], now: float) -> None:
+    def _over(self, channel: DirectWorkerChannel, keys: Iterable[int], now: float) -> None:
         """Tasks have their outcome. A manager that was sent a claim with them is sent one without them, even if it has
         reported the outcome itself: messages may have crossed.
         """
         for key in keys:
-            lane.keys.pop(key, None)
-        if not lane.keys:
-            self._slow.pop(lane, None)
-        if lane.told:
-            self._core.to_managers.append((lane.peer, lane.claim(now)))
+            channel.keys.pop(key, None)
+        if not channel.keys:
+            self._slow.pop(channel, None)
+        if channel.told:
+            self._core.to_managers.append((channel.peer, channel.claim(now)))
 
-    def _give_up(self, lane: DirectWorkerChannel, why: str, now: float) -> None:
-        """Report the tasks of a lane as lost, and have the worker replaced: what it wrote is no stream of results."""
-        keys, loss = tuple(lane.keys), pack_loss(Loss(LossKind.WORKER, reason=why))
-        self._ignore(lane)
-        lane.claimed = False
-        self._core.to_managers.append((lane.peer, lane.claim(now)))
-        self._core.to_managers.append((lane.peer, pack_cancel(keys, True)))
-        lane.told = ()  # what becomes of these there is of no interest any more
-        self._report(lane, [(key, 0, 0, Verdict.LOST, loss) for key in keys], now)
+    def _give_up(self, channel: DirectWorkerChannel, why: str, now: float) -> None:
+        """Report a channel's tasks as lost; have the worker replaced, since what it wrote is no stream of results."""
+        keys, loss = tuple(channel.keys), pack_loss(Loss(LossKind.WORKER, reason=why))
+        self._ignore(channel)
+        channel.claimed = False
+        self._core.to_managers.append((channel.peer, channel.claim(now)))
+        self._core.to_managers.append((channel.peer, pack_cancel(keys, True)))
+        channel.told = ()  # what becomes of these there is of no interest any more
+        self._report(channel, [(key, 0, 0, Verdict.LOST, loss) for key in keys], now)
 
     # -- what managers say
 
     def hear(self, peer: bytes, block: str, message: Buffer, now: float) -> None:
-        """Take a message of a manager: of its lanes, or any other that may bear on them."""
+        """Take a message of a manager: of its direct channels, or any other that may bear on them."""
         if len(message) and message[0] in _KINDS:
             try:
                 self._hear_of_lanes(peer, message, now)
@@ -136,50 +136,52 @@ class DirectWorkerChannels:
         self._settle(peer, now)
 
     def _hear_of_lanes(self, peer: bytes, message: Buffer, now: float) -> None:
-        if message[0] == Kind.LANE:
-            self._open(peer, unpack_lane(message))
+        if message[0] == Kind.CHANNEL_OFFER:
+            self._open(peer, unpack_channel_offer(message))
         elif message[0] == Kind.TAKEN:
             self._return(peer, unpack_taken(message), now)
         else:
-            self._after_death(peer, unpack_fallen(message), now)
+            self._after_death(peer, unpack_worker_died(message), now)
 
-    def _open(self, peer: bytes, offer: LaneOffer) -> None:
+    def _open(self, peer: bytes, offer: DirectChannelOffer) -> None:
         manager = self._pool.by_peer.get(peer)
         if manager is None or manager.number != offer.manager:
             return
-        lanes = self._of.setdefault(peer, {})
-        before = lanes.get(offer.rank)
+        channels = self._of.setdefault(peer, {})
+        before = channels.get(offer.rank)
         if before is not None:
             if before.pid == offer.pid:
                 return  # it is open
-            self._close(lanes.pop(offer.rank))
-        lane = open_channel(peer, manager.offer.pid, offer) if len(self) < MOST_LANES else None
-        if lane is None:
+            self._close(channels.pop(offer.rank))
+        channel = open_channel(peer, manager.offer.pid, offer) if len(self) < MOST_LANES else None
+        if channel is None:
             return
-        lanes[offer.rank] = self._by_descriptor[lane.fileno()] = lane
-        self._poll.register(lane.fileno(), select.POLLIN)
+        channels[offer.rank] = self._by_descriptor[channel.fileno()] = channel
+        self._poll.register(channel.fileno(), select.POLLIN)
 
     def _return(self, peer: bytes, taken: TakenBack, now: float) -> None:
-        """A manager has tasks of a lane now. It is answered, since a claim with them may be on its way."""
-        lane, manager = self._lane_of(peer, taken.rank, taken.pid), self._pool.by_peer.get(peer)
-        if lane is not None and manager is not None:
-            lane.told = ()
-            self._over(lane, taken.keys, now)
-            self._core.to_managers += [(peer, said) for said in (lane.claim(now), *self._make_room(peer, manager, now))]
+        """A manager has tasks of a direct channel now. It is answered, since a claim with them may be on its way."""
+        channel, manager = self._channel_of(peer, taken.rank, taken.pid), self._pool.by_peer.get(peer)
+        if channel is not None and manager is not None:
+            channel.told = ()
+            self._over(channel, taken.keys, now)
+            self._core.to_managers += [
+                (peer, said) for said in (channel.claim(now), *self._make_room(peer, manager, now))
+            ]
 
-    def _lane_of(self, peer: bytes, rank: int, pid: int) -> DirectWorkerChannel | None:
-        lane = self._of.get(peer, {}).get(rank)
-        return lane if lane is not None and lane.pid == pid else None
+    def _channel_of(self, peer: bytes, rank: int, pid: int) -> DirectWorkerChannel | None:
+        channel = self._of.get(peer, {}).get(rank)
+        return channel if channel is not None and channel.pid == pid else None
 
     def _after_death(self, peer: bytes, worker_loss: WorkerDied, now: float) -> None:
-        lane = self._lane_of(peer, worker_loss.rank, worker_loss.pid)
-        if lane is None:
+        channel = self._channel_of(peer, worker_loss.rank, worker_loss.pid)
+        if channel is None:
             return
         del self._of[peer][worker_loss.rank]
-        lane.told = ()
-        self._report(lane, lane.read_all(), now)
-        self._report(lane, [(key, 0, 0, worker_loss.verdict, worker_loss.payload) for key in [*lane.keys]], now)
-        self._close(lane)
+        channel.told = ()
+        self._report(channel, channel.read_all(), now)
+        self._report(channel, [(key, 0, 0, worker_loss.verdict, worker_loss.payload) for key in [*channel.keys]], now)
+        self._close(channel)
 
     def _settle(self, peer: bytes, now: float) -> None:
         """After a message of a manager: forget tasks whose outcome it reported; release its workers if it drains."""
@@ -187,10 +189,10 @@ class DirectWorkerChannels:
         if manager is None:
             self._drop(peer)
             return
-        for lane in self._of[peer].values():
-            over = [key for key in lane.keys if not manager.has(key)]
+        for channel in self._of[peer].values():
+            over = [key for key in channel.keys if not manager.has(key)]
             if over:
-                self._over(lane, over, now)
+                self._over(channel, over, now)
         if not manager.slots:
             self._core.to_managers += [(peer, said) for said in self._release(self._of[peer].values(), now)]
 
@@ -202,34 +204,34 @@ class DirectWorkerChannels:
         self._drop(peer)
 
     def _take_last(self, peer: bytes, now: float) -> None:
-        for lane in self._of.get(peer, {}).values():
-            self._report(lane, lane.read_all(), now)
+        for channel in self._of.get(peer, {}).values():
+            self._report(channel, channel.read_all(), now)
 
     def forget_the_gone(self) -> None:
-        """Drop the lanes of managers that were given up."""
+        """Drop the direct channels of managers that were given up."""
         for peer in self._of.keys() - self._pool.by_peer.keys():
             self._drop(peer)
 
     def _drop(self, peer: bytes) -> None:
-        for lane in self._of.pop(peer, {}).values():
-            self._close(lane)
+        for channel in self._of.pop(peer, {}).values():
+            self._close(channel)
 
-    def _ignore(self, lane: DirectWorkerChannel) -> None:
-        """Stop using a lane, and stop polling it."""
-        lane.usable = False
-        self._slow.pop(lane, None)
-        if self._by_descriptor.pop(lane.fileno(), None) is not None:
-            self._poll.unregister(lane.fileno())
+    def _ignore(self, channel: DirectWorkerChannel) -> None:
+        """Stop using a direct channel, and stop polling it."""
+        channel.usable = False
+        self._slow.pop(channel, None)
+        if self._by_descriptor.pop(channel.fileno(), None) is not None:
+            self._poll.unregister(channel.fileno())
 
-    def _close(self, lane: DirectWorkerChannel) -> None:
-        self._ignore(lane)
-        lane.close()
+    def _close(self, channel: DirectWorkerChannel) -> None:
+        self._ignore(channel)
+        channel.close()
 
     def close(self) -> None:
         """Close all; also for a forked child, whose parent goes on."""
-        for lanes in self._of.values():
-            for lane in lanes.values():
-                lane.close()
+        for channels in self._of.values():
+            for channel in channels.values():
+                channel.close()
         self._of.clear()
         self._by_descriptor.clear()
         self._slow.clear()
@@ -245,7 +247,7 @@ class DirectWorkerChannels:
             return self._divert_tasks(peer, manager, message, now)
         if kind == Kind.CANCEL:
             wanted = set(unpack_cancel(message)[0])
-            concerned = [lane for lane in self._of[peer].values() if not wanted.isdisjoint(lane.keys)]
+            concerned = [channel for channel in self._of[peer].values() if not wanted.isdisjoint(channel.keys)]
             return [*self._release(concerned, now), message]
         if kind == Kind.DRAIN and unpack_drain(message) is DrainMode.DRAIN:
             return [*self._release(self._of[peer].values(), now), message]
@@ -284,14 +286,14 @@ class DirectWorkerChannels:
         if len(record) > PACKET or record[FLAGS_AT]:
             return False
         spare = None
-        for lane in self._of[peer].values():
-            if lane.free:
-                if lane.claimed:
-                    if lane.write(key, bytes(record), now):
-                        self.used_at = self._slow[lane] = now
+        for channel in self._of[peer].values():
+            if channel.free:
+                if channel.claimed:
+                    if channel.write(key, bytes(record), now):
+                        self.used_at = self._slow[channel] = now
                         return True
                 elif spare is None:
-                    spare = lane
+                    spare = channel
         if spare is None or self._managed(peer, manager) > fresh or not spare.write(key, bytes(record), now):
             return False
         spare.claimed = True
@@ -303,32 +305,32 @@ class DirectWorkerChannels:
 
     def _managed(self, peer: bytes, manager: ManagerRecord) -> int:
         """Return how many tasks without outcome are the manager's to see to, or not sent yet."""
-        return manager.outstanding - sum(len(lane.keys) for lane in self._of[peer].values() if lane.claimed)
+        return manager.outstanding - sum(len(channel.keys) for channel in self._of[peer].values() if channel.claimed)
 
     def _make_room(self, peer: bytes, manager: ManagerRecord, now: float) -> list[Buffer]:
         """Give workers back to a manager that has tasks for more of them than it has."""
-        lanes = self._of[peer].values()
-        own = manager.offer.workers - sum(lane.claimed for lane in lanes)
-        idle = [lane for lane in lanes if lane.claimed and not lane.keys]
+        channels = self._of[peer].values()
+        own = manager.offer.workers - sum(channel.claimed for channel in channels)
+        idle = [channel for channel in channels if channel.claimed and not channel.keys]
         return self._release(idle[: max(0, self._managed(peer, manager) - own)], now)
 
-    def _release(self, lanes: Iterable[DirectWorkerChannel], now: float) -> list[Buffer]:
+    def _release(self, channels: Iterable[DirectWorkerChannel], now: float) -> list[Buffer]:
         said: list[Buffer] = []
-        for lane in lanes:
-            if lane.claimed:
-                lane.claimed = False
-                self._slow.pop(lane, None)
-                said.append(lane.claim(now))
+        for channel in channels:
+            if channel.claimed:
+                channel.claimed = False
+                self._slow.pop(channel, None)
+                said.append(channel.claim(now))
         return said
 
     # -- time
 
     def overdue(self, now: float) -> list[tuple[bytes, bytes]]:
         """Return what is to be sent to whom because tasks take long."""
-        late = [lane for lane, since in self._slow.items() if now - since >= TELL_AFTER_S]
-        for lane in late:
-            del self._slow[lane]
-        return [(lane.peer, lane.claim(now)) for lane in late]
+        late = [channel for channel, since in self._slow.items() if now - since >= TELL_AFTER_S]
+        for channel in late:
+            del self._slow[channel]
+        return [(channel.peer, channel.claim(now)) for channel in late]
 
     def deadline(self) -> float | None:
         """Return when something is overdue, unless it has ended before."""

@@ -42,22 +42,22 @@ from flow_executors.wire.messages import (
     agree,
     pack_ack,
     pack_again,
-    pack_beat,
     pack_cancel,
     pack_credit,
     pack_drain,
     pack_exit,
+    pack_heartbeat,
     pack_hello,
     pack_left,
     pack_loss,
     pack_register,
     pack_welcome,
     same_python,
-    unpack_beat,
     unpack_blob,
     unpack_cancel,
     unpack_credit,
     unpack_exit,
+    unpack_heartbeat,
     unpack_hello,
     unpack_need,
     unpack_register,
@@ -187,7 +187,7 @@ class InterchangeCore:
         """End a turn of the loop, after all events that were there: hand out tasks, send the client its credit."""
         # Once a turn, not once a message: tasks that came together travel in one message.
         self._dispatcher.dispatch(now)
-        self._tell_credit()
+        self._send_credit()
 
     def tick(self, now: float) -> None:
         """Act on deadlines: expel silent managers, and those that did not come back."""
@@ -568,9 +568,9 @@ class InterchangeCore:
         self.pool.settle(manager)
 
     def _heartbeat(self, manager: ManagerRecord, message: Buffer, now: float) -> None:
-        beat = unpack_beat(message)
+        beat = unpack_heartbeat(message)
         # Answered at once: the manager measures the round trip by it.
-        self.to_managers.append((manager.peer, pack_beat(Heartbeat(0, self.shared.time_ns(), 0))))
+        self.to_managers.append((manager.peer, pack_heartbeat(Heartbeat(0, self.shared.time_ns(), 0))))
         if beat.keys and beat.manager == manager.number:
             rows = zip(beat.keys, beat.starts, beat.workers, strict=True)
             # A start may cross with a recall or a cancel; it must not revive a task that is elsewhere.
@@ -578,7 +578,9 @@ class InterchangeCore:
             manager.started.update((key, start + beat.offset_ns) for key, start, _ in held)
             if held:
                 keys, starts, workers = zip(*held, strict=True)
-                self.to_client.append(pack_beat(replace(beat, keys=keys, starts=starts, workers=workers), Kind.STARTED))
+                self.to_client.append(
+                    pack_heartbeat(replace(beat, keys=keys, starts=starts, workers=workers), Kind.STARTED)
+                )
 
     def _returned(self, manager: ManagerRecord, message: Buffer, now: float) -> None:
         batch = unpack_tasks(message)
@@ -671,7 +673,7 @@ class InterchangeCore:
             pack_left(ManagerLeft(manager.number, offer.manager_id, offer.block, offer.node, reason, lost))
         )
 
-    def _tell_credit(self) -> None:
+    def _send_credit(self) -> None:
         pool = self.pool
         offered = len(pool.by_number), pool.total_slots, pool.total_prefetch
         if offered != self._sent_credit:

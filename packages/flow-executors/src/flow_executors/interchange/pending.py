@@ -78,10 +78,10 @@ class ClassQueue:
         count: Tasks that wait.
         rank: That of the first task; beyond all others while there is none.
         ticket: Number of its entry in the heap of its shape; 0 while it has none.
-        stood: Rank of that entry: never more than the true one.
+        queued_rank: Rank of that entry: never more than the true one.
     """
 
-    __slots__ = ("_batches", "_tally", "class_id", "count", "rank", "spec", "stood", "ticket")
+    __slots__ = ("_batches", "_tally", "class_id", "count", "queued_rank", "rank", "spec", "ticket")
 
     def __init__(self, class_id: int, spec: TaskSpec, tally: list[int] | None = None) -> None:
         """``tally`` holds one number: tasks of all queues that share it."""
@@ -91,7 +91,7 @@ class ClassQueue:
         self._tally = tally if tally is not None else [0]
         self.rank: Rank = LAST
         self.ticket = 0
-        self.stood: Rank = LAST
+        self.queued_rank: Rank = LAST
         self._batches: deque[_PendingTask] = deque()
 
     @property
@@ -203,10 +203,10 @@ class RequestClass:
         avoid: Nodes on which they failed before.
         reserved: Numbers of the managers that are kept free for it.
         ticket: Number of its entry in the heap of shapes; 0 while it has none.
-        stood: Rank of that entry: never more than the true one.
+        queued_rank: Rank of that entry: never more than the true one.
     """
 
-    __slots__ = ("_demands", "_heap", "avoid", "need_s", "reserved", "resources", "stood", "ticket")
+    __slots__ = ("_demands", "_heap", "avoid", "need_s", "queued_rank", "reserved", "resources", "ticket")
 
     def __init__(self, resources: Resources, need_s: float, avoid: tuple[str, ...] = ()) -> None:
         self.resources = resources
@@ -214,7 +214,7 @@ class RequestClass:
         self.avoid = avoid
         self.reserved: set[int] = set()
         self.ticket = 0
-        self.stood: Rank = LAST
+        self.queued_rank: Rank = LAST
         self._heap: list[tuple[Rank, int, ClassQueue]] = []
         self._demands: dict[float, ResourceRequest] = {}
 
@@ -227,10 +227,10 @@ class RequestClass:
             self._demands[capacity.cores_per_worker] = found
         return found
 
-    def stand(self, queue: ClassQueue) -> None:
+    def enqueue(self, queue: ClassQueue) -> None:
         """Let a queue stand where its first task belongs."""
         # Older entries of the queue stay in the heap, and are known by their ticket: to remove them would be a search.
-        queue.ticket, queue.stood = next(_TICKETS), queue.rank
+        queue.ticket, queue.queued_rank = next(_TICKETS), queue.rank
         heappush(self._heap, (queue.rank, queue.ticket, queue))
 
     def first(self) -> ClassQueue | None:
@@ -246,7 +246,7 @@ class RequestClass:
             if ticket == queue.ticket:
                 queue.ticket = 0
                 if queue.count:
-                    self.stand(queue)
+                    self.enqueue(queue)
         return None
 
     @property
@@ -297,7 +297,7 @@ class PendingQueues:
         self._arrivals += 1
         if batch.keys:
             queue.append(batch, now, self._arrivals)
-            self._stand(queue)
+            self._enqueue(queue)
         return True
 
     def put_back(self, batch: TaskBatch, now: float) -> bool:
@@ -307,7 +307,7 @@ class PendingQueues:
             return False
         if batch.keys:
             queue.put_back(batch, now, self._arrivals)
-            self._stand(queue)
+            self._enqueue(queue)
         return True
 
     def _queue(self, class_id: int) -> ClassQueue | None:
@@ -317,7 +317,7 @@ class PendingQueues:
             found = self._queues[class_id] = ClassQueue(class_id, self.specs[class_id], self._tally)
         return found
 
-    def _stand(self, queue: ClassQueue) -> None:
+    def _enqueue(self, queue: ClassQueue) -> None:
         """Let a queue stand where its first task belongs."""
         # The default class has no shape: its tasks fit wherever there is a slot.
         if queue is self.default:
@@ -328,14 +328,14 @@ class PendingQueues:
         if shape is None:
             shape = self._shapes[key] = RequestClass(*key)
         # An entry that stands too early is mended when it is met; one too late would never be met in time.
-        if not queue.ticket or queue.rank < queue.stood:
-            shape.stand(queue)
-        if not shape.ticket or shape.rank < shape.stood:
-            self._stand_shape(shape)
+        if not queue.ticket or queue.rank < queue.queued_rank:
+            shape.enqueue(queue)
+        if not shape.ticket or shape.rank < shape.queued_rank:
+            self._enqueue_shape(shape)
 
-    def _stand_shape(self, shape: RequestClass) -> None:
-        shape.ticket, shape.stood = next(_TICKETS), shape.rank
-        heappush(self._heap, (shape.stood, shape.ticket, shape))
+    def _enqueue_shape(self, shape: RequestClass) -> None:
+        shape.ticket, shape.queued_rank = next(_TICKETS), shape.rank
+        heappush(self._heap, (shape.queued_rank, shape.ticket, shape))
 
     @property
     def special(self) -> int:
@@ -343,7 +343,7 @@ class PendingQueues:
         return self._tally[0]
 
     def shapes(self) -> Iterator[RequestClass]:
-        """Yield the shapes for which tasks wait, most urgent first; each must be given back by ``stand_again``."""
+        """Yield the shapes for which tasks wait, most urgent first; each must be given back by ``requeue``."""
         heap = self._heap
         while heap:
             rank, ticket, shape = heappop(heap)
@@ -354,13 +354,13 @@ class PendingQueues:
             if now_is == rank:
                 yield shape
             elif now_is != LAST:
-                self._stand_shape(shape)
+                self._enqueue_shape(shape)
 
-    def stand_again(self, shapes: Collection[RequestClass]) -> None:
+    def requeue(self, shapes: Collection[RequestClass]) -> None:
         """Put shapes back that ``shapes`` yielded; those for which nothing waits any more are left out."""
         for shape in shapes:
             if not shape.ticket and shape.first() is not None:
-                self._stand_shape(shape)
+                self._enqueue_shape(shape)
 
     def locate(self, key: int) -> tuple[ClassQueue, int, int] | None:
         """Return the queue of a task, how many tasks come before it, and how many of these have a higher priority."""

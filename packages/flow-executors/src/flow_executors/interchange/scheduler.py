@@ -73,7 +73,7 @@ class BinPackingScheduler:
 
     def _begin(self) -> None:
         """Begin with the most urgent; else a look goes on where the last one ended, or with what has come since."""
-        self._shared.waiting.stand_again(self._tried)
+        self._shared.waiting.requeue(self._tried)
         self._tried.clear()
 
     def place_before(self, rank: Rank, now: float) -> None:
@@ -100,7 +100,7 @@ class BinPackingScheduler:
             # Shapes come most urgent first: this one and all after it wait for the default class.
             if before is not None and shape.rank > before:
                 del self._tried[shape]
-                self._shared.waiting.stand_again((shape,))
+                self._shared.waiting.requeue((shape,))
                 return False
             if self._place(shape, now):
                 del self._tried[shape]

@@ -23,7 +23,7 @@ from flow_executors.interchange.settings import CoreSettings
 from flow_executors.interchange.sockets import InterchangeSockets
 from flow_executors.wire.commands import KeyChange, unpack_keys
 from flow_executors.wire.kinds import HELLO, KEYS, RESULTS, TASKS, Buffer
-from flow_executors.wire.messages import Heartbeat, PeerInfo, agree, pack_beat, pack_hello, unpack_hello
+from flow_executors.wire.messages import Heartbeat, PeerInfo, agree, pack_heartbeat, pack_hello, unpack_hello
 from flow_executors.wire.transport import LinkReader, LinkWriter
 
 # Reads of the client's link in one turn.
@@ -78,7 +78,7 @@ class InterchangeServer:
         )
         self._local_fd = self._sockets.local.fileno()
         self._all = (self._link_fd, self._local_fd, *self._fds)
-        self._next_beat = 0.0
+        self._next_heartbeat = 0.0
         self._ack_at = 0.0
         self._writing = False
 
@@ -120,8 +120,8 @@ class InterchangeServer:
         """Return when to look although nothing happens."""
         deadline = self._core.next_deadline(now)
         self._deadline = wake = _NEVER if deadline is None else deadline
-        if self._next_beat < wake:
-            wake = self._next_beat
+        if self._next_heartbeat < wake:
+            wake = self._next_heartbeat
         if self._core.owes_acks and self._ack_at < wake:
             wake = self._ack_at
         if self._sockets.local.resumes_at < wake:
@@ -208,9 +208,9 @@ class InterchangeServer:
     def _timers(self, now: float) -> None:
         if self._deadline <= now:
             self._core.tick(now)
-        if now >= self._next_beat:
-            self._next_beat = now + self._setup.heartbeat_period_s
-            self._core.to_client.append(pack_beat(Heartbeat(0, time.time_ns(), 0)))
+        if now >= self._next_heartbeat:
+            self._next_heartbeat = now + self._setup.heartbeat_period_s
+            self._core.to_client.append(pack_heartbeat(Heartbeat(0, time.time_ns(), 0)))
 
     # -- out
 

@@ -74,7 +74,7 @@ def search_code(search: PythonSearch) -> str:
     if loaded:
         lines.append(f"flow_loader={quote(_program('flow_executors.launching', 'node_loader.py', _CACHE))}")
     if search.environment is not None:
-        told = _told(search, "environment", search.environment)
+        told = _description(search, "environment", search.environment)
         lines += [
             f"flow_bring_environment {quote(told)} {_variable(search.environment)} {search.environment.sha256}",
             'flow_try "$flow_environment/bin/python"',
@@ -85,9 +85,11 @@ def search_code(search: PythonSearch) -> str:
     if search.runtime is None:
         lines.append(f'[ -n "$flow_python" ] || flow_fail "tried${{flow_tried#;}}. "{cures}')
     else:
-        lines.append(f'[ -n "$flow_python" ] || flow_bring {quote(_told(search, "runtime", search.runtime))} {cures}')
+        lines.append(
+            f'[ -n "$flow_python" ] || flow_bring {quote(_description(search, "runtime", search.runtime))} {cures}'
+        )
     if search.packages is not None:
-        lines.append(f"flow_add {quote(_told(search, 'packages', search.packages))} {cures}")
+        lines.append(f"flow_add {quote(_description(search, 'packages', search.packages))} {cures}")
     return "\n".join(lines)
 
 
@@ -100,7 +102,7 @@ def _variable(archive: Archive) -> str:
     return file_variable(file_name(archive))
 
 
-def _told(search: PythonSearch, kind: str, archive: Archive) -> str:
+def _description(search: PythonSearch, kind: str, archive: Archive) -> str:
     return json.dumps(
         {
             "kind": kind,

@@ -125,9 +125,9 @@ class Signals(Protocol):
 
 
 class Manager:
-    """The manager of one node. One thread: the process's main one. ``lanes``: whether workers have direct channels."""
+    """The manager of one node. One thread: the process's main one. ``direct_channels``: whether workers have them."""
 
-    lanes = False
+    direct_channels = False
 
     def __init__(
         self,
@@ -218,7 +218,7 @@ class Manager:
         """
         self._drain()
         if self._member.registered:
-            self._member.tell_credit(0, 0)  # before outcomes: whoever hears of them may have more tasks at hand
+            self._member.send_credit(0, 0)  # before outcomes: whoever hears of them may have more tasks at hand
         now = time.monotonic()
         self._hand_out(now)
         self._interrupt(walltime_s, reason, now)
@@ -321,7 +321,7 @@ class Manager:
 
     def _take_welcome(self, message: Received, now: float) -> None:
         welcome = self._member.welcome(message, self._core.estimator.prefetch, now)
-        for rank, pid in enumerate(self._member.told_pids):
+        for rank, pid in enumerate(self._member.sent_pids):
             worker = self._core.workers.get(rank)
             if worker is not None and worker.pid != pid:  # replaced meanwhile
                 self._line.send(pack_worker(self._outbox.manager, rank, worker.pid))
@@ -427,7 +427,7 @@ class Manager:
             self._ready.add(pipes.rank)
             self._respawn.ready()
             self._register()
-            self._tell_replaced(pipes)
+            self._report_replaced(pipes)
         if pool_events.needed:
             missing = self._blobs.missing(pool_events.needed)
             if missing:
@@ -444,7 +444,7 @@ class Manager:
         if pool_events.gone:
             self._after_fork_server_death("the fork server of the workers died", now)
 
-    def _tell_replaced(self, pipes: WorkerPipes) -> None:
+    def _report_replaced(self, pipes: WorkerPipes) -> None:
         """Report the process that replaced a worker, after the results of the one before."""
         if self._member.registered:
             # The results of the worker before go first: the client finds their process by the last pid it was told.
@@ -468,16 +468,16 @@ class Manager:
         for key in worker_loss.keys:
             verdict, payload = worker_loss_outcome(report, worker_loss, self._offer.node, self._offer.block)
             self._outbox.add(key, verdict, payload, report.rank)
-        self._tell_fallen(report)
+        self._report_dead_worker(report)
         if not worker_loss.termination:
             log.warning("worker %d (pid %d) %s", report.rank, report.pid, how(report))
         if not self._respawn.died(report.rank, report.rank in self._ready, now):
             self._give_up(f"workers die as they start: the last one {how(report)}: {report.stderr_tail}")
 
-    def _tell_fallen(self, report: Died) -> None:
+    def _report_dead_worker(self, report: Died) -> None:
         """Report a worker's death to the script; nothing here, where the script gives no tasks to workers itself."""
 
-    def _tell_taken(self, taken: Sequence[Taken]) -> None:
+    def _report_taken(self, taken: Sequence[Taken]) -> None:
         """Report tasks of the script's that were read back; nothing here, where it gives none to workers itself."""
 
     def _after_fork_server_death(self, reason: str, now: float) -> None:
@@ -499,14 +499,14 @@ class Manager:
     # -- time
 
     def _look_at_clock(self, now: float) -> None:
-        reason = self._member.examine(now, self._core.busy or bool(self._awaiting_code) or self._outbox.owed)
+        reason = self._member.examine(now, self._core.busy or bool(self._awaiting_code) or self._outbox.anything_unsent)
         if reason:
             self.leave(ExitReason(ExitCode.DONE, reason, 1))
         # The client says in the file itself that it has it: no message tells, so the files are looked at.
         self._worker_pool.shared_results.sweep()
         if now >= self._next_starts:
             self._next_starts = now + _STARTS_EVERY_S
-            self._tell_starts(now)
+            self._report_starts(now)
         self._core.overdue(now)
         if now >= self._watching.due and self._leaving is None:
             reason = self._watching.look(self._core.workers, now)
@@ -525,7 +525,7 @@ class Manager:
         if samples and self._member.registered:
             self._line.send(pack_samples(self._outbox.manager, samples))
 
-    def _tell_starts(self, now: float) -> None:
+    def _report_starts(self, now: float) -> None:
         if self._member.registered:
             wall = time.time_ns()
             found = self._core.starts(now, _STARTS_EVERY_S)
@@ -557,7 +557,7 @@ class Manager:
         """Do what the core wants done besides handing out."""
         core, worker_pool = self._core, self._worker_pool
         # Ahead of all else: the script must know whose tasks these are before it hears what became of them.
-        self._tell_taken(effects.taken)
+        self._report_taken(effects.taken)
         for rank in effects.kill:
             worker_pool.kill(rank, core.age_of(rank, time.monotonic()))
         for key in effects.cancelled:
@@ -595,7 +595,7 @@ class Manager:
             self._last_send = time.monotonic()
         # A draining manager offers nothing, so the interchange stops sending before it has gone.
         slots = 0 if self._core.draining else self._offer.workers
-        self._member.tell_credit(slots, self._core.estimator.prefetch if slots else 0)
+        self._member.send_credit(slots, self._core.estimator.prefetch if slots else 0)
         if self._core.draining:
             self._finish_drain(now)
 
@@ -620,7 +620,7 @@ class Manager:
             return
         if self._drain_deadline is None:
             self._drain_deadline = now + _LAST_WORDS_S
-        if not (self._outbox.owed or len(self._worker_pool.shared_results)) or now >= self._drain_deadline:
+        if not (self._outbox.anything_unsent or len(self._worker_pool.shared_results)) or now >= self._drain_deadline:
             self.leave(ExitReason(ExitCode.DONE, "it has finished all its tasks, as it was told to"))
 
     def _say_goodbye(self, leaving: ExitReason) -> None:

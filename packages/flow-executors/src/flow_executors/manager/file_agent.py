@@ -45,7 +45,7 @@ from flow_executors.wire.files import (
     Packed,
     SendWindow,
     StreamReader,
-    Way,
+    TransferDirection,
     body_digest,
     pack_ask,
     pack_ending,
@@ -83,7 +83,7 @@ class _ChangedOnWay(StagingError):
 class _Transfer:
     """What both directions share."""
 
-    way = Way.IN
+    way = TransferDirection.IN
 
     def __init__(self, task: _Task) -> None:
         self.task = task
@@ -141,9 +141,11 @@ class _Bringing(_Transfer):
 class _Sent(_Transfer):
     """Files of one task on their way to the script."""
 
-    way = Way.OUT
+    way = TransferDirection.OUT
 
-    def __init__(self, task: _Task, files: list[tuple[int, str, str]], way: Way = Way.OUT) -> None:
+    def __init__(
+        self, task: _Task, files: list[tuple[int, str, str]], way: TransferDirection = TransferDirection.OUT
+    ) -> None:
         super().__init__(task)
         self.way = way
         self.files = files
@@ -151,13 +153,13 @@ class _Sent(_Transfer):
 
     def begin(self, *, on: bool = False) -> None:
         """Begin with all of it, or go ``on`` after a break with what the script will say. Raises StagingError."""
-        if self.way is not Way.LOGS:
-            self.way = Way.OUT_ON if on else Way.OUT
+        if self.way is not TransferDirection.LOGS:
+            self.way = TransferDirection.OUT_ON if on else TransferDirection.OUT
         self.entries = [self._entry(*one) for one in self.files]
         self.window = SendWindow(0)
         self.pieces = PieceQueue(iter([pack_list(self.entries)]))
         self.done = False
-        self.asking = self.way is Way.OUT_ON
+        self.asking = self.way is TransferDirection.OUT_ON
         """Whether the script has yet to say what it lacks."""
         if not self.asking:
             self.pieces.add(self._bodies([(number, 0) for number in range(len(self.entries))]))
@@ -704,7 +706,7 @@ class FileAgent:
                     if name.endswith(".log"):
                         copy_end(os.path.join(self.log_dir, name), os.path.join(task.root, name), _LOG_BYTES)
                         files.append((0, name, os.path.join(task.root, name)))
-            self._begin(_Sent(task, files, Way.LOGS))
+            self._begin(_Sent(task, files, TransferDirection.LOGS))
         except (StagingError, OSError) as error:
             log.warning("the logs cannot be sent: %s", error)
             task.answer()

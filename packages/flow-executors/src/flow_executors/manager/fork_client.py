@@ -33,7 +33,7 @@ class Spawned:
         task_back: The other end of that pipe, to read back what was not started.
         result_out: Where results are read.
         depth: How many tasks the pipe holds.
-        lane_out: Where results of tasks are read that did not come from the manager; -1 where there is no lane.
+        direct_out: Where results of tasks are read that did not come from the manager; -1 where there is no such pipe.
     """
 
     rank: int
@@ -42,7 +42,7 @@ class Spawned:
     task_back: int
     result_out: int
     depth: int
-    lane_out: int = -1
+    direct_out: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class ForkServerClient:
         working_dir: str | None = None,
         max_result: int = 16 << 30,
         usage: bool = False,
-        lanes: bool = False,
+        direct_channels: bool = False,
         files: str = "",
         scratch: Sequence[str] = (),
     ) -> None:
@@ -145,7 +145,7 @@ class ForkServerClient:
             working_dir: Directory of staged files.
             max_result: Largest result in bytes.
             usage: Whether to measure what each task uses.
-            lanes: Whether workers can be given tasks by others than this process, and answer them.
+            direct channels: Whether workers can be given tasks by others than this process, and answer them.
             files: Name of the socket at which the files of tasks are asked for.
             scratch: Directories that are removed when all workers have ended.
         """
@@ -159,7 +159,12 @@ class ForkServerClient:
             "usage": usage,
             "files": files,
         }
-        shared = {"logs": log_dir, "env": dict(environment or {}), "settings": settings, "lanes": lanes}
+        shared = {
+            "logs": log_dir,
+            "env": dict(environment or {}),
+            "settings": settings,
+            "direct_channels": direct_channels,
+        }
         self._send({"do": "configure", **shared, "scratch": list(scratch)})
 
     def spawn(self, rank: int, environment: Mapping[str, str], cpus: Sequence[int] = ()) -> None:
@@ -235,8 +240,8 @@ class ForkServerClient:
 def _report(message: dict[str, object], fds: list[int]) -> Report:
     match message:
         case {"was": "spawned", "rank": int(rank), "pid": int(pid), "depth": int(depth)}:
-            task_in, task_back, result_out, *lane = fds
-            return Spawned(rank, pid, task_in, task_back, result_out, depth, *lane)
+            task_in, task_back, result_out, *direct = fds
+            return Spawned(rank, pid, task_in, task_back, result_out, depth, *direct)
         case {"was": "died", "rank": int(rank), "pid": int(pid), "status": int(status), "tail": str(tail)}:
             code = os.waitstatus_to_exitcode(status)
             return Died(rank, pid, code if code >= 0 else None, -code if code < 0 else None, tail)

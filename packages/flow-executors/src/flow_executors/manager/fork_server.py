@@ -32,7 +32,7 @@ _PAGE_SIZE = 4096
 # Bytes of a result pipe: a worker that runs ahead of its manager blocks later.
 _RESULT_PIPE = 262_144
 # Bytes of a direct channel's pipe: the other side has few tasks out at a time, each with 16 KiB of result at most.
-_LANE_PIPE = 65_536
+_DIRECT_PIPE = 65_536
 # Bytes of a dead worker's log that its tasks' errors show.
 _TAIL_BYTES = 4096
 # Bytes of its log that are searched for the traceback of a crash, whose top tells what happened.
@@ -142,10 +142,10 @@ class ForkServer:
                 "logs": str(logs),
                 "env": dict(env),
                 "settings": dict(settings),
-                "lanes": bool(lanes),
+                "direct_channels": bool(direct_channels),
                 "scratch": list(scratch),
             }:
-                self._pool = bootstrap.WorkerEnvironment(logs, env, settings, lanes)
+                self._pool = bootstrap.WorkerEnvironment(logs, env, settings, direct_channels)
                 self._scratch = scratch
             case {"do": "spawn", "rank": int(rank), "env": dict(env), "cpus": list(cpus)}:
                 self._spawn(rank, env, cpus)
@@ -164,7 +164,7 @@ class ForkServer:
         try:
             task_r, task_w = _pipe(fds, os.O_DIRECT, _PAGES * _PAGE_SIZE)
             result_r, result_w = _pipe(fds, 0, _RESULT_PIPE)
-            lane = _pipe(fds, 0, _LANE_PIPE) if self._pool.lanes else ()
+            direct = _pipe(fds, 0, _DIRECT_PIPE) if self._pool.direct_channels else ()
             # As large as it became, not as it was asked for: the user's limit may have left it small.
             depth = fcntl.fcntl(task_w, fcntl.F_GETPIPE_SZ) // _PAGE_SIZE - 1
             log = self._pool.log_of(rank)
@@ -179,11 +179,11 @@ class ForkServer:
             self._tell({"was": "failed", "rank": rank, "reason": str(error)})
             return
         if pid == 0:
-            self._leave([task_w, result_r, *lane[:1]])
-            spec = bootstrap.WorkerLaunchSpec(rank, env, cpus, log, task_r, result_w, lane[1] if lane else -1)
+            self._leave([task_w, result_r, *direct[:1]])
+            spec = bootstrap.WorkerLaunchSpec(rank, env, cpus, log, task_r, result_w, direct[1] if direct else -1)
             bootstrap.worker_main(self._pool, spec, fork_client)
         self._workers[pid] = _WorkerProcess(rank, pid, log, log_start)
-        ends = [task_w, task_r, result_r, *lane[:1]]
+        ends = [task_w, task_r, result_r, *direct[:1]]
         self._tell({"was": "spawned", "rank": rank, "pid": pid, "depth": depth}, ends)
         self._close(fds)
 

@@ -50,14 +50,14 @@ from flow_executors.wire.messages import (
     PeerInfo,
     Registration,
     Welcome,
-    pack_beat,
     pack_credit,
+    pack_heartbeat,
     pack_hello,
     pack_notice,
     pack_register,
     unpack_welcome,
 )
-from flow_executors.wire.tasks import marked_told, one_result
+from flow_executors.wire.tasks import mark_delivered, one_result
 from flow_executors.wire.transport import is_local
 
 log = logging.getLogger("flow.manager")
@@ -95,7 +95,7 @@ class InterchangeConnection:
         self._port = port
         self._secret = secret
         self._hello = b""
-        self._ways: list[Transport] = []
+        self._transports: list[Transport] = []
         self._chosen: Transport | None = None
         self._hosts_called = False
         self._nameless: set[str] = set()
@@ -114,10 +114,10 @@ class InterchangeConnection:
         self._drop()
         searched = self._hosts_called
         self._hello, self._hosts_called, self._forwards_called = hello, False, False
-        self._ways = [UnixTransport(address, self._secret, hello) for address in self._local]
+        self._transports = [UnixTransport(address, self._secret, hello) for address in self._local]
         # Hosts are called only where the machine's own socket leads nowhere: a round trip through TCP has four wake-ups
         # of threads more.
-        if not any(way.reach is ConnectionState.OPEN for way in self._ways):
+        if not any(transport.state is ConnectionState.OPEN for transport in self._transports):
             self._call_hosts()
             # Who has searched before tries all at once: hosts had their time.
             if searched:
@@ -127,7 +127,7 @@ class InterchangeConnection:
         self._hosts_called = True
         self._forwards_due = time.monotonic() + _DIRECT_S
         self._look_up_names()
-        self._ways += map(self._to_host, self._hosts)
+        self._transports += map(self._to_host, self._hosts)
 
     def _look_up_names(self) -> None:
         """Find out, aside, which names mean nothing here: ZeroMQ reports a refused connection for these."""
@@ -138,7 +138,7 @@ class InterchangeConnection:
 
     def _call_forwards(self) -> None:
         self._forwards_called = True
-        self._ways += map(self._to_forward, self._forwards)
+        self._transports += map(self._to_forward, self._forwards)
 
     def _to_host(self, address: str) -> Transport:
         name = f"[{address}]" if ":" in address else address
@@ -167,26 +167,26 @@ class InterchangeConnection:
 
     def take_probe(self) -> bool:
         """Take another way if one has answered; its answer is received next."""
-        for way in self._others:
-            messages = way.receive()
+        for transport in self._others:
+            messages = transport.receive()
             if messages:
-                self._others.remove(way)
+                self._others.remove(transport)
                 self.end_probe()
-                self._ways.append(way)
-                self._choose(way)
+                self._transports.append(transport)
+                self._choose(transport)
                 self._early = messages
                 return True
         return False
 
     def end_probe(self) -> None:
         """Try no other ways any more."""
-        for way in self._others:
-            way.close()
+        for transport in self._others:
+            transport.close()
         self._others = []
 
     def descriptors(self) -> list[int]:
         """Return what to poll for reading; changes after ``seek``, ``receive`` and ``reach``."""
-        return [descriptor for way in self._ways for descriptor in way.descriptors()]
+        return [descriptor for transport in self._transports for descriptor in transport.descriptors()]
 
     @property
     def waiting(self) -> bool:
@@ -194,7 +194,7 @@ class InterchangeConnection:
         chosen = self._chosen
         if self._early:
             return True
-        return any(way.waiting for way in self._ways) if chosen is None else chosen.waiting
+        return any(transport.waiting for transport in self._transports) if chosen is None else chosen.waiting
 
     def receive(self) -> list[Received]:
         """Return the messages that wait."""
@@ -203,21 +203,21 @@ class InterchangeConnection:
             return early
         if self._chosen is not None:
             return self._chosen.receive()
-        for way in self._ways:
-            messages = way.receive()
+        for transport in self._transports:
+            messages = transport.receive()
             if messages:
-                self._choose(way)
+                self._choose(transport)
                 return messages
         return []
 
-    def _choose(self, way: Transport) -> None:
-        self._chosen = way
-        self.home = way.address
+    def _choose(self, transport: Transport) -> None:
+        self._chosen = transport
+        self.home = transport.address
         # Connections that were not chosen are closed, else the interchange would hold two of one manager.
-        for other in self._ways:
-            if other is not way:
+        for other in self._transports:
+            if other is not transport:
                 other.close()
-        self._ways = [way]
+        self._transports = [transport]
 
     def send(self, message: Received) -> None:
         """Send a message over the connection that was chosen; dropped while there is none."""
@@ -255,27 +255,31 @@ class InterchangeConnection:
             self._short.close()
             self._short = None
 
-    def reach(self) -> dict[str, ConnectionState]:
+    def state(self) -> dict[str, ConnectionState]:
         """Return how far each address was reached by now; call the hosts if the machine's own way leads nowhere.
 
         Where there are no hosts to call, the machine's own way is tried again: the next interchange will be there.
         """
-        for way in self._ways:
-            way.look()
-        if not (self._hosts_called or self._chosen or any(way.reach is ConnectionState.OPEN for way in self._ways)):
+        for transport in self._transports:
+            transport.look()
+        if not (
+            self._hosts_called
+            or self._chosen
+            or any(transport.state is ConnectionState.OPEN for transport in self._transports)
+        ):
             if self._hosts:
                 self._call_hosts()
             elif self._hello:
                 self.seek(self._hello)
         if self._hosts_called and not self._forwards_called and self._chosen is None and self._forwards:
-            hopeless = all(way.reach in _NOWHERE for way in self._ways)
+            hopeless = all(transport.state in _NOWHERE for transport in self._transports)
             if hopeless or time.monotonic() >= self._forwards_due:
                 self._call_forwards()
-        return {way.address: self._reach_of(way) for way in self._ways}
+        return {transport.address: self._state_of(transport) for transport in self._transports}
 
-    def _reach_of(self, way: Transport) -> ConnectionState:
-        nameless = way.reach is ConnectionState.REFUSED and way.address in self._nameless
-        return ConnectionState.UNRESOLVED if nameless else way.reach
+    def _state_of(self, transport: Transport) -> ConnectionState:
+        nameless = transport.state is ConnectionState.REFUSED and transport.address in self._nameless
+        return ConnectionState.UNRESOLVED if nameless else transport.state
 
     @property
     def broken(self) -> bool:
@@ -283,20 +287,20 @@ class InterchangeConnection:
         if self._chosen is None:
             return False
         self._chosen.look()
-        return self._chosen.reach in (ConnectionState.BROKEN, ConnectionState.DENIED)
+        return self._chosen.state in (ConnectionState.BROKEN, ConnectionState.DENIED)
 
     def _drop(self) -> None:
         self.end_probe()
-        for way in self._ways:
-            way.close()
-        self._ways, self._chosen, self._early = [], None, []
+        for transport in self._transports:
+            transport.close()
+        self._transports, self._chosen, self._early = [], None, []
 
     def close(self, linger_s: float = 0.0) -> None:
         """Close; wait up to ``linger_s`` for what was sent to leave."""
         self.end_probe()
-        for way in self._ways:
-            way.close(int(linger_s * 1000) if way is self._chosen else 0)
-        self._ways, self._chosen = [], None
+        for transport in self._transports:
+            transport.close(int(linger_s * 1000) if transport is self._chosen else 0)
+        self._transports, self._chosen = [], None
         self._context.term()
 
 
@@ -342,14 +346,14 @@ class RegistrationSession:
         self._watched: list[int] = []
         self._session: str | None = None
         self._asked_ns = 0
-        self.told_pids: tuple[int, ...] = ()
+        self.sent_pids: tuple[int, ...] = ()
         """Process ids of the workers, as the interchange was sent them; none before it has answered."""
-        self._told_credit = (offer.workers, 0)
+        self._sent_credit = (offer.workers, 0)
         self._trip = RoundTripTimes()
         self._warned = False
         self._say_again_at = 0.0
         self._probe_again_at = 0.0
-        self._told_wait = False
+        self._logged_wait = False
 
     @property
     def registered(self) -> bool:
@@ -359,7 +363,7 @@ class RegistrationSession:
     @property
     def greeted(self) -> bool:
         """Whether the interchange has answered and is to be offered the workers, which was not done yet."""
-        return self._contact.phase is Phase.GREETED and not self.told_pids
+        return self._contact.phase is Phase.GREETED and not self.sent_pids
 
     @property
     def threshold_s(self) -> float:
@@ -416,7 +420,7 @@ class RegistrationSession:
             self.offer = replace(self.offer, sees_run=sees_marker(who.marker, who.marker_digest))
             log.info("the run's directory %s seen here", "is" if self.offer.sees_run else "is not")
         self._contact.greeted(time.monotonic())
-        self.told_pids = ()
+        self.sent_pids = ()
 
     def unknown(self) -> None:
         """Send HELLO again: the interchange does not know this manager."""
@@ -428,7 +432,7 @@ class RegistrationSession:
     def register(self, worker_pids: tuple[int, ...], prefetch: int, held: Sequence[int]) -> None:
         """Send the registration: the workers, and the keys of tasks that are here already."""
         self._asked_ns = time.time_ns()
-        self.told_pids = worker_pids
+        self.sent_pids = worker_pids
         offer = replace(
             self.offer,
             prefetch=prefetch,
@@ -448,7 +452,7 @@ class RegistrationSession:
         # The error is half a round trip at most: the interchange took its time between the two of this clock.
         outbox.offset_ns = welcome.time_ns - (self._asked_ns + time.time_ns()) // 2
         self._contact.registered(welcome.heartbeat_period_s, welcome.heartbeat_threshold_s, now)
-        self._told_credit = (self.offer.workers, prefetch)
+        self._sent_credit = (self.offer.workers, prefetch)
         self.answer(now)
         # Results whose acknowledgement was lost with the connection are sent again; the client drops what it knows.
         for unacknowledged in outbox.unacknowledged():
@@ -475,16 +479,16 @@ class RegistrationSession:
         contact = self._contact
         if contact.due(now):
             self._probe(now)
-            if not self._told_wait and contact.unheard(now):
-                self._told_wait = True
-                tried = in_words(self._line.reach())
+            if not self._logged_wait and contact.unheard(now):
+                self._logged_wait = True
+                tried = in_words(self._line.state())
                 print(f"flow manager on {self.offer.node}: {NOT_REACHED}{tried}", file=sys.stderr, flush=True)  # noqa: T201 - the job's own stderr
-            reason = contact.verdict(self._line.reach(), self._line.home, now, self._line.forwarded, owes)
+            reason = contact.verdict(self._line.state(), self._line.home, now, self._line.forwarded, owes)
             if reason:
                 return reason
-            if contact.seek_again(now, ConnectionState.OPEN in self._line.reach().values()):
+            if contact.seek_again(now, ConnectionState.OPEN in self._line.state().values()):
                 self._seek_anew()
-        if contact.beat_due(now):
+        if contact.heartbeat_due(now):
             self.beat(())
         return ""
 
@@ -506,7 +510,7 @@ class RegistrationSession:
         keys, times, ranks = zip(*starts, strict=True) if starts else ((), (), ())
         beat = Heartbeat(self._outbox.manager, time.time_ns(), self._outbox.offset_ns, keys, times, ranks)
         self._trip.asked(time.monotonic())
-        self._line.send(pack_beat(beat))
+        self._line.send(pack_heartbeat(beat))
 
     def answer(self, now: float) -> float:
         """The interchange has answered a heartbeat; return the round trip in seconds, 0 where it costs nothing."""
@@ -541,11 +545,11 @@ class RegistrationSession:
         if self.registered:
             self._line.send(pack_notice(self._outbox.manager, text))
 
-    def tell_credit(self, slots: int, prefetch: int) -> None:
+    def send_credit(self, slots: int, prefetch: int) -> None:
         """Send the interchange the slots and the prefetch of now, if they have changed."""
         credit = (slots, prefetch)
-        if credit != self._told_credit:
-            self._told_credit = credit
+        if credit != self._sent_credit:
+            self._sent_credit = credit
             self._line.send(pack_credit(Credit(1, slots, prefetch, 0)))
 
 
@@ -582,7 +586,7 @@ class ResultSender:
         # From here on the client has the result and the interchange does not: tests kill the manager at this point.
         if is_armed:
             point("manager.told")
-        self.held_back = marked_told(message)
+        self.held_back = mark_delivered(message)
         if not hold_back:
             self.rest()
 

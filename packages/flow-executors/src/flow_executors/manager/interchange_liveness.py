@@ -116,7 +116,7 @@ class InterchangeLiveness:
         self.period_s, self.threshold_s = period_s, threshold_s
         self._beat = now
 
-    def beat_due(self, now: float) -> bool:
+    def heartbeat_due(self, now: float) -> bool:
         """Return True once a period: a heartbeat is to be sent."""
         if self.phase is not REGISTERED or now < self._beat:
             return False

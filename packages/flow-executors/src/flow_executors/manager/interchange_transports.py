@@ -32,7 +32,7 @@ class Transport(Protocol):
     """
 
     address: str
-    reach: ConnectionState
+    state: ConnectionState
 
     def descriptors(self) -> list[int]:
         """Return what to poll for reading; always the same."""
@@ -67,7 +67,7 @@ class NetworkTransport:
         self, context: zmq.Context[zmq.Socket[bytes]], address: str, endpoint: str, secret: BlockSecret, hello: bytes
     ) -> None:
         self.address = address
-        self.reach = ConnectionState.UNKNOWN
+        self.state = ConnectionState.UNKNOWN
         self._socket = made = context.socket(zmq.DEALER)
         made.linger = 0
         # Also reaches IPv4 addresses; without it addresses of IPv6 are refused.
@@ -117,15 +117,15 @@ class NetworkTransport:
         while self._monitor.poll(0):
             event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
             if event == zmq.EVENT_CONNECTED:
-                self.reach = ConnectionState.OPEN
+                self.state = ConnectionState.OPEN
             # A retry after the connection has stood is no refusal: ``BROKEN`` or ``OPEN`` says more.
-            elif event == zmq.EVENT_CONNECT_RETRIED and self.reach is ConnectionState.UNKNOWN:
-                self.reach = ConnectionState.REFUSED
+            elif event == zmq.EVENT_CONNECT_RETRIED and self.state is ConnectionState.UNKNOWN:
+                self.state = ConnectionState.REFUSED
             elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-                self.reach = ConnectionState.DENIED
+                self.state = ConnectionState.DENIED
             # The handshake's failure also disconnects: the reason must not be overwritten.
-            elif event == zmq.EVENT_DISCONNECTED and self.reach is not ConnectionState.DENIED:
-                self.reach = ConnectionState.BROKEN
+            elif event == zmq.EVENT_DISCONNECTED and self.state is not ConnectionState.DENIED:
+                self.state = ConnectionState.BROKEN
 
     def close(self, linger_ms: int = 0) -> None:
         """Close; wait up to so long for what was sent to leave."""
@@ -139,7 +139,7 @@ class UnixTransport:
 
     def __init__(self, address: str, secret: BlockSecret, hello: bytes) -> None:
         self.address = address
-        self.reach = ConnectionState.REFUSED
+        self.state = ConnectionState.REFUSED
         self._epoll = select.epoll()
         self._stream: Stream | None = None
         self._broke = False
@@ -147,7 +147,7 @@ class UnixTransport:
             connection = connect_locally(address)
         except OSError:
             return
-        self.reach = ConnectionState.OPEN
+        self.state = ConnectionState.OPEN
         self._stream = Stream(connection, self._epoll)
         # The key comes first, as its owner is looked up before any message is read. It needs no encryption: the kernel
         # vouches for the user at both ends.
@@ -175,7 +175,7 @@ class UnixTransport:
             stream.drop()
             self._stream = None
             # ``_broke`` makes the event loop come back: the descriptor of a closed stream signals nothing any more.
-            self.reach, self._broke = ConnectionState.BROKEN, True
+            self.state, self._broke = ConnectionState.BROKEN, True
         return messages
 
     def send(self, message: Received) -> None:

@@ -273,7 +273,7 @@ class ManagerCore:
         self._deep: dict[int, WorkerEntry] = {}  # workers with tasks in their pipe
         self._killable: dict[int, float] = {}  # rank -> when its task's walltime and grace are over
         self._recall = 0
-        self._fenced: set[int] = set()  # ranks of workers whose pipe is to be searched
+        self._revoked: set[int] = set()  # ranks of workers whose pipe is to be searched
         self._claimed: dict[int, WorkerEntry] = {}
         self.effects = CoreEffects()
         """What is to be done besides handing out; to be taken by ``take_effects``."""
@@ -329,7 +329,7 @@ class ManagerCore:
         )
         for index in (self._idle, self._part, self._deep, self._killable, self._claimed):
             index.pop(rank, None)
-        self._fenced.discard(rank)
+        self._revoked.discard(rank)
         return WorkerLoss(running, termination, walltime_s)
 
     def claim(self, claim: WorkerLease, now: float) -> None:
@@ -349,7 +349,7 @@ class ManagerCore:
         if lent and not worker.held:
             worker.since = now - claim.age_s
         if claimed_anew and worker.held.keys() - lent:
-            self._fenced.add(worker.rank)  # claimed before word came that it was given something: read that back
+            self._revoked.add(worker.rank)  # claimed before word came that it was given something: read that back
         worker.held.update(dict.fromkeys(lent))
         worker.lent, worker.claimed = lent, claim.claimed
         if claim.claimed:
@@ -510,8 +510,8 @@ class ManagerCore:
     def readbacks(self, now: float) -> list[tuple[int, int]]:
         """Return (rank, packets) to read back from pipes now; report each by ``took_back``."""
         # Cancelled keys come first: until the pipe is searched nobody knows whether they have started.
-        if self._fenced:
-            return [(rank, self.workers[rank].depth) for rank in self._fenced]
+        if self._revoked:
+            return [(rank, self.workers[rank].depth) for rank in self._revoked]
         if not self._deep:
             self._recall = 0
             return []
@@ -591,7 +591,7 @@ class ManagerCore:
         for worker in self.workers.values():
             for key in wanted.intersection(worker.held):
                 worker.fenced[key] = kill
-                self._fenced.add(worker.rank)
+                self._revoked.add(worker.rank)
 
     def _cancel_waiting(self, wanted: set[int]) -> None:
         for key, _ in self._pending:
@@ -611,7 +611,7 @@ class ManagerCore:
             if kill and key in worker.held:
                 self._termination(worker, key, "cancel")
         worker.fenced.clear()
-        self._fenced.discard(worker.rank)
+        self._revoked.discard(worker.rank)
 
     def _termination(self, worker: WorkerEntry, key: int, why: str) -> None:
         if worker.termination is None:

@@ -120,7 +120,7 @@ class ResultBuffer:
         return [*self._keys, *(key for _, _, keys, _ in self._unacknowledged for key in keys)]
 
     @property
-    def owed(self) -> bool:
+    def anything_unsent(self) -> bool:
         """Whether results wait to be sent or to be acknowledged."""
         return bool(self._keys or self._unacknowledged)
 

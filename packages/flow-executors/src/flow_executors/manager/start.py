@@ -125,7 +125,7 @@ def _run(options: ManagerOptions, fork_client: ForkServerClient, kind: type[Mana
         working_dir=options.working_dir,
         max_result=options.max_result_bytes,
         usage=bool(options.sampler),
-        lanes=kind.lanes and not options.sampler,
+        direct_channels=kind.direct_channels and not options.sampler,
         files=files.name,
         scratch=directory.places,
     )

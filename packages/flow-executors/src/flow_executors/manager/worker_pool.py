@@ -191,9 +191,9 @@ class TaskEnvelopes:
 
 
 class WorkerPipes:
-    """The pipes of one worker. Nothing blocks; one thread. ``lane_out`` is only kept open here, for the script."""
+    """The pipes of one worker. Nothing blocks; one thread. ``direct_out`` is only kept open here, for the script."""
 
-    __slots__ = ("_back", "_reader", "depth", "lane_out", "pid", "rank", "result_out", "task_in")
+    __slots__ = ("_back", "_reader", "depth", "direct_out", "pid", "rank", "result_out", "task_in")
 
     def __init__(self, spawned: Spawned) -> None:
         self.rank = spawned.rank
@@ -201,7 +201,7 @@ class WorkerPipes:
         self.depth = spawned.depth
         self.task_in = spawned.task_in
         self.result_out = spawned.result_out
-        self.lane_out = spawned.lane_out
+        self.direct_out = spawned.direct_out
         # O_NONBLOCK belongs to the open file, which the worker shares: reading back needs an open file of its own.
         self._back = os.open(f"/proc/self/fd/{spawned.task_back}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         os.close(spawned.task_back)
@@ -245,7 +245,7 @@ class WorkerPipes:
 
     def close(self) -> None:
         """Close all ends; the worker then ends by itself when it is idle."""
-        for fd in (self.task_in, self._back, self.result_out, self.lane_out):
+        for fd in (self.task_in, self._back, self.result_out, self.direct_out):
             if fd >= 0:
                 os.close(fd)
 

@@ -340,7 +340,7 @@ class Scaler:
         self._log.warning("block %s of %s (job %s) is given up: %s", name, label, block.job_id, block.condemned)
         self._tell(name, block.job_id, replace(block.status, reason=block.condemned))
         self._host.dismiss(name)
-        self._tell_failure(name)
+        self._report_failure(name)
 
     # -- what there is
 
@@ -414,7 +414,7 @@ class Scaler:
             if now_is.terminal:
                 self._host.dismiss(name)
                 if not block.condemned:  # else it was told then
-                    self._tell_failure(name)
+                    self._report_failure(name)
                     if now_is.state in _ENDED_WELL and name not in self._core.failed and not self._closed:
                         self._the_jobs().clear([block.job_id])
 
@@ -428,7 +428,7 @@ class Scaler:
         with self._wake:
             self._wake.notify_all()  # somebody may wait for this in scale_in
 
-    def _tell_failure(self, name: str) -> None:
+    def _report_failure(self, name: str) -> None:
         """Log that a block failed: how often that has happened, and when the next one is tried."""
         with self._lock:
             recovery = self._core.recovery
@@ -491,7 +491,7 @@ class Scaler:
             self._core.not_submitted(name, str(error) if foreseen else named(error), time.monotonic())
         self._host.dismiss(name)
         self._tell(name, "", self._core.blocks[name].status)
-        self._tell_failure(name)
+        self._report_failure(name)
         if not foreseen or error.__cause__ is not None:
             self._log.debug("how block %s of %s failed", name, self._host.label, exc_info=to_log(error))
 

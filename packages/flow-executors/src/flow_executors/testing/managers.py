@@ -31,8 +31,8 @@ from flow_executors.wire.messages import (
     Heartbeat,
     PeerInfo,
     Registration,
-    pack_beat,
     pack_exit,
+    pack_heartbeat,
     pack_hello,
     pack_register,
     unpack_drain,
@@ -226,7 +226,7 @@ class Members:
         while self._beats and self._beats[0][0] <= now:
             due, member = self._beats.popleft()
             if not member.socket.closed:
-                member.socket.send(pack_beat(Heartbeat(member.number, time.time_ns(), 0)))
+                member.socket.send(pack_heartbeat(Heartbeat(member.number, time.time_ns(), 0)))
                 self._beats.append((due + self._period_s, member))
                 self._serve(int(member.socket.get(zmq.FD)))  # sending may have swallowed the signal of a message
 

@@ -1,15 +1,16 @@
-"""Direct channels (lanes) between a script and single workers of its own machine, beside their manager.
+"""Direct channels between a script and single workers of its own machine, beside their manager.
 
-- LANE: ``u8 kind, 3 x 0, u32 manager number, u32 rank, u32 pid, u32 tasks, u32 results, u64 tasks' inode, u64 results'
-  inode``: the descriptors of the manager behind which a worker's pipes are to be found. Whoever opens them under
-  ``/proc`` compares the inodes: no two pipes of a machine have the same.
+- CHANNEL_OFFER: ``u8 kind, 3 x 0, u32 manager number, u32 rank, u32 pid, u32 tasks, u32 results, u64 tasks' inode,
+  u64 results' inode``: the descriptors of the manager behind which a worker's pipes are to be found. Whoever opens them
+  under ``/proc`` compares the inodes: no two pipes of a machine have the same.
 - CLAIM: ``u8 kind, u8 claimed, 2 x 0, u32 rank, u32 pid, u32 age in ms, u32 n, n x u64 keys``: whether the script gives
   tasks to that worker itself from now on, and which it has given it, the oldest so long ago. What a CLAIM says takes
   the place of what the one before said.
 - TAKEN: ``u8 kind, 3 x 0, u32 manager number, u32 rank, u32 pid, u32 n, n x u64 keys``: the manager has read these
   tasks back from the worker's pipe, and sees to them from now on. Answered by a CLAIM.
-- FALLEN: ``u8 kind, u8 verdict, 2 x 0, u32 manager number, u32 rank, u32 pid``, then a payload as in RESULTS: a worker
-  with a lane is dead. Verdict and payload are for all that the script has given it of which the manager was not told.
+- WORKER_DIED: ``u8 kind, u8 verdict, 2 x 0, u32 manager number, u32 rank, u32 pid``, then a payload as in RESULTS: a
+  worker with a direct channel is dead. Verdict and payload are for all that the script has given it of which the
+  manager was not told.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from flow_core.interfaces.outcome import Verdict
 from flow_executors.errors import BadMessage
 from flow_executors.wire.kinds import Buffer, Kind, exact, expect
 
-_LANE = struct.Struct("<BxxxIIIIIQQ")
+_CHANNEL_OFFER = struct.Struct("<BxxxIIIIIQQ")
 _CLAIM = struct.Struct("<BBxxIIII")
 _TAKEN = struct.Struct("<BxxxIIII")
-_FALLEN = struct.Struct("<BBxxIII")
+_WORKER_DIED = struct.Struct("<BBxxIII")
 # Milliseconds; the largest age that the field holds, some 49 days.
 _MOST_MS = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
-class LaneOffer:
+class DirectChannelOffer:
     """A worker that can be given tasks directly.
 
     Attributes:
@@ -38,7 +39,7 @@ class LaneOffer:
         rank: Its own number there.
         pid: Its process.
         tasks: Descriptor of the manager: the end of the pipe where tasks are written.
-        results: Descriptor of the manager: the end of the lane's own pipe where results are read.
+        results: Descriptor of the manager: the end of the direct channel's own pipe where results are read.
         tasks_inode: Which pipe the first is.
         results_inode: Which pipe the second is.
     """
@@ -75,7 +76,7 @@ class TakenBack:
 
 @dataclass(frozen=True, slots=True)
 class WorkerDied:
-    """The end of a worker with a lane; see FALLEN."""
+    """The end of a worker with a direct channel; see WORKER_DIED."""
 
     manager: int
     rank: int
@@ -84,10 +85,10 @@ class WorkerDied:
     payload: bytes
 
 
-def pack_lane(offer: LaneOffer) -> bytes:
-    """Return LANE, by which a manager offers a direct channel to one of its workers."""
-    return _LANE.pack(
-        Kind.LANE,
+def pack_channel_offer(offer: DirectChannelOffer) -> bytes:
+    """Return CHANNEL_OFFER, by which a manager offers a direct channel to one of its workers."""
+    return _CHANNEL_OFFER.pack(
+        Kind.CHANNEL_OFFER,
         offer.manager,
         offer.rank,
         offer.pid,
@@ -98,15 +99,15 @@ def pack_lane(offer: LaneOffer) -> bytes:
     )
 
 
-def unpack_lane(message: Buffer) -> LaneOffer:
-    """Parse LANE.
+def unpack_channel_offer(message: Buffer) -> DirectChannelOffer:
+    """Parse CHANNEL_OFFER.
 
     Raises:
         BadMessage: it is none.
     """
-    view = expect(message, _LANE.size, Kind.LANE)
-    exact(view, _LANE.size, Kind.LANE)
-    return LaneOffer(*_LANE.unpack_from(view)[1:])
+    view = expect(message, _CHANNEL_OFFER.size, Kind.CHANNEL_OFFER)
+    exact(view, _CHANNEL_OFFER.size, Kind.CHANNEL_OFFER)
+    return DirectChannelOffer(*_CHANNEL_OFFER.unpack_from(view)[1:])
 
 
 def pack_claim(claim: WorkerLease) -> bytes:
@@ -142,25 +143,25 @@ def unpack_taken(message: Buffer) -> TakenBack:
     return TakenBack(manager, rank, pid, _keys(view, _TAKEN.size, n, Kind.TAKEN))
 
 
-def pack_fallen(worker_loss: WorkerDied) -> bytes:
-    """Return FALLEN: a worker with a direct channel is dead."""
+def pack_worker_died(worker_loss: WorkerDied) -> bytes:
+    """Return WORKER_DIED: a worker with a direct channel is dead."""
     return (
-        _FALLEN.pack(Kind.FALLEN, worker_loss.verdict, worker_loss.manager, worker_loss.rank, worker_loss.pid)
+        _WORKER_DIED.pack(Kind.WORKER_DIED, worker_loss.verdict, worker_loss.manager, worker_loss.rank, worker_loss.pid)
         + worker_loss.payload
     )
 
 
-def unpack_fallen(message: Buffer) -> WorkerDied:
-    """Parse FALLEN.
+def unpack_worker_died(message: Buffer) -> WorkerDied:
+    """Parse WORKER_DIED.
 
     Raises:
         BadMessage: it is too short, or the verdict unknown.
     """
-    view = expect(message, _FALLEN.size, Kind.FALLEN)
-    _, verdict, manager, rank, pid = _FALLEN.unpack_from(view)
+    view = expect(message, _WORKER_DIED.size, Kind.WORKER_DIED)
+    _, verdict, manager, rank, pid = _WORKER_DIED.unpack_from(view)
     if verdict not in set(Verdict):
-        raise BadMessage(f"unknown verdict {verdict} of FALLEN")
-    return WorkerDied(manager, rank, pid, Verdict(verdict), bytes(view[_FALLEN.size :]))
+        raise BadMessage(f"unknown verdict {verdict} of WORKER_DIED")
+    return WorkerDied(manager, rank, pid, Verdict(verdict), bytes(view[_WORKER_DIED.size :]))
 
 
 def _packed(keys: tuple[int, ...]) -> bytes:

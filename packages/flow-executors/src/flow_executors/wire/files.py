@@ -63,7 +63,7 @@ class FileStep(IntEnum):
     WANT_PACKED = 8
 
 
-class Way(IntEnum):
+class TransferDirection(IntEnum):
     """The direction of a transfer."""
 
     IN = 0
@@ -131,18 +131,18 @@ def unpack_file(message: Buffer) -> FileMessage:
     return FileMessage(step, manager, transfer, view[_FILE.size :])
 
 
-def pack_ask(manager: int, transfer: int, key: int, way: Way) -> bytes:
+def pack_ask(manager: int, transfer: int, key: int, way: TransferDirection) -> bytes:
     """Return ASK for the files of a task, or for logs."""
     return pack_file(FileStep.ASK, manager, transfer, _ASK.pack(key, way))
 
 
-def unpack_ask(body: memoryview) -> tuple[int, Way]:
+def unpack_ask(body: memoryview) -> tuple[int, TransferDirection]:
     """Parse ASK into key and direction. Raises BadMessage."""
     if len(body) != _ASK.size:
         raise BadMessage(f"ASK of {len(body)} bytes")
     key, way = _ASK.unpack(body)
     try:
-        return key, Way(way)
+        return key, TransferDirection(way)
     except ValueError:
         raise BadMessage(f"ASK for direction {way}") from None
 
@@ -153,7 +153,7 @@ def asked_key(message: Buffer) -> int | None:
     if found.step != FileStep.ASK:
         return None
     key, way = unpack_ask(found.body)
-    return None if way is Way.LOGS else key
+    return None if way is TransferDirection.LOGS else key
 
 
 def pack_want(wanted: Sequence[tuple[int, int]]) -> bytes:

@@ -72,13 +72,13 @@ class Kind(IntEnum):
     """Interchange -> manager: it is not registered here, and is to send HELLO and REGISTER again."""
     KEYS = ord("O")
     """Client -> interchange: public keys of blocks to admit or to revoke."""
-    LANE = ord("l")
+    CHANNEL_OFFER = ord("l")
     """Manager -> client without an interchange between: how one of its workers can be given tasks directly."""
     CLAIM = ord("c")
     """Client -> manager: who gives tasks to a worker, and which the client has given it."""
     TAKEN = ord("t")
     """Manager -> client: which of them are not there any more, but with the manager."""
-    FALLEN = ord("f")
+    WORKER_DIED = ord("f")
     """Manager -> client: a worker with a direct channel is dead; with the verdict for tasks that the client gave."""
 
 

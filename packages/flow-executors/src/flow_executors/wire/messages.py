@@ -465,14 +465,14 @@ def unpack_need(message: Buffer) -> tuple[bytes, ...]:
     return tuple(bytes(view[at : at + DIGEST_SIZE]) for at in range(_COUNTED.size, len(view), DIGEST_SIZE))
 
 
-def pack_beat(beat: Heartbeat, kind: Kind = Kind.HEARTBEAT) -> bytes:
+def pack_heartbeat(beat: Heartbeat, kind: Kind = Kind.HEARTBEAT) -> bytes:
     """Pack HEARTBEAT, or STARTED."""
     n = len(beat.keys)
     head = _BEAT.pack(kind, n, beat.manager, beat.sent_ns, beat.offset_ns)
     return head + struct.pack(f"<{n}Q{n}q{n}H", *beat.keys, *beat.starts, *beat.workers)
 
 
-def unpack_beat(message: Buffer) -> Heartbeat:
+def unpack_heartbeat(message: Buffer) -> Heartbeat:
     """Parse HEARTBEAT or STARTED.
 
     Raises:

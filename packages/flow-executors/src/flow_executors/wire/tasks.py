@@ -226,7 +226,7 @@ def pack_result(
     return _RESULT.pack(RESULTS, 1, manager, sequence, offset_ns, key, start, end, size, worker, status) + payload
 
 
-def marked_told(message: bytes) -> bytes:
+def mark_delivered(message: bytes) -> bytes:
     """Return RESULTS with the mark that the client has the same results already."""
     return message[:TOLD_AT] + b"\1" + message[TOLD_AT + 1 :]
 

@@ -27,22 +27,22 @@ class WorkerEnvironment:
         logs: Directory of the workers' logs; empty for none (they write where the manager writes).
         environment: Variables of every worker.
         settings: Keywords for ``loop.WorkerSettings``, all but the rank.
-        lanes: Whether each has a lane to the script.
+        direct channels: Whether each has a direct channel to the script.
     """
 
-    __slots__ = ("environment", "lanes", "logs", "settings")
+    __slots__ = ("direct_channels", "environment", "logs", "settings")
 
     def __init__(
         self,
         logs: str = "",
         environment: Mapping[str, str] | None = None,
         settings: Mapping[str, object] | None = None,
-        lanes: bool = False,
+        direct_channels: bool = False,
     ) -> None:
         self.logs = logs
         self.environment = dict(environment or {})
         self.settings = dict(settings or {})
-        self.lanes = lanes
+        self.direct_channels = direct_channels
 
     def log_of(self, rank: int) -> str:
         """Return the path of a worker's log, or an empty string."""
@@ -50,9 +50,9 @@ class WorkerEnvironment:
 
 
 class WorkerLaunchSpec:
-    """The start of one worker: its rank, variables, CPUs, log and pipe ends (-1 for that of a lane it has not)."""
+    """The start of one worker: its rank, variables, CPUs, log and pipe ends (-1: no direct channel)."""
 
-    __slots__ = ("cpus", "environment", "lane_fd", "log", "rank", "result_fd", "task_fd")
+    __slots__ = ("cpus", "direct_fd", "environment", "log", "rank", "result_fd", "task_fd")
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class WorkerLaunchSpec:
         log: str,
         task_fd: int,
         result_fd: int,
-        lane_fd: int,
+        direct_fd: int,
     ) -> None:
         self.rank = rank
         self.environment = environment
@@ -70,7 +70,7 @@ class WorkerLaunchSpec:
         self.log = log
         self.task_fd = task_fd
         self.result_fd = result_fd
-        self.lane_fd = lane_fd
+        self.direct_fd = direct_fd
 
 
 def preload() -> None:
@@ -89,7 +89,7 @@ def worker_main(pool: WorkerEnvironment, spec: WorkerLaunchSpec, fork_server_pid
 
         enter_worker()
         settings = WorkerSettings(rank=spec.rank, **pool.settings)  # type: ignore[arg-type]  # checked by Fork server.configure
-        Worker(settings, spec.task_fd, spec.result_fd, spec.lane_fd).serve()
+        Worker(settings, spec.task_fd, spec.result_fd, spec.direct_fd).serve()
         status = 0
     except BrokenPipeError:  # the manager is gone: refused, perhaps, before this worker was ready
         status = 0

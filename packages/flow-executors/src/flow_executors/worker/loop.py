@@ -15,7 +15,7 @@ from flow_core.guard import name_of
 from flow_core.interfaces.call import DEFAULT_SPEC, NodeContext, TryKey
 from flow_core.remote.errors import pack, presentable
 from flow_core.remote.faults import is_armed, point
-from flow_core.remote.fetching import tell_fetching
+from flow_core.remote.fetching import report_fetching
 from flow_core.remote.functions import needs_care
 from flow_core.remote.run import execute, with_variables
 from flow_core.remote.state import LONG_NS, ProcessState
@@ -91,13 +91,13 @@ class WorkerSettings:
 
 
 class Worker:
-    """One worker. Serves on the main thread of a process of its own. ``lane_fd`` is -1 where it has no lane."""
+    """One worker. Serves on the main thread of its process. ``direct_fd`` is -1 where it has no direct channel."""
 
-    def __init__(self, settings: WorkerSettings, task_fd: int, result_fd: int, lane_fd: int = -1) -> None:
+    def __init__(self, settings: WorkerSettings, task_fd: int, result_fd: int, direct_fd: int = -1) -> None:
         self._settings = settings
         self._task_fd = task_fd
         self._result_fd = result_fd
-        self._lane_fd = lane_fd
+        self._direct_fd = direct_fd
         self._pid = os.getpid()
         self._forks = _forks
         self._in_task = False
@@ -105,7 +105,7 @@ class Worker:
         self._file = -1
         self._file_size = 0
         self._unpacker = Unpacker(settings.manager_pid, settings.index_fd, self._ask_for)
-        tell_fetching(self._unpacker.code)
+        report_fetching(self._unpacker.code)
 
     def serve(self) -> None:
         """Run tasks until the manager closes its end, or until one has changed the process for good."""
@@ -128,8 +128,8 @@ class Worker:
             except BaseException:  # a timer of the task's fired before it was stopped
                 spoilt = state.restore(ended - started)
             if spoilt:
-                self._tell_spoilt(spoilt)
-            way = self._way_of(packet, status, payload) if self._lane_fd >= 0 else self._result_fd
+                self._report_spoilt(spoilt)
+            way = self._way_of(packet, status, payload) if self._direct_fd >= 0 else self._result_fd
             self._send(way, key, started, ended, status, payload)
             if armed:
                 point("worker.result_written")
@@ -138,7 +138,7 @@ class Worker:
             if spoilt:
                 return  # the manager makes another worker
 
-    def _tell_spoilt(self, spoilt: str) -> None:
+    def _report_spoilt(self, spoilt: str) -> None:
         text = f"worker {self._settings.rank}: a task has changed what cannot be put back: {spoilt}. Replaced\n"
         try:
             os.write(2, text.encode())
@@ -241,7 +241,7 @@ class Worker:
     def _way_of(self, packet: bytes, status: int, payload: bytes) -> int:
         """Return where a result is to be written: to the manager, unless it is small and the script itself asked."""
         if is_direct(packet) and not status & BUFFERS and len(payload) <= LANE_ROOM:
-            return self._lane_fd
+            return self._direct_fd
         return self._result_fd
 
     def _send(self, way: int, key: int, started: int, ended: int, status: int, payload: bytes) -> None:

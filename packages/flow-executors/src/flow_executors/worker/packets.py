@@ -12,8 +12,9 @@ From the worker, a stream::
 
     u32 payload length, u64 key, i64 start, i64 end, u8 status, payload
 
-A worker may have a *lane*, a second stream of that kind, to the script itself. Results of records flagged DIRECT, which
-the script has put into the worker's pipe without its manager, go there unless they are large; all else does not.
+A worker may have a *direct channel*, a second stream of that kind, to the script itself. Results of records flagged
+DIRECT, which the script has put into the worker's pipe without its manager, go there unless they are large; all
+else does not.
 
 Status as in RESULTS of the wire, or READY (the worker waits for tasks), or NEED (payload: digest of a missing blob), or
 FILES (payload: JSON of how far files of the task that runs are; a frame of at most PIPE_ATOMIC bytes, so that it never

@@ -30,7 +30,7 @@ class LogKeeper:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._failing_since: float | None = None
-        self._told_lost = 0
+        self._reported_lost = 0
 
     def append(self, records: Sequence[Record]) -> None:
         """Append events in order. Pump thread only; never raises: what cannot be written waits in memory."""
@@ -68,8 +68,8 @@ class LogKeeper:
             # At the close what could not be written has been given up, and is reported as lost below.
             if not writer.failure and not (self._closed.is_set() and writer.lost):
                 self._logger.warning("monitoring: after %.1f s events are written to %s again", took, writer.path)
-        if writer.lost > self._told_lost:
-            self._told_lost = writer.lost
+        if writer.lost > self._reported_lost:
+            self._reported_lost = writer.lost
             self._logger.error(
                 "monitoring: %d events between %s and %s are lost: %s is without them (%s)",
                 writer.lost, _clock(writer.lost_from_ns), _clock(writer.lost_until_ns), writer.path, writer.lost_why,

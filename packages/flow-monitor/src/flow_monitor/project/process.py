@@ -118,7 +118,7 @@ def _tell(**news: object) -> None:
         os.write(1, json.dumps(news).encode() + b"\n")
 
 
-def _tell_stuck(reason: str, seconds: float) -> None:
+def _report_stuck(reason: str, seconds: float) -> None:
     _tell(stuck=reason, seconds=seconds)
 
 
@@ -138,7 +138,7 @@ def main() -> int:
     try:
         job, patience_s = read_job(0)
         logger.info("projecting run %s", job.run_id)
-        done = _project(Projector(job, ParentWatch(0).wait, patience_s, logger, _tell_stuck))
+        done = _project(Projector(job, ParentWatch(0).wait, patience_s, logger, _report_stuck))
     except Outage as error:
         logger.error("gave up, rebuild with 'flow monitor rebuild': %s", error)
         # One line: the script's log names the cause, details are in projector.log.

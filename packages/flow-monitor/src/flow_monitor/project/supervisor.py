@@ -94,7 +94,7 @@ class Supervisor:
         with self._lock:
             process = self._process
             if process is not None:
-                _tell_end(process)
+                _report_end(process)
         # Waiting is by monotonic time: the wall clock may be set while a run ends.
         deadline, moving_at = time.monotonic() + timeout_s, time.monotonic()
         with self._news:
@@ -182,7 +182,7 @@ class Supervisor:
                 self._process = self._spawn()
                 # close() has sent the end to the process before this one.
                 if self._closing.is_set():
-                    _tell_end(self._process)
+                    _report_end(self._process)
 
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
         """Read the reports of the process, one JSON object a line, until it ends. Watch thread only."""
@@ -225,7 +225,7 @@ class Supervisor:
             )  # fmt: skip
 
 
-def _tell_end(process: subprocess.Popen[bytes]) -> None:
+def _report_end(process: subprocess.Popen[bytes]) -> None:
     """Send the message that the log is whole, and close the pipe. The process may be dead."""
     pipe = process.stdin
     if pipe is not None and not pipe.closed:

@@ -133,7 +133,7 @@ def settle_writer(cursor: Any, lock_wait_s: float) -> None:  # a cursor of the d
     cursor.execute(_DANGERS, (place, _names()))
     danger = cursor.fetchone()
     if danger is not None:
-        raise UnsafeDatabase(_told(place, *danger))
+        raise UnsafeDatabase(_description(place, *danger))
     cursor.execute("SELECT set_config('search_path', quote_ident(%s) || ', pg_temp', false)", (place,))
 
 
@@ -192,7 +192,7 @@ def _place(cursor: Any, schemas: Sequence[str]) -> str | None:
     return None if found is None else str(found[0])
 
 
-def _told(schema: str, kind: str, of: str, who: str | None) -> str:
+def _description(schema: str, kind: str, of: str, who: str | None) -> str:
     role = "every role" if who is None else f"the role {who!r}"
     grantee = "PUBLIC" if who is None else f'"{who}"'
     what, remedy = {

@@ -17,7 +17,7 @@ from flow_providers.block_provider import BlockProvider, check_copies
 from flow_providers.channels.local import LocalChannel
 from flow_providers.cluster.answers import ended_with, merged, was_killed, words
 from flow_providers.cluster.options import ClusterOptions
-from flow_providers.cluster.shared_disk import Luggage, last_words, scrub_command
+from flow_providers.cluster.shared_disk import JobPayload, last_words, scrub_command
 from flow_providers.errors import (
     ChannelError,
     ChannelTimeout,
@@ -183,12 +183,12 @@ class ClusterProvider(BlockProvider):
         job = JobFiles.of(script_dir_of(self.channel), job_name, extras.tag, [name for name, _ in extras.secrets])
         # The tag comes first: it must survive the cut, and a prefix of the name is what find() looks for.
         name = f"{job.tag}.{safe_name(job_name)}"[: self.name_limit]
-        luggage = self._luggage(extras)
+        payload = self._payload(extras)
         write_job(
             self.channel,
             job,
             extras,
-            lambda environment: self._script(job, name, command, tasks_per_node, environment, luggage),
+            lambda environment: self._script(job, name, command, tasks_per_node, environment, payload),
             secrets_as_files=self.shared_disk is not False or bool(self.sandbox),
             beyond=True,
         )
@@ -196,13 +196,13 @@ class ClusterProvider(BlockProvider):
             job_id = self._submit(job, self.submit_command(job, name, tasks_per_node))
         finally:
             # The scheduler has its own copy now, or did not take the job.
-            if luggage is not None and luggage.secrets and not self.sandbox:
+            if payload is not None and payload.secrets and not self.sandbox:
                 self._tidy(scrub_command(job.script))
         with self._lock:
             self._tracker.submitted(job_id)
             self._files[job_id] = job
-            if luggage is not None and luggage.report:
-                self._pads[job_id] = luggage.pad
+            if payload is not None and payload.report:
+                self._pads[job_id] = payload.pad
         return job_id
 
     def status(self, job_ids: Sequence[str]) -> list[JobStatus]:
@@ -305,11 +305,11 @@ class ClusterProvider(BlockProvider):
             raise SchedulerUnavailable(f"the scheduler of {self.label} does not answer: {words(result)}")
         return result
 
-    def _luggage(self, extras: JobExtras) -> Luggage | None:
+    def _payload(self, extras: JobExtras) -> JobPayload | None:
         """Return what a job brings along; None where all of it is on a disk that its nodes share."""
         if self.shared_disk is True:
             return None
-        return Luggage(
+        return JobPayload(
             self.shared_disk,
             extras.secrets,
             many_nodes=self.nodes_per_block > 1 and not self.sandbox,
@@ -332,7 +332,7 @@ class ClusterProvider(BlockProvider):
         command: str,
         tasks_per_node: int,
         environment: Environment,
-        luggage: Luggage | None,
+        payload: JobPayload | None,
     ) -> str:
         values: dict[str, object] = {
             "job": job,
@@ -351,8 +351,8 @@ class ClusterProvider(BlockProvider):
                 {
                     "job": job,
                     "environment": environment,
-                    "arrival": luggage.arrival(job) if luggage is not None else "",
-                    "reports": luggage is not None and bool(luggage.report),
+                    "arrival": payload.arrival(job) if payload is not None else "",
+                    "reports": payload is not None and bool(payload.report),
                     "cores_per_node": self.cores_per_node,
                     "mem_per_node": self.mem_per_node,
                     "worker_init": self.worker_init,

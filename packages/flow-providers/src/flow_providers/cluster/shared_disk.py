@@ -32,7 +32,7 @@ _LINES = r"^flow_(carried_[0-9]+|pad)="
 
 
 @dataclass(frozen=True, slots=True)
-class Luggage:
+class JobPayload:
     """What one job brings along.
 
     Attributes:

@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 from flow_core.errors import AppTimeout, ConfigurationError
 from flow_core.files import File, masked
 from flow_core.interfaces.call import FileProgress, NodeContext, TaskStep, TellFiles
-from flow_core.interfaces.outcome import tell_read, with_read
+from flow_core.interfaces.outcome import report_read, with_read
 from flow_core.interfaces.staging import Brought, Digests, Direction, Progress, Staging, Transfer, Versions
 from flow_core.remote.blocked import woken_by
 from flow_staging.transfer import sets
@@ -361,7 +361,7 @@ class MoveStep:
             result = inner()
             self._move(Direction.OUT, where, read)
         except BaseException as error:
-            tell_read(error, read)
+            report_read(error, read)
             raise
         return with_read(result, read) if read else result
 

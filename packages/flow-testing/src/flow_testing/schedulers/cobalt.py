@@ -20,7 +20,7 @@ def simulate(scheduler: FakeScheduler, called: Called) -> CommandAnswer:
         return answer.complain("component lookup failed: Failed to connect to queue-manager", 1)
     if called.program == "qsub":
         return _qsub(scheduler, called, answer)
-    if scheduler.quirks.chatty:
+    if scheduler.variant.chatty:
         answer.complain("Notice: maintenance on Tuesday")
     ids = [int(word) for word in called.arguments if word.isdecimal()]
     if called.program == "qdel":
@@ -39,7 +39,7 @@ def _qsub(scheduler: FakeScheduler, called: Called, answer: CommandAnswer) -> Co
     )
     if queue == "nowhere":
         return answer.complain("Job submission failed, reason: Unknown queue 'nowhere'", 1)
-    if scheduler.quirks.chatty:
+    if scheduler.variant.chatty:
         answer.say("Auto set option 'attrs' to 'filesystems=home'")
     row = scheduler.submit(script, name, out, err, called.cwd, "#COBALT -h" in script)
     Path(log).write_text(f"Sat Nov 21 12:00:00 2026 +0000 (UTC) submitted with cwd set to: {called.cwd}\n")
@@ -50,7 +50,7 @@ def _qsub(scheduler: FakeScheduler, called: Called, answer: CommandAnswer) -> Co
 def _qstat(scheduler: FakeScheduler, options: list[str], ids: list[int], answer: CommandAnswer) -> CommandAnswer:
     rows = [row for row in scheduler.rows(ids or None) if not row.state.terminal]  # ended jobs leave at once
     jobs = [_fields(row, scheduler) for row in rows]
-    if scheduler.quirks.arrays:
+    if scheduler.variant.arrays:
         # And a record cut off after its first line, as of a qstat that was ended.
         jobs = [{"JobID": "8[3]", "JobName": "arr", "State": "running"}, *jobs, {"JobID": "77"}]
     if "-lf" in options:
@@ -72,21 +72,21 @@ def _table(names: list[str], jobs: list[dict[str, str]]) -> list[str]:
 
 
 def _fields(row: Row, scheduler: FakeScheduler) -> dict[str, str]:
-    states = {**_STATES, **(_LONG_STATES if scheduler.quirks.long_states else {})}
+    states = {**_STATES, **(_LONG_STATES if scheduler.variant.long_states else {})}
     nodes = socket.gethostname() if row.state is JobState.RUNNING else "None"
     return {
         "JobID": str(row.number),
         "JobName": row.name,
-        "User": "a_user_with_a_very_long_name" * (4 if scheduler.quirks.wide else 1),
+        "User": "a_user_with_a_very_long_name" * (4 if scheduler.variant.wide else 1),
         "WallTime": "00:10:00",
         "Nodes": "1",
         "State": states[row.state],
-        "Location": "[" + ", ".join([nodes] * 300) + "]" if scheduler.quirks.wide else nodes,
+        "Location": "[" + ", ".join([nodes] * 300) + "]" if scheduler.variant.wide else nodes,
         "Mode": "script",
         "Queue": "default",
         "StartTime": "N/A",
         # A value that looks like a field: parsers must not believe it.
-        "Args": "State : done" if scheduler.quirks.wide else "",
+        "Args": "State : done" if scheduler.variant.wide else "",
     }
 
 

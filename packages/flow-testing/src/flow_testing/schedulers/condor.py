@@ -20,7 +20,7 @@ def simulate(scheduler: FakeScheduler, called: Called) -> CommandAnswer:
     if scheduler.is_away(called.program):
         words = "-- Failed to fetch ads from: <127.0.0.1:9618> : SECMAN:2007:Failed to connect"
         return answer.complain(words, 1)
-    if scheduler.quirks.chatty:
+    if scheduler.variant.chatty:
         answer.complain("WARNING: maintenance on Tuesday")
     if called.program == "condor_submit":
         return _submit(scheduler, called, answer)
@@ -33,7 +33,7 @@ def simulate(scheduler: FakeScheduler, called: Called) -> CommandAnswer:
     everybody = scheduler.rows(ids or None, forgotten=called.program == "condor_history")
     rows = [row for row in everybody if called.program == "condor_q" or row.state.terminal]
     ads = [_advertisement(row, scheduler) for row in rows]
-    if scheduler.quirks.arrays:
+    if scheduler.variant.arrays:
         # Processes of somebody else's cluster, in seven states.
         ads = [{"ClusterId": 8, "ProcId": i, "JobStatus": i % 7, "JobBatchName": "arr"} for i in range(2, 9)] + ads
     if ads:  # an empty queue prints nothing at all
@@ -54,14 +54,14 @@ def _submit(scheduler: FakeScheduler, called: Called, answer: CommandAnswer) -> 
 
 
 def _advertisement(row: Row, scheduler: FakeScheduler) -> dict[str, object]:
-    numbers = {**_NUMBERS, **(_LONG_NUMBERS if scheduler.quirks.long_states else {})}
+    numbers = {**_NUMBERS, **(_LONG_NUMBERS if scheduler.variant.long_states else {})}
     ad: dict[str, object] = {
         "ClusterId": row.number,
         "ProcId": 0,
         "JobStatus": _REMOVED if row.cancelled else numbers.get(row.state, _ENDED),
         "JobBatchName": row.name,
     }
-    if scheduler.quirks.wide:
+    if scheduler.variant.wide:
         ad["Requirements"] = '(TARGET.Arch == "X86_64") && ' * 50
     if row.state is JobState.HELD:
         ad["HoldReason"] = "submitted on hold at user's request"

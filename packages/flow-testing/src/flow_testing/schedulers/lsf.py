@@ -19,7 +19,7 @@ def simulate(scheduler: FakeScheduler, called: Called) -> CommandAnswer:
     answer = CommandAnswer()
     if scheduler.is_away(called.program):
         return answer.complain("LSF is down. Please wait ...", 255)
-    if scheduler.quirks.chatty:
+    if scheduler.variant.chatty:
         answer.complain("Notice: maintenance on Tuesday")
     if called.program == "bsub":
         return _bsub(scheduler, called, answer)
@@ -34,7 +34,7 @@ def _bsub(scheduler: FakeScheduler, called: Called, answer: CommandAnswer) -> Co
         return answer.complain("nowhere: No such queue. Job not submitted.", 255)
     out, err, name = (directive(script, "BSUB", option) for option in ("-o", "-e", "-J"))
     row = scheduler.submit(script, name, out, err, called.cwd, "#BSUB -H" in script)
-    if scheduler.quirks.chatty:
+    if scheduler.variant.chatty:
         answer.say("Checking quotas ... passed")
     answer.say(f"Job <{row.number}> is submitted to queue <{queue}>.")
     return answer
@@ -45,7 +45,7 @@ def _bjobs(scheduler: FakeScheduler, called: Called, ids: list[str], answer: Com
     rows = scheduler.rows([int(job_id) for job_id in ids] if ids else None)
     names = options[options.index("-o") + 1].replace("delimiter='|'", "").split()
     everything = [_fields(row, scheduler) for row in rows]
-    if scheduler.quirks.arrays:
+    if scheduler.variant.arrays:
         # An element of an array: its id is no number, and no parser may take it for job 8.
         everything.insert(0, {**dict.fromkeys(names, ""), "jobid": "8[3]", "job_name": "arr[1-9]", "stat": "RUN"})
     records = [{name.upper(): fields.get(name, "") for name in names} for fields in everything]
@@ -65,11 +65,11 @@ def _bjobs(scheduler: FakeScheduler, called: Called, ids: list[str], answer: Com
 
 
 def _fields(row: Row, scheduler: FakeScheduler) -> dict[str, str]:
-    words = {**_WORDS, **(_LONG_WORDS if scheduler.quirks.long_states else {})}
+    words = {**_WORDS, **(_LONG_WORDS if scheduler.variant.long_states else {})}
     waiting = row.state in (JobState.PENDING, JobState.HELD)
     # By the quirk wide, longer than any line.
-    reason = "Load information unavailable; " * 20 if scheduler.quirks.wide else "New job is waiting for scheduling;"
-    hosts = ":".join(["16*" + socket.gethostname()] * (50 if scheduler.quirks.wide else 1))
+    reason = "Load information unavailable; " * 20 if scheduler.variant.wide else "New job is waiting for scheduling;"
+    hosts = ":".join(["16*" + socket.gethostname()] * (50 if scheduler.variant.wide else 1))
     return {
         "jobid": str(row.number),
         "job_name": row.name,

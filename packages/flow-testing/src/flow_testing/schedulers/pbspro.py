@@ -26,7 +26,7 @@ def simulate(scheduler: FakeScheduler, called: Called) -> CommandAnswer:
         return answer.complain("Connection refused\nqstat: cannot connect to server pbs (errno=15010)", 255)
     if called.program == "qsub":
         return _qsub(scheduler, called, answer)
-    if scheduler.quirks.chatty:
+    if scheduler.variant.chatty:
         answer.complain("Notice: maintenance on Tuesday")
     if called.program == "qselect":
         answer.out += [f"{row.number}.pbs" for row in scheduler.rows() if not row.state.terminal]
@@ -55,7 +55,7 @@ def _qstat(scheduler: FakeScheduler, options: list[str], ids: list[str], answer:
     # Without -x a real qstat does not know finished jobs.
     shown = [row for row in rows if "-x" in options or not row.state.terminal]
     jobs = {f"{row.number}.pbs": _attributes(row, scheduler) for row in shown}
-    listed = {**(_OTHERS if scheduler.quirks.arrays else {}), **jobs}
+    listed = {**(_OTHERS if scheduler.variant.arrays else {}), **jobs}
     if "json" in options:
         about: dict[str, object] = {"timestamp": int(time.time()), "pbs_version": "23.06.06", "pbs_server": "pbs"}
         answer.say(json.dumps({**about, "Jobs": listed}))
@@ -75,9 +75,9 @@ def _folded(name: str, value: object) -> str:
 
 
 def _attributes(row: Row, scheduler: FakeScheduler) -> dict[str, object]:
-    letters = {**_LETTERS, **(_LONG_LETTERS if scheduler.quirks.long_states else {})}
+    letters = {**_LETTERS, **(_LONG_LETTERS if scheduler.variant.long_states else {})}
     attributes: dict[str, object] = {"Job_Name": row.name, "job_state": letters.get(row.state, "F")}
-    if scheduler.quirks.wide:
+    if scheduler.variant.wide:
         # Text of the user's that looks like an attribute; folded, it may even begin a line.
         attributes["Variable_List"] = ",".join(f"A{i}=job_state = X" for i in range(30))
         attributes["comment"] = "Not Running: " + "a very long reason, " * 30
@@ -86,7 +86,7 @@ def _attributes(row: Row, scheduler: FakeScheduler) -> dict[str, object]:
         attributes["Exit_status"] = 256 + 15 if row.cancelled else row.exit_code if row.exit_code is not None else -1
     if row.state is JobState.RUNNING:
         host = socket.gethostname()
-        attributes["exec_host"] = "+".join(f"{host}/{i}*2" for i in range(60 if scheduler.quirks.wide else 2))
+        attributes["exec_host"] = "+".join(f"{host}/{i}*2" for i in range(60 if scheduler.variant.wide else 2))
     return attributes
 
 

@@ -48,12 +48,12 @@ class FakeScheduler:
 
     Args:
         folder: A directory for copies of submitted scripts.
-        quirks: How it misbehaves.
+        variant: How it misbehaves.
     """
 
-    def __init__(self, folder: Path, quirks: SchedulerVariant) -> None:
+    def __init__(self, folder: Path, variant: SchedulerVariant) -> None:
         self.folder = folder
-        self.quirks = quirks
+        self.variant = variant
         self._lock = Lock()
         self._rows: dict[int, Row] = {}
         self._last = 0
@@ -68,10 +68,10 @@ class FakeScheduler:
     def is_away(self, command: str) -> bool:
         """Count a command; return whether it finds the scheduler away."""
         # Outside of the lock: a slow scheduler serves several commands at a time.
-        time.sleep(self.quirks.slow_s)
+        time.sleep(self.variant.slow_s)
         with self._lock:
             self._commands.append(command)
-            return bool(self.quirks.away_every) and len(self._commands) % self.quirks.away_every == 0
+            return bool(self.variant.away_every) and len(self._commands) % self.variant.away_every == 0
 
     def submit(self, script: str, name: str, stdout: str, stderr: str, cwd: str, held: bool = False) -> Row:
         """Take a job and return its row; it starts at once unless it is held or the quirks say otherwise."""
@@ -82,7 +82,7 @@ class FakeScheduler:
             kept.write_text(script)
             row = Row(self._last, name, str(kept), stdout, stderr, cwd, time.time(), held)
             # Lost: the caller gets an id that no command knows afterwards.
-            if not (self.quirks.loses_every and self._last % self.quirks.loses_every == 0):
+            if not (self.variant.loses_every and self._last % self.variant.loses_every == 0):
                 self._rows[row.number] = row
                 self._step(row)
             return row
@@ -94,7 +94,7 @@ class FakeScheduler:
             for row in self._rows.values():
                 self._step(row)
             known = [
-                row for row in self._rows.values() if forgotten or not (self.quirks.forgets and row.state.terminal)
+                row for row in self._rows.values() if forgotten or not (self.variant.forgets and row.state.terminal)
             ]
             return [row for row in known if numbers is None or row.number in numbers]
 
@@ -124,7 +124,7 @@ class FakeScheduler:
             row.state = JobState.CANCELLED
         elif row.held:
             row.state = JobState.HELD
-        elif row.process is None and time.time() - row.submitted_at >= self.quirks.starts_late_s:
+        elif row.process is None and time.time() - row.submitted_at >= self.variant.starts_late_s:
             _start(row)
         if row.process is not None:
             _look(row, row.process)

@@ -42,19 +42,19 @@ class SimulatedScheduler:
     Args:
         kind: One of ``COMMANDS``.
         folder: A directory for the programs and for copies of the scripts; made if missing.
-        quirks: How it misbehaves.
+        variant: How it misbehaves.
 
     Raises:
         ValueError: there is no simulation of that kind.
     """
 
-    def __init__(self, kind: str, folder: Path, quirks: SchedulerVariant = SchedulerVariant()) -> None:  # noqa: B008  # frozen
+    def __init__(self, kind: str, folder: Path, variant: SchedulerVariant = SchedulerVariant()) -> None:  # noqa: B008  # frozen
         if kind not in COMMANDS:
             raise ValueError(f"there is no simulation of {kind!r}: there are {', '.join(COMMANDS)}")
         self.programs = folder / "bin"
         # Not exist_ok: two schedulers in one directory would put their programs over each other.
         self.programs.mkdir(parents=True)
-        self.scheduler = FakeScheduler(folder, quirks)
+        self.scheduler = FakeScheduler(folder, variant)
         self._sockets = tempfile.TemporaryDirectory(prefix="flow-simulated-")  # paths of sockets must be short
         address = f"{self._sockets.name}/s"
         self._server = _Server(address, kind, self.scheduler)

@@ -14,9 +14,9 @@ from flow_viz.api.encode import plain
 from flow_viz.api.openapi import description
 from flow_viz.api.pulse import Pulse
 from flow_viz.app_context import site
-from flow_viz.page_layout import is_live, may_come_back, number_asked
-from flow_viz.pages.resources import asked_grouping
-from flow_viz.pages.tasks import asked_filter, asked_order
+from flow_viz.page_layout import is_live, may_come_back, parse_number
+from flow_viz.pages.resources import parse_grouping
+from flow_viz.pages.tasks import parse_filter, parse_order
 
 blueprint = Blueprint("api", __name__, url_prefix="/api")
 
@@ -60,9 +60,9 @@ def all_workflows() -> ResponseReturnValue:
             order=names.get(request.args.get("sort", ""), WorkflowOrder.BEGAN),
             descending=request.args.get("dir", "desc") != "asc",
             # Far above any number of rows, and within the 64 bits that a database takes.
-            offset=number_asked("offset", 0, 0, 1 << 40),
+            offset=parse_number("offset", 0, 0, 1 << 40),
             # At most 1000: larger answers would hold one of the few threads of the server for long.
-            limit=number_asked("limit", 100, 1, 1000),
+            limit=parse_number("limit", 100, 1, 1000),
         )
     )
 
@@ -99,17 +99,17 @@ def gaps(run_id: str) -> ResponseReturnValue:
 @blueprint.get("/workflows/<run:run_id>/tasks")
 def all_tasks(run_id: str) -> ResponseReturnValue:
     """Return a page of tasks; the same filters as on the page."""
-    order, descending = asked_order()
+    order, descending = parse_order()
     return _of_run(
         run_id,
         lambda connection: tasks.page(
             connection,
             run_id,
-            asked_filter(),
+            parse_filter(),
             order=order,
             descending=descending,
-            offset=number_asked("offset", 0, 0, 1 << 40),
-            limit=number_asked("limit", 100, 1, 1000),
+            offset=parse_number("offset", 0, 0, 1 << 40),
+            limit=parse_number("limit", 100, 1, 1000),
         ),
     )
 
@@ -141,7 +141,7 @@ def spans(run_id: str) -> ResponseReturnValue:
 @blueprint.get("/workflows/<run:run_id>/resources")
 def usage(run_id: str) -> ResponseReturnValue:
     """Return CPU and memory over time, summed as asked."""
-    return _of_run(run_id, lambda connection: resources.usage(connection, run_id, asked_grouping()))
+    return _of_run(run_id, lambda connection: resources.usage(connection, run_id, parse_grouping()))
 
 
 @blueprint.get("/workflows/<run:run_id>/blocks")

@@ -15,18 +15,18 @@ from flow_viz.plots.graph import ColorBy, graph_figure
 blueprint = Blueprint("graph", __name__)
 
 
-def _asked_level() -> Level | None:
+def _parse_level() -> Level | None:
     return {level.value: level for level in Level}.get(request.args.get("level", ""))
 
 
-def _asked_color() -> ColorBy:
+def _parse_color() -> ColorBy:
     return {color.value: color for color in ColorBy}.get(request.args.get("color", ""), ColorBy.APP)
 
 
 @blueprint.get("/workflow/<run:run_id>/graph")
 def page(run_id: str) -> str:
     """Show the graph, coloured by app or by state."""
-    level, color = _asked_level(), _asked_color()
+    level, color = _parse_level(), _parse_color()
     with site().database.connect() as connection:
         return show(
             "graph.html",
@@ -43,13 +43,13 @@ def page(run_id: str) -> str:
 def figure(run_id: str) -> ResponseReturnValue:
     """Return the picture of the graph as plotly's data, with the level that is shown. 404: no such run."""
     with site().database.connect() as connection:
-        drawing = draw(site(), connection, run_id, _asked_level())
+        drawing = draw(site(), connection, run_id, _parse_level())
         colors = run_colors(connection, run_id)
     # Made once, rather than by url_for for each of thousands of tasks.
     base = url_for("summary.page", run_id=run_id)
     made = graph_figure(
         drawing,
-        _asked_color(),
+        _parse_color(),
         colors,
         lambda task_id: f"{base}task/{task_id}",
         lambda app: url_for("tasks.page", run_id=run_id, app=app),

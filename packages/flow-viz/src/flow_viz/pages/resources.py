@@ -16,7 +16,7 @@ from flow_viz.plots.figure import Figure
 blueprint = Blueprint("resources", __name__)
 
 
-def asked_grouping() -> Grouping:
+def parse_grouping() -> Grouping:
     """Return the grouping of resource use that the address asks for; by default the whole run."""
     return {by.value: by for by in Grouping}.get(request.args.get("by", ""), Grouping.WORKFLOW)
 
@@ -30,7 +30,7 @@ def page(run_id: str) -> str:
             connection,
             run_id,
             "resources.page",
-            by=asked_grouping().value,
+            by=parse_grouping().value,
             groupings=[by.value for by in Grouping],
             known=resources.known(connection, run_id),
             sampled=resources.sampled(connection, run_id),
@@ -42,7 +42,7 @@ def figure(run_id: str, what: str) -> ResponseReturnValue:
     """Return one of the pictures: ``cpu``, ``memory``, ``node_cpu``, ``node_memory``, ``app_cpu``."""
     if what not in ("cpu", "memory", "node_cpu", "node_memory", "app_cpu"):
         abort(404)
-    by = asked_grouping()
+    by = parse_grouping()
     with site().database.connect() as connection:
         # Part of the key of the cache: the same sums serve all viewers until the run has new events.
         revision = workflows.revision(connection, run_id)

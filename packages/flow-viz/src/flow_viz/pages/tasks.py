@@ -8,14 +8,14 @@ from flow_monitor.queries import tasks, workflows
 from flow_monitor.queries.tasks import TaskFilter, TaskOrder
 from flow_viz import formatting
 from flow_viz.app_context import site
-from flow_viz.page_layout import number_asked, show
+from flow_viz.page_layout import parse_number, show
 from flow_viz.plots.colors import run_colors
 
 blueprint = Blueprint("tasks", __name__)
 LIMIT = 100  # tasks on one page; only the magnitude matters
 
 
-def asked_filter() -> TaskFilter:
+def parse_filter() -> TaskFilter:
     """Return the filter of the address."""
     return TaskFilter(
         # Cut to lengths that no real name has: the address comes from anybody.
@@ -25,7 +25,7 @@ def asked_filter() -> TaskFilter:
     )
 
 
-def asked_order() -> tuple[TaskOrder, bool]:
+def parse_order() -> tuple[TaskOrder, bool]:
     """Return the order of the address, and whether it goes down."""
     names = {order.value: order for order in TaskOrder}
     return names.get(request.args.get("sort", ""), TaskOrder.ID), request.args.get("dir", "asc") == "desc"
@@ -34,8 +34,8 @@ def asked_order() -> tuple[TaskOrder, bool]:
 @blueprint.get("/workflow/<run:run_id>/tasks")
 def page(run_id: str) -> str:
     """Show tasks: filtered, sorted, paged by the database."""
-    which, (order, descending) = asked_filter(), asked_order()
-    offset = number_asked("offset", 0, 0, 1 << 40)
+    which, (order, descending) = parse_filter(), parse_order()
+    offset = parse_number("offset", 0, 0, 1 << 40)
     with site().database.connect() as connection:
         apps = workflows.apps(connection, run_id)
         counts = workflows.counts_by_state(connection, run_id)

@@ -7,7 +7,7 @@ from flask import Blueprint, render_template, request
 from flow_monitor.queries import workflows
 from flow_monitor.queries.workflows import WorkflowOrder
 from flow_viz.app_context import site
-from flow_viz.page_layout import is_live, number_asked
+from flow_viz.page_layout import is_live, parse_number
 
 blueprint = Blueprint("workflows", __name__)
 _LIMIT = 50  # runs on one page; only the magnitude matters
@@ -20,7 +20,7 @@ def page() -> str:
     names = {order.value: order for order in WorkflowOrder}
     order = names.get(request.args.get("sort", ""), WorkflowOrder.BEGAN)
     descending = request.args.get("dir", "desc") != "asc"
-    offset = number_asked("offset", 0, 0, 1 << 40)
+    offset = parse_number("offset", 0, 0, 1 << 40)
     with site().database.connect() as connection:
         found = workflows.page(
             connection, search=search, order=order, descending=descending, offset=offset, limit=_LIMIT

@@ -1,4 +1,4 @@
-"""Lanes: whatever happens, in any order, each task has one outcome, and nothing waits for ever."""
+"""Direct channels: whatever happens, in any order, each task has one outcome, and nothing waits for ever."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import fcntl
 import os
 
 import pytest
+from direct_channels_world import PEER, Node, Script
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from lanes_world import PEER, Node, Script
 
 from flow_core.interfaces.outcome import Verdict
 from flow_executors.direct.worker_channels import TELL_AFTER_S
-from flow_executors.wire.direct_messages import LaneOffer, WorkerLease, pack_lane
+from flow_executors.wire.direct_messages import DirectChannelOffer, WorkerLease, pack_channel_offer
 from flow_executors.wire.kinds import Kind
 from flow_executors.wire.messages import DEFAULT_CLASS, DrainMode, unpack_drain
 from flow_executors.worker.packets import FRAME, LANE_ROOM, PACKET, is_direct
@@ -23,7 +23,7 @@ class Story(RuleBasedStateMachine):
 
     @initialize(workers=st.integers(1, 3))
     def begin(self, workers: int) -> None:
-        """A manager with its workers has come, and its lanes are open."""
+        """A manager with its workers has come, and its channels are open."""
         self.now = 10.0
         self.node = Node(workers)
         self.script = Script()
@@ -31,7 +31,7 @@ class Story(RuleBasedStateMachine):
         for rank in range(workers):
             self.node.spawn(rank)
         self.deliver_up(workers)
-        assert len(self.script.lanes) == workers
+        assert len(self.script.channels) == workers
         self.keys: set[int] = set()
         self.killed: set[int] = set()
         self.finished: set[int] = set()
@@ -74,7 +74,7 @@ class Story(RuleBasedStateMachine):
 
     @rule()
     def listen(self) -> None:
-        """The script looks at its lanes."""
+        """The script looks at its channels."""
         self.script.listen(self.now)
 
     @rule(rank=st.integers(0, 2))
@@ -156,7 +156,7 @@ class Story(RuleBasedStateMachine):
         try:
             self.come_to_the_end()
         finally:
-            self.script.lanes.close()
+            self.script.channels.close()
             for worker in self.node.workers.values():
                 worker.close()
 
@@ -247,19 +247,21 @@ def test_a_worker_that_writes_what_is_no_result_is_replaced_and_its_task_lost(st
 
 def test_a_lane_that_is_not_the_one_offered_is_not_opened(story):
     worker = story.node.workers[0]
-    offer = LaneOffer(story.node.number, 0, worker.pid + 100, worker.task_in, worker.lane_out, 1, 2)
+    offer = DirectChannelOffer(story.node.number, 0, worker.pid + 100, worker.task_in, worker.direct_out, 1, 2)
     before = len(os.listdir("/proc/self/fd"))
-    story.script.hear(pack_lane(offer), story.now)
+    story.script.hear(pack_channel_offer(offer), story.now)
     assert len(os.listdir("/proc/self/fd")) == before - 2  # those of the worker that was there
-    assert len(story.script.lanes) == 1
+    assert len(story.script.channels) == 1
 
 
 def test_a_lane_that_is_offered_again_is_the_one_that_is_open(story):
     story.submit(0, 1)
     worker = story.node.workers[0]
-    ends = worker.task_in, worker.lane_out
+    ends = worker.task_in, worker.direct_out
     inodes = [os.fstat(end).st_ino for end in ends]
-    story.script.hear(pack_lane(LaneOffer(story.node.number, 0, worker.pid, *ends, *inodes)), story.now)
+    story.script.hear(
+        pack_channel_offer(DirectChannelOffer(story.node.number, 0, worker.pid, *ends, *inodes)), story.now
+    )
     story.die(0)
     story.deliver_up(10)
     story.deliver_down(10)
@@ -274,13 +276,13 @@ def test_there_are_not_more_lanes_than_can_be_watched_and_the_other_workers_are_
         node.spawn(rank)
     while node.to_client:
         script.hear(node.to_client.popleft(), 0.0)
-    assert len(script.lanes) == 1
+    assert len(script.channels) == 1
     for key in range(1, 4):
         script.submit(key, 0, DEFAULT_CLASS, 0.0)
     while script.to_managers:
         node.take(script.to_managers.popleft(), 0.0)
     assert all(worker.waits for worker in node.workers.values())
-    script.lanes.close()
+    script.channels.close()
     for worker in node.workers.values():
         worker.close()
 
@@ -351,11 +353,11 @@ def test_lanes_of_a_manager_that_is_gone_are_closed(story):
     story.submit(0, 1)
     story.start(0)
     story.finish(0, False)
-    story.script.lanes.lost(PEER, story.now)
+    story.script.channels.lost(PEER, story.now)
     story.script.core.disconnected(PEER, story.now)
     story.script.turn(story.now)
     assert story.script.outcomes[1] is Verdict.OK  # it had been written
-    assert len(story.script.lanes) == 0
+    assert len(story.script.channels) == 0
 
 
 def test_mode_of_draining_is_what_the_script_asked_for(story):

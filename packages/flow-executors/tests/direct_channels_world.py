@@ -17,12 +17,12 @@ from flow_executors.manager.manager_core import ManagerCore, Taken
 from flow_executors.manager.results import pack_returned
 from flow_executors.wire.commands import Command, pack_command
 from flow_executors.wire.direct_messages import (
-    LaneOffer,
+    DirectChannelOffer,
     TakenBack,
     WorkerDied,
-    pack_fallen,
-    pack_lane,
+    pack_channel_offer,
     pack_taken,
+    pack_worker_died,
     unpack_claim,
 )
 from flow_executors.wire.kinds import Kind
@@ -58,7 +58,7 @@ class Worker:
         self.rank = rank
         self.pid = pid
         self.task_out, self.task_in = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)
-        self.lane_out, self.lane_in = os.pipe2(os.O_NONBLOCK)
+        self.direct_out, self.lane_in = os.pipe2(os.O_NONBLOCK)
         self.running: bytes | None = None
         self.killed_at = False
 
@@ -77,12 +77,12 @@ class Worker:
         return bool(poll.poll(0))
 
     def write(self, key: int, status: int, payload: bytes = b"") -> None:
-        """Write a result to the lane."""
+        """Write a result to the channel."""
         os.write(self.lane_in, FRAME.pack(len(payload), key, 1, 2, status) + payload)
 
     def close(self) -> None:
         """Close all ends."""
-        for end in (self.task_out, self.task_in, self.lane_out, self.lane_in):
+        for end in (self.task_out, self.task_in, self.direct_out, self.lane_in):
             os.close(end)
 
 
@@ -103,9 +103,9 @@ class Node:
         self.next_pid += 1
         worker = self.workers[rank] = Worker(rank, self.next_pid)
         self.core.worker_up(rank, worker.pid, 15, 0.0)
-        ends = worker.task_in, worker.lane_out
+        ends = worker.task_in, worker.direct_out
         inodes = [os.fstat(end).st_ino for end in ends]
-        self.to_client.append(pack_lane(LaneOffer(self.number, rank, worker.pid, *ends, *inodes)))
+        self.to_client.append(pack_channel_offer(DirectChannelOffer(self.number, rank, worker.pid, *ends, *inodes)))
 
     def take(self, message: bytes, now: float) -> None:
         """Do what a message asks for."""
@@ -136,7 +136,7 @@ class Node:
                 self.large[assignment.key] = record
             os.write(self.workers[assignment.rank].task_in, record[:100])
         effects = core.take_effects()
-        self.tell_taken(effects.taken)
+        self.report_taken(effects.taken)
         for rank in effects.kill:
             self.workers[rank].killed_at = True
         for key in effects.cancelled:
@@ -147,7 +147,7 @@ class Node:
             self.told_slots = 0
             self.to_client.append(pack_credit(Credit(1, 0, 0, 0)))
 
-    def tell_taken(self, taken: list[Taken]) -> None:
+    def report_taken(self, taken: list[Taken]) -> None:
         """Tell the script what it gave to workers that has been read back."""
         self.to_client.extend(pack_taken(TakenBack(self.number, *one)) for one in taken)
 
@@ -198,8 +198,8 @@ class Node:
                 b"" if worker_loss.termination else LOST,
                 rank,
             )
-        self.tell_taken(self.core.take_taken())
-        self.to_client.append(pack_fallen(WorkerDied(self.number, rank, worker.pid, Verdict.LOST, LOST)))
+        self.report_taken(self.core.take_taken())
+        self.to_client.append(pack_worker_died(WorkerDied(self.number, rank, worker.pid, Verdict.LOST, LOST)))
         worker.close()
         self.act(now)
         self.spawn(rank)
@@ -207,12 +207,12 @@ class Node:
 
 
 class Script:
-    """What an exchange does around its core and its lanes."""
+    """What an exchange does around its core and its channels."""
 
     def __init__(self) -> None:
         self.core = InterchangeCore(CoreSettings("run", platform.python_version(), 0, 1e6, 1e6), WHO, lambda: 0)
         self.poll = select.poll()
-        self.lanes = DirectWorkerChannels(self.core, self.poll)
+        self.channels = DirectWorkerChannels(self.core, self.poll)
         self.to_managers: deque[bytes] = deque()
         self.outcomes: dict[int, Verdict] = {}
         """The first word of each task's end, which is the one that counts."""
@@ -239,13 +239,13 @@ class Script:
 
     def listen(self, now: float) -> None:
         """Take the results that are there."""
-        self.lanes.take([descriptor for descriptor, _ in self.poll.poll(0)], now)
+        self.channels.take([descriptor for descriptor, _ in self.poll.poll(0)], now)
         self.turn(now)
 
     def hear(self, message: bytes, now: float) -> None:
         """Take what the manager says."""
-        self.lanes.take([descriptor for descriptor, _ in self.poll.poll(0)], now)
-        self.lanes.hear(PEER, "", message, now)
+        self.channels.take([descriptor for descriptor, _ in self.poll.poll(0)], now)
+        self.channels.hear(PEER, "", message, now)
         self.turn(now)
 
     def cancel(self, keys: list[int], kill: bool, now: float) -> None:
@@ -260,10 +260,10 @@ class Script:
 
     def turn(self, now: float) -> None:
         """End a turn."""
-        self.core.to_managers += self.lanes.overdue(now)
+        self.core.to_managers += self.channels.overdue(now)
         self.core.turn(now)
         for peer, message in self.core.to_managers:
-            said = self.lanes.divert(peer, message, now) if peer in self.lanes else [message]
+            said = self.channels.divert(peer, message, now) if peer in self.channels else [message]
             self.to_managers.extend(bytes(one) for one in said if one[0] not in (Kind.HELLO, Kind.WELCOME))
         self.core.to_managers.clear()
         for message in self.core.to_client:
