@@ -83,6 +83,54 @@ def test_why_a_call_was_run_again_is_told(two_runs: Path) -> None:
     assert invoke("cache", "why", "runinfo/000").output.endswith(".double: nothing stored\n")
 
 
+def test_the_newest_run_is_asked_about_where_none_is_named(two_runs: Path) -> None:
+    os.rename("runinfo/000", "runinfo/999")
+    os.rename("runinfo/001", "runinfo/1000")
+    said = invoke("cache", "why").output.splitlines()
+    assert said[0] == "runinfo/1000:"
+    assert said[1:] == invoke("cache", "why", "runinfo/1000").output.splitlines()
+    result = invoke("cache", "why", "--run-dir", "elsewhere")
+    assert result.exit_code == 2
+    assert "there is no run under 'elsewhere'" in result.output
+
+
+def test_a_call_that_was_never_run_before_is_not_said_to_have_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    @python_app(cache=True)
+    def inverse(x: int) -> float:
+        return 1 / x
+
+    for x in (0, 1):
+        with flow.load(flow.Config(checkpoint_mode="task_exit")):
+            inverse(x).exception()
+    (_, said) = invoke("cache", "why").output.splitlines()
+    assert said.endswith("not run before; the nearest call, which failed (ZeroDivisionError), differs in: argument 'x'")
+    (_, said) = invoke("cache", "why", "--all").output.splitlines()
+    assert "with these arguments is stored; the nearest, task 0 in " in said
+
+
+def test_an_earlier_call_with_the_same_arguments_is_compared_rather_than_another_of_the_same_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def run(first: int, second: int, x: int) -> None:
+        @python_app(cache=True)
+        def f(x: int) -> int:
+            return x + first + second
+
+        with flow.load(flow.Config(checkpoint_mode="task_exit")):
+            f(x).result()
+
+    for first, second, x in ((1, 1, 1), (2, 2, 9), (2, 2, 1)):
+        run(first, second, x)
+    (_, said) = invoke("cache", "why").output.splitlines()
+    assert said.endswith("closure 'first' (1 -> 2), closure 'second' (1 -> 2)")
+
+
 @pytest.mark.parametrize("run", ["1", "001", "runinfo/001"])
 def test_a_run_may_be_named_by_its_number(run: str, two_runs: Path) -> None:
     assert "3 x" in invoke("cache", "why", run).output

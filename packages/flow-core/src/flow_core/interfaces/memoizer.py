@@ -104,6 +104,10 @@ class MemoEntry:
     again: str = ""
 
 
+ARGUMENT = "argument "
+"""Begin of the names of those parts of keys that are arguments."""
+
+
 @dataclass(frozen=True, slots=True)
 class MissReason:
     """Why a call was not found: the nearest entry, if any, and the parts in which it differs.
@@ -123,6 +127,11 @@ class MissReason:
     failed: str = ""
     how: tuple[str, ...] = ()
     again: str = ""
+
+    @property
+    def other_call(self) -> bool:
+        """Whether the nearest one has other arguments, so that it is no earlier call of the same."""
+        return any(name.startswith(ARGUMENT) for name in self.changed)
 
     @property
     def changes(self) -> str:

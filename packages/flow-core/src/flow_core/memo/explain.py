@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flow_core.checkpoint.reader import CheckpointReader, checkpoint_file, read_value_bytes
 from flow_core.checkpoint.record import FAILURES_NAME, Meta
-from flow_core.interfaces.memoizer import MissReason
+from flow_core.interfaces.memoizer import ARGUMENT, MissReason
 from flow_core.memo.details import Details
 from flow_core.memo.key import FILE, SOURCE
 
@@ -37,7 +37,8 @@ def changed_parts(new: Parts, old: Parts) -> tuple[str, ...]:
 def explain(app: str, parts: Parts, candidates: Iterable[Candidate], details: Details) -> MissReason:
     """Compare a key with earlier ones of the same app, the newest last, and say in what the nearest differs.
 
-    Of calls that are equally near one that is stored comes before one that failed.
+    Calls with the same arguments are nearer than any others: they are what was made before. Of calls that are equally
+    near one that is stored comes before one that failed.
     """
     best: tuple[str, ...] | None = None
     nearest = None
@@ -51,6 +52,9 @@ def explain(app: str, parts: Parts, candidates: Iterable[Candidate], details: De
     now, before = dict(parts), dict(nearest.parts)
     how = tuple(_how(name, now, before, details) for name in best)
     reason = MissReason("", nearest.name, best, nearest.failed, how)
+    if nearest.failed and reason.other_call:
+        text = f"no call of app {app!r} with these arguments is stored; the nearest, {nearest.name}, which failed "
+        return replace(reason, summary=f"{text}({nearest.failed}), is another; it differs in: {reason.changes}")
     if nearest.failed:
         same = "the same call" if not best else "the nearest call"
         since = f"; changed since then: {reason.changes}" if best else ""
@@ -69,8 +73,9 @@ def _how(name: str, now: Mapping[str, bytes], before: Mapping[str, bytes], detai
     return details.differences(name, now.get(name, b""), before.get(name, b""))
 
 
-def _nearness(changed: tuple[str, ...], candidate: Candidate) -> tuple[int, bool]:
-    return len(changed), bool(candidate.failed)
+def _nearness(changed: tuple[str, ...], candidate: Candidate) -> tuple[int, int, bool]:
+    arguments = sum(name.startswith(ARGUMENT) for name in changed)
+    return arguments, len(changed), bool(candidate.failed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import cast
 
 from flow_core.errors import Unhashable
 from flow_core.interfaces.call import Call
-from flow_core.interfaces.memoizer import AppIdentity, MemoKey
+from flow_core.interfaces.memoizer import ARGUMENT, AppIdentity, MemoKey
 from flow_core.interfaces.snapshot import Identity, Part
 from flow_core.interfaces.versions import content_of
 from flow_core.memo.arguments import OUTPUTS, STREAMS, named_arguments
@@ -113,14 +113,14 @@ def _argument_parts(app: AppIdentity, call: Call, identity: Identity) -> tuple[l
     for name, value in given.items():
         try:
             found[name] = encoded(
-                f"argument {name!r}", value, identity.attributes, findings if name != OUTPUTS else ValueFindings([], [])
+                f"{ARGUMENT}{name!r}", value, identity.attributes, findings if name != OUTPUTS else ValueFindings([], [])
             )
         except CannotDigest as error:
             raise _no_argument(app, name, type(value).__qualname__, error) from error
     for name, default in defaults.items():
         if isinstance(default, CannotDigest):
             raise _no_argument(app, name, "its default", default) from default
-        found[name] = Part(f"argument {name!r}", cast(bytes, default))
+        found[name] = Part(f"{ARGUMENT}{name!r}", cast(bytes, default))
     # Sorted by name, so that f(a=1, b=2) and f(b=2, a=1) are one call.
     return [found[name] for name in sorted(found)], findings
 

@@ -20,13 +20,19 @@ def cache() -> None:
 
 
 @cache.command()
-@click.argument("run", type=RunPath())
+@click.argument("run", type=RunPath(), required=False)
 @click.option("--earlier", "-e", multiple=True, type=RunPath(), help="A checkpoint it could have used.")
 @click.option("--app", help="Only tasks of this app.")
 @run_dir_option
 @click.option("--all", "every", is_flag=True, help="One line a task, not one a reason.")
-def why(run: str, earlier: tuple[str, ...], app: str | None, run_dir: str, every: bool) -> None:
-    """Say, for the calls that RUN (its directory, number or checkpoint) had to run, what was not the same as before."""
+def why(run: str | None, earlier: tuple[str, ...], app: str | None, run_dir: str, every: bool) -> None:
+    """Say, for the calls that a run had to run, what was not the same as before.
+
+    RUN is its directory, number or checkpoint; without it the newest run.
+    """
+    if run is None:
+        run = _newest(run_dir)
+        say(f"{run}:")
     known = list(earlier) or _before(run, get_all_records(run_dir))
     misses = explain_misses(run, known, app)
     if not misses:
@@ -42,8 +48,19 @@ def why(run: str, earlier: tuple[str, ...], app: str | None, run_dir: str, every
             say(f"{count} x {name}: {changed}")
 
 
+def _newest(run_dir: str) -> str:
+    """Return the directory of the newest run: also if it has remembered nothing, which is said then."""
+    numbers = [path.name for path in Path(run_dir).glob("*") if path.name.isdecimal() and path.is_dir()]
+    if not numbers:
+        raise click.UsageError(f"there is no run under {run_dir!r}: name one, or its directory by --run-dir")
+    return str(Path(run_dir) / max(numbers, key=int))
+
+
 def _reason_text(reason: MissReason) -> str:
     """Return a reason without what differs from task to task."""
+    if reason.failed and reason.other_call:
+        kind = reason.failed.partition(":")[0]
+        return f"not run before; the nearest call, which failed ({kind}), differs in: {reason.changes}"
     if reason.failed:
         since = f"; changed since then: {reason.changes}" if reason.changed else ""
         return f"the earlier call failed ({reason.failed.partition(':')[0]}), and failures are not kept{since}"
