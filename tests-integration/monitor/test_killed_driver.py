@@ -169,7 +169,9 @@ def test_what_workers_of_a_pool_reported_is_read_after_the_script_was_killed(tmp
                 assert time.monotonic() < end, "nothing was reported"
                 time.sleep(0.05)
             workers = psutil.Process(driver.pid).children(recursive=True)
-            time.sleep(2)  # the script follows
+            while min(map(len, _samples(runs))) < 5:
+                assert time.monotonic() < end, "the script does not follow its workers"
+                time.sleep(0.05)
         finally:
             driver.kill()
             driver.wait(20)
@@ -180,7 +182,9 @@ def test_what_workers_of_a_pool_reported_is_read_after_the_script_was_killed(tmp
                 time.sleep(0.05)
         followed = _samples(runs)
         assert [len(times) >= 5 for times in followed] == [True, True]
-        time.sleep(1)
+        while any(len(told) <= len(known) for told, known in zip(_reported(reports), followed, strict=True)):
+            assert time.monotonic() < end, "the workers do not go on after the script"
+            time.sleep(0.05)
         go.touch()  # samples of the ends of tasks are written as well
         time.sleep(1)
         for _ in range(2):
@@ -197,10 +201,15 @@ def test_what_workers_of_a_pool_reported_is_read_after_the_script_was_killed(tmp
 
 
 def _samples(runs: Path) -> list[list[int]]:
-    """Return the times of the samples of two tasks."""
-    with open_database(str(runs / "monitoring.db")) as database, database.connect() as connection:
+    """Return the times of the samples of two tasks; none while the run is not in the database."""
+    with (
+        suppress(MonitorError, IndexError),
+        open_database(str(runs / "monitoring.db")) as database,
+        database.connect() as connection,
+    ):
         run_id = workflows.page(connection).items[0].run_id
         return [[one.time_ns for one in tasks.samples(connection, run_id, task)] for task in (0, 1)]
+    return [[], []]
 
 
 def _reported(reports: Path) -> list[list[int]]:
