@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,6 +81,34 @@ def test_a_hostile_hook_costs_its_own_task_only(
             or "sampler" in caplog.text
         )
     assert kernel._reactor.bugs == 0
+
+
+@pytest.mark.parametrize("place", ["EventSink.start", "EventSink.wants", "SamplingSink.sampler", "Executor.start"])
+def test_what_hangs_while_a_run_begins_is_named_in_the_log(
+    place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = CASES[place].config("hangs", tmp_path)
+    executors = [ThreadPoolExecutor("good", 2), *options.pop("executors", [])]
+    config = flow.Config(executors=executors, run_dir=tmp_path / "runinfo", **options)
+    begun: list[Any] = []
+
+    def begin() -> None:
+        try:
+            begun.append(flow.load(config))
+        except FlowError as error:  # of what such a hook gives in the end
+            begun.append(error)
+
+    begins = threading.Thread(target=begin, daemon=True)
+    begins.start()
+    told = f"Mine.{place.partition('.')[2]}"
+    wait_until(
+        lambda: f"{told}" in caplog.text and "has not returned for" in caplog.text, f"{place} is not named", SOON_S
+    )
+    assert "called at the begin of the run" in caplog.text
+    assert "at act (" in caplog.text
+    hostile.RELEASE.set()
+    begins.join(30)
+    assert begun
 
 
 @pytest.mark.parametrize("place", [place for place, case in CASES.items() if case.hangs == "logged"])

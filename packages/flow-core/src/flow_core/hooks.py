@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from typing import NoReturn, Self
 
 
+BEGIN = "the run cannot begin"
+"""Stands in the place of a task for hooks that are called when a run begins."""
 _going: dict[int, Noted] = {}
 """Calls that go on now, by thread. No lock: each thread writes its own entry, and readers take a copy."""
 
@@ -74,6 +76,10 @@ class Noted:
             _going[self._thread] = outer
 
     def __str__(self) -> str:
+        return f"{self.name}, called at the begin of the run," if self._who is BEGIN else self._for_task
+
+    @property
+    def _for_task(self) -> str:
         return f"{self.name}, called for {self._first},"
 
     def clause(self, since: str) -> str:

@@ -26,6 +26,7 @@ _TOLD_S = 3.0
 # a script whose calls all hang must not take all the threads that its user may have.
 _MOST = 500
 
+_CALLER_WAITS = "the caller waits for it, and nobody else does"
 _logger = logging.getLogger("flow.futures")
 
 Describe = Callable[[Callable[[Any], object], Any], str]
@@ -279,11 +280,12 @@ class UserCalls:
                 if further is not None:
                     self._alone.append(current)
                     self._current = further
-            each = [*self._alone, *self._guests, *([] if self._current is None else [self._current])]
+            guests = list(self._guests)
+            each = [*self._alone, *guests, *([] if self._current is None else [self._current])]
         for runner in each:
             if not runner.was_logged and runner.busy_s(now) > _TOLD_S:
                 runner.was_logged = True
-                self._tell(runner)
+                self._tell(runner, runner in guests)
             job = runner.job
             limit = None if job is None or runner.given_up else job.limit
             if job is not None and limit is not None and runner.busy_s(now) > limit.seconds:
@@ -303,10 +305,11 @@ class UserCalls:
                 visit.was_logged = True
                 hook = going_on(thread)
                 _logger.warning(
-                    "%s has not returned for %g s%s: the caller waits for it, and nobody else does",
+                    "%s has not returned for %g s%s: %s",
                     visit.described() if hook is None else str(hook),
                     _TOLD_S,
                     where_in_users_code(thread),
+                    _CALLER_WAITS,
                 )
         return any(not visit.was_logged for _, visit in visits)
 
@@ -326,14 +329,15 @@ class UserCalls:
         for job in others:
             self._queue.put(job)
 
-    def _tell(self, runner: _Runner) -> None:
+    def _tell(self, runner: _Runner, of_caller: bool) -> None:
         job, hook = runner.job, going_on(runner.thread.ident)
         if job is not None:
             _logger.warning(
-                "%s has not returned for %g s%s: what it waits for, or does, is its own; others go on",
+                "%s has not returned for %g s%s: %s",
                 _named(job) if hook is None else str(hook),
                 _TOLD_S,
                 where_in_users_code(runner.thread.ident or 0),
+                _CALLER_WAITS if of_caller else "what it waits for, or does, is its own; others go on",
             )
 
 

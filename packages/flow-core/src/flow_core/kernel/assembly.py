@@ -10,15 +10,17 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import flow_core
 from flow_core.errors import ConfigurationError, ExecutorError
 from flow_core.executors.futures import FuturesExecutor, SubmitExecutor, SubmitStyle
+from flow_core.futures.callbacks import packing_calls
 from flow_core.graph.resolver import DEEP
-from flow_core.guard import called, is_a, one_line, pass_signal
-from flow_core.hooks import Calling, is_own
+from flow_core.guard import attribute, called, is_a, one_line, pass_signal
+from flow_core.hooks import BEGIN, Calling, Noted, is_own
 from flow_core.interfaces.clock import SystemClock
 from flow_core.interfaces.context import RunContext, WithDriver
 from flow_core.interfaces.events import EventKind, RunStarted
@@ -89,13 +91,20 @@ def sampler_of(sinks: Iterable[object]) -> SamplerSpec | None:
     for sink in sinks:
         if not isinstance(sink, SamplingSink):
             continue
-        with Calling("the run cannot begin", "event sink", sink, "sampler") as calling:
+        with Calling(BEGIN, "event sink", sink, "sampler") as calling:
             spec: object = sink.sampler()
             if spec is not None and not is_a(spec, SamplerSpec):
                 calling.gave(spec, "a SamplerSpec")
         if spec is not None:
             return spec
     return None
+
+
+def watched_begin(hooks: Iterable[object]) -> AbstractContextManager[None]:
+    """Return a context in which the log says if hooks of the user's do not return, for which the run's begin waits."""
+    if all(map(is_own, hooks)):
+        return nullcontext()
+    return packing_calls.watched(lambda _: None, None, lambda _call, _given: "the begin of the run")
 
 
 def run_name(config: Config) -> str:
@@ -223,7 +232,8 @@ def start_executors(executors: Iterable[tuple[Executor, RunContext]]) -> None:
         for executor, context in executors:
             # Before its start: the error names the last one, which ends itself; those before it are shut down.
             started.append(executor)
-            executor.start(context)
+            with watched_begin([executor]), Noted(BEGIN, "executor", attribute(executor, "wrapped", executor), "start"):
+                executor.start(context)
     except BaseException as error:
         for executor in reversed(started[:-1]):
             _shut_down(executor)

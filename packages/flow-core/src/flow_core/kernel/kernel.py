@@ -149,7 +149,8 @@ class DataFlowKernel:
         self._note_failed = assembly.noting_failures(self.memoizer)
         sinks = assembly.all_sinks(config)
         self.pump = parts.pump = EventPump(sinks, info, RunLogger("flow.events", self.run_id))
-        self.pump.start()
+        with assembly.watched_begin(sinks):
+            self.pump.start()
         self._emitter = TaskEventEmitter(self.pump, self._logger)
         self.staging = parts.staging = StagingManager(
             config.staging,
@@ -198,7 +199,8 @@ class DataFlowKernel:
         self._reactor.failed_as = lambda task: unseen.note(task, self._core)
         # Sinks get the begin of the run before any event of its executors.
         assembly.report_start(self.pump, info, self.executors)
-        sampler = assembly.sampler_of(sinks)
+        with assembly.watched_begin(sinks):
+            sampler = assembly.sampler_of(sinks)
         # After the parts above, since an executor may report at once.
         assembly.start_executors(
             (executor, assembly.executor_context(config, label, info, self._reactor, self.pump, sampler))

@@ -113,7 +113,10 @@ def _argument_parts(app: AppIdentity, call: Call, identity: Identity) -> tuple[l
     for name, value in given.items():
         try:
             found[name] = encoded(
-                f"{ARGUMENT}{name!r}", value, identity.attributes, findings if name != OUTPUTS else ValueFindings([], [])
+                f"{ARGUMENT}{name!r}",
+                value,
+                identity.attributes,
+                findings if name != OUTPUTS else ValueFindings([], []),
             )
         except CannotDigest as error:
             raise _no_argument(app, name, type(value).__qualname__, error) from error

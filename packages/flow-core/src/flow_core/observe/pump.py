@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from flow_core.guard import is_a, name_of, one_line, pass_signal
-from flow_core.hooks import Calling
+from flow_core.hooks import BEGIN, Calling, Noted
 from flow_core.interfaces.events import Event, EventKind, EventRecord, EventsLost
 from flow_core.interfaces.sinks import EventSink, RunInfo
 from flow_core.observe.sink_worker import SinkWorker
@@ -260,11 +260,12 @@ class EventPump:
 def _begin(sink: EventSink, run: RunInfo) -> None:
     """Start a sink. What it raises is the reason why the run cannot begin; an exit becomes such a reason, too."""
     try:
-        sink.start(run)
+        with Noted(BEGIN, "event sink", sink, "start"):
+            sink.start(run)
     except BaseException as error:
         if is_a(error, Exception):
             raise
-        with Calling("the run cannot begin", "event sink", sink, "start"):
+        with Calling(BEGIN, "event sink", sink, "start"):
             raise
 
 

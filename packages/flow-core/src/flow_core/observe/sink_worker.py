@@ -11,7 +11,7 @@ from typing import Any
 
 from flow_core.errors import ConfigurationError
 from flow_core.guard import is_a, name_of, one_line, shown, to_log
-from flow_core.hooks import Calling
+from flow_core.hooks import BEGIN, Calling
 from flow_core.interfaces.events import Event, EventKind, EventRecord, EventsLost
 from flow_core.interfaces.sinks import EventSink, RecordSink
 from flow_core.observe.run_logger import lines_of
@@ -179,7 +179,7 @@ class SinkWorker:
 
 def _wanted(sink: EventSink) -> EventKind:
     """Return the kinds that a sink wants. Raises ConfigurationError or HookError."""
-    with Calling("the run cannot begin", "event sink", sink, "wants"):
+    with Calling(BEGIN, "event sink", sink, "wants"):
         wants: object = getattr(sink, "wants", None)
     if not is_a(wants, int):
         raise ConfigurationError(f"event sink {name_of(sink)}: its wants must be an EventKind, not {shown(wants)}")
