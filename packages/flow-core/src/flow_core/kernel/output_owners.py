@@ -13,6 +13,7 @@ from flow_core.errors import OutputConflict
 from flow_core.files import File, Glob, masked
 from flow_core.graph.task import SharedParents, Task
 from flow_core.remote.output_sets import is_match, may_be_below
+from flow_core.remote.same_names import are_one, first_pair, folded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +59,7 @@ class OutputOwners:
         self._warn = warn
         self._lock = threading.Lock()
         self._owners: dict[str, _Output] = {}
+        self._spellings: dict[str, list[str]] = {}  # places in ``_owners`` by what ``folded`` makes of them
         self._places: dict[int, tuple[str, ...]] = {}
         self._sets: _Index | None = None
         self._below: _Index = {}
@@ -91,6 +93,9 @@ class OutputOwners:
                 self._report_twice(task, masked(file.url))
             elif place:
                 wanted[place] = file
+        pair = first_pair(wanted) if len(wanted) > 1 else None
+        if pair is not None and _are_one(*pair, wanted[pair[0]], wanted[pair[1]]):
+            self._tell_twice(task, _said(wanted[pair[1]], wanted[pair[0]]))
         for place, file in wanted.items():
             for other, said in self._others(place, file):
                 if not self._waits(other, parents):
@@ -101,6 +106,8 @@ class OutputOwners:
         with self._lock:
             self._places[task.tid] = tuple(wanted)
             for place, file in wanted.items():
+                if place not in self._owners:
+                    self._spellings.setdefault(folded(place), []).append(place)
                 self._owners[place] = output = _Output(task, file)
                 self._note(place, output)
 
@@ -112,6 +119,7 @@ class OutputOwners:
                     output = self._owners.get(place)
                     if output is not None and output.task is task:  # and not a later one
                         del self._owners[place]
+                        self._forget_spelling(place)
                         self._forget(place, output)
 
     def _others(self, place: str, file: File) -> list[tuple[Task, str]]:
@@ -122,18 +130,27 @@ class OutputOwners:
         with self._lock:
             same = self._owners.get(place)
             found = [] if same is None else [same]
+            alike = [(each, self._owners[each]) for each in self._spellings.get(folded(place), ()) if each != place]
             if file.kind != "file" and self._sets is None:
                 self._sets = {}
                 for each, output in self._owners.items():
                     self._note(each, output)
             if self._sets is not None:
                 found += self._nested(place, file)
+        # Without the lock: the file system is asked.
+        found += [output for each, output in alike if _are_one(place, each, file, output.file)]
         others: dict[Task, str] = {}
         for output in found:
             only_change = file.update and output.file.update
             if not output.task.state.final and not only_change:
                 others.setdefault(output.task, _said(file, output.file))
         return list(others.items())
+
+    def _forget_spelling(self, place: str) -> None:
+        alike = self._spellings[folded(place)]
+        alike.remove(place)
+        if not alike:
+            del self._spellings[folded(place)]
 
     # -- directories and patterns; the lock is held
 
@@ -229,9 +246,19 @@ def place_of(file: File, directory: str, *, shared_disk: bool = True) -> str:
     return place.rstrip("/") if file.kind == "directory" else place
 
 
+def _are_one(place: str, other: str, file: File, other_file: File) -> bool:
+    """Return whether two places that differ in capitals or accents only are one, which is so on some file systems."""
+    if file.scheme != "file" or other_file.scheme != "file":
+        return False  # servers tell them apart, as a rule
+    above = os.path.commonpath((place, other))
+    return are_one(above, os.path.relpath(place, above), os.path.relpath(other, above))
+
+
 def _said(file: File, other: File) -> str:
     """Name an output, and what it shares with that of another task where that has another name."""
     name, of_other = masked(file.url), masked(other.url)
+    if name != of_other and folded(name) == folded(of_other):
+        return f"{name} (which is {of_other} on that file system)"
     if file.kind == other.kind == "file" or name == of_other:
         return name
     return f"{name} (which may hold, or be in, {of_other})"

@@ -13,6 +13,7 @@ from pathlib import Path
 from flow_core.errors import StagingError
 from flow_core.files import File
 from flow_core.guard import is_a
+from flow_core.remote.same_names import folded
 from flow_core.remote.staged import Claim, ForeignDirectory, claim, remove, reserved, tidy
 from flow_core.staging.file_work import BackgroundFileWork
 
@@ -48,7 +49,7 @@ class TryPaths:
         self._name = str(task_id) if number == 1 else f"{task_id}-{number}"
         self._here: dict[str, str] = {}
         self.there: dict[str, str] = {}
-        self._taken: set[str] = set()
+        self._taken: dict[str, str] = {}
 
     def here(self, home: str | None) -> str:
         """Return the directory for what the submit side moves, below this home or else the run's directory."""
@@ -70,10 +71,12 @@ class TryPaths:
         """Return the path of a file in a directory: by its own name, in a directory of its own if that is taken."""
         name = f"files-{_digest(file.url)}" if file.kind == "pattern" else safe_name(file)
         path = f"{folder}/{name}"
-        # Two files of the same name from different places.
-        if path in self._taken:
+        # Two files of the same name from different places; or of two names that the file system may take for one.
+        key = folded(path)
+        if key in self._taken:
             path = f"{folder}/{_digest(file.url)}/{name}"
-        self._taken.add(path)
+            key = folded(path)
+        self._taken[key] = path
         return path
 
     def take_back(self) -> None:
@@ -83,7 +86,7 @@ class TryPaths:
 
     def known(self) -> Sequence[str]:
         """Return the files that were given paths, if they are few."""
-        return tuple(self._taken) if len(self._taken) <= _FEW else ()
+        return tuple(self._taken.values()) if len(self._taken) <= _FEW else ()
 
     def all_here(self) -> list[str]:
         """Return the directories on the submit side, absolute."""

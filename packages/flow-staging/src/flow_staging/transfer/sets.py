@@ -13,6 +13,7 @@ from flow_core.files import File, Glob
 from flow_core.interfaces.staging import Brought, Transfer
 from flow_core.interfaces.versions import version_of_files
 from flow_core.remote.output_sets import below, is_match, matching
+from flow_core.remote.same_names import are_one, first_pair
 from flow_staging.transfer.failures import OtherVersion, PermanentTransferError, TransientTransferError
 from flow_staging.transfer.handle import Handle
 from flow_staging.transfer.pool import TransferJob, TransferPool
@@ -151,9 +152,21 @@ def _brought(
     # Name and version of the directory are none of its files'.
     alone = replace(transfer, pin="", version="")
     members = [member(alone, name) for name in names]
+    _check_names(str(transfer.local_path), names)  # none of which leads elsewhere
     by_path = {member.local_path: name for member, name in zip(members, names, strict=True)}
     each(one, members, control)
     return versions
+
+
+def _check_names(folder: str, names: Sequence[str]) -> None:
+    """Refuse names of which the file system here would make one file; raises PermanentTransferError."""
+    pair = first_pair(names)
+    if pair is not None and are_one(folder, *pair):
+        raise PermanentTransferError(
+            f"{pair[0]!r} and {pair[1]!r} in it are one file on the file system of {folder}, which tells no capitals "
+            "from small letters, or no ways to write accents: set the executor's working_dir to another file system, "
+            "or name the files one by one"
+        )
 
 
 def of_this_side(transfer: Transfer) -> list[Transfer]:
