@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -192,6 +193,57 @@ def test_what_was_unused_for_longest_goes_first_and_what_is_in_use_stays(tmp_pat
 
 def newest(root: Path) -> Path:
     return max(root.glob("*.entry"), key=lambda path: path.stat().st_ctime_ns)
+
+
+def test_what_was_used_in_the_future_ages_from_when_that_is_seen(tmp_path: Path) -> None:
+    policy = CachePolicy(max_files=4, directory=str(tmp_path / "cache"))
+    root = Path(policy.directory or "") / str(os.getuid())
+    bring(Pages(b"x"), tmp_path / "a", policy, url="ahead")  # while the clock was ahead
+    ahead = newest(root)
+    os.utime(ahead, (time.time() + 1e6,) * 2)
+    bring(Pages(b"x"), tmp_path / "a", policy, url="0")
+    assert ahead.stat().st_mtime <= time.time() + 600
+    for number in range(1, 8):
+        bring(Pages(b"x"), tmp_path / "a", policy, url=str(number))
+    assert not ahead.exists()
+
+
+@pytest.mark.parametrize("jump_s", [-1e9, -86_400.0, -3.0, 3.0, 86_400.0, 1e9])
+def test_a_clock_that_jumps_while_a_file_comes_changes_nothing(
+    tmp_path: Path, policy: CachePolicy, monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    off = [0.0]
+    now, now_ns = time.time, time.time_ns
+    monkeypatch.setattr(time, "time", lambda: now() + off[0])
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns() + int(off[0] * 1e9))
+    pages, run = Pages(os.urandom(3 << 20)), Use(run="run", task_id=1)
+
+    def jumping(offset: int, validator: str, known: str) -> Opened | None:
+        opened = Pages.open(pages, offset, validator, known)
+        if opened is None:
+            return None
+        read = opened.read
+
+        def piece() -> bytes:
+            off[0] = jump_s
+            return bytes(read())
+
+        return Opened(opened.remote, opened.offset, piece, opened.close)
+
+    pages.open = jumping  # type: ignore[method-assign]
+    place = tmp_path / reserved("wd").lstrip("/") / "run"
+    for number in range(3):
+        assert bring(pages, place / str(number) / "a", policy, run) == pages.body
+        off[0] = (-1) ** number * jump_s
+    assert (pages.asked, len(pages.sent)) == (1, 1)  # the run's version, whatever the time
+    other = Use(run="other", task_id=1)
+    assert bring(pages, place / "3" / "a", policy, other) == pages.body
+    assert (pages.asked, len(pages.sent)) == (2, 1)  # asked whether it is still current
+    # A write into what is kept is seen, by whatever clock it is dated.
+    with (place / "0" / "a").open("r+b") as stream:
+        stream.write(b"changed")
+    assert bring(pages, place / "4" / "a", policy, run) == pages.body
+    assert len(pages.sent) == 2
 
 
 def test_the_number_of_files_is_bounded_too(tmp_path: Path) -> None:

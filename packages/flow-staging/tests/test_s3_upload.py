@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from datetime import UTC, datetime
 
 import pytest
 
@@ -23,6 +24,7 @@ class Client:
     def __init__(self, *ends: Exception) -> None:
         self.ends = list(ends)
         self.aborted = 0
+        self.listed = {}
 
     def create_multipart_upload(self, **_options):
         return {"UploadId": "1"}
@@ -37,7 +39,7 @@ class Client:
         self.aborted += 1
 
     def list_multipart_uploads(self, **_options):
-        return {}
+        return self.listed
 
     def head_object(self, **_options):
         return {"ContentLength": SIZE}
@@ -96,3 +98,17 @@ def test_files_that_come_at_once_make_one_client(monkeypatch):
     assert len(made) == 1
     assert len({id(one) for one in found}) == 1
     assert len(found) == 8
+
+
+@pytest.mark.parametrize(
+    ("date", "aborted"), [("Sat, 01 Jan 2000 12:00:00 GMT", 0), ("Tue, 04 Jan 2000 12:00:00 GMT", 1)]
+)
+def test_how_old_a_left_upload_is_the_clock_of_the_server_says(tmp_path, monkeypatch, date, aborted):
+    client = Client(LOST, GONE)
+    began = datetime(2000, 1, 1, 11, tzinfo=UTC)
+    client.listed = {
+        "Uploads": [{"Key": "a", "UploadId": "0", "Initiated": began}],
+        "ResponseMetadata": {"HTTPHeaders": {"date": date}},
+    }
+    send(client, tmp_path, monkeypatch)
+    assert client.aborted == aborted

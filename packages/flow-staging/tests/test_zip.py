@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from flow_core.errors import StagingError
 from flow_core.files import Directory, File, Glob
 from flow_core.interfaces.staging import Direction, Transfer
-from flow_staging import zip as zip_module
+from flow_staging import zip as zip_module, zip_archives
 from flow_staging.transfer.failures import PermanentTransferError
 from flow_staging.transfer.retry import Pace
 from flow_staging.zip import Member, ZipFileStaging
@@ -238,6 +239,12 @@ ZipFileStaging().stage([Transfer(url, here / "big", Direction.OUT, 1, "x")]).res
     assert os.listdir(real) == ["a.zip"]
 
 
+def later(monkeypatch, seconds: float = 10.0) -> None:
+    """Let it be later: an archive that has just changed is not kept open."""
+    now = time.time_ns
+    monkeypatch.setattr(zip_archives.time, "time_ns", lambda: now() + int(seconds * 1e9))
+
+
 def test_the_directory_of_an_archive_is_read_once_for_many_members(method, tmp_path, monkeypatch):
     read: list[object] = []
     archive = zipfile.ZipFile
@@ -249,7 +256,7 @@ def test_the_directory_of_an_archive_is_read_once_for_many_members(method, tmp_p
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as made:
         for number in range(20):
             made.writestr(f"m{number}", str(number))
-    os.utime(tmp_path / "a.zip", (1, 1))
+    later(monkeypatch)
     monkeypatch.setattr("flow_staging.zip_archives.zipfile.ZipFile", counted)
     for number in range(20):
         go(method, incoming(f"zip://{tmp_path}/a.zip/m{number}", tmp_path / "wd" / str(number)))
@@ -361,3 +368,54 @@ def test_how_far_a_member_is_is_told(method, tmp_path):
     moving.result(20)
     (far,) = moving.progress()
     assert (far.moved, far.total) == (1000, 1000)
+
+
+def counting(monkeypatch) -> list[Path]:
+    """Note which archives are opened."""
+    seen: list[Path] = []
+    really = zip_archives.opened
+
+    def opened(path):
+        seen.append(path)
+        return really(path)
+
+    monkeypatch.setattr(zip_archives, "opened", opened)
+    return seen
+
+
+@pytest.mark.parametrize("date_s", [0, 4e9], ids=["1970", "2096"])
+def test_an_archive_of_any_date_is_opened_once_for_many_members(method, tmp_path, monkeypatch, date_s):
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        for number in range(5):
+            made.writestr(str(number), str(number))
+    os.utime(archive, (date_s, date_s))
+    later(monkeypatch)
+    seen = counting(monkeypatch)
+    for number in range(5):
+        go(method, incoming(f"zip:{archive}/{number}", tmp_path / "wd" / str(number)))
+    assert seen == [archive]
+
+
+def test_an_archive_that_was_written_again_under_its_old_date_and_size_is_opened_again(method, tmp_path, monkeypatch):
+    archive = tmp_path / "a.zip"
+    later(monkeypatch)
+    seen = counting(monkeypatch)
+    for content in ("old", "new"):
+        with archive.open("r+b" if archive.exists() else "wb") as stream, zipfile.ZipFile(stream, "w") as made:
+            made.writestr(zipfile.ZipInfo("x"), content)
+        os.utime(archive, (1_000, 1_000))
+        go(method, incoming(f"zip:{archive}/x", tmp_path / "wd" / "x"))
+        assert (tmp_path / "wd" / "x").read_text() == content
+    assert len(seen) == 2
+
+
+def test_an_archive_that_changed_just_now_under_an_old_date_is_not_kept_open(method, tmp_path, monkeypatch):
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("x", "x")
+    os.utime(archive, (1_000, 1_000))
+    seen = counting(monkeypatch)
+    for _ in range(2):
+        go(method, incoming(f"zip:{archive}/x", tmp_path / "wd" / "x"))
+    assert len(seen) == 2

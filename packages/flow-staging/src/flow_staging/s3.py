@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import email.utils
 import hashlib
 import os
 import re
@@ -467,17 +468,17 @@ class _S3Upload:
 
     def _sweep(self) -> None:
         """End uploads of this object that began longer ago than any may take: their processes were killed."""
-        now = datetime.now(UTC)
         try:
             with _translated():
                 found = self._client.list_multipart_uploads(Bucket=self._names["Bucket"], Prefix=self._names["Key"])
         except (TransientTransferError, PermanentTransferError):  # no right to look
             return
+        now = _date_of(found)
         for each in cast("list[dict[str, object]]", found.get("Uploads", [])):
             began = each.get("Initiated")
             if each.get("Key") != self._names["Key"] or not isinstance(began, datetime):
                 continue
-            if (now - began).total_seconds() > self._policy.timeout_s + 3600.0:  # clocks differ
+            if (now - began).total_seconds() > self._policy.timeout_s + 3600.0:  # those of its servers differ
                 self._abort(each.get("UploadId"))
 
     def _store(self, upload: object, number: int, piece: bytes) -> dict[str, object]:
@@ -528,6 +529,16 @@ class _S3Upload:
 
     def _again(self, ask: Callable[[], _Result]) -> _Result:
         return again(self._policy, self._control, lambda: _asked(ask))
+
+
+def _date_of(answer: dict[str, object]) -> datetime:
+    """Return when an answer was given by the server's clock; by this machine's, which may be wrong, if it says not."""
+    about = answer.get("ResponseMetadata")
+    headers = about.get("HTTPHeaders") if isinstance(about, dict) else None
+    try:
+        return email.utils.parsedate_to_datetime(headers["date"]).astimezone(UTC)  # type: ignore[index]  # or TypeError
+    except (KeyError, TypeError, ValueError):
+        return datetime.now(UTC)
 
 
 def _asked(ask: Callable[[], _Result]) -> _Result:

@@ -16,14 +16,15 @@ from flow_staging.transfer.failures import PermanentTransferError
 
 _SETTLED_NS = 2_000_000_000  # a file that changed later might change again without a new time
 
-Version = tuple[int, int, int, int]
+Version = tuple[int, int, int, int, int]
 
 
 class OpenArchives:
     """Keeps the archives that were read last open, each as long as its file is the same version. Any thread.
 
-    Versions are compared by device, inode, size and time of change, so the archive must be locked against writers while
-    it is used. One that changed within the last two seconds is not kept.
+    Versions are compared by device, inode, size and times of change, so the archive must be locked against writers
+    while it is used. One that changed within the last two seconds is not kept: by the time that the file system sets
+    itself, since the other one may be set to any date, as by what unpacks or copies archives.
     """
 
     def __init__(self, limit: int = 4) -> None:
@@ -69,7 +70,7 @@ class OpenArchives:
 
     def _keep(self, path: Path, version: Version, archive: zipfile.ZipFile) -> None:
         stream = archive.fp
-        settled = time.time_ns() - version[3] > _SETTLED_NS
+        settled = time.time_ns() - version[-1] > _SETTLED_NS
         gone = [archive]
         # Kept only if the open file still is the locked one, and has not changed just now.
         if settled and stream is not None and _version(stream) == version:
@@ -92,4 +93,4 @@ def opened(path: Path) -> zipfile.ZipFile:
 
 def _version(stream: IO[bytes]) -> Version:
     found = os.fstat(stream.fileno())
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -16,6 +16,7 @@ _SHARE = 64
 """One part in so many of the bound may be added by a process before it looks again what others have added."""
 _SHARE_OF_ROOM = 16
 """Where that is more: one part in so many of the free room at the look, since a look at a large cache takes long."""
+_SKEW_S = 600.0  # seconds that clocks of several machines may differ
 _BLOCK = 512  # bytes; the unit of st_blocks, whatever the file system's own block is
 _DOWN_TO = 0.9  # part of the bounds that is left after eviction, so that not every further file evicts again
 
@@ -101,9 +102,18 @@ class Room:
         bytes_, files = seen.bytes + seen.bytes_since, seen.files + seen.files_since
         return few and bytes_ <= self._max_bytes and files <= self._max_files
 
+    def _aged(self, one: Kept) -> Kept:
+        """Take what was used in the future as used now: the clock has been put back, and it would stay for ever."""
+        now = time.time()
+        if one.used > now + _SKEW_S:
+            one.used = now
+            with contextlib.suppress(OSError):
+                os.utime(self._root / f"{one.key}{KEY_SUFFIX}")
+        return one
+
     def _look(self, but: str) -> None:
         # The longest unused first.
-        there = sorted(contents(self._root), key=lambda one: one.used)
+        there = sorted(map(self._aged, contents(self._root)), key=lambda one: one.used)
         total, count = sum(one.bytes for one in there), len(there)
         if total > self._max_bytes or count > self._max_files:
             most_bytes, most_files = self._max_bytes * _DOWN_TO, self._max_files * _DOWN_TO
