@@ -95,7 +95,7 @@ class OutputOwners:
                 wanted[place] = file
         pair = first_pair(wanted) if len(wanted) > 1 else None
         if pair is not None and _are_one(*pair, wanted[pair[0]], wanted[pair[1]]):
-            self._tell_twice(task, _said(wanted[pair[1]], wanted[pair[0]]))
+            self._report_twice(task, _said(wanted[pair[1]], wanted[pair[0]]))
         for place, file in wanted.items():
             for other, said in self._others(place, file):
                 if not self._waits(other, parents):
