@@ -241,6 +241,50 @@ def test_who_has_the_key_of_a_block_does_not_come_as_one_manager_more(
     assert list(_managers(counted)) == [number]
 
 
+@pytest.fixture
+def late(tmp_path: Path, ordered: list[bytes]) -> Iterator[tuple[Driver, Path]]:
+    """A block whose manager waits until a file is there, so that somebody with its key can come before it."""
+    gate = tmp_path / "gate"
+    provider = LocalProvider(init_blocks=1, max_blocks=1, worker_init=f"while ! test -e {gate}; do sleep 0.1; done")
+    executor = make_executor(
+        max_workers=1, worker_port_range=(50000, 60000), provider=provider, heartbeat_threshold=2, poll_period=1
+    )
+    made = Driver(executor, tmp_path / "run", PATIENCE_S)
+    made.start()
+    yield made, gate
+    gate.touch()
+    made.release()
+    made.shutdown()
+    made.check()
+
+
+@pytest.mark.slow
+def test_who_comes_first_with_a_stolen_key_loses_its_tasks_when_the_job_is_over(
+    late: tuple[Driver, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The job's own manager is refused, and that is said; its job is over then, and with it the key."""
+    driver, gate = late
+    key = driver.submit(calls.double, 2)
+    driver.poll(lambda: any(tmp_path.rglob("flow_block_key")), "the job waits")
+    (found,) = tmp_path.rglob("flow_block_key")
+    thief = Rogue(driver, "0", found.read_bytes(), known=True)
+    try:
+        thief.greeted()
+        thief.offer(workers=1)
+        number = unpack_welcome(thief.until(Kind.WELCOME)).manager
+        beat = pack_beat(Heartbeat(number, 0, 0))
+        while key not in unpack_tasks(thief.until(Kind.TASKS, beat)).keys:
+            pass
+        gate.touch()
+        code, _ = unpack_exit(thief.until(Kind.EXIT, beat))
+        assert code is ExitCode.DECLARED_LOST
+    finally:
+        thief.close()
+    assert "has the key of a block whose 1 place is taken by rogue on node" in caplog.text
+    assert driver.outcome(key).verdict is Verdict.LOST
+    assert driver.outcome(driver.submit(calls.double, 2)).value == 4  # by the next block, whose key is another
+
+
 def test_a_manager_that_comes_again_after_a_break_or_a_restart_is_taken_for_itself(
     driver: Driver, sibling: Rogue
 ) -> None:

@@ -176,6 +176,30 @@ def test_a_manager_whose_block_is_over_gets_nothing_more_and_is_sent_away_when_i
     assert not world.core.pool.by_number
 
 
+@pytest.mark.parametrize(("contested", "thresholds"), [(True, 2), (False, 32)])
+def test_who_stays_when_its_job_is_over_does_not_keep_its_tasks_for_ever(contested: bool, thresholds: int) -> None:
+    """What came first with a stolen key has a task, and sends signs of life: the job's end ends that."""
+    world = World(managers_per_block=1)
+    thief = world.join(node("thief", block="0"))
+    if contested:
+        world.join(node("of the job", block="0"))
+        assert [exit[1] for exit in world.exits] == [ExitCode.REFUSED]
+        world.exits.clear()
+    world.submit(1)
+    world.core.admitted(KeyChange(revoke=("0",)), world.now)
+    beat = pack_beat(Heartbeat(thief.number, 0, 0))
+    step = world.core.settings.heartbeat_threshold_s / 4
+    steps = 0
+    while not world.exits:
+        world.core.from_peer(thief.peer, "", beat, world.now)
+        world.advance(step)
+        steps += 1
+        assert steps < 4 * thresholds
+    assert steps >= 4 * (thresholds - 2)
+    assert [exit[:2] for exit in world.exits] == [(thief.peer, ExitCode.DECLARED_LOST)]
+    assert world.outcomes == {1: [Verdict.LOST]}
+
+
 def test_who_has_said_hello_before_its_block_was_over_does_not_register_after() -> None:
     world = World()
     late = node("a", block="0")

@@ -86,11 +86,13 @@ class Places:
         managers: Most managers of a block.
     """
 
-    __slots__ = ("_closed", "_left_out", "_most", "_reported")
+    __slots__ = ("_closed", "_left_out", "_most", "_reported", "contested")
 
     def __init__(self, managers: int) -> None:
         self._most = managers
         self._closed: set[str] = set()
+        self.contested: set[str] = set()
+        """Blocks with whose key more have come than they have places."""
         self._reported: dict[str, float] = {}
         self._left_out: dict[str, int] = {}
 
@@ -105,6 +107,8 @@ class Places:
             return f"{name} on {node} has the key of block {block}, of which a manager was sent away: {REASON}"
         if len(there) < self._most:
             return ""
+        if len(self.contested) < MOST:
+            self.contested.add(block)
         named = ", ".join(f"{one.offer.manager_id} on {one.offer.node}" for one in there[:_NAMED])
         return (
             f"{name} on {node} has the key of a block whose {self._most} "

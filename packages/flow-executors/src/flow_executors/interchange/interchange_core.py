@@ -68,6 +68,8 @@ from flow_executors.wire.tasks import head_of_one, unpack_tasks
 
 # Seconds in which a manager whose connection is gone may come back over another one. Process death is to be known
 # within two.
+# Heartbeat thresholds for which a manager that is connected may keep tasks when its job is said to be over.
+_AFTER_JOB = 30
 _RECONNECT_S = 1.0
 # Messages of results after which they are acknowledged at once: few messages, and a manager does not keep too many.
 _ACK_EVERY = 32
@@ -205,6 +207,9 @@ class InterchangeCore:
             if now >= self._lost_at(manager):
                 self._lose(manager, "its connection broke: its process or its node died")
         for manager in self._revoked.overdue(now, self._patience(now)):
+            if manager.outstanding:  # whoever it is: its job is over, so it may never report them
+                self._expel(manager, f"{REVOKED}, and it still had tasks")
+                continue
             self.to_managers.append((manager.peer, pack_exit(ExitCode.DONE, REVOKED)))
             self._depart(manager, REVOKED, lost=False)
         self._dispatcher.tick(now)
@@ -220,8 +225,18 @@ class InterchangeCore:
         self.shared.expected.update(block for _, block in change.admit)
         self.shared.expected.difference_update(change.revoke)
         # Their tasks may finish: the job's end decides, and a drain gives back what has not started.
-        leaving = self._revoked.add(change.revoke, self.pool.by_number.values(), self._patience(now))
+        leaving = self._revoked.add(
+            change.revoke, self.pool.by_number.values(), self._patience(now), lambda block: self._last(block, now)
+        )
         self._drain_requests.drain(leaving)
+
+    def _last(self, block: str, now: float) -> float:
+        """Return until when managers of a block may keep tasks once the scheduler says that its job is over.
+
+        A scheduler may be wrong, so the tasks may go on. But where more have come with the key than the block has
+        places, those that are still here are no part of the job.
+        """
+        return now if block in self._places.contested else now + _AFTER_JOB * self.settings.heartbeat_threshold_s
 
     def slept(self, now: float, away_s: float) -> None:
         """Restart the silence of all managers: this process did not run for so many seconds."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from flow_executors.common.resources import Capacity, ResourceRequest
@@ -435,41 +435,58 @@ class ManagerPool:
 REASON = "the job of its block is over, and the key of the block is revoked"
 
 
+@dataclass(slots=True)
+class _Leaving:
+    manager: ManagerRecord
+    look_at: float
+    last: float
+
+
 class RevokedBlocks:
     """Which blocks are over, and when to look whether their managers have left. Pure."""
 
-    __slots__ = ("_due", "blocks")
+    __slots__ = ("_leaving", "blocks")
 
     def __init__(self) -> None:
         self.blocks: set[str] = set()
         """Blocks whose keys are revoked."""
-        self._due: dict[int, tuple[float, ManagerRecord]] = {}
+        self._leaving: dict[int, _Leaving] = {}
 
-    def add(self, blocks: Iterable[str], managers: Iterable[ManagerRecord], deadline: float) -> list[ManagerRecord]:
-        """Note blocks; return those of the managers that belong to them. They have until the deadline to leave."""
+    def add(
+        self,
+        blocks: Iterable[str],
+        managers: Iterable[ManagerRecord],
+        deadline: float,
+        last: Callable[[str], float],
+    ) -> list[ManagerRecord]:
+        """Note blocks; return those of the managers that belong to them.
+
+        They have until the deadline to leave, and where they have tasks until ``last`` of their block.
+        """
         fresh = set(blocks) - self.blocks
         self.blocks |= fresh
         found = [manager for manager in managers if manager.offer.block in fresh] if fresh else []
-        self._due.update((manager.number, (deadline, manager)) for manager in found)
+        for manager in found:
+            self._leaving[manager.number] = _Leaving(manager, deadline, max(deadline, last(manager.offer.block)))
         return found
 
     def gone(self, manager: ManagerRecord) -> None:
         """A manager is not connected any more."""
-        self._due.pop(manager.number, None)
+        self._leaving.pop(manager.number, None)
 
     def overdue(self, now: float, again: float) -> list[ManagerRecord]:
-        """Return managers that should have left and have no task; those that have one are looked at again then."""
+        """Return managers that should have left; those that have tasks, and time left, are looked at again then."""
         found = []
-        for number, (deadline, manager) in list(self._due.items()):
-            if now >= deadline:
-                if manager.outstanding:
-                    self._due[number] = (again, manager)
+        for one in self._leaving.values():
+            if now >= one.look_at:
+                if one.manager.outstanding and now < one.last:
+                    one.look_at = min(again, one.last)
                 else:
-                    found.append(manager)
+                    found.append(one.manager)
         return found
 
     def next_deadline(self) -> float | None:
         """Return when to look again."""
-        if not self._due:  # asked each turn, and nearly always so
+        if not self._leaving:  # asked each turn, and nearly always so
             return None
-        return min((deadline for deadline, _ in self._due.values()), default=None)
+        return min((one.look_at for one in self._leaving.values()), default=None)
