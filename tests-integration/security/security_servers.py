@@ -89,6 +89,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.pour(b"f" * 65536)
     def do_away(self):
         self.head(302, Location="file:///etc/passwd", Content_Length="0")
+    def do_moved(self):  # as S3 says that a bucket is elsewhere; the region is to become a part of a host's name
+        kind = self.path.strip("/").split("?")[0].split("/")[1]
+        host = WHERE.split("//")[1].split("/")[0]
+        region = f"{host}/x?" if kind.endswith("h") else "eu-west-9"
+        self.head(int(kind[:3]), Location=WHERE, x_amz_bucket_region=region, Content_Length="0", Connection="close")
+    do_HEAD = do_GET
     def do_circle(self):
         self.head(302, Location=self.path + "/x", Content_Length="0")
     def do_named(self):

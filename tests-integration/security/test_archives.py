@@ -1,4 +1,4 @@
-"""Zip archives that another user has made: their numbers are lies, and nothing but the named member comes out of them."""
+"""Zip archives that another user has made: their numbers are lies, and nothing but what is named comes out of them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def overlapping() -> bytearray:
     entry, end = bytes(whole[at : whole.index(END)]), whole[whole.index(END) :]
     entries = bytearray(entry)
     for number in range(20_000):
-        more = bytearray(entry[:46] + f"n{number}".encode())
+        more = bytearray(entry[:46] + f"d/n{number}".encode())
         struct.pack_into("<H", more, 28, len(more) - 46)
         entries += more
     struct.pack_into("<HHI", end, 8, 20_001, 20_001, len(entries))
@@ -82,9 +82,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytearray], str]] = {
 @pytest.mark.parametrize("what", HOSTILE)
 def test_an_archive_that_lies_fails_the_file_and_leaves_nothing(what: str, attacker: Attacker, tmp_path: Path) -> None:
     make, told = HOSTILE[what]
-    path = tmp_path / "theirs.zip"
-    path.write_bytes(make())
-    os.chown(path, attacker.uid, attacker.gid)
+    path = theirs(attacker, tmp_path, make())
     before = path.read_bytes()
     method = ZipFileStaging(timeout_s=40)
     try:
@@ -98,19 +96,43 @@ def test_an_archive_that_lies_fails_the_file_and_leaves_nothing(what: str, attac
     assert path.read_bytes() == before
 
 
-def test_names_without_end_for_the_same_bytes_are_counted_before_they_are_taken_out(
-    attacker: Attacker, tmp_path: Path
-) -> None:
-    path = tmp_path / "theirs.zip"
-    path.write_bytes(overlapping())
-    os.chown(path, attacker.uid, attacker.gid)
-    before = psutil.Process().memory_info().rss
-    method = ZipFileStaging(timeout_s=40, limits=SizeLimits(max_files=5000))
+def refused(method: ZipFileStaging, path: Path, work: Path, told: str) -> None:
+    """Take a directory out of an archive, which fails and leaves no file."""
     try:
-        transfer = Transfer(Directory(f"zip:{path}/"), tmp_path / "work", Direction.IN, 7, "here")
-        with pytest.raises(StagingError, match="max_files|check the URL|names"):
+        transfer = Transfer(Directory(f"zip:{path}/d"), work, Direction.IN, 7, "here")
+        with pytest.raises(StagingError, match=told):
             method.stage([transfer]).result(50)
     finally:
         method.close()
-    assert not [found for found in tmp_path.rglob("*") if found.is_file() and found != path]
+    assert not [found for found in work.parent.rglob("*") if found.is_file() and found != path]
+
+
+def theirs(attacker: Attacker, tmp_path: Path, data: bytes | bytearray) -> Path:
+    path = tmp_path / "theirs.zip"
+    path.write_bytes(data)
+    os.chown(path, attacker.uid, attacker.gid)
+    return path
+
+
+def test_names_without_end_for_the_same_bytes_are_refused_by_their_number(attacker: Attacker, tmp_path: Path) -> None:
+    path = theirs(attacker, tmp_path, overlapping())
+    before = psutil.Process().memory_info().rss
+    method = ZipFileStaging(timeout_s=40, limits=SizeLimits(max_files=5000))
+    refused(method, path, tmp_path / "work", r"20,000 files or more, beyond the limit of 5,000.*max_files")
     assert psutil.Process().memory_info().rss - before < 200 * MIB
+
+
+def test_names_without_end_for_the_same_bytes_are_refused_by_what_they_unpack_to(
+    attacker: Attacker, tmp_path: Path
+) -> None:
+    path = theirs(attacker, tmp_path, overlapping())
+    refused(ZipFileStaging(timeout_s=40), path, tmp_path / "work", r"stand for 2,000,000,000 or more.*max_ratio")
+
+
+def test_members_that_are_small_each_are_refused_if_all_of_them_fill_the_disk(
+    attacker: Attacker, tmp_path: Path
+) -> None:
+    path = theirs(attacker, tmp_path, overlapping())
+    free = psutil.disk_usage(str(tmp_path)).free
+    method = ZipFileStaging(timeout_s=40, limits=SizeLimits(max_ratio=None, keep_free_bytes=free - 500 * MIB))
+    refused(method, path, tmp_path / "work", r"2,000,000,000 bytes are to come.*keep_free_bytes")

@@ -233,6 +233,23 @@ def test_a_bucket_that_lies_fills_no_disk_and_a_digest_finds_another_keys_bytes(
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.parametrize("status", ["301", "307", "301h", "400h"])
+def test_a_bucket_that_says_it_has_moved_sends_the_signature_to_nobody_else(
+    attacker: Attacker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    pytest.importorskip("boto3")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
+    with serving(attacker, WEB) as thief, serving(attacker, WEB, thief.url("/plain")) as trusted:
+        method = S3Staging(endpoint_url=trusted.url(""), region="us-east-1", retry=QUICK, cache=None)
+        with pytest.raises(StagingError):
+            bring(method, f"s3://moved/{status}", tmp_path / "work" / "a")
+        assert trusted.told()[0].startswith("/moved/")
+        bring(HTTPSeparateTaskStaging(retry=QUICK, cache=None), thief.url("/last"), tmp_path / "b")
+        assert thief.told()[0] == "/last"  # so nothing came before
+    assert not (tmp_path / "work" / "a").exists()
+
+
 LISTINGS = [
     ("many", r"has 6,000 files or more, beyond the limit of 5,000.*max_files"),
     ("idle", "the listing of the bucket does not end"),

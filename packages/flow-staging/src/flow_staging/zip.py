@@ -275,7 +275,7 @@ def _extract(
         archives.reading(path, stream) as archive,
     ):
         size = os.fstat(stream.fileno()).st_size
-        wanted = [one for each in work for one in _members_of(each, archive)]
+        wanted = [one for each in work for one in _members_of(each, archive, size, limits.sizes)]
         sizes = [archive.NameToInfo[name].file_size for _, name in wanted if name in archive.NameToInfo]
         # As the archive says; a member that is larger is found by the bound while it is unpacked.
         control.stop.meter.stand(0, sum(sizes))
@@ -284,7 +284,9 @@ def _extract(
                 _extract_one(archive, size, name, transfer.local_path, control, limits)
 
 
-def _members_of(work: tuple[Transfer, Member], archive: zipfile.ZipFile) -> list[tuple[Transfer, str]]:
+def _members_of(
+    work: tuple[Transfer, Member], archive: zipfile.ZipFile, size: int, limits: SizeLimits
+) -> list[tuple[Transfer, str]]:
     """Return the transfer of a member, or those of all members below a directory, and their names in the archive."""
     transfer, member = work
     if transfer.file.kind == "file":
@@ -293,8 +295,22 @@ def _members_of(work: tuple[Transfer, Member], archive: zipfile.ZipFile) -> list
         names = _names_below(archive, member)
         if not names:
             raise Final("there is no member below this directory: check the URL")
+        _check_together([archive.NameToInfo[f"{member.folder}{name}"] for name in names], size, transfer, limits)
         found = [(sets.member(transfer, name), f"{member.folder}{name}") for name in names]
     return found
+
+
+def _check_together(members: Sequence[zipfile.ZipInfo], size: int, transfer: Transfer, limits: SizeLimits) -> None:
+    """Check the members of a directory together: each may be small enough, and all of them fill the disk.
+
+    Raises TooLarge or NoRoom.
+    """
+    limits.check_count(len(members))
+    unpacked = sum(member.file_size for member in members)
+    # Members may share packed bytes: together they are never more than the archive has.
+    limits.check_ratio(min(size, sum(member.compress_size for member in members)), unpacked)
+    place = transfer.local_path.absolute()
+    Bound(limits, next(path for path in (place, *place.parents) if path.exists())).together(unpacked)
 
 
 def _names_below(archive: zipfile.ZipFile, member: Member) -> list[str]:

@@ -31,7 +31,8 @@ class SizeLimits:
     Attributes:
         max_bytes: The longest file, in bytes, as it is when unpacked; None for any that the disk has room for.
         max_ratio: How many times longer than its packed form a file may be, where more than 100 MiB are unpacked: of
-            members of zip archives, and of what a server sends with ``Content-Encoding``. None for any.
+            members of zip archives, of all members of a directory together, and of what a server sends with
+            ``Content-Encoding``. None for any.
         max_files: The most files of one directory, or below the directory before a pattern; None for any number.
         keep_free_bytes: What is left free on the disk by files of 64 MiB and more; None for 1 GiB, or the twentieth
             part of a disk that is smaller than 20 GiB.
@@ -110,6 +111,15 @@ class Bound:
             self._limits.check_size(size, "the file has")
             if size - here >= _LOOK_BYTES:
                 self._check_disk(size - here)
+
+    def together(self, size: int) -> None:
+        """Check that the disk has room for all files of a directory, each of which may be too small for a look.
+
+        Raises:
+            NoRoom: it has not.
+        """
+        if size >= _LOOK_BYTES:
+            self._check_disk(size)
 
     def reached(self, size: int, total: int | None) -> None:
         """Take how many bytes are here, of those announced.
