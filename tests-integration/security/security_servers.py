@@ -114,6 +114,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 f"<NextContinuationToken>{page + 1}</NextContinuationToken>{rows}</ListBucketResult>").encode()
         self.head(200, Content_Type="application/xml", Content_Length=str(len(body)), Connection="close")
         self.wfile.write(body)
+    def do_PROPFIND(self):  # a directory of WebDAV: what its first part says
+        print(json.dumps([self.path, {}]), flush=True)
+        self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        here, kind = self.path.rstrip("/"), self.path.strip("/").split("/")[0]
+        children = {"deep": ["/d0/", "/d1/"], "climb": ["/../../climbed"], "up": ["/../"], "root": ["//etc/passwd"],
+                    "packed": ["/%2e%2e%2f%2e%2e%2fclimbed"]}.get(kind, [])
+        if self.headers.get("Depth") == "0" or here.endswith("climbed"):
+            children = []
+        rows = "".join(
+            f"<D:response><D:href>{name}</D:href><D:propstat><D:prop><D:resourcetype>"
+            f"{'<D:collection/>' if name.endswith('/') else ''}</D:resourcetype><D:getcontentlength>5"
+            "</D:getcontentlength></D:prop><D:status>HTTP/1.1 200 OK</D:status></D:propstat></D:response>"
+            for name in [here + "/", *(here + child for child in children)])
+        body = f'<?xml version="1.0"?><D:multistatus xmlns:D="DAV:">{rows}</D:multistatus>'.encode()
+        self.head(207, Content_Type="application/xml", Content_Length=str(len(body)))
+        self.wfile.write(body)
     do_many = do_idle = do_climb = do_root = do_zero = do_elsewhere = do_listing
 
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)

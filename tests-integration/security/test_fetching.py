@@ -19,6 +19,7 @@ from flow_core.files import Directory
 from flow_core.interfaces.staging import Direction, Transfer
 from flow_staging import (
     CachePolicy,
+    FsspecStaging,
     FTPSeparateTaskStaging,
     HTTPSeparateTaskStaging,
     RetryPolicy,
@@ -271,6 +272,35 @@ def test_the_listing_of_a_bucket_leads_nowhere_else_and_is_not_read_without_end(
             endpoint_url=server.url(""), region="us-east-1", retry=QUICK, limits=SizeLimits(max_files=5000), cache=None
         )
         transfer = Transfer(Directory(f"s3://{bucket}/p"), tmp_path / "work" / "in", Direction.IN, 7, "here")
+        with pytest.raises(StagingError, match=reason):
+            method.stage([transfer]).result(55)
+        method.close()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("deep", r"beyond the limit of 100.*max_files"),
+        ("climb", "it is a directory"),
+        ("up", "there is nothing below this directory"),
+        ("root", "it is a directory"),
+        ("packed", "it is a directory"),
+    ],
+)
+def test_directories_of_a_server_lead_nowhere_else_and_are_not_followed_without_end(
+    attacker: Attacker, tmp_path: Path, kind: str, reason: str
+) -> None:
+    pytest.importorskip("webdav4")
+    with serving(attacker, WEB) as server:
+        method = FsspecStaging(
+            "webdav",
+            storage_options={"webdav": {"base_url": server.url("/")}},
+            retry=QUICK,
+            limits=SizeLimits(max_files=100),
+            cache=None,
+        )
+        transfer = Transfer(Directory(f"webdav://{kind}/in"), tmp_path / "a" / "b" / "in", Direction.IN, 7, "here")
         with pytest.raises(StagingError, match=reason):
             method.stage([transfer]).result(55)
         method.close()

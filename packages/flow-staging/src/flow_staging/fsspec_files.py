@@ -136,11 +136,15 @@ class FsspecMover:
         """
         base = File(file.base) if isinstance(file, Glob) else file
 
+        def seen(names: int) -> None:
+            """End the walk at the limit, or when the transfer is to end."""
+            control.check()
+            self.limits.check_count(names)
+
         def listed() -> dict[str, str]:
             """Ask once; ``again`` repeats it after a transient error."""
             with self.place(base) as place:
-                found = place.below()
-                self.limits.check_count(len(found))
+                found = place.below(seen)
                 return {name: _version_of(info) for name, info in found.items()}
 
         return again(self.retry, control, listed)

@@ -79,18 +79,41 @@ class Place:
             return None
         return found
 
-    def below(self) -> dict[str, dict[str, object]]:
-        """Return fsspec's facts of each file below it, by its path from there."""
+    def below(self, seen: Callable[[int], None]) -> dict[str, dict[str, object]]:
+        """Return fsspec's facts of each file below it, by its path from there.
+
+        fsspec's own walk leaves out what it cannot list, and goes as deep as a server says that there are directories.
+
+        Args:
+            seen: Called after each directory with how many names there have been; what it raises ends the walk.
+        """
         with suppress(Exception):
             self._fs.invalidate_cache()
-        root = self._path.rstrip("/")
+        root: str = self._fs._strip_protocol(self._path.rstrip("/"))
         found: dict[str, dict[str, object]] = {}
         if self.info() is None:
             return found
-        for folder, _, files in self._fs.walk(root, detail=True):
-            for name, info in files.items():
-                below = posixpath.relpath(posixpath.join(folder, name), root or "/")
-                found[below] = dict(info)
+        names = 0
+        folders = [(root, "")]
+        while folders:
+            folder, before = folders.pop()
+            try:
+                listed = self._fs.ls(folder, detail=True)
+            except FileNotFoundError:
+                continue  # removed meanwhile
+            for info in listed:
+                path = info["name"].rstrip("/")
+                name = before + path.rpartition("/")[2]
+                # Of itself: what stands for a directory in a bucket, or all that there is of a file.
+                if path == folder.rstrip("/"):
+                    if info["type"] != "directory":
+                        found[before or "."] = dict(info)
+                elif info["type"] == "directory":
+                    folders.append((path, f"{name}/"))
+                else:
+                    found[name] = dict(info)
+            names += len(listed)
+            seen(names)
         return found
 
     def reader(self) -> Any:
