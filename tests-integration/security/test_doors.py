@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,5 +83,23 @@ def test_no_port_is_open_while_the_provider_is_local(kind: type[HighThroughputEx
     try:
         assert made.outcome(made.submit(calls.double, 2)).value == 4
         assert listening() == before
+    finally:
+        made.shutdown()
+
+
+def test_an_address_that_is_given_is_the_only_one_that_is_listened_at(tmp_path: Path) -> None:
+    own = [one.address for some in psutil.net_if_addrs().values() for one in some if one.family == socket.AF_INET]
+    outside = [address for address in own if not address.startswith("127.")]
+    if not outside:
+        pytest.skip("this machine has no address but those of its loopback interface")
+    executor = make_executor(max_workers=1, address=outside[0], worker_port_range=(50000, 60000))
+    made = Driver(executor, tmp_path / "run", PATIENCE_S)
+    made.start()
+    try:
+        assert made.outcome(made.submit(calls.double, 2)).value == 4
+        me = psutil.Process()
+        here = [one for process in (me, *me.children(recursive=True)) for one in process.net_connections("inet")]
+        found = {one.laddr.ip for one in here if one.status == "LISTEN" and 50000 <= one.laddr.port < 60000}
+        assert found == {outside[0]}
     finally:
         made.shutdown()

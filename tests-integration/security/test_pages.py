@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from security_attacker import Attacker
 
+import flow
+from flow import Config, bash_app
+from flow.executors import HighThroughputExecutor
+from flow.monitoring import MonitoringHub
+from flow.providers import LocalProvider
 from flow_core.interfaces.events import Event, RunStarted, TaskSubmitted
 from flow_monitor.project.rebuild import rebuild
 from flow_monitor.queries.database import open_database
 from flow_monitor.testing.made import make_database, write_log
 from flow_monitor.testing.synthetic import SyntheticRun
 from flow_viz.app import create_app
+
+
+@bash_app
+def say(stdout: object = None) -> str:
+    return "echo said by the task"
+
 
 EXCHANGE = """
 import ctypes, sys
@@ -77,6 +91,54 @@ def test_another_user_of_the_machine_sees_no_page_without_the_token(tmp_path: Pa
                 assert answer.status == 200
         finally:
             server.terminate()
+
+
+def test_a_database_of_a_stranger_shows_no_file_of_a_run_but_its_streams(tmp_path: Path, attacker: Attacker) -> None:
+    """Every file of a real run is named as the output of a task, the key of its block among them."""
+    command = "{python} -P -m {module} {debug} {options} --addresses=127.0.0.1"  # so the key stays
+    executor = HighThroughputExecutor(max_workers=1, launch_cmd=command, provider=LocalProvider(max_blocks=1))
+    endpoint = f"sqlite:///{tmp_path / 'mine' / 'monitoring.db'}"
+    hub = MonitoringHub(logging_endpoint=endpoint)
+    with flow.load(Config([executor], run_dir=str(tmp_path / "runinfo"), monitoring=hub)) as kernel:
+        assert say(stdout=flow.AUTO_LOGNAME).result() == 0
+        run = kernel.run_dir
+        (key,) = run.rglob("flow_block_key")
+        held = key.read_bytes()
+    key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key.write_bytes(held)  # as while the run goes on
+    files = [path for path in run.rglob("*") if path.is_file()]
+    streams = [path for path in files if "task_logs" in path.parts]
+    assert key in files
+    assert len(streams) == 1
+    database = tmp_path / "theirs.db"
+    shutil.copy(tmp_path / "mine" / "monitoring.db", database)
+    os.chown(database, attacker.uid, attacker.gid)
+    with create_app(open_database(str(database))).test_client() as client:
+        (run_id,) = [row["run_id"] for row in client.get("/api/workflows").get_json()["items"]]
+        for path in files:
+            for name in (str(path), f"task_logs/../{path.relative_to(run)}"):
+                with closing(sqlite3.connect(database)) as connection, connection:
+                    connection.execute("UPDATE task_rows SET task_stdout = ?, task_stderr = ?", (name, name))
+                page = client.get(f"/workflow/{run_id}/task/0").text
+                assert ("said by the task" in page) is (path in streams), name
+                assert (page.count("Not shown") == 2) is (path not in streams), name
+
+
+def test_no_page_changes_anything_and_a_form_of_another_site_does_nothing(tmp_path: Path) -> None:
+    database = make_database(tmp_path, SyntheticRun(run_id="r", tasks=10, samples=0))
+    app = create_app(open_database(str(database)), token="a-long-token")
+    writing = {
+        rule.endpoint for rule in app.url_map.iter_rules() if (rule.methods or set()) - {"GET", "HEAD", "OPTIONS"}
+    }
+    assert writing == {"auth.enter"}  # which takes the token and sets the cookie
+    with app.test_client() as client:
+        answer = client.post("/token", data={"token": "guessed"}, headers={"Origin": "https://evil.example"})
+        assert (answer.status_code, answer.headers.get("Set-Cookie")) == (401, None)
+        for how in (client.post, client.put, client.delete, client.patch):
+            assert how("/workflow/r/tasks", headers={"Authorization": "Bearer a-long-token"}).status_code == 405
+        entered = client.post("/token", data={"token": "a-long-token"})
+        assert "SameSite=Strict" in entered.headers["Set-Cookie"]
+        assert not [name for name in dict(entered.headers) if name.startswith("Access-Control")]
 
 
 VIEW = 'WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) SELECT t.* FROM "was" t, c WHERE n < 0'
