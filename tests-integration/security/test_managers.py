@@ -272,7 +272,7 @@ def test_who_comes_first_with_a_stolen_key_loses_its_tasks_when_the_job_is_over(
         thief.greeted()
         thief.offer(workers=1)
         number = unpack_welcome(thief.until(Kind.WELCOME)).manager
-        beat = pack_beat(Heartbeat(number, 0, 0))
+        beat = pack_heartbeat(Heartbeat(number, 0, 0))
         while key not in unpack_tasks(thief.until(Kind.TASKS, beat)).keys:
             pass
         gate.touch()

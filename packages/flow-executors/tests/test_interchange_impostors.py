@@ -187,7 +187,7 @@ def test_who_stays_when_its_job_is_over_does_not_keep_its_tasks_for_ever(contest
         world.exits.clear()
     world.submit(1)
     world.core.admitted(KeyChange(revoke=("0",)), world.now)
-    beat = pack_beat(Heartbeat(thief.number, 0, 0))
+    beat = pack_heartbeat(Heartbeat(thief.number, 0, 0))
     step = world.core.settings.heartbeat_threshold_s / 4
     steps = 0
     while not world.exits:
