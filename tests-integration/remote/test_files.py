@@ -138,6 +138,45 @@ def test_logs_come_home_and_a_lost_worker_has_its_last_words(machines: Machines,
     assert [path for path in machines.written(1) if path.endswith(".log") and "/home/" in path] == []
 
 
+KILLED = """
+@python_app
+def speak():
+    import sys
+    import time
+
+    print("words of a task", file=sys.stderr, flush=True)
+    time.sleep(100)
+
+
+QUICK = {"heartbeat_period": 2, "heartbeat_threshold": 8, "options": {"infrastructure_retries": 0}}
+with flow.load(config("node1", kind=KIND, **QUICK)) as kernel:
+    future = speak()
+    known = kernel.config.executors[0]._started().client.directory.words._ends
+    while not any("words of a task" in text for _, ends in list(known.values()) for text in ends.values()):
+        time.sleep(0.05)
+    tell(heard=True)
+    tell(error=str(future.exception(timeout=60)))
+    run_dir = kernel.run_dir
+tell(logs={path.name: path.read_text() for path in Path(run_dir).glob("*/block-*/*/*.log")})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["htex", "llex"])
+def test_the_last_words_of_a_manager_that_is_killed_come_home(machines: Machines, kind: str) -> None:
+    machines.start(1)
+    script = machines.begin(APPS + KILLED.replace("KIND", repr(kind)))
+    script.told(100)
+    machines.on(1, "pkill -9 -x flow-manager")
+    said = script.ended(100)
+    assert "The end of its log:" in str(said[1]["error"])
+    assert "registered as manager" in str(said[1]["error"])
+    logs = said[2]["logs"]
+    assert isinstance(logs, dict)
+    assert "registered as manager" in logs["manager.log"]
+    assert any("words of a task" in text for name, text in logs.items() if name.startswith("worker"))
+
+
 BEGUN = """
 with open("large.bin", "wb") as stream:
     stream.truncate(3_000_000_000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import pickle
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -34,7 +35,7 @@ class _Calls:
 
 
 def directory() -> ManagerDirectory:
-    made = ManagerDirectory("htex")
+    made = ManagerDirectory("htex", Path("logs"))
     made.add(3, OFFER)
     return made
 
@@ -91,7 +92,7 @@ def test_a_worker_that_was_replaced_has_another_pid_from_then_on() -> None:
 
 
 def test_a_worker_that_was_not_known_when_its_manager_registered_is_known_when_it_is_there() -> None:
-    where = ManagerDirectory("htex")
+    where = ManagerDirectory("htex", Path("logs"))
     where.add(3, replace(OFFER, worker_pids=()))
     assert where.place(3, 1).pid == 0
     where.replaced(3, 1, 51)

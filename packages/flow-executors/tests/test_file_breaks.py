@@ -14,8 +14,10 @@ import pytest
 
 from flow_core.errors import StagingError
 from flow_core.interfaces.call import FileMoved, FileProgress, TryKey
+from flow_core.interfaces.outcome import Loss, LossKind
 from flow_core.remote.script_files import FilesByConnection, ScriptFile
 from flow_executors.client.file_service import FileService
+from flow_executors.client.last_words import LastWords
 from flow_executors.manager.file_agent import FileAgent
 from flow_executors.manager.node_directory import NodeDirectory
 from flow_executors.wire.files import FileStep, unpack_file
@@ -34,7 +36,9 @@ class TransferDirection:
     def __init__(self, folder: Path) -> None:
         self.script = folder / "script"
         self.script.mkdir()
-        self.service = FileService(self._down, "x", logging.getLogger("test"), 1 << 30, lambda _: None, self)
+        logger = logging.getLogger("test")
+        self.words = LastWords(lambda number: folder / f"logs-{number}")
+        self.service = FileService(self._down, "x", logger, 1 << 30, lambda _: None, self, self.words)
         self.told: list[FileMoved] = []
         self.agent = FileAgent(NodeDirectory(str(folder / "node")))
         self.agent.apart = True
@@ -213,3 +217,29 @@ def test_an_output_that_cannot_be_put_into_place_is_told(way: TransferDirection)
     (told,) = way.told
     assert (told.url, told.direction, told.path) == ("file/out", "out", str(place))
     assert "cannot be written" in told.error
+
+
+def test_the_ends_of_logs_that_grow_are_at_the_script_when_a_manager_is_killed(way: Way, tmp_path: Path) -> None:
+    logs = tmp_path / "of the node"
+    logs.mkdir()
+    (logs / "worker_0.log").write_text("early\n")
+    (logs / "manager.log").write_text("".join(f"line {n}\n" for n in range(10_000)))
+    (logs / "other").write_text("no log")
+    way.agent.log_dir = str(logs)
+    way.agent.registered(1)
+    until(lambda: way.words.of(1))
+    with (logs / "worker_0.log").open("a") as log:
+        log.write("last words\n")
+    loss = Loss(LossKind.MANAGER, reason="it is lost")
+    assert way.words.added(loss, 1).stderr_tail.endswith("line 9999\n")
+    # The whole of what was written before it is told next comes, not only what is new.
+    until(lambda: "last words" in way.words._ends[1][1]["worker_0.log"])
+    way.service.left(1)
+    written = tmp_path / "logs-1"
+    until(lambda: (written / "worker_0.log").exists() and (written / "manager.log").exists())
+    head, text = (written / "worker_0.log").read_text().split("\n", 1)
+    assert "before it could send this log" in head
+    assert text == "early\nlast words\n"
+    end = (written / "manager.log").read_text().splitlines()[1:]
+    assert end == [f"line {n}" for n in range(10_000 - len(end), 10_000)]
+    assert sorted(path.name for path in written.iterdir()) == ["manager.log", "worker_0.log"]

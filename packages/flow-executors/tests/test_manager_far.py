@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import select
+from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
@@ -154,7 +155,7 @@ def test_far_managers_share_what_one_has_taken_in_advance() -> None:
 
 
 def test_a_notice_of_a_manager_is_a_warning_in_the_log_of_the_run(caplog: pytest.LogCaptureFixture) -> None:
-    directory = ManagerDirectory("htex")
+    directory = ManagerDirectory("htex", Path("logs"))
     directory.add(3, Registration("m3", "7", "here", 1, 2))
     with caplog.at_level(logging.WARNING):
         directory.notice(pack_notice(3, "slow\x1b[31m\nlink"), logging.getLogger("flow.test"))

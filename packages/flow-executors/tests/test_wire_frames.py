@@ -47,6 +47,7 @@ from flow_executors.wire.files import (
     body_digest,
     pack_ask,
     pack_ending,
+    pack_ends,
     pack_file,
     pack_head,
     pack_list,
@@ -54,6 +55,7 @@ from flow_executors.wire.files import (
     pack_small,
     pack_want,
     unpack_ending,
+    unpack_ends,
     unpack_file,
     unpack_progress,
     unpack_want,
@@ -166,6 +168,7 @@ EXAMPLES: dict[str, bytes] = {
     "file-progress": pack_file(FileStep.PROGRESS, 3, 9, pack_progress(4, 2**20)),
     "file-end": pack_file(FileStep.END, 3, 9, pack_ending(Ending("gone", ("a",), "b"))),
     "file-stop": pack_file(FileStep.STOP, 3, 9),
+    "file-ends": pack_file(FileStep.ENDS, 3, 0, pack_ends({"manager.log": "end"})),
 }
 
 PARSERS = [
@@ -173,6 +176,7 @@ PARSERS = [
     lambda data: unpack_want(unpack_file(data).body),
     lambda data: unpack_progress(unpack_file(data).body),
     lambda data: unpack_ending(unpack_file(data).body),
+    lambda data: unpack_ends(unpack_file(data).body),
     unpack_tasks,
     unpack_record,
     unpack_results,

@@ -146,7 +146,8 @@ def describe(loss: Loss) -> str:
         if loss.reason:
             text += f" {loss.reason.rstrip('.')}."
     if loss.stderr_tail.strip():
-        text += f"\nThe end of its standard error:\n{loss.stderr_tail.rstrip()}\n"
+        what = "log" if loss.kind is LossKind.MANAGER else "standard error"
+        text += f"\nThe end of its {what}:\n{loss.stderr_tail.rstrip()}\n"
     return text
 
 

@@ -52,7 +52,7 @@ class Client:
     ) -> None:
         self.records = Records(code)
         self.queues = TaskQueues()
-        self.directory = ManagerDirectory(site.label)
+        self.directory = ManagerDirectory(site.label, site.directory)
         self._site = site
         self._listener = listener
         self._admitted: dict[bytes, str] = {}  # blocks by their public key
@@ -69,8 +69,9 @@ class Client:
             site.label,
             logger,
             site.max_transfer_bytes,
-            lambda number: self.directory.log_place(number, site.directory),
+            self.directory.log_place,
             listener,
+            self.directory.words,
         )
         self._error: ExecutorError | None = ExecutorClosed(f"the executor {site.label} is not started")
         self._owner = hooks

@@ -19,6 +19,7 @@ from flow_core.interfaces.call import Call, TryKey
 from flow_core.interfaces.outcome import TryListener
 from flow_core.remote.script_files import FilesByConnection, ScriptFile
 from flow_executors.client.declared_files import CURES, Arrival, Listing
+from flow_executors.client.last_words import LastWords
 from flow_executors.client.moved_files_core import MovedFiles
 from flow_executors.common.file_pieces import PieceQueue, bodies, packs
 from flow_executors.errors import BadMessage
@@ -94,6 +95,7 @@ class FileService:
         limit: Most bytes that a task's files of one direction may have together.
         log_place: Gives the directory of a manager's logs; None where its node writes them there itself.
         listener: Told what moves, and what has been moved.
+        words: Given the ends of logs.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class FileService:
         limit: int,
         log_place: Callable[[int], Path | None],
         listener: TryListener,
+        words: LastWords,
     ) -> None:
         self._send = send
         self._label = label
@@ -111,6 +114,7 @@ class FileService:
         self._limit = limit
         self._log_place = log_place
         self._listener = listener
+        self._words = words
         self._logs_wanted: set[int] = set()
         self._logs_done = threading.Event()
         self.declared: dict[int, FilesByConnection] = {}
@@ -138,11 +142,18 @@ class FileService:
                 self._order("ended", key)
 
     def take(self, message: Buffer) -> None:
-        """Take FILE of a manager; does not wait. Receiver thread."""
+        """Take FILE of a manager; does not wait. Receiver thread. Raises BadMessage."""
+        found = unpack_file(message)
+        if found.step == FileStep.ENDS:  # at once: the loss of its tasks may be told next
+            self._words.told(found.manager, found.body)
+            return
+        self._begin()
+        self._order("message", message)
+
+    def _begin(self) -> None:
         if self._thread is None and not self.closing:
             self._thread = threading.Thread(target=self._run, name=f"flow-{self._label}-files", daemon=True)
             self._thread.start()
-        self._order("message", message)
 
     def fetch_logs(self, managers: Iterable[int], timeout_s: float = 0.0) -> None:
         """Have managers whose nodes do not see the run's directory send their logs, and wait for them so long."""
@@ -162,6 +173,8 @@ class FileService:
 
     def left(self, manager: int) -> None:
         """A manager is gone."""
+        if self._words.of(manager):
+            self._begin()
         if self._thread is not None:
             self._order("left", manager)
 
@@ -211,6 +224,7 @@ class FileService:
             self._drop(lambda one, _key: one[0] == what)
             if isinstance(what, int):
                 self._logs_ended(what)
+                self._words.write(what, self._logger)
         elif name == "ended":
             self._drop(lambda _id, key: key == what)
         else:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flow_core.interfaces.outcome import Place
+from flow_executors.client.last_words import LastWords
 from flow_executors.client.node_keeper import NodeKeeper
 from flow_executors.wire.kinds import Buffer
 from flow_executors.wire.messages import Registration, unpack_notice
@@ -20,10 +21,23 @@ _PLAIN = re.compile(r"[\w-][\w.-]{0,200}")
 class ManagerDirectory:
     """Managers by number, and one shared Place a worker."""
 
-    __slots__ = ("_boot_id", "_nowhere", "_offsets", "_places", "_same_clock", "label", "managers", "watch")
+    __slots__ = (
+        "_boot_id",
+        "_logs",
+        "_nowhere",
+        "_offsets",
+        "_places",
+        "_same_clock",
+        "label",
+        "managers",
+        "watch",
+        "words",
+    )
 
-    def __init__(self, label: str) -> None:
+    def __init__(self, label: str, logs: Path) -> None:
         self.label = label
+        self._logs = logs
+        self.words = LastWords(self.log_place)
         self._nowhere = Place(label)
         self._places: dict[tuple[int, int], Place] = {}
         self.managers: dict[int, Registration] = {}
@@ -108,7 +122,7 @@ class ManagerDirectory:
         found = list(self.managers.items())
         return [number for number, one in found if one.is_apart and (blocks is None or one.block in blocks)]
 
-    def log_place(self, number: int, directory: Path) -> Path | None:
+    def log_place(self, number: int) -> Path | None:
         """Return where in the executor's directory the logs of such a manager are to lie; None of another one."""
         offer = self.managers.get(number)
         if offer is None or not offer.is_apart:
@@ -116,7 +130,7 @@ class ManagerDirectory:
         # A manager names itself, and its block: what is no plain name is not part of a path.
         names = [f"block-{offer.block}", offer.manager_id]
         plain = [name if _PLAIN.fullmatch(name) else f"manager-{number}" for name in names]
-        return directory / plain[0] / plain[1]
+        return self._logs / plain[0] / plain[1]
 
     def of(self, identity: str) -> set[int]:
         """Return the numbers under which one manager is known."""

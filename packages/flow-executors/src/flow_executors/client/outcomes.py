@@ -95,6 +95,8 @@ def outcomes_of(
             unmade.append((key, partial(outcome_from, key, status, payload, place, start, end, usage, watch)))
         else:
             outcome = _outcome(key, status, payload, place, start, end)
+            if outcome.loss is not None:
+                outcome.loss = directory.words.added(outcome.loss, number)
             _say_how(watch, outcome)
             found.append(outcome)
     return found, unmade

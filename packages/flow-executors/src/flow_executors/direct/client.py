@@ -43,7 +43,7 @@ class DirectClient:
         software: str,
         code: ScriptCode | None = None,
     ) -> None:
-        self.directory = ManagerDirectory(site.label)
+        self.directory = ManagerDirectory(site.label, site.directory)
         self._label = site.label
         self._listener = listener
         self._hooks = hooks
@@ -66,8 +66,9 @@ class DirectClient:
             site.label,
             logger,
             site.max_transfer_bytes,
-            lambda number: self.directory.log_place(number, site.directory),
+            self.directory.log_place,
             listener,
+            self.directory.words,
         )
         self._receiver = DirectReceiver(
             self._exchange,

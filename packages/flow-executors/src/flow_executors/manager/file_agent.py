@@ -31,6 +31,8 @@ from flow_executors.manager.file_cache import FileCache
 from flow_executors.manager.node_directory import NodeDirectory
 from flow_executors.wire.files import (
     DIGEST_BYTES,
+    END_BYTES,
+    MOST_ENDS,
     MOST_WINDOW,
     SMALL_BYTES,
     TELL_BYTES,
@@ -49,6 +51,7 @@ from flow_executors.wire.files import (
     body_digest,
     pack_ask,
     pack_ending,
+    pack_ends,
     pack_file,
     pack_list,
     pack_progress,
@@ -73,6 +76,8 @@ _TRIES = 5
 _LOOK_MS = 5_000
 # Bytes of each log that come into the run's directory: its end.
 _LOG_BYTES = 1 << 20
+# Seconds between looks whether logs have grown: a manager that is killed has told all but what came since.
+_ENDS_S = 2.0
 _END_S = 5.0
 
 
@@ -225,6 +230,17 @@ def copy_end(path: str, to: str, most: int) -> None:
         target.write(source.read(most))
 
 
+def end_of(path: str, most: int) -> str:
+    """Return the last bytes of a file as text, from the beginning of a line on if one begins there. OSError."""
+    with open(path, "rb") as source:
+        size = os.fstat(source.fileno()).st_size
+        source.seek(max(0, size - most))
+        text = source.read(most)
+    if size > most:
+        text = text[text.find(b"\n") + 1 :]
+    return text.decode("utf-8", "replace")
+
+
 def _opener(path: str) -> Callable[[], int]:
     return lambda: open_plain(path, path)
 
@@ -278,6 +294,8 @@ class FileAgent:
         self._transfers: dict[int, _Bringing | _Sent] = {}
         self._coming: dict[str, set[_Bringing]] = {}  # version -> who waits for the one that brings it
         self._cache: FileCache | None = None
+        self._ends: dict[str, tuple[int, int]] = {}  # log -> size and time of the last change, when its end was told
+        self._ends_due = 0.0
         self._poll = select.poll()
         self._thread = threading.Thread(target=self._run, name="flow-files", daemon=True)
         self._thread.start()
@@ -327,7 +345,7 @@ class FileAgent:
 
     def _once(self) -> bool:
         """Do what there is to do; False at the end."""
-        for descriptor, _ in self._poll.poll(_LOOK_MS if self._transfers else None):
+        for descriptor, _ in self._poll.poll(self._patience_ms()):
             if descriptor == self._listener.fileno():
                 self._accept()
             elif descriptor in self._tasks:
@@ -340,12 +358,19 @@ class FileAgent:
                 return False
             if isinstance(message, int):
                 self._manager = message
+                self._ends.clear()  # the script may know this manager by another number now
                 self._go_on_with_all()
             else:
                 self._heard(message)
         self._send_round()
         self._look_for_silence()
+        self._tell_ends()
         return True
+
+    def _patience_ms(self) -> int | None:
+        if self._manager and self.apart and self.log_dir:
+            return max(0, int((self._ends_due - time.monotonic()) * 1000) + 1)
+        return _LOOK_MS if self._transfers else None
 
     def _say(self, message: bytes) -> None:
         self._outgoing.append(message)
@@ -710,6 +735,29 @@ class FileAgent:
         except (StagingError, OSError) as error:
             log.warning("the logs cannot be sent: %s", error)
             task.answer()
+
+    def _tell_ends(self) -> None:
+        """Tell the script the ends of logs that have grown, every few seconds."""
+        now = time.monotonic()
+        if not (self._manager and self.apart and self.log_dir) or now < self._ends_due:
+            return
+        self._ends_due = now + _ENDS_S
+        grown = []
+        try:
+            for each in os.scandir(self.log_dir):
+                if each.name.endswith(".log"):
+                    state = each.stat(follow_symlinks=False)
+                    if state.st_size and self._ends.get(each.name) != (state.st_size, state.st_mtime_ns):
+                        grown.append((state.st_mtime_ns, state.st_size, each.name))
+            told = {}
+            for when, size, name in sorted(grown, reverse=True)[:MOST_ENDS]:
+                told[name] = end_of(os.path.join(self.log_dir, name), END_BYTES)
+                self._ends[name] = size, when
+        except OSError as error:
+            log.debug("the ends of logs cannot be told: %s", error)
+            return
+        if told:
+            self._say(pack_file(FileStep.ENDS, self._manager, 0, pack_ends(told)))
 
     def _go_on(self, number: int, transfer: _Sent, message: FileMessage) -> None:
         if message.step == FileStep.PROGRESS:

@@ -11,6 +11,7 @@ transfer and numbers it; the interchange passes all on unread, but that the mana
 - END (both): JSON of ``Ending``: all was sent and published, or what went wrong
 - STOP (up): the transfer is of no interest any more
 - LOGS (down): send the ends of the logs of manager and workers
+- ENDS (up): JSON of the last lines of logs that have grown, by their names: what is left of a manager that is killed
 
 The stream is a row of records, ``u8 record, 3 x 0, u32 entry, u64 offset, u64 length`` and so many bytes. LIST has the
 entries as JSON, each ``[file, member, type, size, mode, version]``, and 1 for ``entry`` where the sender knows
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import blake2b
@@ -61,6 +62,7 @@ class FileStep(IntEnum):
     STOP = 6
     LOGS = 7
     WANT_PACKED = 8
+    ENDS = 9
 
 
 class TransferDirection(IntEnum):
@@ -189,6 +191,28 @@ def pack_ending(ending: Ending) -> bytes:
 def unpack_ending(body: memoryview) -> Ending:
     """Parse the body of END. Raises BadMessage."""
     return decode(Ending, body)
+
+
+END_BYTES = 2048
+"""Most bytes of the end of a log that is told."""
+MOST_ENDS = 16
+"""Most logs of a manager whose ends are told and kept."""
+
+
+def pack_ends(ends: Mapping[str, str]) -> bytes:
+    """Return the body of ENDS: the ends of logs by name."""
+    return json.dumps(ends, separators=(",", ":")).encode()
+
+
+def unpack_ends(body: Buffer) -> dict[str, str]:
+    """Parse the body of ENDS. Raises BadMessage."""
+    try:
+        ends = json.loads(bytes(body))
+    except (ValueError, RecursionError) as error:
+        raise BadMessage(f"no ends of logs: {error}") from None
+    if type(ends) is not dict or len(ends) > MOST_ENDS or not all(type(one) is str for one in ends.values()):
+        raise BadMessage("no ends of logs")
+    return {name: text[-END_BYTES:] for name, text in ends.items()}
 
 
 # -- the stream
