@@ -57,6 +57,15 @@ def test_task_exit_writes_before_store_returns(tmp_path: Path) -> None:
     assert records(tmp_path) == 3
 
 
+def test_what_was_loaded_is_told_to_the_logger_that_was_given(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = memoizer(tmp_path / "1", "task_exit")
+    first.store([entry(1)])
+    first.close()
+    with caplog.at_level("INFO"):
+        memoizer(tmp_path / "2", checkpoint_files=[tmp_path / "1"], logger=logging.getLogger("mine")).close()
+    assert {record.name for record in caplog.records if "Loaded 1 results" in record.getMessage()} == {"mine"}
+
+
 @pytest.mark.parametrize(("mode", "written"), [(None, 0), ("manual", 0), ("dfk_exit", 2), ("periodic", 2)])
 def test_the_other_modes_write_at_the_end_or_never(tmp_path: Path, mode: str | None, written: int) -> None:
     memo = memoizer(tmp_path, mode)

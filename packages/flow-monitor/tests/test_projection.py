@@ -26,7 +26,7 @@ from flow_core.interfaces.events import (
 from flow_core.interfaces.outcome import Place
 from flow_monitor.errors import LogError, ProjectionConflict
 from flow_monitor.log.reader import LogReader, Position
-from flow_monitor.project import activity as module, projector as projector_module
+from flow_monitor.project import activity as module, projector as projector_module, rebuild as rebuild_module
 from flow_monitor.project.activity import Activity
 from flow_monitor.project.process import _niced
 from flow_monitor.project.projection_core import (
@@ -107,6 +107,21 @@ def test_stopping_anywhere_and_resuming_gives_the_same_database(tmp_path: Path, 
         upgrade(f"sqlite:///{path}")
         in_batches(path, small_frames, sizes)
     assert dump(whole) == dump(parts)
+
+
+def test_a_rebuild_tries_a_database_for_as_long_as_it_is_told(
+    tmp_path: Path, small_frames: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+
+    class Patient(rebuild_module.Projector):
+        def __init__(self, job: object, wait: object, patience_s: float, logger: object) -> None:
+            told.append(patience_s)
+            super().__init__(job, wait, patience_s, logger)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rebuild_module, "Projector", Patient)
+    rebuild(small_frames, f"sqlite:///{tmp_path / 'm.db'}", patience_s=7.0)
+    assert told == [7.0]
 
 
 def test_a_rebuilt_database_equals_the_first(tmp_path: Path, small_frames: Path) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
+from flow_providers import AzureProvider
 from flow_providers.cloud.aws.parse import machine_of as aws_machine
 from flow_providers.cloud.aws.state import AwsState, Network, StateFile
 from flow_providers.cloud.azure.parse import image_of, machine_of as azure_machine
+from flow_providers.cloud.base import MachineOrder
 from flow_providers.cloud.google.parse import machine_of as google_machine
 from flow_providers.cloud.machine import Machine, MachinePhase, status_of
 from flow_providers.cloud.openstack.parse import machine_of as openstack_machine
@@ -206,3 +208,22 @@ def test_making_a_provider_imports_no_client(name: str) -> None:
     code = f"import sys, flow_providers; flow_providers.{name}({arguments}); print({clients} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=True)
     assert ran.stdout.strip() == "set()"
+
+
+def test_a_machine_of_azure_is_of_the_user_and_in_the_subnet_that_were_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    bodies = []
+
+    class Client:
+        machines = "machines"
+
+        def __init__(self, *_how: object) -> None: ...
+
+        def put(self, kind: str, name: str, body: object) -> None:
+            bodies.append(repr(body))
+
+    monkeypatch.setattr("flow_providers.cloud.azure.provider.AzureClient", Client)
+    provider = AzureProvider("s", "g", "l", "/i", "k", admin_username="alice", subnet_id="/subnets/7")
+    provider.start_machine(MachineOrder("name", "tag", "#!/bin/bash"))
+    assert "'adminUsername': 'alice'" in bodies[0]
+    assert "/home/alice/.ssh/authorized_keys" in bodies[0]
+    assert "'subnet': {'id': '/subnets/7'}" in bodies[0]

@@ -324,6 +324,15 @@ class SSHChannel(Channel):
             forwards.close()
         self._drop()
 
+    def ineffective_options(self) -> list[str]:
+        """Return a sentence for each option that was given and changes nothing beside the others."""
+        given = {"password": self.password, "key_filename": self.key_filename, "gssapi_auth": self.gssapi_auth or None}
+        return [
+            f"{name} has no effect with skip_auth=True: nobody logs in"
+            for name, value in given.items()
+            if self.skip_auth and value is not None
+        ]
+
     # -- internals
 
     def _login(self) -> Login:
