@@ -312,3 +312,38 @@ with flow.load(config("node1")):
 """
     )
     assert "/big.bin cannot be written: No space left on device (on node node1)" in str(said["error"])
+
+
+DIRECTORIES = """
+for name in ("data/sub", "/home/bob/far"):
+    Path(name).mkdir(parents=True, exist_ok=True)
+    Path(name, "x").write_text("1")
+
+
+@python_app
+def look(*given, outputs=()):
+    for one in outputs:
+        Path(one).mkdir()
+        Path(str(one), "z").write_text("2")
+    os.chdir("/")
+    return [[str(one), os.listdir(str(one))] for one in given], given
+
+
+with flow.load(config("node1", working_dir="/home/alice/made/work")):
+    given = Directory("data/sub"), Directory("/home/bob/far")
+    made = look(*given, outputs=[Directory("out"), Directory("/home/bob/out")])
+    there, back = made.result()
+    tell(there=there, back=[str(one) for one in back], out=[os.listdir(str(one.result())) for one in made.outputs])
+"""
+
+
+def test_a_directory_is_text_for_its_path_on_each_side_and_what_was_made_for_it_goes(machines: Machines) -> None:
+    machines.start(1)
+    (told,) = machines.run(APPS + DIRECTORIES)
+    there = told["there"]
+    assert isinstance(there, list)
+    assert [names for _, names in there] == [["x"], ["x"]]
+    assert all(path.startswith("/home/alice/made/work/.flow-staged-") for path, _ in there)
+    assert told["back"] == ["data/sub", "/home/bob/far"]
+    assert told["out"] == [["z"], ["z"]]
+    wait_until(lambda: "made" not in machines.on(1, "ls -A /home/alice"), "the working_dir stays")

@@ -70,3 +70,34 @@ def test_nothing_of_a_laptop_that_lost_its_power_is_left_on_nodes(machines: Mach
     script.told()
     machines.power_off()
     wait_until(lambda: not any(machines.processes(node) for node in (1, 2)), "managers do not end")
+
+
+AWAY = """
+with flow.load(config("node1", options={"infrastructure_retries": 0}, heartbeat_period=1, heartbeat_threshold=90)):
+    one = nap(25)
+    while one.task_status() != "running":
+        time.sleep(0.1)
+    tell(begun=str(one.why()))
+    end = time.monotonic() + 60
+    while "the link is down" not in str(one.why()) and time.monotonic() < end:
+        time.sleep(0.2)
+    tell(why=str(one.why()))
+    tell(done=one.result(timeout=90))
+"""
+
+
+@pytest.mark.slow
+def test_a_task_beyond_a_link_that_is_down_is_not_said_to_run(machines: Machines) -> None:
+    machines.start(1)
+    script = machines.begin(AWAY)
+    assert " is running" in str(script.told()["begun"])
+    machines.do("cut", 1)
+    try:
+        why = str(script.told()["why"])
+    finally:
+        machines.do("heal", 1)
+    assert "ran when its node was last heard of" in why
+    assert "the link is down, or the node is" in why
+    assert "node node1" in why
+    assert " is running" not in why
+    assert script.ended(120)[-1] == {"done": "node1"}

@@ -164,6 +164,12 @@ def test_only_peers_silent_for_longer_than_the_threshold_are_found() -> None:
     assert liveness.silent(8.5) == [b"b"]
     liveness.forgive(9.0)
     assert liveness.silent(9.0) == []
+    liveness.forgive(20.0, lenient_until=30.0)
+    assert liveness.next_deadline() == 30.0
+    assert liveness.silent(29.9) == []
+    assert sorted(liveness.silent(30.0)) == [b"a", b"b"]
+    liveness.heard(b"a", 30.0)
+    assert liveness.silent(34.0) == [b"b"]
 
 
 def spin_for(spin: BusyPoll, now: float, looks: int) -> int:

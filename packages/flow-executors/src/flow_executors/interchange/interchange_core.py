@@ -71,6 +71,10 @@ from flow_executors.wire.tasks import head_of_one, unpack_tasks
 # Heartbeat thresholds for which a manager that is connected may keep tasks when its job is said to be over.
 _AFTER_JOB = 30
 _RECONNECT_S = 1.0
+# Seconds: TCP tries again after pauses that double, up to two minutes, so whoever was away is heard as much later.
+_LONGEST_PAUSE_S = 120.0
+# Seconds that managers have to come back beside that.
+_COME_BACK_S = 15.0
 # Messages of results after which they are acknowledged at once: few messages, and a manager does not keep too many.
 _ACK_EVERY = 32
 # Strangers, and numbers of lost managers, that are remembered: a bound against peers that make up new ones.
@@ -240,13 +244,15 @@ class InterchangeCore:
 
     def slept(self, now: float, away_s: float) -> None:
         """Restart the silence of all managers: this process did not run for so many seconds."""
-        self._liveness.forgive(now)
         settings = self.settings
         # They have looked for other ways meanwhile, and connections end before they are back; but who did not wait for
         # so long will not come.
         if settings.heartbeat_threshold_s / 2 <= away_s < settings.sleep_threshold_s:
-            self._back_by = self._patience(now)
-            self.story.append(f"this machine was away for {away_s:.0f} s: managers have time to come back")
+            self._back_by = now + max(settings.heartbeat_threshold_s, min(away_s, _LONGEST_PAUSE_S) + _COME_BACK_S)
+            self.story.append(
+                f"this machine was away for {away_s:.0f} s: managers have {self._back_by - now:.0f} s to come back"
+            )
+        self._liveness.forgive(now, self._back_by)
 
     def next_deadline(self, now: float) -> float | None:
         """Return when ``tick`` has something to look at."""

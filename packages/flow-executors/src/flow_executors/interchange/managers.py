@@ -20,10 +20,11 @@ from flow_executors.wire.messages import Registration
 class ManagerLiveness:
     """Peers by the time of their last message."""
 
-    __slots__ = ("_seen", "threshold_s")
+    __slots__ = ("_lenient_until", "_seen", "threshold_s")
 
     def __init__(self, threshold_s: float) -> None:
         self.threshold_s = threshold_s
+        self._lenient_until = -math.inf
         self._seen: OrderedDict[bytes, float] = OrderedDict()
 
     def heard(self, peer: bytes, now: float) -> None:
@@ -36,14 +37,20 @@ class ManagerLiveness:
         """The peer is gone."""
         self._seen.pop(peer, None)
 
-    def forgive(self, now: float) -> None:
-        """Restart the silence of all peers: this process was stopped, so it could not read what they sent."""
+    def forgive(self, now: float, lenient_until: float = -math.inf) -> None:
+        """Restart the silence of all peers: this process was stopped, so it could not read what they sent.
+
+        Until ``lenient_until`` none of them counts as silent.
+        """
+        self._lenient_until = max(self._lenient_until, lenient_until)
         for peer in self._seen:
             self._seen[peer] = now
 
     def silent(self, now: float) -> list[bytes]:
         """Return the peers whose last message is older than the threshold."""
-        found = []
+        found: list[bytes] = []
+        if now < self._lenient_until:
+            return found
         for peer, seen in self._seen.items():
             if now - seen <= self.threshold_s:
                 break
@@ -57,7 +64,7 @@ class ManagerLiveness:
     def next_deadline(self) -> float | None:
         """Return when the next peer would count as silent."""
         for seen in self._seen.values():
-            return seen + self.threshold_s
+            return max(seen + self.threshold_s, self._lenient_until)
         return None
 
 
