@@ -327,13 +327,22 @@ def test_what_needs_a_lower_libc_runs_on_a_higher(needed: int, there: int) -> No
 
 
 def test_the_platform_of_a_wheel_is_the_lowest_of_its_tags() -> None:
+    here = Platform("3.11", "x86_64", "glibc", (2, 36))
     text = "Wheel-Version: 1.0\nTag: cp311-cp311-manylinux_2_26_x86_64\nTag: cp311-cp311-manylinux_2_28_x86_64\n"
-    assert platform_of(text, "3.11") == Platform("3.11", "x86_64", "glibc", (2, 26))
-    assert platform_of("Tag: cp36-abi3-manylinux2014_aarch64\n", "3.11") == Platform(
-        "3.11", "aarch64", "glibc", (2, 17)
-    )
-    assert platform_of("Tag: cp311-cp311-musllinux_1_2_x86_64\n", "3.11") == Platform("3.11", "x86_64", "musl")
-    assert platform_of("Tag: cp311-cp311-linux_x86_64\n", "3.11") is None
+    assert platform_of(text, here) == Platform("3.11", "x86_64", "glibc", (2, 26))
+    assert platform_of("Tag: cp36-abi3-manylinux2014_aarch64\n", here) == Platform("3.11", "aarch64", "glibc", (2, 17))
+    assert platform_of("Tag: cp311-cp311-musllinux_1_2_x86_64\n", here) == Platform("3.11", "x86_64", "musl")
+    several = "Tag: cp311-cp311-manylinux_2_17_x86_64.manylinux_2_24_x86_64\n"
+    assert platform_of(several, here) == Platform("3.11", "x86_64", "glibc", (2, 17))
+    assert platform_of("Tag: cp311-cp311-macosx_11_0_arm64\n", here) is None
+
+
+def test_a_wheel_that_was_built_here_needs_a_libc_as_new_as_that_of_this_machine() -> None:
+    here = Platform("3.11", "x86_64", "glibc", (2, 36))
+    needs = platform_of("Tag: cp311-cp311-linux_x86_64\n", here)
+    assert needs == here
+    assert serves(needs, here)
+    assert not serves(needs, Platform("3.11", "x86_64", "glibc", (2, 31)))
 
 
 def test_a_platform_that_no_index_serves_is_an_error_that_says_so(

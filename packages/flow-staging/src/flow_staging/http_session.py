@@ -42,6 +42,7 @@ _MOST_REDIRECTS = 30  # as many as the library requests follows; more is a circl
 _DRAINED = 64 << 10  # bytes; reading a longer body that is not needed costs more than a new connection
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _ORDINARY = re.compile(r"http://([a-z0-9][a-z0-9.-]*)(?::([0-9]{1,4}|[1-5][0-9]{4}))?(/[A-Za-z0-9_/.-]*)")
+_NO_HOST = re.compile(r"[\s\x00-\x1f\x7f]")
 
 _Key = tuple[str, str, int | None, bool]
 """Scheme, host and port of a server, and whether something is sent."""
@@ -240,6 +241,8 @@ def parsed(url: str) -> Url:
         raise PermanentTransferError(f"not a URL that can be fetched: {parts.scheme or 'no'} scheme is not of the web")
     if not (parts.host or "").strip("[]"):
         raise PermanentTransferError("not a URL that can be fetched: it names no host")
+    if parts.host is not None and _NO_HOST.search(parts.host):  # urllib3 2.5 takes them
+        raise PermanentTransferError(f"not a URL that can be fetched: {parts.host!r} is no name of a host")
     return parts
 
 

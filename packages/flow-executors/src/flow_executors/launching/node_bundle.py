@@ -106,7 +106,7 @@ def runtime_archive(cache: Path, wanted: Platform | None = None) -> Archive:
             if name in NEEDED:
                 raise ExecutorError(f"{name} is not installed as a distribution here, so it cannot be sent to nodes")
             continue
-        needs = platform_of(found.read_text("WHEEL") or "", here.python) if name in _COMPILED else None
+        needs = platform_of(found.read_text("WHEEL") or "", here) if name in _COMPILED else None
         if name in _COMPILED and (needs is None or not serves(needs, target)):
             compiled.append((name, found.version))
             continue
@@ -134,18 +134,24 @@ def serves(needs: Platform, node: Platform) -> bool:
     return same and needs.version <= node.version
 
 
-def platform_of(wheel: str, python: str) -> Platform | None:
-    """Return what an installed wheel needs, from its file ``WHEEL``; None: nobody knows, it was built here."""
+def platform_of(wheel: str, here: Platform) -> Platform | None:
+    """Return what an installed wheel needs, from its file ``WHEEL``; None: nobody knows.
+
+    What was built on this machine, or for no named release of the C library, needs one as new as that of this machine.
+    """
     found: list[Platform] = []
-    for tag in re.findall(r"^Tag: *(\S+)", wheel, re.MULTILINE):
-        name = tag.rpartition("-")[2]
+    tags = re.findall(r"^Tag: *(\S+)", wheel, re.MULTILINE)
+    # some builders write several platforms into one tag, with dots between them
+    for name in (name for tag in tags for name in tag.rpartition("-")[2].split(".")):
         match = re.fullmatch(r"(manylinux|musllinux)_(\d+)_(\d+)_(\w+)", name)
         if match:
             libc = "glibc" if match[1] == "manylinux" else "musl"
             version = (int(match[2]), int(match[3])) if libc == "glibc" else (0, 0)
-            found.append(Platform(python, match[4], libc, version))
+            found.append(Platform(here.python, match[4], libc, version))
         elif (old := re.fullmatch(r"(manylinux1|manylinux2010|manylinux2014)_(\w+)", name)) is not None:
-            found.append(Platform(python, old[2], "glibc", _MANYLINUX[old[1]]))
+            found.append(Platform(here.python, old[2], "glibc", _MANYLINUX[old[1]]))
+        elif name == f"linux_{here.machine}":
+            found.append(here)
     return min(found, key=lambda one: one.version, default=None)
 
 
