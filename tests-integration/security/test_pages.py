@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from flask import url_for
 from security_attacker import Attacker
 
 import flow
@@ -124,14 +125,28 @@ def test_a_database_of_a_stranger_shows_no_file_of_a_run_but_its_streams(tmp_pat
                 assert (page.count("Not shown") == 2) is (path not in streams), name
 
 
-def test_no_page_changes_anything_and_a_form_of_another_site_does_nothing(tmp_path: Path) -> None:
+def test_no_page_changes_anything_and_all_of_them_want_the_token(tmp_path: Path) -> None:
     database = make_database(tmp_path, SyntheticRun(run_id="r", tasks=10, samples=0))
     app = create_app(open_database(str(database)), token="a-long-token")
     writing = {
         rule.endpoint for rule in app.url_map.iter_rules() if (rule.methods or set()) - {"GET", "HEAD", "OPTIONS"}
     }
     assert writing == {"auth.enter"}  # which takes the token and sets the cookie
+    with app.test_request_context():
+        values = {"run_id": "r", "task_id": 1, "what": "cpu", "filename": "app.js"}
+        rules = [rule for rule in app.url_map.iter_rules() if rule.endpoint != "auth.enter"]
+        places = {
+            rule.endpoint: url_for(rule.endpoint, **{name: values.get(name, "x") for name in rule.arguments})
+            for rule in rules
+        }
+    assert len(places) > 20
     with app.test_client() as client:
+        open_to_all = set()
+        for name, place in places.items():
+            with client.get(place) as answer:
+                if answer.status_code != 401:
+                    open_to_all.add(name)
+        assert open_to_all == {"static"}
         answer = client.post("/token", data={"token": "guessed"}, headers={"Origin": "https://evil.example"})
         assert (answer.status_code, answer.headers.get("Set-Cookie")) == (401, None)
         for how in (client.post, client.put, client.delete, client.patch):

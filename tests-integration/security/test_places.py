@@ -19,7 +19,7 @@ SCRIPT = """
 import os, sys, zipfile
 import flow
 from flow import Config, bash_app, python_app
-from flow.executors import HighThroughputExecutor
+from flow.executors import HighThroughputExecutor, LowLatencyExecutor
 from flow.monitoring import MonitoringHub
 from flow.providers import LocalProvider
 from flow_core.staging.noop import NoOpFileStaging
@@ -44,7 +44,8 @@ def say(inputs=(), outputs=(), stdout=flow.AUTO_LOGNAME):
 if __name__ == "__main__":
     os.umask(int(sys.argv[1], 8))
     hub = MonitoringHub(resource_monitoring_interval=0.1)
-    executor = HighThroughputExecutor(
+    kind = LowLatencyExecutor if "direct" in sys.argv else HighThroughputExecutor
+    executor = kind(
         max_workers=1, provider=LocalProvider(init_blocks=1, max_blocks=1),
         storage_access=[NoOpFileStaging(), ZipFileStaging()],
     )
@@ -114,10 +115,11 @@ def user(attacker: Attacker, tmp_path: Path) -> User:
 
 
 @pytest.mark.timeout(120)
-def test_a_run_with_the_processes_of_others_hidden_lacks_nothing(user: User, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["by the interchange", "direct"])
+def test_a_run_with_the_processes_of_others_hidden_lacks_nothing(user: User, tmp_path: Path, way: str) -> None:
     assert user.run("-c", SEEN).stdout == "True\n"
     assert user.run("-c", SEEN, setup=HIDDEN).stdout == "False\n"
-    done = user.run(tmp_path / "script.py", "022", "private", setup=HIDDEN)
+    done = user.run(tmp_path / "script.py", "022", "private", way, setup=HIDDEN)
     assert done.stderr == ""
     assert (done.returncode, done.stdout) == (0, "fine\n")
 
