@@ -17,7 +17,7 @@ from flow_staging.http_cookies import Cookies
 from flow_staging.http_environment import pem_of
 from flow_staging.http_headers import HeadersByPrefix, HostHeaders
 from flow_staging.http_login import login_of_netrc
-from flow_staging.http_session import Request, broken, headers_of, let_go, parsed, sessions
+from flow_staging.http_session import Request, broken, headers_of, is_ordinary, let_go, parsed, sessions
 from flow_staging.http_upload import HttpUpload
 from flow_staging.transfer.cache import DEFAULT_CACHE, CachePolicy
 from flow_staging.transfer.coding import Unpacked, coding_of
@@ -106,6 +106,8 @@ class HttpMover:
 
     def check_name(self, file: File) -> None:
         """Raise Final for a URL that names no server, or of which something would not be sent to it."""
+        if is_ordinary(file.url):
+            return
         _check_fragment(file.url)
         try:
             parsed(file.url)

@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-from flow_staging.transfer.environment import variable
+from flow_staging.transfer.environment import raw_variable, variable
 
 _LOOK_S = 1.0  # a file that changes is noticed after that
 
 _lock = threading.Lock()
 _read: dict[str, tuple[tuple[int, int, int], netrc.netrc | None]] = {}
-_looked: tuple[float, str, str, netrc.netrc | None] = (float("-inf"), "", "", None)
+_looked: tuple[float, bytes | None, bytes | None, netrc.netrc | None] = (float("-inf"), None, None, None)
 
 
 def basic(login: str) -> str:
@@ -32,12 +32,15 @@ def login_of_netrc(host: str) -> str | None:
     A file that cannot be read or understood has no logins. It is read again when it has changed.
     """
     global _looked
-    named, home, now = variable(b"NETRC"), variable(b"HOME"), time.monotonic()
-    since, *of, entries = _looked
-    if now - since > _LOOK_S or of != [named, home]:
-        entries = _entries(named, home)
+    # Bytes, since each file asks, and texts would have to be made of them.
+    named, home, now = raw_variable(b"NETRC"), raw_variable(b"HOME"), time.monotonic()
+    since, named_then, home_then, entries = _looked
+    if now - since > _LOOK_S or named_then != named or home_then != home:
+        entries = _entries(variable(b"NETRC"), variable(b"HOME"))
         _looked = now, named, home, entries
-    found = None if entries is None else entries.authenticators(host)
+    if entries is None:
+        return None
+    found = entries.authenticators(host)
     if not found:
         return None
     user, account, password = found

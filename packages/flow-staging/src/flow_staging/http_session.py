@@ -223,6 +223,11 @@ class HttpSessions:
         return self._trust
 
 
+def is_ordinary(url: str) -> bool:
+    """Return whether a URL is one of plain http without anything odd, as most are: it surely names a file."""
+    return _ORDINARY.fullmatch(url) is not None and "/." not in url
+
+
 def parsed(url: str) -> Url:
     """Return the parts of a URL of the web; raises PermanentTransferError for what can name no file of a server."""
     from urllib3.exceptions import LocationParseError

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Protocol
 from flow_core.apps.definition import AppKind
 from flow_core.errors import NoStagingError
 from flow_core.files import FILE_TYPES, File, masked
-from flow_core.hooks import is_own
 from flow_core.interfaces.staging import Direction
 
 if TYPE_CHECKING:
@@ -30,6 +29,10 @@ class Methods(Protocol):
 
     def method(self, executor: Executor, file: File, direction: Direction, who: str) -> Staging | None:
         """Return the first one that can move a file."""
+        ...
+
+    def are_own(self, methods: Sequence[Staging]) -> bool:
+        """Return whether all methods are Flow's own."""
         ...
 
 
@@ -85,7 +88,7 @@ def _problem(
         return pattern_as_input(who, file)
     methods = methods_of.methods(executor)
     # Methods of the user's own may block, and this is the thread that calls the app.
-    if not all(is_own(method) for method in methods):
+    if not methods_of.are_own(methods):
         return None
     method = methods_of.method(executor, file, direction, who)
     if method is None:

@@ -56,6 +56,7 @@ class Batch:
         future: Ends with the first error if there was one; with AppTimeout before its methods have ended.
         hosts: What a slow transfer of it may hold up: its servers, or where there is none the scheme.
         since_ns: When it had its turn, int64 ns UTC; None before.
+        most: How many may be going on at once for its hosts, 0 while that was not asked.
     """
 
     __slots__ = (
@@ -73,6 +74,7 @@ class Batch:
         "_who",
         "future",
         "hosts",
+        "most",
         "since_ns",
         "walltime_s",
         "work",
@@ -84,6 +86,7 @@ class Batch:
         self.work = work
         self.hosts = _hosts_of(work)
         self.walltime_s = walltime_s
+        self.most = 0
         self.since_ns: int | None = None
         self._who = who
         self._tell = moved

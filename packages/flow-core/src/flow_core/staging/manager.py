@@ -111,6 +111,8 @@ class StagingManager:
         self._loaded: tuple[Staging, ...] | None = None
         self._lock = threading.Lock()
         self._used: dict[int, Staging] = {}
+        self._movers: dict[tuple[str, str, bool], Staging] = {}  # of the installed ones, all used
+        self._loaded_are_own: bool | None = None
         self.versions: Mapping[str, str] = {}
         self.places = StagedPaths(run_dir)
         self._hook_timeout_s = hook_timeout_s
@@ -177,11 +179,26 @@ class StagingManager:
         # Installed packages are not even looked for while all files are local.
         if executor.storage_access is None and self._given is None and file.scheme == "file":
             return self.local
-        for method in self.methods(executor):
+        methods = self.methods(executor)
+        # Flow's own decide by no more than that, and among all that there are the search took a good part of a plan.
+        key = (file.scheme, file.kind, direction is _IN) if methods is self._loaded else None
+        if key is not None and (known := self._movers.get(key)) is not None:
+            return known
+        for method in methods:
             if _can(method, file, direction, who):
                 self._use(method)
+                if key is not None and self.are_own(methods):
+                    self._movers[key] = method
                 return method
         return None
+
+    def are_own(self, methods: Sequence[Staging]) -> bool:
+        """Return whether all methods are Flow's own."""
+        if methods is self._loaded:
+            if self._loaded_are_own is None:
+                self._loaded_are_own = all(map(is_own, methods))
+            return self._loaded_are_own
+        return all(map(is_own, methods))
 
     def _use(self, method: Staging) -> None:
         # Without the lock first: this is asked for each file, and a method comes once.
@@ -264,6 +281,7 @@ class StagingManager:
         self.moves.close()
         with self._lock:
             used, self._used = self._used, {}
+            self._movers.clear()  # else one that is closed would not count as used
         for method in used.values():
             if release(method):
                 _end(method)

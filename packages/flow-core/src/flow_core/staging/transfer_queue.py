@@ -147,13 +147,19 @@ class TransferQueue:
             waiting = self._waiting.get(hosts)
             # The host stays in front of the queue, since more of its work may begin.
             going = self._going.get(hosts, 0)
-            if waiting and going < self.most(waiting[0].work):
+            if waiting and going < self._most_for(waiting[0]):
                 self._going[hosts] = going + 1
                 return waiting.popleft()
             self._to_look.popleft()
             if not waiting:
                 self._waiting.pop(hosts, None)
         return None
+
+    def _most_for(self, batch: Batch) -> int:
+        # Kept: it is asked again for each task that comes while this one waits.
+        if not batch.most:
+            batch.most = self.most(batch.work)
+        return batch.most
 
     def _in_time(self, number: int, _ended: Future[None]) -> None:
         self._timed.pop(number, None)

@@ -22,6 +22,8 @@ from flow_staging.transfer.locking import locked
 from flow_staging.transfer.retry import Control
 
 TRUST_VARIABLE = "FLOW_CACHE_TRUST"
+_TRUST = TRUST_VARIABLE.encode()
+_NOBODY: frozenset[int] = frozenset()
 _LOG = logging.getLogger("flow.staging.cache")
 _lock = threading.Lock()
 _warned: set[str] = set()
@@ -85,7 +87,9 @@ class CachePolicy:
         """
         chosen = self.trust_others
         if chosen is None:
-            said = variable(TRUST_VARIABLE.encode()).strip()
+            said = variable(_TRUST).strip()
+            if not said:
+                return _NOBODY
             names = () if said in ("", "0", "1") else tuple(name for part in said.split(",") if (name := part.strip()))
             chosen = names or said == "1"
         if isinstance(chosen, bool):

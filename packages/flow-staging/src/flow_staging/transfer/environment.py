@@ -10,6 +10,12 @@ def variable(name: bytes) -> str:
 
     ``os.environ.get`` encodes the name, raises and catches two errors where it is not set, and takes ten times as long.
     """
-    values = getattr(os.environ, "_data", None)
-    found = values.get(name) if type(values) is dict else os.environb.get(name)
+    found = raw_variable(name)
     return os.fsdecode(found) if found else ""
+
+
+def raw_variable(name: bytes) -> bytes | None:
+    """Return the bytes of a variable as it is now, to be compared with what they were; None where it is not set."""
+    values = getattr(os.environ, "_data", None)
+    found: bytes | None = values.get(name) if type(values) is dict else os.environb.get(name)
+    return found
