@@ -17,6 +17,7 @@ from flow_core.apps.special import RESOURCE_KEYS, task_spec
 from flow_core.errors import ConfigurationError, TaskRefused
 from flow_core.executors.futures import FuturesExecutor, SubmitExecutor
 from flow_core.executors.threads import ThreadPoolExecutor
+from flow_core.futures.callbacks import hook_calls, packing_calls
 from flow_core.interfaces.call import DEFAULT_SPEC
 from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.task_fields import HONOURED_BY_ALL, TASK_FIELDS, asked_for
@@ -112,6 +113,7 @@ def test_tasks_go_only_to_executors_that_honour_what_they_ask_for(load: Load) ->
     for _ in range(20):
         add(1, resource_specification={"gpus": 1})
         add(1, resource_specification={"gpus": 1, "memory": 10}, walltime=60)
+    assert packing_calls.drain(10)
     assert (len(plain.calls), len(able.calls)) == (0, 40)
 
 
@@ -125,7 +127,9 @@ def test_the_chooser_is_given_only_executors_that_honour_the_task(load: Load) ->
     executors = memory("one", "gpus"), memory("two"), memory("three", "gpus")
     load(*executors, executor_chooser=chooser)
     add(1, resource_specification={"gpus": 1})
+    assert hook_calls.drain(10)  # choosers are asked there, unless nothing is to be prepared
     add(1)
+    assert hook_calls.drain(10)
     assert given == [("one", "three"), ("one", "two", "three")]
 
 

@@ -35,7 +35,6 @@ from flow_core.kernel.output_restoring import OutputRestoring
 from flow_core.remote.tracebacks import fold
 
 if TYPE_CHECKING:
-    from flow_core.apps.definition import AppKind
     from flow_core.config import ExecutorChooser, RetryHandler
     from flow_core.graph.effects import Effects
     from flow_core.graph.task import Task
@@ -95,7 +94,7 @@ class EffectHandler:
         self._logger = logger
         self._allowed: dict[tuple[str, ...] | None, tuple[Executor, ...]] = {}
         self._labels: dict[tuple[str, ...] | None, tuple[str, ...]] = {}
-        self._able: dict[tuple[tuple[str, ...] | None, int, AppKind], tuple[tuple[Executor, ...], TaskSpec]] = {}
+        self._able: dict[tuple[object, ...], tuple[tuple[Executor, ...], TaskSpec]] = {}
         self.only: dict[tuple[str, ...] | None, Executor] = {}
         """The executor of calls of such labels, where there is one alone; as far as they were asked for."""
         self.travels: dict[tuple[str, ...] | None, bool] = {}
@@ -218,16 +217,18 @@ class EffectHandler:
         app = task.app
         labels = task.options.executors or app.executors
         # By the spec's identity: specs are shared, and to hash one takes as long as all else here. The entry keeps it.
-        found = self._able.get((labels, id(spec), app.kind))
+        joins = app.kind is JOIN
+        # Two truths and not the kind: the hash of a member of an Enum is a call of Python code.
+        key = (labels, id(spec), joins, app.kind is PYTHON)
+        found = self._able.get(key)
         if found is None:
-            joins = app.kind is JOIN
             executors = (self._bodies,) if joins else self._of_labels(task)
             named = not joins and labels is not None and "all" not in labels
             every = tuple(self._executors.values())
             able = willing(app.name, app.kind, asked_for(spec), executors, named, every)
             if len(self._able) >= _MOST_ABLE:
                 self._able.clear()
-            found = self._able[labels, id(spec), app.kind] = (able, spec)
+            found = self._able[key] = (able, spec)
         return found[0]
 
     def labels(self, task: Task) -> tuple[str, ...]:
