@@ -1,10 +1,11 @@
 """Count the files and functions of Flow that one event enters, in each process: what a reader of that way has to open.
 
-    python benchmarks/house/trace.py [--events threads,htex,chain,cached,http,monitored,block] [--names]
+    python benchmarks/house/trace.py [--events threads,threads-again,htex,htex-again,chain,...] [--names]
 
-Each event happens once in a fresh script. A function counts when it is first entered after the event began and before
-it was over, in each process for itself; comprehensions and lambdas count as functions; the total counts a file, or a
-function, once. Code of import time (bodies of modules and of classes) is not counted. ``--names`` lists the functions.
+Each event happens once in a fresh script. The first call of an app looks at its function, and sends it; ``-again`` is
+the second call. A function counts when it is first entered after the event began and before it was over, in each
+process for itself; comprehensions and lambdas count as functions; the total counts a file, or a function, once. Code of
+import time (bodies of modules and of classes) is not counted. ``--names`` lists the functions.
 
 A directory with a ``sitecustomize`` on ``PYTHONPATH`` puts a profile function into every thread of every process, which
 looks at one byte of a mapped file to know whether the event is going on. A profiled run is slow: no time is reported.
@@ -98,12 +99,18 @@ def idle():
     time.sleep(1.0)  # the worker has been forked and waits
 
 options = {"run_dir": folder + "/runinfo"}
-if event == "threads":
-    run(flow.Config(executors=[flow.ThreadPoolExecutor()], **options), lambda: plus(1).result(60))
-elif event in ("htex", "chain"):
-    call = (lambda: plus(1).result(60)) if event == "htex" else (lambda: plus(plus(1)).result(60))
-    # The worker is there and idle: what its start enters is not the call's.
-    run(flow.Config(executors=[pool(label="htex")], **options), call, idle)
+def before():
+    if event.startswith("htex") or event == "chain":
+        idle()  # what the start of a worker enters is not the call's
+    if event.endswith("-again"):
+        plus(1).result(60)
+        time.sleep(1.0)  # what follows a result, such as acknowledgements, is over
+
+if event.startswith("threads"):
+    run(flow.Config(executors=[flow.ThreadPoolExecutor()], **options), lambda: plus(1).result(60), before)
+elif event.startswith("htex") or event == "chain":
+    call = (lambda: plus(plus(1)).result(60)) if event == "chain" else (lambda: plus(1).result(60))
+    run(flow.Config(executors=[pool(label="htex")], **options), call, before)
 elif event == "cached":
     run(flow.Config(executors=[flow.ThreadPoolExecutor()], **options), lambda: kept(1).result(60),
         lambda: kept(1).result(60))
@@ -128,7 +135,9 @@ elif event == "block":
 
 _EVENTS = {
     "threads": "plain call, threads",
+    "threads-again": "a second plain call, threads",
     "htex": "plain call, HighThroughputExecutor",
+    "htex-again": "a second plain call, HighThroughputExecutor",
     "chain": "f(f(1)), HighThroughputExecutor",
     "cached": "cache hit, threads",
     "http": "http File in, threads",

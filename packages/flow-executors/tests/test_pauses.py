@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flow_executors.common.pauses import Pauses
+from flow_executors.common.loop_waits import Pauses
 
 
 def test_a_machine_that_slept_was_away_though_its_monotonic_clock_stood_still() -> None:

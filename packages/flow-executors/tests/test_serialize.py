@@ -20,8 +20,7 @@ from flow_core.remote.fetching import report_fetching
 from flow_core.remote.functions import BY_VALUE, REFERENCE, digest_of, importable, pack_function
 from flow_core.snapshot.arguments import ArgumentCode
 from flow_core.testing import calls
-from flow_executors.serialize.argument_code import CodeStore
-from flow_executors.serialize.buffers import LARGE, BufferGone, BufferStore, Large, load_with_buffers
+from flow_executors.serialize.buffers import LARGE, BufferGone, BufferStore, CodeStore, Large, load_with_buffers
 from flow_executors.serialize.task_records import Functions, Records, pack_arguments
 from flow_executors.wire.tasks import BufferRef, pack_buffers
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from flow_core.errors import ConfigurationError, ExecutorError
 from flow_executors.client.interchange_process import bind_hosts, listen
-from flow_executors.common.busy_poll import BusyPoll
+from flow_executors.common.loop_waits import BusyPoll
 from flow_executors.errors import BadMessage
 from flow_executors.htex import HighThroughputExecutor
 from flow_executors.interchange.managers import ManagerLiveness

@@ -21,7 +21,7 @@ from flow_executors.client.managers import ManagerDirectory
 from flow_executors.client.node_health_core import LONG_NS
 from flow_executors.client.outcomes import outcome_from, outcomes_of
 from flow_executors.client.submission import SubmissionSender
-from flow_executors.common.pauses import Pauses
+from flow_executors.common.loop_waits import Pauses
 from flow_executors.common.unix_socket_server import UnixSocketServer
 from flow_executors.errors import BadMessage
 from flow_executors.serialize.buffers import BufferStore

@@ -17,7 +17,7 @@ from dataclasses import replace
 from flow_core.errors import ExecutorError
 from flow_executors.client.interchange_process import InterchangeSettings
 from flow_executors.common.host import host_id
-from flow_executors.common.pauses import Pauses
+from flow_executors.common.loop_waits import Pauses
 from flow_executors.direct.sockets import DirectSockets
 from flow_executors.direct.worker_channels import TELL_AFTER_S, DirectWorkerChannels
 from flow_executors.interchange.interchange_core import InterchangeCore

@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection, Sequence
 
 from flow_core.interfaces.outcome import LossKind, Verdict
-from flow_executors.common.busy_poll import BusyPoll
+from flow_executors.common.loop_waits import BusyPoll
 from flow_executors.manager.event_loop import Manager
 from flow_executors.manager.fork_client import Died
 from flow_executors.manager.manager_core import ExitReason, Taken, WorkerLoss

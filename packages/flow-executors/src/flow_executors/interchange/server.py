@@ -13,10 +13,9 @@ from collections.abc import Collection
 import zmq
 
 from flow_core.remote.faults import is_armed, point
-from flow_executors.common.busy_poll import BusyPoll
 from flow_executors.common.host import host_id
 from flow_executors.common.interchange_settings import ProcessSettings
-from flow_executors.common.pauses import Pauses
+from flow_executors.common.loop_waits import BusyPoll, Pauses
 from flow_executors.errors import BadMessage
 from flow_executors.interchange.interchange_core import InterchangeCore
 from flow_executors.interchange.settings import CoreSettings

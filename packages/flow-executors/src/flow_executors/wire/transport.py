@@ -177,16 +177,12 @@ class LinkReader:
         if not count:
             self.closed = True
             return []
-        self._filled += count
-        return self._whole() or self._cut()
-
-    def _whole(self) -> list[memoryview]:
-        """Return the message if just one small one is there, as in a round trip: in fewer steps."""
-        filled = self._filled
-        if not _LENGTH.size <= filled <= _COPIED or _LENGTH.unpack_from(self._buffer)[0] != filled - _LENGTH.size:
-            return []
-        self._filled = 0
-        return [memoryview(bytes(self._buffer[_LENGTH.size : filled]))]
+        self._filled = filled = self._filled + count
+        # Just one small message is there, as in a round trip: in fewer steps.
+        if _LENGTH.size < filled <= _COPIED and _LENGTH.unpack_from(self._buffer)[0] == filled - _LENGTH.size:
+            self._filled = 0
+            return [memoryview(bytes(self._buffer[_LENGTH.size : filled]))]
+        return self._cut()
 
     def _cut(self) -> list[memoryview]:
         buffer, filled, at = self._buffer, self._filled, 0
@@ -272,15 +268,11 @@ class LinkWriter:
                 return False
             self.pending -= count
             self.sent += count
-            self._advance(count)
+            while parts and count >= len(parts[0]):
+                count -= len(parts.popleft())
+            if count:
+                parts[0] = memoryview(parts[0])[count:]
         return True
-
-    def _advance(self, count: int) -> None:
-        parts = self._parts
-        while parts and count >= len(parts[0]):
-            count -= len(parts.popleft())
-        if count:
-            parts[0] = memoryview(parts[0])[count:]
 
 
 # Reads of one stream in a turn, so that one busy peer does not keep the others waiting.
