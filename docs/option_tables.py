@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor as Thread
 from pathlib import Path
 
 import flow_providers
+from flow_core.apps.app import AppBase
 from flow_core.apps.definition import AppKind
 from flow_core.config import Config
 from flow_core.executors.futures import FuturesExecutor
@@ -29,6 +30,7 @@ PROVIDERS = [
     if isinstance(kind := getattr(flow_providers, name), type) and any(options_of(kind))
 ]
 PAGES: dict[str, list[type[object]]] = {
+    "apps.md": [AppBase],
     "configuration.md": [Config],
     "executors.md": [ThreadPoolExecutor, HighThroughputExecutor],
     "provider-options.md": PROVIDERS,

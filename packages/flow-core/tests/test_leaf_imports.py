@@ -49,6 +49,8 @@ DECORATORS = LEAF | {
     "flow_core.folders",
     "flow_core.files",
     "flow_core.interfaces.memoizer",
+    "flow_core.option_records",
+    "flow_core.without_effect",
     "flow_core.option_names",
 }
 HEAVY = {"asyncio", "concurrent", "hashlib", "http", "json", "logging", "multiprocessing", "socket", "ssl", "urllib"}

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import update_wrapper
 from inspect import iscoroutinefunction
 from types import MethodType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, ParamSpec, Self, TypedDict, TypeVar, cast, overload
 
-from flow_core.active import get_active
+from flow_core.active import Submitter, get_active
 from flow_core.apps.definition import (
     CACHE_FILES,
     CACHE_GLOBALS,
@@ -27,10 +27,10 @@ from flow_core.apps.special import SPECIAL_KEYWORDS, checked_stream, task_spec
 from flow_core.errors import ConfigurationError, FlowError, InvalidAppTypeError
 from flow_core.interfaces.memoizer import AppIdentity
 from flow_core.option_names import did_you_mean
+from flow_core.option_records import about, documented
 from flow_core.without_effect import warn_of
 
 if TYPE_CHECKING:
-    from flow_core.active import Submitter
     from flow_core.files import File
     from flow_core.futures.app_future import AppFuture
 
@@ -40,6 +40,60 @@ R = TypeVar("R")
 Executors = str | Iterable[str]
 """``"all"``, one label, or several labels of executors."""
 
+# The options of apps: each stands here with its type and its documentation, and in the constructor with its default.
+KernelOption = Annotated[
+    Submitter | None, about("The kernel that runs the calls; None means the one loaded when the app is called.")
+]
+WalltimeOption = Annotated[
+    float | None, about("Seconds after which a call is ended with AppTimeout; None means no limit.")
+]
+ExecutorsOption = Annotated[Executors, about('``"all"``, or the labels of the executors that may run it.')]
+CacheOption = Annotated[bool, about("Whether results are memoized.")]
+IgnoreOption = Annotated[Iterable[str] | None, about("Names of parameters that do not make two calls different.")]
+RerunOption = Annotated[bool, about("Whether a try that was lost with its worker may be run again.")]
+SnapshotOption = Annotated[
+    str,
+    about(
+        'When what the function names is looked at, for executors in other processes and for the cache: ``"call"``, at '
+        'each call, of large values of uncached apps only samples; ``"whole"``, at each call all; ``"once"``, at the '
+        "first call of a run."
+    ),
+]
+CacheFilesOption = Annotated[
+    str,
+    about(
+        'What of the Files that a cached call reads makes it another call: ``"contents"``, what they hold, or '
+        '``"names"``, their names alone.'
+    ),
+]
+CacheGlobalsOption = Annotated[
+    str,
+    about(
+        'Which globals make a cached call another call: ``"all"``, so that no result is remembered where code takes '
+        'some by names that show only as it runs, or ``"named"``, those that the code names.'
+    ),
+]
+
+
+class JoinAppOptions(TypedDict, total=False):
+    """The options of join apps, which run in no executor of their own."""
+
+    data_flow_kernel: KernelOption
+    walltime: WalltimeOption
+    cache: CacheOption
+    ignore_for_cache: IgnoreOption
+    cache_files: CacheFilesOption
+    cache_globals: CacheGlobalsOption
+
+
+class AppOptions(JoinAppOptions, total=False):
+    """The options of python and bash apps."""
+
+    executors: ExecutorsOption
+    rerun_on_loss: RerunOption
+    snapshot: SnapshotOption
+
+
 _KEY_RULES = 1  # a version; part of each app's cache tag; another number makes all remembered results unknown
 _UNCACHED = tuple(
     f"{option} has no effect without cache=True" for option in ("ignore_for_cache", "cache_files", "cache_globals")
@@ -47,28 +101,13 @@ _UNCACHED = tuple(
 _UNSEEN = ("stdout", "stderr")  # calls that differ only in these are the same call
 
 
+@documented
 class AppBase(Generic[P, R]):
-    """A decorated function. It keeps the function's name, signature and docstring; ``__wrapped__`` is the function.
+    """A decorated function, ``func``. It keeps the function's name, signature and docstring; ``__wrapped__`` is the function.
 
     A call returns an AppFuture at once, from any thread. The kernel is looked up at each call, so apps may be defined
     before any Config is loaded. In a task that runs in a worker process there is no kernel: there a call raises
     NoDataFlowKernelError, and the way is a join app.
-
-    Args:
-        func: The user's own function.
-        data_flow_kernel: The kernel that runs the calls; None means the one loaded when the app is called.
-        walltime: Seconds after which a call is ended with AppTimeout; None means no limit.
-        executors: ``"all"``, or the labels of the executors that may run it.
-        cache: Whether results are memoized.
-        ignore_for_cache: Names of parameters that do not make two calls different.
-        rerun_on_loss: Whether a try that was lost with its worker may be run again.
-        snapshot: When what the function names is looked at, for executors in other processes and for the cache:
-            ``"call"``, at each call, of large values of uncached apps only samples; ``"whole"``, at each call all;
-            ``"once"``, at the first call of a run.
-        cache_files: What of the Files that a cached call reads makes it another call: ``"contents"``, what they hold,
-            or ``"names"``, their names alone.
-        cache_globals: Which globals make a cached call another call: ``"all"``, so that no result is remembered where
-            code takes some by names that show only as it runs, or ``"named"``, those that the code names.
 
     Raises:
         InvalidAppTypeError: ``func`` cannot be an app.
@@ -83,15 +122,15 @@ class AppBase(Generic[P, R]):
     def __init__(
         self,
         func: Callable[..., object],
-        data_flow_kernel: Submitter | None = None,
-        walltime: float | None = None,
-        executors: Executors = "all",
-        cache: bool = False,
-        ignore_for_cache: Iterable[str] | None = None,
-        rerun_on_loss: bool = True,
-        snapshot: str = "call",
-        cache_files: str = "contents",
-        cache_globals: str = "all",
+        data_flow_kernel: KernelOption = None,
+        walltime: WalltimeOption = None,
+        executors: ExecutorsOption = "all",
+        cache: CacheOption = False,
+        ignore_for_cache: IgnoreOption = None,
+        rerun_on_loss: RerunOption = True,
+        snapshot: SnapshotOption = "call",
+        cache_files: CacheFilesOption = "contents",
+        cache_globals: CacheGlobalsOption = "all",
     ) -> None:
         _check_function(func)
         update_wrapper(self, func)

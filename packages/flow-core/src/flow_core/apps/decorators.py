@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
-from flow_core.apps.app import AppBase, BashApp, Executors, JoinApp, PythonApp
+from flow_core.apps.app import AppBase, AppOptions, BashApp, Executors, JoinApp, JoinAppOptions, PythonApp
 from flow_core.errors import InvalidAppTypeError
 from flow_core.option_names import known_options
 
@@ -53,53 +54,41 @@ class MakesJoinApp(Protocol):
     def __call__(self, function: Callable[P, object], /) -> JoinApp[P, Any]: ...
 
 
+def _takes(options: type[Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a decorator show, and take, the options of a record with the defaults of the apps' constructor."""
+
+    def marked(function: Callable[P, R]) -> Callable[P, R]:
+        own = next(iter(inspect.signature(function).parameters.values()))
+        known = inspect.signature(AppBase.__init__).parameters
+        named = [
+            known[name].replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for name in known
+            if name in options.__annotations__
+        ]
+        function.__signature__ = inspect.Signature([own, *named])  # type: ignore[attr-defined]  # what inspect looks for
+        return known_options(function)
+
+    return marked
+
+
 @overload
 def python_app(function: Callable[P, R], /) -> PythonApp[P, R]: ...
 @overload
 def python_app(
     function: None = None,
     /,
-    *,
-    data_flow_kernel: Submitter | None = None,
-    walltime: float | None = None,
-    executors: Executors = "all",
-    cache: bool = False,
-    ignore_for_cache: Iterable[str] | None = None,
-    rerun_on_loss: bool = True,
-    snapshot: str = "call",
-    cache_files: str = "contents",
-    cache_globals: str = "all",
+    **options: Unpack[AppOptions],
 ) -> MakesPythonApp: ...
-@known_options
+@_takes(AppOptions)
 def python_app(
     function: Callable[P, R] | None = None,
     /,
-    *,
-    data_flow_kernel: Submitter | None = None,
-    walltime: float | None = None,
-    executors: Executors = "all",
-    cache: bool = False,
-    ignore_for_cache: Iterable[str] | None = None,
-    rerun_on_loss: bool = True,
-    snapshot: str = "call",
-    cache_files: str = "contents",
-    cache_globals: str = "all",
+    **options: Unpack[AppOptions],
 ) -> Any:
     """Make an app of a Python function; see AppBase for the options."""
 
     def make(function: Callable[P, R], /) -> PythonApp[P, R]:
-        return PythonApp(
-            function,
-            data_flow_kernel,
-            walltime,
-            executors,
-            cache,
-            ignore_for_cache,
-            rerun_on_loss,
-            snapshot,
-            cache_files,
-            cache_globals,
-        )
+        return PythonApp(function, **options)
 
     return make if function is None else make(function)
 
@@ -110,47 +99,18 @@ def bash_app(function: Callable[P, object], /) -> BashApp[P, int]: ...
 def bash_app(
     function: None = None,
     /,
-    *,
-    data_flow_kernel: Submitter | None = None,
-    walltime: float | None = None,
-    executors: Executors = "all",
-    cache: bool = False,
-    ignore_for_cache: Iterable[str] | None = None,
-    rerun_on_loss: bool = True,
-    snapshot: str = "call",
-    cache_files: str = "contents",
-    cache_globals: str = "all",
+    **options: Unpack[AppOptions],
 ) -> MakesBashApp: ...
-@known_options
+@_takes(AppOptions)
 def bash_app(
     function: Callable[P, object] | None = None,
     /,
-    *,
-    data_flow_kernel: Submitter | None = None,
-    walltime: float | None = None,
-    executors: Executors = "all",
-    cache: bool = False,
-    ignore_for_cache: Iterable[str] | None = None,
-    rerun_on_loss: bool = True,
-    snapshot: str = "call",
-    cache_files: str = "contents",
-    cache_globals: str = "all",
+    **options: Unpack[AppOptions],
 ) -> Any:
     """Make an app of a function that returns a command line for bash; see AppBase for the options."""
 
     def make(function: Callable[P, object], /) -> BashApp[P, int]:
-        return BashApp(
-            function,
-            data_flow_kernel,
-            walltime,
-            executors,
-            cache,
-            ignore_for_cache,
-            rerun_on_loss,
-            snapshot,
-            cache_files,
-            cache_globals,
-        )
+        return BashApp(function, **options)
 
     return make if function is None else make(function)
 
@@ -171,38 +131,18 @@ def join_app(function: Callable[P, object], /) -> JoinApp[P, Any]: ...
 def join_app(
     function: None = None,
     /,
-    *,
-    data_flow_kernel: Submitter | None = None,
-    walltime: float | None = None,
-    cache: bool = False,
-    ignore_for_cache: Iterable[str] | None = None,
-    cache_files: str = "contents",
-    cache_globals: str = "all",
+    **options: Unpack[JoinAppOptions],
 ) -> MakesJoinApp: ...
-@known_options
+@_takes(JoinAppOptions)
 def join_app(
     function: Callable[P, Any] | None = None,
     /,
-    *,
-    data_flow_kernel: Submitter | None = None,
-    walltime: float | None = None,
-    cache: bool = False,
-    ignore_for_cache: Iterable[str] | None = None,
-    cache_files: str = "contents",
-    cache_globals: str = "all",
+    **options: Unpack[JoinAppOptions],
 ) -> Any:
     """Make an app of a function that calls apps and returns their futures; see AppBase for the options."""
 
     def make(function: Callable[P, Any], /) -> JoinApp[P, Any]:
-        return JoinApp(
-            function,
-            data_flow_kernel,
-            walltime,
-            cache=cache,
-            ignore_for_cache=ignore_for_cache,
-            cache_files=cache_files,
-            cache_globals=cache_globals,
-        )
+        return JoinApp(function, **options)
 
     return make if function is None else make(function)
 
