@@ -30,7 +30,7 @@ KEY = 7
 pytestmark = pytest.mark.timeout(60)
 
 
-class TransferDirection:
+class FileConnection:
     """An agent and a service, with a way between that can break once, after some bytes of files have come."""
 
     def __init__(self, folder: Path) -> None:
@@ -105,8 +105,8 @@ class TransferDirection:
 
 
 @pytest.fixture
-def way(tmp_path: Path) -> Iterator[TransferDirection]:
-    made = TransferDirection(tmp_path)
+def way(tmp_path: Path) -> Iterator[FileConnection]:
+    made = FileConnection(tmp_path)
     yield made
     made.close()
 
@@ -132,7 +132,7 @@ def replace(path: Path, content: bytes) -> None:
     other.replace(path)
 
 
-def test_a_file_on_its_way_to_a_node_goes_on_after_a_break(way: TransferDirection) -> None:
+def test_a_file_on_its_way_to_a_node_goes_on_after_a_break(way: FileConnection) -> None:
     content = os.urandom(SIZE)
     path = settled(way.script / "in", content)
     step = FilesByConnection(str(way.script), (ScriptFile("in", str(path)),), ())
@@ -146,7 +146,7 @@ def test_a_file_on_its_way_to_a_node_goes_on_after_a_break(way: TransferDirectio
     assert way.carried[2] < SIZE - ENOUGH // 2
 
 
-def test_a_file_that_changed_during_a_break_comes_whole(way: TransferDirection) -> None:
+def test_a_file_that_changed_during_a_break_comes_whole(way: FileConnection) -> None:
     path = settled(way.script / "in", os.urandom(SIZE))
     changed = os.urandom(SIZE)
     step = FilesByConnection(str(way.script), (ScriptFile("in", str(path)),), ())
@@ -159,7 +159,7 @@ def test_a_file_that_changed_during_a_break_comes_whole(way: TransferDirection) 
 
 
 @pytest.mark.parametrize("fresh", [False, True], ids=["same interchange", "another interchange"])
-def test_files_on_their_way_to_the_script_go_on_after_a_break(way: TransferDirection, fresh: bool) -> None:
+def test_files_on_their_way_to_the_script_go_on_after_a_break(way: FileConnection, fresh: bool) -> None:
     contents = {"a": os.urandom(SIZE // 2), "b": os.urandom(1000), "c": os.urandom(SIZE // 2), "d": b""}
     outputs = tuple(ScriptFile(name, str(way.script / name)) for name in contents)
     files = way.task(FilesByConnection(str(way.script), (), outputs))
@@ -177,7 +177,7 @@ def test_files_on_their_way_to_the_script_go_on_after_a_break(way: TransferDirec
     assert sorted(path.name for path in way.script.iterdir()) == sorted(contents)
 
 
-def test_outputs_that_changed_during_a_break_come_whole(way: TransferDirection) -> None:
+def test_outputs_that_changed_during_a_break_come_whole(way: FileConnection) -> None:
     files = way.task(FilesByConnection(str(way.script), (), (ScriptFile("out", str(way.script / "out")),)))
     made, changed = Path(files.root) / "out", os.urandom(SIZE)
     made.write_bytes(os.urandom(SIZE))
@@ -189,7 +189,7 @@ def test_outputs_that_changed_during_a_break_come_whole(way: TransferDirection) 
     assert [path.name for path in way.script.iterdir()] == ["out"]
 
 
-def test_what_came_before_a_break_goes_when_the_task_ends(way: TransferDirection) -> None:
+def test_what_came_before_a_break_goes_when_the_task_ends(way: FileConnection) -> None:
     files = way.task(FilesByConnection(str(way.script), (), (ScriptFile("out", str(way.script / "out")),)))
     (Path(files.root) / "out").write_bytes(os.urandom(SIZE))
     way.breaks_at = ENOUGH
@@ -206,7 +206,7 @@ def test_what_came_before_a_break_goes_when_the_task_ends(way: TransferDirection
     assert way.told == []
 
 
-def test_an_output_that_cannot_be_put_into_place_is_told(way: TransferDirection) -> None:
+def test_an_output_that_cannot_be_put_into_place_is_told(way: FileConnection) -> None:
     place = way.script / "file" / "out"
     (way.script / "file").write_bytes(b"")
     files = way.task(FilesByConnection(str(way.script), (), (ScriptFile("file/out", str(place)),)))
@@ -219,7 +219,9 @@ def test_an_output_that_cannot_be_put_into_place_is_told(way: TransferDirection)
     assert "cannot be written" in told.error
 
 
-def test_the_ends_of_logs_that_grow_are_at_the_script_when_a_manager_is_killed(way: Way, tmp_path: Path) -> None:
+def test_the_ends_of_logs_that_grow_are_at_the_script_when_a_manager_is_killed(
+    way: FileConnection, tmp_path: Path
+) -> None:
     logs = tmp_path / "of the node"
     logs.mkdir()
     (logs / "worker_0.log").write_text("early\n")

@@ -6,11 +6,9 @@ other; a test compares them.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import Final
 
-_LOGGER: Final = logging.getLogger("flow.options")
 _MOST: Final = 1000  # warnings remembered; a bound for scripts that make objects with other values for ever
 _said: set[str] = set()
 
@@ -31,7 +29,10 @@ def warn_of(owner: str, sentences: Iterable[str]) -> None:
         if len(_said) >= _MOST:
             _said.clear()
         _said.add(text)
-        _LOGGER.warning("%s", text)
+        # Here, since modules of tasks with apps are loaded in workers, too, which need no logging.
+        import logging
+
+        logging.getLogger("flow.options").warning("%s", text)
 
 
 def reason_of(documentation: str) -> str:

@@ -103,7 +103,7 @@ _UNSEEN = ("stdout", "stderr")  # calls that differ only in these are the same c
 
 @documented
 class AppBase(Generic[P, R]):
-    """A decorated function, ``func``. It keeps the function's name, signature and docstring; ``__wrapped__`` is the function.
+    """A decorated function, ``func``. It keeps its name, signature and docstring; ``__wrapped__`` is the function.
 
     A call returns an AppFuture at once, from any thread. The kernel is looked up at each call, so apps may be defined
     before any Config is loaded. In a task that runs in a worker process there is no kernel: there a call raises
