@@ -23,6 +23,7 @@ import flow.channels
 import flow.executors
 import flow.launchers
 import flow.providers
+import flow_core.apps.app
 import flow_core.executors.futures
 import flow_core.memo.memoizer
 import flow_monitor
@@ -71,6 +72,10 @@ WITHOUT_EFFECT = {
 
 OTHER_NAMES = {f"{kind}(max_workers_per_node=)" for kind in ("HighThroughputExecutor", "LowLatencyExecutor")}
 """Other names of options: what is given by them is read by the first name."""
+
+
+PASSED_ON = dict.fromkeys((flow.python_app, flow.bash_app, flow.join_app), flow_core.apps.app.AppBase)
+"""Decorators that take the options of a constructor, and hand them on to it."""
 
 
 def public(package: Any) -> Iterator[Any]:
@@ -128,6 +133,7 @@ def attributes_read() -> Counter[str]:
 
 def constructor_of(made: Any) -> ast.FunctionDef | None:
     """Return the tree of the function that takes the options; None where a dataclass has made it."""
+    made = PASSED_ON.get(made, made)
     called = inspect.unwrap(made.__init__ if inspect.isclass(made) else made)
     code = getattr(called, "__code__", None)
     path = Path(code.co_filename) if code is not None else None
