@@ -192,7 +192,8 @@ def _handling(task: object) -> Handling:
     return Handling(task, "the packing of", "arguments", " for executor 'x'")
 
 
-def test_an_executor_of_the_users_whose_submit_hangs_holds_up_its_own_tasks(load: Load) -> None:
+@pytest.mark.parametrize("value", [1, [object], {"a": pathlib.Path}])
+def test_an_executor_of_the_users_whose_submit_hangs_holds_up_its_own_tasks(load: Load, value: object) -> None:
     hangs = Hangs()
 
     class Bad(MemoryExecutor):
@@ -203,7 +204,7 @@ def test_an_executor_of_the_users_whose_submit_hangs_holds_up_its_own_tasks(load
     good, bad = MemoryExecutor("good"), Bad("bad")
     load(good, bad)
     try:
-        victim = flow.python_app(lambda x: x, executors=["bad"])(1)
+        victim = flow.python_app(lambda x: x, executors=["bad"])(value)  # returns
         assert hangs.begun.wait(SOON_S)
         other = flow.python_app(lambda x: x, executors=["good"])(2)
         good.finish(good.waiting[0], 2)

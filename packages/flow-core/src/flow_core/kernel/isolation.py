@@ -6,6 +6,7 @@ Arguments and results whose pickling surely runs no such code are told apart fir
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flow_core.files import FILE_TYPES
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     from flow_core.futures.callbacks import Limit
     from flow_core.graph.task import Task
 
-    Job = tuple[Noted, Callable[[], None], Callable[[BaseException], None], Limit | None]
+    Job = tuple[Noted, Callable[[], None], Callable[[BaseException], None], Limit | None, bool]
 
 
 _SAFE = ATOMS.union(FILE_TYPES)
 _LIBRARY = frozenset(("datetime", "decimal", "fractions", "pathlib", "uuid"))
+_HOOK_S = 1.0
+"""Seconds that a call waits for a hook that takes its arguments; far above what those take that return."""
 _LOOKED_AT = 1000
 """Items of all containers together that are looked at: with more, looking would take as long as pickling."""
 
@@ -82,8 +85,9 @@ class Isolation:
     """Chooses the thread for such work. Any thread.
 
     That of a call which is just being made is done by the calling thread, once the call has done all else: what hangs
-    then is the caller's own, and arguments are packed before the call returns. All other is done by threads that do
-    nothing else, so that neither a thread that reports results nor one that happens to pass by can be held up.
+    then is the caller's own, and arguments are packed before the call returns. Hooks of the user's are called apart all
+    the same, and a call waits for them a moment. All other is done by threads that do nothing else, so that neither a
+    thread that reports results nor one that happens to pass by can be held up.
     """
 
     def __init__(self) -> None:
@@ -108,20 +112,28 @@ class Isolation:
         work: Callable[[], None],
         failed: Callable[[BaseException], None],
         limit: Limit | None = None,
+        of_hook: bool = False,
     ) -> None:
         """Have something done for a task; ``noted`` says what, ``failed`` is given what it raises.
 
-        With a limit somebody is told if it takes too long, but in the caller's own call.
+        With a limit somebody is told if it takes too long, but in the caller's own call. ``of_hook`` says that it is a
+        hook of the user's that is called, such as ``submit`` of an executor, and not code that comes with data.
         """
         here = self._here
         # Not for another task, whose effects this call may carry out by chance: it would wait for that one's code.
         if here.task is task and here.left is not None:
-            here.left.append((noted, work, failed, limit))
+            here.left.append((noted, work, failed, limit, of_hook))
         else:
-            packing_calls.soon(_do, (noted, work, failed, limit), _describe, limit)
+            packing_calls.soon(_do, (noted, work, failed, limit, of_hook), _describe, limit)
 
 
 def _do_here(job: Job) -> None:
+    if job[4] and not packing_calls.here():
+        # Arguments are packed when the call returns, as ever, but where the hook does not return.
+        done = threading.Event()
+        packing_calls.soon(partial(_do_and_tell, done), job, _describe, job[3])
+        done.wait(_HOOK_S)
+        return
     with packing_calls.watched(_do, job, _describe):
         try:
             with job[0]:
@@ -133,8 +145,15 @@ def _do_here(job: Job) -> None:
             job[2](error)
 
 
+def _do_and_tell(done: threading.Event, job: Job) -> None:
+    try:
+        _do(job)
+    finally:
+        done.set()
+
+
 def _do(job: Job) -> None:
-    noted, work, failed, _ = job
+    noted, work, failed, *_ = job
     try:
         with noted:
             work()

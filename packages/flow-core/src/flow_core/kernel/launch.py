@@ -423,6 +423,7 @@ class EffectHandler:
                 partial(self._hand_over, task, key),
                 partial(self._fail, task),
                 self._limit(task) if foreign else None,
+                foreign,
             )
 
     def _takes_at_once(self, executor: Executor, task: Task) -> bool:
