@@ -10,6 +10,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from flow_core.futures import callbacks
 from flow_core.futures.callbacks import hook_calls, packing_calls
 from flow_core.graph.task import Task
 from flow_core.hooks import Handling
+from flow_core.kernel import call_dependencies
 from flow_core.kernel.isolation import Isolation, are_harmless
 from flow_core.testing import MemoryExecutor
 
@@ -246,3 +248,44 @@ def test_a_chooser_that_hangs_is_named_and_holds_up_its_task_and_not_the_call(
         hangs.gate.set()
     assert hook_calls.drain(SOON_S)
     assert one.waiting
+
+
+@pytest.mark.parametrize("way", ["returns", "futures", "raises", "times out"])
+def test_a_dependency_resolver_that_does_not_return_holds_up_its_own_task_and_not_the_call(
+    load: Load, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr(call_dependencies, "_SEARCH_S", 0.1)
+    hangs, parent = Hangs(), Future[int]()
+
+    def resolver(value: object, result: Any) -> object:
+        if value == ["slow"]:
+            hangs()
+            if way == "raises":
+                raise ValueError("no")
+            return result(parent) if way == "futures" else value
+        return result(value) if isinstance(value, Future) else value
+
+    executor = MemoryExecutor("one")
+    load(executor, dependency_resolver=resolver, hook_timeout=0.5 if way == "times out" else 60)
+    try:
+        victim = flow.python_app(lambda x: x)(["slow"])  # returns
+        assert hangs.begun.wait(SOON_S)
+        other = flow.python_app(lambda x: x)([2])
+        executor.finish(executor.wait_submitted(1)[0], 2)
+        assert other.result(SOON_S) == 2
+        if way == "times out":
+            assert "has not returned for 0.5 s (hook_timeout)" in str(victim.exception(SOON_S))
+        else:
+            assert "dependency_resolver " in victim.why().line
+            assert "() is called for it since" in victim.why().line
+    finally:
+        hangs.gate.set()
+    assert hook_calls.drain(SOON_S)
+    if way == "raises":
+        assert "raised ValueError: no" in str(victim.exception(SOON_S))
+    elif way != "times out":
+        if way == "futures":
+            assert not executor.waiting
+            parent.set_result(3)
+        executor.finish(executor.wait_submitted(2)[1], 4)
+        assert victim.result(SOON_S) == 4

@@ -144,8 +144,11 @@ class Arguments:
     def held(self, task: Task) -> list[Future[Any]]:
         """Return the futures in a call's arguments as they are now, and change nothing: its task may go on meanwhile.
 
-        Where a resolver of the user's own raises, what it has found until then.
+        Of a resolver of the user's own what it found at the call: it is not asked again, since it may not return.
         """
+        if not self.quick:
+            asked = None if task.details is None else task.details.asked
+            return [*asked] if asked is not None else []
         found: list[Future[Any]] = []
 
         def collect(future: Future[Any]) -> object:

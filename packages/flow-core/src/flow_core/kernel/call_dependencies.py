@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+import threading
+from concurrent.futures import Future, InvalidStateError, wait
+from contextlib import suppress
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
+from flow_core.errors import HookError
 from flow_core.futures.app_future import AppFuture
+from flow_core.futures.callbacks import Limit, hook_calls
 from flow_core.futures.data_future import DataFuture
 from flow_core.futures.derived import DerivedFuture
 from flow_core.futures.lean import FINISHED, failure_of, when_done
@@ -27,7 +31,9 @@ if TYPE_CHECKING:
     from flow_core.kernel.reactor import Reactor
 
     Sources = tuple[Sequence[Task | SharedParents], Sequence[Future[Any]], Sequence[Failure]]
+    Found = tuple[Sequence[Future[Any]], Sources]
 
+_SEARCH_S = 1.0  # seconds that a call waits for a resolver of the user's own; far above what one takes that returns
 _MANY = 8  # parents from which calls share edges; below, a SharedParents (a record and an event) costs more
 
 
@@ -53,7 +59,7 @@ class CallDependencies:
         if common is not None and last is not None and _shares(task, common):
             return common, ((last,), (), ())
         futures = self._arguments.futures(task)
-        if len(futures) > 1 and not self._arguments.quick:
+        if futures and not self._arguments.quick:
             task.more().asked = futures  # a resolver of the user's own is asked once, and not by the graph
         # Only the last is compared: layers of tasks come one after the other, and a search would cost each call.
         if last is not None and last.futures == futures:
@@ -73,6 +79,65 @@ class CallDependencies:
         self._junction = junction
         self._reactor.post(self._reactor.core.meeting, (junction, parents))
         return (junction,), (), ()
+
+    def of_apart(self, task: Task, timeout_s: float | None) -> Found | Future[Found]:
+        """Return the same as ``of``, asked on the thread of hooks; where that takes longer, a future of it.
+
+        Raises as ``of``. A resolver of the user's own may not return: the call waits for it a moment only, and the
+        future for so many seconds.
+        """
+        if hook_calls.here():
+            return self.of(task)
+        found: Future[Found] = Future()
+
+        def ask(_: object) -> None:
+            try:
+                sources = self.of(task)
+            except BaseException as error:
+                _settle(found, error=error)
+            else:
+                _settle(found, sources)
+
+        given_up = threading.Event()
+
+        def passed(hook: str, told: str) -> None:
+            given_up.set()  # its task fails, and the call returns as any other
+            _settle(found, error=HookError(f"{task}: {told}", hook))
+
+        limit = None if timeout_s is None else Limit(timeout_s, passed)
+        hook_calls.soon(ask, None, lambda *_: f"the search for futures in the arguments of {task}", limit)
+        came = wait([found], _SEARCH_S).done and not given_up.is_set()
+        return found.result() if came else found
+
+    def watch_search(self, task: Task, found: Future[Found]) -> None:
+        """Have the graph told when futures that are still searched for are done: a task that waits for one thing."""
+        reactor = self._reactor
+
+        def searched(_: Future[Any]) -> None:
+            error = found.exception()
+            if error is not None:
+                reactor.post(reactor.core.failed, (task, error))
+                return
+            futures = found.result()[0]
+            left = [*futures]
+            failures: list[Failure] = []
+            lock = threading.Lock()
+
+            def ended(future: Future[Any]) -> None:
+                failure = _failure_of(future)
+                with lock:
+                    left.pop()
+                    failures.extend(() if failure is None else (failure,))
+                    last = not left
+                if last:
+                    reactor.post(reactor.core.foreign_done, (task, failures[0] if failures else None))
+
+            if not futures:
+                reactor.post(reactor.core.foreign_done, (task, None))
+            for future in futures:
+                when_done(future, ended)
+
+        found.add_done_callback(searched)
 
     def forget(self) -> None:
         """Drop the last shared parents once all of them have ended: children hold what they still need themselves."""
@@ -154,6 +219,15 @@ class CallDependencies:
             except BaseException as error:  # of a class of the user's: no callback will say when it is done
                 pass_signal(error)
                 reactor.post(reactor.core.foreign_done, (task, (_who(future), error, future)))
+
+
+def _settle(found: Future[Found], sources: Found | None = None, error: BaseException | None = None) -> None:
+    """Settle a search, unless it was given up or has come back already."""
+    with suppress(InvalidStateError):
+        if sources is not None:
+            found.set_result(sources)
+        else:
+            found.set_exception(error)
 
 
 def _shares(task: Task, common: SharedArguments) -> bool:

@@ -79,6 +79,7 @@ _BODIES = "flow-join"
 _BODY_THREADS = 500  # at most; one is started only while all others are busy, since bodies may wait for tasks
 _DEFINITIONS_KEPT = 1024  # functions of submit(); for scripts that make a new one each time; only the magnitude matters
 _FN_HASH = "fn_hash has no effect: the digest of the function itself is used"
+_NOT_FOUND: tuple[tuple[()], tuple[tuple[()], tuple[()], tuple[()]]] = (), ((), (), ())
 _epochs = itertools.count(1)  # of kernels in this process: keys of an earlier one are unknown to the next
 
 
@@ -167,6 +168,7 @@ class DataFlowKernel:
         self._core.verbose = self._emitter.tries or self._emitter.states
         bodies = parts.bodies = ThreadPoolExecutor(label=_BODIES, max_threads=_BODY_THREADS)
         arguments = Arguments(config.dependency_resolver)
+        self._asks_resolver = not arguments.quick
         self._edges = CallDependencies(self, self._reactor, arguments)
         self._core.in_order = self._edges.in_order
         self._launcher = EffectHandler(
@@ -421,7 +423,12 @@ class DataFlowKernel:
         if above is not None:
             task.more().parent = self._core.live.get(above)
         self._give_files(task)
-        futures, (parents, foreign, failures) = self._edges.of(task)
+        if self._asks_resolver:
+            found = self._edges.of_apart(task, self._parts.config.hook_timeout)
+        else:
+            found = self._edges.of(task)
+        searched = isinstance(found, tuple)
+        futures, (parents, foreign, failures) = found if isinstance(found, tuple) else _NOT_FOUND
         if task.future._files is not None or not task.holds:  # else there are no files in it
             check_call(self.staging, task, executors)
         if task.future._files is not None:
@@ -429,14 +436,17 @@ class DataFlowKernel:
         note_directory(task)
         if self._emitter.tasks:
             self._report_submitted(task, futures)
-        given = (task, parents, len(foreign), failures)
-        if futures:
+        # A search that goes on is what the task waits for: it counts as one future.
+        given = (task, parents, len(foreign) if searched else 1, failures)
+        if futures or not searched:
             self._reactor.post(self._core.submitted, given)
         else:  # all arguments are as the caller gives them, and are packed before the call returns
             self._launcher.during_call(task, lambda: self._reactor.post(self._core.submitted, given))
         # After the event: a foreign future that is done calls back at once, and the graph must know the task by then.
         if foreign:
             self._edges.watch(task, foreign)
+        if not isinstance(found, tuple):
+            self._edges.watch_search(task, found)
 
     def _give_files(self, task: Task) -> None:
         """Give the future its outputs and standard streams."""
