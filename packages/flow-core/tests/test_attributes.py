@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from flow_core.memo.identity import Met, encoded as encoded_argument
+from flow_core.memo.identity import ValueFindings, encoded as encoded_argument
 from flow_core.memo.stored import hold
 from flow_core.remote import by_value
 from flow_core.remote.bringing import pickled_arguments
@@ -151,7 +151,7 @@ def inner(value: Any) -> Any:
 
 
 def encoded(value: object) -> bytes:
-    return encoded_argument("value", value, (), Met([], [])).encoded
+    return encoded_argument("value", value, (), ValueFindings([], [])).encoded
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
