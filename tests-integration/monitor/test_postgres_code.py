@@ -210,6 +210,29 @@ def test_members_of_the_role_that_owns_the_tables_write_into_them_together(roles
         shared.remove()
 
 
+def test_a_role_that_has_been_granted_to_both_is_no_owner_of_the_tables(
+    roles: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who is in one group with somebody has not said that all of the group may run code as them."""
+    shared = Shared(roles)
+    try:
+        shared.run("alice", tmp_path / "first" / "000")
+        shared.sql("postgres", "CREATE ROLE course; GRANT course TO alice, mallory")
+        shared.sql("alice", "GRANT CREATE ON SCHEMA public TO course")
+        shared.run("alice", tmp_path / "second" / "000")
+        assert "the role 'course' may make functions in the schema 'public'" in caplog.text
+        assert shared.seen("alice") == ["first"]
+        caplog.clear()
+        shared.sql("mallory", f"SET ROLE course; {OPERATOR}")
+        shared.sql("alice", "REVOKE CREATE ON SCHEMA public FROM course")
+        shared.run("alice", tmp_path / "third" / "000")
+        assert "the role 'course' has a function '='" in caplog.text or "an operator '='" in caplog.text
+        assert shared.seen("alice") == ["first"]
+    finally:
+        shared.sql("postgres", "DROP OWNED BY course CASCADE; DROP ROLE course")
+        shared.remove()
+
+
 def test_the_schema_of_the_uri_is_the_one_that_is_read(shared: Shared, tmp_path: Path) -> None:
     shared.sql("alice", "CREATE SCHEMA other")
     plain, shared.uri = shared.uri, lambda who: f"{plain(who)}?options=-csearch_path%3Dother"  # type: ignore[method-assign]

@@ -46,12 +46,14 @@ WITH RECURSIVE mine(oid) AS (
 ), ours AS (
   SELECT c.oid, c.relname, c.relowner AS owner, c.relacl AS acl FROM pg_class c JOIN place ON place.oid = c.relnamespace
   WHERE c.relname = ANY(%s::text[])
+), owners(oid) AS (
+  SELECT owner FROM place UNION SELECT owner FROM ours
 ), administrators(oid) AS (
-  SELECT oid FROM mine UNION SELECT oid FROM pg_roles WHERE rolsuper OR rolname = 'pg_database_owner'
+  SELECT oid FROM pg_roles WHERE rolname = current_user OR rolsuper OR rolname = 'pg_database_owner'
   UNION SELECT datdba FROM pg_database WHERE datname = current_database()
+  UNION SELECT oid FROM mine WHERE oid IN (SELECT oid FROM owners)
 ), together(oid) AS (
-  SELECT owner FROM (SELECT owner FROM place UNION SELECT owner FROM ours) owners
-  WHERE owner IN (SELECT oid FROM administrators)
+  SELECT oid FROM owners WHERE oid IN (SELECT oid FROM administrators)
   UNION SELECT m.member FROM pg_auth_members m JOIN together ON m.roleid = together.oid
 ), trusted(oid) AS (
   SELECT oid FROM administrators UNION SELECT oid FROM together
@@ -65,8 +67,8 @@ WITH RECURSIVE mine(oid) AS (
   WHERE a.privilege_type = 'TRIGGER'
 ), found(at, kind, of, who) AS (
   SELECT 1, 'schema', nspname, owner FROM place WHERE owner NOT IN (SELECT oid FROM trusted)
-  UNION SELECT at, what, of, grantee FROM granted WHERE grantee <> 0 AND grantee NOT IN (SELECT oid FROM trusted)
-  UNION SELECT at, what, of, 0 FROM granted WHERE grantee = 0 AND EXISTS (SELECT FROM others)
+  UNION SELECT at, what, of, grantee FROM granted
+  WHERE EXISTS (SELECT FROM others o WHERE grantee = 0 OR pg_has_role(o.oid, grantee, 'MEMBER'))
   UNION SELECT 3, 'table', relname, owner FROM ours WHERE owner NOT IN (SELECT oid FROM trusted)
   UNION SELECT 4, 'trigger', ours.relname, p.proowner FROM ours JOIN pg_trigger t ON t.tgrelid = ours.oid
   JOIN pg_proc p ON p.oid = t.tgfoid WHERE NOT t.tgisinternal AND p.proowner NOT IN (SELECT oid FROM trusted)
