@@ -289,6 +289,43 @@ def test_nothing_is_left_of_a_manager_that_is_killed_while_files_move(machines: 
     script.close()
 
 
+SHARED = """
+Path("large.bin").write_bytes(os.urandom(5_000_000))
+time.sleep(2.1)  # what was changed just now has no sure version
+
+
+@python_app
+def size(file):
+    import os
+    import time
+
+    time.sleep(0.3)
+    return os.environ["FLOW_WORKER_POOL_ID"], os.path.getsize(file)
+
+
+with flow.load(config("node1", provider={"init_blocks": 2, "max_blocks": 2})):
+    seen, end = {}, time.monotonic() + 60
+    while len(seen) < 2 and time.monotonic() < end:
+        seen |= dict(one.result(timeout=60) for one in [size(File("large.bin")) for _ in range(4)])
+    tell(sizes=sorted(seen.values()))
+    while not os.path.exists("go"):
+        time.sleep(0.05)
+"""
+
+
+@pytest.mark.slow
+def test_managers_of_one_node_share_what_one_has_brought(machines: Machines) -> None:
+    machines.start(1)
+    script = machines.begin(APPS + SHARED)
+    assert script.told(100) == {"sizes": [5_000_000, 5_000_000]}
+    kept = "find /home/alice/.cache/flow/.flow-staged-1500/*/cache -type f -size +1000k -printf '%i\\n'"
+    inodes = machines.on(1, kept).split()
+    assert len(inodes) == 2
+    machines.write("go", "")
+    script.ended(60)
+    assert [path for path in machines.written(1) if ".flow-staged" in path] == []
+
+
 def test_a_full_disk_of_a_node_is_named_with_the_node_and_the_path(machines: Machines) -> None:
     machines.start(1)
     cache = "/home/alice/.cache/flow"

@@ -271,9 +271,10 @@ class _Task:
 class FileAgent:
     """The files of one node. ``take``, ``registered``, ``outgoing`` and ``close`` are for the manager's loop."""
 
-    def __init__(self, directory: NodeDirectory) -> None:
-        """Listen, under a random name. Raises OSError."""
+    def __init__(self, directory: NodeDirectory, run: str = "") -> None:
+        """Listen, under a random name; what is kept is shared with managers of the same ``run``. Raises OSError."""
         self._directory = directory
+        self._run_id = run
         self.name = f"flow-files-{secrets.token_hex(16)}"
         self.log_dir = ""
         """Where the logs of this manager and its workers lie; set before it is registered."""
@@ -422,7 +423,7 @@ class FileAgent:
                     return
                 top = self._directory.path()
                 if self._cache is None:
-                    self._cache = FileCache(os.path.join(top, "cache"))
+                    self._cache = FileCache(os.path.join(top, "cache"), run=self._run_id)
                 task.key, task.root = key, os.path.join(top, f"{key:x}-{secrets.token_hex(3)}")
                 os.mkdir(task.root, 0o700)
                 task.answer(apart=True, root=task.root)
@@ -590,6 +591,8 @@ class FileAgent:
                     _write_small(place, content, entry.mode)
                     continue
             kept = self._kept().find(entry.version, entry.mode)
+            if kept is None and entry.size > SMALL_BYTES:
+                kept = self._kept().adopt(entry.version, entry.mode, entry.size)
             if kept is not None:
                 self._kept().give(kept, place, entry.file in transfer.own)
                 continue

@@ -5,10 +5,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
+import stat
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
 
+from flow_executors.wire.files import DIGEST_BYTES
 from flow_executors.wire.kinds import Buffer
 
 # The ioctl by which a file system gives a second file the blocks of a first, which part when one is written to.
@@ -19,6 +23,7 @@ _MOST_FILES = 200_000
 # Bytes of one file of small ones, and how many of these there are; the oldest goes first.
 _PACK_BYTES = 256 << 20
 _PACKS = 4
+_NAME = re.compile(r"[0-9a-f]{32}-[0-7]{1,3}")
 
 
 class SmallFiles:
@@ -73,12 +78,23 @@ class SmallFiles:
 class FileCache:
     """Files named by the digest of their content, below one directory. One thread.
 
+    What other managers of the run have on this node, in directories beside that of this one, is taken from there by
+    hard links. A symbolic link whose name stands for run and version says which file that is, its size and the time
+    of its last change: made at once, read at once, and gone with the directory of its manager. What one lets go of
+    stays with the others.
+
+    Args:
+        directory: Where: ``RESERVED/MANAGER/cache``.
+        most_bytes: Bytes that are kept.
+        run: Id of the run, since versions are those of one script's machine; empty: nothing is shared.
+
     Attributes:
-        small: Contents of small files.
+        small: Contents of small files, which are not shared.
     """
 
-    def __init__(self, directory: str, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, directory: str, most_bytes: int = MOST_BYTES, run: str = "") -> None:
         self._directory = directory
+        self._run = run
         self._most = most_bytes
         self._kept: OrderedDict[str, tuple[int, int]] = OrderedDict()  # name -> size, time of the last change
         self._versions: dict[str, str] = {}  # version -> name
@@ -108,6 +124,7 @@ class FileCache:
             os.unlink(part)
         if version:
             self._versions[version] = name
+            self._offer(version, name)
         self._shrink(name)
         return path
 
@@ -117,6 +134,68 @@ class FileCache:
         if name is None or not name.endswith(f"-{mode & 0o777:o}"):
             return None
         return self._find(name)
+
+    def adopt(self, version: str, mode: int, size: int) -> str | None:
+        """Return where the file of a version is kept, after it was taken from another manager; None if none has it."""
+        if not self._run or not version:
+            return None
+        for other in self._others():
+            try:
+                name, *state = os.readlink(os.path.join(other, self._offered(version, mode))).split("/")
+                known = int(state[0]), int(state[1])
+            except (OSError, ValueError, IndexError):
+                continue
+            if not _NAME.fullmatch(name) or known[0] != size:
+                continue
+            path = os.path.join(self._directory, name)
+            if self._find(name) is None:
+                if not self._linked(os.path.join(other, name), path, known):
+                    continue
+                self._kept[name] = known
+                self._size += size
+            self._versions[version] = name
+            self._offer(version, name)
+            self._shrink(name)
+            return path
+        return None
+
+    def _others(self) -> Iterator[str]:
+        reserved, own = os.path.split(os.path.dirname(self._directory))
+        try:
+            names = os.listdir(reserved)
+        except OSError:
+            return
+        for name in names:
+            if name != own and not name.endswith(".lock"):
+                yield os.path.join(reserved, name, os.path.basename(self._directory))
+
+    def _linked(self, source: str, path: str, known: tuple[int, int]) -> bool:
+        try:
+            os.link(source, path, follow_symlinks=False)
+            state = os.lstat(path)
+            # As it was when its content was compared: a task may have written into its input, which is a link of it.
+            if stat.S_ISREG(state.st_mode) and (state.st_size, state.st_mtime_ns) == known:
+                return True
+            os.unlink(path)
+        except OSError:
+            pass  # gone meanwhile, or a file system without hard links: it is brought
+        return False
+
+    def _offer(self, version: str, name: str) -> None:
+        if not self._run:
+            return
+        link = os.path.join(self._directory, self._offered(version, int(name.rpartition("-")[2], 8)))
+        size, changed = self._kept[name]
+        try:
+            if os.path.lexists(link):
+                os.unlink(link)
+            os.symlink(f"{name}/{size}/{changed}", link)
+        except OSError:
+            pass  # a file system without links: other managers bring it themselves
+
+    def _offered(self, version: str, mode: int) -> str:
+        text = f"{self._run} {version} {mode & 0o777:o}"
+        return f"v-{blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()}"
 
     def _find(self, name: str) -> str | None:
         known = self._kept.get(name)

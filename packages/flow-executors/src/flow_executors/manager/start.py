@@ -114,7 +114,7 @@ def _run(options: ManagerOptions, fork_client: ForkServerClient, kind: type[Mana
         int((options.mem_per_worker or 0.0) * 1024),
     )
     blobs = BlobFiles()
-    files = FileAgent(directory)
+    files = FileAgent(directory, options.run_id)
     files.log_dir = log_dir
     fork_client.configure(
         executor=options.executor,
