@@ -321,6 +321,7 @@ def test_managers_of_one_node_share_what_one_has_brought(machines: Machines) -> 
     kept = "find /home/alice/.cache/flow/.flow-staged-1500/*/cache -type f -size +1000k -printf '%i\\n'"
     inodes = machines.on(1, kept).split()
     assert len(inodes) == 2
+    assert len(set(inodes)) == 1
     machines.write("go", "")
     script.ended(60)
     assert [path for path in machines.written(1) if ".flow-staged" in path] == []

@@ -20,7 +20,16 @@ from flow_executors.client.file_service import FileService
 from flow_executors.client.last_words import LastWords
 from flow_executors.manager.file_agent import FileAgent
 from flow_executors.manager.node_directory import NodeDirectory
-from flow_executors.wire.files import FileStep, unpack_file
+from flow_executors.wire.files import (
+    Entry,
+    FileMessage,
+    FileStep,
+    body_digest,
+    pack_file,
+    pack_head,
+    pack_list,
+    unpack_file,
+)
 from flow_executors.worker.script_files import NodeFiles
 
 SIZE = 6 << 20
@@ -243,3 +252,49 @@ def test_the_ends_of_logs_that_grow_are_at_the_script_when_a_manager_is_killed(w
     end = (written / "manager.log").read_text().splitlines()[1:]
     assert end == [f"line {n}" for n in range(10_000 - len(end), 10_000)]
     assert sorted(path.name for path in written.iterdir()) == ["manager.log", "worker_0.log"]
+
+
+def test_two_managers_of_a_node_bring_a_file_once(tmp_path: Path) -> None:
+    content = os.urandom(SIZE)
+    agents = [FileAgent(NodeDirectory(str(tmp_path / "shared")), "run") for _ in range(2)]
+    asked: list[int] = []
+    answers: dict[int, bytes] = {}
+
+    def bring(number: int) -> None:
+        files = NodeFiles(agents[number].name, KEY, "node7").begin()
+        assert files is not None
+        files.bring(["in"], [])
+        answers[number] = (Path(files.root) / "in").read_bytes()
+        files.close()
+
+    def heard(number: int) -> FileMessage | None:
+        for message in agents[number].outgoing():
+            found = unpack_file(message)
+            asked.extend([number] if found.step in (FileStep.WANT, FileStep.WANT_PACKED) else [])
+            if found.step == FileStep.ASK:
+                return found
+        return None
+
+    listed = pack_list([Entry(0, "", "f", SIZE, 0o644, "v")], packs=True)
+    transfers, threads = [], [threading.Thread(target=bring, args=(number,)) for number in range(2)]
+    for number, agent in enumerate(agents):
+        agent.apart = True
+        agent.registered(1)
+        threads[number].start()
+        found = until(lambda number=number: heard(number))  # type: ignore[misc]
+        assert isinstance(found, FileMessage)
+        transfers.append(found.transfer)
+        agent.take(pack_file(FileStep.DATA, 1, found.transfer, listed))
+    until(lambda: [heard(number) for number in range(2)] and asked)
+    (one,) = asked
+    body = pack_head(0, 0, SIZE) + content + body_digest(content)
+    agents[one].take(pack_file(FileStep.DATA, 1, transfers[one], body))
+    for thread in threads:
+        thread.join(20)
+    for number in range(2):
+        heard(number)
+    assert answers == {0: content, 1: content}
+    assert asked == [one]
+    for agent in agents:
+        agent.close()
+        agent._listener.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
@@ -94,3 +95,41 @@ def test_a_record_that_names_no_file_of_a_cache_is_passed_over(tmp_path: Path, t
     record.symlink_to(told)
     (tmp_path / "secret").write_bytes(CONTENT)
     assert adopt(other) is None
+
+
+def test_of_several_managers_one_brings_a_file(tmp_path: Path) -> None:
+    first, second = cache_of(tmp_path, "node-1"), cache_of(tmp_path, "node-2")
+    assert first.claim(VERSION, MODE)
+    assert first.claim(VERSION, MODE)
+    assert not second.claim(VERSION, MODE)
+    assert second.claim("another", MODE)
+    keep(first)
+    first.release(VERSION, MODE)
+    assert second.claim(VERSION, MODE)
+
+
+def test_two_that_claim_at_once_do_not_both_bring_it(tmp_path: Path) -> None:
+    first, second = cache_of(tmp_path, "node-1"), cache_of(tmp_path, "node-2")
+    others, both = first._others, []
+
+    def in_between() -> Iterator[str]:
+        both.append(second.claim(VERSION, MODE))  # after the first has made its claim, before it has looked
+        return others()
+
+    first._others = in_between  # type: ignore[method-assign]
+    both.append(first.claim(VERSION, MODE))
+    assert sum(both) <= 1
+
+
+def test_the_claim_of_a_manager_that_was_killed_counts_no_more(tmp_path: Path) -> None:
+    first, second = cache_of(tmp_path, "node-1"), cache_of(tmp_path, "node-2")
+    assert first.claim(VERSION, MODE)
+    for lock in first._claims.values():
+        os.close(lock)  # as the kernel does
+    assert second.claim(VERSION, MODE)
+
+
+def test_claims_of_other_runs_are_of_no_matter(tmp_path: Path) -> None:
+    first, second = cache_of(tmp_path, "node-1"), cache_of(tmp_path, "node-2", "another")
+    assert first.claim(VERSION, MODE)
+    assert second.claim(VERSION, MODE)

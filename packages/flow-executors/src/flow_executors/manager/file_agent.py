@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import secrets
 import select
 import socket
@@ -294,6 +295,8 @@ class FileAgent:
         self._tasks: dict[int, _Task] = {}
         self._transfers: dict[int, _Bringing | _Sent] = {}
         self._coming: dict[str, set[_Bringing]] = {}  # version -> who waits for the one that brings it
+        self._foreign: set[str] = set()  # versions that another manager of this node brings
+        self._foreign_due = 0.0
         self._cache: FileCache | None = None
         self._ends: dict[str, tuple[int, int]] = {}  # log -> size and time of the last change, when its end was told
         self._ends_due = 0.0
@@ -366,9 +369,12 @@ class FileAgent:
         self._send_round()
         self._look_for_silence()
         self._tell_ends()
+        self._look_at_foreign()
         return True
 
     def _patience_ms(self) -> int | None:
+        if self._foreign:
+            return max(0, int((self._foreign_due - time.monotonic()) * 1000) + 1)
         if self._manager and self.apart and self.log_dir:
             return max(0, int((self._ends_due - time.monotonic()) * 1000) + 1)
         return _LOOK_MS if self._transfers else None
@@ -489,6 +495,8 @@ class FileAgent:
             waiters.discard(transfer)
         # Others wait for what this one was to bring: they ask for it themselves.
         for entry in [transfer.entries[one] for one in transfer.left - transfer.waits]:
+            if entry.size > SMALL_BYTES:
+                self._kept().release(entry.version, entry.mode)
             for waiter in self._coming.pop(entry.version, set()):
                 self._ask_itself(waiter, entry.version)
 
@@ -600,6 +608,10 @@ class FileAgent:
             if entry.version and entry.version in self._coming:
                 self._coming[entry.version].add(transfer)
                 transfer.waits.add(number)
+            elif entry.size > SMALL_BYTES and not self._kept().claim(entry.version, entry.mode):
+                self._coming[entry.version] = {transfer}
+                self._foreign.add(entry.version)
+                transfer.waits.add(number)
             else:
                 wanted.append(number)
         for place in transfer.places:  # where an output is to be made there is a directory for it
@@ -608,6 +620,34 @@ class FileAgent:
         if half is not None and half.version not in [entries[number].version for number in wanted]:
             transfer.drop_part()  # another version by now, or another task brings it
         self._want(transfer, wanted)
+
+    def _look_at_foreign(self) -> None:
+        """Take what another manager of this node has brought meanwhile, or bring what it has given up."""
+        now = time.monotonic()
+        if not self._foreign or now < self._foreign_due:
+            return
+        # Not all at one time: two that give way to each other must not meet again.
+        self._foreign_due = now + random.uniform(0.05, 0.25)
+        for version in list(self._foreign):
+            waiter = next(iter(self._coming.get(version, ())), None)
+            if waiter is None:  # nobody waits any more
+                self._coming.pop(version, None)
+                self._foreign.discard(version)
+                continue
+            entry = next(waiter.entries[one] for one in waiter.waits if waiter.entries[one].version == version)
+            try:
+                kept = self._kept().adopt(version, entry.mode, entry.size)
+                if kept is not None:
+                    self._foreign.discard(version)
+                    self._give_waiters(version, kept, None)
+                elif self._kept().claim(version, entry.mode):
+                    self._foreign.discard(version)
+                    others = self._coming.pop(version) - {waiter}
+                    self._ask_itself(waiter, version)
+                    self._coming.setdefault(version, set()).update(others)
+            except (StagingError, OSError) as error:
+                if waiter.task.transfer in self._transfers:
+                    self._fail(waiter.task.transfer, _failure(error))
 
     def _want(self, transfer: _Bringing, wanted: list[int]) -> None:
         for number in wanted:
@@ -679,6 +719,7 @@ class FileAgent:
             transfer.half = None
             os.close(half.descriptor)
             kept = self._kept().keep(half.part, part.digest, entry.mode, entry.version)
+            self._kept().release(entry.version, entry.mode)
         self._give(transfer, part.entry, kept, content)
         if entry.version:
             self._give_waiters(entry.version, kept, content)

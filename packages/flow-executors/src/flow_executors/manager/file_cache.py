@@ -75,6 +75,22 @@ class SmallFiles:
             os.close(self._packs.pop()[0])
 
 
+def _is_locked(path: str) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 class FileCache:
     """Files named by the digest of their content, below one directory. One thread.
 
@@ -95,6 +111,7 @@ class FileCache:
     def __init__(self, directory: str, most_bytes: int = MOST_BYTES, run: str = "") -> None:
         self._directory = directory
         self._run = run
+        self._claims: dict[str, int] = {}  # name -> descriptor of its lock
         self._most = most_bytes
         self._kept: OrderedDict[str, tuple[int, int]] = OrderedDict()  # name -> size, time of the last change
         self._versions: dict[str, str] = {}  # version -> name
@@ -158,6 +175,45 @@ class FileCache:
             self._shrink(name)
             return path
         return None
+
+    def claim(self, version: str, mode: int) -> bool:
+        """Whether this manager is to bring the file of a version; False while another of the node does, or may.
+
+        The claim is a file with a lock, which goes with its process. It is made before the others are looked for, so of
+        two that claim at once one sees the other at least; who does gives way, and is to try again after a moment.
+        """
+        if not self._run or not version:
+            return True
+        name = f"c-{self._offered(version, mode)}"
+        if name in self._claims:
+            return True
+        try:
+            lock = os.open(os.path.join(self._directory, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return True
+        self._claims[name] = lock
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # another looks at it just now
+            self.release(version, mode)
+            return False
+        except OSError:  # a file system without locks: each brings it
+            return True
+        if any(_is_locked(os.path.join(other, name)) for other in self._others()):
+            self.release(version, mode)
+            return False
+        return True
+
+    def release(self, version: str, mode: int) -> None:
+        """Let go of a claim, if there is one."""
+        name = f"c-{self._offered(version, mode)}"
+        lock = self._claims.pop(name, -1)
+        if lock >= 0:
+            try:
+                os.unlink(os.path.join(self._directory, name))
+            except OSError:
+                pass
+            os.close(lock)
 
     def _others(self) -> Iterator[str]:
         reserved, own = os.path.split(os.path.dirname(self._directory))
