@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flow_core.errors import StagingError
-from flow_core.interfaces.call import FileMoved, FileProgress, TryKey
+from flow_core.interfaces.call import Call, FileMoved, FileProgress, TryKey
 from flow_core.interfaces.outcome import Loss, LossKind
 from flow_core.remote.script_files import FilesByConnection, ScriptFile
 from flow_executors.client.file_service import FileService
@@ -30,6 +30,7 @@ from flow_executors.wire.files import (
     pack_list,
     unpack_file,
 )
+from flow_executors.wire.kinds import Buffer
 from flow_executors.worker.script_files import NodeFiles
 
 SIZE = 6 << 20
@@ -92,13 +93,14 @@ class FileConnection:
     def moving(self, key: TryKey, files: Sequence[FileProgress]) -> None:
         """Nothing here takes as long."""
 
-    def moved(self, key: TryKey, files: Sequence[FileMoved]) -> None:
-        assert key == KEY
+    def moved(self, call: Call, files: Sequence[FileMoved]) -> None:
+        assert call is self.call
         self.told += files
 
     def task(self, step: FilesByConnection) -> NodeFiles:
         """Return the files of a try that the script waits for."""
-        self.service.declared[KEY] = step
+        self.call = Call(print, steps=(step,))
+        self.service.declare(KEY, self.call)
         files = NodeFiles(self.agent.name, KEY, "node7").begin()
         assert files is not None
         return files
@@ -213,6 +215,24 @@ def test_what_came_before_a_break_goes_when_the_task_ends(way: FileConnection) -
     files.close()
     assert list(way.script.iterdir()) == []
     assert way.told == []
+
+
+def test_inputs_that_were_there_are_told_also_where_the_outcome_comes_first(way: FileConnection) -> None:
+    path = settled(way.script / "in", b"1")
+    files = way.task(FilesByConnection(str(way.script), (ScriptFile("in", str(path)),), ()))
+    take = way.service.take
+
+    def outcome_first(message: Buffer) -> None:
+        if unpack_file(message).step == FileStep.END:
+            way.service.forget([KEY])
+        take(message)
+
+    way.service.take = outcome_first  # type: ignore[method-assign]
+    files.bring(["in"], [])
+    files.close()
+    assert until(lambda: way.told) == [FileMoved("in", "in", str(path), 1)]
+    assert until(lambda: not way.service._calls) is True
+    assert not way.service._sending
 
 
 def test_an_output_that_cannot_be_put_into_place_is_told(way: FileConnection) -> None:

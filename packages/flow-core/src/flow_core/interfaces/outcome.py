@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from flow_core.guard import pass_signal
-from flow_core.interfaces.call import FileMoved, FileProgress, TryKey
+from flow_core.interfaces.call import Call, FileMoved, FileProgress, TryKey
 from flow_core.loss import Loss as Loss, LossKind as LossKind, Place as Place
 
 
@@ -78,8 +78,11 @@ class TryListener(Protocol):
         """Report how far files are that a try moves on its node. Optional."""
         ...
 
-    def moved(self, key: TryKey, files: Sequence[FileMoved]) -> None:
-        """Report files that an executor itself has moved for a try, or could not. Optional."""
+    def moved(self, call: Call, files: Sequence[FileMoved]) -> None:
+        """Report files that an executor itself has moved for what was submitted, or could not. Optional.
+
+        The try may have ended meanwhile: that is told by another way, which may be shorter.
+        """
         ...
 
     def finished(self, outcomes: Sequence[Outcome]) -> None:

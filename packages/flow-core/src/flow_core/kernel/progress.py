@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from flow_core.bounded_calls import start_unless_ending
 from flow_core.files import masked
-from flow_core.interfaces.call import FileMoved, FileProgress, TryKey
+from flow_core.graph.task import Task
+from flow_core.interfaces.call import Call, FileMoved, FileProgress, TryKey
 from flow_core.interfaces.staging import Progress
 from flow_core.staging.batch import Moving
 
 if TYPE_CHECKING:
-    from flow_core.graph.task import Task
     from flow_core.kernel.task_events import TaskEventEmitter
 
 EVERY_S = 5.0
@@ -53,12 +53,11 @@ class NodeFiles:
         for file in files:
             self._emitter.moving(task.tid, file)
 
-    def moved(self, key: TryKey, files: Sequence[FileMoved]) -> None:
+    def moved(self, call: Call, files: Sequence[FileMoved]) -> None:
         """Take the report of an executor on files that it has moved itself; never raises."""
-        task = self._task_of(key)
-        if task is not None:
+        if isinstance(call, Task):
             for file in files:
-                self._emitter.staged(task.tid, file)
+                self._emitter.staged(call.tid, file)
 
     def all(self) -> list[Moving]:
         """Return the files that tasks move on nodes, those begun first first."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flow_core.graph.effects import Effects, Event
     from flow_core.graph.graph_core import GraphCore
     from flow_core.graph.task import Task
-    from flow_core.interfaces.call import FileMoved, FileProgress, TryKey
+    from flow_core.interfaces.call import Call, FileMoved, FileProgress, TryKey
     from flow_core.interfaces.outcome import Ended, Outcome, Place
     from flow_core.kernel.output_restoring import OutputRestoring
 
@@ -59,7 +59,7 @@ class Reactor:
         self.perform: Callable[[Effects], None]
         self.on_ended: Callable[[Sequence[Task]], None]
         self.on_moving: Callable[[TryKey, Sequence[FileProgress]], None] | None = None
-        self.on_moved: Callable[[TryKey, Sequence[FileMoved]], None] | None = None
+        self.on_moved: Callable[[Call, Sequence[FileMoved]], None] | None = None
         self.settling: OutputRestoring | None = None
         """There once outputs have places where older files are moved aside."""
         self.failed_as: Callable[[Task], str] = _state_name
@@ -87,10 +87,10 @@ class Reactor:
         if self.on_moving is not None:
             self.on_moving(key, files)
 
-    def moved(self, key: TryKey, files: Sequence[FileMoved]) -> None:
+    def moved(self, call: Call, files: Sequence[FileMoved]) -> None:
         """Take a report of files that an executor itself has moved."""
         if self.on_moved is not None:
-            self.on_moved(key, files)
+            self.on_moved(call, files)
 
     def finished(self, outcomes: Sequence[Outcome]) -> None:
         """Take a report of outcomes, each of which ends a try. Any thread; unknown keys are counted and ignored."""

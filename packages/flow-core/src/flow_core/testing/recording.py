@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from flow_core.interfaces.call import FileMoved, FileProgress, TryKey
+from flow_core.interfaces.call import Call, FileMoved, FileProgress, TryKey
 from flow_core.interfaces.clock import Clock, SystemClock
 from flow_core.interfaces.context import RunContext, WithDriver
 from flow_core.interfaces.events import Event, EventKind
@@ -34,7 +34,7 @@ class RecordingListener:
         self.outcomes: dict[TryKey, list[Outcome]] = {}
         self.starts: dict[TryKey, list[tuple[int, Place]]] = {}
         self.files: dict[TryKey, list[FileProgress]] = {}
-        self.moved_files: dict[TryKey, list[FileMoved]] = {}
+        self.moved_files: list[tuple[Call, tuple[FileMoved, ...]]] = []
         self.breaches: list[str] = []
         self.on_finished: Callable[[Sequence[Outcome]], None] | None = None
         self._changed = threading.Condition()
@@ -83,10 +83,10 @@ class RecordingListener:
             self.files.setdefault(key, []).extend(files)
             self._changed.notify_all()
 
-    def moved(self, key: TryKey, files: Sequence[FileMoved]) -> None:
+    def moved(self, call: Call, files: Sequence[FileMoved]) -> None:
         """Record what an executor has moved for a task."""
         with self._changed:
-            self.moved_files.setdefault(key, []).extend(files)
+            self.moved_files.append((call, tuple(files)))
             self._changed.notify_all()
 
     def ended(self, tries: Sequence[Ended]) -> None:

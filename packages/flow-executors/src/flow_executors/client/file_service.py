@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from flow_core.errors import StagingError
-from flow_core.interfaces.call import Call, TryKey
+from flow_core.interfaces.call import Call, FileMoved, TryKey
 from flow_core.interfaces.outcome import TryListener
 from flow_core.remote.script_files import FilesByConnection, ScriptFile
 from flow_executors.client.declared_files import CURES, Arrival, Listing
@@ -67,6 +67,7 @@ class _Sending:
         self.key = key
         self.listing = listing
         self.moved = moved
+        self.ended = False  # the try has its outcome: nothing more is served
         self.window = SendWindow(MOST_WINDOW)
         self.pieces = PieceQueue()
 
@@ -119,6 +120,7 @@ class FileService:
         self._logs_done = threading.Event()
         self.declared: dict[int, FilesByConnection] = {}
         """What tries without outcome may have, by key."""
+        self._calls: dict[int, Call] = {}  # by key, for reports
         self._umask = _umask()
         self._arrivals = 0
         self._token = secrets.token_hex(4)  # keys are those of other runs, too
@@ -133,13 +135,15 @@ class FileService:
     def declare(self, key: int, call: Call) -> None:
         """Note what a try may have: what its own step names. To be called before it is sent."""
         if call.steps and type(call.steps[0]) is FilesByConnection:
-            self.declared[key] = call.steps[0]
+            self.declared[key], self._calls[key] = call.steps[0], call
 
     def forget(self, keys: Iterable[int]) -> None:
         """Tries have their outcome: nothing of theirs is served or published any more."""
         for key in keys:
             if self.declared.pop(key, None) is not None and self._thread is not None:
                 self._order("ended", key)
+            else:
+                self._calls.pop(key, None)
 
     def take(self, message: Buffer) -> None:
         """Take FILE of a manager; does not wait. Receiver thread. Raises BadMessage."""
@@ -226,15 +230,23 @@ class FileService:
                 self._logs_ended(what)
                 self._words.write(what, self._logger)
         elif name == "ended":
+            assert isinstance(what, int)
+            # Its manager has yet to say whether what it was given was there: the outcome may come a shorter way.
+            kept = {one: sending for one, sending in self._sending.items() if sending.key == what}
             self._drop(lambda _id, key: key == what)
+            for one, sending in kept.items():
+                self._sending[one], sending.ended = sending, True
+            if not kept:
+                self._calls.pop(what, None)
         else:
             # Not what has come of tasks: their managers go on with that, or the tasks end.
-            self._sending.clear()
-            self._drop(lambda _id, key: key < 0)
+            self._drop(lambda one, key: key < 0 or one in self._sending)
 
     def _drop(self, which: Callable[[_Id, int], bool]) -> None:
         for one in [one for one, sending in self._sending.items() if which(one, sending.key)]:
-            del self._sending[one]
+            sending = self._sending.pop(one)
+            if sending.ended:
+                self._calls.pop(sending.key, None)
         for one in [one for one, receiving in self._receiving.items() if which(one, receiving.key)]:
             receiving = self._receiving.pop(one)
             receiving.arrival.abandon()
@@ -249,9 +261,10 @@ class FileService:
             elif message.step == FileStep.STOP:
                 self._drop(lambda other, _key: other == one)
             elif one in self._sending and message.step == FileStep.END:
-                sending = self._sending.pop(one)
-                self._listener.moved(TryKey(sending.key), sending.moved.moved())
-            elif one in self._sending:
+                sending = self._sending[one]
+                self._report(sending, sending.moved.moved())
+                self._drop(lambda other, _key: other == one)
+            elif one in self._sending and not self._sending[one].ended:
                 self._sender(self._sending[one], message)
             elif one in self._receiving:
                 self._receiver(one, self._receiving[one], message)
@@ -271,8 +284,13 @@ class FileService:
         url = error.url if isinstance(error, StagingError) else ""
         transfer = receiving or sending
         if transfer is not None and transfer.key >= 0:
-            self._listener.moved(TryKey(transfer.key), transfer.moved.failed(text, url))
+            self._report(transfer, transfer.moved.failed(text, url))
         self._end(one, Ending(text, (), url))
+
+    def _report(self, transfer: _Sending | _Receiving, files: list[FileMoved]) -> None:
+        call = self._calls.get(transfer.key)
+        if call is not None:
+            self._listener.moved(call, files)
 
     def _end(self, one: _Id, ending: Ending) -> None:
         self._send(pack_file(FileStep.END, *one, pack_ending(ending)))
@@ -326,7 +344,7 @@ class FileService:
         """Tell of transfers that have been moving for some seconds; the others are told at their end alone."""
         now = time.monotonic()
         for sending in self._sending.values():
-            if sending.moved.due(now):
+            if not sending.ended and sending.moved.due(now):
                 self._listener.moving(TryKey(sending.key), sending.moved.progress(sending.window.taken, now))
         for receiving in self._receiving.values():
             if receiving.key >= 0 and receiving.moved.due(now):
@@ -359,7 +377,7 @@ class FileService:
         moved = False
         out = sum(one.window.out for one in self._sending.values())
         for one, sending in list(self._sending.items()):
-            room = sending.window.next_room(min(_BUDGET - out, PIECE_BYTES))
+            room = 0 if sending.ended else sending.window.next_room(min(_BUDGET - out, PIECE_BYTES))
             if not room:
                 continue
             try:
@@ -405,7 +423,7 @@ class FileService:
             if receiving.key < 0:
                 self._logs_ended(one[0])
             else:
-                self._listener.moved(TryKey(receiving.key), receiving.moved.moved())
+                self._report(receiving, receiving.moved.moved())
             self._end(one, Ending())
 
     def _listed(self, one: _Id, receiving: _Receiving, entries: list[Entry]) -> None:
