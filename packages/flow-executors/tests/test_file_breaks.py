@@ -248,7 +248,9 @@ def test_an_output_that_cannot_be_put_into_place_is_told(way: FileConnection) ->
     assert "cannot be written" in told.error
 
 
-def test_the_ends_of_logs_that_grow_are_at_the_script_when_a_manager_is_killed(way: FileConnection, tmp_path: Path) -> None:
+def test_the_ends_of_logs_that_grow_are_at_the_script_when_a_manager_is_killed(
+    way: FileConnection, tmp_path: Path
+) -> None:
     logs = tmp_path / "of the node"
     logs.mkdir()
     (logs / "worker_0.log").write_text("early\n")
