@@ -31,6 +31,7 @@ PREAMBLE = '''\
 import json
 import os
 import sys
+import threading
 import time
 
 import flow_core as flow
@@ -42,8 +43,12 @@ from flow_providers.channels.ssh import SSHChannel
 FLOWENV = {"worker_init": "source /opt/flowenv/bin/activate"}
 
 
+TELLING = threading.Lock()  # callbacks of futures tell, too
+
+
 def tell(**said):
-    print(json.dumps(said), flush=True)
+    with TELLING:
+        print(json.dumps(said), flush=True)
 
 
 def channels(*hosts, **options):

@@ -44,7 +44,7 @@ with flow.load(Config(executors=[ThreadPoolExecutor(max_threads=4)], strategy="n
 try:
     with flow.load(config("node1", "node2", **OPTIONS)):
         tell(nodes=everywhere(2))
-        there = replayed("there", 0.01)
+        there = replayed("there", 0.005)
 except CleanupIncomplete as error:
     tell(left=str(error))
 differ = [name for name in here if here[name] != there[name]]

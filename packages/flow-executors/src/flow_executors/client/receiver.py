@@ -220,7 +220,7 @@ class Receiver:
             ready = poller.poll(timeout_ms)
             self._handoff.counters.wakeups += 1
             # Stopped with the interchange, most likely, which had no time to speak since.
-            if (now := time.monotonic()) > due and self._pauses.away_s(now - due):
+            if (now := time.monotonic()) > due and self._pauses.away_s(now - due, now):
                 self._heard = now
             found = dict(ready)
             # The eventfd first: tasks that are submitted from here on signal again, and none is missed by the flush

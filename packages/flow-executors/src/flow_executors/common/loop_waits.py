@@ -102,6 +102,10 @@ _SLEPT_S = 2.0
 """Seconds beyond a planned wake-up after which this process was stopped, and not only late."""
 
 
+# Seconds between two looks at the clocks.
+_LOOK_S = 0.2
+
+
 def _asleep_s() -> float:
     # The first of these clocks goes on while the machine sleeps, the second does not.
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
@@ -114,18 +118,24 @@ class Pauses:
         asleep_s: Returns for how many seconds the machine has slept in all.
     """
 
-    __slots__ = ("_asleep_s", "_known_s")
+    __slots__ = ("_asleep_s", "_known_s", "_look_at")
 
     def __init__(self, asleep_s: Callable[[], float] = _asleep_s) -> None:
         self._asleep_s = asleep_s
         self._known_s = asleep_s()
+        self._look_at = 0.0
 
-    def away_s(self, late_s: float) -> float:
+    def away_s(self, late_s: float, now: float) -> float:
         """Return for how many seconds this process did not run since the last call; 0 where it did.
 
-        ``late_s``: by how much the last wait took longer than was planned, by the monotonic clock. That shows a process
-        that was stopped, and a virtual machine; a machine that slept shows by its clocks alone.
+        Args:
+            late_s: By how much the last wait took longer than was planned, by the monotonic clock. That shows a process
+                that was stopped, and a virtual machine; a machine that slept shows by its clocks alone.
+            now: The time by that clock, which is asked for in each turn of loops: the others are read seldom.
         """
+        if late_s <= 0 and now < self._look_at:
+            return 0.0
+        self._look_at = now + _LOOK_S
         asleep_s = self._asleep_s()
         slept_s, self._known_s = asleep_s - self._known_s, asleep_s
         away_s = max(late_s, 0.0) + max(slept_s, 0.0)

@@ -178,7 +178,7 @@ class InProcessInterchange:
             now = time.monotonic()
             self._sleeping = False
             late_s = now - began - patience_s
-            away_s = self._pauses.away_s(late_s) if late_s > 0 or not ready else 0.0
+            away_s = self._pauses.away_s(late_s, now) if late_s > 0 or not ready else 0.0
             if away_s:
                 core.slept(now, away_s)
             self._channels.take(ready, now)  # before what managers say, which may be of a worker's death

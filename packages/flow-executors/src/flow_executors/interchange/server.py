@@ -101,7 +101,7 @@ class InterchangeServer:
         now = time.monotonic()
         # Before anything is read: what waits in the sockets is older than the pause.
         late_s = now - max(wake, before)
-        away_s = self._pauses.away_s(late_s) if sleeps or late_s > 0 else 0.0
+        away_s = self._pauses.away_s(late_s, now) if sleeps or late_s > 0 else 0.0
         if away_s:
             self._core.slept(now, away_s)
         heard = bool(found) or self._waiting
