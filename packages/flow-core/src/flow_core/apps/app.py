@@ -28,7 +28,6 @@ from flow_core.errors import ConfigurationError, FlowError, InvalidAppTypeError
 from flow_core.interfaces.memoizer import AppIdentity
 from flow_core.option_names import did_you_mean
 from flow_core.option_records import about, documented
-from flow_core.without_effect import warn_of
 
 if TYPE_CHECKING:
     from flow_core.files import File
@@ -137,7 +136,11 @@ class AppBase(Generic[P, R]):
         name = getattr(func, "__name__", type(func).__name__)
         if cache is False:
             given = (ignore_for_cache is not None, cache_files != "contents", cache_globals != "all")
-            warn_of(f"app {name!r}", (_UNCACHED[number] for number, one in enumerate(given) if one))
+            if any(given):
+                # Imported here: nodes load apps, and need no warnings.
+                from flow_core.without_effect import warn_of
+
+                warn_of(f"app {name!r}", (_UNCACHED[number] for number, one in enumerate(given) if one))
         if self.kind is AppKind.JOIN:
             _refuse_for_joins(name, executors=executors != "all", rerun_on_loss=rerun_on_loss is False)
         self._kernel = data_flow_kernel
