@@ -307,7 +307,7 @@ class _Rest(io.RawIOBase):
         self._ended = not come  # the end of the connection has been seen
 
     def readable(self) -> bool:
-        """Return True."""
+        """Return True: ``io.BufferedReader`` asks before it reads."""
         return True
 
     def readinto(self, room: Any) -> int | None:
@@ -321,7 +321,7 @@ class _Rest(io.RawIOBase):
         return count_or_none
 
     def close(self) -> None:
-        """Close the stream."""
+        """Close the stream of the connection, too, which this one reads from."""
         self._stream.close()
         super().close()
 

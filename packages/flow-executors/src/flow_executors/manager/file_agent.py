@@ -108,7 +108,7 @@ class _Half:
     size: int
 
     def drop(self) -> None:
-        """Remove it."""
+        """Close the descriptor and remove what has come, where it cannot be gone on with."""
         os.close(self.descriptor)
         os.unlink(self.part)
 
