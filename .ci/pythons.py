@@ -43,9 +43,9 @@ def main() -> int:
     sys.stdout.flush()
     if not environments:
         return 1 if set(required) & set(missing) else 0
-    # uv takes the first interpreter of that name in the PATH; two at a time, since many tests wait for processes
+    # uv takes the first interpreter of that name in the PATH; three at a time, since many tests wait for processes
     path = os.pathsep.join([*folders, os.environ["PATH"]])
-    tox = [sys.executable, "-m", "tox", "run-parallel", "--parallel", "2", "--parallel-no-spinner"]
+    tox = [sys.executable, "-m", "tox", "run-parallel", "--parallel", "3", "--parallel-no-spinner"]
     done = subprocess.run(
         [*tox, "-e", ",".join(environments), *rest],
         cwd=ROOT, env={**os.environ, "PATH": path, "UV_PYTHON_DOWNLOADS": "never"}, timeout=_RUN_S, check=False,
