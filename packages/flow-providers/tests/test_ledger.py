@@ -7,6 +7,7 @@ from hypothesis import given, strategies as st
 
 from flow_providers.errors import LedgerError, SchedulerUnavailable, SubmitException, SubmitUnknown
 from flow_providers.interfaces.job_state import JobState
+from flow_providers.interfaces.locality import Locality
 from flow_providers.jobs.accounted import AccountedProvider
 from flow_providers.jobs.cli import main
 from flow_providers.jobs.entry import EntryState, fold
@@ -162,6 +163,29 @@ def test_ended_and_cancelled_jobs_are_closed_once(accounted, fake, ledger) -> No
     accounted.cancel([cancelled])
     assert ledger.open_entries() == []
     assert len(ledger.path.read_text().splitlines()) == 6
+
+
+def test_a_job_elsewhere_stays_open_until_what_it_left_there_is_removed(ledger) -> None:
+    class Elsewhere(FakeProvider):
+        locality = Locality.ELSEWHERE
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.cleared: list[str] = []
+
+        def clear(self, job_ids) -> None:
+            self.cleared += job_ids
+
+    provider = Elsewhere()
+    accounted = AccountedProvider(provider, ledger, run_id="run-1", owner="htex")
+    cleared, left = accounted.submit("a", 1), accounted.submit("b", 1)
+    assert accounted.cancel([cleared, left]) == [True, True]
+    accounted.clear([cleared])
+    assert [entry.job_id for entry in ledger.open_entries()] == [left]
+    # the script ended before it could clear the other
+    assert sweep(provider, ledger, ledger.open_entries()) == []
+    assert provider.cleared == [cleared, left]
+    assert ledger.open_entries() == []
 
 
 def test_a_sweep_cancels_what_was_left_behind_and_only_that(accounted, fake, ledger) -> None:

@@ -90,10 +90,15 @@ class AccountedProvider(ExecutionProvider):
         return answers
 
     def cancel(self, job_ids: Sequence[str]) -> list[bool]:
-        """Cancel through the provider, and close the ledger's entries of jobs that are gone or going."""
+        """Cancel through the provider, and close the ledger's entries of jobs that are gone or going.
+
+        Those of jobs elsewhere stay open until ``clear``, or until their end is seen: should this process end before
+        it, the sweep does both.
+        """
         answers = self.provider.cancel(job_ids)
+        leaves_files = self.provider.locality is Locality.ELSEWHERE
         for job_id, gone in zip(job_ids, answers, strict=True):
-            if gone:
+            if gone and not leaves_files:
                 self._ended(job_id, "CANCELLED")
         return answers
 
@@ -106,8 +111,10 @@ class AccountedProvider(ExecutionProvider):
         return self.provider.tail(job_id, max_bytes)
 
     def clear(self, job_ids: Sequence[str]) -> None:
-        """Let the provider remove what ended jobs have left on another machine."""
+        """Let the provider remove what ended jobs have left on another machine, and close their entries."""
         self.provider.clear(job_ids)
+        for job_id in job_ids:
+            self._ended(job_id, "CANCELLED")
 
     def offer_script_dir(self, path: str) -> None:
         """Offer the provider a directory for submit scripts."""
