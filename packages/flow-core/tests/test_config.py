@@ -246,6 +246,6 @@ def test_each_option_is_a_documented_parameter_and_an_attribute(kind: Any) -> No
     names = [option.name for option in options_of(kind)]
     assert names == list(inspect.signature(kind).parameters)
     for name in names:
-        assert f"\n        {name}: " in kind.__doc__
+        assert f"\n    {name}: " in kind.__doc__
         assert f"{name}=" in repr(made)
         assert hasattr(made, name)

@@ -77,7 +77,7 @@ def test_a_wrong_name_is_answered_with_the_one_that_is_near() -> None:
 def test_docstring_and_table_are_made_of_the_fields() -> None:
     assert Record.__doc__ is not None
     arguments, _, raises = Record.__doc__.partition("Raises:")
-    assert "    Args:\n        speed: Metres a second.\n" in arguments
+    assert "\nArgs:\n    speed: Metres a second.\n" in arguments
     assert "it is wrong" in raises
     assert "| `size` | `3 << 20` | Bytes. |" in table(Record)
     assert "hidden" not in table(Record)
@@ -87,7 +87,7 @@ def test_docstring_and_table_are_made_of_the_fields() -> None:
 def test_each_option_of_an_executor_is_documented_and_an_attribute(kind: type[object]) -> None:
     made = kind()
     for option in options_of(kind):
-        assert f"\n        {option.name}: " in str(kind.__doc__)
+        assert f"\n    {option.name}: " in str(kind.__doc__)
         assert hasattr(made, option.name)
         assert f"{option.name}=" in repr(made)
 

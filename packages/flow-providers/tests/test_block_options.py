@@ -102,7 +102,7 @@ def test_each_option_of_a_provider_is_documented(name: str) -> None:
     kind = getattr(flow_providers, name)
     assert [option.name for option in options_of(kind)] == list(inspect.signature(kind).parameters)
     for option in options_of(kind):
-        assert f"\n        {option.name}: {option.documentation[:40]}" in kind.__doc__
+        assert f"\n    {option.name}: {option.documentation[:40]}" in kind.__doc__
         assert f"{option.name}=" in repr(make(name))
 
 
@@ -125,4 +125,4 @@ def test_a_docstring_without_sections_gets_the_options_at_its_end() -> None:
         """A site."""
 
     assert Site.__doc__ is not None
-    assert Site.__doc__.startswith("A site.\n\n    Args:\n        channel: How")
+    assert Site.__doc__.startswith("A site.\n\nArgs:\n    channel: How")

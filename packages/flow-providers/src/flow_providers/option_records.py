@@ -125,13 +125,13 @@ def _option(name: str, default: object, metadata: Mapping[str, object]) -> Optio
 def documented(kind: type[_T]) -> type[_T]:
     """Add the options of a class to its docstring; let the constructor of a dataclass name the option that is meant."""
     if kind.__doc__ is not None:  # Python may run without docstrings
-        # Where no section follows, the options end the docstring.
-        head, raises, tail = kind.__doc__.rstrip().partition("\n    Raises")
+        # Python 3.13 takes the indentation of docstrings away. Where no section follows, the options end the docstring.
+        head, raises, tail = inspect.cleandoc(kind.__doc__).partition("\nRaises")
         lines = (
-            fill(f"{option.name}: {option.documentation}", _WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 12)
+            fill(f"{option.name}: {option.documentation}", _WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 8)
             for option in options_of(kind)
         )
-        kind.__doc__ = f"{head.rstrip()}\n\n    Args:\n" + "\n".join(lines) + f"\n{raises}{tail}\n    "
+        kind.__doc__ = f"{head.rstrip()}\n\nArgs:\n" + "\n".join(lines) + f"\n{raises}{tail}\n"
     return _with_known_names(kind) if dataclasses.is_dataclass(kind) else _with_plain_signature(kind)
 
 

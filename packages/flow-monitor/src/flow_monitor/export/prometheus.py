@@ -86,7 +86,7 @@ class RunCollector(Collector):
             )
         ]
         for run in workflows.page(self._connection, limit=self._newest).items:
-            about = (run.run_id, _printable(run.name))
+            about = (_printable(run.run_id), _printable(run.name))
             state.add_metric((*about, run.state.value), 1)
             duration.add_metric(about, (run.duration_ns or 0) / 1e9)
             lost.add_metric(about, run.events_lost)
