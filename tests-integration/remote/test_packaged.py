@@ -53,7 +53,7 @@ with FakeKubernetes() as cluster:
 
     config.strategy = "none"  # one pod is enough here
     with flow.load(config):
-        tell(nodes=sorted({{one.result(timeout=90) for one in [where() for _ in range(8)]}}))
+        tell(nodes=sorted({{one.result(timeout=200) for one in [where() for _ in range(8)]}}))
     cluster.wait_until_empty(30)
     tell(asked=sorted({{request.path.split("/")[5] for request in cluster.requests if request.method == "POST"}}))
 """,
@@ -101,8 +101,8 @@ with FakeEc2() as cloud:
     provider = config.executors[0].provider
     provider.image_id, provider.key_name = "ami-1e749f67", "my-key"
     with flow.load(config):
-        tell(nodes=sorted({{one.result(timeout=90) for one in [where() for _ in range(8)]}}))
+        tell(nodes=sorted({{one.result(timeout=200) for one in [where() for _ in range(8)]}}))
 """,
-        timeout_s=180,
+        timeout_s=250,
     )
     assert said == [{"nodes": ["node1"]}]
