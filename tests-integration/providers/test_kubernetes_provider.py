@@ -180,6 +180,16 @@ class TestKubernetesProvider(ProviderContract):
         assert cluster.names("pods") == [running]
         assert provider.cancel([running]) == [True]
 
+    def test_clearing_a_job_that_ended_removes_its_pod_and_no_other(
+        self, provider: KubernetesProvider, cluster: FakeKubernetes
+    ) -> None:
+        ended, other = provider.submit("true", 1), provider.submit("true", 1)
+        self.until_ended(provider, ended)
+        self.until_ended(provider, other)
+        provider.clear([ended])
+        assert cluster.names("pods") == [other]
+        assert provider.status([ended])[0].state is JobState.COMPLETED
+
     def test_where_listing_secrets_is_forbidden_jobs_are_cancelled_all_the_same(
         self, provider: KubernetesProvider, cluster: FakeKubernetes
     ) -> None:

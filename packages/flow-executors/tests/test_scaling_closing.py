@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from flow_core.events import EventKind
 from flow_executors.scaling.block_jobs import BlockJobs
 from flow_executors.scaling.host import BlockOrder
 from flow_executors.scaling.scaler import Scaler
+from flow_providers.interfaces.job_state import JobState
+from flow_providers.interfaces.job_status import JobStatus
 from flow_testing.fake_provider import FakeProvider
 
 
@@ -24,27 +28,71 @@ class NoReaper:
         NoReaper.closed = True
 
 
-def test_a_host_that_does_not_answer_is_given_up_and_told_and_its_jobs_are_left_to_the_reaper(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Provider(FakeProvider):
+    """Remembers which jobs it was to clear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cleared: list[str] = []
+
+    def clear(self, job_ids: Sequence[str]) -> None:
+        self.cleared += job_ids
+
+
+class World:
+    """The scaler of an executor with one block, whose job has been submitted."""
+
+    def __init__(self, run_dir: Path) -> None:
+        run_dir.mkdir()
+        logger = logging.getLogger("test")
+        self.provider = Provider()
+        context = SimpleNamespace(
+            logger=logger,
+            scaling=SimpleNamespace(strategy="none", period_s=5.0, max_idletime_s=120.0),
+            events=SimpleNamespace(wants=EventKind(0)),
+        )
+        host = SimpleNamespace(label="ex", dismiss=lambda _: None)
+        self.scaler = Scaler(host, self.provider, context)  # type: ignore[arg-type]
+        jobs = self.scaler._jobs = BlockJobs(
+            self.provider, label="ex", run_id="r", run_dir=run_dir, executor_dir=run_dir / "ex", logger=logger
+        )
+        self.block = self.scaler._core.new_block()
+        self.job_id = jobs.submit(self.block, BlockOrder("true"))
+        self.scaler._core.submitted(self.block, self.job_id, time.monotonic())
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("FLOW_JOBS_LEDGER", str(tmp_path / "jobs.ledger"))
     monkeypatch.setattr("flow_executors.scaling.block_jobs.ReaperGuardian", NoReaper)
+    return World(tmp_path / "run")
+
+
+def test_a_host_that_does_not_answer_is_given_up_and_told_and_its_jobs_are_left_to_the_reaper(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("flow_executors.scaling.scaler._SILENT_S", 0.2)
-    provider, logger = FakeProvider(), logging.getLogger("test")
-    (tmp_path / "run").mkdir()
-    context = SimpleNamespace(
-        logger=logger, scaling=SimpleNamespace(strategy="none", period_s=5.0, max_idletime_s=120.0)
-    )
-    scaler = Scaler(SimpleNamespace(label="ex"), provider, context)  # type: ignore[arg-type]
-    scaler._jobs = BlockJobs(
-        provider, label="ex", run_id="r", run_dir=tmp_path / "run", executor_dir=tmp_path / "run" / "ex", logger=logger
-    )
-    job_id = scaler._jobs.submit(name := scaler._core.new_block(), BlockOrder("true"))
-    scaler._core.submitted(name, job_id, time.monotonic())
-    provider.go_away()
+    scaler = world.scaler
+    world.provider.go_away()
     began = time.monotonic()
     assert scaler.close(60.0) == []
     assert time.monotonic() - began < 20
     assert len(scaler.not_ended) == 1
-    assert scaler.not_ended[0].startswith(f"end job {job_id} of block {name} of ex, which may still run: ")
+    assert scaler.not_ended[0].startswith(f"end job {world.job_id} of block {world.block} of ex, which may still run: ")
     assert not NoReaper.closed
+
+
+def test_what_a_job_left_that_ended_by_itself_during_the_close_is_removed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scaler, alive = world.scaler, [True]
+    scaler.joined(world.block)
+
+    def end(_: float) -> None:  # the last turn of the scaling thread, which close() waits for
+        scaler._changed(world.block, JobStatus(JobState.COMPLETED))
+        alive.clear()
+
+    monkeypatch.setattr(scaler, "_thread", SimpleNamespace(is_alive=lambda: bool(alive), join=end))
+    assert scaler.close(30.0) == []
+    assert scaler.not_ended == ()
+    assert world.provider.cleared == [world.job_id]

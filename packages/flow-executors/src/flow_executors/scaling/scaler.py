@@ -89,6 +89,7 @@ class Scaler:
         self._poked = False
         self._stopped = False
         self._closed = False
+        self._left_to_clear: list[str] = []  # jobs that ended well while the run was ending
         # Failures at the last verdict: the handler is asked again only after another one.
         self._judged = 0
         self._unknown = ""
@@ -415,8 +416,11 @@ class Scaler:
                 self._host.dismiss(name)
                 if not block.condemned:  # else it was told then
                     self._report_failure(name)
-                    if now_is.state in _ENDED_WELL and name not in self._core.failed and not self._closed:
-                        self._the_jobs().clear([block.job_id])
+                    if now_is.state in _ENDED_WELL and name not in self._core.failed:
+                        if self._closed:
+                            self._left_to_clear.append(block.job_id)  # with those that are cancelled now
+                        else:
+                            self._the_jobs().clear([block.job_id])
 
     def _tell(self, name: str, job_id: str, status: JobStatus) -> None:
         label = self._host.label
@@ -547,7 +551,8 @@ class Scaler:
         gone = [job_id for job_id in jobs if job_id not in left]
         for job_id in gone:
             self._changed(jobs[job_id], JobStatus(JobState.CANCELLED))
-        self._jobs.clear(gone, max(_CLEAR_S, deadline - time.monotonic()))
+        ended = list(dict.fromkeys([*gone, *self._left_to_clear]))
+        self._jobs.clear(ended, max(_CLEAR_S, deadline - time.monotonic()))
         label = self._host.label
         return [
             f"end job {job_id} of block {jobs[job_id]} of {label}, which may still run: {problem}" for job_id in left

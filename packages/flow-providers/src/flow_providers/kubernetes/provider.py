@@ -220,6 +220,13 @@ class KubernetesProvider(TrackedProvider):
             return merged, merged
         return "", ""
 
+    def clear(self, job_ids: Sequence[str]) -> None:
+        """Delete the pods of ended jobs, which a cluster keeps with their logs. Never raises."""
+        with suppress(ProviderError):
+            gone = [job for job, is_gone in zip(job_ids, self.cancel(job_ids), strict=True) if is_gone]
+            with self._lock:
+                self._ended.difference_update(gone)
+
     def close(self) -> None:
         """Delete the pods of jobs that were seen to end, and close connections. Idempotent; other jobs go on."""
         with self._lock:
