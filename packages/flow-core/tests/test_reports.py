@@ -208,10 +208,10 @@ def test_a_watch_rests_while_nothing_runs_and_wakes_for_a_task() -> None:
     seen = threading.Event()
     watch = TaskWatch(made_up_sampler(), lambda _, samples: seen.set() if samples else None, "watch")
     for _ in range(500):
-        if watch._turns.resting:
+        if watch._timer.resting:
             break
         threading.Event().wait(0.02)
-    assert watch._turns.resting
+    assert watch._timer.resting
     watch.begin(1, KEY)
     assert seen.wait(20)
     watch.end(1)
