@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from flow_core.interfaces.sinks import RunInfo
@@ -19,6 +18,7 @@ from flow_monitor.queries import workflows
 from flow_monitor.schema import version
 from flow_monitor.testing.synthetic import SyntheticRun
 
+psycopg = pytest.importorskip("psycopg")
 pytestmark = [pytest.mark.services, pytest.mark.timeout(180)]
 _NUMBER = itertools.count()
 

@@ -19,6 +19,7 @@ import pytest
 from provider_services import SERVICES, exports, missing
 
 PATIENCE_S = 60.0
+_LOG_CHARS = 6000
 PROJECT = "/home/bob/proj"
 """Where scripts of the laptop are: no node has this path, or can make it."""
 PYTHON = "/opt/flowenv/bin/python"
@@ -208,7 +209,7 @@ class Machines:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self._scripts.append(made := Script(process))
+        self._scripts.append(made := Script(process, self.project / "runinfo"))
         return made
 
     def run(self, text: str, timeout_s: float = PATIENCE_S, **options: str) -> list[dict[str, object]]:
@@ -256,8 +257,9 @@ class Machines:
 class Script:
     """A script that runs on the laptop. One thread."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], runs: Path) -> None:
         self._process = process
+        self._runs = runs
         self._told: queue.Queue[dict[str, object] | None] = queue.Queue()
         self._errors: list[str] = []
         self._all: list[dict[str, object]] = []
@@ -267,8 +269,11 @@ class Script:
 
     @property
     def errors(self) -> str:
-        """Its standard error so far."""
-        return "".join(self._errors)
+        """Its standard error so far, and the ends of the logs of its runs."""
+        logs = [
+            f"\n{log.parent.name}/flow.log: {log.read_text()[-_LOG_CHARS:]}" for log in self._runs.glob("*/flow.log")
+        ]
+        return "".join([*self._errors, *logs])
 
     @property
     def pid(self) -> int:
