@@ -9,11 +9,10 @@ from typing import ClassVar
 
 from flow_core.files import File
 from flow_core.interfaces.staging import Transfer
-from flow_staging.ftp_connection import FtpLogin, Session
+from flow_staging.ftp_connection import FtpLogin, Session, finish
 from flow_staging.ftp_listing import names_below
 from flow_staging.ftp_pool import sessions
 from flow_staging.ftp_session import FtpAddress, connected, is_missing, remote_of, translated
-from flow_staging.ftp_tls import finish
 from flow_staging.ftp_upload import FtpUpload
 from flow_staging.http_environment import pem_of
 from flow_staging.transfer.cache import DEFAULT_CACHE, CachePolicy
@@ -23,7 +22,6 @@ from flow_staging.transfer.limits import DEFAULT_LIMITS, SizeLimits
 from flow_staging.transfer.method import InTaskStaging, PendingUpload, SeparateTaskStaging
 from flow_staging.transfer.resume import Opened, Use, fetch, pin_of
 from flow_staging.transfer.retry import DEFAULT_RETRY, Control, RetryPolicy, again
-from flow_staging.transfer.sockets import watched
 from flow_staging.transfer.verify import Remote
 
 _CHUNK = 256 << 10  # bytes a read; only the magnitude matters
@@ -144,8 +142,8 @@ class FtpSource:
                 raise
             start = 0  # no REST here
             data = ftp.transfercmd(f"RETR {self._address.path}")
-        # The data connection is cut with the transfer, and silence on it bounded.
-        watched(data).settimeout(self._retry.stall_timeout_s)
+        # Silence on it is bounded.
+        data.settimeout(self._retry.stall_timeout_s)
         reader = _FtpReader(ftp, data, None if remote.size is None else remote.size - start, self._address.login)
         return Opened(remote, start, reader, reader.close)
 

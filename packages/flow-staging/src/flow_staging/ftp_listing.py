@@ -5,6 +5,7 @@ from __future__ import annotations
 import ftplib
 import os
 import posixpath
+import re
 
 from flow_staging.ftp_connection import ENCODING, Session
 from flow_staging.ftp_session import features, remote_of, size
@@ -14,7 +15,9 @@ from flow_staging.transfer.retry import Control
 
 # Directories in each other, and files: links can make a tree without end, and a server a listing without one.
 _DEEPEST, _MOST = 100, 1_000_000
-_FACTS = ["type", "size", "modify"]
+_FACTS = ("type", "size", "modify")
+_ITSELF = ("cdir", "pdir")  # types of the directory itself, and of the one above it
+_SIZE = re.compile(r"[0-9]{1,18}")  # 64 bits hold any of them
 _BINARY = "TYPE I"
 """Command after each listing, which switches the session to text: some servers state no sizes in that mode."""
 _DIRECTORY = None
@@ -52,6 +55,7 @@ class _Walk:
 
     def __init__(self, ftp: Session, control: Control) -> None:
         self.found: dict[str, str] = {}
+        self._seen = 0
         self._ftp = ftp
         self._control = control
         self._hashes = any(word in features(ftp) for word in (" HASH", " XSHA", " XMD5"))
@@ -59,12 +63,10 @@ class _Walk:
     def take(self, root: str, below: str, entries: Entries, depth: int) -> None:
         """Note the files among entries, and look into the directories."""
         self._control.check()
-        if depth > _DEEPEST or len(self.found) > _MOST:
-            raise Final(f"there are more than {_DEEPEST} directories in each other, or {_MOST:,} files, below it")
+        if depth > _DEEPEST:
+            raise Final(f"there are more than {_DEEPEST} directories in each other below it")
         for name, version in entries.items():
-            # Names come from the server: none may lead out of the directory.
-            if name in ("", ".", "..") or "/" in name:
-                raise Final(f"{name!r} in it cannot be the name of a file here")
+            self._control.check()
             path = posixpath.join(below, name)
             if version is _DIRECTORY:
                 self.take(root, path, self.entries(posixpath.join(root, path)), depth + 1)
@@ -74,16 +76,27 @@ class _Walk:
     def entries(self, path: str) -> Entries:
         """List one directory; raises error_perm with 550 if it is not there."""
         entries: Entries = {}
-        listed = list(self._ftp.mlsd(path, facts=_FACTS))
-        self._ftp.voidcmd(_BINARY)
-        for name, facts in listed:
+        listed: list[tuple[str, str, str, str]] = []
+
+        def take(line: str) -> None:
+            """Keep what is needed of a line, since there may be a million of them."""
+            said, _, name = line.partition(" ")
+            facts = facts_of(said)
             kind, length, date = (facts.get(fact, "") for fact in _FACTS)
             kind = kind.lower()
+            if kind not in _ITSELF:
+                listed.append((self._checked(name), kind, length, date))
+
+        self._ftp.sendcmd(f"OPTS MLST {';'.join(_FACTS)};")
+        self._ftp.retrlines(f"MLSD {path}" if path else "MLSD", take)
+        self._ftp.voidcmd(_BINARY)
+        for name, kind, length, date in listed:
+            self._control.check()
             if kind == "dir":
                 entries[name] = _DIRECTORY
             # The version as remote_of() makes it, without a question for each file; where there are digests these are
             # it.
-            elif kind == "file" and length.isdigit() and date and not self._hashes:
+            elif kind == "file" and _SIZE.fullmatch(length) and date and not self._hashes:
                 entries[name] = by_size(f"{length}:{date}", int(length))
             elif kind == "file" or ("link" in kind and size(self._ftp, posixpath.join(path, name)) is not None):
                 entries[name] = ""
@@ -91,6 +104,15 @@ class _Walk:
 
     def end(self) -> None:
         """Leave the session as it was."""
+
+    def _checked(self, name: str) -> str:
+        """Return a name that the server says, and count it; raises Final for one that leads out of the directory."""
+        if name in ("", ".", "..") or any(wrong in name for wrong in "/\r\0"):
+            raise Final(f"{name!r} in it cannot be the name of a file here")
+        self._seen += 1
+        if self._seen > _MOST:
+            raise Final(f"there are more than {_MOST:,} files and directories below it")
+        return name
 
     def _version(self, path: str) -> str:
         remote = remote_of(self._ftp, path)
@@ -128,16 +150,22 @@ class _WalkByNames(_Walk):
 
     def _names(self) -> list[str]:
         names: list[str] = []
+
+        def take(line: str) -> None:
+            """Keep a name, but not those of the directory itself."""
+            if (name := line.removeprefix("./")) not in ("", ".", ".."):
+                names.append(self._checked(name))
+
         for command in ("NLST -a", "NLST"):  # the option shows names that begin with a dot, where it is known
             names.clear()
             try:
-                self._ftp.retrlines(command, names.append)
+                self._ftp.retrlines(command, take)
                 break
             except ftplib.error_perm as error:
                 if command == "NLST" and not str(error).startswith("550"):  # so some say that there is nothing
                     raise
         self._ftp.voidcmd(_BINARY)
-        return [name for each in names if (name := each.removeprefix("./")) not in ("", ".", "..")]
+        return names
 
     def _is_directory(self, path: str, name: str) -> bool:
         try:
@@ -146,6 +174,15 @@ class _WalkByNames(_Walk):
             return False
         self._go(path)
         return True
+
+
+def facts_of(said: str) -> dict[str, str]:
+    """Return the facts that a line of MLSD states before its name, by their names in small letters."""
+    facts: dict[str, str] = {}
+    for fact in said[:-1].split(";"):
+        name, _, value = fact.partition("=")
+        facts[name.lower()] = value
+    return facts
 
 
 def _here(path: str) -> str:

@@ -33,6 +33,7 @@ class FtpSessions:
                     assert session.sock is not None
                     session.sock.settimeout(retry.connect_timeout_s)
                     session.timeout = retry.connect_timeout_s
+                    session.pace = retry
                     session.voidcmd("TYPE I")  # listings leave it to text, in which some servers tell no sizes
                     return session
             session.close()
@@ -81,6 +82,7 @@ def _logged_in(login: FtpLogin, retry: RetryPolicy) -> Session:
     """Log in, for files as they are; raises what ftplib raises."""
     session = _new(login, retry.connect_timeout_s)
     session.serve(current())
+    session.pace = retry
     try:
         session.connect(login.host, login.port)
         session.login(login.user, login.password)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ftplib
 import socket
 import ssl
-from contextlib import suppress
 from functools import lru_cache
 
 from flow_staging.ftp_connection import ENCODING, Session
@@ -14,7 +13,6 @@ from flow_staging.transfer.failures import PermanentTransferError
 from flow_staging.transfer.sockets import watched
 
 IMPLICIT = "ftps"
-_SHUTDOWN_S = 10.0  # seconds for the other side to end TLS: all bytes are there by then, so a longer wait gains nothing
 
 
 class TlsSession(Session):
@@ -67,6 +65,8 @@ class TlsSession(Session):
             raise
 
     def _encrypt(self, raw: socket.socket) -> None:
+        if self._unread:  # what came in clear must not count as said under TLS
+            raise PermanentTransferError("the server sent more than its answer before TLS began")
         self.sock = self._wrapped(raw, None)  # known before the handshake, so that it can be cut
         self.sock.do_handshake()
         self.file = self.sock.makefile("r", encoding=ENCODING)
@@ -87,14 +87,6 @@ class TlsSession(Session):
     def _socket(self) -> socket.socket:
         assert self.sock is not None
         return self.sock
-
-
-def finish(data: socket.socket) -> None:
-    """End TLS after the last byte, either way: servers take what ends otherwise for cut. Never raises OSError."""
-    if isinstance(data, ssl.SSLSocket):
-        with suppress(OSError, ValueError):
-            data.settimeout(_SHUTDOWN_S)
-            data.unwrap()
 
 
 def refused_by_tls(error: ssl.SSLError) -> PermanentTransferError | None:

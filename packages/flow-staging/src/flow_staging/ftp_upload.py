@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ftplib
 import posixpath
+import re
 import secrets
 import socket
 import time
@@ -12,19 +13,19 @@ from contextlib import contextmanager, suppress
 from hashlib import blake2b
 
 from flow_core.interfaces.staging import Transfer
-from flow_staging.ftp_connection import Session
+from flow_staging.ftp_connection import Session, finish
+from flow_staging.ftp_listing import facts_of
 from flow_staging.ftp_session import FtpAddress, connected, digest, size, translated
-from flow_staging.ftp_tls import finish
 from flow_staging.transfer.failures import TransientTransferError, local_failure
 from flow_staging.transfer.handle import tidying
 from flow_staging.transfer.retry import Control, Pace, RetryPolicy, Tries
-from flow_staging.transfer.sockets import watched
 from flow_staging.transfer.verify import Checker, Remote
 
 _CHUNK = 256 << 10  # bytes a read; only the magnitude matters
 _NO_REST = ("501", "502", "504")  # answers of servers that cannot resume
 _MOST_NAMES = 5_000  # names in a directory; listing more for each upload takes longer than a small file
 _AGAIN_S = 600.0  # seconds until such a directory is listed again
+_PART = re.compile(r"\.flow-[^/\r\0]*\.part")
 _crowded: dict[tuple[str, int, str], float] = {}
 """Directories of so many names that they are not listed again before that time."""
 
@@ -102,7 +103,7 @@ class FtpUpload:
             offset = 0 if first or not self._resumes else size(ftp, self._temporary) or 0
             offset = offset if offset <= self._size else 0
             with self._begin(ftp, offset) as data:
-                watched(data).settimeout(self._retry.stall_timeout_s)
+                data.settimeout(self._retry.stall_timeout_s)
                 self._pour(data, offset)
                 finish(data)
             ftp.voidresp()
@@ -191,16 +192,16 @@ class FtpUpload:
         if time.monotonic() < _crowded.get(place, 0.0):
             return
         _crowded[place] = time.monotonic() + _AGAIN_S  # unless it is listed now
-        names = _names(ftp, self._directory)
+        names, count = _parts(ftp, self._directory)
         del _crowded[place]
-        if len(names) > _MOST_NAMES:
+        if count > _MOST_NAMES:
             _crowded[place] = time.monotonic() + _AGAIN_S
         own = posixpath.basename(self._temporary)
         # Ages by the server's own clock: the new file's date is its present.
         now = names.get(own, "")
         for name, date in names.items():
             earlier_try = name.startswith(self._mine) and name != own
-            if name.endswith(".part") and (earlier_try or (name.startswith(".flow-") and self._old(date, now))):
+            if earlier_try or (name != own and self._old(date, now)):
                 with suppress(ftplib.error_perm):
                     ftp.delete(name)
 
@@ -226,19 +227,35 @@ def _back(ftp: Session, directory: str) -> Iterator[None]:
         ftp.fit = True
 
 
-def _names(ftp: Session, directory: str) -> dict[str, str]:
-    """Return the names in a directory, hidden ones too, with their dates where the server says them; goes there."""
+def _parts(ftp: Session, directory: str) -> tuple[dict[str, str], int]:
+    """Return temporary names in a directory, with their dates where the server says them, and how many names there are.
+
+    The session goes there.
+    """
     if directory:
         ftp.fit = False  # a kept session would be elsewhere
         ftp.cwd(directory)
-    names: dict[str, str] = {}
+    found: dict[str, str] = {}
+    count = 0
+
+    def take(name: str, date: str) -> None:
+        """Keep what an upload may have made: of the others a server may name millions."""
+        nonlocal count
+        count += 1
+        if _PART.fullmatch(name) is not None and len(found) < _MOST_NAMES:
+            found[name] = date
+
     try:
-        for name, facts in ftp.mlsd():
-            names[name] = facts.get("modify", "")
+        ftp.retrlines("MLSD", lambda line: take(*_named(line)))
     except ftplib.error_perm:  # no MLSD here
-        for line in ftp.nlst("-a"):
-            names[posixpath.basename(line)] = ""
-    return names
+        ftp.retrlines("NLST -a", lambda line: take(posixpath.basename(line), ""))
+    return found, count
+
+
+def _named(line: str) -> tuple[str, str]:
+    """Return the name in a line of MLSD, and its date."""
+    facts, _, name = line.partition(" ")
+    return name, facts_of(facts).get("modify", "")
 
 
 def _make_directories(ftp: Session, path: str) -> None:
