@@ -90,7 +90,11 @@ start() {
   grep -q ^alice: "$D/laptop/passwd" || echo 'alice:x:1500:1500::/home/bob:/bin/bash' >>"$D/laptop/passwd"
   $M laptop sh -c "mkdir -p $W && mount -t tmpfs -o mode=755 tmpfs $W && mkdir -p $W/log $W/spool $W/execute $W/lock $W/run"
   conf "$(cat "$D/laptop/addr")" laptop "MASTER COLLECTOR NEGOTIATOR SCHEDD" | $M laptop sh -c "cat >$W/condor_config"
-  CONDOR_CONFIG=$W/condor_config $M laptop unshare --user --map-user=1500 --map-group=1500 $P/sbin/condor_master >&2
+  # On a busy machine it has once not found the name of its own user: then it says so, and is started again.
+  for k in 1 2 3; do
+    CONDOR_CONFIG=$W/condor_config $M laptop unshare --user --map-user=1500 --map-group=1500 $P/sbin/condor_master >&2 && break
+    $M laptop sh -c "id; getent passwd 1500; ls -l /etc/passwd" >&2 || true; [ "$k" != 3 ] || return 1; sleep 1
+  done
   for k in "$@"; do
     conf "$(cat "$D/$k/addr")" "node$k" "MASTER STARTD" |
       $M exec "$k" sh -c "mkdir -p $W/log $W/spool $W/execute $W/lock $W/run && cat >$W/condor_config && chown -R alice $W

@@ -153,7 +153,7 @@ laptop_on() {
   mkdir -p "$m"; echo "$(net).1" >"$m/addr"
   ip netns list | grep -qw "$(ns laptop)" || link_up laptop "$(net).1/24" "fd00:10::1/64"
   names laptop >"$m/hosts"
-  { echo 'bob:x:0:0:bob:/home/bob:/bin/bash'; cat /etc/passwd; } >"$m/passwd"   # root by another name: its Python may be root's own
+  { echo 'bob:x:0:0:bob:/home/bob:/bin/bash'; grep -v '^alice:\|^[^:]*:[^:]*:1500:' /etc/passwd; } >"$m/passwd"   # root by another name: its Python may be root's own
   # /home is this machine's with what the laptop writes over it, so that trees under /home can be tested. /home/bob is in memory:
   # it is a path that no node has, or can make.
   ip netns exec "$(ns laptop)" unshare --mount --pid --ipc --uts --fork --kill-child bash -c "
