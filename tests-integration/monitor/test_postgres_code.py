@@ -148,6 +148,8 @@ CODED = {
     "an index": "ALTER FUNCTION mine.trap() IMMUTABLE; CREATE INDEX trap ON node (run_id) WHERE mine.trap()",
     "a partition": "CREATE TABLE mine.more () INHERITS (workflow)",
     "a domain": "CREATE DOMAIN mine.odd AS text CHECK (VALUE <> 'x'); ALTER TABLE workflow ALTER host TYPE mine.odd",
+    "a number of any length": "ALTER TABLE workflow ALTER time_began TYPE text",
+    "a version of any length": "ALTER TABLE flow_monitor_version ALTER version_num TYPE text",
 }
 
 

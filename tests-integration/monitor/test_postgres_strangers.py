@@ -154,3 +154,34 @@ def test_rows_of_another_user_break_no_page_and_no_export(
                 wfformat(connection, f"bad{at}")
             except MonitorError:
                 continue
+
+
+def test_values_of_another_user_do_not_fill_the_memory_of_who_opens_a_page(
+    server: str, tables: None, mallory: Connection, tmp_path: Path
+) -> None:
+    many = "repeat('x', 10000000)"
+    run = "workflow_name, host, rundir, script, executors"
+    rows = f"SELECT 20000, n, 'app', 'failed', {', '.join([many] * 4)} FROM generate_series(1, 3) n"
+    task = "task_label, task_depends, task_error, task_traceback"
+    for statement in (
+        f"INSERT INTO workflow (run_key, run_id, time_began, {run}) VALUES (20000, 'vast', 1, {', '.join([many] * 5)})",
+        f"INSERT INTO task_rows (run_key, task_id, task_func_name, task_status, {task}) {rows}",
+        "INSERT INTO app_status (run_id, task_func_name, task_status, tasks) VALUES ('vast', 'app', 'failed', 3)",
+        "INSERT INTO workflow (run_key, run_id, workflow_name) VALUES (20001, 'long', repeat('é', 32768))",
+    ):
+        mallory.execute(text(statement))
+    with open_database(server) as database, create_app(database).test_client() as client:
+        for place in ("/", "/workflow/vast/", "/workflow/vast/tasks", "/workflow/vast/task/1", "/api/workflows/vast"):
+            answer = client.get(place, follow_redirects=True)
+            assert answer.status_code == 200
+            assert len(answer.data) < 1 << 20
+        with database.connect() as connection:
+            found = workflows.one(connection, "vast")
+            assert found.name.endswith("[cut: 10000000 bytes]")
+            listed = tasks.page(connection, "vast").items
+            one = tasks.one(connection, "vast", 1)
+            assert len(listed) == 3
+            words = (found.script, found.host, listed[0].label, one.traceback)
+            assert max(map(len, words)) < 5000
+            assert listed[0].depends == ()
+            assert workflows.one(connection, "long").name == "é" * 32768  # 64 KiB: not one byte too long

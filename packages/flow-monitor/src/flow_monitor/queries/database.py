@@ -31,6 +31,7 @@ from flow_monitor.errors import (
     DatabaseMissing,
     NotOurDatabase,
 )
+from flow_monitor.schema.bounded_text import bound_texts
 from flow_monitor.schema.companions import check_companions
 from flow_monitor.schema.engine import parse_endpoint, sqlite_path
 from flow_monitor.schema.server_rights import PREPARED, hold_tables, settle, settle_reader
@@ -182,6 +183,7 @@ def _server_engine(url: URL) -> Engine:
     except (ModuleNotFoundError, NoSuchModuleError) as error:
         raise BadEndpoint("no driver for postgresql: install flow-monitor[postgresql]") from error
 
+    bound_texts(engine)
     # By statements: the options of a connection are the user's, in the URI.
     settle(engine, lambda cursor: settle_reader(cursor, _LONGEST_STATEMENT_MS))
     return engine

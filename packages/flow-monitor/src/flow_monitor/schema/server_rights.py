@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event, text
 
 from flow_monitor.errors import UnsafeDatabase
+from flow_monitor.schema.bounded_text import is_text
 from flow_monitor.schema.tables import metadata
 from flow_monitor.schema.version import VERSION_TABLE
 
@@ -103,6 +104,11 @@ WHERE n.nspname = :schema AND c.relname = ANY(:names) AND (
     WHERE d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass, 'pg_opclass'::regclass,
       'pg_opfamily'::regclass)
   )
+  OR EXISTS (
+    SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attlen < 0 AND NOT a.attisdropped
+    AND c.relname || '.' || a.attname = ANY(:short)
+    AND NOT (a.atttypid = 'pg_catalog.varchar'::regtype AND a.atttypmod BETWEEN 0 AND 260)
+  )
 ) ORDER BY c.relname LIMIT 1
 """)
 
@@ -166,7 +172,7 @@ def hold_tables(connection: Connection, schemas: Sequence[str]) -> str | None:
     held = ", ".join(f"{quote(place)}.{quote(name)}" for name in names)
     # Whoever owns a table can put a view in its place: not while it is held.
     connection.exec_driver_sql(f"LOCK TABLE {held} IN ACCESS SHARE MODE")
-    coded = connection.execute(_WITH_CODE, {"schema": place, "names": names}).scalar()
+    coded = connection.execute(_WITH_CODE, {"schema": place, "names": names, "short": _short_columns()}).scalar()
     if coded is not None:
         raise UnsafeDatabase(
             f"{coded!r} in the schema {place!r} is no plain table: it is a view, or there are policies, functions or "
@@ -177,6 +183,12 @@ def hold_tables(connection: Connection, schemas: Sequence[str]) -> str | None:
 
 def _names() -> list[str]:
     return [*metadata.tables, VERSION_TABLE]
+
+
+def _short_columns() -> list[str]:
+    """Return the columns whose values are short in any table of Flow's; in those of others they may be of any type."""
+    columns = [each for one in metadata.tables.values() for each in one.columns if not is_text(each)]
+    return [f"{VERSION_TABLE}.version_num", *(f"{each.table.name}.{each.name}" for each in columns)]
 
 
 def _leave_schemas(cursor: Any) -> Sequence[str]:

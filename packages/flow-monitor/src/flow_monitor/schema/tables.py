@@ -32,13 +32,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+from flow_monitor.schema.bounded_text import LongText, Name
+
 T = TypeVar("T")
 
 metadata = MetaData()
 
 
 def _run_id() -> Column[str]:
-    return Column("run_id", Text, ForeignKey("workflow.run_id", ondelete="CASCADE"), primary_key=True, nullable=False)
+    return Column("run_id", Name, ForeignKey("workflow.run_id", ondelete="CASCADE"), primary_key=True, nullable=False)
 
 
 class RunKey(TypeDecorator[str]):
@@ -61,7 +63,7 @@ def _run_key(*, checked: bool = True, key: bool = True) -> Column[str]:
 
 def _run_id_of_parent() -> Column[str]:
     """Return a run_id whose workflow is checked by another foreign key: one look-up a row less."""
-    return Column("run_id", Text, primary_key=True)
+    return Column("run_id", Name, primary_key=True)
 
 
 def _columns(kind: TypeEngine[T], *names: str) -> list[Column[T]]:
@@ -81,14 +83,14 @@ workflow = Table(
     "workflow",
     metadata,
     Column("run_key", Integer, primary_key=True),
-    Column("run_id", Text, nullable=False),
-    *_columns(Text(), "workflow_name", "flow_version", "python_version", "host", "user", "rundir", "script"),
-    *_columns(Text(), "executors"),
+    Column("run_id", Name, nullable=False),
+    *_columns(Name(), "workflow_name", "flow_version", "python_version", "host", "user", "rundir", "script"),
+    *_columns(LongText(), "executors"),
     *_columns(Integer(), "epoch"),
     *_columns(_TIME, "time_began", "time_completed", "time_last_event"),
     *_columns(_COUNT, "tasks_completed_count", "tasks_failed_count", "tasks_memoized_count", "tasks_cancelled_count"),
     *_columns(_COUNT, "tasks_submitted_count", "events_lost_count"),
-    Column("ended_how", Text),
+    Column("ended_how", Name),
     UniqueConstraint("run_id", name="uq_workflow_run_id"),
     Index("ix_workflow_time_began", "time_began"),
 )
@@ -98,7 +100,7 @@ projection = Table(
     "projection",
     metadata,
     _run_id(),
-    Column("log_path", Text),
+    Column("log_path", Name),
     *_columns(_COUNT, "position", "header_position", "events", "damaged_bytes"),
     *_columns(_TIME, "heartbeat"),
     Column("finished", Integer),
@@ -110,14 +112,16 @@ task = Table(
     metadata,
     _run_key(),
     Column("task_id", BigInteger, primary_key=True, autoincrement=False),
-    *_columns(Text(), "task_func_name", "task_kind", "task_label", "task_status", "task_executor", "task_depends"),
-    *_columns(Text(), "task_inputs", "task_outputs", "task_stdin", "task_stdout", "task_stderr", "task_hashsum"),
+    *_columns(Name(), "task_func_name", "task_kind", "task_label", "task_status", "task_executor"),
+    *_columns(LongText(), "task_depends"),
+    *_columns(LongText(), "task_inputs", "task_outputs"),
+    *_columns(Name(), "task_stdin", "task_stdout", "task_stderr", "task_hashsum"),
     *_columns(SmallInteger(), "task_memoize", "task_from_memo"),
     *_columns(_TIME, "task_time_invoked", "task_time_running", "task_time_returned"),
     *_columns(Integer(), "task_depth", "task_tries", "task_fail_count"),
     Column("task_fail_cost", Float),
     Column("task_parent", BigInteger),
-    *_columns(Text(), "task_error", "task_traceback"),
+    *_columns(LongText(), "task_error", "task_traceback"),
     Column("task_run_time", _TIME),
     Index("ix_task_group", *_GROUP, "task_id"),
     Index("ix_task_sorted", *_GROUP, "task_tries", "task_run_time", "task_id"),
@@ -137,11 +141,12 @@ try_ = Table(
     _run_key(checked=False),
     Column("task_id", BigInteger, primary_key=True, autoincrement=False),
     Column("try_id", Integer, primary_key=True, autoincrement=False),
-    *_columns(Text(), "task_executor", "block_id", "hostname", "manager"),
+    *_columns(Name(), "task_executor", "block_id", "hostname", "manager"),
     *_columns(Integer(), "worker", "pid"),
     Column("try_key", BigInteger),
     *_columns(_TIME, "task_try_time_launched", "task_try_time_running", "task_try_time_returned"),
-    *_columns(Text(), "task_try_verdict", "task_fail_history"),
+    *_columns(Name(), "task_try_verdict"),
+    *_columns(LongText(), "task_fail_history"),
     *_columns(Float(), "cpu_user_s", "cpu_system_s"),
     *_columns(_COUNT, "max_rss_kb", "io_read_blocks", "io_write_blocks"),
     _of_task(),
@@ -156,7 +161,7 @@ status = Table(
     _run_key(checked=False),
     Column("task_id", BigInteger, primary_key=True, autoincrement=False),
     Column("timestamp", BigInteger, primary_key=True, autoincrement=False),
-    Column("task_status_name", Text, primary_key=True),
+    Column("task_status_name", Name, primary_key=True),
     Column("try_id", Integer),
     _of_task(),
     sqlite_with_rowid=False,
@@ -167,7 +172,7 @@ joined = Table(
     metadata,
     _run_key(checked=False),
     Column("task_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("waits_for", Text),
+    Column("waits_for", LongText),
     _of_task(),
     sqlite_with_rowid=False,
 )
@@ -181,7 +186,7 @@ resource = Table(
     Column("task_id", BigInteger),
     Column("try_id", Integer),
     Column("timestamp", BigInteger, nullable=False),
-    *_columns(Text(), "executor", "block_id", "hostname", "manager"),
+    *_columns(Name(), "executor", "block_id", "hostname", "manager"),
     *_columns(Integer(), "psutil_process_pid", "psutil_process_count"),
     *_columns(Float(), "psutil_process_cpu_percent", "psutil_process_time_user", "psutil_process_time_system"),
     *_columns(_COUNT, "psutil_process_memory_resident"),
@@ -198,14 +203,14 @@ node = Table(
     "node",
     metadata,
     _run_id(),
-    Column("executor", Text, primary_key=True),
-    Column("manager", Text, primary_key=True),
-    *_columns(Text(), "block_id", "hostname", "python_version"),
+    Column("executor", Name, primary_key=True),
+    Column("manager", Name, primary_key=True),
+    *_columns(Name(), "block_id", "hostname", "python_version"),
     *_columns(Integer(), "pid", "worker_count", "cpu_count"),
     *_columns(_COUNT, "total_memory"),
     *_columns(_TIME, "time_joined", "time_left"),
     Column("lost", SmallInteger),
-    Column("reason", Text),
+    Column("reason", Name),
     Column("tries_ended", BigInteger),
 )
 """A row a manager; there may be several on one host. ``tries_ended`` is null in rows made before version 2."""
@@ -214,9 +219,9 @@ block = Table(
     "block",
     metadata,
     _run_id(),
-    Column("executor_label", Text, primary_key=True),
-    Column("block_id", Text, primary_key=True),
-    *_columns(Text(), "job_id", "status", "reason"),
+    Column("executor_label", Name, primary_key=True),
+    Column("block_id", Name, primary_key=True),
+    *_columns(Name(), "job_id", "status", "reason"),
     *_columns(_TIME, "time_requested", "time_changed"),
 )
 
@@ -224,11 +229,11 @@ block_status = Table(
     "block_status",
     metadata,
     _run_id_of_parent(),
-    Column("executor_label", Text, primary_key=True),
-    Column("block_id", Text, primary_key=True),
+    Column("executor_label", Name, primary_key=True),
+    Column("block_id", Name, primary_key=True),
     Column("timestamp", BigInteger, primary_key=True, autoincrement=False),
-    Column("status", Text, primary_key=True),
-    *_columns(Text(), "job_id", "reason"),
+    Column("status", Name, primary_key=True),
+    *_columns(Name(), "job_id", "reason"),
     ForeignKeyConstraint(
         ["run_id", "executor_label", "block_id"],
         ["block.run_id", "block.executor_label", "block.block_id"],
@@ -240,9 +245,9 @@ file = Table(
     "file_rows",
     metadata,
     _run_key(),
-    Column("url", Text, primary_key=True),
+    Column("url", Name, primary_key=True),
     Column("size", BigInteger),
-    Column("digest", Text),
+    Column("digest", Name),
     sqlite_with_rowid=False,
 )
 
@@ -253,8 +258,8 @@ def _task_file(name: str) -> Table:
         metadata,
         _run_key(checked=False),
         Column("task_id", BigInteger, primary_key=True, autoincrement=False),
-        Column("url", Text, primary_key=True),
-        *_columns(Text(), "local_path", "error"),
+        Column("url", Name, primary_key=True),
+        *_columns(Name(), "local_path", "error"),
         *_columns(_TIME, "time_staged"),
         _of_task(),
         ForeignKeyConstraint(["run_id", "url"], ["file_rows.run_id", "file_rows.url"], ondelete="CASCADE"),
@@ -270,8 +275,8 @@ app = Table(
     "app",
     metadata,
     _run_id(),
-    Column("task_func_name", Text, primary_key=True),
-    Column("task_kind", Text),
+    Column("task_func_name", Name, primary_key=True),
+    Column("task_kind", Name),
     *_columns(_COUNT, "tries_ended", "run_time_sum_ns", "run_time_max_ns"),
     Column("cpu_sum_s", Float),
     Column("max_rss_kb", BigInteger),
@@ -282,8 +287,8 @@ app_status = Table(
     "app_status",
     metadata,
     _run_id(),
-    Column("task_func_name", Text, primary_key=True),
-    Column("task_status", Text, primary_key=True),
+    Column("task_func_name", Name, primary_key=True),
+    Column("task_status", Name, primary_key=True),
     *_columns(_COUNT, "tasks"),
 )
 
@@ -291,7 +296,7 @@ app_activity = Table(
     "app_activity",
     metadata,
     _run_id(),
-    Column("task_func_name", Text, primary_key=True),
+    Column("task_func_name", Name, primary_key=True),
     Column("bin_begin", BigInteger, primary_key=True, autoincrement=False),
     *_columns(_COUNT, "bin_width", "started", "ended", "start_offsets", "end_offsets"),
 )
@@ -302,8 +307,8 @@ app_edge = Table(
     "app_edge",
     metadata,
     _run_id(),
-    Column("from_app", Text, primary_key=True),
-    Column("to_app", Text, primary_key=True),
+    Column("from_app", Name, primary_key=True),
+    Column("to_app", Name, primary_key=True),
     *_columns(_COUNT, "edges"),
 )
 
@@ -311,8 +316,8 @@ app_join = Table(
     "app_join",
     metadata,
     _run_id(),
-    Column("from_app", Text, primary_key=True),
-    Column("to_app", Text, primary_key=True),
+    Column("from_app", Name, primary_key=True),
+    Column("to_app", Name, primary_key=True),
     *_columns(_COUNT, "made", "awaited"),
 )
 """Tasks of ``to_app`` that join tasks of ``from_app`` made or wait for. Since version 3."""
@@ -321,8 +326,8 @@ usage_sums = Table(
     "usage_sums",
     metadata,
     _run_id(),
-    Column("grouping", Text, primary_key=True),
-    Column("name", Text, primary_key=True),
+    Column("grouping", Name, primary_key=True),
+    Column("name", Name, primary_key=True),
     Column("bin_begin", BigInteger, primary_key=True, autoincrement=False),
     *_columns(BigInteger(), "bin_width"),
     *_columns(Float(), "cores", "memory", "processes", "cores_offset", "memory_offset", "processes_offset"),
@@ -335,8 +340,8 @@ file_progress = Table(
     metadata,
     _run_id(),
     Column("task_id", BigInteger, primary_key=True, autoincrement=False),
-    Column("url", Text, primary_key=True),
-    Column("direction", Text, primary_key=True),
+    Column("url", Name, primary_key=True),
+    Column("direction", Name, primary_key=True),
     *_columns(BigInteger(), "timestamp", "moved", "total"),
     Column("speed", Float),
 )
@@ -346,9 +351,9 @@ node_hold = Table(
     "node_hold",
     metadata,
     _run_id(),
-    Column("executor", Text, primary_key=True),
-    Column("hostname", Text, primary_key=True),
-    Column("reason", Text),
+    Column("executor", Name, primary_key=True),
+    Column("hostname", Name, primary_key=True),
+    Column("reason", Name),
     *_columns(_TIME, "time_held", "time_freed"),
 )
 """Nodes that got no tasks of an executor: the last time, and its end, null while it lasts. Since version 7."""
@@ -358,7 +363,7 @@ gap = Table(
     metadata,
     _run_id(),
     Column("timestamp", BigInteger, primary_key=True, autoincrement=False),
-    Column("reason", Text, primary_key=True),
+    Column("reason", Name, primary_key=True),
     *_columns(_COUNT, "events"),
     *_columns(_TIME, "time_first"),
 )
