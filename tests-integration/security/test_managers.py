@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +49,7 @@ from flow_executors.wire.messages import (
 )
 from flow_executors.wire.results import pack_results
 from flow_executors.wire.tasks import unpack_tasks
+from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.local.provider import LocalProvider
 
 NETWORK = "{python} -m {module} {debug} {options} --addresses=127.0.0.1"
@@ -209,6 +210,45 @@ def test_who_has_the_key_of_a_block_does_not_become_another_manager_of_it(driver
     assert (outcome.verdict, outcome.value, outcome.place.manager) == (Verdict.OK, "theirs", true.manager_id)
 
 
+class ToldHosts(LocalProvider):
+    """Tells on which nodes its jobs run, as schedulers of clusters do."""
+
+    def status(self, job_ids: Sequence[str]) -> list[JobStatus]:
+        return [replace(status, nodes=(socket.gethostname(),)) for status in super().status(job_ids)]
+
+
+@pytest.fixture
+def told(tmp_path: Path, ordered: list[bytes]) -> Iterator[Driver]:
+    provider = ToldHosts(init_blocks=1, max_blocks=1)
+    executor = make_executor(max_workers=1, launch_cmd=NETWORK, provider=provider, poll_period=1)
+    made = Driver(executor, tmp_path / "run", PATIENCE_S)
+    made.start()
+    yield made
+    made.release()
+    made.shutdown()
+    made.check()
+
+
+def test_a_manager_on_a_host_that_is_none_of_its_jobs_is_warned_of_with_its_address(
+    told: Driver, ordered: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    told.outcome(told.submit(calls.nothing))
+    (true,) = _managers(told).values()
+    thief = Rogue(told, true.block, ordered[0])
+    try:
+        offer = Registration("thief", true.block, "elsewhere", 1, 1, address="10.1.2.3")  # its word is not taken
+        thief.socket.send(pack_register(0, offer, ()))
+        thief.until(Kind.WELCOME)
+        told.poll(lambda: "says that it runs on elsewhere" in caplog.text, "a warning")
+    finally:
+        thief.close()
+    (warning,) = [record for record in caplog.records if "is none of its job's nodes" in record.getMessage()]
+    assert warning.levelname == "WARNING"
+    assert "manager thief" in warning.getMessage()
+    assert "(its connection comes from 127.0.0.1)" in warning.getMessage()
+    assert "10.1.2.3" not in caplog.text
+
+
 @pytest.fixture
 def counted(tmp_path: Path, ordered: list[bytes]) -> Iterator[Driver]:
     """A block of one node, whose managers Flow itself starts; a port is open, too."""
@@ -232,6 +272,7 @@ def test_who_has_the_key_of_a_block_does_not_come_as_one_manager_more(
             code, reason = unpack_exit(thief.until(Kind.EXIT))
             assert code is ExitCode.REFUSED
             assert f"{name} on node has the key of a block whose 1 place is taken by {true.manager_id}" in reason
+            assert "it came from 127.0.0.1" in reason
             thief.connect_again()
     finally:
         thief.close()

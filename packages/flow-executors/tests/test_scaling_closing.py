@@ -13,6 +13,7 @@ import pytest
 from flow_core.events import EventKind
 from flow_executors.scaling.block_jobs import BlockJobs
 from flow_executors.scaling.host import BlockOrder
+from flow_executors.scaling.job_hosts_core import Joined
 from flow_executors.scaling.scaler import Scaler
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.job_status import JobStatus
@@ -86,7 +87,7 @@ def test_what_a_job_left_that_ended_by_itself_during_the_close_is_removed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scaler, alive = world.scaler, [True]
-    scaler.joined(world.block)
+    scaler.joined(Joined(world.block, "m", "node", ""))
 
     def end(_: float) -> None:  # the last turn of the scaling thread, which close() waits for
         scaler._changed(world.block, JobStatus(JobState.COMPLETED))

@@ -30,6 +30,7 @@ from flow_executors.launching.node_python import NodePython, path_code
 from flow_executors.scaling.block import Bounds
 from flow_executors.scaling.failures import BlockErrorHandler
 from flow_executors.scaling.host import BlockOrder
+from flow_executors.scaling.job_hosts_core import Joined
 from flow_executors.scaling.scaler import Scaler
 from flow_executors.serialize.script_code import ScriptCode
 from flow_executors.wire.auth import READERS_VARIABLE, SECRET_NAME, BlockSecret, make_pair
@@ -382,10 +383,13 @@ class ExecutorRuntime:
             return
         context = self._context
         apart = ", which does not see the run's directory" if offer.is_apart else ""
-        context.logger.info("manager %s joined: %d workers on %s%s", offer.manager_id, offer.workers, offer.node, apart)
+        whence = f" from {offer.address}" if offer.address else ""
+        context.logger.info(
+            "manager %s joined%s: %d workers on %s%s", offer.manager_id, whence, offer.workers, offer.node, apart
+        )
         self._compare(offer)
         if self.scaler is not None:
-            self.scaler.joined(offer.block)
+            self.scaler.joined(Joined(offer.block, offer.manager_id, offer.node, offer.address or ""))
             if self.keeper is not None and offer.node in self.keeper.held:
                 self._nodes_changed()
         if context.events.wants & EventKind.NODE:

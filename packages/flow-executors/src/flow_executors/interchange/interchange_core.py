@@ -97,6 +97,8 @@ class InterchangeCore:
         """Lines for the log, written by the server."""
         self.hang_ups: list[bytes] = []
         """Peers whose connections the server is to end."""
+        self.address_of: Callable[[bytes], str] = lambda _: ""
+        """Tells where the connection of a peer comes from; empty if not over the network."""
         self.presses = False
         """Whether some manager has sent so many results that they are to be acknowledged now."""
         self.ignored = 0
@@ -452,7 +454,8 @@ class InterchangeCore:
             manager = self._new(peer, number, offer)
             held = self._claim(manager, held, now)
         self._greeted.registered(peer)
-        offer = replace(offer, manager_id=manager.offer.manager_id, session=None)
+        address = self.address_of(peer) or None  # never what it says itself
+        offer = replace(offer, manager_id=manager.offer.manager_id, session=None, address=address)
         manager.idle_since = None if manager.outstanding else now
         self.shared.expected.discard(block)
         self.shared.joined_at = now
@@ -471,7 +474,7 @@ class InterchangeCore:
         # The client hears of a manager before any result of it: it finds a task's place by the number.
         self.to_client.append(pack_register(manager.number, offer, held))
         manager.offer = replace(  # the rest is the client's matter: 32 numbers of each of 8,000 managers
-            manager.offer, worker_pids=(), secret=None, session=None
+            manager.offer, worker_pids=(), secret=None, session=None, address=None
         )
         self.story.append(
             f"manager {manager.number} ({offer.manager_id}) of block {offer.block} on {offer.node} registered: "
@@ -514,6 +517,8 @@ class InterchangeCore:
             return True
         reason = self._places.refusal(offer.block, offer.manager_id, offer.node, there)
         if reason:
+            address = self.address_of(peer)
+            reason = f"{reason}; it came from {address}" if address else reason
             self._turn_away(peer, ExitCode.REFUSED, reason, offer.block, now)
         return not reason
 

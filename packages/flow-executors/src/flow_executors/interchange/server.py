@@ -64,6 +64,7 @@ class InterchangeServer:
             setup.session_secret,
         )
         self._core = InterchangeCore(settings, who, time.time_ns)
+        self._core.address_of = self._sockets.address_of
         self._core.admitted(KeyChange(admit=setup.admitted), time.monotonic())
         self._spin = BusyPoll(len(os.sched_getaffinity(0)), _preemptions)
         self._poll = select.poll()

@@ -55,6 +55,7 @@ class InterchangeSockets:
         self.admitted: dict[bytes, str] = {}
         self._peer_of: dict[int, bytes] = {}  # descriptor of a connection -> its peer
         self._block_of: dict[bytes, str] = {}
+        self._address_of: dict[bytes, str] = {}
         self._used = True
         """The router was read or written since it was last asked what is there."""
         self.change_keys(KeyChange(admit=setup.admitted))
@@ -113,6 +114,7 @@ class InterchangeSockets:
                 peer = self._peer_of.pop(descriptor, None) if event == zmq.EVENT_DISCONNECTED else None
                 if peer is not None:
                     self._block_of.pop(peer, None)
+                    self._address_of.pop(peer, None)
                     peers.append(peer)
         except zmq.Again:
             pass
@@ -145,10 +147,15 @@ class InterchangeSockets:
 
     def _greeted(self, peer: bytes, body: zmq.Frame) -> str:
         block = self._block_of[peer] = str(body.get("User-Id"))
+        self._address_of[peer] = str(body.get("Peer-Address"))
         # Older breaks of a connection with the same descriptor are in the monitor by now; the caller drains it
         # before it takes this message for real.
         self._new_connection = (int(body.get(zmq.SRCFD)), peer)
         return block
+
+    def address_of(self, peer: bytes) -> str:
+        """Return where the connection of a peer comes from; empty if not over the network."""
+        return self._address_of.get(peer, "")
 
     def bind_connection(self) -> None:
         """Remember the connection of the last greeting. To be called after ``disconnected``."""

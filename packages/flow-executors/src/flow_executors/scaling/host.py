@@ -4,7 +4,7 @@ An executor makes one scaler a start (``Scaler(host, provider, context, block_er
 
 - ``start()``: submits the first blocks and starts the thread; never blocks for a scheduler
 - ``scale_out(blocks) -> ids``, ``scale_in(blocks, max_idletime_s, timeout_s) -> ids``
-- ``joined(block)``, ``left(block, lost, reason)``: a manager of a block registered or went; must not block
+- ``joined(manager)``, ``left(block, lost, reason)``: a manager of a block registered or went; must not block
 - ``blocks() -> {id: JobState}``, ``counts() -> ((state name, number), ...)``, ``slots_per_block``
 - ``why_waiting() -> [Cause]``: what a task without a worker waits for
 - ``close(timeout_s) -> what was forced``: cancels all jobs; idempotent

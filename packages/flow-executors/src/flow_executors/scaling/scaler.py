@@ -20,6 +20,7 @@ from flow_executors.scaling.block import Bounds
 from flow_executors.scaling.block_jobs import BlockJobs
 from flow_executors.scaling.failures import describe, failure_text, how, last_line
 from flow_executors.scaling.host import BlockOwner
+from flow_executors.scaling.job_hosts_core import JobHosts, Joined
 from flow_executors.scaling.pending_reasons import block_causes
 from flow_executors.scaling.scaling_core import Decision, ScalingCore
 from flow_executors.scaling.strategies import StrategyCalls, strategy_of
@@ -41,6 +42,7 @@ _LATE_AT_ONCE = 3
 _CLEAR_S = 2.0
 # Seconds for which the end asks again for jobs that could not be ended: the reaper goes on when the script has ended.
 _SILENT_S = 5.0
+_MOST_NAMED = 16  # nodes of a job in a warning
 _ENDED_WELL = (JobState.COMPLETED, JobState.CANCELLED, JobState.SCALED_IN)
 # Least seconds between two turns, so that a deadline that has passed does not make the loop spin.
 _SOONEST_S = 0.02
@@ -82,6 +84,7 @@ class Scaler:
             limits, strategy, settings.max_idletime_s, slots_per_block=slots_hint, bounds=bounds or Bounds()
         )
         self._core.recovery.jitter = random.random
+        self._hosts = JobHosts()
         # Never held while a provider, a strategy or a handler is called: the receiver thread takes it for each manager
         # that joins or leaves, and all results would wait.
         self._lock = threading.RLock()
@@ -153,13 +156,16 @@ class Scaler:
         self._wait(lambda: all(self._core.blocks[name].ended for name in released), timeout_s)
         return released
 
-    def joined(self, block: str) -> None:
+    def joined(self, manager: Joined) -> None:
         """A manager of a block registered."""
+        block = manager.block
         with self._lock:
+            self._hosts.joined(manager)
             attempts = self._core.recovery.attempts
             self._core.joined(block, time.monotonic())
         if attempts:
             self._log.warning("%s has workers again: block %s connected", self._host.label, block)
+        self._compare_hosts(block)
         self._poke()
 
     def left(self, block: str, reason: str) -> None:
@@ -410,10 +416,13 @@ class Scaler:
             moved = self._core.changed(name, status, time.monotonic())
             block = self._core.blocks[name]
             now_is = block.status
+        self._compare_hosts(name)
         if moved:
             self._tell(name, block.job_id, now_is)
             if now_is.terminal:
                 self._host.dismiss(name)
+                with self._lock:
+                    self._hosts.forget(name)
                 if not block.condemned:  # else it was told then
                     self._report_failure(name)
                     if now_is.state in _ENDED_WELL and name not in self._core.failed:
@@ -421,6 +430,23 @@ class Scaler:
                             self._left_to_clear.append(block.job_id)  # with those that are cancelled now
                         else:
                             self._the_jobs().clear([block.job_id])
+
+    def _compare_hosts(self, name: str) -> None:
+        """Warn of managers that are on none of their job's nodes, as far as the provider tells these."""
+        with self._lock:
+            block = self._core.blocks.get(name)
+            found = [] if block is None else self._hosts.elsewhere(name, tuple(block.status.nodes))
+        for one, nodes in found:
+            self._log.warning(
+                "manager %s has the key of block %s and says that it runs on %s%s, which is none of its job's nodes "
+                "(%s%s): if it is not yours, cancel the job, and see who can read the run's directory",
+                one.name,
+                one.block,
+                one.node,
+                f" (its connection comes from {one.address})" if one.address else "",
+                ", ".join(nodes[:_MOST_NAMED]),
+                ", ..." if len(nodes) > _MOST_NAMED else "",
+            )
 
     def _tell(self, name: str, job_id: str, status: JobStatus) -> None:
         label = self._host.label

@@ -212,6 +212,7 @@ class Registration:
         cloudpickle: Version of cloudpickle, likewise.
         code: Digest of Flow's own code there; None of releases that made none, and where it was not asked for.
         left_aside: The Flow of the node for which the script's was brought; None: there was none, or it is run.
+        address: Where its connection comes from, as the interchange sees it; None: over no network.
     """
 
     manager_id: str
@@ -239,6 +240,7 @@ class Registration:
     cloudpickle: str | None = field(default=None, metadata=LEFT_OUT)
     code: str | None = field(default=None, metadata=LEFT_OUT)
     left_aside: str | None = field(default=None, metadata=LEFT_OUT)
+    address: str | None = field(default=None, metadata=LEFT_OUT)
 
     @property
     def is_apart(self) -> bool:
