@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from flow_core.memo.identity import identify
+from flow_core.remote.own_modules import is_local
 from flow_core.snapshot.finder import FunctionLooks
 
 SETTINGS = "LIMIT = 0\ndef limit(): return LIMIT\nclass Limits:\n    upper = 0\n"
@@ -565,7 +566,12 @@ def test_functions_that_take_globals_by_names_not_known_are_found(source: str, i
         ("def f(): return __name__ == '__main__'", False),
     ],
 )
-def test_functions_that_take_the_script_as_a_module_are_found(source: str, takes_main: bool) -> None:
+def test_functions_that_take_the_script_as_a_module_are_found(
+    source: str, takes_main: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # ``sys.modules[...]`` may be any module of the user's own: here all tests of the process, whose data takes minutes.
+    for name in [name for name in sys.modules if name != "__main__" and is_local(name)]:
+        monkeypatch.delitem(sys.modules, name)
     function = script(source).f
     assert bool(identify(function).mains) is takes_main
     assert bool(FunctionLooks(function, whole=False).mains) is takes_main
