@@ -153,3 +153,38 @@ def test_a_mask_that_lets_others_write_lets_nobody_change_a_run(
     paths = [path for path in (top, *top.rglob("*")) if path.name not in ("manager.log",) and path.suffix != ".stdout"]
     assert len(paths) > 20
     assert [path for path in paths if path.lstat().st_mode & 0o022] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("sticky", [True, False])
+@pytest.mark.parametrize("named", [True, False])
+def test_an_environment_of_another_user_has_nothing_written_where_that_user_could_change_it(
+    attacker: Attacker, tmp_path: Path, sticky: bool, named: bool
+) -> None:
+    """As after ``sudo -E``: home, cache and temporary directory are the other user's, who has put links there."""
+    theirs, goal, work, temporary = (tmp_path / name for name in ("theirs", "goal", "work", "temporary"))
+    for path in (theirs, goal, work, temporary):
+        path.mkdir()
+    for name in (".cache", ".config", "cache"):
+        (theirs / name).symlink_to(goal)
+        os.chown(theirs / name, attacker.uid, attacker.gid, follow_symlinks=False)
+    for path in (theirs, temporary):
+        os.chown(path, attacker.uid, attacker.gid)
+    temporary.chmod(0o1777 if sticky else 0o777)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    names = {"HOME": str(theirs), "TMPDIR": str(temporary)}
+    if named:
+        names |= {"XDG_CACHE_HOME": str(theirs / "cache"), "FLOW_CACHE": str(theirs / "cache")}
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py"), "022", "private"],
+        cwd=work,
+        env={**os.environ, **names},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
+    assert sorted(path.name for path in theirs.iterdir()) == [".cache", ".config", "cache"]
+    assert [list(path.iterdir()) for path in (goal, temporary)] == [[], []]

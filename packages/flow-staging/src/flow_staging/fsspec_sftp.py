@@ -7,6 +7,9 @@ from typing import Any
 
 from flow_staging.transfer.failures import PermanentTransferError
 
+MOST_NAMES = 1_000_000
+"""Names in one directory: a server may list them without end."""
+
 
 @lru_cache(maxsize=4)
 def checked(base: Any) -> Any:
@@ -49,6 +52,18 @@ def checked(base: Any) -> Any:
             if silence_s is not None:
                 # paramiko waits without end for a server that has become silent.
                 self.ftp.get_channel().settimeout(silence_s)
+
+        def ls(self, path: str, detail: bool = False, **_: Any) -> list[Any]:
+            """List one directory, as fsspec's own does; raises PermanentTransferError if that does not end."""
+            path = self._strip_protocol(path)
+            found = []
+            for each in self.ftp.listdir_iter(path):
+                if len(found) == MOST_NAMES:
+                    raise PermanentTransferError(f"the server lists more than {MOST_NAMES:,} names in one directory")
+                if each.st_mode is None or each.st_mtime is None:
+                    raise PermanentTransferError(f"the server says nothing of {each.filename!r} in the directory")
+                found.append(self._decode_stat(each, path))
+            return found if detail else sorted(one["name"] for one in found)
 
         @staticmethod
         def _get_kwargs_from_urls(urlpath: str) -> dict[str, Any]:
