@@ -56,7 +56,7 @@ def checked(base: Any) -> Any:
         def ls(self, path: str, detail: bool = False, **_: Any) -> list[Any]:
             """List one directory, as fsspec's own does; raises PermanentTransferError if that does not end."""
             path = self._strip_protocol(path)
-            found = []
+            found: list[dict[str, Any]] = []
             for each in self.ftp.listdir_iter(path):
                 if len(found) == MOST_NAMES:
                     raise PermanentTransferError(f"the server lists more than {MOST_NAMES:,} names in one directory")
