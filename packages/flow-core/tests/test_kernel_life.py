@@ -232,3 +232,42 @@ def test_jobs_that_could_not_be_ended_make_the_end_incomplete(
     assert told.value.steps == [left]
     assert str(told.value) == f"the run in {kernel.run_dir} could not {left}"
     assert f"Executor 'memory' could not {left}" in (kernel.run_dir / "flow.log").read_text()
+
+
+def _remembered(x: int) -> int:
+    return 2 * x
+
+
+@pytest.mark.parametrize("mode", ["task_exit", "periodic", "dfk_exit"])
+def test_results_that_the_checkpoint_has_no_room_for_make_the_end_incomplete(
+    load: Load, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    def full(fd: int, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    kernel = load(checkpoint_mode=mode)
+    monkeypatch.setattr("flow_core.checkpoint.log._write", full)
+    assert flow.python_app(_remembered, cache=True)(1).result(10) == 2
+    with pytest.raises(CleanupIncomplete) as told:
+        kernel.cleanup(5.0)
+    place = kernel.run_dir / "checkpoint"
+    assert f"could not write all results: the checkpoint {place} lacks 1 result, " in str(told.value)
+    assert "No space left on device. Free space there" in str(told.value)
+    assert "\n" not in str(told.value)
+    assert f"Could not write all results: the checkpoint {place}" in (kernel.run_dir / "flow.log").read_text()
+
+
+def test_a_checkpoint_without_room_is_told_on_standard_error_where_nothing_can_be_raised(
+    load: Load, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(fd: int, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    kernel = load(checkpoint_mode="dfk_exit")
+    monkeypatch.setattr("flow_core.checkpoint.log._write", full)
+    assert flow.python_app(_remembered, cache=True)(1).result(10) == 2
+    with pytest.raises(KeyError, match="the script's"), kernel:
+        raise KeyError("the script's")
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("flow: ")]
+    assert len(lines) == 1
+    assert f"the checkpoint {kernel.run_dir / 'checkpoint'} lacks 1 result" in lines[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -270,6 +271,31 @@ def test_a_full_disk_is_told_of_once_and_written_when_there_is_room(
     assert (result(memo, 1), records(tmp_path)) == ("one", 1)
     memo.close()
     assert records(tmp_path) == 3
+
+
+@pytest.mark.parametrize("mode", ["task_exit", "periodic", "dfk_exit"])
+def test_what_a_full_disk_has_room_for_is_kept_and_the_end_tells_how_much_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    real, limit = os.write, 35_000
+
+    def nearly_full(fd: int, data: bytes) -> int:
+        room = limit - os.fstat(fd).st_size
+        if room <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, bytes(data)[:room])
+
+    memo = memoizer(tmp_path, mode)
+    monkeypatch.setattr(os, "write", nearly_full)
+    memo.store([entry(number, "x" * 10_000) for number in (1, 2, 3, 4, 5)])
+    memo.store([entry(6, "small")])
+    with pytest.raises(BadCheckpoint, match=r"lacks 2 results, .*No space left on device\. Free space there") as told:
+        memo.close()
+    assert str(tmp_path / "checkpoint") in str(told.value)
+    memo.close()
+    monkeypatch.undo()
+    later = memoizer(tmp_path / "later", checkpoint_files=[tmp_path / "checkpoint"])
+    assert [number for number in range(1, 7) if later.lookup(key(number)) is not None] == [1, 2, 3, 6]
 
 
 def test_an_entry_of_another_python_is_found_by_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

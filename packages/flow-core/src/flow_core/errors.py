@@ -256,10 +256,11 @@ class UnseenFailures(DataFlowException):
 
 
 class CleanupIncomplete(DataFlowException):
-    """A run has ended without some of what belongs to its end, since what that waits for does not answer.
+    """A run has ended without some of what belongs to its end, such as a checkpoint on a disk that is full.
 
     Attributes:
-        steps: Steps of the shutdown that were given up, such as ``write the checkpoint``.
+        steps: Steps of the shutdown that were given up, such as ``write the checkpoint``, and what else could not be
+            done.
     """
 
     def __init__(self, message: str, steps: Sequence[str] = ()) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
 from flow_core.errors import ConfigurationError
 from flow_core.folders import make_directory
 from flow_core.own_files import user_name
+from flow_core.write_remedies import write_remedy
 
 _TRIES = 10_000  # numbers that are tried; each that is taken meanwhile is a run that began at the same moment
 _DIGITS = 9  # of a run's number at most: a directory with a longer name, of whomever, is no run
@@ -50,7 +50,7 @@ def make_run_dir(base: str | os.PathLike[str], mode: str = "private", trusted: f
             return directory
     except OSError as error:
         raise ConfigurationError(
-            f"the run directory cannot be made under run_dir={str(base)!r}: {error}{_remedy(error)}"
+            f"the run directory cannot be made under run_dir={str(base)!r}: {error}{write_remedy(error)}"
         ) from error
     raise ConfigurationError(f"no number is free for a run under {top}")
 
@@ -90,12 +90,4 @@ def begin_error(run_dir: Path, error: OSError) -> ConfigurationError:
     """Return the error of a run whose files could not be made, with the file, where it is known, and what to do."""
     what = "" if error.filename is None else f"{error.filename!r}: "
     reason = error.strerror or str(error)
-    return ConfigurationError(f"the run in {str(run_dir)!r} could not begin: {what}{reason}{_remedy(error)}")
-
-
-def _remedy(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ". Free space there (also inodes: df -i), or name another place with run_dir="
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return ". Name a place that you may write to with run_dir="
-    return ""
+    return ConfigurationError(f"the run in {str(run_dir)!r} could not begin: {what}{reason}{write_remedy(error)}")

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from flow_core.bounded_calls import BoundedCall, NoAnswerError, keep_in_reserve, while_it_works, within
-from flow_core.errors import CleanupIncomplete, KernelClosedError
+from flow_core.errors import BadCheckpoint, CleanupIncomplete, KernelClosedError
 from flow_core.executors import user_pools
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.futures.callbacks import user_calls
@@ -265,7 +265,7 @@ class _Step(NamedTuple):
 
 
 def _clean_up(parts: KernelComponents, deadline: float, exit_code: int) -> tuple[list[str], list[str]]:
-    """Try each step, whatever became of those before it; return the steps given up, and what executors left behind."""
+    """Try each step, whatever became of those before it; return the steps given up, and what else could not be done."""
     parts.refusal = parts.refusal or "its Config was cleaned up: load one again with flow.load()"
     reactor = parts.reactor
     not_ended: list[str] = []
@@ -289,7 +289,7 @@ def _clean_up(parts: KernelComponents, deadline: float, exit_code: int) -> tuple
         _Step("remove its socket", lambda: _close(parts.live), least),
         _Step("tell no more of moving files", lambda: _close(parts.ticker), least),
         _Step("wait for callbacks", lambda: _end_callbacks(parts, deadline), None),
-        _Step("close the checkpoint", lambda: _close_memoizer(parts, deadline), half),
+        _Step("close the checkpoint", lambda: _close_memoizer(parts, deadline, not_ended), half),
         _Step("remove staged files", lambda: _close(parts.staging), lambda: half() + CLOSE_S),
         _Step("close the sinks", lambda: _close_sinks(parts, deadline), rest),
         _Step("tell the usage", lambda: _report_usage(parts, exit_code), least),
@@ -345,9 +345,13 @@ def _checkpoint(parts: KernelComponents, deadline: float) -> None:
         _ask(parts, memoizer, "checkpoint", memoizer.checkpoint, deadline)
 
 
-def _close_memoizer(parts: KernelComponents, deadline: float) -> None:
+def _close_memoizer(parts: KernelComponents, deadline: float, not_ended: list[str]) -> None:
     if parts.memoizer is not None:
-        _ask(parts, parts.memoizer, "close", parts.memoizer.close, deadline)
+        try:
+            _ask(parts, parts.memoizer, "close", parts.memoizer.close, deadline)
+        except BadCheckpoint as error:  # of Flow's own memoizer; what those of the user's own raise is in the log
+            parts.logger.error("Could not write all results: %s", error)
+            not_ended.append(f"write all results: {error}")
 
 
 def _ask(parts: KernelComponents, memoizer: Memoizer, name: str, method: Callable[[], object], deadline: float) -> None:

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from flow_core.memo.explain import Candidate, candidate_of, explain
 from flow_core.memo.key import SOURCE, memo_key, source_key
 from flow_core.memo.stored import CheckpointedResult, InMemory, SharedObject, hold
 from flow_core.own_files import NotOwnFile, open_own, owners
+from flow_core.write_remedies import FULL, write_remedy
 
 MODES = (None, "task_exit", "periodic", "dfk_exit", "manual")
 _DEFAULT_PERIOD_S = 1800.0  # seconds; the default of checkpoint_period, as documented
@@ -180,7 +182,7 @@ class BasicMemoizer(Memoizer):
             The directory, or None where memoization is off.
 
         Raises:
-            BadCheckpoint: it could not be written; the entries are kept for the next time.
+            BadCheckpoint: it could not be written; what there was no room for is kept for the next time.
         """
         if not self.enabled:
             return None
@@ -196,7 +198,7 @@ class BasicMemoizer(Memoizer):
             self._log.sync()
             self._write_failures()
         except OSError as error:
-            raise BadCheckpoint(f"the checkpoint {self._log.directory} could not be written: {error}") from error
+            raise BadCheckpoint(f"the checkpoint {self._log.directory} could not be written: {_why(error)}") from error
         return self._log.directory
 
     def load(self, checkpoints: Sequence[str | os.PathLike[str]]) -> Mapping[bytes, Stored]:
@@ -222,7 +224,11 @@ class BasicMemoizer(Memoizer):
         return explain(key.app, key.parts, candidates, self._details)
 
     def close(self) -> None:
-        """Write what the mode asks for, sync, and close the file; idempotent. Failures are logged."""
+        """Write what the mode asks for, sync, and close the file; idempotent.
+
+        Raises:
+            BadCheckpoint: results could not be written, or not synced. All is closed nevertheless.
+        """
         with self._lock:
             if self._closed:
                 return
@@ -233,17 +239,35 @@ class BasicMemoizer(Memoizer):
         self._work.set()
         if self._thread is not None:
             self._thread.join(_SYNC_S)
-        # In mode task_exit something is left only where an earlier write has failed.
-        if self._mode in ("task_exit", "periodic", "dfk_exit") and left:
-            self._write(left)
+        failure, lost = None, 0
+        if self._mode in ("task_exit", "periodic", "dfk_exit"):
+            # In mode task_exit something is left only where an earlier write has failed.
+            if left:
+                failure = self._close_part(lambda: self._write_or_raise(left))
+                lost = 0 if failure is None else len(self._unwritten)
+            self._close_part(self._write_failures)
+        self._close_part(self._failures_log.close)
+        self._close_part(self._details.close)
+        unsynced = self._close_part(self._log.close)
+        # Where all results are written, what is missing serves explanations only.
+        if lost:
+            results = "1 result" if lost == 1 else f"{lost} results"
+            raise BadCheckpoint(
+                f"the checkpoint {self._log.directory} lacks {results}, for it could not be written: {_why(failure)}"
+            ) from failure
+        if unsynced is not None:
+            raise BadCheckpoint(
+                f"the checkpoint {self._log.directory} could not be synced: {_why(unsynced)}"
+            ) from unsynced
+
+    def _close_part(self, step: Callable[[], object]) -> OSError | BadCheckpoint | None:
+        """Take a step of closing; log and return its failure, so that the others are taken, too."""
         try:
-            if self._mode in ("task_exit", "periodic", "dfk_exit"):
-                self._write_failures()
-            self._failures_log.close()
-            self._details.close()
-            self._log.close()
+            step()
         except (OSError, BadCheckpoint) as error:
-            self._logger.error("The checkpoint %s could not be synced: %s", self._log.directory, error)
+            self._logger.error("The checkpoint %s could not be closed as a whole: %s", self._log.directory, error)
+            return error
+        return None
 
     def _copied(self, entry: MemoEntry) -> _Unwritten:
         held = hold(entry.value)
@@ -272,10 +296,27 @@ class BasicMemoizer(Memoizer):
                 entries = [entry for d in digests if (entry := self._unwritten.get(d)) is not None]
             packed = [(entry, data) for entry in entries if (data := self._dump(entry)) is not None]
             if packed:
-                offsets = self._log.append([pack(_meta(entry, now), data) for entry, data in packed])
+                records = [pack(_meta(entry, now), data) for entry, data in packed]
                 sizes = [len(data) for _, data in packed]
-                self._written([entry for entry, _ in packed], offsets, sizes, now)
+                try:
+                    self._written([entry for entry, _ in packed], self._log.append(records), sizes, now)
+                except OSError as error:
+                    if error.errno not in FULL:
+                        raise
+                    self._write_what_fits(packed, records, now)
+                    raise
             self._details.write()
+
+    def _write_what_fits(self, packed: Sequence[tuple[_Unwritten, bytes]], records: Sequence[bytes], now: int) -> None:
+        """Write records one by one to a disk that has no room for all of them."""
+        least = sys.maxsize
+        for (entry, data), record in zip(packed, records, strict=True):
+            # What is as large as one that did not fit is not tried: there may be very many.
+            if len(record) < least:
+                try:
+                    self._written([entry], self._log.append([record]), [len(data)], now)
+                except OSError:
+                    least = len(record)
 
     def _written(self, entries: Sequence[_Unwritten], offsets: Sequence[int], sizes: Sequence[int], now: int) -> None:
         with self._lock:
@@ -396,6 +437,12 @@ class BasicMemoizer(Memoizer):
         if known is None:
             known = self._candidates[app] = deque(maxlen=_CANDIDATES)
         known.append(candidate)
+
+
+def _why(error: OSError | BadCheckpoint | None) -> str:
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}{write_remedy(error)}"
+    return str(error)
 
 
 def _meta(entry: _Unwritten, now: int) -> Meta:

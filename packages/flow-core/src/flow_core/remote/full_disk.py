@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterable
 
+from flow_core.write_remedies import FULL
+
 _PROBE = b"\0" * 4096  # bytes: one page, so that the file system has to find a block for it
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def full_disks(files: Iterable[tuple[str, str | int]]) -> list[str]:
@@ -42,12 +42,12 @@ def _reason(directory: str) -> str:
         # A file without a name: nothing is left of it, also if the process is killed now.
         probe = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     except (OSError, AttributeError) as error:
-        full = isinstance(error, OSError) and error.errno in _FULL
+        full = isinstance(error, OSError) and error.errno in FULL
         return os.strerror(error.errno or 0) if full and isinstance(error, OSError) else ""
     try:
         os.write(probe, _PROBE)
     except OSError as error:
-        return os.strerror(error.errno or 0) if error.errno in _FULL else ""
+        return os.strerror(error.errno or 0) if error.errno in FULL else ""
     finally:
         os.close(probe)
     return ""
