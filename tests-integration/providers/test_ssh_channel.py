@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -119,6 +120,16 @@ def test_a_command_killed_by_a_signal_says_128_and_the_signal(channel: SSHChanne
 
 def test_variables_arrive_unharmed(channel: SSHChannel) -> None:
     assert channel.execute_wait('printf %s "$A"', 20, envs={"A": 'it\'s $x "y"'}).stdout == 'it\'s $x "y"'
+
+
+@pytest.mark.parametrize("command", ["yes", "yes >&2"])
+def test_a_command_that_prints_without_end_is_killed(channel: SSHChannel, command: str, home: Path) -> None:
+    with pytest.raises(ChannelExecFailed, match="more than 67,108,864 bytes"):
+        channel.execute_wait(f"echo $$ >{home}/pid; exec {command}", 100)
+    (ended,) = [int(line) for line in (home / "pid").read_text().split()]
+    with suppress(psutil.NoSuchProcess):
+        psutil.wait_procs([psutil.Process(ended)], timeout=10)
+    assert not psutil.pid_exists(ended)
 
 
 def test_much_output_on_both_streams_does_not_block(channel: SSHChannel) -> None:

@@ -130,7 +130,7 @@ class ChannelUnavailable(ChannelError):
 
 
 class ChannelExecFailed(ChannelError):
-    """A command could not be started."""
+    """A command could not be started, or printed without end."""
 
 
 class BadHostKeyException(ChannelError):

@@ -24,6 +24,7 @@ _KILL_S = 10.0  # seconds for a kill after a deadline: the caller has waited lon
 _ASK_S = 30.0  # seconds for a question about a process, which is one short command; only the magnitude matters
 _TURN_S = 0.05  # seconds for one stream before the other has its turn
 _CHUNK = 65536  # bytes of one read; only the magnitude matters
+_LONGEST = 64 << 20  # bytes of one stream: the answers of schedulers with 100,000 jobs have a third of it
 
 
 def run(
@@ -44,6 +45,13 @@ def run(
     output = _Output(session, deadline)
     ended = output.read()
     pid, out = _split(output.out, mark)
+    if output.too_long:
+        session.close()
+        _kill(transport, pid)
+        raise ChannelExecFailed(
+            f"the command printed more than {_LONGEST:,} bytes on {hostname} and was killed: {_short(cmd)}; send what "
+            "it prints to a file there"
+        )
     if ended and session.exit_status >= 0:
         session.close()
         return CommandResult(session.exit_status, out, output.err.decode("utf-8", "replace"))
@@ -153,8 +161,9 @@ class _Output:
     def __init__(self, session: Session, deadline: float) -> None:
         self._session = session
         self._deadline = deadline
-        self.out = b""
-        self.err = b""
+        self.out = bytearray()
+        self.err = bytearray()
+        self.too_long = False
 
     def read(self) -> bool:
         """Return whether the command ended before the deadline."""
@@ -168,7 +177,8 @@ class _Output:
         # kept.
         with suppress(TimeoutError):
             while chunk := self._session.recv(_CHUNK):
-                self.out += chunk
+                if not self._add(self.out, chunk):
+                    return False
                 self._session.settimeout(max(0.05, self._deadline - time.monotonic()))
         errors.join(max(0.05, self._deadline - time.monotonic()))
         return bool(self._session.status_event.wait(max(0.05, self._deadline - time.monotonic())))
@@ -178,29 +188,34 @@ class _Output:
         session = self._session
         session.settimeout(_TURN_S)
         ended = {session.recv: False, session.recv_stderr: False}
-        while not all(ended.values()) and time.monotonic() < self._deadline:
+        while not all(ended.values()) and not self.too_long and time.monotonic() < self._deadline:
             for take, over in ended.items():
                 if over:
                     continue
                 with suppress(TimeoutError):
                     chunk = take(_CHUNK)
                     ended[take] = not chunk
-                    if take == session.recv:
-                        self.out += chunk
-                    else:
-                        self.err += chunk
+                    self._add(self.out if take == session.recv else self.err, chunk)
 
     def _read_errors(self) -> None:
         with suppress(TimeoutError):
             while chunk := self._session.recv_stderr(_CHUNK):
-                self.err += chunk
+                if not self._add(self.err, chunk):
+                    self._session.close()  # the other thread waits for what will not come
+                    return
+
+    def _add(self, stream: bytearray, chunk: bytes) -> bool:
+        """Keep what came; False if there is so much of it that no more is to be read."""
+        stream += chunk
+        self.too_long = self.too_long or len(stream) > _LONGEST
+        return not self.too_long
 
 
 def _exports(environment: Mapping[str, str]) -> str:
     return "".join(f"export {name}={quote(value)}; " for name, value in environment.items())
 
 
-def _split(output: bytes, mark: str) -> tuple[int | None, str]:
+def _split(output: bytearray, mark: str) -> tuple[int | None, str]:
     """Return the pid and the output of the command; text of a login shell before the mark is left out."""
     text = output.decode("utf-8", "replace")
     _, found, rest = text.partition(f"{mark} ")
