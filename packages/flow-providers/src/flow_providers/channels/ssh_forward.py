@@ -46,6 +46,7 @@ _CLOSE_S = 5.0  # seconds that the end of the script waits for a host to remove 
 _PIECE = 64 << 10
 # Longest path of a Unix socket that all systems take, in bytes.
 _LONGEST_PATH = 100
+_LONGEST_TOLD = 4096  # bytes that a relay says of itself: one line
 
 log = logging.getLogger("flow.providers.forward")
 
@@ -276,7 +277,7 @@ class Forwards:
         stream.exec_command(f"exec python3 -c {quote(RELAY)} {quote(where)} {quote(port)}")
         told = b""
         try:
-            while not told.endswith(b"\n") and (piece := stream.recv(4096)):
+            while not told.endswith(b"\n") and len(told) < _LONGEST_TOLD and (piece := stream.recv(4096)):
                 told += piece
         except OSError:
             told = b""
