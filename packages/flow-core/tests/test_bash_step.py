@@ -243,6 +243,51 @@ def test_stderr_that_is_not_captured_is_shown_where_the_workers_own_is_a_file(tm
     assert (tmp_path / "worker.log").read_text() == "before\nwhy\n"
 
 
+def test_the_error_shows_standard_error_alone_where_both_streams_go_to_the_workers_log(tmp_path: Path) -> None:
+    script = (
+        "from flow_core.interfaces.call import NodeContext\n"
+        "from flow_core.remote.bash import BashStep\n"
+        "command = 'echo THE REAL ERROR >&2; seq 1 400; exit 3'\n"
+        "for _ in range(2):\n"
+        "    try:\n        BashStep('app').run(lambda: command, NodeContext(main_thread=True))\n"
+        "    except Exception as error:\n"
+        "        open('told', 'a').write(error.stderr_tail + '|')\n"
+    )
+    with open(tmp_path / "worker.log", "ab") as log:
+        run = [sys.executable, "-c", script]
+        subprocess.run(run, stdout=log, stderr=log, cwd=tmp_path, timeout=50, check=True)
+    assert (tmp_path / "told").read_text() == "THE REAL ERROR|THE REAL ERROR|"
+    lines = (tmp_path / "worker.log").read_text().split("\n")
+    assert (lines.count("THE REAL ERROR"), lines.count("400"), len(lines)) == (2, 2, 2 * 401 + 1)
+
+
+def test_standard_error_is_in_the_workers_log_while_the_command_runs(tmp_path: Path) -> None:
+    script = (
+        "from flow_core.interfaces.call import NodeContext\n"
+        "from flow_core.remote.bash import BashStep\n"
+        "command = 'echo why >&2; until [ -s worker.log ]; do sleep 0.01; done; echo seen'\n"
+        "BashStep('app').run(lambda: command, NodeContext(main_thread=True))\n"
+    )
+    with open(tmp_path / "worker.log", "ab") as log:
+        run = [sys.executable, "-c", script]
+        subprocess.run(run, stdout=log, stderr=log, cwd=tmp_path, timeout=50, check=True)
+    assert (tmp_path / "worker.log").read_text() == "why\nseen\n"
+
+
+def test_a_command_may_empty_its_standard_error_and_write_on(tmp_path: Path) -> None:
+    script = (
+        "from flow_core.interfaces.call import NodeContext\n"
+        "from flow_core.remote.bash import BashStep\n"
+        "command = 'echo one two three >&2; echo four > /dev/stderr; echo five >&2; false'\n"
+        "try:\n    BashStep('app').run(lambda: command, NodeContext(main_thread=True))\n"
+        "except Exception as error:\n    open('told', 'w').write(error.stderr_tail)\n"
+    )
+    with open(tmp_path / "worker.log", "ab") as log:
+        run = [sys.executable, "-c", script]
+        subprocess.run(run, stdout=log, stderr=log, cwd=tmp_path, timeout=50, check=True)
+    assert (tmp_path / "told").read_text() == "four\nfive"
+
+
 def test_a_shell_that_cannot_be_started_is_an_error_of_ours() -> None:
     with pytest.raises(AppException, match=r"bash cannot be started in /.*: .*too long"):
         bash("true", TaskSpec(environment=(("HUGE", "x" * 10_000_000),)))

@@ -47,6 +47,8 @@ _SLICE_S = 0.5  # the longest single wait; see _wait
 _LONGEST_ARGUMENT = 120_000  # bytes; Linux refuses single arguments of 128 KiB and more
 _TAIL_LINES = 20  # last lines of stderr in the error's text: enough for a traceback's end, short enough for a log
 _TAIL_BYTES = 4096  # bytes; bounds that text where a line is very long
+_COPY_BYTES = 1 << 16  # bytes of standard error that are copied to the worker's log at once
+_APART_BYTES = 16 << 20  # bytes; of standard error apart from the log, on disk. Only the magnitude matters
 _COMMAND_SHOWN = 300  # characters of the command in the error's text
 _MARK = "FLOW_COMMAND"
 """Variable that tells the processes of one command from those of others of the same process."""
@@ -89,9 +91,12 @@ class BashStep:
         with ExitStack() as open_files:
             files = self._placed(self.stdout), self._placed(self.stderr)
             stdout, stderr = _streams(*files, self.app, open_files)
+            apart = None
+            if stdout is None and stderr is None and where.main_thread:
+                apart = _StderrApart.beside_stdout(open_files)
             # Made before the command starts, since it notes how long the file is by now.
-            errors = _StderrTail(stderr, where.main_thread)
-            code = _run(command, stdout, stderr, self._variables())
+            errors = apart or _StderrTail(stderr, where.main_thread)
+            code = _run(command, stdout, stderr, self._variables(), apart)
         if code != 0:
             raise _failure(self.app, command, code, errors.read(), _full_disks(files, where))
         return 0
@@ -210,7 +215,69 @@ class _StderrTail:
                 text = written.read(_TAIL_BYTES).decode(errors="replace")
         except OSError:
             return ""
-        return "\n".join(text.rstrip("\n").split("\n")[-_TAIL_LINES:])
+        return _last_lines(text)
+
+
+class _StderrApart:
+    """The standard error of a command, apart from its standard output though both go to one log: that of the worker.
+
+    It goes to a file without a name, and from there to the log while the command runs and when it has ended. A pipe
+    would need a thread, and would end by SIGPIPE what a command leaves running.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self._copied = 0
+        self._tail = b""
+
+    @classmethod
+    def beside_stdout(cls, open_files: ExitStack) -> _StderrApart | None:
+        """Return one if standard output and error of this process are one file; None if not, or without room for it."""
+        try:
+            if not (_is_file(2) and os.path.sameopenfile(1, 2)):
+                return None
+            log = os.readlink("/proc/self/fd/2")
+            return cls(open_files.enter_context(_without_name(os.path.dirname(log))))
+        except OSError:
+            return None
+
+    def copy(self) -> None:
+        """Write to the log what is not there yet. Never raises OSError."""
+        try:
+            descriptor = self.file.fileno()
+            size = os.fstat(descriptor).st_size
+            if size < self._copied:  # the command has emptied it, as by "> /dev/stderr"
+                self._copied = 0
+            while self._copied < size and (data := os.pread(descriptor, _COPY_BYTES, self._copied)):
+                self._copied += len(data)
+                self._tail = (self._tail + data)[-_TAIL_BYTES:]
+                while data:
+                    data = data[os.write(2, data) :]
+            # The log is bounded by who cuts it, so this must not grow either. What comes just now is lost, as there.
+            if self._copied > _APART_BYTES and os.fstat(descriptor).st_size == self._copied:
+                os.ftruncate(descriptor, 0)
+                self._copied = 0
+        except OSError:
+            return
+
+    def read(self) -> str:
+        """Return the last lines, at most 20 and at most 4 KiB."""
+        return _last_lines(self._tail.decode(errors="replace"))
+
+
+def _without_name(directory: str) -> IO[bytes]:
+    """Open a file without a name in a directory, or where temporary files are. Raises OSError."""
+    try:
+        flags = os.O_TMPFILE | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+        return os.fdopen(os.open(directory, flags, 0o600), "r+b", buffering=0)
+    except (OSError, AttributeError):  # not on each file system
+        import tempfile
+
+        return tempfile.TemporaryFile("a+b", buffering=0)
+
+
+def _last_lines(text: str) -> str:
+    return "\n".join(text.rstrip("\n").split("\n")[-_TAIL_LINES:])
 
 
 def _is_file(descriptor: int) -> bool:
@@ -223,7 +290,13 @@ def _is_file(descriptor: int) -> bool:
 # -- the process
 
 
-def _run(command: str, stdout: IO[bytes] | None, stderr: IO[bytes] | None, variables: dict[str, str] | None) -> int:
+def _run(
+    command: str,
+    stdout: IO[bytes] | None,
+    stderr: IO[bytes] | None,
+    variables: dict[str, str] | None,
+    apart: _StderrApart | None,
+) -> int:
     mark, environment = _marked(variables)
     # The walltime is enforced by the wait below while the command runs: an exception of the timer could come where bash
     # runs already and its process id is not known yet.
@@ -238,7 +311,7 @@ def _run(command: str, stdout: IO[bytes] | None, stderr: IO[bytes] | None, varia
                 arguments,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
-                stderr=stderr,
+                stderr=stderr if apart is None else apart.file,
                 env=environment,
                 pass_fds=descriptors,
                 process_group=0,
@@ -253,13 +326,17 @@ def _run(command: str, stdout: IO[bytes] | None, stderr: IO[bytes] | None, varia
                     _end_unknown(mark)
             raise
         try:
-            code = _wait(process, None if limit is None else limit[0])
-        except BaseException:
-            _end_all(process, mark)
-            raise
-        if code is None and limit is not None:
-            _end_all(process, mark)
-            raise timed_out(limit[1])
+            try:
+                code = _wait(process, None if limit is None else limit[0], apart)
+            except BaseException:
+                _end_all(process, mark)
+                raise
+            if code is None and limit is not None:
+                _end_all(process, mark)
+                raise timed_out(limit[1])
+        finally:
+            if apart is not None:
+                apart.copy()
     return 0 if code is None else code
 
 
@@ -309,23 +386,23 @@ def _arguments(command: str) -> Iterator[tuple[list[str], tuple[int, ...]]]:
         yield [_SHELL, f"/dev/fd/{script.fileno()}"], (script.fileno(),)
 
 
-def _wait(process: subprocess.Popen[bytes], deadline: float | None) -> int | None:
+def _wait(process: subprocess.Popen[bytes], deadline: float | None, apart: _StderrApart | None) -> int | None:
     """Wait for a process; None if it did not end by the deadline.
 
     On a main thread a signal handler may raise out of the wait. On other threads an exception comes asynchronously,
     that is between two calls into the system: so none of these is long.
     """
-    if deadline is None and threading.current_thread() is threading.main_thread():
+    if deadline is None and apart is None and threading.current_thread() is threading.main_thread():
         return process.wait()
-    return _wait_until(process, math.inf if deadline is None else deadline)
+    return _wait_until(process, math.inf if deadline is None else deadline, apart)
 
 
-def _wait_until(process: subprocess.Popen[bytes], deadline: float) -> int | None:
-    """Wait for a process; None if it did not end by the deadline (``time.monotonic``)."""
+def _wait_until(process: subprocess.Popen[bytes], deadline: float, apart: _StderrApart | None = None) -> int | None:
+    """Wait for a process; None if it did not end by the deadline (``time.monotonic``). Its stderr goes to the log."""
     try:
         watched = os.pidfd_open(process.pid)
     except (AttributeError, OSError):  # not Linux, or an old one
-        return _poll_until(process, deadline)
+        return _poll_until(process, deadline, apart)
     import select
 
     try:
@@ -335,6 +412,8 @@ def _wait_until(process: subprocess.Popen[bytes], deadline: float) -> int | None
             # Slices, since an asynchronous exception is raised between two calls into the system only.
             if poller.poll(min(left_s, _SLICE_S) * 1000):
                 return _reaped(process)
+            if apart is not None:
+                apart.copy()
     finally:
         os.close(watched)
     return process.poll()
@@ -352,12 +431,13 @@ def _reaped(process: subprocess.Popen[bytes]) -> int:
     return process.returncode
 
 
-def _poll_until(process: subprocess.Popen[bytes], deadline: float) -> int | None:
+def _poll_until(process: subprocess.Popen[bytes], deadline: float, apart: _StderrApart | None) -> int | None:
     while (left_s := deadline - time.monotonic()) > 0:
         try:
             return process.wait(timeout=min(left_s, _SLICE_S))
         except subprocess.TimeoutExpired:
-            pass
+            if apart is not None:
+                apart.copy()
     return process.poll()
 
 
