@@ -44,11 +44,13 @@ class Record:
     ("options", "error"),
     [
         ({"speed": 0.0}, "R: speed must be above 0, not 0.0"),
-        ({"speed": "fast"}, "R: option speed='fast' has a wrong type"),
+        ({"speed": "fast"}, "R: option speed='fast' has a wrong type: it must be a number. Metres a second."),
+        ({"speed": True}, "R: option speed=True must be a number, not True or False"),
+        ({"count": False}, "R: option count=False must be a whole number or None, not True or False"),
         ({"count": 0}, "R: count must be at least 1, or None, not 0"),
         ({"kind": "c"}, "R: kind must be 'a' or 'b', not 'c'"),
         ({"names": "abc"}, "R: option names='abc' must be a list, not text"),
-        ({"speed": float("nan")}, "R: speed must be above 0"),
+        ({"speed": float("nan")}, "R: option speed=nan must be a number"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_it_must_be(options: dict[str, object], error: str) -> None:

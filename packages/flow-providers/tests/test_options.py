@@ -33,6 +33,12 @@ def test_an_option_of_the_wrong_type_is_refused_by_name() -> None:
         LocalProvider(max_blocks="ten")  # type: ignore[arg-type]  # the point of the test
 
 
+@pytest.mark.parametrize(("option", "value"), [("nodes_per_block", True), ("parallelism", float("nan"))])
+def test_what_is_a_number_to_python_alone_is_refused(option: str, value: object) -> None:
+    with pytest.raises(BadOption, match=f"SlurmProvider: option {option}={value!r} must be a (whole )?number"):
+        SlurmProvider("debug", **{option: value})  # type: ignore[arg-type]  # the point of the test
+
+
 def test_an_unknown_option_is_refused_with_the_list_of_options() -> None:
     with pytest.raises(
         BadOption, match=r"max_block.*did you mean 'max_blocks'\?; its options are: channel, nodes_per_block"

@@ -51,6 +51,29 @@ _LOCAL = "127.0.0.1"
 _PORT_RANGE = (54000, 55000)
 
 
+_LAST_PORT = 65535
+
+
+def _blank(value: object) -> str:
+    return "must name something: leave it out for the default" if isinstance(value, str) and not value.strip() else ""
+
+
+def _wrong_address(value: object) -> str:
+    """Refuse what cannot be the name of a host; whether one resolves, only the nodes know."""
+    well = not isinstance(value, str) or (value and not any(letter.isspace() for letter in value))
+    return "" if well else "must be the name or the address of a host, such as '10.0.0.1', without blanks"
+
+
+def _wrong_ports(value: object) -> str:
+    well = not isinstance(value, tuple) or (value and all(0 < port <= _LAST_PORT for port in value))
+    return "" if well else f"must be ports from 1 to {_LAST_PORT}, such as (54000,)"
+
+
+def _wrong_range(value: object) -> str:
+    well = not isinstance(value, tuple) or 0 < value[0] < value[1] <= _LAST_PORT + 1
+    return "" if well else f"must be a first port, and a greater one of at most {_LAST_PORT + 1} that follows the last"
+
+
 LABEL: Final = about("Name of the executor, unique in a Config; names its directory of logs.")
 
 
@@ -79,14 +102,16 @@ class PilotOptions(NodeOptions):
         metadata=about(
             "Name or address at which workers reach this machine, or a function that gives it, or several of them, "
             "called at each start (``address_by_query``, ``addresses_with_query``). While it is the default and the "
-            "provider's nodes are others, workers try every address of this machine and take the one that answers."
+            "provider's nodes are others, workers try every address of this machine and take the one that answers.",
+            _wrong_address,
         ),
     )
     worker_ports: tuple[int, ...] | None = field(
-        default=None, metadata=about("Exact ports to listen at (the first that is free); overrides the range.")
+        default=None,
+        metadata=about("Exact ports to listen at (the first that is free); overrides the range.", _wrong_ports),
     )
     worker_port_range: tuple[int, int] = field(
-        default=_PORT_RANGE, metadata=about("First port, and the one after the last.")
+        default=_PORT_RANGE, metadata=about("First port, and the one after the last.", _wrong_range)
     )
     _: KW_ONLY
     storage_access: Sequence[Staging] | None = field(
@@ -105,7 +130,8 @@ class PilotOptions(NodeOptions):
     available_accelerators: int | Sequence[str] = field(
         default=(),
         metadata=about(
-            "Names of a node's accelerators, or their number: one for each worker; repeat a name to share it."
+            "Names of a node's accelerators, or their number: one for each worker; repeat a name to share it.",
+            at_least(0),
         ),
     )
     block_error_handler: bool | BlockErrorHandler | None = field(
@@ -144,7 +170,8 @@ class PilotOptions(NodeOptions):
         metadata=about(
             "Python that runs the managers and workers of nodes: a command or a path there, or ``$NAME`` for what a "
             "variable there holds. None: on this machine the script's own; elsewhere the first with Flow of "
-            "``$FLOW_PYTHON``, ``python3`` and ``python``, after ``worker_init``."
+            "``$FLOW_PYTHON``, ``python3`` and ``python``, after ``worker_init``.",
+            _blank,
         ),
     )
     bootstrap: bool | str = field(
@@ -563,6 +590,9 @@ class PilotExecutor(PilotOptions, BlockExecutor):
     def _check(self) -> None:
         name = f"{type(self).__name__} {self.label!r}"
         check_options(self, name, ConfigurationError)
+        if isinstance(self.provider, type):
+            kind = self.provider.__name__
+            raise ConfigurationError(f"{name}: option provider is the class {kind}: did you mean {kind}()?")
         if not isinstance(self.provider, ExecutionProvider):
             raise ConfigurationError(f"{name}: option provider={self.provider!r} is no provider")
         if not self.label or os.sep in self.label or self.label in (".", ".."):
@@ -574,8 +604,23 @@ class PilotExecutor(PilotOptions, BlockExecutor):
             )
         if self.environment is not None and (why := _why_no_environment(self.environment)):
             raise ConfigurationError(f"{name}: environment={self.environment!r} cannot be sent to nodes: {why}")
+        self._check_template(name)
         self._check_code(name)
         self._check_blocks(name)
+
+    def _check_template(self, name: str) -> None:
+        """Fill ``launch_cmd`` once, with what is known: a field that does not exist would show with the first block."""
+        if self.launch_cmd is None:
+            return
+        shared = {option.name: getattr(self, option.name) for option in options_of(NodeOptions)}
+        try:
+            ManagerOptions(self.label, "", "0", (), 0, **shared).command(
+                with_pool_name(self.launch_cmd), module=self._manager_module, extra={"nodes_per_block": 1}
+            )
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{name}: {error}") from None
+        except ValueError as error:  # of a format code
+            raise ConfigurationError(f"{name}: launch_cmd={self.launch_cmd!r} is no template: {error}") from None
 
     def _check_code(self, name: str) -> None:
         if self.code is None or self.code == "auto":

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import UnionType
 
 from flow_providers.option_records import options_of
 
 _TEXTS = (str, bytes, bytearray)
+_FORMS: Mapping[object, str] = {
+    bool: "True or False", int: "a whole number", float: "a number", str: "text", type(None): "None",
+    Sequence[str]: "a list of texts", tuple[int, int]: "a pair of whole numbers",
+    tuple[int, ...]: "a tuple of whole numbers",
+}  # fmt: skip
 
 
 def check_options(record: object, name: str, error: type[Exception]) -> None:
@@ -35,12 +41,30 @@ def check_options(record: object, name: str, error: type[Exception]) -> None:
         if not option.untyped:
             if text_for_list(value, hints[option.name]):
                 raise error(f"{name}: option {option.name}={value!r} must be a list, not text: its letters would count")
+            form = form_of(hints[option.name])
             try:
                 check_type(value, hints[option.name])
             except TypeCheckError as wrong_type:
-                raise error(f"{name}: option {option.name}={value!r} has a wrong type: {wrong_type}") from None
+                why = f"it must be {form}. {option.documentation}" if form else str(wrong_type)
+                raise error(f"{name}: option {option.name}={value!r} has a wrong type: {why}") from None
+            if wrong := wrong_number(value, hints[option.name]):
+                raise error(f"{name}: option {option.name}={value!r} {wrong}")
         if option.check is not None and (wrong := option.check(value)):
             raise error(f"{name}: {option.name} {wrong}, not {value!r}")
+
+
+def form_of(hint: object) -> str:
+    """Return in words what an annotation allows, such as "a number or None"; empty where it is not that plain."""
+    words = [_FORMS.get(kind, "") for kind in _kinds(hint)]
+    return " or ".join(words) if all(words) else ""
+
+
+def wrong_number(value: object, hint: object) -> str:
+    """Return what is wrong with what Python takes for a number and is none: True, False and NaN; else nothing."""
+    kinds = _kinds(hint)
+    if isinstance(value, bool) and not {bool, object, typing.Any}.intersection(kinds):
+        return f"must be {form_of(hint) or 'a number'}, not True or False" if {int, float} & {*kinds} else ""
+    return f"must be {form_of(hint) or 'a number'}" if isinstance(value, float) and math.isnan(value) else ""
 
 
 def text_for_list(value: object, hint: object) -> bool:
@@ -48,13 +72,17 @@ def text_for_list(value: object, hint: object) -> bool:
 
     A text is a sequence of texts for Python's types, so no annotation refuses it.
     """
-    kinds = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,)
+    kinds = _kinds(hint)
     if isinstance(value, _TEXTS):
         return not any(kind in (str, bytes, object, typing.Any) for kind in kinds) and any(map(_many, kinds))
     if not isinstance(value, Iterable):
         return False
     inner = [typing.get_args(kind)[0] for kind in kinds if _many(kind) and typing.get_args(kind)]
     return bool(inner) and isinstance(value, Sequence) and any(text_for_list(one, inner[0]) for one in value)
+
+
+def _kinds(hint: object) -> tuple[object, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, UnionType) else (hint,)
 
 
 def _many(kind: object) -> bool:

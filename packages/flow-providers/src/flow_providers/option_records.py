@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, wraps
@@ -60,9 +61,10 @@ def about(
     return {_DOCUMENTATION: documentation, _CHECK: check, _WITHOUT_EFFECT: without_effect, _UNTYPED: untyped}
 
 
-def above(least: float) -> Check:
-    """Return a check for numbers above one; None is well."""
-    return lambda value: f"must be above {least}" if isinstance(value, int | float) and not value > least else ""
+def above(least: float, most: float = math.inf) -> Check:
+    """Return a check for numbers above one, and of at most another; None is well."""
+    bounds = f"above {least}" if most == math.inf else f"above {least} and at most {most:g}"
+    return lambda value: f"must be {bounds}" if isinstance(value, int | float) and not least < value <= most else ""
 
 
 def at_least(least: float, otherwise: str = "") -> Check:

@@ -15,7 +15,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from flow_providers.errors import BadOption
-from flow_providers.option_checks import text_for_list
+from flow_providers.option_checks import text_for_list, wrong_number
 from flow_providers.option_records import parameters_of
 from flow_providers.walltime import not_a_walltime
 from flow_providers.without_effect import reason_of, warn_of
@@ -185,3 +185,5 @@ def _check(owner: str, init: Callable[..., None], given: dict[str, object]) -> N
                 raise BadOption(f"{owner}: {not_a_walltime(value)}") from None
             wanted = getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)
             raise BadOption(f"{owner}: option {name}={value!r} must be {wanted or hint}: {error}") from None
+        if wrong := wrong_number(value, hint):
+            raise BadOption(f"{owner}: option {name}={value!r} {wrong}")

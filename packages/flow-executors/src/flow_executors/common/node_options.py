@@ -11,6 +11,45 @@ LEAST_LOG_BYTES = 16 << 10
 """Least cap of a log in bytes: less would cut away the text that tells why a worker died."""
 
 
+LONGEST_S = 1e9
+"""Seconds, more than 30 years: neither clocks of the system nor JSON take what is much longer, or infinite."""
+LONGEST_WAIT_S = 604_800
+"""Seconds, a week: sockets are waited for by epoll, for several heartbeats, in milliseconds of 32 bits."""
+_AFFINITIES = "'none', 'block', 'block-reverse', 'alternating', or 'list:0,1:2,3' with CPUs for each worker"
+
+
+def listed_cpus(mode: str) -> list[list[int]]:
+    """Return the CPUs of each worker that ``list:...`` names. Raises ValueError where they are no numbers."""
+    groups = [[int(cpu) for cpu in group.split(",")] for group in mode.removeprefix("list:").split(":")]
+    if any(cpu < 0 for group in groups for cpu in group):
+        raise ValueError(mode)
+    return groups
+
+
+def wrong_affinity(value: object) -> str:
+    """Return what ``cpu_affinity`` must be instead of a value; empty where it is well."""
+    if isinstance(value, str) and value.startswith("list:"):
+        try:
+            listed_cpus(value)
+        except ValueError:
+            return f"must name CPUs by their numbers: {_AFFINITIES}"
+        return ""
+    return "" if value in ("none", "block", "block-reverse", "alternating") else f"must be one of {_AFFINITIES}"
+
+
+def _memory(value: object) -> str:
+    return (
+        "must be a finite number of GB, at least 0"
+        if isinstance(value, int | float) and not 0 <= value < math.inf
+        else ""
+    )
+
+
+def _count(value: object) -> str:
+    well = value == math.inf or (isinstance(value, int | float) and value >= 1 and value == value // 1)
+    return "" if well else "must be at least 1 and a whole number, or float('inf') for as many as fit"
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
 class NodeOptions:
     """What managers of all executors are told."""
@@ -25,28 +64,32 @@ class NodeOptions:
         ),
     )
     mem_per_worker: float | None = field(
-        default=None, metadata=about("Memory in GB that one worker needs; limits the workers of a node.")
+        default=None, metadata=about("Memory in GB that one worker needs; limits the workers of a node.", _memory)
     )
     max_workers: float = field(
-        default=math.inf, metadata=about("Most workers of a node; also as ``max_workers_per_node``.", at_least(1))
+        default=math.inf, metadata=about("Most workers of a node; also as ``max_workers_per_node``.", _count)
     )
     heartbeat_threshold: float = field(
-        default=120.0, metadata=about("Seconds of silence after which the other side counts as lost.")
+        default=120.0,
+        metadata=about("Seconds of silence after which the other side counts as lost.", above(0, LONGEST_WAIT_S)),
     )
     sleep_threshold: float | None = field(
         default=None,
         metadata=about(
             "Seconds for which managers that have tasks, or results that were not taken, wait for a script that is "
             "silent: a laptop may sleep for as long. None: ``heartbeat_threshold``.",
-            above(0),
+            above(0, LONGEST_S),
         ),
     )
-    heartbeat_period: float = field(default=30.0, metadata=about("Seconds between heartbeats.", above(0)))
+    heartbeat_period: float = field(
+        default=30.0, metadata=about("Seconds between heartbeats.", above(0, LONGEST_WAIT_S))
+    )
     cpu_affinity: str = field(
         default="none",
         metadata=about(
             "How workers are pinned to CPUs: ``none``, ``block``, ``block-reverse``, ``alternating``, or "
-            "``list:0,1:2,3`` (CPUs of each worker)."
+            "``list:0,1:2,3`` (CPUs of each worker).",
+            wrong_affinity,
         ),
     )
     max_result_bytes: int = field(default=16 << 30, metadata=about("Most bytes of a task's result."))
@@ -74,5 +117,7 @@ class PrefetchOptions:
     )
     drain_period: float | None = field(
         default=None,
-        metadata=about("Seconds after which a manager takes no more tasks, finishes what it has and leaves."),
+        metadata=about(
+            "Seconds after which a manager takes no more tasks, finishes what it has and leaves.", above(0, LONGEST_S)
+        ),
     )

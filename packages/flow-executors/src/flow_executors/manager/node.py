@@ -14,6 +14,7 @@ import psutil
 
 from flow_core.errors import ConfigurationError, ExecutorError
 from flow_core.interfaces.sampler import SamplerSpec
+from flow_executors.common.node_options import listed_cpus, wrong_affinity
 from flow_executors.manager.granted import granted_by_scheduler, limits_of_process
 
 MB = 1 << 20
@@ -98,9 +99,6 @@ def _number(environment: Mapping[str, str], name: str) -> float:
     return number if number > 0 and math.isfinite(number) else 0.0
 
 
-_MODES = "'none', 'block', 'block-reverse', 'alternating', or 'list:0,1:2,3' with CPUs for each worker"
-
-
 def accelerator_names(available: int | Sequence[str]) -> tuple[str, ...]:
     """Return what each worker may be given: ``3`` stands for ``0, 1, 2``; an entry ``'0,1'`` gives two to one worker.
 
@@ -132,13 +130,8 @@ def check_affinity(mode: str) -> None:
     Raises:
         ConfigurationError: it is none of the modes.
     """
-    if mode.startswith("list:"):
-        try:
-            _listed(mode)
-        except ValueError:
-            raise ConfigurationError(f"cpu_affinity={mode!r}: CPUs are numbers; use {_MODES}") from None
-    elif mode not in ("none", "block", "block-reverse", "alternating"):
-        raise ConfigurationError(f"cpu_affinity={mode!r} is not known: use {_MODES}")
+    if wrong := wrong_affinity(mode):
+        raise ConfigurationError(f"cpu_affinity {wrong}, not {mode!r}")
 
 
 def cpus_of(rank: int, workers: int, mode: str, cpus: Sequence[int]) -> list[int]:
@@ -150,7 +143,7 @@ def cpus_of(rank: int, workers: int, mode: str, cpus: Sequence[int]) -> list[int
     if mode == "none" or not cpus:
         return []
     if mode.startswith("list:"):
-        groups = _listed(mode)
+        groups = listed_cpus(mode)
         return groups[rank % len(groups)]
     share = len(cpus) // workers
     if not share:
@@ -159,10 +152,6 @@ def cpus_of(rank: int, workers: int, mode: str, cpus: Sequence[int]) -> list[int
         return list(cpus[rank::workers][:share])
     first = rank if mode == "block" else workers - 1 - rank
     return list(cpus[first * share : (first + 1) * share])
-
-
-def _listed(mode: str) -> list[list[int]]:
-    return [[int(cpu) for cpu in group.split(",")] for group in mode.removeprefix("list:").split(":")]
 
 
 @dataclass(frozen=True, slots=True)
