@@ -590,8 +590,9 @@ class PilotExecutor(PilotOptions, BlockExecutor):
     def _check(self) -> None:
         name = f"{type(self).__name__} {self.label!r}"
         check_options(self, name, ConfigurationError)
-        if isinstance(self.provider, type):
-            kind = self.provider.__name__
+        provider: object = self.provider
+        if isinstance(provider, type):
+            kind = provider.__name__
             raise ConfigurationError(f"{name}: option provider is the class {kind}: did you mean {kind}()?")
         if not isinstance(self.provider, ExecutionProvider):
             raise ConfigurationError(f"{name}: option provider={self.provider!r} is no provider")
