@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import NoReturn
 
 RELEASE = threading.Event()
@@ -35,6 +37,28 @@ def act(how: str, place: str) -> object:
         return Odd()
     RELEASE.wait(60)
     return None
+
+
+ARMED = threading.Event()
+"""Lets values hang from then on."""
+
+
+class HangsSearched(list):  # type: ignore[type-arg]
+    """A list that does not yield its items, once it is armed."""
+
+    def __iter__(self) -> Iterator[object]:
+        if ARMED.is_set():
+            act("hangs", "searched")
+        return super().__iter__()
+
+
+class HangsAsFuture(Future):  # type: ignore[type-arg]
+    """A future of the user's own that does not give its result, once it is armed."""
+
+    def result(self, timeout: float | None = None) -> object:
+        if ARMED.is_set():
+            act("hangs", "searched")
+        return super().result(timeout)
 
 
 class HangsPacked:

@@ -37,6 +37,8 @@ def kernel(tmp_path: Path) -> Iterator[flow.DataFlowKernel]:
     """A run with an executor of each kind, whose end is tried too: nothing that hangs may hold it up."""
     hostile.RELEASE.clear()
     hostile.REACHED.clear()
+    hostile.ARMED.clear()
+    _GO.clear()
     provider = {"init_blocks": 1, "min_blocks": 1, "max_blocks": 1}
     blocks = [
         HighThroughputExecutor("htex", max_workers=1, provider=LocalProvider(**provider)),  # type: ignore[arg-type]
@@ -54,11 +56,20 @@ def kernel(tmp_path: Path) -> Iterator[flow.DataFlowKernel]:
         assert loaded._reactor.bugs == 0
     finally:
         hostile.RELEASE.set()
+        _GO.set()
         flow.clear()
 
 
 def on(label: str, func: Callable[..., Any], **options: Any) -> Callable[..., Any]:
     return flow.python_app(func, executors=[label], **options)
+
+
+_GO = threading.Event()
+
+
+def _when_told() -> int:
+    _GO.wait(60)
+    return 1
 
 
 def _add(x: int) -> int:
@@ -163,3 +174,51 @@ def test_a_value_that_does_not_say_of_what_class_it_is_holds_up_nobody(kernel: f
     assert on("threads", _take)(victim).result(SOON_S) == "taken"
     assert on("threads", _take)(hostile.HangsAsked()).result(SOON_S) == "taken"
     _others_go_on()
+
+
+def _own_future() -> hostile.HangsAsFuture:
+    made = hostile.HangsAsFuture()
+    made.set_result(1)
+    return made
+
+
+@pytest.mark.parametrize("label", ["threads", *SENT])
+@pytest.mark.parametrize(
+    ("make", "where"),
+    [(lambda: hostile.HangsSearched([1]), "HangsSearched.__iter__"), (_own_future, "HangsAsFuture.result")],
+    ids=["a list", "a future"],
+)
+def test_an_argument_that_cannot_be_searched_holds_up_its_own_task(
+    label: str, make: Callable[[], Any], where: str, kernel: flow.DataFlowKernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    # The search when all it waits for is done is on the thread that brings the last result.
+    last = on("htex", _add)(on("threads", _when_told)())
+    victim = on(label, _take)(last, make())
+    hostile.ARMED.set()
+    _GO.set()
+    _is_told(victim, "searched", where, caplog)
+    hostile.ARMED.clear()
+
+
+def test_a_result_of_a_join_that_cannot_be_searched_holds_up_its_own_task(
+    kernel: flow.DataFlowKernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    hostile.ARMED.set()
+    victim = flow.join_app(lambda: hostile.HangsSearched([on("htex", _add)(1)]))()
+    _is_told(victim, "searched", "HangsSearched.__iter__", caplog)
+    assert "the search for futures in its result" in victim.why().line
+    hostile.ARMED.clear()
+
+
+def test_a_result_of_a_join_that_can_be_searched_only_once_holds_up_its_own_task(
+    kernel: flow.DataFlowKernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    last = on("htex", _add)(on("threads", _when_told)())
+    victim = flow.join_app(lambda: hostile.HangsSearched([last]))()
+    wait_until(lambda: victim.task_status() == "joining", "the join does not wait", SOON_S)
+    hostile.ARMED.set()
+    assert f"task {last.tid}" not in victim.why(2).line  # the list is not searched for it, which would hang
+    _GO.set()
+    _is_told(victim, "searched", "HangsSearched.__iter__", caplog)
+    assert "the search for results in its result" in victim.why().line
+    hostile.ARMED.clear()

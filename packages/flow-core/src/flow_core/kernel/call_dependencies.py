@@ -20,6 +20,7 @@ from flow_core.graph.states import State
 from flow_core.graph.task import SharedArguments, SharedParents, Task
 from flow_core.graph.waiting import Awaited
 from flow_core.guard import pass_signal
+from flow_core.kernel.isolation import runs_code_when_searched
 from flow_core.kernel.join import returned_futures
 
 if TYPE_CHECKING:
@@ -194,8 +195,13 @@ class CallDependencies:
     def _waited_for(self, task: Task) -> Sequence[Future[Any]]:
         details = task.more()
         if task.state is State.joining:
+            # Not searched again in the midst of the graph's steps, which all tasks would wait for.
+            if runs_code_when_searched((details.joined,), {}):
+                return ()
             return returned_futures(str(task), details.joined)
-        return self._arguments.futures(task) if details.asked is None else details.asked
+        if details.asked is not None:
+            return details.asked
+        return () if runs_code_when_searched(task.args, task.kwargs) else self._arguments.futures(task)
 
     def named(self, futures: Sequence[Future[Any]]) -> list[int]:
         """Return the ids of the tasks whose futures some are, each once."""

@@ -16,6 +16,7 @@ from flow_core.guard import one_line
 from flow_core.hooks import going_on_for
 from flow_core.interfaces.staging import Direction
 from flow_core.interfaces.waiting import Cause, CauseKind, Explanation, count, shown_state, since
+from flow_core.kernel.isolation import runs_code_when_searched
 from flow_core.kernel.join import returned_futures
 
 if TYPE_CHECKING:
@@ -172,11 +173,15 @@ class Explainer:
         """Return the futures that a task waits for, those that are done among them."""
         if task.state is State.joining:
             joined = task.details.joined if task.details is not None else None
+            if runs_code_when_searched((joined,), {}):  # which may hang, and whoever asks would wait for it
+                return []
             try:
                 return returned_futures(str(task), joined)
             except Exception:  # the last of them was done a moment ago
                 return []
-        return self._arguments.held(task) if task.waiting else []
+        if not task.waiting or runs_code_when_searched(task.args, task.kwargs):
+            return []
+        return self._arguments.held(task)
 
     @staticmethod
     def _may_follow(task: Task) -> bool:

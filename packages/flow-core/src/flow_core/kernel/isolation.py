@@ -6,11 +6,14 @@ Arguments and results whose pickling surely runs no such code are told apart fir
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING
 
 from flow_core.files import FILE_TYPES
+from flow_core.futures.app_future import AppFuture
 from flow_core.futures.callbacks import packing_calls
+from flow_core.futures.data_future import DataFuture
 from flow_core.graph.resolver import ATOMS
 from flow_core.guard import from_signal
 from flow_core.hooks import Noted
@@ -26,6 +29,14 @@ if TYPE_CHECKING:
 
 _SAFE = ATOMS.union(FILE_TYPES)
 _LIBRARY = frozenset(("datetime", "decimal", "fractions", "pathlib", "uuid"))
+_SEARCHED = _SAFE.union((AppFuture, DataFuture))
+_OF_FUTURES = frozenset(("collections", "concurrent", "flow_core"))
+_NAMES = frozenset(("__iter__", "__len__", "__getattribute__", "__class__"))
+_ITERATED: dict[type, frozenset[str]] = {
+    **dict.fromkeys((list, tuple, set, frozenset), _NAMES),
+    dict: _NAMES | {"items", "keys", "values"},
+}
+"""Kinds of containers, with what a search calls of them."""
 _HOOK_S = 1.0
 """Seconds that a call waits for a hook that takes its arguments; far above what those take that return."""
 _LOOKED_AT = 1000
@@ -63,6 +74,55 @@ def _only_data(todo: list[object]) -> bool:
         if not _SAFE.issuperset(map(type, items)):
             todo += items
     return True
+
+
+def runs_code_when_searched(args: Iterable[object], kwargs: dict[str, object]) -> bool:
+    """Return whether a search for futures and files in these values may run code of the user's. Any thread.
+
+    Such code is that of containers which iterate in their own way, and of futures that are neither Flow's nor of the
+    standard library. Values with very many items count as such.
+    """
+    if not kwargs and _SEARCHED.issuperset(map(type, args)):
+        return False
+    todo, looked = [*args, *kwargs.values()], 0
+    try:
+        while todo:
+            value = todo.pop()
+            kind = type(value)
+            if kind in _SEARCHED:
+                continue
+            base = next((each for each in _ITERATED if issubclass(kind, each)), None)
+            if base is None:
+                if issubclass(kind, Future) and not _is_known(kind):
+                    return True
+                continue
+            if kind is not base and _iterates_itself(kind, base):
+                return True
+            looked += base.__len__(value)  # type: ignore[attr-defined]  # all of them have it
+            if looked > _LOOKED_AT:
+                return True
+            if base is dict:
+                todo += dict.keys(value)  # type: ignore[arg-type]
+                todo += dict.values(value)  # type: ignore[arg-type]
+            else:
+                todo += value  # type: ignore[arg-type]
+    except RuntimeError:  # a container was changed by another thread just now
+        return True
+    return False
+
+
+def _iterates_itself(kind: type, base: type) -> bool:
+    for each in type.__dict__["__mro__"].__get__(kind):
+        if each is base:
+            return False
+        if not _is_known(each) and not _ITERATED[base].isdisjoint(vars(each)):
+            return True
+    return False
+
+
+def _is_known(kind: type) -> bool:
+    module = type.__getattribute__(kind, "__module__")
+    return type(module) is str and module.partition(".")[0] in _OF_FUTURES
 
 
 def _is_leaf(value: object, kind: type) -> bool:

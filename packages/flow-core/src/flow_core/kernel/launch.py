@@ -28,7 +28,7 @@ from flow_core.interfaces.task_fields import asked_for
 from flow_core.kernel.arguments import Arguments, need_staging
 from flow_core.kernel.directory import directory_of
 from flow_core.kernel.honouring import willing
-from flow_core.kernel.isolation import Isolation, are_harmless
+from flow_core.kernel.isolation import Isolation, are_harmless, runs_code_when_searched
 from flow_core.kernel.join import JoinBody, returned_futures, unwrapped
 from flow_core.kernel.memoization import MemoizedCalls
 from flow_core.kernel.output_restoring import OutputRestoring
@@ -265,6 +265,16 @@ class EffectHandler:
         return task.app.cache and self._memoizer is not None
 
     def _prepare(self, task: Task, _given: object) -> None:
+        if task.holds != PLAIN and runs_code_when_searched(task.args, task.kwargs):
+            self._search(task, "the search for results in", "arguments", partial(self._resolve, task))
+        else:
+            self._resolve(task)
+
+    def _search(self, task: Task, deed: str, thing: str, work: Callable[[], None]) -> None:
+        """Search values of a task that may run code of the user's, which must hold up no thread that others need."""
+        self._isolation.do(task, Handling(task, deed, thing), work, partial(self._fail, task), self._limit(task))
+
+    def _resolve(self, task: Task) -> None:
         plain = bool(task.args or task.kwargs) and self._arguments.resolve(task)
         if not self.caches(task):
             self._place(task, plain)
@@ -279,6 +289,12 @@ class EffectHandler:
     # -- a try
 
     def _place(self, task: Task, plain: object) -> None:
+        if plain is not True and task.holds != PLAIN and runs_code_when_searched(task.args, task.kwargs):
+            self._search(task, "the search for files in", "arguments", partial(self._place_now, task, plain))
+        else:
+            self._place_now(task, plain)
+
+    def _place_now(self, task: Task, plain: object) -> None:
         # It may have been cancelled since the effect was made; its files are not to be moved then.
         if task.state >= EXEC_DONE:
             return
@@ -338,8 +354,10 @@ class EffectHandler:
         assert chooser is not None
         with Calling(task, "executor_chooser", chooser):
             label: object = chooser([executor.label for executor in executors], task)
-        for executor in executors if is_a(label, str) else ():
-            if executor.label == label:
+        # A subclass of str may compare in its own way.
+        name = str.__str__(label) if issubclass(type(label), str) else None
+        for executor in executors:
+            if executor.label == name:
                 return executor
         raise ConfigurationError(
             f"{task}: {hook_name('executor_chooser', self._chooser)} returned {shown(label)}, which is none of "
@@ -572,6 +590,12 @@ class EffectHandler:
     # -- after a try
 
     def _join(self, task: Task, value: object) -> None:
+        if runs_code_when_searched((value,), {}):
+            self._search(task, "the search for futures in", "result", partial(self._join_now, task, value))
+        else:
+            self._join_now(task, value)
+
+    def _join_now(self, task: Task, value: object) -> None:
         futures = returned_futures(str(task), value)
         task.more().joined = value
         self._emitter.joined(task, self._edges.named(futures))
@@ -584,6 +608,12 @@ class EffectHandler:
         self._edges.watch(task, foreign)
 
     def _unwrap(self, task: Task, _given: object) -> None:
+        if runs_code_when_searched((task.more().joined,), {}):
+            self._search(task, "the search for results in", "result", partial(self._unwrap_now, task))
+        else:
+            self._unwrap_now(task)
+
+    def _unwrap_now(self, task: Task) -> None:
         details = task.more()
         value, details.joined = unwrapped(details.joined), None
         self._reactor.post(self._core.joined, (task, value))
