@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 _SAFE = ATOMS.union(FILE_TYPES)
 _LIBRARY = frozenset(("datetime", "decimal", "fractions", "pathlib", "uuid"))
-_SEARCHED = _SAFE.union((AppFuture, DataFuture))
+SEARCHED = _SAFE.union((AppFuture, DataFuture))
+"""Types of which a search for futures and files calls nothing."""
 _OF_FUTURES = frozenset(("collections", "concurrent", "flow_core"))
 _NAMES = frozenset(("__iter__", "__len__", "__getattribute__", "__class__"))
 _ITERATED: dict[type, frozenset[str]] = {
@@ -37,6 +38,7 @@ _ITERATED: dict[type, frozenset[str]] = {
     dict: _NAMES | {"items", "keys", "values"},
 }
 """Kinds of containers, with what a search calls of them."""
+_LOOKED_INTO = (*_ITERATED, Future)
 _HOOK_S = 1.0
 """Seconds that a call waits for a hook that takes its arguments; far above what those take that return."""
 _LOOKED_AT = 1000
@@ -82,20 +84,20 @@ def runs_code_when_searched(args: Iterable[object], kwargs: dict[str, object]) -
     Such code is that of containers which iterate in their own way, and of futures that are neither Flow's nor of the
     standard library. Values with very many items count as such.
     """
-    if not kwargs and _SEARCHED.issuperset(map(type, args)):
+    if not kwargs and SEARCHED.issuperset(map(type, args)):
         return False
     todo, looked = [*args, *kwargs.values()], 0
     try:
         while todo:
             value = todo.pop()
             kind = type(value)
-            if kind in _SEARCHED:
+            if kind in SEARCHED or not issubclass(kind, _LOOKED_INTO):
                 continue
-            base = next((each for each in _ITERATED if issubclass(kind, each)), None)
-            if base is None:
-                if issubclass(kind, Future) and not _is_known(kind):
+            if issubclass(kind, Future):
+                if not _is_known(kind):
                     return True
                 continue
+            base = next(each for each in _ITERATED if issubclass(kind, each))
             if kind is not base and _iterates_itself(kind, base):
                 return True
             looked += base.__len__(value)  # type: ignore[attr-defined]  # all of them have it

@@ -28,7 +28,7 @@ from flow_core.interfaces.task_fields import asked_for
 from flow_core.kernel.arguments import Arguments, need_staging
 from flow_core.kernel.directory import directory_of
 from flow_core.kernel.honouring import willing
-from flow_core.kernel.isolation import Isolation, are_harmless, runs_code_when_searched
+from flow_core.kernel.isolation import SEARCHED, Isolation, are_harmless, runs_code_when_searched
 from flow_core.kernel.join import JoinBody, returned_futures, unwrapped
 from flow_core.kernel.memoization import MemoizedCalls
 from flow_core.kernel.output_restoring import OutputRestoring
@@ -265,7 +265,7 @@ class EffectHandler:
         return task.app.cache and self._memoizer is not None
 
     def _prepare(self, task: Task, _given: object) -> None:
-        if task.holds != PLAIN and runs_code_when_searched(task.args, task.kwargs):
+        if _may_run_code(task):
             self._search(task, "the search for results in", "arguments", partial(self._resolve, task))
         else:
             self._resolve(task)
@@ -289,7 +289,7 @@ class EffectHandler:
     # -- a try
 
     def _place(self, task: Task, plain: object) -> None:
-        if plain is not True and task.holds != PLAIN and runs_code_when_searched(task.args, task.kwargs):
+        if plain is not True and _may_run_code(task):
             self._search(task, "the search for files in", "arguments", partial(self._place_now, task, plain))
         else:
             self._place_now(task, plain)
@@ -632,6 +632,13 @@ class EffectHandler:
 
     def _changed(self, task: Task, error: object) -> None:
         self._emitter.changed(task, task.state, error)
+
+
+def _may_run_code(task: Task) -> bool:
+    """Return whether a search of a task's arguments may run code of the user's."""
+    if task.holds == PLAIN or (not task.kwargs and SEARCHED.issuperset(map(type, task.args))):  # most
+        return False
+    return runs_code_when_searched(task.args, task.kwargs)
 
 
 def _not_the_apps(task: Task, error: BaseException) -> BaseException:
