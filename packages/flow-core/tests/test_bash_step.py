@@ -127,14 +127,39 @@ def test_placeholders_without_a_value_are_bad_formatting() -> None:
         percent("%s", ("one", "two")),
         percent("%d", "x"),
         lambda: "{inputs[1]}".format(inputs=["one"]),
-        lambda: list[str]()[0],
-        lambda: dict[str, str]()["key"],
+        percent("%(name)s", {}),
+        lambda: "{name}".format_map({"other": 1}),
+        lambda: "{}".join("ab").format(1).strip().replace("1", "{name}").format(other=1),
         lambda: "null \0 byte",
     ],
 )
 def test_other_mistakes_of_formatting_are_too(compose: Callable[[], object]) -> None:
     with pytest.raises(AppBadFormatting):
         bash(compose)
+
+
+TABLE = {"a": 1, "format": "{}"}
+TEMPLATE = "{}"
+
+
+@pytest.mark.parametrize(
+    "compose",
+    [
+        lambda: f"echo {TABLE['zz']}",
+        lambda: TEMPLATE.format(TABLE["zz"]),
+        lambda: TEMPLATE.format(dict(TABLE).pop("zz")),
+        lambda: TEMPLATE.format("one", [].pop()),
+        lambda: TABLE["zz"].format(1),  # type: ignore[attr-defined]  # it fails before
+        lambda: percent("echo %s", TABLE["zz"])(),
+        lambda: list[str]()[0],
+        lambda: str(["x"][int(TEMPLATE.format(1))]),
+        lambda: dict[str, str]().pop(TEMPLATE.format(1)),
+    ],
+)
+def test_a_look_up_of_the_functions_own_that_fails_stays_itself(compose: Callable[[], object]) -> None:
+    with pytest.raises(LookupError) as caught:
+        bash(compose)
+    assert type(caught.value) in (KeyError, IndexError)
 
 
 def test_exceptions_that_the_function_raises_itself_stay_themselves() -> None:

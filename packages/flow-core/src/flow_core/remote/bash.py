@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
-from typing import IO, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 from flow_core.errors import (
     AppBadFormatting,
@@ -40,6 +40,10 @@ from flow_core.remote.processes import (
 from flow_core.remote.usage import add_command
 from flow_core.remote.walltime import held, timed_out
 from flow_core.starting import starting
+
+if TYPE_CHECKING:
+    from dis import Instruction
+    from types import CodeType
 
 # The usual path first: looking for bash along PATH costs system calls for each task.
 _SHELL = "/bin/bash" if os.path.exists("/bin/bash") else "bash"
@@ -80,7 +84,7 @@ class BashStep:
         """Compose the command line, run it, and return 0.
 
         Raises:
-            AppBadFormatting: composing the string failed.
+            AppBadFormatting: formatting the string failed.
             BashAppNoReturn: the function returned no string.
             BadStdStreamFile: a file for a standard stream cannot be opened.
             BashExitFailure: the command ended with another code than 0, or by a signal.
@@ -141,15 +145,41 @@ def _is_formatting(error: Exception) -> bool:
     while trace.tb_next is not None:
         trace = trace.tb_next
     # The innermost frame stands at a raise statement where the user raised the error; formatting raises in C.
-    if trace.tb_frame.f_code.co_code[trace.tb_lasti] == _raise_opcode():
+    code, at = trace.tb_frame.f_code, trace.tb_lasti
+    if code.co_code[at] == _raise_opcode():
         return False
-    return isinstance(error, LookupError) or any(phrase in str(error) for phrase in _FORMAT_PHRASES)
+    # The same error comes of a look into a table of the user's own, and its text does not tell which.
+    if isinstance(error, LookupError):
+        return _formats(code, at)
+    return any(phrase in str(error) for phrase in _FORMAT_PHRASES)
 
 
 def _raise_opcode() -> int:
     from opcode import opmap
 
     return opmap["RAISE_VARARGS"]
+
+
+def _formats(code: CodeType, at: int) -> bool:
+    """Tell whether the instruction at an offset formats a string: by a method for that, or by ``%``."""
+    from dis import get_instructions
+
+    before = [each for each in get_instructions(code) if each.offset <= at]
+    failed = before.pop()
+    if failed.opname == "BINARY_MODULO" or (failed.opname == "BINARY_OP" and failed.argrepr in ("%", "%=")):
+        return True
+    if not failed.opname.startswith(("CALL", "PRECALL")):
+        return False
+    begin = _begin(failed)
+    # A method's name begins where its call does; what the call is given begins later.
+    names = [each for each in before if each.opname in ("LOAD_ATTR", "LOAD_METHOD") and _begin(each) == begin]
+    return bool(names) and names[-1].argval in ("format", "format_map")
+
+
+def _begin(instruction: Instruction) -> tuple[int | None, int | None]:
+    """Return line and column where the text of an instruction begins; None for each where Python keeps none."""
+    positions = instruction.positions
+    return (None, None) if positions is None else (positions.lineno, positions.col_offset)
 
 
 # -- standard streams
