@@ -193,6 +193,25 @@ class Disk:
         return self._write(fd, data[:part])
 
 
+@pytest.mark.parametrize("what", ["make_directory", "open_own_to_write", "write"])
+def test_a_log_without_room_at_the_begin_names_its_place_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def full(*_args: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if what == "write":
+        monkeypatch.setattr(os, "write", full)
+    else:
+        monkeypatch.setattr(f"flow_monitor.log.writer.{what}", full)
+    path = tmp_path / "monitoring" / "events.log"
+    with pytest.raises(LogError) as told:
+        LogWriter(path, "run", 1)
+    monkeypatch.undo()
+    reason = "No space left on device. Free space there (also inodes: df -i), or name another place with run_dir="
+    assert str(told.value).endswith(f"the event log {path}: {reason}")
+
+
 def test_what_a_full_disk_had_no_room_for_is_written_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from flow_core.folders import make_directory
 from flow_core.interfaces.events import EventsLost
 from flow_core.own_files import open_own_to_write
+from flow_core.write_remedies import write_remedy
 from flow_monitor.errors import LogError
 from flow_monitor.log.frames import Look, after_damage, look, pack
 from flow_monitor.log.records import Record, header_json, records_json
@@ -80,7 +81,7 @@ class LogWriter:
             # file.
             self._fd = open_own_to_write(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
-            raise LogError(f"cannot open the event log {path}: {error}") from error
+            raise LogError(f"cannot open the event log {path}: {_why(error)}") from error
         try:
             # Before the tail is cut: it may be the frame that another writer is just writing.
             self._lock()
@@ -89,7 +90,7 @@ class LogWriter:
                 self.write_header()
         except OSError as error:
             os.close(self._fd)
-            raise LogError(f"cannot write the event log {path}: {error}") from error
+            raise LogError(f"cannot write the event log {path}: {_why(error)}") from error
         except LogError:
             os.close(self._fd)
             raise
@@ -246,6 +247,10 @@ class LogWriter:
         if good < size:
             os.ftruncate(self._fd, good)
         return good
+
+
+def _why(error: OSError) -> str:
+    return f"{error.strerror or error}{write_remedy(error)}"
 
 
 _open: weakref.WeakSet[LogWriter] = weakref.WeakSet()
