@@ -61,3 +61,31 @@ def test_children_that_are_forked_meanwhile_collect_garbage_and_can_look() -> No
         [sys.executable, "-W", "ignore", "-c", _FORKS_MEANWHILE], capture_output=True, text=True, timeout=40
     )
     assert done.stdout == "child 0\n", done.stderr
+
+
+_INTERRUPTED = """
+import gc, signal, threading, time
+from flow_core.hooks import frame_of
+
+class Stop(Exception): pass
+
+def stop(*_):
+    raise Stop
+
+signal.signal(signal.SIGALRM, stop)
+me, off, looked, end = threading.get_ident(), 0, 0, time.monotonic() + 2
+while time.monotonic() < end:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0002)
+        while True:
+            frame_of(me)
+            looked += 1
+    except Stop:
+        off += not gc.isenabled()
+print("off", off, looked > 100)
+"""
+
+
+def test_an_exception_of_a_signal_during_a_look_leaves_the_collection_of_garbage_on() -> None:
+    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, timeout=40)
+    assert done.stdout == "off 0 True\n", done.stderr

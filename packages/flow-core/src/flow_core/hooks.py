@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import os
+import operator
 import sys
-from _thread import RLock, get_ident
+from _thread import get_ident
 from time import time_ns
 
 from flow_core.errors import FlowError, HookError
@@ -13,8 +13,9 @@ from flow_core.guard import called, is_a, one_line, pass_signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType, TracebackType
-    from typing import NoReturn, Self
+    from typing import Any, NoReturn, Self
 
 
 BEGIN = "the run cannot begin"
@@ -163,25 +164,18 @@ _OWN = frozenset(("flow", "flow_core", "flow_executors", "flow_monitor", "flow_p
 _LIBRARY = sys.stdlib_module_names | {"cloudpickle"}
 
 
-_looking = RLock()
-# Forks wait for it: else a child could begin without collection of garbage.
-os.register_at_fork(before=_looking.acquire, after_in_parent=_looking.release, after_in_child=_looking.release)
-
-
 def frame_of(thread: int) -> FrameType | None:
     """Return the innermost frame of a thread, if it lives. Any thread.
 
     The interpreter looks at frames under the lock of its list of threads. Up to Python 3.11 garbage may be collected
     meanwhile, and freeing a ``threading.local`` takes that lock again, for ever: so none is collected.
     """
-    with _looking:
-        collects = gc.isenabled()
-        gc.disable()
-        try:
-            return sys._current_frames().get(thread)
-        finally:
-            if collects:
-                gc.enable()
+    if not gc.isenabled():
+        return sys._current_frames().get(thread)
+    # In one step of the interpreter: neither a signal's handler nor another thread, which may fork, comes in between.
+    steps: tuple[Callable[[], Any], ...] = (gc.disable, sys._current_frames, gc.enable)
+    _, frames, _ = map(operator.call, steps)
+    return frames.get(thread)  # type: ignore[no-any-return]  # what the second step returns
 
 
 def where_in_users_code(thread: int) -> str:
