@@ -6,7 +6,7 @@ import pytest
 from kernel_apps import Load, add, hold
 
 import flow_core as flow
-from flow_core.errors import TaskExceedsBlock, TaskKillsWorkers, WorkerLost
+from flow_core.errors import TaskExceedsBlock, TaskKillsWorkers, TaskRefused, WorkerLost
 from flow_core.interfaces.call import Call, TryKey
 from flow_core.interfaces.outcome import Loss, LossKind, Place, Verdict
 from flow_core.testing import MemoryExecutor
@@ -90,6 +90,20 @@ def test_a_refused_task_goes_to_another_executor_or_fails_with_the_reason(load: 
     assert future.result(10) == 2
     with pytest.raises(TypeError, match="nor here"):
         doomed.result(10)
+
+
+def test_a_refusal_names_the_task_its_app_and_the_executors(load: Load) -> None:
+    one, two = MemoryExecutor("one"), MemoryExecutor("two")
+    load(one, two, executor_chooser=lambda labels, task: labels[0])
+    futures = [add(1), add(2)]
+    error = TaskRefused("no node of this executor can ever run it")
+    for executor in (one, two):
+        for key in executor.wait_submitted(2):
+            executor.refuse(key, error)
+    for number, future in enumerate(futures):
+        with pytest.raises(TaskRefused) as told:
+            future.result(10)
+        assert str(told.value) == f"task {number} (add) was refused by executor 'one', executor 'two': {error}"
 
 
 def test_the_death_of_a_worker_that_its_manager_describes_is_told_once(load: Load) -> None:

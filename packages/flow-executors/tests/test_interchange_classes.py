@@ -22,6 +22,7 @@ def test_a_task_that_fits_on_no_node_is_refused_with_a_reason() -> None:
     world.advance(1.0)
     assert world.outcomes == {5: [Verdict.REFUSED]}
     assert "it asks for 1 GPUs, the node has 0" in world.reasons[5]
+    assert "Ask for less with resource_specification=, or have" in world.reasons[5]
 
 
 def test_a_task_that_fits_on_no_node_waits_a_while_for_blocks_that_were_asked_for() -> None:

@@ -14,14 +14,14 @@ from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 from flow_core.apps.definition import JOIN, PYTHON
-from flow_core.errors import ConfigurationError, ExecutorError, FlowError, HookError, MissingInputs
+from flow_core.errors import ConfigurationError, ExecutorError, FlowError, HookError, MissingInputs, TaskRefused
 from flow_core.futures.callbacks import Limit, hook_calls
 from flow_core.futures.lean import when_done
 from flow_core.graph.effects import LAUNCH, STAGE_OUT, Effect, EffectHandlers
 from flow_core.graph.graph_core import GraphCore
 from flow_core.graph.states import EXEC_DONE
 from flow_core.graph.task import PLAIN
-from flow_core.guard import attribute, is_a, one_line, pass_signal, shown, to_log
+from flow_core.guard import attribute, is_a, one_line, pass_signal, shown, text_of, to_log
 from flow_core.hooks import Calling, Handling, Noted, hook_name, is_own
 from flow_core.interfaces.call import DEFAULT_SPEC
 from flow_core.interfaces.task_fields import asked_for
@@ -346,6 +346,9 @@ class EffectHandler:
             error = details.refused
             if error is None:
                 error = ExecutorError(f"{task}: no executor can run it")
+            elif type(error) is TaskRefused:  # of an executor, which knows tasks by their keys alone
+                labels = ", ".join(f"executor {label!r}" for label in sorted(details.refused_by))
+                error = TaskRefused(f"{task} was refused by {labels}: {text_of(error)}")
             raise error.with_traceback(None)  # one error may be that of thousands of tasks
         return willing
 

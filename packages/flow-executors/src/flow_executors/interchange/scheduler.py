@@ -35,6 +35,9 @@ _PACKING_BATCH = 256
 _ENDING_S = 1.0
 # Seconds for which a task waits for another node than those on which it failed, while there are others.
 _AVOIDS_S = 15.0
+_REFUSED_ADVICE = (
+    "Ask for less with resource_specification=, or have the executor's provider ask for larger nodes or longer blocks"
+)
 # Seconds after a manager came in which others of its block may follow that are larger: nothing is refused before.
 _JOINING_S = 1.0
 # The same while blocks that were asked for have no manager yet: they may be larger, too.
@@ -198,7 +201,7 @@ class BinPackingScheduler:
         shared = self._shared
         when = shared.joined_at + (_PATIENCE_S if shared.expected else _JOINING_S)
         if now >= when:
-            text = f"no node of this executor can ever run it: {'; '.join(reasons[:3])}"
+            text = f"no node of this executor can ever run it: {'; '.join(reasons[:3])}. {_REFUSED_ADVICE}"
             shared.report(shape.clear(), Verdict.REFUSED, text.encode())
         else:
             self.look_at = min(when, self.look_at or when)
