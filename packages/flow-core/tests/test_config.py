@@ -24,6 +24,21 @@ from flow_core.option_records import options_of
 from flow_core.staging.noop import NoOpFileStaging
 
 
+class Array:
+    """Like an array: comparing gives no truth."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("the truth value of an array is ambiguous")
+
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize("option", ["exit_mode", "strategy", "checkpoint_mode", "log_format"])
+def test_an_array_for_one_of_several_texts_is_refused_by_the_options_name(option: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{option} cannot be "):
+        Config(**{option: Array()})  # type: ignore[arg-type]  # the point
+
+
 def two_blocks(view: ScalingView) -> int:
     return 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +106,49 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one() -> None:
         {"environment": ["A"]},
         {"container": ""},
         {"named": ["x"]},
+        {"named": {"x": 10**400}},
+        {"priority": 2**64},
+        {"priority": -(2**64)},
+        {"priority": 10**5000},
+        {"nodes": 2**63},
+        {"memory": 1e30},
+        {"memory": 10**400},
+        {"cores": 10**5000},
+        {"environment": {"A": "\ud800"}},
+        {"environment": {"\ud800": "a"}},
         ["cores"],
     ],
 )
 def test_impossible_resources_are_refused_by_name(resources: Any) -> None:
     with pytest.raises(ConfigurationError, match="app 'f'"):
         task_spec("f", None, resources)
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(0.9, 1), (0.5, 1), (1.9, 2), (2, 2), (0, 0)])
+def test_parts_of_a_mebibyte_are_rounded_up(asked: float, taken: int) -> None:
+    resources = task_spec("f", None, {"memory": asked, "disk": asked}).resources
+    assert (resources.memory_mb, resources.disk_mb) == (taken, taken)
+
+
+def test_a_member_of_an_enumeration_is_handed_on_as_its_number() -> None:
+    class Urgency(IntEnum):
+        HIGH = 7
+
+    assert type(task_spec("f", None, {"priority": Urgency.HIGH}).priority) is int
+    assert task_spec("f", None, {"priority": Urgency.HIGH}).priority == 7
+
+
+def test_a_number_that_cannot_be_hashed_is_taken_as_its_value() -> None:
+    class Odd(int):
+        def __hash__(self) -> int:
+            raise RuntimeError("no hash")
+
+    spec = task_spec("f", None, {"priority": Odd(3), "nodes": Odd(1)})
+    assert spec is task_spec("f", None, {"priority": 3, "nodes": 1})
+
+
+def test_times_in_nanoseconds_are_priorities() -> None:
+    assert task_spec("f", None, {"priority": -1_796_000_000_000_000_000}).priority == -1_796_000_000_000_000_000
 
 
 def test_true_is_no_number_also_after_a_one_was_seen() -> None:

@@ -22,6 +22,12 @@ class TestThreadPoolExecutor(ExecutorContract):
         return ThreadPoolExecutor("threads", max_threads=2)
 
 
+@pytest.mark.parametrize("option", ["working_dir", "thread_name_prefix"])
+def test_a_text_of_a_wrong_type_is_refused(option: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"ThreadPoolExecutor: {option} must be .*, not 3"):
+        ThreadPoolExecutor(**{option: 3})  # type: ignore[arg-type]  # the point
+
+
 @pytest.mark.parametrize("count", [0, -1, True, 1.5, "2"])
 def test_an_impossible_number_of_threads_is_refused_by_name(count: object) -> None:
     with pytest.raises(ConfigurationError, match="max_threads"):

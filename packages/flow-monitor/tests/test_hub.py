@@ -15,6 +15,11 @@ from flow_monitor import MonitoringHub
 from flow_monitor.hub import logger
 
 
+def test_a_misspelt_option_names_the_one_that_is_meant() -> None:
+    with pytest.raises(TypeError, match=r"has no option 'logging_endpont': did you mean 'logging_endpoint'\?"):
+        MonitoringHub(logging_endpont="sqlite:///a.db")  # type: ignore[call-arg]  # the point
+
+
 def test_the_options_of_old_configurations_are_taken() -> None:
     hub = MonitoringHub(hub_address="login1", hub_port=55055, monitoring_debug=False, resource_monitoring_interval=10)
     assert isinstance(hub, SamplingSink)

@@ -141,7 +141,12 @@ def _seconds(*, above_0: bool = False, most: float = math.inf) -> Check:
 def _choice(kind: object) -> Check:
     """Return a check for one of a Literal."""
     known = get_args(kind)
-    return lambda value: "" if value in known else f"cannot be {value!r}{did_you_mean(value, known)}"
+    return lambda value: "" if _among(value, known) else f"cannot be {value!r}{did_you_mean(value, known)}"
+
+
+def _among(value: object, known: tuple[object, ...]) -> bool:
+    """Return whether it is one of them; an array, which has no one truth, is not even compared."""
+    return any(isinstance(value, type(one)) and value == one for one in known)
 
 
 def _period(value: object) -> str:
@@ -169,7 +174,7 @@ def _users(value: object) -> str:
 
 
 def _strategy(value: object) -> str:
-    if value is None or callable(value) or value in STRATEGIES:
+    if value is None or callable(value) or _among(value, STRATEGIES):
         return ""
     return f"cannot be {value!r}{did_you_mean(value, STRATEGIES)}, or a function"
 

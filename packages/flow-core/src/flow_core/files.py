@@ -21,6 +21,7 @@ from flow_core.file_names import (
     quoted,
 )
 from flow_core.folders import plain_file
+from flow_core.option_names import known_options
 
 __all__ = ["FILE_TYPES", "REFRESHES", "Directory", "File", "Glob", "last_name", "masked"]
 
@@ -58,6 +59,7 @@ class File:
     kind: ClassVar[str] = "file"
     _shown: ClassVar[str] = "File"
 
+    @known_options
     def __init__(
         self,
         url: str | os.PathLike[str],
@@ -245,6 +247,7 @@ class Directory(File):
     kind = "directory"
     _shown = "Directory"
 
+    @known_options
     def __init__(
         self, url: str | os.PathLike[str], *, local_path: str | os.PathLike[str] | None = None, update: bool = False
     ) -> None:
@@ -288,6 +291,7 @@ class Glob(File):
     kind = "pattern"
     _shown = "Glob"
 
+    @known_options
     def __init__(self, url: str | os.PathLike[str], *, update: bool = False) -> None:
         """Name files by a path or URL with a pattern.
 

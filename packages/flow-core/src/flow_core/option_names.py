@@ -30,7 +30,7 @@ def known_options(function: Callable[P, R]) -> Callable[P, R]:
         for one in inspect.signature(function).parameters.values()
         if one.kind in (one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD) and one.name != "self"
     )
-    called = function.__qualname__.removesuffix(".__init__")
+    called = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
 
     @wraps(function)
     def checking(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -14,6 +14,7 @@ from flow_core.errors import ConfigurationError
 from flow_core.interfaces.events import Event, EventKind, RunStarted
 from flow_core.interfaces.sampler import SamplerSpec
 from flow_core.interfaces.sinks import RunInfo
+from flow_core.option_names import known_options
 from flow_core.without_effect import warn_of
 from flow_monitor.log.keeper import LogKeeper
 from flow_monitor.log.records import Record
@@ -51,6 +52,7 @@ class MonitoringHub:
         ConfigurationError: an option is wrong.
     """
 
+    @known_options
     def __init__(
         self,
         hub_address: str | None = None,

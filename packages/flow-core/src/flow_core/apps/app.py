@@ -26,7 +26,7 @@ from flow_core.apps.parameters import Parameters, checked_outputs, parameters_of
 from flow_core.apps.special import SPECIAL_KEYWORDS, checked_stream, task_spec
 from flow_core.errors import ConfigurationError, FlowError, InvalidAppTypeError
 from flow_core.interfaces.memoizer import AppIdentity
-from flow_core.option_names import did_you_mean
+from flow_core.option_names import did_you_mean, known_options
 from flow_core.option_records import about, documented
 
 if TYPE_CHECKING:
@@ -215,6 +215,7 @@ class AppBase(Generic[P, R]):
     def __get__(self, instance: object, owner: type | None = None) -> Self | Callable[..., AppFuture[R]]:
         return self if instance is None else MethodType(self, instance)
 
+    @known_options
     def options(
         self,
         *,

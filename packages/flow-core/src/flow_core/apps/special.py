@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -123,7 +124,10 @@ def _check_place(target: str | os.PathLike[str], keyword: str, app: str) -> None
 _NUMBERS: Final = ("cores", "memory", "gpus", "disk", "running_time_min")
 _INTEGERS: Final = ("priority", "nodes", "ranks_per_node")
 RESOURCE_KEYS: Final = (*_NUMBERS, *_INTEGERS, "environment", "container", "named")
-"""Keys of a resource specification: memory and disk in MiB, running_time_min in seconds."""
+"""Keys of a resource specification: memory and disk in MiB, rounded up; running_time_min in seconds."""
+
+_MOST: Final = 1e15  # of an amount, beyond every machine: messages have 64 bits for it
+_MOST_INTEGER: Final = 2**63 - 1
 
 
 def task_spec(app: str, walltime: object = None, resources: object = None) -> TaskSpec:
@@ -157,7 +161,7 @@ def _key(walltime: object, resources: object) -> tuple[object, ...] | None:
     key = (walltime, type(walltime), tuple(given), values, tuple(map(type, values)))
     try:
         hash(key)
-    except TypeError:
+    except Exception:  # a dict has no hash, and one of the user's own may raise anything
         return None
     return key
 
@@ -185,9 +189,9 @@ def _spec(app: str, walltime_s: float | None, given: dict[object, object]) -> Ta
     return TaskSpec(
         resources=Resources(
             cores=number.get("cores", 1.0),
-            memory_mb=int(number.get("memory", 0)),
+            memory_mb=math.ceil(number.get("memory", 0)),
             gpus=number.get("gpus", 0.0),
-            disk_mb=int(number.get("disk", 0)),
+            disk_mb=math.ceil(number.get("disk", 0)),
             nodes=integer.get("nodes", 1),
             ranks_per_node=integer.get("ranks_per_node", 1),
             named=_named(app, given.get("named")),
@@ -201,9 +205,17 @@ def _spec(app: str, walltime_s: float | None, given: dict[object, object]) -> Ta
 
 
 def _at_least_0(app: str, key: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-        raise ConfigurationError(f"app {app!r}: resource {key!r} must be a number of at least 0, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST:
+        raise ConfigurationError(
+            f"app {app!r}: resource {key!r} must be a number of at least 0 and at most {_MOST:.0e}, not {_shown(value)}"
+        )
     return float(value)
+
+
+def _shown(value: object) -> str:
+    """Return the repr of a value, or of a whole number that is too long for that how many bits it has."""
+    too_long = isinstance(value, int) and value.bit_length() > 256
+    return f"one of {value.bit_length()} bits" if too_long and isinstance(value, int) else repr(value)
 
 
 LONGEST_S: Final = 1e9
@@ -220,10 +232,13 @@ def _walltime(app: str, value: object) -> float:
 
 
 def _integer(app: str, key: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or (key != "priority" and value < 1):
-        least = "" if key == "priority" else " of at least 1"
-        raise ConfigurationError(f"app {app!r}: resource {key!r} must be a whole number{least}, not {value!r}")
-    return value
+    least = -_MOST_INTEGER if key == "priority" else 1
+    # What is handed on is the number alone, not an enumeration's member or another class's object that is one.
+    number = int.__index__(value) if isinstance(value, int) and not isinstance(value, bool) else None
+    if number is None or not least <= number <= _MOST_INTEGER:
+        bounds = "below 2**63 either way" if key == "priority" else "of at least 1 and below 2**63"
+        raise ConfigurationError(f"app {app!r}: resource {key!r} must be a whole number {bounds}, not {_shown(value)}")
+    return number
 
 
 def _environment(app: str, value: object) -> tuple[tuple[str, str], ...]:
@@ -236,6 +251,12 @@ def _environment(app: str, value: object) -> tuple[tuple[str, str], ...]:
             raise ConfigurationError(f"app {app!r}: {name!r} cannot be the name of an environment variable")
         if not isinstance(text, str) or "\0" in text:
             raise ConfigurationError(f"app {app!r}: environment variable {name!r} must be text, not {text!r}")
+        try:
+            os.fsencode(name), os.fsencode(text)
+        except UnicodeEncodeError:
+            raise ConfigurationError(
+                f"app {app!r}: environment variable {name!r} must be text that can be written as UTF-8, not {text!r}"
+            ) from None
     return tuple(sorted(value.items()))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Annotated, Final
 
@@ -28,6 +29,14 @@ def _label(value: object) -> str:
     return "" if isinstance(value, str) and value else "must be text"
 
 
+def _text(value: object) -> str:
+    return "" if isinstance(value, str) else "must be text"
+
+
+def _directory(value: object) -> str:
+    return "" if value is None or isinstance(value, (str, os.PathLike)) else "must be the path of a directory, or None"
+
+
 @documented
 class ThreadPoolExecutor(Executor):
     """Runs tasks in threads of this process. Suits tasks of any length that wait or that release the GIL.
@@ -52,9 +61,11 @@ class ThreadPoolExecutor(Executor):
         max_threads: Annotated[
             int, about("Tasks that run at once. Threads are started when they are first needed.", _number)
         ] = 2,
-        thread_name_prefix: Annotated[str, about("Beginning of the threads' names; the label if empty.")] = "",
+        thread_name_prefix: Annotated[str, about("Beginning of the threads' names; the label if empty.", _text)] = "",
         storage_access: Annotated[Sequence[Staging] | None, about("Staging methods that replace the defaults.")] = None,
-        working_dir: Annotated[str | None, about("Directory for staged files; None means the current one.")] = None,
+        working_dir: Annotated[
+            str | None, about("Directory for staged files; None means the current one.", _directory)
+        ] = None,
         managed: Annotated[bool, about("Whether the kernel shuts it down.")] = True,
     ) -> None:
         self.label = label
