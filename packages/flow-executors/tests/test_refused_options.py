@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flow_core.errors import ConfigurationError
+from flow_core.testing import RecordingListener, make_context
 from flow_executors import HighThroughputExecutor, LowLatencyExecutor
 from flow_providers.local.provider import LocalProvider
 
@@ -35,6 +37,8 @@ NAN = float("nan")
         ("mem_per_worker", "4GB", "a number or None. Memory in GB"),
         ("mem_per_worker", math.inf, "a finite number of GB"),
         ("mem_per_worker", -1, "a finite number of GB"),
+        ("cores_per_worker", math.inf, "above 0 and at most 1e+06"),
+        ("max_result_bytes", -1, "at least 1"),
         ("cpu_affinity", "blocks", "'block-reverse'"),
         ("cpu_affinity", "list:", "CPUs by their numbers"),
         ("cpu_affinity", "list:0:-1", "CPUs by their numbers"),
@@ -82,3 +86,10 @@ def test_the_number_of_tasks_handed_out_in_advance_is_no_truth() -> None:
 def test_unusual_values_that_may_be_right_are_taken(options: dict[str, Any]) -> None:
     made = HighThroughputExecutor(**options)
     assert all(getattr(made, name) == value for name, value in options.items())
+
+
+@pytest.mark.parametrize("given", ["", "no such host", (), ("10.0.0.1", "")])
+def test_a_function_that_gives_no_address_is_named_at_the_start(given: object, tmp_path: Path) -> None:
+    executor = HighThroughputExecutor(address=lambda: given)  # type: ignore[arg-type, return-value]  # the point
+    with pytest.raises(ConfigurationError, match=f"gave {re.escape(repr(given))}: it must be the name or the address"):
+        executor.start(make_context(tmp_path, RecordingListener(), label="executor"))

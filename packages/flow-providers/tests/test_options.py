@@ -39,6 +39,11 @@ def test_what_is_a_number_to_python_alone_is_refused(option: str, value: object)
         SlurmProvider("debug", **{option: value})  # type: ignore[arg-type]  # the point of the test
 
 
+def test_a_command_is_not_waited_for_for_ever() -> None:
+    with pytest.raises(BadOption, match=r"cmd_timeout=inf must be at most 1e\+06"):
+        LocalProvider(cmd_timeout=float("inf"))
+
+
 def test_an_unknown_option_is_refused_with_the_list_of_options() -> None:
     with pytest.raises(
         BadOption, match=r"max_block.*did you mean 'max_blocks'\?; its options are: channel, nodes_per_block"

@@ -493,8 +493,14 @@ class PilotExecutor(PilotOptions, BlockExecutor):
 
     def _addresses(self) -> tuple[str, ...]:
         address = self.address() if callable(self.address) else self.address
+        found = (address,) if isinstance(address, str) else tuple(address)
+        if not found or any(map(_wrong_address, found)):
+            raise ConfigurationError(
+                f"{type(self).__name__} {self.label!r}: address={self.address!r} gave {address!r}: it "
+                f"{_wrong_address('')}, or several of them"
+            )
         if not isinstance(address, str):
-            return tuple(address)
+            return found
         if address != _LOCAL or self._is_local():
             return (address,)
         from flow_executors.addresses import candidate_addresses

@@ -8,9 +8,16 @@ from typing import Annotated
 from flow_providers.errors import BadOption
 from flow_providers.option_records import about, at_least, options_of
 
+_LONGEST_S = 1e6  # eleven days: waits of the system count milliseconds in 32 bits, and take nothing infinite
+
 
 def _positive(value: object) -> str:
     return "must be more than 0" if isinstance(value, int | float) and not value > 0 else ""
+
+
+def _patience(value: object) -> str:
+    too_long = isinstance(value, int | float) and value > _LONGEST_S
+    return f"must be at most {_LONGEST_S:g}" if too_long else _positive(value)
 
 
 def _not_negative(value: object) -> str:
@@ -25,7 +32,7 @@ Parallelism = Annotated[float, about("Wanted slots per active task.", _not_negat
 Walltime = Annotated[str, about("``HH:MM:SS``.")]
 WorkerInit = Annotated[str, about("Bash code run before the command.")]
 CmdTimeout = Annotated[
-    float, about("Seconds that a command of the scheduler, or a call to the service, may take.", _positive)
+    float, about("Seconds that a command of the scheduler, or a call to the service, may take.", _patience)
 ]
 AnyLauncher = Annotated[object, about("Multiplies the command on the nodes; None: ``SingleNodeLauncher()``.")]
 """Annotated as any object, since a wrong one is a ``BadLauncher`` and no matter of types."""

@@ -15,6 +15,8 @@ LONGEST_S = 1e9
 """Seconds, more than 30 years: neither clocks of the system nor JSON take what is much longer, or infinite."""
 LONGEST_WAIT_S = 604_800
 """Seconds, a week: sockets are waited for by epoll, for several heartbeats, in milliseconds of 32 bits."""
+MOST_CORES = 1e6
+"""Cores that a worker may stand for: beyond every node."""
 _AFFINITIES = "'none', 'block', 'block-reverse', 'alternating', or 'list:0,1:2,3' with CPUs for each worker"
 
 
@@ -60,7 +62,7 @@ class NodeOptions:
         metadata=about(
             "Cores that one worker stands for; below 1 oversubscribes. A node has as many workers as fit in what its "
             "job was granted.",
-            above(0),
+            above(0, MOST_CORES),
         ),
     )
     mem_per_worker: float | None = field(
@@ -92,7 +94,7 @@ class NodeOptions:
             wrong_affinity,
         ),
     )
-    max_result_bytes: int = field(default=16 << 30, metadata=about("Most bytes of a task's result."))
+    max_result_bytes: int = field(default=16 << 30, metadata=about("Most bytes of a task's result.", at_least(1)))
     max_worker_log_bytes: int = field(
         default=64 << 20,
         metadata=about(
