@@ -249,15 +249,21 @@ class Running:
 
 
 @contextmanager
-def serving(attacker: Attacker, program: str, *arguments: object) -> Iterator[Running]:
-    """Run a server as the attacker."""
-    process = attacker.start(program, *arguments)
-    running = None
+def running(process: subprocess.Popen[str]) -> Iterator[Running]:
+    """Wait until a server is up; end it."""
+    made = None
     try:
-        running = Running(process)
-        yield running
+        made = Running(process)
+        yield made
     finally:
         process.kill()
         process.wait()
-        if running is not None:
-            running.close()
+        if made is not None:
+            made.close()
+
+
+@contextmanager
+def serving(attacker: Attacker, program: str, *arguments: object) -> Iterator[Running]:
+    """Run a server as the attacker."""
+    with running(attacker.start(program, *arguments)) as made:
+        yield made

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from security_servers import Running
+from security_servers import Running, running
 from security_sftp import SFTP_LIES
 
 from flow_core.errors import StagingError
@@ -40,15 +40,8 @@ def lying(key: Path, names: list[str] | None) -> Iterator[Running]:
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    running = None
-    try:
-        running = Running(process)
-        yield running
-    finally:
-        process.kill()
-        process.wait()
-        if running is not None:
-            running.close()
+    with running(process) as server:
+        yield server
 
 
 def fetched(server: Running, key: Path, tmp_path: Path) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 from flow_core.errors import ConfigurationError
 from flow_core.files import File, Glob
 from flow_core.interfaces.staging import Transfer
-from flow_core.without_effect import warn_of
 from flow_staging.fsspec_systems import Place, systems, translated
 from flow_staging.transfer.cache import DEFAULT_CACHE, CachePolicy
 from flow_staging.transfer.either_side import EitherSide
@@ -444,10 +443,7 @@ class FsspecStaging(EitherSide):
             threads=threads,
             limits=limits,
         )
-        if in_task and threads != _THREADS:
-            told = f"threads={threads!r} has no effect with in_task=True: tasks move their files themselves"
-            warn_of("FsspecStaging", [told])
-        super().__init__(mover, in_task=in_task, threads=threads, name="fsspec")
+        super().__init__(mover, in_task=in_task, threads=threads, usual_threads=_THREADS, name="fsspec")
 
 
 def _checked(protocols: tuple[str, ...], given: Options | None) -> dict[str, dict[str, object]]:

@@ -19,7 +19,6 @@ from typing import Any, ClassVar, Protocol, TypeVar, cast
 from flow_core.errors import ConfigurationError
 from flow_core.files import File
 from flow_core.interfaces.staging import Transfer
-from flow_core.without_effect import warn_of
 from flow_staging.s3_listing import names_below, prefix_of
 from flow_staging.transfer.cache import DEFAULT_CACHE, CachePolicy
 from flow_staging.transfer.coding import Unpacked, coding_of
@@ -659,7 +658,4 @@ class S3Staging(EitherSide):
             threads=threads,
             limits=limits,
         )
-        if in_task and threads != _THREADS:
-            told = f"threads={threads!r} has no effect with in_task=True: tasks move their files themselves"
-            warn_of("S3Staging", [told])
-        super().__init__(mover, in_task=in_task, threads=threads, name="s3")
+        super().__init__(mover, in_task=in_task, threads=threads, usual_threads=_THREADS, name="s3")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _SAFE = ATOMS.union(FILE_TYPES)
 _LIBRARY = frozenset(("datetime", "decimal", "fractions", "pathlib", "uuid"))
-SEARCHED = _SAFE.union((AppFuture, DataFuture))
+_SEARCHED = _SAFE.union((AppFuture, DataFuture))
 """Types of which a search for futures and files calls nothing."""
 _OF_FUTURES = frozenset(("collections", "concurrent", "flow_core"))
 _NAMES = frozenset(("__iter__", "__len__", "__getattribute__", "__class__"))
@@ -84,14 +84,14 @@ def runs_code_when_searched(args: Iterable[object], kwargs: dict[str, object]) -
     Such code is that of containers which iterate in their own way, and of futures that are neither Flow's nor of the
     standard library. Values with very many items count as such.
     """
-    if not kwargs and SEARCHED.issuperset(map(type, args)):
+    if not kwargs and _SEARCHED.issuperset(map(type, args)):
         return False
     todo, looked = [*args, *kwargs.values()], 0
     try:
         while todo:
             value = todo.pop()
             kind = type(value)
-            if kind in SEARCHED or not issubclass(kind, _LOOKED_INTO):
+            if kind in _SEARCHED or not issubclass(kind, _LOOKED_INTO):
                 continue
             if issubclass(kind, Future):
                 if not _is_known(kind):

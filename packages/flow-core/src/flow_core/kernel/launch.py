@@ -28,7 +28,7 @@ from flow_core.interfaces.task_fields import asked_for
 from flow_core.kernel.arguments import Arguments, need_staging
 from flow_core.kernel.directory import directory_of
 from flow_core.kernel.honouring import willing
-from flow_core.kernel.isolation import SEARCHED, Isolation, are_harmless, runs_code_when_searched
+from flow_core.kernel.isolation import Isolation, are_harmless, runs_code_when_searched
 from flow_core.kernel.join import JoinBody, returned_futures, unwrapped
 from flow_core.kernel.memoization import MemoizedCalls
 from flow_core.kernel.output_restoring import OutputRestoring
@@ -639,9 +639,7 @@ class EffectHandler:
 
 def _may_run_code(task: Task) -> bool:
     """Return whether a search of a task's arguments may run code of the user's."""
-    if task.holds == PLAIN or (not task.kwargs and SEARCHED.issuperset(map(type, task.args))):  # most
-        return False
-    return runs_code_when_searched(task.args, task.kwargs)
+    return task.holds != PLAIN and runs_code_when_searched(task.args, task.kwargs)
 
 
 def _not_the_apps(task: Task, error: BaseException) -> BaseException:

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from flow_core.files import File
 from flow_core.interfaces.call import TaskStep
 from flow_core.interfaces.staging import Digests, Direction, Staging, Transfer, Versions
+from flow_core.without_effect import warn_of
 from flow_staging.transfer.method import InTaskStaging, Mover, SeparateTaskStaging
 
 
@@ -17,7 +18,10 @@ class EitherSide(Staging):
     _call = ""
     """The expression that makes an equal one."""
 
-    def __init__(self, mover: Mover, *, in_task: bool, threads: int, name: str) -> None:
+    def __init__(self, mover: Mover, *, in_task: bool, threads: int, usual_threads: int, name: str) -> None:
+        if in_task and threads != usual_threads:
+            told = f"threads={threads!r} has no effect with in_task=True: tasks move their files themselves"
+            warn_of(type(self).__name__, [told])
         self.files_on_node = in_task
         self._method = InTaskStaging(mover) if in_task else SeparateTaskStaging(mover, threads=threads, name=name)
         self.refresh = self._method.refresh
