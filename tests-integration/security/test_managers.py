@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +72,7 @@ class Rogue:
     def connect(self, port: int = 0) -> zmq.Socket[bytes]:
         made = self.context.socket(zmq.DEALER)
         made.linger = 0
+        made.sndtimeo = 5_000  # a socket whose key was refused has no way out, and would wait for one without end
         made.curve_publickey, made.curve_secretkey = self.secret.pair.public, self.secret.pair.secret
         made.curve_serverkey = self.secret.server_public
         made.connect(f"tcp://127.0.0.1:{port or self.runtime.port}")
@@ -78,7 +80,8 @@ class Rogue:
         return made
 
     def greet(self, end: zmq.Socket[bytes]) -> None:
-        end.send(pack_hello(PeerInfo("manager", self.run_id, platform.python_version())))
+        with suppress(zmq.Again):  # refused before it could greet: then nothing answers either
+            end.send(pack_hello(PeerInfo("manager", self.run_id, platform.python_version())))
 
     def connect_again(self) -> None:
         self.socket.close()
