@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import sys
 import sysconfig
 import time
 from pathlib import Path
@@ -165,7 +167,8 @@ def main() -> None:
     print(" from the checkpoints of earlier runs" if summary.memoized else " (run it again: it remembers)")
     print(f"Report:         {results / 'report.txt'}")
     print(f"Run directory:  {kernel.run_dir}")
-    print(f"See the run:    flow-visualize sqlite:///{os.path.abspath(options.run_dir)}/monitoring.db")
+    viewer = "flow-visualize" if shutil.which("flow-visualize") else Path(sys.executable).with_name("flow-visualize")
+    print(f"See the run:    {viewer} sqlite:///{os.path.abspath(options.run_dir)}/monitoring.db")
 
 
 if __name__ == "__main__":
