@@ -23,6 +23,7 @@ from flow_core.kernel.honouring import honours
 from flow_core.option_records import options_of, table
 from flow_executors.htex import HighThroughputExecutor
 from flow_executors.llex import LowLatencyExecutor
+from flow_monitor.hub import MonitoringHub
 
 PROVIDERS = [
     kind
@@ -32,6 +33,7 @@ PROVIDERS = [
 PAGES: dict[str, list[type[object]]] = {
     "apps.md": [AppBase],
     "configuration.md": [Config],
+    "monitoring.md": [MonitoringHub],
     "executors.md": [ThreadPoolExecutor, HighThroughputExecutor],
     "provider-options.md": PROVIDERS,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,6 +72,22 @@ def test_without_resource_monitoring_nothing_samples() -> None:
     hub = MonitoringHub(resource_monitoring_enabled=False)
     assert hub.sampler() is None
     assert EventKind.SAMPLE not in hub.wants
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"drain_patience_s": -1},
+        {"drain_patience_s": float("nan")},
+        {"drain_patience_s": True},
+        {"workflow_name": 7},
+        {"monitoring_debug": "yes"},
+        {"resource_monitoring_enabled": None},
+    ],
+)
+def test_a_wrong_option_is_refused_by_its_name(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        MonitoringHub(**options)
 
 
 @pytest.mark.parametrize("interval", [0, -1, float("nan"), float("inf"), True, "10"])

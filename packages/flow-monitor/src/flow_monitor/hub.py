@@ -8,13 +8,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final, TypeGuard
 
 from flow_core.errors import ConfigurationError
 from flow_core.interfaces.events import Event, EventKind, RunStarted
 from flow_core.interfaces.sampler import SamplerSpec
 from flow_core.interfaces.sinks import RunInfo
 from flow_core.option_names import known_options
+from flow_core.option_records import about, documented, options_of
 from flow_core.without_effect import warn_of
 from flow_monitor.log.keeper import LogKeeper
 from flow_monitor.log.records import Record
@@ -30,23 +31,43 @@ _SAMPLER: Final = "flow_monitor.sampling.node:NodeSampler"
 _THREAD_SAMPLER: Final = "flow_monitor.sampling.threads:ThreadSampler"
 
 
+def _number(value: object) -> TypeGuard[float]:
+    # bool is an int for isinstance, and True is no number of seconds.
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _interval(value: object) -> str:
+    well = _number(value) and 0 < value < math.inf
+    return "" if well else "must be seconds above 0; to sample nothing set resource_monitoring_enabled=False"
+
+
+def _patience(value: object) -> str:
+    return "" if _number(value) and 0 <= value < math.inf else "must be seconds of at least 0"
+
+
+def _endpoint(value: object) -> str:
+    well = isinstance(value, str) and value.startswith(_SCHEMES) and "://" in value
+    example = "sqlite:///path/to/monitoring.db or postgresql://user@host/name"
+    return "" if well else f"must be the URI of a database, {example}"
+
+
+def _flag(value: object) -> str:
+    return "" if isinstance(value, bool) else "must be True or False"
+
+
+def _name(value: object) -> str:
+    return "" if value is None or isinstance(value, str) else "must be text, or None"
+
+
+_OF_OLD: Final = "Accepted for configurations of old; without effect, and a warning where it is given."
+
+
+@documented
 class MonitoringHub:
     """Records what a run does in a database that ``flow-visualize`` and ``flow_monitor.queries`` read.
 
     Pass one as ``Config(monitoring=MonitoringHub(...))``. Events go to ``run_dir/monitoring/events.log`` first, and
     from there to the database by a process of its own: a slow, locked or absent database delays the pages, no more.
-
-    Args:
-        hub_address: Accepted for configurations of old; without effect, and a warning where it is given.
-        hub_port: Accepted for configurations of old; without effect, and a warning where it is given.
-        monitoring_debug: Log what the hub does in detail.
-        resource_monitoring_interval: Seconds between two resource samples on each node.
-        resource_monitoring_enabled: Whether nodes sample at all.
-        logging_endpoint: URI of the database: ``sqlite:///path`` or ``postgresql://user@host/name``. The default is
-            ``monitoring.db`` in the directory that holds the run directories.
-        workflow_name: Name shown for the run; default the script's.
-        drain_patience_s: How long the projection goes on trying, after the run has ended, to reach a database that
-            does not answer. It never blocks the run.
 
     Raises:
         ConfigurationError: an option is wrong.
@@ -55,17 +76,31 @@ class MonitoringHub:
     @known_options
     def __init__(
         self,
-        hub_address: str | None = None,
-        hub_port: int | None = None,
-        monitoring_debug: bool = False,
-        resource_monitoring_interval: float = _USUAL_INTERVAL_S,
-        resource_monitoring_enabled: bool = True,
-        logging_endpoint: str = DEFAULT_ENDPOINT,
-        workflow_name: str | None = None,
-        drain_patience_s: float = 60.0,
+        hub_address: Annotated[str | None, about(_OF_OLD)] = None,
+        hub_port: Annotated[int | None, about(_OF_OLD)] = None,
+        monitoring_debug: Annotated[bool, about("Whether the hub logs in detail what it does.", _flag)] = False,
+        resource_monitoring_interval: Annotated[
+            float, about("Seconds between two resource samples on each node.", _interval)
+        ] = _USUAL_INTERVAL_S,
+        resource_monitoring_enabled: Annotated[bool, about("Whether nodes sample at all.", _flag)] = True,
+        logging_endpoint: Annotated[
+            str,
+            about(
+                "URI of the database: `sqlite:///path` or `postgresql://user@host/name`. The default is "
+                "`monitoring.db` in the directory that holds the run directories.",
+                _endpoint,
+            ),
+        ] = DEFAULT_ENDPOINT,
+        workflow_name: Annotated[str | None, about("Name shown for the run; None means the script's.", _name)] = None,
+        drain_patience_s: Annotated[
+            float,
+            about(
+                "Seconds for which the projection goes on trying, after the run has ended, to reach a database that "
+                "does not answer. It never blocks the run.",
+                _patience,
+            ),
+        ] = 60.0,
     ) -> None:
-        _check_interval(resource_monitoring_interval)
-        _check_endpoint(logging_endpoint)
         # The kernel makes no event of a kind that no sink wants.
         self.wants = EventKind.ALL if resource_monitoring_enabled else EventKind.ALL & ~EventKind.SAMPLE
         self.hub_address = hub_address
@@ -76,6 +111,12 @@ class MonitoringHub:
         self.logging_endpoint = logging_endpoint
         self.workflow_name = workflow_name
         self.drain_patience_s = drain_patience_s
+        for option in _OPTIONS:
+            value = getattr(self, option.name)
+            if option.check is not None and (wrong := option.check(value)):
+                # The URI of a database may hold a password.
+                given = "" if option.name == "logging_endpoint" else f", not {value!r}"
+                raise ConfigurationError(f"MonitoringHub: {option.name} {wrong}{given}")
         self._log: LogKeeper | None = None
         self._supervisor: Supervisor | None = None
         self._lost = 0
@@ -192,24 +233,10 @@ class MonitoringHub:
         return self.logging_endpoint
 
     def __repr__(self) -> str:
-        names = ("hub_address", "hub_port", "monitoring_debug", "resource_monitoring_interval")
-        more = ("resource_monitoring_enabled", "workflow_name", "drain_patience_s")
-        shown = [f"{name}={getattr(self, name)!r}" for name in (*names, *more)]
-        return f"MonitoringHub({', '.join(shown)}, logging_endpoint={without_password(self.logging_endpoint)!r})"
+        shown = {option.name: getattr(self, option.name) for option in _OPTIONS}
+        shown["logging_endpoint"] = without_password(self.logging_endpoint)
+        return f"MonitoringHub({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
-def _check_interval(value: object) -> None:
-    # bool is an int for isinstance, and True is no number of seconds.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value < math.inf):
-        raise ConfigurationError(
-            f"MonitoringHub(resource_monitoring_interval={value!r}): give seconds > 0; "
-            "to sample nothing set resource_monitoring_enabled=False"
-        )
-
-
-def _check_endpoint(value: object) -> None:
-    if not isinstance(value, str) or not value.startswith(_SCHEMES) or "://" not in value:
-        raise ConfigurationError(
-            "MonitoringHub(logging_endpoint=...): give the URI of a database, sqlite:///path/to/monitoring.db or "
-            "postgresql://user@host/name"
-        )
+# Found once, since to read annotations takes a millisecond.
+_OPTIONS: Final = tuple(options_of(MonitoringHub))
