@@ -71,8 +71,6 @@ def test_all_keys_of_a_specification_arrive() -> None:
             "memory": 1000,
             "gpus": 1,
             "disk": 5,
-            "nodes": 2,
-            "ranks_per_node": 4,
             "priority": -1,
             "running_time_min": 30,
             "environment": {"B": "2", "A": "1"},
@@ -82,9 +80,59 @@ def test_all_keys_of_a_specification_arrive() -> None:
     )
     resources = spec.resources
     assert (resources.cores, resources.memory_mb, resources.gpus, resources.disk_mb) == (2.0, 1000, 1.0, 5)
-    assert (resources.nodes, resources.ranks_per_node, resources.named) == (2, 4, (("licence", 1.0),))
+    assert (resources.nodes, resources.ranks_per_node, resources.ranks) == (1, 1, None)
+    assert resources.named == (("licence", 1.0),)
     assert (spec.priority, spec.running_time_min_s, spec.walltime_s, spec.container) == (-1, 30.0, 60.0, "img")
     assert spec.environment == (("A", "1"), ("B", "2"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "nodes", "each", "ranks"),
+    [
+        ({"nodes": 2}, 2, 1, 2),
+        ({"num_nodes": 2, "ranks_per_node": 4}, 2, 4, 8),
+        ({"nodes": 2, "num_ranks": 8}, 2, 4, 8),
+        ({"nodes": 3, "ranks": 7}, 3, 3, 7),
+        ({"ranks": 7, "ranks_per_node": 4}, 2, 4, 7),
+        ({"nodes": 2, "ranks_per_node": 4, "ranks": 8}, 2, 4, 8),
+        ({"ranks": 8}, 1, 1, 8),
+        ({"ranks_per_node": 4, "cores": 1, "gpus": 0}, 1, 4, 4),
+        ({"exclusive": True}, 1, 1, 1),
+        ({"cores_per_rank": 4}, 1, 1, 1),
+    ],
+)
+def test_what_is_asked_for_ranks_is_completed(asked: dict[str, Any], nodes: int, each: int, ranks: int) -> None:
+    resources = task_spec("f", None, asked).resources
+    assert (resources.nodes, resources.ranks_per_node, resources.ranks) == (nodes, each, ranks)
+
+
+def test_what_each_rank_takes_arrives() -> None:
+    asked = {"ranks": 2, "cores_per_rank": 3, "gpus_per_rank": 0.5, "exclusive": True, "memory": 100}
+    resources = task_spec("f", None, asked).resources
+    assert (resources.cores_per_rank, resources.gpus_per_rank, resources.exclusive) == (3.0, 0.5, True)
+    assert (resources.cores, resources.gpus, resources.memory_mb) == (1.0, 0.0, 100)
+
+
+def test_a_task_without_ranks_has_no_field_of_ranks() -> None:
+    resources = task_spec("f", None, {"cores": 2, "exclusive": False, "gpus_per_rank": 0}).resources
+    assert (resources.ranks, resources.cores_per_rank, resources.gpus_per_rank, resources.exclusive) == (None,) * 4
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"nodes": 2, "cores": 4}, "'cores' is that of a task without ranks, and 'nodes' makes it one.*cores_per_rank"),
+        ({"ranks": 2, "gpus": 1}, "'gpus' is that of a task without ranks.*gpus_per_rank"),
+        ({"nodes": 2, "num_nodes": 2}, "'nodes' and 'num_nodes' are one"),
+        ({"nodes": 2, "ranks_per_node": 4, "ranks": 6}, "2 'nodes' with 4 'ranks_per_node' are 8 'ranks', not 6"),
+        ({"nodes": 4, "ranks": 3}, "3 'ranks' leave some of its 4 'nodes' without one"),
+        ({"nodes": 10**6, "ranks_per_node": 10**6}, "more than"),
+        ({"exclusive": 1}, "'exclusive' must be True or False"),
+    ],
+)
+def test_contradictions_of_ranks_are_refused_by_name(asked: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"app 'f'.*{named}"):
+        task_spec("f", None, asked)
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_known_one() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, strategies as st
 from flow_core.interfaces.call import Resources, TaskSpec, TryKey
 from flow_core.interfaces.outcome import Loss, LossKind, Place, Usage, Verdict
 from flow_core.interfaces.sampler import Sample
+from flow_executors.common.task_ranks import RankPlace, RankPlacement
 from flow_executors.errors import BadMessage, VersionMismatch
 from flow_executors.wire.commands import (
     BlockActivity,
@@ -111,6 +112,30 @@ from flow_executors.wire.messages import (
     unpack_welcome,
     unpack_worker,
 )
+from flow_executors.wire.ranks import (
+    Part,
+    Parts,
+    RemoteExit,
+    RemoteStart,
+    RemoteStep,
+    from_manager,
+    pack_break,
+    pack_exit_status,
+    pack_placement,
+    pack_release,
+    pack_remote,
+    pack_reserve,
+    pack_start,
+    pack_taken_bytes,
+    unpack_break,
+    unpack_exit_status,
+    unpack_placement,
+    unpack_release,
+    unpack_remote,
+    unpack_reserve,
+    unpack_start,
+    unpack_taken_bytes,
+)
 from flow_executors.wire.results import pack_results, pack_usage, result_head, unpack_results, unpack_usage
 from flow_executors.wire.tasks import BufferRef, pack_record, pack_tasks, unpack_buffers, unpack_record, unpack_tasks
 
@@ -167,6 +192,24 @@ EXAMPLES: dict[str, bytes] = {
     "file-small": pack_file(FileStep.DATA, 3, 9, pack_small([(1, 4), (2, 0)], b"body")),
     "file-progress": pack_file(FileStep.PROGRESS, 3, 9, pack_progress(4, 2**20)),
     "file-end": pack_file(FileStep.END, 3, 9, pack_ending(Ending("gone", ("a",), "b"))),
+    "spec-of-ranks": pack_spec(
+        7,
+        TaskSpec(Resources(nodes=2, ranks_per_node=3, ranks=5, cores_per_rank=2.0, gpus_per_rank=0.5, exclusive=True)),
+    ),
+    "register-with-ranks": pack_register(3, replace(REGISTRATION, ranks=1), [1, 2]),
+    "placement": pack_placement(
+        2**63, RankPlacement((RankPlace(3, "n1", 2, 4), RankPlace(4, "n2", 1, 2, (0,), ("1",))))
+    ),
+    "reserve": pack_reserve(Parts((Part(2**63, 3, 2, 100, 0.5, 4),), True)),
+    "release": pack_release([1, 2**63]),
+    "break": pack_break(2**63, pack_loss(LOSS)),
+    "remote-start": pack_remote(
+        RemoteStep.START, 4, 2**63, 1, pack_start(RemoteStart(("orted", "-x"), (("A", "b"),), "/tmp"))
+    ),
+    "remote-stdout": pack_remote(RemoteStep.STDOUT, 3, 2**63, 1, b"text"),
+    "remote-credit": pack_remote(RemoteStep.CREDIT, 4, 2**63, 1, pack_taken_bytes(RemoteStep.STDOUT, 4)),
+    "remote-exit": pack_remote(RemoteStep.EXIT, 3, 2**63, 1, pack_exit_status(RemoteExit(-9, "gone"))),
+    "remote-kill": pack_remote(RemoteStep.KILL, 4, 2**63, 1),
     "file-stop": pack_file(FileStep.STOP, 3, 9),
     "file-ends": pack_file(FileStep.ENDS, 3, 0, pack_ends({"manager.log": "end"})),
 }
@@ -177,6 +220,13 @@ PARSERS = [
     lambda data: unpack_progress(unpack_file(data).body),
     lambda data: unpack_ending(unpack_file(data).body),
     lambda data: unpack_ends(unpack_file(data).body),
+    unpack_placement,
+    unpack_reserve,
+    unpack_release,
+    unpack_break,
+    lambda data: unpack_start(unpack_remote(data).body),
+    lambda data: unpack_exit_status(unpack_remote(data).body),
+    lambda data: unpack_taken_bytes(unpack_remote(data).body),
     unpack_tasks,
     unpack_record,
     unpack_results,
@@ -325,6 +375,35 @@ def test_what_is_no_verdict_is_no_fallen_worker() -> None:
 
 def test_a_lane_comes_back() -> None:
     assert unpack_channel_offer(EXAMPLES["lane"]) == DirectChannelOffer(3, 1, 4_194_304, 7, 9, 2**40, 2**41)
+
+
+def test_messages_of_tasks_of_ranks_come_back() -> None:
+    places = RankPlacement((RankPlace(3, "n1", 2, 4), RankPlace(4, "n2", 1, 2, (0,), ("1",))))
+    assert unpack_placement(EXAMPLES["placement"]) == (2**63, places)
+    assert unpack_reserve(EXAMPLES["reserve"]) == Parts((Part(2**63, 3, 2, 100, 0.5, 4),), True)
+    assert unpack_release(EXAMPLES["release"]) == (1, 2**63)
+    assert unpack_break(EXAMPLES["break"]) == (2**63, pack_loss(LOSS))
+    start = unpack_remote(EXAMPLES["remote-start"])
+    assert (start.step, start.manager, start.key, start.stream) == (RemoteStep.START, 4, 2**63, 1)
+    assert unpack_start(start.body) == RemoteStart(("orted", "-x"), (("A", "b"),), "/tmp")
+    assert unpack_taken_bytes(unpack_remote(EXAMPLES["remote-credit"]).body) == (RemoteStep.STDOUT, 4)
+    assert unpack_exit_status(unpack_remote(EXAMPLES["remote-exit"]).body) == RemoteExit(-9, "gone")
+
+
+def test_a_relayed_message_names_the_manager_that_it_comes_of() -> None:
+    message = unpack_remote(from_manager(EXAMPLES["remote-stdout"], 9))
+    assert (message.manager, message.step, message.key, bytes(message.body)) == (9, RemoteStep.STDOUT, 2**63, b"text")
+
+
+@pytest.mark.parametrize("ranks", [0, -1, 10**9])
+def test_a_specification_of_impossible_ranks_is_refused(ranks: int) -> None:
+    with pytest.raises(BadMessage, match="ranks"):
+        unpack_spec(pack_spec(9, TaskSpec(Resources(ranks=ranks))))
+
+
+def test_a_task_without_ranks_is_packed_as_before_there_were_any() -> None:
+    assert b"rank" not in pack_spec(7, TaskSpec(Resources(cores=2.0))).replace(b"ranks_per_node", b"")
+    assert b"ranks" not in EXAMPLES["register"]
 
 
 def test_a_replaced_worker_comes_back() -> None:

@@ -121,10 +121,15 @@ def _check_place(target: str | os.PathLike[str], keyword: str, app: str) -> None
 
 # -- resources
 
-_NUMBERS: Final = ("cores", "memory", "gpus", "disk", "running_time_min")
-_INTEGERS: Final = ("priority", "nodes", "ranks_per_node")
-RESOURCE_KEYS: Final = (*_NUMBERS, *_INTEGERS, "environment", "container", "named")
-"""Keys of a resource specification: memory and disk in MiB, rounded up; running_time_min in seconds."""
+_NUMBERS: Final = ("cores", "memory", "gpus", "disk", "running_time_min", "cores_per_rank", "gpus_per_rank")
+_INTEGERS: Final = ("priority", "nodes", "ranks_per_node", "ranks")
+RESOURCE_KEYS: Final = (*_NUMBERS, *_INTEGERS, "exclusive", "environment", "container", "named")
+"""Keys of a resource specification: memory and disk in MiB, rounded up; running_time_min in seconds. Of a task of ranks
+memory and disk are those of each node."""
+RESOURCE_ALIASES: Final = {"num_nodes": "nodes", "num_ranks": "ranks"}
+"""Other names of keys, as another system calls them."""
+_OF_RANKS: Final = ("nodes", "ranks_per_node", "ranks", "cores_per_rank", "gpus_per_rank", "exclusive")
+_MOST_RANKS: Final = 10_000_000  # beyond every machine; their product with cores stays a number that messages hold
 
 _MOST: Final = 1e15  # of an amount, beyond every machine: messages have 64 bits for it
 _MOST_INTEGER: Final = 2**63 - 1
@@ -181,20 +186,31 @@ def _interned(spec: TaskSpec) -> TaskSpec:
 
 
 def _spec(app: str, walltime_s: float | None, given: dict[object, object]) -> TaskSpec:
-    for key in given:
-        if key not in RESOURCE_KEYS:
+    for key in [*given]:
+        name = RESOURCE_ALIASES.get(key) if isinstance(key, str) else None
+        if name is not None and name in given:
+            raise ConfigurationError(f"app {app!r}: resources {name!r} and {key!r} are one: give one of them")
+        if name is not None:
+            given[name] = given.pop(key)
+        elif key not in RESOURCE_KEYS:
             raise ConfigurationError(f"app {app!r}: unknown resource {key!r}{did_you_mean(key, RESOURCE_KEYS)}")
     number = {key: _at_least_0(app, key, given[key]) for key in _NUMBERS if key in given}
     integer = {key: _integer(app, key, given[key]) for key in _INTEGERS if key in given}
+    exclusive = _flag(app, "exclusive", given.get("exclusive"))
+    nodes, ranks_per_node, ranks = _ranks(app, number, integer, bool(exclusive))
     return TaskSpec(
         resources=Resources(
             cores=number.get("cores", 1.0),
             memory_mb=math.ceil(number.get("memory", 0)),
             gpus=number.get("gpus", 0.0),
             disk_mb=math.ceil(number.get("disk", 0)),
-            nodes=integer.get("nodes", 1),
-            ranks_per_node=integer.get("ranks_per_node", 1),
+            nodes=nodes,
+            ranks_per_node=ranks_per_node,
             named=_named(app, given.get("named")),
+            ranks=ranks,
+            cores_per_rank=number.get("cores_per_rank") or None,
+            gpus_per_rank=number.get("gpus_per_rank") or None,
+            exclusive=exclusive or None,
         ),
         priority=integer.get("priority", 0),
         running_time_min_s=number.get("running_time_min", 0.0),
@@ -202,6 +218,49 @@ def _spec(app: str, walltime_s: float | None, given: dict[object, object]) -> Ta
         environment=_environment(app, given.get("environment")),
         container=_container(app, given.get("container")),
     )
+
+
+def _ranks(
+    app: str, number: Mapping[str, float], integer: Mapping[str, int], exclusive: bool
+) -> tuple[int, int, int | None]:
+    """Return nodes, most ranks on each, and ranks altogether (None where the task has none), of what is asked for.
+
+    Raises:
+        ConfigurationError: the keys contradict each other; the message names them.
+    """
+    nodes, each, ranks = integer.get("nodes"), integer.get("ranks_per_node"), integer.get("ranks")
+    asked = [key for key in _OF_RANKS if integer.get(key) or number.get(key) or (key == "exclusive" and exclusive)]
+    if not asked:
+        return 1, 1, None
+    for plain, of_a_rank, least in (("cores", "cores_per_rank", 1), ("gpus", "gpus_per_rank", 0)):
+        if number.get(plain, 0) > least:
+            raise ConfigurationError(
+                f"app {app!r}: resource {plain!r} is that of a task without ranks, and {asked[0]!r} makes it one with "
+                f"ranks: give {of_a_rank!r} instead"
+            )
+    if ranks is not None and nodes is None and each is not None:
+        nodes = -(-ranks // each)
+    elif ranks is not None and nodes is not None:
+        if ranks < nodes:
+            raise ConfigurationError(f"app {app!r}: {ranks} 'ranks' leave some of its {nodes} 'nodes' without one")
+        if each is not None and nodes * each != ranks:
+            raise ConfigurationError(
+                f"app {app!r}: {nodes} 'nodes' with {each} 'ranks_per_node' are {nodes * each} 'ranks', not {ranks}: "
+                "give two of the three"
+            )
+        each = -(-ranks // nodes)
+    # Ranks alone stand beside one node with one rank: so it is told that they may be anywhere.
+    nodes, each = nodes or 1, each or 1
+    ranks = nodes * each if ranks is None else ranks
+    if max(ranks, nodes) > _MOST_RANKS:
+        raise ConfigurationError(f"app {app!r}: {_shown(ranks)} ranks are more than {_MOST_RANKS}")
+    return nodes, each, ranks
+
+
+def _flag(app: str, key: str, value: object) -> bool | None:
+    if value is None or isinstance(value, bool):
+        return value
+    raise ConfigurationError(f"app {app!r}: resource {key!r} must be True or False, not {_shown(value)}")
 
 
 def _at_least_0(app: str, key: str, value: object) -> float:

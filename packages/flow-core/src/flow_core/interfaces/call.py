@@ -22,9 +22,15 @@ class Resources:
         memory_mb: Memory in mebibytes; 0 means not stated.
         gpus: Accelerators, fractions allowed.
         disk_mb: Local disk in mebibytes; 0 means not stated.
-        nodes: Whole nodes of one block (multi-node tasks).
-        ranks_per_node: MPI ranks started on each of those nodes.
+        nodes: Nodes of one block over which its ranks are spread.
+        ranks_per_node: Most MPI ranks on each of those nodes.
         named: Site-defined resources as (name, amount), sorted by name.
+        ranks: MPI ranks altogether; None for a task that is no task of ranks. More than ``nodes`` have room for by
+            ``ranks_per_node``: they may be anywhere in one block.
+        cores_per_rank: Cores of each rank, fractions allowed; None for one core, or one worker where workers share
+            cores.
+        gpus_per_rank: Accelerators of each rank, fractions allowed; None for none.
+        exclusive: Whether it has its nodes to itself; None for no.
     """
 
     cores: float = 1.0
@@ -34,6 +40,11 @@ class Resources:
     nodes: int = 1
     ranks_per_node: int = 1
     named: tuple[tuple[str, float], ...] = ()
+    # Left out of messages where they are None: releases before these fields know no null there.
+    ranks: int | None = field(default=None, metadata={"left_out": True})
+    cores_per_rank: float | None = field(default=None, metadata={"left_out": True})
+    gpus_per_rank: float | None = field(default=None, metadata={"left_out": True})
+    exclusive: bool | None = field(default=None, metadata={"left_out": True})
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ _ADVICE: Final = {
     "container": "give the image to the pool, by a launcher of its provider or its image option",
     "nodes": "a bash app may start a program on several nodes itself",
     "ranks_per_node": "a bash app may start the ranks itself, by mpiexec or srun",
+    "ranks": "a bash app may start the ranks itself, by mpiexec or srun",
     "named": "nodes offer none",
     "disk": "nobody books disk space",
 }

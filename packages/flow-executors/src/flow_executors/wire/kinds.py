@@ -81,6 +81,17 @@ class Kind(IntEnum):
     WORKER_DIED = ord("f")
     """Manager -> client: a worker with a direct channel is dead; with the verdict for tasks that the client gave."""
 
+    PLACEMENT = ord("p")
+    """Interchange -> manager, ahead of a task of ranks: where its ranks are placed, see ``wire.ranks``."""
+    RESERVE = ord("r")
+    """Interchange -> manager: the parts of tasks of ranks that run at other managers and have ranks at this one."""
+    RELEASE = ord("e")
+    """Interchange -> manager: such parts are over."""
+    BREAK = ord("b")
+    """Interchange -> manager: a task of ranks has lost one of its nodes, and is to be killed."""
+    REMOTE = ord("o")
+    """Manager <-> interchange <-> manager: a step of a process that a task of ranks has on another of its nodes."""
+
 
 TASKS, RETURNED, RESULTS, KEYS = Kind.TASKS, Kind.RETURNED, Kind.RESULTS, Kind.KEYS
 HELLO, REGISTER = Kind.HELLO, Kind.REGISTER

@@ -66,6 +66,7 @@ from flow_executors.wire.schema import LEFT_OUT, decode, encode
 # Class of tasks that ask for one slot and nothing else; known to all without a SPEC.
 DEFAULT_CLASS = 0
 _SPEC = struct.Struct("<BxxxI")
+_MOST_RANKS = 10_000_000  # a bound for the numbers that are computed with it
 
 
 def pack_spec(class_id: int, spec: TaskSpec) -> bytes:
@@ -86,6 +87,12 @@ def unpack_spec(message: Buffer) -> tuple[int, TaskSpec]:
     # A negative demand would make room where there is none: it is added to what a node has given out.
     if min(resources.cores, resources.memory_mb, resources.gpus, resources.disk_mb) < 0 or resources.nodes < 1:
         raise BadMessage("a task cannot ask for less than nothing")
+    if resources.ranks is not None and not (
+        1 <= resources.nodes <= resources.ranks <= _MOST_RANKS and resources.ranks_per_node >= 1
+    ):
+        raise BadMessage("a task of ranks without ranks, or of too many")
+    if min(resources.cores_per_rank or 0, resources.gpus_per_rank or 0) < 0:
+        raise BadMessage("a rank cannot take less than nothing")
     return class_id, spec
 
 
@@ -213,6 +220,7 @@ class Registration:
         code: Digest of Flow's own code there; None of releases that made none, and where it was not asked for.
         left_aside: The Flow of the node for which the script's was brought; None: there was none, or it is run.
         address: Where its connection comes from, as the interchange sees it; None: over no network.
+        ranks: Version of the messages of tasks of ranks that it speaks (``wire.ranks``); None: it knows no such tasks.
     """
 
     manager_id: str
@@ -241,6 +249,7 @@ class Registration:
     code: str | None = field(default=None, metadata=LEFT_OUT)
     left_aside: str | None = field(default=None, metadata=LEFT_OUT)
     address: str | None = field(default=None, metadata=LEFT_OUT)
+    ranks: int | None = field(default=None, metadata=LEFT_OUT)
 
     @property
     def is_apart(self) -> bool:
