@@ -12,7 +12,7 @@ its *members*.
 REMOTE names the other manager: on the way to the interchange the one that it is for, from there the one that it comes
 of. The interchange passes it on between head and member of one task, in both directions, and to nobody else. The head
 opens a stream by START, under a number that it has not used for the task before. STDIN goes to the member; STDOUT,
-STDERR and EXIT come of it; KILL goes to it. Of each of the three byte streams the sender may have ``WINDOW`` bytes under
+STDERR and EXIT come of it; KILL goes to it. Of each byte stream the sender may have ``WINDOW`` bytes under
 way, and the receiver says by CREDIT which it has taken; an empty piece is the end of a stream. EXIT is the last message
 of a stream, and KILL is answered by it.
 
