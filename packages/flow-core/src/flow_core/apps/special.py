@@ -194,8 +194,8 @@ def _spec(app: str, walltime_s: float | None, given: dict[object, object]) -> Ta
             given[name] = given.pop(key)
         elif key not in RESOURCE_KEYS:
             raise ConfigurationError(f"app {app!r}: unknown resource {key!r}{did_you_mean(key, RESOURCE_KEYS)}")
-    number = {key: _at_least_0(app, key, given[key]) for key in _NUMBERS if key in given}
-    integer = {key: _integer(app, key, given[key]) for key in _INTEGERS if key in given}
+    number: dict[str, float] = {key: _at_least_0(app, key, given[key]) for key in _NUMBERS if key in given}
+    integer: dict[str, int] = {key: _integer(app, key, given[key]) for key in _INTEGERS if key in given}
     exclusive = _flag(app, "exclusive", given.get("exclusive"))
     nodes, ranks_per_node, ranks = _ranks(app, number, integer, bool(exclusive))
     return TaskSpec(
