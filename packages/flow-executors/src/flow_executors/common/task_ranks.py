@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from flow_core.interfaces.call import Resources
 from flow_executors.common.resources import Capacity, ResourceRequest
+from flow_executors.wire.ranks import RankPlace, RankPlacement
+
+__all__ = ["RankPlace", "RankPlacement", "RankRequest"]
 
 _CRUMB = 1e-9  # sums of fractions are whole numbers only nearly
 
@@ -98,41 +101,3 @@ class RankRequest:
         cores = 1.0 if self.cores_per_rank is None else self.cores_per_rank
         slots = cores / capacity.cores_per_worker
         return min(1.0, slots) if cores <= 1.0 else slots
-
-
-@dataclass(frozen=True, slots=True)
-class RankPlace:
-    """The part of a task of ranks on one node.
-
-    Attributes:
-        manager: Number of the node's manager, as the interchange gave it.
-        node: Host name.
-        ranks: Ranks that belong there.
-        slots: Workers that are kept for them.
-        cores: CPUs that they are bound to; empty where the node's manager binds none.
-        devices: Names of the accelerators that they may use, where known here: each manager chooses its own.
-    """
-
-    manager: int
-    node: str
-    ranks: int
-    slots: int
-    cores: tuple[int, ...] = ()
-    devices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class RankPlacement:
-    """Where the ranks of a task are: one place a node, all of one block. The first is the head, where the task runs."""
-
-    places: tuple[RankPlace, ...]
-
-    @property
-    def head(self) -> RankPlace:
-        """The place of the task itself."""
-        return self.places[0]
-
-    @property
-    def ranks(self) -> int:
-        """All ranks."""
-        return sum(place.ranks for place in self.places)

@@ -26,7 +26,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from flow_executors.common.task_ranks import RankPlacement
 from flow_executors.errors import BadMessage
 from flow_executors.wire.kinds import Buffer, Kind, exact, expect
 from flow_executors.wire.schema import decode, encode
@@ -43,6 +42,44 @@ _COUNTED = struct.Struct("<BxxxI")
 _REMOTE = struct.Struct("<BBxxIQI")
 _CREDIT = struct.Struct("<BI")
 _PLAIN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class RankPlace:
+    """The part of a task of ranks on one node.
+
+    Attributes:
+        manager: Number of the node's manager, as the interchange gave it.
+        node: Host name.
+        ranks: Ranks that belong there.
+        slots: Workers that are kept for them.
+        cores: CPUs that they are bound to; empty where the node's manager binds none.
+        devices: Names of the accelerators that they may use, where known here: each manager chooses its own.
+    """
+
+    manager: int
+    node: str
+    ranks: int
+    slots: int
+    cores: tuple[int, ...] = ()
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RankPlacement:
+    """Where the ranks of a task are: one place a node, all of one block. The first is the head, where the task runs."""
+
+    places: tuple[RankPlace, ...]
+
+    @property
+    def head(self) -> RankPlace:
+        """The place of the task itself."""
+        return self.places[0]
+
+    @property
+    def ranks(self) -> int:
+        """All ranks."""
+        return sum(place.ranks for place in self.places)
 
 
 def pack_placement(key: int, placement: RankPlacement) -> bytes:
