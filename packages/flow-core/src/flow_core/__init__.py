@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flow_core.files import Directory as Directory, File as File, Glob as Glob
     from flow_core.futures.app_future import AppFuture as AppFuture
     from flow_core.futures.data_future import DataFuture as DataFuture
+    from flow_core.interfaces.container import Container as Container
     from flow_core.kernel.kernel import DataFlowKernel as DataFlowKernel
     from flow_core.kernel.loaded import clear as clear, dfk as dfk, load as load
     from flow_core.kernel.mapping import map as map
@@ -41,6 +42,7 @@ _HOMES = {
     "Glob": "flow_core.files",
     "AppFuture": "flow_core.futures.app_future",
     "DataFuture": "flow_core.futures.data_future",
+    "Container": "flow_core.interfaces.container",
     "DataFlowKernel": "flow_core.kernel.kernel",
     "load": "flow_core.kernel.loaded",
     "clear": "flow_core.kernel.loaded",
