@@ -172,9 +172,10 @@ def _image(image: object) -> str:
 
 
 def _texts(option: str, value: object) -> Sequence[str]:
-    listed = isinstance(value, Sequence) and not isinstance(value, str)
-    if listed and all(isinstance(one, str) and "\0" not in one for one in value):
-        return value
+    given = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [None]
+    texts = [one for one in given if isinstance(one, str) and "\0" not in one]
+    if len(texts) == len(given):
+        return texts
     raise ConfigurationError(f"Container: {option} must be a list of texts, not {value!r}")
 
 
