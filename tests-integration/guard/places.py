@@ -351,7 +351,7 @@ ELSEWHERE: dict[str, str] = {
     "Memoizer.load": _ASKED_BY_USERS,
     "Memoizer.explain": _ASKED_BY_USERS,
     "Memoizer.file_versions": "only Flow's own memoizer is asked",
-    "Executor.has_begun": _ASKED_BY_USERS,
+    "Executor.withdraw": _ASKED_BY_USERS,
     **{
         f"Staging.{name}": _DATA
         for name in (

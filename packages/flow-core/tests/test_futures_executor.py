@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import multiprocessing
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -13,7 +14,8 @@ import pytest
 from flow_core.errors import ConfigurationError, ExecutorBroken
 from flow_core.executors.futures import FuturesExecutor, SubmitExecutor
 from flow_core.interfaces.call import Call, TryKey
-from flow_core.interfaces.outcome import Verdict
+from flow_core.interfaces.outcome import LossKind, Verdict
+from flow_core.remote.bash import BashStep
 from flow_core.testing import ExecutorContract, RecordingListener, calls, make_context
 
 
@@ -148,3 +150,147 @@ def test_reports_never_come_from_inside_submit_even_if_the_pool_is_instant(
     assert listener.wait_for([TryKey(1)], 10)[0].value == 4
     assert threading.active_count() >= 1
     executor.shutdown(5)
+
+
+class Failing(concurrent.futures.Executor):
+    """An engine whose futures hold an error of its own."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_exception(self._error)
+        return future
+
+
+def test_an_error_of_the_pool_is_a_loss_with_its_text(tmp_path: Path, listener: RecordingListener) -> None:
+    executor = FuturesExecutor("engine", Failing(ValueError("KilledWorker: 4 workers died")))
+    executor.start(make_context(tmp_path, listener))
+    executor.submit(TryKey(1), Call(calls.double, (2,)))
+    (outcome,) = listener.wait_for([TryKey(1)], 10)
+    assert (outcome.verdict, outcome.error) == (Verdict.LOST, None)
+    assert outcome.loss is not None
+    assert outcome.loss.kind is LossKind.EXECUTOR
+    assert "'engine' gave an error of its own: ValueError: KilledWorker: 4 workers died" in outcome.loss.reason
+    executor.shutdown(5)
+
+
+def test_workers_without_flow_core_refuse_a_task_and_the_error_says_what_to_do(
+    tmp_path: Path, listener: RecordingListener
+) -> None:
+    missing = ModuleNotFoundError("No module named 'flow_core'", name="flow_core")
+    executor = FuturesExecutor("engine", Failing(missing))
+    executor.start(make_context(tmp_path, listener))
+    executor.submit(TryKey(1), Call(calls.double, (2,)))
+    (outcome,) = listener.wait_for([TryKey(1)], 10)
+    assert outcome.verdict is Verdict.REFUSED
+    assert "install flow_core, of this release" in str(outcome.error)
+    executor.shutdown(5)
+
+
+def _on_a_thread(fn: Callable[..., Any], *args: Any) -> Any:
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        return thread.submit(fn, *args).result()
+
+
+class Elsewhere(concurrent.futures.ProcessPoolExecutor):
+    """A pool whose one worker was started in another directory, and that may run tasks on threads of that process."""
+
+    def __init__(self, directory: str, *, on_threads: bool = False) -> None:
+        context = multiprocessing.get_context("forkserver")
+        super().__init__(1, context, initializer=os.chdir, initargs=(directory,))
+        self._on_threads = on_threads
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return super().submit(_on_a_thread, fn, *args) if self._on_threads else super().submit(fn, *args)
+
+
+def _there(executor: FuturesExecutor, listener: RecordingListener, key: int, call: Call) -> object:
+    executor.submit(TryKey(key), call)
+    (outcome,) = listener.wait_for([TryKey(key)], 30)
+    assert outcome.verdict is Verdict.OK, outcome.error
+    return outcome.value
+
+
+def test_relative_paths_mean_the_directory_of_the_script_at_the_call(
+    tmp_path: Path, listener: RecordingListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, other = tmp_path / "script", tmp_path / "other"
+    script.mkdir()
+    other.mkdir()
+    executor = FuturesExecutor("pool", lambda: Elsewhere("/"))
+    executor.start(make_context(tmp_path, listener))
+    try:
+        for number, directory in enumerate((script, other, script), 1):
+            monkeypatch.chdir(directory)
+            assert _there(executor, listener, number, Call(os.getcwd)) == str(directory)
+        monkeypatch.chdir(other)
+        other.rmdir()
+        assert _there(executor, listener, 4, Call(os.getcwd)) == "/"  # the worker's own, where the script's is gone
+    finally:
+        executor.shutdown(5)
+
+
+def test_commands_of_tasks_on_threads_of_a_worker_run_in_the_directory_of_the_script(
+    tmp_path: Path, listener: RecordingListener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = FuturesExecutor("pool", lambda: Elsewhere("/", on_threads=True))
+    executor.start(make_context(tmp_path, listener))
+    monkeypatch.chdir(tmp_path)
+    try:
+        command = Call(str, ("pwd > here",), steps=(BashStep("here"),))
+        assert _there(executor, listener, 1, command) == 0
+        assert (tmp_path / "here").read_text().strip() == str(tmp_path)
+        assert _there(executor, listener, 2, Call(os.getcwd)) == "/"  # others share it, so it is left alone
+    finally:
+        executor.shutdown(5)
+
+
+def test_a_try_that_the_pool_has_begun_is_not_withdrawn(tmp_path: Path, listener: RecordingListener) -> None:
+    executor = FuturesExecutor("pool", lambda: concurrent.futures.ThreadPoolExecutor(1))
+    executor.start(make_context(tmp_path, listener))
+    gates = tmp_path / "gates"
+    gates.mkdir()
+    executor.submit(TryKey(1), Call(calls.hold, (str(gates), "one")))
+    executor.submit(TryKey(2), Call(calls.double, (2,)))
+    while not (gates / "one.started").exists():
+        threading.Event().wait(0.005)
+    assert executor.withdraw(TryKey(1)) is False
+    assert executor.withdraw(TryKey(2)) is True
+    (outcome,) = listener.wait_for([TryKey(2)], 10)
+    assert outcome.verdict is Verdict.CANCELLED
+    (gates / "one.go").touch()
+    (outcome,) = listener.wait_for([TryKey(1)], 10)
+    assert outcome.verdict is Verdict.OK
+    assert executor.withdraw(TryKey(1)) is None  # nothing is known of it any more
+    executor.shutdown(5)
+
+
+class Silent(Failing):
+    """An engine that does not answer when it is asked to take a task back, or raises."""
+
+    def __init__(self, answer: Callable[[], bool]) -> None:
+        self.given: Future[Any] = Future()
+        self.given.cancel = answer  # type: ignore[method-assign]
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return self.given
+
+
+@pytest.mark.parametrize("how", ["hangs", "raises"])
+def test_a_pool_that_does_not_say_whether_it_takes_a_task_back_is_not_waited_for(
+    tmp_path: Path, listener: RecordingListener, how: str
+) -> None:
+    end = threading.Event()
+
+    def cancel() -> bool:
+        if how == "raises":
+            raise RuntimeError("no scheduler")
+        return end.wait(30)
+
+    executor = FuturesExecutor("engine", Silent(cancel))
+    executor.start(make_context(tmp_path, listener))
+    executor.submit(TryKey(1), Call(calls.double, (2,)))
+    assert executor.withdraw(TryKey(1)) is None
+    end.set()

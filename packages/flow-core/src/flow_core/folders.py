@@ -62,3 +62,11 @@ def plain_file(path: str, flags: int) -> int:
     if stat.S_ISDIR(kind):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     raise OSError(errno.EINVAL, "it is no plain file", path)
+
+
+def current_directory(otherwise: str = "") -> str:
+    """Return the current directory; ``otherwise`` where it was removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return otherwise

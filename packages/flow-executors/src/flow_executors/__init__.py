@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from flow_core.lazy import loading
 
 if TYPE_CHECKING:
+    from flow_core.executors.futures import FuturesExecutor as FuturesExecutor
     from flow_core.executors.threads import ThreadPoolExecutor as ThreadPoolExecutor
     from flow_executors.htex import HighThroughputExecutor as HighThroughputExecutor
     from flow_executors.llex import LowLatencyExecutor as LowLatencyExecutor
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.1"
 
 _HOMES = {
+    "FuturesExecutor": "flow_core.executors.futures",
     "HighThroughputExecutor": "flow_executors.htex",
     "LowLatencyExecutor": "flow_executors.llex",
     "ThreadPoolExecutor": "flow_core.executors.threads",

@@ -13,12 +13,13 @@ from functools import partial
 from typing import Any, Protocol, cast
 
 from flow_core import guard
-from flow_core.bounded_calls import within
+from flow_core.bounded_calls import BoundedCall, within
 from flow_core.errors import ConfigurationError, ExecutorBroken, ExecutorClosed, ExecutorError, TaskRefused
 from flow_core.executors.reporter import Reporter
 from flow_core.executors.reports import ReportCollector, collector, telling
 from flow_core.executors.thread_watch import watch_threads, watched
 from flow_core.executors.user_pools import PoolWorkers
+from flow_core.folders import current_directory
 from flow_core.guard import attribute, is_a, one_line, pass_signal, text_of
 from flow_core.interfaces.call import Call, NodeContext, TryKey
 from flow_core.interfaces.context import RunContext
@@ -37,6 +38,7 @@ from flow_core.remote.tracebacks import fold
 from flow_core.representation import shown
 
 _IN_SPECIFICATIONS = frozenset(("cores", "memory", "disk", "gpus", "running_time_min", "priority"))
+_WITHDRAW_S = 0.5  # seconds for a pool that is not of the standard library to say whether a task can be taken back
 _REPORTER_S = 2.0  # seconds for the last reports: what they hold is in memory, or in files of the run
 
 
@@ -142,10 +144,18 @@ class _OverFutures(Executor):
                 # Its callback reports the cancellation, if the pool had not begun it.
                 future.cancel()
 
-    def has_begun(self, key: TryKey, /) -> bool:
-        """Return whether the pool says that a try runs: it may have been given to a worker that is busy still."""
+    def withdraw(self, key: TryKey, /) -> bool | None:
+        """Cancel the pool's future of a try; what that says is the answer. None where the pool does not say in time."""
         future = self._outstanding.get(key)
-        return future is not None and future.running()
+        if future is None:
+            return None
+        if not self.foreign:
+            return future.cancel()  # its callback reports it
+        try:
+            return BoundedCall(f"flow-withdraw-{self.label}", future.cancel).wait(_WITHDRAW_S) is True
+        except BaseException as error:  # NoAnswerError, or what the user's pool raises: ``cancel`` tells of that
+            pass_signal(error)
+            return None
 
     def load(self) -> Load:
         """Return how many tries are outstanding; as many as fit are taken to run."""
@@ -205,7 +215,9 @@ class _OverFutures(Executor):
         where = NodeContext(self.label, key=key, working_dir=self.working_dir, walltime_s=call.spec.walltime_s)
         reporting = self._reporting(call)
         blob = None if call.snapshot is None else call.snapshot.blob
-        return pack_task(call.func, call.args, call.kwargs, call.spec, call.steps, where, reporting, blob)
+        return pack_task(
+            call.func, call.args, call.kwargs, call.spec, call.steps, where, reporting, blob, current_directory()
+        )
 
     def _reporting(self, call: Call) -> Reporting | None:
         """Return what a try is to report by; None where there is nothing to report."""
@@ -258,9 +270,16 @@ class _OverFutures(Executor):
             return self._outcome(key, future.result())
         if is_a(error, BrokenExecutor):
             # The pool does not say which task killed its worker, so the loss counts as the executor's.
-            reason = f"the pool of executor {self.label!r} broke: {text_of(error)}"
-            return Outcome(key, Verdict.LOST, loss=Loss(LossKind.EXECUTOR, self._place, reason=reason))
-        return Outcome(key, Verdict.APP_ERROR, error=error)
+            return self._lost(key, f"the pool of executor {self.label!r} broke: {text_of(error)}")
+        if is_a(error, ImportError) and str(attribute(error, "name")).partition(".")[0] == "flow_core":
+            advice = "install flow_core, of this release, where the workers of that pool run"
+            wrong = f"a worker of the pool of executor {self.label!r} has no flow_core ({text_of(error)}): {advice}"
+            return Outcome(key, Verdict.REFUSED, error=TaskRefused(wrong))
+        # What the pool was given never raises: so this is no error of the app, but of the pool, its workers, its wires.
+        return self._lost(key, f"the pool of executor {self.label!r} gave an error of its own: {one_line(error)}")
+
+    def _lost(self, key: TryKey, reason: str) -> Outcome:
+        return Outcome(key, Verdict.LOST, loss=Loss(LossKind.EXECUTOR, self._place, reason=reason))
 
     def _nonsense(self, failure: BaseException) -> ExecutorError:
         if is_a(failure, ExecutorError):

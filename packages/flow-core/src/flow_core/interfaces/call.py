@@ -185,6 +185,8 @@ class NodeContext:
         main_thread: True where the worker can interrupt Python code by a timer signal.
         tell: Reports files that move for long to the script; None where no channel to it exists.
         script_files: The way to files of the script's machine; None where tasks see these themselves.
+        directory: Directory of commands, where the task shares its process, and so the current one, with strangers;
+            empty for the current one.
     """
 
     executor: str = ""
@@ -197,6 +199,7 @@ class NodeContext:
     # Left out of comparisons: contexts are equal where tasks run in the same place.
     tell: TellFiles | None = field(default=None, compare=False, repr=False)
     script_files: ScriptFiles | None = field(default=None, compare=False, repr=False)
+    directory: str = ""
 
 
 class TaskStep(Protocol):

@@ -105,12 +105,13 @@ class Executor(ABC):
         """
         return ()
 
-    def has_begun(self, key: TryKey, /) -> bool:
-        """Tell whether a try that was not reported as started is known to have begun, so that it cannot be taken back.
+    def withdraw(self, key: TryKey, /) -> bool | None:
+        """Take back a try that was not reported as started, before its task is cancelled; tell how that went.
 
-        Asked before a task is cancelled. Any thread; never blocks.
+        True: it never starts, and is reported as cancelled. False: it has begun, and the task is not cancelled. None:
+        nobody can tell at once; the task is cancelled, and ``cancel`` called. Any thread; returns within a second.
         """
-        return False
+        return None
 
     def adopt(self, keys: Sequence[TryKey], /) -> Sequence[TryKey]:
         """After a restart of the driver: which of these keys the executor still holds and will report."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from flow_core.apps.definition import AppKind
 from flow_core.files import File
+from flow_core.folders import current_directory
 from flow_core.futures.app_future import AppFuture
 from flow_core.futures.data_future import DataFuture
 from flow_core.futures.derived import DerivedFuture
@@ -59,11 +59,3 @@ def directory_of(task: Task) -> str:
     """Return the directory of the call; for one that seemed to name no files, the present one. Empty if it is gone."""
     details = task.details
     return (details.directory if details is not None else "") or current_directory()
-
-
-def current_directory() -> str:
-    """Return the current directory, empty if it is gone."""
-    try:
-        return os.getcwd()
-    except OSError:  # it was removed
-        return ""

@@ -21,6 +21,7 @@ from flow_core.config_effects import ineffective_options
 from flow_core.errors import KernelClosedError, NoDataFlowKernelError
 from flow_core.executors.threads import ThreadPoolExecutor, in_worker
 from flow_core.files import File
+from flow_core.folders import current_directory
 from flow_core.futures.app_future import AppFuture, TaskFiles
 from flow_core.futures.callbacks import packing_calls, user_calls
 from flow_core.futures.data_future import DataFuture
@@ -45,7 +46,7 @@ from flow_core.kernel.backpressure import SubmissionLimiter
 from flow_core.kernel.call_dependencies import CallDependencies, tid_of
 from flow_core.kernel.components import KernelComponents
 from flow_core.kernel.descriptors import fill_standard_descriptors
-from flow_core.kernel.directory import current_directory, note_directory
+from flow_core.kernel.directory import note_directory
 from flow_core.kernel.explaining import ANSWER_S, Explainer, Overview
 from flow_core.kernel.launch import EffectHandler
 from flow_core.kernel.live import LiveQueries
@@ -485,7 +486,7 @@ class DataFlowKernel:
         """Cancel a task unless it has started; return whether it is cancelled or will be."""
         executor, key = task.executor, TryKey(task.key)
         # The report of a start may be on its way; a task that runs must not be said to be cancelled.
-        if key and not task.started and executor is not None and executor.has_begun(key):
+        if key and not task.started and executor is not None and executor.withdraw(key) is False:
             self._reactor.started(((key, time.time_ns(), Place(executor.label)),))
         return self._reactor.call(lambda: self._core.cancel(task, kill), False)
 

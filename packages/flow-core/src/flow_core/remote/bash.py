@@ -21,7 +21,7 @@ from flow_core.errors import (
     BashAppNoReturn,
     BashExitFailure,
 )
-from flow_core.folders import make_directory
+from flow_core.folders import current_directory, make_directory
 from flow_core.interfaces.call import NodeContext
 from flow_core.remote.links import foreign_link
 from flow_core.remote.processes import (
@@ -57,6 +57,7 @@ _COMMAND_SHOWN = 300  # characters of the command in the error's text
 _MARK = "FLOW_COMMAND"
 """Variable that tells the processes of one command from those of others of the same process."""
 _numbers = count(1)
+_GONE = "a working directory that was removed"
 _BEGUN_S = 2.0  # seconds; a command whose start was interrupted is not older than this
 
 
@@ -100,7 +101,7 @@ class BashStep:
                 apart = _StderrApart.beside_stdout(open_files)
             # Made before the command starts, since it notes how long the file is by now.
             errors = apart or _StderrTail(stderr, where.main_thread)
-            code = _run(command, stdout, stderr, self._variables(), apart)
+            code = _run(command, stdout, stderr, self._variables(), apart, where.directory or None)
         if code != 0:
             raise _failure(self.app, command, code, errors.read(), _full_disks(files, where))
         return 0
@@ -326,6 +327,7 @@ def _run(
     stderr: IO[bytes] | None,
     variables: dict[str, str] | None,
     apart: _StderrApart | None,
+    directory: str | None,
 ) -> int:
     mark, environment = _marked(variables)
     # The walltime is enforced by the wait below while the command runs: an exception of the timer could come where bash
@@ -344,10 +346,13 @@ def _run(
                 stderr=stderr if apart is None else apart.file,
                 env=environment,
                 pass_fds=descriptors,
+                cwd=directory,
                 process_group=0,
             )
         except OSError as error:
-            raise AppException(f"{_SHELL} cannot be started in {_current_directory()}: {error}") from error
+            raise AppException(
+                f"{_SHELL} cannot be started in {directory or current_directory(_GONE)}: {error}"
+            ) from error
         except BaseException:  # an asynchronous one: bash may run already
             for bash in begun:
                 if getattr(bash, "pid", None) is not None:
@@ -391,13 +396,6 @@ class _Bash(subprocess.Popen[bytes]):
         begun.append(self)
         with starting():
             super().__init__(*args, **kwargs)
-
-
-def _current_directory() -> str:
-    try:
-        return os.getcwd()
-    except OSError:
-        return "a working directory that was removed"
 
 
 @contextmanager
@@ -542,7 +540,7 @@ def _full_disks(files: tuple[tuple[str, str] | None, tuple[str, str] | None], wh
         )
         for name, descriptor, stream in zip(("output", "error"), (1, 2), files, strict=True)
     ]
-    return full_disks([*streams, ("working directory", _current_directory())])
+    return full_disks([*streams, ("working directory", current_directory(_GONE))])
 
 
 def _failure(app: str, command: str, code: int, tail: str, full: Sequence[str]) -> BashExitFailure:

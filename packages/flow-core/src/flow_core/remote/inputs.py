@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flow_core.errors import MissingInputs
+from flow_core.folders import current_directory
 from flow_core.interfaces.call import NodeContext
 
 
@@ -73,11 +74,6 @@ def _absent(path: str) -> str:
     try:
         return f"is a link to {os.readlink(path)}, which does not exist"
     except OSError:
-        return "does not exist" if os.path.isabs(path) else f"does not exist in {_here()}"
-
-
-def _here() -> str:
-    try:
-        return os.getcwd()
-    except OSError:
-        return "the working directory, which was removed"
+        if os.path.isabs(path):
+            return "does not exist"
+        return f"does not exist in {current_directory('the working directory, which was removed')}"

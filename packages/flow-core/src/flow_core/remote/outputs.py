@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flow_core.errors import AppException, MissingOutputs
+from flow_core.folders import current_directory
 from flow_core.interfaces.call import NodeContext
 from flow_core.remote.links import refuse_foreign_link
 
@@ -132,7 +133,7 @@ class CheckOutputs:
                 )
 
     def _where(self) -> str:
-        here = _here()
+        here = current_directory("which was removed")
         if not self.directory or self.directory == here:
             return f"(working directory {here}"
         return f"in {self.directory}, where the app was called (it ran in {here}"
@@ -144,13 +145,6 @@ def _same_place(one: str, other: str) -> bool:
 
 def _was_there(place: OutputPlace | None) -> bool:
     return place is not None and (place.moved or place.before is not None)
-
-
-def _here() -> str:
-    try:
-        return os.getcwd()
-    except OSError:
-        return "which was removed"
 
 
 def _listed(paths: list[str]) -> str:

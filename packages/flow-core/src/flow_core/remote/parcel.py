@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -48,12 +49,14 @@ def pack_task(
     where: NodeContext | None = None,
     reporting: Reporting | None = None,
     blob: bytes | None = None,
+    directory: str = "",
 ) -> bytes:
     """Return a task as bytes for ``run_parcel``. The function goes by name where it can, else by value.
 
     With ``blob``, the function as ``flow_core.remote.functions`` packed it, that is what travels. With ``reporting``
     it tells how far files are that its steps move, and where there is a sampler its use of resources is measured, and
-    sampled where it runs; ``where`` has its key.
+    sampled where it runs; ``where`` has its key. ``directory`` is the current one of the task, and of its commands,
+    where it is there and the task has the main thread of its process; on other threads of its commands alone.
 
     Raises:
         SerializationError: something cannot be pickled; the message names it.
@@ -67,6 +70,7 @@ def pack_task(
         _dumps((spec, tuple(steps), context), "its steps"),
         None if reporting is None else (reporting, context.key),
         _this_process(),
+        directory,
     )
     return pickle.dumps(parts, protocol=5)
 
@@ -79,16 +83,21 @@ def run_parcel(data: bytes) -> bytes:
     started_ns, value, failure, usage = time.time_ns(), b"", None, None
     pid, state = os.getpid(), None
     try:
-        *task, watched, packed_in = _loads(data, "the frame")
+        *task, watched, packed_in, directory = _loads(data, "the frame")
+        elsewhere = packed_in != _this_process()
+        apart = ""
         # In the script's own process, and on threads, the state belongs to others as well and is left alone.
-        if packed_in != _this_process() and threading.current_thread() is threading.main_thread():
+        if elsewhere and threading.current_thread() is threading.main_thread():
             state = _state_before()
+            _go_to(directory)
+        elif elsewhere and os.path.isdir(directory):
+            apart = directory
         if watched is None:
-            value = _dumps(_run(*task), "the result")
+            value = _dumps(_run(task, apart), "the result")
         elif watched[0].sampler is None:  # it only moves files
-            value = _dumps(_run(task[0], task[1], task[2], _teller(*watched)), "the result")
+            value = _dumps(_run(task, apart, _teller(*watched)), "the result")
         else:
-            value, failure, usage = _measured(task, *watched)
+            value, failure, usage = _measured(task, apart, *watched)
     except BaseException as error:
         failure = pack(presentable(error))
     # A child that a task has forked and that came back would take tasks as one more worker, and the pool would never
@@ -123,6 +132,13 @@ def _state_before() -> ProcessState:
     else:
         state.take_changes()
     return state
+
+
+def _go_to(directory: str) -> None:
+    """Make the script's directory the current one, where it is; elsewhere relative paths mean the worker's own."""
+    if directory:
+        with suppress(OSError):
+            os.chdir(directory)
 
 
 def _put_back(state: ProcessState, took_ns: int) -> None:
@@ -171,7 +187,9 @@ def unpack_result(data: bytes) -> TaskResult:
     return TaskResult(value, error, started_ns, ended_ns, pid, node, usage)
 
 
-def _measured(task: list[Any], reporting: Reporting, key: TryKey) -> tuple[bytes, bytes | None, Usage | None]:
+def _measured(
+    task: list[Any], directory: str, reporting: Reporting, key: TryKey
+) -> tuple[bytes, bytes | None, Usage | None]:
     """Run a task that is watched; return its packed result or its packed error, and what it used."""
     from flow_core.remote.reports import Reported
     from flow_core.remote.usage import begin_thread, process_used, thread_used, usage_between
@@ -181,7 +199,7 @@ def _measured(task: list[Any], reporting: Reporting, key: TryKey) -> tuple[bytes
     before = process_used() if on_main else begin_thread()
     with Reported(reporting, key):
         try:
-            value = _dumps(_run(task[0], task[1], task[2], _teller(reporting, key)), "the result")
+            value = _dumps(_run(task, directory, _teller(reporting, key)), "the result")
         except BaseException as error:
             failure = pack(error)
     if before is None:
@@ -196,7 +214,8 @@ def _teller(reporting: Reporting, key: TryKey) -> TellFiles:
     return partial(report_files, reporting.directory, key)
 
 
-def _run(func: bytes, arguments: bytes, around: bytes, tell: TellFiles | None = None) -> object:
+def _run(task: list[Any], directory: str, tell: TellFiles | None = None) -> object:
+    func, arguments, around = task
     from flow_core.remote.run import enter_worker, execute, leave_worker
 
     function, modules = load_function(func)
@@ -208,7 +227,9 @@ def _run(func: bytes, arguments: bytes, around: bytes, tell: TellFiles | None = 
         modules.prepare()
     enter_worker()
     try:
-        return execute(function, args, kwargs, spec, steps, replace(where, main_thread=on_main, tell=tell))
+        return execute(
+            function, args, kwargs, spec, steps, replace(where, main_thread=on_main, directory=directory, tell=tell)
+        )
     finally:
         leave_worker()
 

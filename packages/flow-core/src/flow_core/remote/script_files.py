@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flow_core.errors import StagingError
+from flow_core.folders import current_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ class _Carried:
         session, local = self.session, self.places.local
         try:
             session.bring(local, self._written())
-            before = _here()
+            before = current_directory()
             os.chdir(session.root)
             try:
                 result = inner()
@@ -275,10 +276,3 @@ def _below(path: str) -> list[str]:
 
 def _plain(path: str) -> str:
     return os.path.normpath(path) if path else path
-
-
-def _here() -> str:
-    try:
-        return os.getcwd()
-    except OSError:
-        return ""
