@@ -26,7 +26,6 @@ _TOLD_S = 3.0
 # a script whose calls all hang must not take all the threads that its user may have.
 _MOST = 500
 
-_CALLER_WAITS = "the caller waits for it, and nobody else does"
 _logger = logging.getLogger("flow.futures")
 
 Describe = Callable[[Callable[[Any], object], Any], str]
@@ -127,7 +126,6 @@ class UserCalls:
         self._lock = threading.RLock()  # a signal handler or finalizer may settle futures, too
         self._current: _Runner | None = None
         self._alone: list[_Runner] = []
-        self._guests: list[_Runner] = []
         # By thread, each of which writes its own entry only: no lock for each call of an app.
         self._visits: dict[int, _Visit] = {}
         self._watched = False
@@ -152,24 +150,13 @@ class UserCalls:
             self._begin()
 
     @contextmanager
-    def watched(self, function: Callable[[Any], object], given: Any, describe: Describe) -> Iterator[None]:
-        """Watch such a call on the caller's own thread, in a ``with`` block: the log names it if it does not return."""
-        runner = _Runner()
-        runner.thread, runner.job, runner.since = (
-            threading.current_thread(),
-            _Job(function, given, describe),
-            time.monotonic(),
-        )
-        with self._lock:
-            self._guests.append(runner)
-            self._begin_watch()
-        if not self._stirred.is_set():
-            self._stirred.set()
+    def watched(self, describe: Callable[[], str]) -> Iterator[None]:
+        """Watch what a ``with`` block does on the caller's own thread: ``enter`` and ``leave`` in one."""
+        before = self.enter(describe)
         try:
             yield
         finally:
-            with self._lock:
-                self._guests.remove(runner)
+            self.leave(before)
 
     def enter(self, describe: Callable[[], str]) -> _Visit | None:
         """Begin something on the caller's thread that may call what is the user's, at the least cost that there is.
@@ -280,12 +267,11 @@ class UserCalls:
                 if further is not None:
                     self._alone.append(current)
                     self._current = further
-            guests = list(self._guests)
-            each = [*self._alone, *guests, *([] if self._current is None else [self._current])]
+            each = [*self._alone, *([] if self._current is None else [self._current])]
         for runner in each:
             if not runner.was_logged and runner.busy_s(now) > _TOLD_S:
                 runner.was_logged = True
-                self._tell(runner, runner in guests)
+                self._tell(runner)
             job = runner.job
             limit = None if job is None or runner.given_up else job.limit
             if job is not None and limit is not None and runner.busy_s(now) > limit.seconds:
@@ -309,7 +295,7 @@ class UserCalls:
                     visit.described() if hook is None else str(hook),
                     _TOLD_S,
                     where_in_users_code(thread),
-                    _CALLER_WAITS,
+                    "the caller waits for it, and nobody else does",
                 )
         return any(not visit.was_logged for _, visit in visits)
 
@@ -329,7 +315,7 @@ class UserCalls:
         for job in others:
             self._queue.put(job)
 
-    def _tell(self, runner: _Runner, of_caller: bool) -> None:
+    def _tell(self, runner: _Runner) -> None:
         job, hook = runner.job, going_on(runner.thread.ident)
         if job is not None:
             _logger.warning(
@@ -337,7 +323,7 @@ class UserCalls:
                 _named(job) if hook is None else str(hook),
                 _TOLD_S,
                 where_in_users_code(runner.thread.ident or 0),
-                _CALLER_WAITS if of_caller else "what it waits for, or does, is its own; others go on",
+                "what it waits for, or does, is its own; others go on",
             )
 
 

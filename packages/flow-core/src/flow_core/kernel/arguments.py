@@ -27,6 +27,8 @@ _MANY = 8  # arguments from which a test of all their types at once, in C, is ch
 _NO_FUTURES = ATOMS.union(FILE_TYPES)
 """Types of which an object surely is no future and holds none."""
 _TASKS = {AppFuture}
+_SEARCHED = (Future, list, tuple, dict, set, frozenset)
+"""Types of which the default resolver replaces or searches objects: it leaves all others as they are."""
 
 
 def are_plain(args: tuple[object, ...], kwargs: dict[str, object]) -> bool:
@@ -201,8 +203,8 @@ class Arguments:
         return False
 
     def _gather(self, task: Task, where: int | str, value: object, collect: Callable[[Future[Any]], object]) -> None:
-        # Most containers; the note below, by which the log names what hangs, costs more than this look.
-        if self._resolver is None and _holds_none(value):
+        # Most objects and containers; the note below, by which the log names what hangs, costs more than this look.
+        if self._resolver is None and (not issubclass(type(value), _SEARCHED) or _holds_none(value)):
             return
         before = packing_calls.enter(partial(_searching, task, where))
         try:
@@ -228,6 +230,8 @@ class Arguments:
         if self.quick and where == "inputs" and type(value) is list and _only_tasks(task, value):
             return [future._result for future in value]
         if self.quick and _only(_NO_FUTURES, value):
+            return value
+        if self._resolver is None and not issubclass(type(value), _SEARCHED):
             return value
         return self._apply(task, where, value, _result)
 

@@ -104,7 +104,7 @@ def watched_begin(hooks: Iterable[object]) -> AbstractContextManager[None]:
     """Return a context in which the log says if hooks of the user's do not return, for which the run's begin waits."""
     if all(map(is_own, hooks)):
         return nullcontext()
-    return packing_calls.watched(lambda _: None, None, lambda _call, _given: "the begin of the run")
+    return packing_calls.watched(lambda: "the begin of the run")
 
 
 def run_name(config: Config) -> str:

@@ -196,15 +196,18 @@ def _do_here(job: Job) -> None:
         packing_calls.soon(partial(_do_and_tell, done), job, _describe, job[3])
         done.wait(_HOOK_S)
         return
-    with packing_calls.watched(_do, job, _describe):
-        try:
-            with job[0]:
-                job[1]()
-        except BaseException as error:
-            if from_signal(error):  # the caller is interrupted, and the task is not
-                packing_calls.soon(_do, job, _describe, job[3])
-                raise
-            job[2](error)
+    noted, work, failed, limit, _ = job
+    before = packing_calls.enter(noted.__str__)
+    try:
+        with noted:
+            work()
+    except BaseException as error:
+        if from_signal(error):  # the caller is interrupted, and the task is not
+            packing_calls.soon(_do, job, _describe, limit)
+            raise
+        failed(error)
+    finally:
+        packing_calls.leave(before)
 
 
 def _do_and_tell(done: threading.Event, job: Job) -> None:

@@ -433,30 +433,23 @@ class EffectHandler:
                 self._not_taken(executor, task, key, error)
             if task.key != key:
                 self._cancel_try(task, executor, key, False)
-        elif self._takes_at_once(executor, task):
+            return
+        own = self._is_own(executor)
+        if own:
+            self.last_own = executor
+        foreign = not own or self._asks_memoizer(task)
+        if not foreign and _is_taken_at_once(executor, task):
             self._submit(executor, task, key)
+            return
+        if own:
+            noted: Noted = Handling(task, "the packing of", "arguments", f" for executor {executor.label!r}")
         else:
-            # The limit is for what the user gave as a hook or executor; the packing of arguments has none.
-            foreign = not self._is_own(executor) or self._asks_memoizer(task)
-            self._isolation.do(
-                task,
-                self._handing_over(task),
-                partial(self._hand_over, task, key),
-                partial(self._fail, task),
-                self._limit(task) if foreign else None,
-                foreign,
-            )
-
-    def _takes_at_once(self, executor: Executor, task: Task) -> bool:
-        """Return whether an executor surely takes a task at once: no code of the user's is called for that."""
-        if not self._is_own(executor):
-            return False
-        self.last_own = executor
-        if self._asks_memoizer(task):
-            return False
-        if task.holds == PLAIN or (executor.in_process and (task.details is None or task.details.memo_key is None)):
-            return True
-        return are_harmless(task.args, task.kwargs)
+            noted = Noted(task, "executor", attribute(executor, "wrapped", executor), "submit")
+        # The limit is for what the user gave as a hook or executor; the packing of arguments has none.
+        limit = self._limit(task) if foreign else None
+        self._isolation.do(
+            task, noted, partial(self._hand_over, task, key), partial(self._fail, task), limit, foreign
+        )
 
     def _asks_memoizer(self, task: Task) -> bool:
         """Return whether a memoizer of the user's own is asked for a task's key once more when it is handed over."""
@@ -469,13 +462,6 @@ class EffectHandler:
         if own is None:
             own = self._own[id(executor)] = is_own(executor) and not attribute(executor, "foreign", False)
         return own
-
-    def _handing_over(self, task: Task) -> Noted:
-        executor = task.executor
-        assert executor is not None
-        if self._is_own(executor):
-            return Handling(task, "the packing of", "arguments", f" for executor {executor.label!r}")
-        return Noted(task, "executor", attribute(executor, "wrapped", executor), "submit")
 
     def _hand_over(self, task: Task, key: Any) -> None:
         """Submit a try, which may have been cancelled meanwhile."""
@@ -635,6 +621,13 @@ class EffectHandler:
 
     def _changed(self, task: Task, error: object) -> None:
         self._emitter.changed(task, task.state, error)
+
+
+def _is_taken_at_once(executor: Executor, task: Task) -> bool:
+    """Return whether an executor of Flow's own takes a task without a call of code of the user's."""
+    if task.holds == PLAIN or (executor.in_process and (task.details is None or task.details.memo_key is None)):
+        return True
+    return are_harmless(task.args, task.kwargs)
 
 
 def _may_run_code(task: Task) -> bool:

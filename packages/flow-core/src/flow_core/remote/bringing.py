@@ -71,9 +71,11 @@ def _has_own(value: object) -> bool:
     if type(value) is not tuple:
         return False
     for one in value:
-        items = one if type(one) is tuple or type(one) is list else one.values() if type(one) is dict else (one,)
-        if any(type.__getattribute__(type(item), "__module__") == "__main__" for item in items):
-            return True
+        kind = type(one)
+        items = one if kind is tuple or kind is list else one.values() if kind is dict else (one,)
+        for item in items:  # noqa: SIM110  (any() makes an object on the way of each call)
+            if type.__getattribute__(type(item), "__module__") == "__main__":
+                return True
     return False
 
 
@@ -83,7 +85,7 @@ def _completed(data: bytes, on_code: OnCode | None) -> bytes | None:
     # Buffers travel beside the pickle, and this one is going to lie within another.
     if found is None or pickle.NEXT_BUFFER in data:
         return None
-    needs = Needs(on_code)
+    needs, known = Needs(on_code), by_value_names()
     sent, whole = [], []
     for (module, path), code in found.items():
         kind = type(code)
@@ -98,7 +100,8 @@ def _completed(data: bytes, on_code: OnCode | None) -> bytes | None:
             sent.append((module, path, brought.digest))
         elif brought is not None:
             whole.append((module, path, brought.blob))
-    if needs_care(data):  # a module was found just now that no other process can import
+    # A module was found just now that no other process can import.
+    if by_value_names() is not known and needs_care(data):
         return None
     given = (data, tuple(sent), tuple(whole), tuple(needs.blobs), tuple(needs.digests))
     # MEMOIZE stands where STOP was, so that the frame is as long as it says.

@@ -92,7 +92,8 @@ def pickled_by_name(
 
 def mentions_own(data: bytes) -> bool:
     """Tell whether a pickle may refer to a module of the user's own."""
-    return _packing is not None and _packing.mentioned(data)
+    # Without that opcode it names nothing at all: most arguments are lists and dicts of plain data.
+    return _packing is not None and pickle.STACK_GLOBAL in data and _packing.mentioned(data)
 
 
 def arrived(blob: bytes) -> object:

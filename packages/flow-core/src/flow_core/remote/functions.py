@@ -138,11 +138,14 @@ _searched: list[str] = []
 """The path by which they were looked for."""
 _ARRAY = b"_reconstruct"  # what makes arrays anew, but for plain ones
 _ALWAYS = (b"__main__", b"__mp_main__")
-_unimportable_names: list[bytes] = [*_ALWAYS]
+_unimportable_names: tuple[bytes, ...] = _ALWAYS
 
 
-def by_value_names() -> list[bytes]:
-    """Return names of modules that no other process can import: what refers to them must travel by value."""
+def by_value_names() -> tuple[bytes, ...]:
+    """Return names of modules that no other process can import: what refers to them must travel by value.
+
+    The same object while these are the same.
+    """
     return _unimportable_names
 
 
@@ -171,7 +174,7 @@ _found_unimportable: list[bytes] = []
 
 def _look_at_registered() -> None:
     """Take note of what users have registered at cloudpickle: it goes by value here, too."""
-    global _registered, _registered_seen
+    global _registered, _registered_seen, _unimportable_names
     if _registered is None:
         cloudpickle = sys.modules.get("cloudpickle.cloudpickle")
         if cloudpickle is None:
@@ -179,7 +182,7 @@ def _look_at_registered() -> None:
         _registered = cloudpickle._PICKLE_BY_VALUE_MODULES
     _registered_seen = len(_registered)
     registered = (name.encode("utf-8", "surrogatepass") for name in list(_registered))
-    _unimportable_names[:] = dict.fromkeys((*_ALWAYS, *_found_unimportable, *registered))
+    _unimportable_names = tuple(dict.fromkeys((*_ALWAYS, *_found_unimportable, *registered)))
     _importable.clear()
     _importable.update(_NEVER)
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
-from flow_core.fork_locks import renewed_after_fork
 from flow_core.guard import pass_signal
 from flow_core.memo.code_facts import OF_IMPORT, own_names
 from flow_core.remote.callables import BroughtAlong
@@ -15,7 +12,7 @@ from flow_core.remote.functions import WITH_MODULES, digest_of, importable
 from flow_core.remote.own_modules import is_local
 from flow_core.snapshot.finder import FunctionLooks
 
-_KEPT = 256  # functions, classes and modules; those that were asked for last. Only the magnitude matters
+_KEPT = 256  # functions, classes and modules; with more all are looked at anew. Only the magnitude matters
 _SHORT = 256  # bytes; a shorter blob travels itself, since its digest would have to be asked for
 _NONE: frozenset[str] = frozenset()
 
@@ -39,9 +36,7 @@ class ArgumentCode:
 
     def __init__(self) -> None:
         self.mentioned = own_names.mentioned
-        # Of the order in ``_known`` alone: looks into the dict need none, and looking at code may take long.
-        self._lock = renewed_after_fork(threading.Lock())
-        self._known: OrderedDict[int, _Known] = OrderedDict()
+        self._known: dict[int, _Known] = {}
 
     def brought(self, code: Any) -> BroughtAlong | None:
         """Return what a function, class or module brings along; None if it is not the user's own."""
@@ -53,7 +48,6 @@ class ArgumentCode:
         # Names that are new in a module show in no look at those that it had.
         names = frozenset(vars(code)) if is_module else _NONE
         if known is not None and known.names == names and known.looks.unchanged():
-            self._keep(known)
             return known.brought
         try:
             looks = FunctionLooks(code, True, attributes=names - OF_IMPORT)
@@ -61,17 +55,11 @@ class ArgumentCode:
         except BaseException as error:  # of an object that is looked at, or one that cannot be packed: pickle says it
             pass_signal(error)
             return None
-        self._keep(_Known(code, looks, brought, names))
+        # All at once, and not what was asked for longest ago: that would have to be noted with each call of an app.
+        if len(self._known) >= _KEPT:
+            self._known.clear()
+        self._known[id(code)] = _Known(code, looks, brought, names)
         return brought
-
-    def _keep(self, known: _Known) -> None:
-        """Keep what was asked for last."""
-        key = id(known.code)
-        with self._lock:
-            self._known[key] = known
-            self._known.move_to_end(key)
-            if len(self._known) > _KEPT:
-                self._known.popitem(last=False)
 
 
 def _of_module(module: ModuleType, looks: FunctionLooks) -> BroughtAlong:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from flow_core.apps.definition import AppKind
+from flow_core.apps.definition import NO_OPTIONS, AppKind
 from flow_core.errors import NoStagingError
 from flow_core.files import FILE_TYPES, File, masked
 from flow_core.interfaces.staging import Direction
@@ -45,6 +45,9 @@ def check_call(methods_of: Methods, task: Task, executors: Sequence[Executor]) -
     Raises:
         NoStagingError: there is one; the message names it and says why.
     """
+    # Most calls that have more than plain data: objects of classes, and no files.
+    if task.options is NO_OPTIONS and not task.kwargs and _TYPES.isdisjoint(map(type, task.args)):
+        return
     if task.app.kind is AppKind.JOIN:  # whose body hands the files on to other apps
         return
     for file, direction in _named(task.args, task.kwargs, task.options):
