@@ -17,6 +17,7 @@ from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.files import File
 from flow_core.interfaces.call import NodeContext
 from flow_core.interfaces.staging import Staging
+from flow_core.remote.links import seen
 from flow_core.remote.outputs import CheckOutputs
 from flow_core.remote.replaced_outputs import clear_for, put_back, unshared
 from flow_core.remote.staged import reserved
@@ -329,7 +330,7 @@ def test_what_lies_at_a_place_comes_back_however_the_place_is_written(
     real.write_text("old")
     before = sorted(tmp_path.rglob("*"))
     for ended in ("failed", "killed"):
-        place = clear_for(name, "task", 1)
+        place = clear_for(name, "task", 1, seen(name))
         assert place.moved
         assert not real.exists()
         real.write_text("half")
@@ -339,3 +340,43 @@ def test_what_lies_at_a_place_comes_back_however_the_place_is_written(
             put_back(name, "task", 1)
         assert real.read_text() == "old"
         assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_later_try_takes_over_that_nothing_lay_at_a_place(stays: bool, tmp_path: Path) -> None:
+    """The try before it may still run: it must not remove what is the later one's."""
+    path = str(tmp_path / "out")
+    first = clear_for(path, "task", 1, None, stays=stays)
+    Path(path).write_text("half")
+    second = clear_for(path, "task", 2, seen(path), stays=stays)
+    assert not os.path.exists(path)
+    Path(path).write_text("whole")
+    first.failed()
+    assert second.made()
+    second.succeeded()
+    assert os.listdir(tmp_path) == ["out"]
+    put_back(path, "task", 2)
+    assert Path(path).read_text() == "whole"
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_half_output_of_a_killed_first_try_is_removed(stays: bool, tmp_path: Path) -> None:
+    path = str(tmp_path / "out")
+    clear_for(path, "task", 1, None, stays=stays)
+    Path(path).write_text("half")
+    put_back(path, "task", 1)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_task_of_threads_alone_makes_no_file_beside_its_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    @flow.python_app
+    def seen_beside(outputs: list[File]) -> list[str]:
+        Path(outputs[0]).touch()
+        return os.listdir(Path(outputs[0]).parent)
+
+    with flow.load(flow.Config()):
+        assert seen_beside(outputs=[File("folder/out")]).result(30) == ["out"]

@@ -391,6 +391,7 @@ class EffectHandler:
             task.tries + 1,
             contested=details is not None and details.contested,
             versioned=details is not None and details.inputs is not None,
+            stays=task.executor.in_process and all(executor.in_process for executor in self.allowed(task)),
         )
         if plan.args is not task.args or plan.kwargs is not task.kwargs:
             task.more().original = (task.args, task.kwargs)
@@ -447,9 +448,7 @@ class EffectHandler:
             noted = Noted(task, "executor", attribute(executor, "wrapped", executor), "submit")
         # The limit is for what the user gave as a hook or executor; the packing of arguments has none.
         limit = self._limit(task) if foreign else None
-        self._isolation.do(
-            task, noted, partial(self._hand_over, task, key), partial(self._fail, task), limit, foreign
-        )
+        self._isolation.do(task, noted, partial(self._hand_over, task, key), partial(self._fail, task), limit, foreign)
 
     def _asks_memoizer(self, task: Task) -> bool:
         """Return whether a memoizer of the user's own is asked for a task's key once more when it is handed over."""

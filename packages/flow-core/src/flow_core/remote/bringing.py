@@ -73,7 +73,7 @@ def _has_own(value: object) -> bool:
     for one in value:
         kind = type(one)
         items = one if kind is tuple or kind is list else one.values() if kind is dict else (one,)
-        for item in items:  # noqa: SIM110  (any() makes an object on the way of each call)
+        for item in items:
             if type.__getattribute__(type(item), "__module__") == "__main__":
                 return True
     return False

@@ -57,6 +57,7 @@ class CheckOutputs:
         updated: Those of the paths that it may find, and change.
         task: Name of the task, that no other task of any run has.
         number: Of this try of it, from 1.
+        stays: Whether all tries of it are in one process.
     """
 
     app: str
@@ -66,6 +67,7 @@ class CheckOutputs:
     updated: tuple[str, ...] = ()
     task: str = ""
     number: int = 1
+    stays: bool = False
 
     def run(self, inner: Callable[[], object], where: NodeContext) -> object:
         """Run ``inner`` and look.
@@ -78,15 +80,15 @@ class CheckOutputs:
         from flow_core.remote.replaced_outputs import clear_for, unshared
 
         # Before anything is moved: what another user has put there must neither be moved nor written to.
-        for path in self.paths:
-            refuse_foreign_link(self._at(path), "an output")
+        there = {path: refuse_foreign_link(self._at(path), "an output") for path in self.paths}
         # A file that is written to in place may be a hard link of one in the cache, which must not change.
         for path in self.updated:
             unshared(self._at(path))
         places: dict[str, OutputPlace] = {}
         try:
             for path in self.replaced:
-                places[path] = clear_for(self._at(path), self.task, self.number)
+                at = self._at(path)
+                places[path] = clear_for(at, self.task, self.number, there[path], stays=self.stays)
             result = inner()
             missing = [path for path in self.paths if not self._made(path, places.get(path))]
             if missing:

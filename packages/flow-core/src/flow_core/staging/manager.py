@@ -131,13 +131,15 @@ class StagingManager:
         number: int = 1,
         contested: bool = False,
         versioned: bool = False,
+        stays: bool = False,
     ) -> StagingPlan:
         """Plan one try of a task on an executor. Arguments hold no futures, streams no AUTO_LOGNAME any more.
 
         Relative paths are relative to the directory of the call, which is asked for only if there may be such; on an
         executor with a ``working_dir``, whose nodes may not have that one, to the directory that the task runs in.
         ``number`` is that of the try, from 1; ``versioned`` asks for the versions of what comes in. Where outputs are
-        ``contested``, what lies at their places stays: another unfinished task may just have made it.
+        ``contested``, what lies at their places stays: another unfinished task may just have made it. ``stays`` says
+        that all tries of the task are in this process.
 
         Raises:
             NoStagingError: a file can be moved by no method of the executor.
@@ -170,7 +172,7 @@ class StagingManager:
         called_in = directory
         if executor.working_dir is not None:
             directory = ""
-        made = Outputs(app.name, f"{self.places.token}-{task_id}", number, directory, contested)
+        made = Outputs(app.name, f"{self.places.token}-{task_id}", number, directory, contested, stays)
         planner = _Planner(self, task_id, executor, app, options, directory, called_in, made, versioned)
         return planner.plan(args, kwargs)
 
@@ -388,8 +390,8 @@ class _Planner:
             *self._digests(),
             *self._bash(streams),
         )
-        on_node, aside = (*in_node, *out_node), self.made.replaced(outputs) if self.directory else ()
-        return StagingPlan(new_args, new_kwargs, outputs, steps, stage_in, stage_out, on_node, aside)
+        on_node, replaced_here = (*in_node, *out_node), tuple(self.made.replaced)
+        return StagingPlan(new_args, new_kwargs, outputs, steps, stage_in, stage_out, on_node, replaced_here)
 
     def _own_directories(self) -> list[TaskStep]:
         """Return what makes directories on the node; none where the submit side puts files into one of them, too."""

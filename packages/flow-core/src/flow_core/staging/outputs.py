@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from flow_core.files import File, Glob, masked
@@ -24,7 +25,9 @@ class Outputs:
         number: Of the try, from 1.
         directory: What relative paths are relative to; empty for the directory that the task runs in.
         contested: Whether another unfinished task makes one of them, too: what lies there may be its, and stays.
+        stays: Whether all tries of the task are in this process.
         inputs: Absolute paths of files that the task is given: where it makes them, too, it changes them.
+        replaced: Once there are steps: the absolute paths of outputs where older ones are moved aside.
     """
 
     app: str
@@ -32,7 +35,9 @@ class Outputs:
     number: int
     directory: str
     contested: bool = False
+    stays: bool = False
     inputs: set[str] = field(default_factory=set)
+    replaced: list[str] = field(default_factory=list)
     _changed: dict[str, bool] = field(default_factory=dict)
     """By the path of an output: whether it is an input, too. Asked for when all inputs are known."""
 
@@ -41,60 +46,43 @@ class Outputs:
         self.inputs.add(self._absolute(file))
 
     def steps(self, outputs: Sequence[File]) -> list[TaskStep]:
-        """Return the steps for outputs, outermost first."""
-        if not outputs:
-            return []
+        """Return the steps for outputs, outermost first. Called once, when all inputs are known."""
         # Paths on a node are relative to where the task runs, and those of the script to where the call was made.
-        on_node = [file for file in outputs if _on_node(file)]
-        others = [file for file in outputs if not _on_node(file)]
-        sets = tuple(self._set_of(number, file) for number, file in enumerate(outputs) if file.kind != "file")
+        here, on_node = _PathsOfOutputs(self.directory), _PathsOfOutputs("")
+        sets: list[OutputSet] = []
+        for number, file in enumerate(outputs):
+            place = file.place
+            of_task, changed = of_a_task(place), self._is_changed(file)
+            side = on_node if of_task and not os.path.isabs(place) else here
+            # What lies at a place is older, but not in the directory of a try. And it may be what another task has
+            # just made: to move it aside made that one fail.
+            replaced = not (of_task or changed or self.contested or file.kind == "pattern")
+            # A staged input that the task changes may be a hard link of the cache's file, which must stay as it is.
+            side.add(file, place, replaced, of_task and changed and file.kind == "file")
+            if replaced and self.directory:
+                self.replaced.append(self._absolute(file))
+            if file.kind != "file":
+                sets.append(_set_of(number, file, "" if of_task else self.directory, changed))
         # The innermost: it is to see what the function itself has made.
-        find = [FindOutputs(self.app, sets)] if sets else []
-        return [*self._steps(others, self.directory), *self._steps(on_node, ""), *find]
+        find = [FindOutputs(self.app, tuple(sets))] if sets else []
+        return [*self._steps(here), *self._steps(on_node), *find]
 
-    def replaced(self, outputs: Sequence[File]) -> tuple[str, ...]:
-        """Return the absolute paths of outputs where older ones are moved aside."""
-        return tuple(self._absolute(file) for file in outputs if self._replaces(file))
-
-    def _set_of(self, number: int, file: File) -> OutputSet:
-        directory = "" if of_a_task(file.place) else self.directory
-        path = relative([file], directory)[0]
-        pattern = file.pattern if isinstance(file, Glob) else ""
-        base = path[: len(path) - len(pattern)]
-        return OutputSet(number, base, pattern, masked(file.url), self._is_changed(file), directory)
-
-    def _steps(self, outputs: Sequence[File], directory: str) -> list[TaskStep]:
-        if not outputs:
-            return []
-        places = [(path, file) for file in outputs for path in relative([file], directory)]
-        needed = [
-            Path(path[: -len(file.pattern)]) if isinstance(file, Glob) else Path(path).parent for path, file in places
-        ]
-        folders = tuple(dict.fromkeys(str(folder) for folder in needed if folder != Path()))
-        outputs = [file for file in outputs if file.kind != "pattern"]
-        paths = relative(outputs, directory)
-        replaced = relative([file for file in outputs if self._replaces(file)], directory)
-        # A staged input that the task changes may be a hard link of the cache's file, which must stay as it is.
-        shared = [file for file in outputs if file.kind == "file" and of_a_task(file.place) and self._is_changed(file)]
-        check = CheckOutputs(self.app, paths, directory, replaced, relative(shared, directory), self.task, self.number)
-        make = [MakeDirectories(folders, directory)] if folders else []
-        return [*make, check] if paths else [*make]
-
-    def _replaces(self, file: File) -> bool:
-        """Tell whether what lies at a place is older: in the directory of a try it never is."""
-        # What lies there may be what the other task has just made; to move it aside made that one fail.
-        if self.contested or file.kind == "pattern":
-            return False
-        return not of_a_task(file.place) and not self._is_changed(file)
+    def _steps(self, side: _PathsOfOutputs) -> list[TaskStep]:
+        steps: list[TaskStep] = [MakeDirectories(tuple(side.folders), side.directory)] if side.folders else []
+        if side.paths:
+            paths, replaced, updated = tuple(side.paths), tuple(side.replaced), tuple(side.updated)
+            who = self.task, self.number, self.stays
+            steps.append(CheckOutputs(self.app, paths, side.directory, replaced, updated, *who))
+        return steps
 
     def _is_changed(self, file: File) -> bool:
-        if file.update:
-            return True
+        if file.update or not self.inputs:
+            return file.update
         path = self._absolute(file)
         changed = self._changed.get(path)
         if changed is None:
-            # By text first; the file system is asked only if there are inputs and the path is absolute.
-            changed = path in self.inputs or (bool(self.inputs) and os.path.isabs(path) and self._is_input(path))
+            # By text first; the file system is asked only if the path is absolute.
+            changed = path in self.inputs or (os.path.isabs(path) and self._is_input(path))
             self._changed[path] = changed
         return changed
 
@@ -112,8 +100,58 @@ class Outputs:
         return os.path.normpath(os.path.join(self.directory, file.place))
 
 
-def _on_node(file: File) -> bool:
-    return of_a_task(file.place) and not os.path.isabs(file.place)
+class _PathsOfOutputs:
+    """Paths of outputs, each once, that are relative to one directory.
+
+    Attributes:
+        directory: The directory; empty for the one that the task runs in.
+        folders: Directories that outputs are in, but for that one.
+        paths: Files or directories that the task must make.
+        replaced: Those of them where an older one is moved aside.
+        updated: Those of them that the task changes, and that may share their content with the cache.
+    """
+
+    __slots__ = ("directory", "folders", "paths", "replaced", "updated")
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self.folders: dict[str, None] = {}
+        self.paths: dict[str, None] = {}
+        self.replaced: dict[str, None] = {}
+        self.updated: dict[str, None] = {}
+
+    def add(self, file: File, place: str, replaced: bool, updated: bool) -> None:
+        """Add an output, which lies at a place."""
+        path = file.given if file.directory == self.directory != "" else place
+        folder = _plain(path[: -len(file.pattern)]) if isinstance(file, Glob) else _folder_of(path)
+        if folder:
+            self.folders[folder] = None
+        if file.kind == "pattern":
+            return
+        self.paths[path] = None
+        if replaced:
+            self.replaced[path] = None
+        if updated:
+            self.updated[path] = None
+
+
+def _set_of(number: int, file: File, directory: str, changed: bool) -> OutputSet:
+    path = relative([file], directory)[0]
+    pattern = file.pattern if isinstance(file, Glob) else ""
+    return OutputSet(number, path[: len(path) - len(pattern)], pattern, masked(file.url), changed, directory)
+
+
+def _folder_of(path: str) -> str:
+    """Return the directory that something is in; empty for the current one."""
+    folder, name = os.path.split(path)
+    # pathlib takes ten times as long, and the directories of most outputs are few.
+    return _plain(folder) if name not in ("", ".", "..") else _plain(str(Path(path).parent))
+
+
+@lru_cache(maxsize=256)
+def _plain(folder: str) -> str:
+    """Return the shortest way to write the path of a directory; empty for the current one."""
+    return "" if Path(folder) == Path() else str(Path(folder))
 
 
 def _is_same(path: str, there: os.stat_result) -> bool:
