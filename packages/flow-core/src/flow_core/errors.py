@@ -78,6 +78,18 @@ class BashExitFailure(AppException):
 AppFailure = BashExitFailure
 
 
+class Requeue(AppException):
+    """Raised by a task that was told that its block ends: it is to be run again, on a block with enough time.
+
+    That costs nothing of its budgets. A task that was not told fails with it as with any other exception.
+
+    Attributes:
+        told: Whether the task was told so; set where it runs.
+    """
+
+    told: bool = False
+
+
 class BadStdStreamFile(AppException):
     """The file for standard output or error could not be opened, or its specification is wrong."""
 

@@ -23,8 +23,9 @@ from flow_core.apps.definition import (
 )
 from flow_core.apps.fitting import Fitting
 from flow_core.apps.parameters import Parameters, checked_outputs, parameters_of
-from flow_core.apps.special import SPECIAL_KEYWORDS, checked_stream, task_spec
+from flow_core.apps.special import SPECIAL_KEYWORDS, checked_growth, checked_signal, checked_stream, task_spec
 from flow_core.errors import ConfigurationError, FlowError, InvalidAppTypeError
+from flow_core.interfaces.call import DEFAULT_SPEC
 from flow_core.interfaces.memoizer import AppIdentity
 from flow_core.option_names import did_you_mean, known_options
 from flow_core.option_records import about, documented
@@ -72,6 +73,24 @@ CacheGlobalsOption = Annotated[
         'some by names that show only as it runs, or ``"named"``, those that the code names.'
     ),
 ]
+WarnOption = Annotated[
+    float | None,
+    about(
+        "Seconds before the end of its block at which a call is told of it, so that it can save its work; None means "
+        "that it is not told."
+    ),
+]
+WarnSignalOption = Annotated[
+    str | int | None,
+    about('Signal by which the command of a bash app is told so, by name or number; None means ``"SIGTERM"``.'),
+]
+GrowthOption = Annotated[
+    Mapping[str, float] | None,
+    about(
+        'Factors by which what ran out grows before a try is repeated, such as ``{"memory": 2, "walltime": 1.5}``, '
+        "up to what the executor's nodes and blocks have; None means that nothing grows."
+    ),
+]
 
 
 class JoinAppOptions(TypedDict, total=False):
@@ -91,6 +110,14 @@ class AppOptions(JoinAppOptions, total=False):
     executors: ExecutorsOption
     rerun_on_loss: RerunOption
     snapshot: SnapshotOption
+    warn_before_end_s: WarnOption
+    grow_on_retry: GrowthOption
+
+
+class BashAppOptions(AppOptions, total=False):
+    """The options of bash apps."""
+
+    warn_signal: WarnSignalOption
 
 
 _KEY_RULES = 1  # a version; part of each app's cache tag; another number makes all remembered results unknown
@@ -130,6 +157,9 @@ class AppBase(Generic[P, R]):
         snapshot: SnapshotOption = "call",
         cache_files: CacheFilesOption = "contents",
         cache_globals: CacheGlobalsOption = "all",
+        warn_before_end_s: WarnOption = None,
+        warn_signal: WarnSignalOption = None,
+        grow_on_retry: GrowthOption = None,
     ) -> None:
         _check_function(func)
         update_wrapper(self, func)
@@ -142,10 +172,23 @@ class AppBase(Generic[P, R]):
 
                 warn_of(f"app {name!r}", (_UNCACHED[number] for number, one in enumerate(given) if one))
         if self.kind is AppKind.JOIN:
-            _refuse_for_joins(name, executors=executors != "all", rerun_on_loss=rerun_on_loss is False)
+            _refuse_for_joins(
+                name,
+                executors=executors != "all",
+                rerun_on_loss=rerun_on_loss is False,
+                warn_before_end_s=warn_before_end_s is not None,
+                grow_on_retry=grow_on_retry is not None,
+            )
+        if warn_signal is not None and self.kind is not AppKind.BASH:
+            raise ConfigurationError(
+                f"app {name!r}: warn_signal is for the commands of bash apps; a python app has a function called: "
+                "flow.on_block_end"
+            )
         self._kernel = data_flow_kernel
         self._walltime = walltime
         self._resources: dict[str, object] = {}
+        if warn_before_end_s is not None:
+            self._resources["warn_before_end_s"] = warn_before_end_s
         self._parameters = Parameters(func, name, self.kind)
         self._watched = self._parameters.watched
         self._definition = AppDefinition(
@@ -160,8 +203,11 @@ class AppBase(Generic[P, R]):
             snapshot=_one_of(SNAPSHOTS, "snapshot", snapshot, name),
             cache_files=_one_of(CACHE_FILES, "cache_files", cache_files, name),
             cache_globals=_one_of(CACHE_GLOBALS, "cache_globals", cache_globals, name),
+            warn_signal=checked_signal(warn_signal, name),
+            growth=checked_growth(grow_on_retry, name),
         )
-        self._options = NO_OPTIONS if walltime is None else CallOptions(spec=task_spec(name, walltime))
+        spec = task_spec(name, walltime, self._resources)
+        self._options = NO_OPTIONS if spec is DEFAULT_SPEC else CallOptions(spec=spec)
         self._plain = self._parameters.plain
         # What each call asks is bound to attributes of the app: a look through another object costs each of them.
         self._fitting = Fitting(func, name, self._parameters.special)
@@ -226,6 +272,7 @@ class AppBase(Generic[P, R]):
         environment: Mapping[str, str] | None = None,
         container: str | None = None,
         priority: int | None = None,
+        warn_before_end_s: float | None = None,
         stdout: StdStream | None = None,
         stderr: StdStream | None = None,
         outputs: Sequence[str | os.PathLike[str] | File] | None = None,
@@ -240,8 +287,15 @@ class AppBase(Generic[P, R]):
         """
         name = self._definition.name
         if self.kind is AppKind.JOIN:
-            _refuse_for_joins(name, executors=executors is not None)
-        extras = {"environment": environment, "container": container, "priority": priority}
+            _refuse_for_joins(
+                name, executors=executors is not None, warn_before_end_s=warn_before_end_s is not None
+            )
+        extras = {
+            "environment": environment,
+            "container": container,
+            "priority": priority,
+            "warn_before_end_s": warn_before_end_s,
+        }
         resources = {**self._resources, **(resource_specification or {})}
         resources.update({key: value for key, value in extras.items() if value is not None})
         before = self._options

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
-from flow_core.apps.app import AppBase, AppOptions, BashApp, Executors, JoinApp, JoinAppOptions, PythonApp
+from flow_core.apps.app import AppBase, AppOptions, BashApp, BashAppOptions, Executors, JoinApp, JoinAppOptions, PythonApp
 from flow_core.errors import InvalidAppTypeError
 from flow_core.option_names import known_options
 
@@ -99,13 +99,13 @@ def bash_app(function: Callable[P, object], /) -> BashApp[P, int]: ...
 def bash_app(
     function: None = None,
     /,
-    **options: Unpack[AppOptions],
+    **options: Unpack[BashAppOptions],
 ) -> MakesBashApp: ...
-@_takes(AppOptions)
+@_takes(BashAppOptions)
 def bash_app(
     function: Callable[P, object] | None = None,
     /,
-    **options: Unpack[AppOptions],
+    **options: Unpack[BashAppOptions],
 ) -> Any:
     """Make an app of a function that returns a command line for bash; see AppBase for the options."""
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from signal import SIGTERM
 
 from flow_core.files import File
 from flow_core.interfaces.call import DEFAULT_SPEC, TaskSpec
@@ -38,6 +39,9 @@ CACHE_GLOBALS = ("all", "named")
 """Globals that make a cached call another call: all that its code may use, so that no result is remembered where it
 takes some by names which show only as it runs; or those that the code names."""
 
+GROWING = ("memory", "walltime")
+"""What of a task can grow before another try: that which ran out."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AppDefinition:
@@ -56,6 +60,8 @@ class AppDefinition:
         snapshot: When its function is looked at; one of ``SNAPSHOTS``.
         cache_files: What of files counts for its cache; one of ``CACHE_FILES``.
         cache_globals: Which globals count for its cache; one of ``CACHE_GLOBALS``.
+        warn_signal: Number of the signal by which the command of a bash app is told of the end of its block.
+        growth: Factors by which what ran out grows before another try, by the names of ``GROWING``.
     """
 
     func: Callable[..., object]
@@ -69,6 +75,8 @@ class AppDefinition:
     snapshot: str = "call"
     cache_files: str = "contents"
     cache_globals: str = "all"
+    warn_signal: int = SIGTERM
+    growth: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from flow_core.apps.definition import AppKind, CallOptions, StdStream
@@ -81,7 +81,7 @@ class Parameters:
             spec = task_spec(self._name, walltime, resources)
         if "resource_specification" in self.watched and "resource_specification" in kwargs:
             given = kwargs.pop("resource_specification")
-            spec = task_spec(self._name, walltime, {**resources, **given} if isinstance(given, dict) else given)
+            spec = task_spec(self._name, walltime, {**resources, **given} if isinstance(given, Mapping) else given)
         if "label" in self.watched and "label" in kwargs:
             label = _checked_label(kwargs.pop("label"), self._name)
         outputs = self._outputs(kwargs, base.outputs)

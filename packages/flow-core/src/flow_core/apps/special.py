@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import os
 import re
+import signal
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final
 
-from flow_core.apps.definition import AppDefinition, CallOptions, StdStream
+from flow_core.apps.definition import GROWING, AppDefinition, CallOptions, StdStream
 from flow_core.errors import BadStdStreamFile, ConfigurationError
 from flow_core.file_names import check_path
 from flow_core.files import File
@@ -123,7 +124,7 @@ def _check_place(target: str | os.PathLike[str], keyword: str, app: str) -> None
 
 _NUMBERS: Final = ("cores", "memory", "gpus", "disk", "running_time_min", "cores_per_rank", "gpus_per_rank")
 _INTEGERS: Final = ("priority", "nodes", "ranks_per_node", "ranks")
-RESOURCE_KEYS: Final = (*_NUMBERS, *_INTEGERS, "exclusive", "environment", "container", "named")
+RESOURCE_KEYS: Final = (*_NUMBERS, *_INTEGERS, "exclusive", "environment", "container", "named", "warn_before_end_s")
 """Keys of a resource specification: memory and disk in MiB, rounded up; running_time_min in seconds. Of a task of ranks
 memory and disk are those of each node."""
 RESOURCE_ALIASES: Final = {"num_nodes": "nodes", "num_ranks": "ranks"}
@@ -217,6 +218,7 @@ def _spec(app: str, walltime_s: float | None, given: dict[object, object]) -> Ta
         walltime_s=walltime_s,
         environment=_environment(app, given.get("environment")),
         container=_container(app, given.get("container")),
+        warn_before_end_s=_warning(app, given.get("warn_before_end_s")),
     )
 
 
@@ -288,6 +290,64 @@ def _walltime(app: str, value: object) -> float:
             "leave it out, or pass None, for no limit"
         )
     return float(value)
+
+
+def _warning(app: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= LONGEST_S:
+        raise ConfigurationError(
+            f"app {app!r}: warn_before_end_s must be a number of seconds above 0 and at most {LONGEST_S:.0e}, not "
+            f"{value!r}: as many as it takes to save the work"
+        )
+    return float(value)
+
+
+def checked_signal(value: object, app: str) -> int:
+    """Return the number of a signal that is given by its name or number; of SIGTERM for None.
+
+    Raises:
+        ConfigurationError: there is no such signal, or one that a program cannot catch.
+    """
+    if value is None:
+        return signal.SIGTERM
+    number: object = value
+    if isinstance(value, str):
+        number = getattr(signal, value if value.startswith("SIG") else f"SIG{value}", None)
+    if isinstance(number, bool) or not isinstance(number, int) or number not in signal.valid_signals() - _NOT_CAUGHT:
+        raise ConfigurationError(
+            f"app {app!r}: warn_signal must be a signal that a program can catch, such as 'SIGTERM' or 'SIGUSR1', not "
+            f"{value!r}"
+        )
+    return int(number)
+
+
+_NOT_CAUGHT: Final = frozenset((signal.SIGKILL, signal.SIGSTOP))
+_MOST_GROWTH: Final = 1e6
+
+
+def checked_growth(value: object, app: str) -> tuple[tuple[str, float], ...]:
+    """Return factors by which what ran out grows, by name.
+
+    Raises:
+        ConfigurationError: they are for something else, or no factors.
+    """
+    if value is None:
+        return ()
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(
+            f"app {app!r}: grow_on_retry must be a dict such as {{'memory': 2, 'walltime': 1.5}}, not {value!r}"
+        )
+    for name, factor in value.items():
+        if name not in GROWING:
+            raise ConfigurationError(
+                f"app {app!r}: grow_on_retry names {name!r}, which does not grow{did_you_mean(name, GROWING)}"
+            )
+        if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 1 < factor <= _MOST_GROWTH:
+            raise ConfigurationError(
+                f"app {app!r}: the factor of {name!r} in grow_on_retry must be a number above 1, not {factor!r}"
+            )
+    return tuple(sorted((str(name), float(factor)) for name, factor in value.items()))
 
 
 def _integer(app: str, key: str, value: object) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from flow_core.errors import MissingInputs, TaskLost
+from flow_core.errors import MissingInputs, Requeue, TaskLost
 from flow_core.graph.dependency_edges import DependencyEdges
 from flow_core.graph.effects import LAUNCH, PLACE, PREPARE, STAGE_OUT, Effect, Failure
 from flow_core.graph.failures import (
@@ -452,6 +452,9 @@ class GraphCore:
         if verdict is Verdict.CANCELLED or promised or (killed and verdict is not Verdict.APP_ERROR):
             self._end(task, CANCELLED, error=cancellation(task))
             return
+        if verdict is Verdict.REQUEUED:
+            self._requeued(task, outcome.error)
+            return
         place = outcome.place or (outcome.loss.place if outcome.loss is not None else None)
         if place is not None and place.node and verdict in _NODES_MATTER:
             self._spent(task).failed_on(place.node)
@@ -508,6 +511,14 @@ class GraphCore:
             self._replace(task)
         else:
             error = TaskLost(f"{task} came back from its executor unstarted {task.tries} times: it can run nothing")
+            self._end(task, FAILED, error=error)
+
+    def _requeued(self, task: Task, reason: BaseException | None) -> None:
+        # Its block ended, which no budget pays for; its node did nothing wrong, so it is not avoided.
+        if self._spent(task).requeued():
+            self._again(task, reason or Requeue(f"{task} was told that its block ends"))
+        else:
+            error = TaskLost(f"{task} was told {task.tries} times that its block ends, and run again: it never comes to an end")
             self._end(task, FAILED, error=error)
 
     def _refused(self, task: Task, outcome: Outcome) -> None:

@@ -68,11 +68,23 @@ class RetryUsage:
         walltime_losses: Losses to the walltime of a block. Executors report these (LossKind.WALLTIME) only for tries
             that used more than 80% of the block's life; others are BLOCK losses.
         returns: Tries that came back unstarted.
+        requeues: Tries that were told that their block ends, and asked to be made again.
         nodes: Nodes on which tries failed or were lost, sorted; the last few.
         last: How the last of them failed or was lost, in one line; empty where that was not reported.
     """
 
-    __slots__ = ("_order", "cost", "failures", "kills", "last", "losses", "nodes", "returns", "walltime_losses")
+    __slots__ = (
+        "_order",
+        "cost",
+        "failures",
+        "kills",
+        "last",
+        "losses",
+        "nodes",
+        "requeues",
+        "returns",
+        "walltime_losses",
+    )
 
     def __init__(self) -> None:
         self.failures = 0
@@ -81,6 +93,7 @@ class RetryUsage:
         self.kills = 0
         self.walltime_losses = 0
         self.returns = 0
+        self.requeues = 0
         self.nodes: tuple[str, ...] | None = None
         self._order: list[str] = []
         self.last = ""
@@ -104,6 +117,11 @@ class RetryUsage:
         """Book a try that came back unstarted; False only for an executor that does nothing else."""
         self.returns += 1
         return self.returns < _MAX_RETURNS
+
+    def requeued(self) -> bool:
+        """Book a try that asks to be made again on another block; False only where nothing else ever comes of it."""
+        self.requeues += 1
+        return self.requeues < _MAX_RETURNS
 
     def loss(self, loss: Loss, budgets: Budgets, rerun: bool, who: str) -> TaskLost | None:
         """Book a lost try; return None if another may be made, else the error that ends the task."""

@@ -154,6 +154,9 @@ def _spent_parts(spent: RetryUsage, budgets: Budgets) -> list[str]:
     if spent.losses:
         lost = f"{spent.losses} {'was' if spent.losses == 1 else 'were'} lost"
         parts.append(f"{lost} (infrastructure_retries={budgets.infrastructure_retries})")
+    if spent.requeues:
+        told = f"{spent.requeues} {'was' if spent.requeues == 1 else 'were'} told that the block ends and asked to be run again"
+        parts.append(f"{told} (which costs nothing)")
     if spent.returns:
         parts.append(f"{spent.returns} came back unstarted")
     return parts

@@ -60,6 +60,7 @@ class TaskSpec:
         container: Image in which the task runs, if any.
         avoid: Nodes on which it failed before: others come first, as long as there are any. Set by the kernel for
             executors with ``avoids_nodes``.
+        warn_before_end_s: Seconds before the end of its block at which it is told of it; None if it is not.
     """
 
     resources: Resources = Resources()
@@ -70,6 +71,12 @@ class TaskSpec:
     container: str | None = None
     # Left out of messages where it is None: releases before this field know no null there.
     avoid: tuple[str, ...] | None = field(default=None, metadata={"left_out": True})
+    warn_before_end_s: float | None = field(default=None, metadata={"left_out": True})
+
+    @property
+    def needed_s(self) -> float:
+        """Seconds that its block must have left: its own time, and that before the end in which it saves its work."""
+        return self.running_time_min_s + (self.warn_before_end_s or 0.0)
 
 
 # One object for nearly all tasks, so that schedulers tell by identity that a task asks for nothing special.

@@ -23,6 +23,7 @@ TASK_FIELDS: Final = (
     "walltime",
     "environment",
     "container",
+    "warn_before_end_s",
 )
 """What a task may ask for, by the names that its user writes."""
 
@@ -55,5 +56,6 @@ def asked_for(spec: TaskSpec) -> dict[str, object]:
         "walltime": spec.walltime_s,
         "environment": dict(spec.environment),
         "container": spec.container,
+        "warn_before_end_s": spec.warn_before_end_s,
     }
     return {field: value for field, value in asked.items() if value}

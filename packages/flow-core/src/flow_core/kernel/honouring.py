@@ -13,7 +13,7 @@ from flow_core.interfaces.task_fields import TASK_FIELDS
 from flow_core.option_names import did_you_mean
 
 BY_HIGH_THROUGHPUT: Final = frozenset(
-    ("cores", "memory", "gpus", "priority", "running_time_min", "walltime", "environment")
+    ("cores", "memory", "gpus", "priority", "running_time_min", "walltime", "environment", "warn_before_end_s")
 )
 """What the HighThroughputExecutor honours, for advice where a Config has none. A test compares it with the class."""
 

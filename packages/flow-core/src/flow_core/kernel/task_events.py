@@ -10,6 +10,7 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Final, Protocol
 
 from flow_core.apps.definition import NO_OPTIONS
+from flow_core.errors import Requeue
 from flow_core.files import File, masked
 from flow_core.graph.failures import root_cause
 from flow_core.graph.retry import describe
@@ -177,6 +178,10 @@ class TaskEventEmitter:
             self._append(_task_changed(time_ns=time.time_ns(), task_id=task.tid, state=state.name))
         if is_a(failure, Loss):
             self._retried(task, describe(failure).partition("\n")[0])
+        elif is_a(failure, Requeue) and task.spent is not None and task.spent.requeues:
+            task.spent.last = one_line(failure)
+            told = "%s is run again: its block was about to end in try %d, as it was told (%s)"
+            self._logger.info(told, task, task.tries, task.spent.last)
         elif is_a(failure, BaseException):
             self._retried(task, one_line(failure))
 

@@ -20,9 +20,11 @@ from flow_core.errors import (
     BadStdStreamFile,
     BashAppNoReturn,
     BashExitFailure,
+    Requeue,
 )
 from flow_core.folders import current_directory, make_directory
 from flow_core.interfaces.call import NodeContext
+from flow_core.remote.block_end import block_is_ending, on_block_end
 from flow_core.remote.links import foreign_link
 from flow_core.remote.processes import (
     GRACE_S,
@@ -58,6 +60,8 @@ _MARK = "FLOW_COMMAND"
 """Variable that tells the processes of one command from those of others of the same process."""
 _numbers = count(1)
 _GONE = "a working directory that was removed"
+REQUEUE_CODE = 85
+"""Exit code by which a command that was told of the end of its block asks to be run again, as in HTCondor."""
 _BEGUN_S = 2.0  # seconds; a command whose start was interrupted is not older than this
 
 
@@ -71,6 +75,7 @@ class BashStep:
         stderr: The same for standard error.
         environment: Variables for the command, beside those of the worker.
         directory: What relative paths of these files are relative to; empty for the directory that the task runs in.
+        warn_signal: The signal by which the command is told that its block ends; 0 where it is not told.
     """
 
     app: str
@@ -78,6 +83,7 @@ class BashStep:
     stderr: tuple[str, str] | None = None
     environment: tuple[tuple[str, str], ...] = ()
     directory: str = ""
+    warn_signal: int = 0
 
     sets_environment: ClassVar[bool] = True
 
@@ -90,6 +96,7 @@ class BashStep:
             BadStdStreamFile: a file for a standard stream cannot be opened.
             BashExitFailure: the command ended with another code than 0, or by a signal.
             AppTimeout: the walltime passed; the process group was ended.
+            Requeue: the command was told that its block ends, and wants to be run again; or it was not begun any more.
         """
         # Before files are opened: a command that cannot be composed must not empty the user's files.
         command = _composed(inner, self.app)
@@ -101,10 +108,20 @@ class BashStep:
                 apart = _StderrApart.beside_stdout(open_files)
             # Made before the command starts, since it notes how long the file is by now.
             errors = apart or _StderrTail(stderr, where.main_thread)
-            code = _run(command, stdout, stderr, self._variables(), apart, where.directory or None)
-        if code != 0:
-            raise _failure(self.app, command, code, errors.read(), _full_disks(files, where))
-        return 0
+            if self.warn_signal and block_is_ending():
+                raise Requeue(f"bash app {self.app!r}: its block was about to end when its command was to begin")
+            code = _run(command, stdout, stderr, self._variables(), apart, where.directory or None, self.warn_signal)
+        if code == 0:
+            return 0
+        full, told = _full_disks(files, where), self.warn_signal and block_is_ending()
+        if told and code == REQUEUE_CODE:
+            raise Requeue(f"bash app {self.app!r}: its command ended with exit code {code} before the end of its block")
+        if told:
+            name = _signal_name(self.warn_signal)
+            full.append(
+                f"it was told by signal {name} that its block ends: with exit code {REQUEUE_CODE} it would be run again"
+            )
+        raise _failure(self.app, command, code, errors.read(), full)
 
     def _placed(self, stream: tuple[str, str] | None) -> tuple[str, str] | None:
         return None if stream is None else (os.path.join(self.directory, stream[0]), stream[1])
@@ -328,6 +345,7 @@ def _run(
     variables: dict[str, str] | None,
     apart: _StderrApart | None,
     directory: str | None,
+    warn_signal: int,
 ) -> int:
     mark, environment = _marked(variables)
     # The walltime is enforced by the wait below while the command runs: an exception of the timer could come where bash
@@ -362,6 +380,8 @@ def _run(
             raise
         try:
             try:
+                if warn_signal:
+                    on_block_end(lambda: _tell(process, warn_signal))
                 code = _wait(process, None if limit is None else limit[0], apart)
             except BaseException:
                 _end_all(process, mark)
@@ -516,6 +536,33 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     _wait_until(process, time.monotonic() + GRACE_S)
     _signal_group(process, signal.SIGKILL)
     _wait_until(process, time.monotonic() + GRACE_S)
+
+
+def _tell(process: subprocess.Popen[bytes], number: int) -> None:
+    """Send a signal to all of a command's process group.
+
+    The shell that the group began with is left out where it waits for a program and has no trap for the signal: it would
+    end by it, and nobody would wait for the program, which may be saving its work.
+    """
+    group = [one.pid for one in table().values() if one.group == process.pid]
+    if not group:  # there is no /proc
+        _signal_group(process, signal.Signals(number))
+    for pid in group:
+        if pid != process.pid or len(group) == 1 or _catches(pid, number):
+            try:
+                os.kill(pid, number)
+            except (ProcessLookupError, PermissionError):
+                continue  # it has ended, or became another user's
+
+
+def _catches(pid: int, number: int) -> bool:
+    """Tell whether a process has a handler for a signal, such as a trap of bash."""
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            caught = next((line for line in status if line.startswith("SigCgt:")), "SigCgt: 0")
+    except OSError:
+        return False
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

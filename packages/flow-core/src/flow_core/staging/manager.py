@@ -17,7 +17,7 @@ from flow_core.bounded_calls import within
 from flow_core.files import File, Glob, masked
 from flow_core.guard import attribute, one_line, pass_signal, to_log
 from flow_core.hooks import Calling, hook_name, is_own
-from flow_core.interfaces.call import TaskStep
+from flow_core.interfaces.call import TaskSpec, TaskStep
 from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.staging import Direction, Staging, Transfer, Versions
 from flow_core.remote.bash import BashStep
@@ -144,7 +144,7 @@ class StagingManager:
         Raises:
             NoStagingError: a file can be moved by no method of the executor.
         """
-        kind = app.kind
+        kind, spec = app.kind, options.spec
         # Keywords that are Flow's and that the function does not take: they would be an error of the call.
         if kwargs and not app.takes.issuperset(_SHARED):
             kwargs = {name: value for name, value in kwargs.items() if name in app.takes or name not in _SHARED}
@@ -152,7 +152,7 @@ class StagingManager:
         simple = kind is AppKind.JOIN or (not options.outputs and options.stdout is None and options.stderr is None)
         if simple and not (has_files(args) or has_files(kwargs)):
             if kind is AppKind.BASH:
-                return StagingPlan(args, kwargs, steps=_bash_alone(app.name, options.spec.environment))
+                return StagingPlan(args, kwargs, steps=_bash_alone(app.name, spec.environment, _warn_signal(app, spec)))
             return StagingPlan(args, kwargs)
         # Nodes with disks of their own need what is brought to this one brought on.
         if simple and kind is AppKind.PYTHON and attribute(executor, "carries_files", False) is not True:
@@ -323,9 +323,14 @@ def _placed(args: tuple[object, ...], kwargs: dict[str, object], directory: str)
 
 
 @lru_cache(maxsize=1024)
-def _bash_alone(app: str, environment: tuple[tuple[str, str], ...]) -> tuple[TaskStep, ...]:
+def _bash_alone(app: str, environment: tuple[tuple[str, str], ...], warn_signal: int) -> tuple[TaskStep, ...]:
     """Return the one step of bash apps without files, shared by all their tasks."""
-    return (BashStep(app, environment=environment),)
+    return (BashStep(app, environment=environment, warn_signal=warn_signal),)
+
+
+def _warn_signal(app: AppDefinition, spec: TaskSpec) -> int:
+    """Return the signal by which a command is told of the end of its block; 0 where it is not told."""
+    return 0 if spec.warn_before_end_s is None else app.warn_signal
 
 
 @dataclass(slots=True)
@@ -556,7 +561,10 @@ class _Planner:
         if self.app.kind is not AppKind.BASH:
             return _NO_STEPS
         stdout, stderr = streams
-        return (BashStep(self.app.name, stdout, stderr, self.options.spec.environment, self.directory),)
+        spec = self.options.spec
+        return (
+            BashStep(self.app.name, stdout, stderr, spec.environment, self.directory, _warn_signal(self.app, spec)),
+        )
 
     def _movers(self, direction: Direction) -> tuple[list[TaskStep], Mover | None, list[Transfer]]:
         """Return one direction's steps, what to call for the methods of the submit side, and what the steps move."""

@@ -33,6 +33,8 @@ from flow_executors.wire.results import (
 )
 
 _OK, _APP_ERROR = Verdict.OK, int(Verdict.APP_ERROR)
+# Those with an exception, which may be of a class of the user's.
+_WITH_ERROR = (int(Verdict.OK), _APP_ERROR, int(Verdict.REQUEUED))
 _OK_MEASURED = _OK | USAGE
 _LOST = int(Verdict.LOST)
 # Nanoseconds from the start of a task in which a module that is not found counts as one that its node lacks.
@@ -91,7 +93,7 @@ def outcomes_of(
                 unmade.append((key, partial(outcome_from, key, status, payload, place, start, end, usage)))
             except BaseException as error:
                 found.append(_unreadable(key, error, place, start, end))
-        elif (status & BUFFERS or status & VERDICT_MASK <= _APP_ERROR) and names_globals(payload):
+        elif (status & BUFFERS or status & VERDICT_MASK in _WITH_ERROR) and names_globals(payload):
             unmade.append((key, partial(outcome_from, key, status, payload, place, start, end, usage, watch)))
         else:
             outcome = _outcome(key, status, payload, place, start, end)
@@ -195,7 +197,7 @@ def _by_verdict(key: int, verdict: Verdict, buffers: bool, payload: memoryview, 
         except BufferGone as error:
             outcome.verdict = Verdict.LOST
             outcome.loss = Loss(LossKind.TRANSFER, place, reason=f"the task had ended, but {error}")
-    elif verdict is Verdict.APP_ERROR:
+    elif verdict is Verdict.APP_ERROR or verdict is Verdict.REQUEUED:
         outcome.error = unpack(bytes(payload))
     elif verdict is Verdict.LOST:
         outcome.loss = _loss(payload, place)

@@ -34,7 +34,7 @@ class Capacity:
 class ResourceRequest:
     """What one task of a class takes while it runs: slots, memory in MiB, devices (a fraction, or a whole number).
 
-    ``priority`` orders classes; ``walltime_s`` is the task's own limit; ``need_s`` is what its block must have left.
+    ``priority`` orders classes; ``walltime_s`` is the task's own limit; ``need_s`` is what its block must have left; ``warn_s`` is how long before the end of that it is told; None if not.
     """
 
     slots: int = 1
@@ -43,6 +43,7 @@ class ResourceRequest:
     priority: int = 0
     walltime_s: float | None = None
     need_s: float = 0.0
+    warn_s: float | None = None
 
     @classmethod
     def of(cls, spec: TaskSpec, capacity: Capacity) -> ResourceRequest:
@@ -50,7 +51,9 @@ class ResourceRequest:
         asked = spec.resources
         slots = _slots(asked.cores, capacity)
         memory_mb = asked.memory_mb or capacity.mem_per_worker_mb * slots
-        return cls(slots, memory_mb, asked.gpus, spec.priority, spec.walltime_s, spec.running_time_min_s)
+        return cls(
+            slots, memory_mb, asked.gpus, spec.priority, spec.walltime_s, spec.needed_s, spec.warn_before_end_s
+        )
 
 
 def _slots(cores: float, capacity: Capacity) -> int:

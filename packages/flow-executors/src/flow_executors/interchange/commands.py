@@ -64,7 +64,7 @@ def _busy(managers: list[ManagerRecord]) -> int:
 def _misfits(shared: InterchangeState, spec: TaskSpec) -> tuple[str, ...]:
     """Return why such a task can never run on any of the managers; nothing if it can on some."""
     profiles = shared.pool.profiles.values()
-    reasons = [never(spec.resources, spec.running_time_min_s, profile) for profile in profiles]
+    reasons = [never(spec.resources, spec.needed_s, profile) for profile in profiles]
     return tuple(sorted(set(reasons)))[:_REASONS] if reasons and all(reasons) else ()
 
 

@@ -323,7 +323,7 @@ class PendingQueues:
         if queue is self.default:
             return
         self.fresh = True
-        key = (queue.spec.resources, queue.spec.running_time_min_s, queue.spec.avoid or ())
+        key = (queue.spec.resources, queue.spec.needed_s, queue.spec.avoid or ())
         shape = self._shapes.get(key)
         if shape is None:
             shape = self._shapes[key] = RequestClass(*key)

@@ -264,7 +264,8 @@ class BinPackingScheduler:
 def never(resources: Resources, need_s: float, profile: CapacityClass) -> str:
     """Return why tasks that take such resources, and such a time, can never run on such managers; empty if they can."""
     if need_s + _ENDING_S > profile.life_s and need_s:
-        return f"it needs running_time_min={need_s:g} s, a block lasts {profile.life_s:.0f} s (walltime)"
+        what = "running_time_min and warn_before_end_s together"
+        return f"it needs a block that lasts {need_s:g} s ({what}), a block lasts {profile.life_s:.0f} s (walltime)"
     return unsatisfiable_reason(resources, profile.largest)
 
 

@@ -58,6 +58,8 @@ from flow_executors.wire.messages import (
 from flow_executors.wire.tasks import one_task, unpack_tasks
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+# By which schedulers and users tell ahead that a job will end, as by ``sbatch --signal=USR1@120``.
+_NOTICES = (signal.SIGUSR1, signal.SIGUSR2)
 # Share of its walltime after which a SIGTERM is taken for the end of the block by walltime: schedulers send it a while
 # ahead of SIGKILL.
 _LATE = 0.9
@@ -71,7 +73,7 @@ class SignalPipe:
         self._walltime_s = block.walltime_s
         self._started = time.monotonic() - block.age_s
         self._read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        for signum in _ENDING:
+        for signum in (*_ENDING, *_NOTICES):
             # A handler that does nothing: the byte in the pipe is what counts, and the loop reads it between two turns.
             signal.signal(signum, lambda *_: None)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
@@ -93,6 +95,10 @@ class SignalPipe:
             manager.block_ends(self._walltime_s if late else 0.0, f"its block was ended (the manager received {name})")
         elif signal.SIGINT in came:
             manager.leave(ExitReason(ExitCode.DONE, "it was interrupted (SIGINT)", 1))
+        else:
+            for notice in _NOTICES:
+                if notice in came:
+                    manager.end_is_near(f"its block is about to end (the manager received {notice.name})")
 
 
 # In place of a descriptor: the connection has messages that poll does not show.
@@ -171,6 +177,8 @@ class Manager:
         self._next_starts = 0.0
         self._recall_open = False
         self._drain_deadline: float | None = None
+        self._last_moment: tuple[float, float, str] | None = None
+        """When to leave after all, for tasks that save their work as the block ends; its walltime, and the reason."""
         self._leaving: ExitReason | None = None
         self._due = 0.0
         """When to look at the clock although nothing happens."""
@@ -210,19 +218,48 @@ class Manager:
         if self._leaving is None:
             self._leaving = leaving
 
-    def block_ends(self, walltime_s: float, reason: str) -> None:
-        """The block is being ended: give back what has not started, report what runs as lost, and leave.
+    def end_is_near(self, reason: str) -> float:
+        """The block will be ended before its time: give back what has not started, and tell tasks that asked for it.
 
-        Where it ends by its walltime (0: it does not), tasks that ran for most of it are lost to that.
-        Not to be called by a signal handler.
+        Leave when what runs is done. Return how long the longest of these tasks may take to save its work, in seconds;
+        0 where none asked. Not to be called by a signal handler.
         """
+        log.info("%s", reason)
         self._drain()
         if self._member.registered:
             self._member.send_credit(0, 0)  # before outcomes: whoever hears of them may have more tasks at hand
         now = time.monotonic()
         self._hand_out(now)
+        needed_s = self._core.end_is_near(now)
+        self._tell_tasks(now)
+        return needed_s
+
+    def block_ends(self, walltime_s: float, reason: str) -> None:
+        """The block is being ended: give back what has not started, report what runs as lost, and leave.
+
+        Tasks that asked to be told have the time for which they asked, and the others with them. Where the block ends by
+        its walltime (0: it does not), tasks that ran for most of it are lost to that.
+        Not to be called by a signal handler.
+        """
+        if self._last_moment is not None:
+            return  # schedulers may say it several times
+        needed_s = self.end_is_near(reason)
+        if needed_s:
+            self._last_moment = time.monotonic() + needed_s, walltime_s, reason
+        else:
+            self._end_now(walltime_s, reason)
+
+    def _end_now(self, walltime_s: float, reason: str) -> None:
+        now = time.monotonic()
+        self._hand_out(now)
         self._interrupt(walltime_s, reason, now)
         self.leave(ExitReason(ExitCode.DONE, reason))
+
+    def _tell_tasks(self, now: float) -> None:
+        """Tell tasks that their block ends, those for which it is time."""
+        for rank, pid in self._core.to_tell(now):
+            log.info("worker %d (pid %d): its task is told that the block ends", rank, pid)
+            self._worker_pool.tell(rank, pid)
 
     def _interrupt(self, walltime_s: float, reason: str, now: float) -> None:
         for key, ran_s in self._core.running_for(now):
@@ -267,7 +304,15 @@ class Manager:
     def _patience_ms(self) -> int:
         now, core = time.monotonic(), self._core
         due = min(self._member.deadline(now), now + _HOUR_S)
-        times = core.deadline(now), self._respawn.deadline(), self._drain_at, self._drain_deadline, self._watching.due
+        last = None if self._last_moment is None else self._last_moment[0]
+        times = (
+            core.deadline(now),
+            self._respawn.deadline(),
+            self._drain_at,
+            self._drain_deadline,
+            self._watching.due,
+            last,
+        )
         for when in times:
             if when is not None and when < due:
                 due = when
@@ -419,6 +464,8 @@ class Manager:
             self._worker_pool.envelopes.done(keys)
             # After the results are in the buffer: what is finished here must be reportable at any moment.
             self._core.finished(rank, keys, busy_ns * 1e-9, now)
+        for rank, key in pool_events.told:
+            self._core.told(rank, key)
         if pool_events.files and self._member.registered:
             self._line.send(pack_files(self._outbox.manager, pool_events.files))
         # After the results: a worker that is ready may have the rank of one whose last results are among these.
@@ -508,6 +555,9 @@ class Manager:
             self._next_starts = now + _STARTS_EVERY_S
             self._report_starts(now)
         self._core.overdue(now)
+        self._tell_tasks(now)
+        if self._last_moment is not None and now >= self._last_moment[0]:
+            self._end_now(*self._last_moment[1:])
         if now >= self._watching.due and self._leaving is None:
             reason = self._watching.look(self._core.workers, now)
             if reason:

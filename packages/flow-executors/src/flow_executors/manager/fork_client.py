@@ -179,6 +179,10 @@ class ForkServerClient:
         """
         self._send({"do": "kill", "rank": rank, "grace": grace_s, "age": age_s})
 
+    def tell(self, rank: int, pid: int) -> None:
+        """Ask to have the task of a worker told that its block ends; the worker itself answers."""
+        self._send({"do": "tell", "rank": rank, "pid": pid})
+
     def sweep(self, rank: int, pid: int, age_s: float) -> None:
         """Ask to end what the task of a dead worker has left behind, which began ``age_s`` seconds ago.
 

@@ -22,6 +22,7 @@ from flow_core.remote.faults import point
 from flow_core.remote.processes import Tree, below, end, send, table, ticks_ago
 from flow_executors.manager import process_trees
 from flow_executors.worker import bootstrap
+from flow_executors.worker.packets import BLOCK_ENDS
 
 # Bytes of an order or a report: they hold an environment, or the tail of a log.
 MAX_MESSAGE = 262_144
@@ -151,6 +152,11 @@ class ForkServer:
                 self._spawn(rank, env, cpus)
             case {"do": "kill", "rank": int(rank), "grace": float(grace) | int(grace), "age": age}:
                 self._kill(rank, float(grace), _since(age))
+            case {"do": "tell", "rank": int(rank), "pid": int(pid)}:
+                process = self._workers.get(pid)
+                # A child that was not waited for: its pid is nobody else's.
+                if process is not None and process.rank == rank:
+                    os.kill(pid, BLOCK_ENDS)
             case {"do": "sweep", "rank": int(rank), "pid": int(pid), "age": float(age) | int(age)}:
                 self._sweep_orphans(
                     process_trees.tree_of(pid, bootstrap.process_name(rank), _since(age), self._workers, dead=True)

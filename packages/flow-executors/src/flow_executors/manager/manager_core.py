@@ -233,6 +233,9 @@ def _rounded(depth: int) -> int:
 # Seconds without a result after which half of a worker's pipe is read back for an idle one. With 1 ms, 399 tasks of 1
 # ms behind one of 500 ms ended after 442 ms, where 423 is ideal.
 STEAL_AFTER_S = 0.001
+TELL_AGAIN_S = 1.0
+"""Seconds after which a worker is told once more that its block ends, where it has not answered: it may not have begun
+with the task when it was told first."""
 UNTOLD_S = 0.5
 """Seconds of age assumed of a task that the script gave to a worker directly and has not reported: it reports tasks
 after a quarter of a second, half of this."""
@@ -272,6 +275,8 @@ class ManagerCore:
         self._part: dict[int, WorkerEntry] = {}  # default-class workers whose pipe has room
         self._deep: dict[int, WorkerEntry] = {}  # workers with tasks in their pipe
         self._killable: dict[int, float] = {}  # rank -> when its task's walltime and grace are over
+        self._untold: dict[int, float] = {}  # rank -> when its task is to be told that the block ends
+        self._end_is_near = False
         self._recall = 0
         self._revoked: set[int] = set()  # ranks of workers whose pipe is to be searched
         self._claimed: dict[int, WorkerEntry] = {}
@@ -327,7 +332,7 @@ class ManagerCore:
         termination = (
             worker.termination[1] if worker.termination is not None and worker.termination[0] in running else ""
         )
-        for index in (self._idle, self._part, self._deep, self._killable, self._claimed):
+        for index in (self._idle, self._part, self._deep, self._killable, self._untold, self._claimed):
             index.pop(rank, None)
         self._revoked.discard(rank)
         return WorkerLoss(running, termination, walltime_s)
@@ -387,6 +392,7 @@ class ManagerCore:
             self._ledger.give_back(worker.task.demand, worker.devices)
             worker.task, worker.devices = None, ()
             self._killable.pop(worker.rank, None)
+            self._untold.pop(worker.rank, None)
 
     def _index(self, worker: WorkerEntry) -> None:
         """Put a worker where its load belongs."""
@@ -452,7 +458,14 @@ class ManagerCore:
             worker.since = now
             if task.demand.walltime_s is not None:
                 self._killable[worker.rank] = now + task.demand.walltime_s + WALLTIME_GRACE_S
+            if task.demand.warn_s is not None:
+                self._untold[worker.rank] = self._when_to_tell(task.demand.warn_s, now)
             out.append(Assignment(worker.rank, task.key, task.record, task.class_id, worker.devices))
+
+    def _when_to_tell(self, warn_s: float, now: float) -> float:
+        if self._end_is_near:
+            return now
+        return math.inf if self.ends_at is None else self.ends_at - warn_s
 
     def _fits(self, demand: ResourceRequest) -> bool:
         # Tasks of the default class are not in the ledger: what workers hold is the account of them.
@@ -679,12 +692,36 @@ class ManagerCore:
             if worker.task is not None:
                 self._termination(worker, worker.task.key, "walltime")
 
+    def to_tell(self, now: float) -> list[tuple[int, int]]:
+        """Return (rank, pid) of workers whose tasks are to be told now that their block ends; again, until ``told``."""
+        found = [self.workers[rank] for rank, when in self._untold.items() if when <= now]
+        for worker in found:
+            self._untold[worker.rank] = now + TELL_AGAIN_S
+        return [(worker.rank, worker.pid) for worker in found]
+
+    def told(self, rank: int, key: int) -> None:
+        """A worker answered that the task of this key was told."""
+        worker = self.workers.get(rank)
+        if worker is not None and worker.task is not None and worker.task.key == key:
+            self._untold.pop(rank, None)
+
+    def end_is_near(self, now: float) -> float:
+        """The block ends before its time: tell all tasks that asked for it, those that are told already excepted.
+
+        Return how long the longest of them may take to save its work, in seconds; 0 where none asked.
+        """
+        self._end_is_near = True
+        for rank, when in self._untold.items():
+            self._untold[rank] = min(when, now)
+        asked = [worker.task.demand.warn_s for worker in self.workers.values() if worker.task is not None]
+        return max((warn_s for warn_s in asked if warn_s is not None), default=0.0)
+
     def deadline(self, now: float) -> float | None:
         """Return when to look again although nothing happens, or None."""
         steal = bool(self._deep and self._idle and not self._pending)
-        if not steal and not self._killable:
+        if not steal and not self._killable and not self._untold:
             return None
-        times = [*self._killable.values()]
+        times = [*self._killable.values(), *self._untold.values()]
         if steal:
             times.append(min(worker.since for worker in self._deep.values()) + STEAL_AFTER_S)
         return max(now, min(times))

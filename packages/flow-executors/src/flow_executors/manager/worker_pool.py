@@ -35,6 +35,7 @@ from flow_executors.worker.packets import (
     NEED,
     PACKET,
     READY,
+    TOLD,
     key_of,
     made_plain,
     pack_envelope,
@@ -384,6 +385,8 @@ class PoolEvents:
     needed: list[bytes] = field(default_factory=list)
     files: list[tuple[int, bytes]] = field(default_factory=list)
     """Keys of tasks, and how far files of theirs are."""
+    told: list[tuple[int, int]] = field(default_factory=list)
+    """Ranks and keys of tasks that were told that their block ends."""
     died: list[tuple[Died, WorkerPipes | None]] = field(default_factory=list)
     """Their pipes still hold what they did not start."""
     failed: list[NotSpawned] = field(default_factory=list)
@@ -418,6 +421,10 @@ class WorkerPool:
     def pipes_of(self, rank: int) -> WorkerPipes | None:
         """Return the pipes of a worker; None where there is no worker."""
         return self._pipes.get(rank)
+
+    def tell(self, rank: int, pid: int) -> None:
+        """Ask to tell the task of a worker that its block ends; the worker answers if it runs one that asked for it."""
+        self.fork_client.tell(rank, pid)
 
     def kill(self, rank: int, age_s: float | None) -> None:
         """Ask to end a worker with all that its task, begun so long ago, has started."""
@@ -515,7 +522,8 @@ class WorkerPool:
         pool_events.needed += [bytes(frame[4]) for frame in frames if frame[3] == NEED]
         pool_events.files += [(frame[0], bytes(frame[4])) for frame in frames if frame[3] == FILES]
         take_over = self.shared_results.taken_over
-        results = [take_over(frame) if frame[3] & BUFFERS else frame for frame in frames if frame[3] < FILES]
+        pool_events.told += [(pipes.rank, frame[0]) for frame in frames if frame[3] == TOLD]
+        results = [take_over(frame) if frame[3] & BUFFERS else frame for frame in frames if frame[3] < TOLD]
         if results:
             pool_events.results.append((pipes.rank, results))
 

@@ -16,6 +16,7 @@ Status: a Verdict in the low four bits, and flags. Payload by verdict:
 - OK: pickle of the value; empty for None. With flag BUFFERS preceded by a table of buffers as in a task's record.
 - APP_ERROR: the exception as packed by ``flow_core.remote.errors.pack``. With flag UNLOADED the function or its
   arguments could not be loaded on the node, so nothing has run; with UNIMPORTED the function did not find a module.
+- REQUEUED: the same, of a task that was told that its block ends and is to be run again.
 - LOST: a Loss as packed by ``messages.pack_loss``.
 - REFUSED, RETURNED, CANCELLED: the reason as UTF-8 text, may be empty.
 

@@ -10,7 +10,7 @@ from functools import partial
 from struct import Struct
 from time import time_ns
 
-from flow_core.errors import SerializationError
+from flow_core.errors import Requeue, SerializationError
 from flow_core.guard import name_of
 from flow_core.interfaces.call import DEFAULT_SPEC, NodeContext, TryKey
 from flow_core.remote.errors import pack, presentable
@@ -22,6 +22,7 @@ from flow_core.remote.state import LONG_NS, ProcessState
 from flow_core.remote.usage import Used, process_used
 from flow_executors.worker.packets import (
     APP_ERROR,
+    BLOCK_ENDS,
     FRAME,
     KEY,
     KEY_AT,
@@ -30,12 +31,16 @@ from flow_executors.worker.packets import (
     OK,
     PACKET,
     READY,
+    REQUEUED,
+    TOLD,
     is_direct,
 )
 from flow_executors.worker.unpack import Unpacker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from flow_core.interfaces.call import TaskSpec
     from flow_executors.worker.telling import FilesTeller
 
@@ -100,6 +105,7 @@ class Worker:
         self._direct_fd = direct_fd
         self._pid = os.getpid()
         self._forks = _forks
+        self._tell: Callable[[], None] | None = None
         self._in_task = False
         self._teller: FilesTeller | None = None
         self._file = -1
@@ -110,6 +116,7 @@ class Worker:
     def serve(self) -> None:
         """Run tasks until the manager closes its end, or until one has changed the process for good."""
         signal.signal(signal.SIGINT, self._on_interrupt)
+        signal.signal(BLOCK_ENDS, self._on_block_end)
         state = ProcessState()
         self._send(self._result_fd, 0, 0, 0, READY, b"")
         read, task_fd, armed = os.read, self._task_fd, is_armed
@@ -157,6 +164,8 @@ class Worker:
                 value = func(*args, **kwargs)
             else:
                 call = partial(execute, func, args, kwargs, spec, steps, self._where(key, spec))
+                if spec.warn_before_end_s is not None:
+                    call = partial(self._run_told, call, key)
                 value = with_variables(call, variables) if variables else call()
                 self._end_telling()
             self._in_task = False
@@ -168,7 +177,8 @@ class Worker:
             self._in_task = False
             self._end_telling()
             self._end_forked_child()
-            status, payload = APP_ERROR, pack(presentable(error))
+            requeued = issubclass(type(error), Requeue) and vars(error).get("told") is True
+            status, payload = REQUEUED if requeued else APP_ERROR, pack(presentable(error))
             # For the script, which knows whether other nodes are better off.
             if not begun:
                 status |= UNLOADED
@@ -177,6 +187,20 @@ class Worker:
         if before is not None:
             status, payload = status | USAGE, _usage_since(before) + payload
         return status, payload
+
+    def _run_told(self, call: Callable[[], object], key: int) -> object:
+        """Run a task that is told of the end of its block, on the main thread."""
+        from flow_core.remote.block_end import run_told, tell
+
+        # Some schedulers end a job by a SIGTERM to all of its processes: what saves its work must outlive that. Its
+        # manager tells it. A handler, since commands would inherit that a signal is ignored.
+        before = signal.signal(signal.SIGTERM, _go_on)
+        self._tell = tell
+        try:
+            return run_told(call, partial(self._send, self._result_fd, key, 0, 0, TOLD, b""))
+        finally:
+            self._tell = None
+            signal.signal(signal.SIGTERM, before)
 
     def _where(self, key: int, spec: TaskSpec) -> NodeContext:
         from flow_executors.worker.script_files import NodeFiles  # most tasks are without steps
@@ -268,9 +292,18 @@ class Worker:
             sys.stdout.flush()
             os._exit(0)
 
+    def _on_block_end(self, signum: int, frame: object) -> None:
+        # A child that the task has forked is no worker; and the signal may come when the task has just ended.
+        if self._tell is not None and os.getpid() == self._pid:
+            self._tell()
+
     def _on_interrupt(self, signum: int, frame: object) -> None:
         if self._in_task:
             raise KeyboardInterrupt
+
+
+def _go_on(signum: int, frame: object) -> None:
+    """Do nothing at a signal."""
 
 
 def _dumps(value: object, buffers: list[memoryview] | None) -> bytes:

@@ -18,12 +18,13 @@ else does not.
 
 Status as in RESULTS of the wire, or READY (the worker waits for tasks), or NEED (payload: digest of a missing blob), or
 FILES (payload: JSON of how far files of the task that runs are; a frame of at most PIPE_ATOMIC bytes, so that it never
-stands within another).
+stands within another), or TOLD (the task that runs was told that its block ends).
 """
 
 from __future__ import annotations
 
 import struct
+from signal import SIGRTMIN
 
 PACKET = 4096
 """Longest packet in bytes, one page: a packet pipe takes no more as one."""
@@ -42,10 +43,15 @@ time."""
 READY = 0xFF
 NEED = 0xFE
 FILES = 0xFD
+TOLD = 0xFC
 # Bytes that the kernel writes to a pipe in one piece (PIPE_BUF): threads of a task write, too.
 PIPE_ATOMIC = 4096
+# A real-time signal: those that programs and schedulers use for ends of their own are all below.
+BLOCK_ENDS = SIGRTMIN + 5
+"""Signal by which a worker hears that the block of the task that it runs ends; it answers by TOLD."""
 OK = 0
 APP_ERROR = 1
+REQUEUED = 6
 
 KEY = struct.Struct("<Q")
 FRAME = struct.Struct("<IQqqB")
