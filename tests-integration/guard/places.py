@@ -381,6 +381,7 @@ ELSEWHERE: dict[str, str] = {
             "in_process",
             "avoids_nodes",
             "honours",
+            "task_limits",
         )
     },
     **{f"BlockExecutor.{name}": _ASKED_BY_USERS for name in ("scale_out", "scale_in", "scaling_enabled", "provider")},
@@ -534,6 +535,9 @@ ELSEWHERE: dict[str, str] = {
             "ignore_for_cache",
             "rerun_on_loss",
             "snapshot",
+            "warn_before_end_s",
+            "warn_signal",
+            "grow_on_retry",
         )
     },
     **{f"{app}(function=)": _IN_TASK for app in ("python_app", "bash_app", "join_app")},

@@ -55,6 +55,10 @@ BY_POSITION: dict[str, str] = {
     "App(apptype=)": (
         "packages/flow-core/tests/test_apps.py::test_the_old_decorator_makes_apps_by_the_name_of_their_kind"
     ),
+    "on_block_end(callback=)": (
+        "tests-integration/htex/test_block_end.py::"
+        "test_a_task_that_is_told_saves_its_work_and_is_run_again_without_any_budget"
+    ),
     "Database(url=)": "packages/flow-monitor/tests/test_queries.py::test_a_run_has_its_counts_and_times",
 }
 """A test that gives an option, where a search for its name does not find one."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from flow_core.apps.app import AppBase
-from flow_core.apps.decorators import join_app, python_app
+from flow_core.apps.decorators import bash_app, join_app, python_app
 from flow_core.checkpoint.period import period_seconds
 from flow_core.config import Config, checked_config
 from flow_core.errors import ConfigurationError
@@ -249,10 +249,19 @@ def test_other_periods_are_refused(period: Any) -> None:
 def test_decorators_show_the_options_of_apps_with_the_defaults_of_their_constructor() -> None:
     known = {option.name: option.default for option in options_of(AppBase)}
     shown = inspect.signature(python_app).parameters
-    assert {name: one.default for name, one in shown.items() if name != "function"} == known
+    bash = inspect.signature(bash_app).parameters
+    assert {name: one.default for name, one in bash.items() if name != "function"} == known
+    assert set(bash) - set(shown) == {"warn_signal"}
     assert str(shown["walltime"]) == "walltime: float | None = None"
     joined = set(inspect.signature(join_app).parameters) - {"function"}
-    assert joined == set(known) - {"executors", "rerun_on_loss", "snapshot"}
+    assert joined == set(known) - {
+        "executors",
+        "rerun_on_loss",
+        "snapshot",
+        "warn_before_end_s",
+        "warn_signal",
+        "grow_on_retry",
+    }
 
 
 @pytest.mark.parametrize("kind", [Config, ThreadPoolExecutor])

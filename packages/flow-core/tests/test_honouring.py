@@ -40,6 +40,7 @@ EACH: dict[str, Any] = {
     "running_time_min": 60,
     "environment": {"A": "b"},
     "container": "image:1",
+    "warn_before_end_s": 30.0,
 }
 UNHONOURED = sorted(EACH.keys() - {"running_time_min", "environment"})
 

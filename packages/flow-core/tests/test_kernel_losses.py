@@ -193,3 +193,25 @@ def test_a_task_that_another_node_could_load_is_well(load: Load) -> None:
     executor.run(executor.nth(2))
     assert future.result(10) == 2
     assert executor.avoided == [None, ("bad",)]
+
+
+def test_a_try_that_was_told_of_the_end_of_its_block_is_made_again_without_any_budget(load: Load) -> None:
+    executor = MemoryExecutor("memory")
+    load(executor, retries=0, infrastructure_retries=0)
+    future = add(1)
+    for _ in range(20):
+        executor.requeue(hold(executor))
+    why = str(future.why())
+    assert "20 were to be run again, told that the block ends (which costs nothing); the last: Requeue: saved" in why
+    executor.run_all()
+    assert future.result(10) == 2
+
+
+def test_a_killed_try_that_asks_to_be_run_again_is_not(load: Load) -> None:
+    executor = MemoryExecutor("memory")
+    load(executor)
+    future = add(1)
+    key = hold(executor)
+    executor.begin(key)
+    future.cancel(kill=True)
+    assert future.cancelled()

@@ -1,5 +1,6 @@
 """The manager's decisions: which worker gets which task, and what becomes of tasks when workers die."""
 
+import math
 from collections import deque
 
 import pytest
@@ -268,6 +269,67 @@ def test_a_task_for_which_the_block_has_not_time_enough_left_is_given_back_inste
     core.finished(0, [1], 2.0, 41.0)
     assert core.assign(41.0) == []
     assert [key for _, key, _ in core.take_effects().returned] == [2]
+
+
+def telling(slots=1, ends_at=None, warn_s=30.0):
+    """Return a core whose workers each run a task that asked to be told of the end of the block."""
+    core = ManagerCore(Capacity(slots), None, ends_at=ends_at)
+    core.add_class(1, ResourceRequest(warn_s=warn_s, need_s=warn_s))
+    for rank in range(slots):
+        core.worker_up(rank, 100 + rank, 63, 0.0)
+    core.accept(1, tasks(*range(slots)))
+    assert len(core.assign(0.0)) == slots
+    return core
+
+
+def test_a_task_that_asked_for_it_is_told_as_long_before_the_end_of_the_block_as_it_asked():
+    core = telling(ends_at=100.0)
+    assert core.deadline(0.0) == 70.0
+    assert core.to_tell(69.9) == []
+    assert core.to_tell(70.0) == [(0, 100)]
+
+
+def test_it_is_told_again_until_its_worker_has_answered():
+    core = telling(ends_at=100.0)
+    assert core.to_tell(70.0) == [(0, 100)]
+    assert core.to_tell(70.5) == []
+    assert core.deadline(70.5) == 71.0
+    assert core.to_tell(71.0) == [(0, 100)]
+    core.told(0, 5)  # of another task, before this one
+    assert core.to_tell(72.0) == [(0, 100)]
+    core.told(0, 0)
+    assert core.to_tell(90.0) == []
+    assert core.deadline(90.0) is None
+
+
+def test_a_task_that_has_ended_is_not_told():
+    core = telling(ends_at=100.0)
+    core.finished(0, [0], 1.0, 60.0)
+    assert core.to_tell(80.0) == []
+    core = telling(ends_at=100.0)
+    core.worker_down(0, [])
+    assert core.to_tell(80.0) == []
+
+
+def test_a_notice_tells_at_once_and_says_how_long_the_slowest_needs():
+    core = telling(slots=2)
+    assert core.deadline(5.0) == math.inf
+    core.told(0, core.workers[0].task.key)
+    assert core.end_is_near(5.0) == 30.0
+    assert core.to_tell(5.0) == [(1, 101)]
+
+
+def test_a_notice_is_nothing_to_tasks_that_did_not_ask():
+    core = manager(slots=1)
+    core.accept(0, tasks(1))
+    core.assign(0.0)
+    assert core.end_is_near(1.0) == 0.0
+    assert core.to_tell(1.0) == []
+
+
+def test_a_block_must_have_the_time_of_the_task_and_that_in_which_it_saves_its_work():
+    spec = TaskSpec(running_time_min_s=60.0, warn_before_end_s=30.0)
+    assert ResourceRequest.of(spec, Capacity(1)).need_s == 90.0
 
 
 def test_of_what_a_worker_holds_only_the_first_has_run():

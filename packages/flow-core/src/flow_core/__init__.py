@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     )
     from flow_core.apps.special import AUTO_LOGNAME as AUTO_LOGNAME
     from flow_core.config import Config as Config
+    from flow_core.errors import Requeue as Requeue
     from flow_core.files import Directory as Directory, File as File, Glob as Glob
     from flow_core.futures.app_future import AppFuture as AppFuture
     from flow_core.futures.data_future import DataFuture as DataFuture
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         set_file_logger as set_file_logger,
         set_stream_logger as set_stream_logger,
     )
+    from flow_core.remote.block_end import block_is_ending as block_is_ending, on_block_end as on_block_end
 
 __version__ = "0.1.1"
 
@@ -48,6 +50,9 @@ _HOMES = {
     "clear": "flow_core.kernel.loaded",
     "dfk": "flow_core.kernel.loaded",
     "map": "flow_core.kernel.mapping",
+    "Requeue": "flow_core.errors",
+    "on_block_end": "flow_core.remote.block_end",
+    "block_is_ending": "flow_core.remote.block_end",
     "set_stream_logger": "flow_core.observe.logging",
     "set_file_logger": "flow_core.observe.logging",
 }

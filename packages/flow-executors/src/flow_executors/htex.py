@@ -305,6 +305,13 @@ class PilotExecutor(PilotOptions, BlockExecutor):
         return self.provider is None or not self._is_local()
 
     @property
+    def task_limits(self) -> dict[str, float]:  # type: ignore[override]  # by its blocks and nodes, as far as they are known
+        """The most memory (of the largest node seen) and walltime (of a block) that a task can have."""
+        walltime_s = self.provider.walltime_s if self.provider is not None else None
+        memory_mb = self._runtime.client.directory.most_memory_mb if self._runtime is not None else 0
+        return {name: float(most) for name, most in (("memory", memory_mb), ("walltime", walltime_s)) if most}
+
+    @property
     def max_workers_per_node(self) -> float:
         """Most workers of a node: ``max_workers`` by its other name."""
         return self.max_workers

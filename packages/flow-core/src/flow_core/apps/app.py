@@ -23,7 +23,14 @@ from flow_core.apps.definition import (
 )
 from flow_core.apps.fitting import Fitting
 from flow_core.apps.parameters import Parameters, checked_outputs, parameters_of
-from flow_core.apps.special import SPECIAL_KEYWORDS, checked_growth, checked_signal, checked_stream, task_spec
+from flow_core.apps.special import (
+    SPECIAL_KEYWORDS,
+    check_grows,
+    checked_growth,
+    checked_signal,
+    checked_stream,
+    task_spec,
+)
 from flow_core.errors import ConfigurationError, FlowError, InvalidAppTypeError
 from flow_core.interfaces.call import DEFAULT_SPEC
 from flow_core.interfaces.memoizer import AppIdentity
@@ -208,7 +215,8 @@ class AppBase(Generic[P, R]):
         )
         spec = task_spec(name, walltime, self._resources)
         self._options = NO_OPTIONS if spec is DEFAULT_SPEC else CallOptions(spec=spec)
-        self._plain = self._parameters.plain
+        # Calls of apps that grow are looked at: they must say what there is to grow.
+        self._plain = self._parameters.plain and not self._definition.growth
         # What each call asks is bound to attributes of the app: a look through another object costs each of them.
         self._fitting = Fitting(func, name, self._parameters.special)
         self._least, self._most, self._fits = self._fitting.least, self._fitting.most, self._fitting.fits
@@ -245,6 +253,8 @@ class AppBase(Generic[P, R]):
                     raise wrong
             if not (self._plain and self._watched.isdisjoint(kwargs)):
                 args, kwargs, options = self._parameters.read(args, kwargs, options, self._walltime, self._resources)
+                if self._definition.growth:
+                    check_grows(self._definition, options.spec)
         # not cast(), which is a call: the module of the active kernel is below apps and cannot name AppFuture
         try:
             return kernel.submit_call(self._definition, args, kwargs, options)  # type: ignore[return-value]
@@ -287,9 +297,7 @@ class AppBase(Generic[P, R]):
         """
         name = self._definition.name
         if self.kind is AppKind.JOIN:
-            _refuse_for_joins(
-                name, executors=executors is not None, warn_before_end_s=warn_before_end_s is not None
-            )
+            _refuse_for_joins(name, executors=executors is not None, warn_before_end_s=warn_before_end_s is not None)
         extras = {
             "environment": environment,
             "container": container,

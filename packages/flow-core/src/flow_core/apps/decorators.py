@@ -6,7 +6,16 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
-from flow_core.apps.app import AppBase, AppOptions, BashApp, BashAppOptions, Executors, JoinApp, JoinAppOptions, PythonApp
+from flow_core.apps.app import (
+    AppBase,
+    AppOptions,
+    BashApp,
+    BashAppOptions,
+    Executors,
+    JoinApp,
+    JoinAppOptions,
+    PythonApp,
+)
 from flow_core.errors import InvalidAppTypeError
 from flow_core.option_names import known_options
 

@@ -322,6 +322,21 @@ def checked_signal(value: object, app: str) -> int:
     return int(number)
 
 
+def check_grows(app: AppDefinition, spec: TaskSpec) -> None:
+    """Check that a call of an app whose tasks grow states what grows.
+
+    Raises:
+        ConfigurationError: it does not; the message says what is missing.
+    """
+    stated = {"memory": spec.resources.memory_mb, "walltime": spec.walltime_s}
+    for name, _ in app.growth:
+        if not stated[name]:
+            where = "walltime=" if name == "walltime" else "the key 'memory' of resource_specification="
+            raise ConfigurationError(
+                f"app {app.name!r}: grow_on_retry lets {name} grow, and this call states none: give it {where}"
+            )
+
+
 _NOT_CAUGHT: Final = frozenset((signal.SIGKILL, signal.SIGSTOP))
 _MOST_GROWTH: Final = 1e6
 

@@ -23,6 +23,7 @@ from flow_core.graph.failures import (
     named_timeout,
     other_version,
 )
+from flow_core.graph.growth import ran_out_of
 from flow_core.graph.retry import Budgets, RetryUsage
 from flow_core.graph.single_flight import InFlightCalls, digest_of, is_part_of
 from flow_core.graph.states import (
@@ -482,6 +483,8 @@ class GraphCore:
         return task.app.rerun_on_loss and self._spent(task).losses < self.budgets.infrastructure_retries
 
     def _failed_try(self, task: Task, error: BaseException) -> None:
+        if task.app.growth:
+            self._note_ran_out(task, error)
         if (task.details is not None and task.details.killed) or is_final(error):
             self._end(task, FAILED, error=error)
         elif self._asks_price or is_a(error, MissingInputs):  # of which the graph cannot know whether they are anywhere
@@ -497,7 +500,14 @@ class GraphCore:
         else:
             self._end(task, FAILED, error=error)
 
+    def _note_ran_out(self, task: Task, failure: BaseException | Loss) -> None:
+        what = ran_out_of(failure)
+        if what:
+            self._spent(task).out_of(what)
+
     def _lost(self, task: Task, loss: Loss) -> None:
+        if task.app.growth:
+            self._note_ran_out(task, loss)
         error = self._spent(task).loss(loss, self.budgets, task.app.rerun_on_loss, str(task))
         if error is None:
             self._again(task, loss)
@@ -518,8 +528,8 @@ class GraphCore:
         if self._spent(task).requeued():
             self._again(task, reason or Requeue(f"{task} was told that its block ends"))
         else:
-            error = TaskLost(f"{task} was told {task.tries} times that its block ends, and run again: it never comes to an end")
-            self._end(task, FAILED, error=error)
+            told = f"{task} was told in each of {task.tries} tries that its block ends: it never comes to an end"
+            self._end(task, FAILED, error=TaskLost(told))
 
     def _refused(self, task: Task, outcome: Outcome) -> None:
         self.tries.pop(task.key, None)

@@ -67,6 +67,7 @@ class RetryUsage:
         kills: Workers that died under the task.
         walltime_losses: Losses to the walltime of a block. Executors report these (LossKind.WALLTIME) only for tries
             that used more than 80% of the block's life; others are BLOCK losses.
+        ran_out: How many tries ran out of what, ``memory`` or ``walltime``; of apps that say what grows.
         returns: Tries that came back unstarted.
         requeues: Tries that were told that their block ends, and asked to be made again.
         nodes: Nodes on which tries failed or were lost, sorted; the last few.
@@ -81,6 +82,7 @@ class RetryUsage:
         "last",
         "losses",
         "nodes",
+        "ran_out",
         "requeues",
         "returns",
         "walltime_losses",
@@ -94,6 +96,7 @@ class RetryUsage:
         self.walltime_losses = 0
         self.returns = 0
         self.requeues = 0
+        self.ran_out: dict[str, int] = {}
         self.nodes: tuple[str, ...] | None = None
         self._order: list[str] = []
         self.last = ""
@@ -117,6 +120,10 @@ class RetryUsage:
         """Book a try that came back unstarted; False only for an executor that does nothing else."""
         self.returns += 1
         return self.returns < _MAX_RETURNS
+
+    def out_of(self, what: str) -> None:
+        """Note what a try ran out of."""
+        self.ran_out[what] = self.ran_out.get(what, 0) + 1
 
     def requeued(self) -> bool:
         """Book a try that asks to be made again on another block; False only where nothing else ever comes of it."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flow_core.file_names import masked
+from flow_core.graph.growth import growth_text
 from flow_core.graph.states import State
 from flow_core.guard import one_line
 from flow_core.interfaces.waiting import Cause, CauseKind, count, shown_state, since
@@ -143,6 +144,8 @@ def _tries(task: Task, budgets: Budgets) -> list[Cause]:
     parts = _spent_parts(spent, budgets)
     if not parts:
         return []
+    if more := growth_text(task.options.spec, task.spec):
+        parts.append(f"it asks for more now: {more}")
     last = f"; the last: {spent.last.rstrip('.')}" if spent.last else ""
     return [Cause(CauseKind.RETRY, f"of {count(task.tries, 'try', 'tries')} so far {', '.join(parts)}{last}")]
 
@@ -155,8 +158,8 @@ def _spent_parts(spent: RetryUsage, budgets: Budgets) -> list[str]:
         lost = f"{spent.losses} {'was' if spent.losses == 1 else 'were'} lost"
         parts.append(f"{lost} (infrastructure_retries={budgets.infrastructure_retries})")
     if spent.requeues:
-        told = f"{spent.requeues} {'was' if spent.requeues == 1 else 'were'} told that the block ends and asked to be run again"
-        parts.append(f"{told} (which costs nothing)")
+        were = "was" if spent.requeues == 1 else "were"
+        parts.append(f"{spent.requeues} {were} to be run again, told that the block ends (which costs nothing)")
     if spent.returns:
         parts.append(f"{spent.returns} came back unstarted")
     return parts

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from flow_core.interfaces.call import Call, TryKey
 from flow_core.interfaces.context import RunContext
@@ -58,6 +59,9 @@ class Executor(ABC):
     honours: frozenset[str] = HONOURED_BY_ALL
     """Fields of tasks that it honours (``TASK_FIELDS``). What a task asks for beyond them is refused at the call: so
     nothing is dropped by an executor that does not know of it."""
+    task_limits: Mapping[str, float] = MappingProxyType({})
+    """A dict of the most ``memory`` (MB) and ``walltime`` (seconds) that a task can have, as far as that is known: what
+    grows with retries (``grow_on_retry``) grows up to that."""
     in_process: bool = False
     """Whether its tasks share the objects of the script's process. If not, calls come with a snapshot to be sent."""
 

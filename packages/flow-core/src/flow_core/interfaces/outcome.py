@@ -29,7 +29,7 @@ class Verdict(IntEnum):
     REFUSED = 5
     """The try can never run here (does not fit, cannot be pickled); ``Outcome.error`` says why. Not retried here."""
     REQUEUED = 6
-    """The try was told that its block ends, and asks to be made again; ``Outcome.error`` is its Requeue. Costs nothing."""
+    """It was told that its block ends, and is to be made again: ``Outcome.error`` is its Requeue. Costs nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from flow_core.futures.callbacks import Limit, hook_calls
 from flow_core.futures.lean import when_done
 from flow_core.graph.effects import LAUNCH, STAGE_OUT, Effect, EffectHandlers
 from flow_core.graph.graph_core import GraphCore
+from flow_core.graph.growth import grown, growth_text
 from flow_core.graph.states import EXEC_DONE
 from flow_core.graph.task import PLAIN
 from flow_core.guard import attribute, is_a, one_line, pass_signal, shown, text_of, to_log
@@ -302,6 +303,8 @@ class EffectHandler:
             self.choose(task)
             if task.spent is not None:
                 self._avoid(task)
+                if task.spent.ran_out:
+                    self._grow(task)
             waits = self._plan(task, plain is True)
         except BaseException as error:
             self._reactor.post(self._core.unplaced, (task, _not_the_apps(task, error)))
@@ -317,6 +320,19 @@ class EffectHandler:
         nodes = spent.nodes if attribute(executor, "avoids_nodes", False) is True else None
         if task.spec.avoid != nodes:
             task.spec = replace(task.spec, avoid=nodes)
+
+    def _grow(self, task: Task) -> None:
+        """Have the next try of a task ask for more of what it ran out of, as far as its executor has it."""
+        spent = task.spent
+        if spent is None:
+            return
+        most = attribute(task.executor, "task_limits")
+        bounds: dict[str, float] = most if is_a(most, dict) else {}
+        before = task.spec
+        task.spec = grown(before, task.options.spec, task.app.growth, spent.ran_out, bounds)
+        if task.spec is not before:
+            told = growth_text(task.options.spec, task.spec)
+            self._logger.info("%s asks for more in try %d: %s", task, task.tries + 1, told)
 
     def asks_chooser(self, task: Task) -> bool:
         """Return whether a chooser of the user's own is asked where a task runs. Raises as ``allowed``."""

@@ -541,8 +541,8 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 def _tell(process: subprocess.Popen[bytes], number: int) -> None:
     """Send a signal to all of a command's process group.
 
-    The shell that the group began with is left out where it waits for a program and has no trap for the signal: it would
-    end by it, and nobody would wait for the program, which may be saving its work.
+    The shell that the group began with is left out where it waits for a program and has no trap for the signal: it
+    would end by it, and nobody would wait for the program, which may be saving its work.
     """
     group = [one.pid for one in table().values() if one.group == process.pid]
     if not group:  # there is no /proc

@@ -1,7 +1,7 @@
 """The end of a block, told to the task that runs in it, on the task's own thread.
 
-A worker has a task that asked for it (``warn_before_end_s``) run by ``run_told``, and calls ``tell`` from the handler of
-the signal that its manager sends. Standard library and the leaf only: it runs on nodes.
+A worker has a task that asked for it (``warn_before_end_s``) run by ``run_told``, and calls ``tell`` from the handler
+of the signal that its manager sends. Standard library and the leaf only: it runs on nodes.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ _now: _ToldTask | None = None
 
 
 def on_block_end(callback: Callable[[], object]) -> None:
-    """Have a function called when the block of this task is about to end, on the task's thread, between two lines of it.
+    """Have a function called, on the task's own thread, when the block of this task is about to end.
 
-    For apps with ``warn_before_end_s``. The function is called once; it may save the work, set a flag that the task looks
-    at, or raise ``Requeue``, which ends the task at once and has it run again. Several functions are called in their
-    order. One that is given when the task was told already is called at once. What a function raises is raised in the
-    task. Any thread of the task. Outside of workers, where no block ends, the function is never called.
+    For apps with ``warn_before_end_s``. The function is called once, between two lines of the task; it may save the
+    work, set a flag that the task looks at, or raise ``Requeue``, which ends the task at once and has it run again.
+    Several functions are called in their order, and one that is given when the task was told already at once. What a
+    function raises is raised in the task. Any thread of the task. Outside of workers, where no block ends, the function
+    is never called.
 
     Raises:
         AppException: the task that runs did not ask to be told.
@@ -50,12 +51,12 @@ def on_block_end(callback: Callable[[], object]) -> None:
     else:
         task.callbacks.append(callback)
         # It may have been told between the two lines above, when the callback was not there.
-        if task.told and _taken(task.callbacks, callback):
+        if block_is_ending() and _taken(task.callbacks, callback):
             _call(callback)
 
 
 def block_is_ending() -> bool:
-    """Return whether the task that runs was told that its block is about to end. Any thread; False outside of workers."""
+    """Return whether the task that runs was told that its block ends. Any thread; False outside of workers."""
     return _now is not None and _now.told
 
 

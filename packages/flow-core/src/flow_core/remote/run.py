@@ -48,17 +48,12 @@ def execute(
         AppException: the spec asks for what cannot be done in this place.
     """
     # The plain case without any closure, since most tasks are such.
-    if not steps and not spec.environment and spec.walltime_s is None and spec.warn_before_end_s is None:
+    if not steps and not spec.environment and spec.walltime_s is None:
         return func(*args, **kwargs)
     # By the attribute: the module of that step is loaded only where a task has it.
     bound = getattr(steps[0], "bound", None) if steps else None
     if bound is not None:
         args, kwargs, steps = bound(args, kwargs, steps[1:], where)
-
-    if spec.warn_before_end_s is not None:
-        from flow_core.remote.block_end import with_callbacks_of
-
-        func = with_callbacks_of(func)
 
     def call() -> object:
         """Call the function with the arguments of the task."""

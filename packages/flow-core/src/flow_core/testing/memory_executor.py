@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from flow_core.errors import ExecutorClosed
+from flow_core.errors import ExecutorClosed, Requeue
 from flow_core.interfaces.call import Call, NodeContext, TryKey
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.executor import Executor, ShutdownReport
@@ -153,6 +153,10 @@ class MemoryExecutor(Executor):
     def lose(self, key: TryKey, kind: LossKind = LossKind.WORKER, reason: str = "lost by the test") -> None:
         """Report LOST, as after the death of a worker or a node."""
         self._report(key, Verdict.LOST, loss=Loss(kind, place=self._place, signal=9, reason=reason))
+
+    def requeue(self, key: TryKey) -> None:
+        """Report REQUEUED: it was told that its block ends, and asks to be made again."""
+        self._report(key, Verdict.REQUEUED, error=Requeue("saved by the test"))
 
     def give_back(self, key: TryKey) -> None:
         """Report RETURNED: it never started."""

@@ -30,6 +30,7 @@ class ManagerDirectory:
         "_same_clock",
         "label",
         "managers",
+        "most_memory_mb",
         "watch",
         "words",
     )
@@ -41,6 +42,8 @@ class ManagerDirectory:
         self._nowhere = Place(label)
         self._places: dict[tuple[int, int], Place] = {}
         self.managers: dict[int, Registration] = {}
+        self.most_memory_mb = 0
+        """Memory of the largest node that was ever seen; 0 while none was."""
         self.watch: NodeKeeper | None = None
         """What is told of nodes and of what tasks came to there; None: nobody."""
         self._boot_id = _boot_id()
@@ -56,6 +59,7 @@ class ManagerDirectory:
             # Later than it was by what the message took: good enough until the manager has measured it.
             self._offsets.setdefault(number, time.time_ns() - offer.time_ns)
         self.managers[number] = offer
+        self.most_memory_mb = max(self.most_memory_mb, offer.memory_mb)
         if fresh and self.watch is not None:
             self.watch.joined(offer.node)
         for worker, _ in enumerate(offer.worker_pids):

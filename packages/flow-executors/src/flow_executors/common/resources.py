@@ -34,7 +34,8 @@ class Capacity:
 class ResourceRequest:
     """What one task of a class takes while it runs: slots, memory in MiB, devices (a fraction, or a whole number).
 
-    ``priority`` orders classes; ``walltime_s`` is the task's own limit; ``need_s`` is what its block must have left; ``warn_s`` is how long before the end of that it is told; None if not.
+    ``priority`` orders classes; ``walltime_s`` is the task's own limit; ``need_s`` is what its block must have left;
+    ``warn_s`` is how long before the end of that it is told of it, None if not.
     """
 
     slots: int = 1
@@ -51,9 +52,7 @@ class ResourceRequest:
         asked = spec.resources
         slots = _slots(asked.cores, capacity)
         memory_mb = asked.memory_mb or capacity.mem_per_worker_mb * slots
-        return cls(
-            slots, memory_mb, asked.gpus, spec.priority, spec.walltime_s, spec.needed_s, spec.warn_before_end_s
-        )
+        return cls(slots, memory_mb, asked.gpus, spec.priority, spec.walltime_s, spec.needed_s, spec.warn_before_end_s)
 
 
 def _slots(cores: float, capacity: Capacity) -> int:

@@ -237,8 +237,8 @@ class Manager:
     def block_ends(self, walltime_s: float, reason: str) -> None:
         """The block is being ended: give back what has not started, report what runs as lost, and leave.
 
-        Tasks that asked to be told have the time for which they asked, and the others with them. Where the block ends by
-        its walltime (0: it does not), tasks that ran for most of it are lost to that.
+        Tasks that asked to be told have the time for which they asked, and the others with them. Where the block ends
+        by its walltime (0: it does not), tasks that ran for most of it are lost to that.
         Not to be called by a signal handler.
         """
         if self._last_moment is not None:

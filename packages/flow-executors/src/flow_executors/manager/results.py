@@ -160,9 +160,9 @@ def worker_loss_outcome(report: Died, worker_loss: WorkerLoss, node: str, block:
         "the task"
     )
     place = Place("", block, node, worker=report.rank, pid=report.pid)  # not the worker that registered, if replaced
-    return Verdict.LOST, pack_loss(
-        Loss(LossKind.WORKER, place, report.exit_code, report.signal, text, report.stderr_tail)
-    )
+    # What Flow has ended itself, as a worker that hung, says nothing of what its task ran out of.
+    number = None if report.how else report.signal
+    return Verdict.LOST, pack_loss(Loss(LossKind.WORKER, place, report.exit_code, number, text, report.stderr_tail))
 
 
 def interrupted_outcome(kind: LossKind, reason: str) -> tuple[Verdict, bytes]:

@@ -39,9 +39,9 @@ from flow_executors.worker.unpack import Unpacker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from flow_core.interfaces.call import TaskSpec
+    from flow_core.interfaces.call import TaskSpec, TaskStep
     from flow_executors.worker.telling import FilesTeller
 
 _forks = 0
@@ -163,9 +163,11 @@ class Worker:
             if spec is DEFAULT_SPEC and not steps:
                 value = func(*args, **kwargs)
             else:
-                call = partial(execute, func, args, kwargs, spec, steps, self._where(key, spec))
-                if spec.warn_before_end_s is not None:
-                    call = partial(self._run_told, call, key)
+                where = self._where(key, spec)
+                if spec.warn_before_end_s is None:
+                    call = partial(execute, func, args, kwargs, spec, steps, where)
+                else:
+                    call = partial(self._run_told, func, args, kwargs, spec, steps, where)
                 value = with_variables(call, variables) if variables else call()
                 self._end_telling()
             self._in_task = False
@@ -188,16 +190,25 @@ class Worker:
             status, payload = status | USAGE, _usage_since(before) + payload
         return status, payload
 
-    def _run_told(self, call: Callable[[], object], key: int) -> object:
+    def _run_told(
+        self,
+        func: Callable[..., object],
+        args: Sequence[object],
+        kwargs: dict[str, object],
+        spec: TaskSpec,
+        steps: Sequence[TaskStep],
+        where: NodeContext,
+    ) -> object:
         """Run a task that is told of the end of its block, on the main thread."""
-        from flow_core.remote.block_end import run_told, tell
+        from flow_core.remote.block_end import run_told, tell, with_callbacks_of
 
         # Some schedulers end a job by a SIGTERM to all of its processes: what saves its work must outlive that. Its
         # manager tells it. A handler, since commands would inherit that a signal is ignored.
         before = signal.signal(signal.SIGTERM, _go_on)
         self._tell = tell
         try:
-            return run_told(call, partial(self._send, self._result_fd, key, 0, 0, TOLD, b""))
+            call = partial(execute, with_callbacks_of(func), args, kwargs, spec, steps, where)
+            return run_told(call, partial(self._send, self._result_fd, where.key, 0, 0, TOLD, b""))
         finally:
             self._tell = None
             signal.signal(signal.SIGTERM, before)
