@@ -6,13 +6,21 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
-from flow_core.bounded_calls import start_unless_ending, while_it_works
+from flow_core.bounded_calls import BoundedCall, WorkAside, start_unless_ending
 
 
-def test_a_call_is_waited_for_as_long_as_it_works() -> None:
+@pytest.fixture
+def aside() -> Iterator[WorkAside]:
+    aside = WorkAside("aside")
+    yield aside
+    aside.close()
+
+
+def test_a_call_is_waited_for_as_long_as_it_works(aside: WorkAside) -> None:
     ended = threading.Event()
 
     def works() -> None:
@@ -21,22 +29,52 @@ def test_a_call_is_waited_for_as_long_as_it_works() -> None:
             pass
         ended.set()
 
-    assert while_it_works(0.4, works, "works")
+    assert aside.ends(0.4, works)
     assert ended.is_set()
 
 
-def test_a_call_that_does_nothing_is_given_up() -> None:
+def test_a_call_that_does_nothing_is_given_up(aside: WorkAside) -> None:
     release = threading.Event()
-    assert not while_it_works(0.1, lambda: release.wait(30), "waits")
+    assert not aside.ends(0.1, lambda: release.wait(30))
     release.set()
 
 
-def test_what_a_call_raises_comes_out() -> None:
+def test_what_a_call_raises_comes_out(aside: WorkAside) -> None:
     def fails() -> None:
         raise SystemExit(3)
 
     with pytest.raises(SystemExit, match="3"):
-        while_it_works(5, fails, "fails")
+        aside.ends(5, fails)
+
+
+def test_calls_are_made_by_one_thread_until_one_hangs(aside: WorkAside) -> None:
+    threads: list[int] = []
+    release = threading.Event()
+
+    def call() -> None:
+        threads.append(threading.get_ident())
+
+    assert aside.ends(30, call)
+    assert aside.ends(30, call)
+    assert not aside.ends(0.1, lambda: release.wait(30))
+    assert aside.ends(30, call)
+    release.set()
+    first, second, third = threads
+    assert first == second != third
+
+
+def test_work_of_an_earlier_call_is_none_of_the_next_one(aside: WorkAside) -> None:
+    def works() -> None:
+        until = time.thread_time() + 0.2
+        while time.thread_time() < until:
+            pass
+
+    assert aside.ends(30, works)
+    began, release = threading.Event(), threading.Event()
+    waiting = BoundedCall("waits", lambda: (began.set(), release.wait(30)), begin=aside._begin)
+    assert began.wait(30)
+    assert waiting.worked_ns() < 50_000_000
+    release.set()
 
 
 def at_exit(text: str) -> str:

@@ -122,13 +122,20 @@ class BoundedCall(Generic[T]):
         name: Name of the thread.
         function: The function to call.
         late: Takes the answer where that comes when nobody waits for it any more.
+        begin: Makes the call; without it a new thread does.
 
     Attributes:
         since: When it was begun, a ``time.monotonic`` reading.
         thread_id: Identity of its thread; 0 until that has begun.
     """
 
-    def __init__(self, name: str, function: Callable[[], T], late: Callable[[T], object] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        function: Callable[[], T],
+        late: Callable[[T], object] | None = None,
+        begin: Callable[[str, Callable[[], None]], bool] = begin,
+    ) -> None:
         self._function = function
         self._late = late
         self._lock = threading.Lock()
@@ -137,6 +144,7 @@ class BoundedCall(Generic[T]):
         self._error: BaseException | None = None
         self._done = threading.Event()
         self._native_id = 0
+        self._worked_ns = 0
         self.since = time.monotonic()
         self.thread_id = 0
         if not begin(name, self._run):
@@ -151,7 +159,7 @@ class BoundedCall(Generic[T]):
         """Return how long it has used a CPU so far; 0 where the operating system does not say."""
         try:
             with open(f"/proc/self/task/{self._native_id}/schedstat", "rb") as file:
-                return int(file.read().split()[0])
+                return int(file.read().split()[0]) - self._worked_ns
         except (OSError, ValueError, IndexError):
             return 0
 
@@ -172,6 +180,7 @@ class BoundedCall(Generic[T]):
         return self._answer[0]
 
     def _run(self) -> None:
+        self._worked_ns = time.thread_time_ns()  # of calls before this one
         self._native_id = threading.get_native_id()
         self.thread_id = threading.get_ident()
         try:
@@ -201,15 +210,58 @@ def within(timeout_s: float, call: Callable[[], object], name: str) -> bool:
     return True
 
 
-def while_it_works(idle_s: float, call: Callable[[], object], name: str) -> bool:
-    """Call something of Flow's own on a thread of this name, and wait as long as it works; return whether it ended.
+class WorkAside:
+    """Thread that makes calls of Flow's own one after the other, each as long as it works. For one caller.
 
-    A call that uses no CPU for so many seconds waits for what does not answer, such as a server of files.
+    The thread begins with the first call, and ends with ``close``. Where a call has not ended, it keeps the thread, and
+    the next one begins another.
 
-    Raises:
-        BaseException: what it raised. One that has not ended goes on, and nobody waits for it.
+    Args:
+        name: Name of the thread.
     """
-    aside = BoundedCall(name, call)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._calls: SimpleQueue[Callable[[], None] | None] | None = None
+
+    def ends(self, idle_s: float, call: Callable[[], object]) -> bool:
+        """Make a call, and wait as long as it works; return whether it ended.
+
+        A call that uses no CPU for so many seconds waits for what does not answer, such as a server of files.
+
+        Raises:
+            BaseException: what it raised. One that has not ended goes on, and nobody waits for it.
+        """
+        aside = BoundedCall(self._name, call, begin=self._begin)
+        try:
+            return _ends(aside, idle_s)
+        finally:
+            if not aside.done:  # also where the wait was interrupted
+                self.close()
+
+    def close(self) -> None:
+        """Let the thread end when it has nothing left to do."""
+        calls, self._calls = self._calls, None
+        if calls is not None:
+            calls.put(None)
+
+    def _begin(self, name: str, call: Callable[[], None]) -> bool:
+        if self._calls is None:
+            calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+            if not begin(name, lambda: _make_all(calls)):
+                return False
+            self._calls = calls
+        self._calls.put(call)
+        return True
+
+
+def _make_all(calls: SimpleQueue[Callable[[], None] | None]) -> None:
+    while (call := calls.get()) is not None:
+        call()
+        del call  # it may hold what is large
+
+
+def _ends(aside: BoundedCall[object], idle_s: float) -> bool:
     worked_ns, until = 0, time.monotonic() + idle_s
     while True:
         try:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from flow_core.bounded_calls import BoundedCall, NoAnswerError, keep_in_reserve, while_it_works, within
+from flow_core.bounded_calls import BoundedCall, NoAnswerError, WorkAside, keep_in_reserve, within
 from flow_core.errors import BadCheckpoint, CleanupIncomplete, KernelClosedError
 from flow_core.executors import user_pools
 from flow_core.executors.threads import ThreadPoolExecutor
@@ -295,10 +295,15 @@ def _clean_up(parts: KernelComponents, deadline: float, exit_code: int) -> tuple
         _Step("tell the usage", lambda: _report_usage(parts, exit_code), least),
         _Step("close its log", lambda: _close_log(parts), least),
     ]
-    return [step.what for step in steps if not _done(parts, step)], not_ended
+    # One thread for all, as long as none hangs: a thread for each took half as long as all else of an empty run.
+    aside = WorkAside("flow-end")
+    try:
+        return [step.what for step in steps if not _done(parts, step, aside)], not_ended
+    finally:
+        aside.close()
 
 
-def _done(parts: KernelComponents, step: _Step) -> bool:
+def _done(parts: KernelComponents, step: _Step, aside: WorkAside) -> bool:
     """Do a step; False if it was given up. Raises what came from a signal."""
 
     def do() -> None:
@@ -307,7 +312,7 @@ def _done(parts: KernelComponents, step: _Step) -> bool:
 
     try:
         if step.idle_s is not None:
-            return while_it_works(step.idle_s(), do, "flow-end")
+            return aside.ends(step.idle_s(), do)
         step.do()
     except BaseException as error:  # a second Ctrl-C ends this; an exit that some hook asks for does not
         pass_signal(error)
