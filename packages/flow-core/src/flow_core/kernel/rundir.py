@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from flow_core.errors import ConfigurationError
@@ -11,7 +12,8 @@ from flow_core.own_files import user_name
 from flow_core.write_remedies import write_remedy
 
 _TRIES = 10_000  # numbers that are tried; each that is taken meanwhile is a run that began at the same moment
-_DIGITS = 9  # of a run's number at most: a directory with a longer name, of whomever, is no run
+_NUMBER = re.compile(r"\d{1,9}")
+"""Name of a run. A longer one, of a directory that any user has made, is none: it would leave none for the next."""
 _ROOT = 0  # its user id: root can replace files anywhere in any case
 
 
@@ -39,7 +41,7 @@ def make_run_dir(base: str | os.PathLike[str], mode: str = "private", trusted: f
         make_directory(top.parent)
         _make(top, mode, exist_ok=True)
         _check_owner(top, trusted)
-        number = max((int(entry) for entry in os.listdir(top) if _is_number(entry)), default=-1)
+        number = max(map(int, filter(_NUMBER.fullmatch, os.listdir(top))), default=-1)
         # mkdir decides which run has a number: it is atomic on network file systems, too, where locks may not work.
         for candidate in range(number + 1, number + 1 + _TRIES):
             directory = top / f"{candidate:03d}"
@@ -68,11 +70,6 @@ def _check_owner(top: Path, trusted: frozenset[int]) -> None:
             "what a run writes there, job scripts too: name another run_dir; or, if you would run a script of theirs, "
             f"Config(trust_owner=[{user_name(uid)}])"
         )
-
-
-def _is_number(entry: str) -> bool:
-    """Return whether a name is a run's number; a longer one, made by any user, would leave none for the next."""
-    return entry.isdecimal() and len(entry) <= _DIGITS
 
 
 def _make(directory: Path, mode: str, *, exist_ok: bool = False) -> None:
