@@ -146,7 +146,8 @@ def test_cancelling_a_running_task_kills_only_when_told_to():
     core.assign(0.0)
     core.cancel([1], kill=False)
     core.took_back(0, [])
-    assert core.take_effects().kill == []
+    effects = core.take_effects()
+    assert (effects.kill, effects.begun) == ([], [(1, 0, 0.0)])  # who asked hears that it runs
     core.cancel([1], kill=True)
     core.took_back(0, [])
     assert core.take_effects().kill == [0]

@@ -393,6 +393,10 @@ class PilotExecutor(PilotOptions, BlockExecutor):
         if self._runtime is not None:
             self._runtime.client.cancel(keys, kill)
 
+    def withdraw(self, key: TryKey, /) -> bool | None:
+        """Cancel a try that has not begun; False if it has, None if it ends without, or nobody says in time."""
+        return None if self._runtime is None else self._runtime.client.withdraw(key)
+
     def load(self) -> Load:
         """Return how many tries wait and run, and the slots and blocks there are; all 0 where it is not started."""
         return self._runtime.load() if self._runtime is not None else Load()

@@ -395,6 +395,22 @@ class ExecutorContract:
         driver.release()
         assert {outcome.verdict for outcome in driver.outcomes(holders + waiting[:-1])} == {Verdict.OK}
 
+    def test_what_is_said_of_a_withdrawn_try_is_true(self, driver: Driver) -> None:
+        """A try that runs is never called withdrawn, and one that is called running is not cancelled."""
+        held = [f"held-{number}" for number in range(self.slots)]
+        holders = [driver.hold(name) for name in held]
+        driver.executor.flush()
+        for name in held:
+            driver.wait_held(name)
+        waiting = [driver.submit(calls.nothing) for _ in range(5)]
+        driver.executor.flush()
+        answers = {key: driver.executor.withdraw(key) for key in (*waiting[-1:], *holders)}
+        driver.release()
+        verdicts = {outcome.key: outcome.verdict for outcome in driver.outcomes(holders + waiting)}
+        assert all(verdicts[key] is Verdict.OK for key, answer in answers.items() if answer is False)
+        assert all(verdicts[key] is Verdict.CANCELLED for key, answer in answers.items() if answer is True)
+        assert True not in {answers[key] for key in holders}
+
     def test_cancelling_twice_gives_one_outcome(self, driver: Driver) -> None:
         """A second request adds no second outcome; ``driver`` checks that."""
         keys = [driver.submit(calls.nothing) for _ in range(20)]

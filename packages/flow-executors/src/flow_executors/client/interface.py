@@ -67,6 +67,10 @@ class ExecutorClient(Protocol):
         """Ask to cancel tries."""
         ...
 
+    def withdraw(self, key: TryKey) -> bool | None:
+        """Cancel a try that has not begun; False if it has, None if it ends without, or nobody says in time."""
+        ...
+
     def admit(self, public_key: bytes, block: str) -> None:
         """Let the managers of a block in."""
         ...

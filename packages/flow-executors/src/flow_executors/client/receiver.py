@@ -21,6 +21,7 @@ from flow_executors.client.managers import ManagerDirectory
 from flow_executors.client.node_health_core import LONG_NS
 from flow_executors.client.outcomes import outcome_from, outcomes_of
 from flow_executors.client.submission import SubmissionSender
+from flow_executors.client.withdrawals import Withdrawals
 from flow_executors.common.loop_waits import Pauses
 from flow_executors.common.unix_socket_server import UnixSocketServer
 from flow_executors.errors import BadMessage
@@ -109,6 +110,7 @@ class Receiver:
         """Outcomes made by other threads, to be reported by this one."""
         self.cancelled: dict[int, bool] = {}
         """Sent keys that are to be cancelled, and whether to kill."""
+        self.withdrawals = Withdrawals()
         self.barred: tuple[str, ...] = ()
         """Nodes that are held, which the next interchange is to know from its begin."""
         self.replies: dict[int, Callable[[Reply], None]] = {}
@@ -233,6 +235,8 @@ class Receiver:
                 self._hear_managers()
             if self.inbox:
                 self._report_inbox()
+            if self.withdrawals.waiting:
+                self.withdrawals.settle(self._queues.records)
             self._handoff.flush()
             # After reading: messages that are there must not count as silence because this thread was late.
             self._timers(incarnation)
@@ -391,6 +395,7 @@ class Receiver:
         ]
         if tries:
             self._listener.started(tries)
+            self.withdrawals.begun(beat.keys)
 
     def _credited(self, message: Buffer) -> None:
         self.credit = unpack_credit(message)

@@ -18,6 +18,7 @@ from flow_executors.client.managers import ManagerDirectory
 from flow_executors.client.node_health_core import LONG_NS
 from flow_executors.client.outcomes import outcome_from, outcomes_of
 from flow_executors.client.receiver import RESUME_AFTER_S, ReceiverCallbacks
+from flow_executors.client.withdrawals import Withdrawals
 from flow_executors.direct.in_process_interchange import InProcessInterchange
 from flow_executors.errors import BadMessage
 from flow_executors.wire.kinds import Buffer, Kind, kind_of
@@ -56,6 +57,7 @@ class DirectReceiver:
         """Outcomes made by other threads, to be reported by this one."""
         self.cancelled: dict[int, bool] = {}
         """Keys that are to be cancelled, and whether to kill; sent again to a manager that comes back."""
+        self.withdrawals = Withdrawals()
         self.dropped = 0
         """Results for keys that are not known (any more)."""
         self._exchange = exchange
@@ -95,6 +97,11 @@ class DirectReceiver:
         self._thread.start()
         return True
 
+    @property
+    def on_thread(self) -> bool:
+        """Whether the caller is the receiver thread."""
+        return threading.current_thread() is self._thread
+
     def _new_thread(self) -> threading.Thread:
         return threading.Thread(target=self._run, name=f"flow-{self._directory.label}-receiver", daemon=True)
 
@@ -116,6 +123,8 @@ class DirectReceiver:
                     self._take(message)
                 if self.inbox:
                     self._report_inbox()
+                if self.withdrawals.waiting:
+                    self.withdrawals.settle(self._keys)
         except Exception as error:
             self._logger.exception("the receiver thread failed")
             again = f"A call after {RESUME_AFTER_S:g} s makes a fresh attempt."
@@ -196,6 +205,7 @@ class DirectReceiver:
         ]
         if tries:
             self._listener.started(tries)
+            self.withdrawals.begun(beat.keys)
 
     def _credited(self, message: Buffer) -> None:
         self.credit = unpack_credit(message)

@@ -174,6 +174,7 @@ class Manager:
         self._befell: dict[int, str] = {}  # pid -> why it is being killed, in words
         self._ready: set[int] = set()
         self._last_send = 0.0
+        self._in_haste = False  # somebody who cancels tasks waits for the answer
         self._next_starts = 0.0
         self._recall_open = False
         self._drain_deadline: float | None = None
@@ -576,11 +577,13 @@ class Manager:
             self._line.send(pack_samples(self._outbox.manager, samples))
 
     def _report_starts(self, now: float) -> None:
+        if self._member.registered and (found := self._core.starts(now, _STARTS_EVERY_S)):
+            self._tell_starts(found, now)
+
+    def _tell_starts(self, found: Sequence[tuple[int, int, float]], now: float) -> None:
         if self._member.registered:
             wall = time.time_ns()
-            found = self._core.starts(now, _STARTS_EVERY_S)
-            if found:
-                self._member.beat(tuple((key, wall - int((now - since) * 1e9), rank) for key, rank, since in found))
+            self._member.beat(tuple((key, wall - int((now - since) * 1e9), rank) for key, rank, since in found))
 
     # -- going out
 
@@ -613,6 +616,9 @@ class Manager:
         for key in effects.cancelled:
             self._outbox.add(key, Verdict.CANCELLED)
         worker_pool.envelopes.done(effects.cancelled)
+        self._in_haste = self._in_haste or bool(effects.cancelled)
+        if effects.begun:  # who cancels it waits to hear that it runs
+            self._tell_starts(effects.begun, time.monotonic())
         if effects.returned or (self._recall_open and not core.recalling()):
             self._give_back(effects.returned)
 
@@ -643,6 +649,7 @@ class Manager:
             else:
                 self._delivery.all(now)
             self._last_send = time.monotonic()
+            self._in_haste = False
         # A draining manager offers nothing, so the interchange stops sending before it has gone.
         slots = 0 if self._core.draining else self._offer.workers
         self._member.send_credit(slots, self._core.estimator.prefetch if slots else 0)
@@ -651,7 +658,7 @@ class Manager:
 
     def _coalesce(self) -> None:
         """Wait for more results to send with these, unless the workers have nothing left: nothing will come."""
-        if self._core.quiet:
+        if self._core.quiet or self._in_haste:
             return
         # A message a result cost as many cores as short commands themselves: bash apps ran at 0.7 of bare bash, now at
         # 0.85.

@@ -87,11 +87,13 @@ class CoreEffects:
     """(class id, key, record)"""
     kill: list[int] = field(default_factory=list)
     """ranks"""
+    begun: list[tuple[int, int, float]] = field(default_factory=list)
+    """(key, rank, since) of tasks that were to be cancelled, and run"""
     taken: list[Taken] = field(default_factory=list)
     """what the script does not know to be the manager's now"""
 
     def __bool__(self) -> bool:
-        return bool(self.cancelled or self.returned or self.kill or self.taken)
+        return bool(self.cancelled or self.returned or self.kill or self.begun or self.taken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -621,8 +623,12 @@ class ManagerCore:
     def _settle_fences(self, worker: WorkerEntry) -> None:
         """What is fenced and still held after the pipe was read back has started."""
         for key, kill in worker.fenced.items():
-            if kill and key in worker.held:
+            if key not in worker.held:
+                continue
+            if kill:
                 self._termination(worker, key, "cancel")
+            else:
+                self.effects.begun.append((key, worker.rank, worker.since))
         worker.fenced.clear()
         self._revoked.discard(worker.rank)
 
