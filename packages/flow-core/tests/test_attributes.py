@@ -26,7 +26,8 @@ from flow_core.memo.stored import hold
 from flow_core.remote import by_value
 from flow_core.remote.bringing import pickled_arguments
 from flow_core.remote.contents import contents
-from flow_core.remote.parcel import pack_task, run_parcel, unpack_result
+from flow_core.remote.parcel import pack_task, unpack_result
+from flow_core.remote.parcel_run import run_parcel
 from flow_core.remote.pickling_attributes import dumps
 from flow_core.snapshot.finder import FunctionLooks
 

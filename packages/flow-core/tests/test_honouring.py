@@ -42,7 +42,7 @@ EACH: dict[str, Any] = {
     "container": "image:1",
     "warn_before_end_s": 30.0,
 }
-UNHONOURED = sorted(EACH.keys() - {"running_time_min", "environment"})
+UNHONOURED = sorted(EACH.keys() - {"running_time_min", "environment", "container"})
 
 
 @flow.bash_app
@@ -94,10 +94,20 @@ def test_what_no_executor_honours_is_refused_by_name_at_the_call(
     assert add(1).result(10) == 2
 
 
-def test_a_container_is_refused_and_its_task_does_not_run_on_the_bare_host(load: Load) -> None:
-    load()
-    with pytest.raises(TaskRefused, match=r"container='no-such-image'.*give the image to the pool"):
+def test_a_container_is_refused_where_no_executor_honours_it(load: Load) -> None:
+    load(memory("plain"))
+    with pytest.raises(TaskRefused, match=r"container=Container\('no-such-image'\).*HighThroughputExecutor"):
         shell.options(container="no-such-image")()
+
+
+def test_a_task_in_a_container_that_cannot_be_told_of_the_end_of_its_block_is_refused(load: Load) -> None:
+    load(memory("able", "container", "warn_before_end_s"))
+    told = r"asks for warn_before_end_s and for Container"
+    with pytest.raises(TaskRefused, match=told):
+        add.options(container="image", warn_before_end_s=5)(1)
+    with pytest.raises(TaskRefused, match=told):
+        shell.options(container=flow.Container("image", keep=True), warn_before_end_s=5)()
+    shell.options(container="image", warn_before_end_s=5)()
 
 
 def test_walltime_and_running_time_are_honoured_on_threads(load: Load) -> None:

@@ -14,6 +14,7 @@ LEAF = {
     "flow_core.errors",
     "flow_core.interfaces",
     "flow_core.interfaces.call",
+    "flow_core.interfaces.container",
     "flow_core.lazy",
     "flow_core.loss",
     "flow_core.remote",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from concurrent.futures import ProcessPoolExecutor
 
-from flow_core.remote.parcel import pack_task, run_parcel, unpack_result
+from flow_core.remote.parcel import pack_task, unpack_result
+from flow_core.remote.parcel_run import run_parcel
 
 
 def _forks() -> int:

@@ -16,6 +16,7 @@ from flow_core.apps.definition import CallOptions
 from flow_core.apps.special import AUTO_LOGNAME, resolve_streams, task_spec
 from flow_core.errors import ConfigurationError
 from flow_core.interfaces.call import DEFAULT_SPEC
+from flow_core.interfaces.container import Container
 
 
 @bash_app
@@ -82,7 +83,8 @@ def test_all_keys_of_a_specification_arrive() -> None:
     assert (resources.cores, resources.memory_mb, resources.gpus, resources.disk_mb) == (2.0, 1000, 1.0, 5)
     assert (resources.nodes, resources.ranks_per_node, resources.ranks) == (1, 1, None)
     assert resources.named == (("licence", 1.0),)
-    assert (spec.priority, spec.running_time_min_s, spec.walltime_s, spec.container) == (-1, 30.0, 60.0, "img")
+    assert (spec.priority, spec.running_time_min_s, spec.walltime_s) == (-1, 30.0, 60.0)
+    assert spec.container == Container("img")
     assert spec.environment == (("A", "1"), ("B", "2"))
 
 

@@ -14,7 +14,8 @@ from flow_core.errors import AppException
 from flow_core.interfaces.call import NodeContext
 from flow_core.remote import tracebacks
 from flow_core.remote.errors import pack, unpack
-from flow_core.remote.parcel import pack_task, run_parcel, unpack_result
+from flow_core.remote.parcel import pack_task, unpack_result
+from flow_core.remote.parcel_run import run_parcel
 from flow_core.remote.run import execute
 
 CELL = "/tmp/ipykernel_7/1.py"

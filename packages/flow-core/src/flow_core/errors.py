@@ -78,6 +78,10 @@ class BashExitFailure(AppException):
 AppFailure = BashExitFailure
 
 
+class ContainerError(AppException):
+    """The container of a task could not be started, or ended without a result of its task."""
+
+
 class Requeue(AppException):
     """Raised by a task that was told that its block ends: it is to be run again, on a block with enough time.
 

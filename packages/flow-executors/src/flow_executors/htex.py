@@ -224,7 +224,9 @@ class PilotExecutor(PilotOptions, BlockExecutor):
 
     kills = True
     avoids_nodes = True
-    honours = HONOURED_BY_ALL | {"cores", "memory", "gpus", "priority", "running_time_min", "warn_before_end_s"}
+    honours = HONOURED_BY_ALL.union(
+        ("cores", "memory", "gpus", "priority", "running_time_min", "container", "warn_before_end_s")
+    )
     prefetch_capacity: int | None = 0
     """Most tasks that a manager takes beyond its workers; None for as many as is good."""
     drain_period: float | None = None

@@ -33,6 +33,7 @@ from flow_core.apps.special import (
 )
 from flow_core.errors import ConfigurationError, FlowError, InvalidAppTypeError
 from flow_core.interfaces.call import DEFAULT_SPEC
+from flow_core.interfaces.container import Container
 from flow_core.interfaces.memoizer import AppIdentity
 from flow_core.option_names import did_you_mean, known_options
 from flow_core.option_records import about, documented
@@ -280,7 +281,7 @@ class AppBase(Generic[P, R]):
         resource_specification: Mapping[str, object] | None = None,
         executors: Executors | None = None,
         environment: Mapping[str, str] | None = None,
-        container: str | None = None,
+        container: str | Container | None = None,
         priority: int | None = None,
         warn_before_end_s: float | None = None,
         stdout: StdStream | None = None,

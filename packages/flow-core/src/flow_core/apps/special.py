@@ -15,6 +15,7 @@ from flow_core.errors import BadStdStreamFile, ConfigurationError
 from flow_core.file_names import check_path
 from flow_core.files import File
 from flow_core.interfaces.call import DEFAULT_SPEC, Resources, TaskSpec
+from flow_core.interfaces.container import Container
 from flow_core.option_names import did_you_mean
 
 SPECIAL_KEYWORDS: Final = ("inputs", "outputs", "stdout", "stderr", "walltime", "label", "resource_specification")
@@ -402,7 +403,12 @@ def _named(app: str, value: object) -> tuple[tuple[str, float], ...]:
     return tuple(sorted((name, _at_least_0(app, name, amount)) for name, amount in value.items()))
 
 
-def _container(app: str, value: object) -> str | None:
-    if value is None or (isinstance(value, str) and value):
+def _container(app: str, value: object) -> Container | None:
+    if value is None or isinstance(value, Container):
         return value
-    raise ConfigurationError(f"app {app!r}: container must be the name of an image, not {value!r}")
+    if isinstance(value, str):
+        try:
+            return Container(value)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"app {app!r}: {error}") from None
+    raise ConfigurationError(f"app {app!r}: container must be the name of an image or a Container, not {value!r}")

@@ -30,7 +30,8 @@ from flow_core.interfaces.task_fields import HONOURED_BY_ALL, asked_for
 from flow_core.interfaces.waiting import Cause, CauseKind, count, tasks_ahead
 from flow_core.option_names import known_options
 from flow_core.remote.naming import names_globals
-from flow_core.remote.parcel import pack_task, run_parcel, unpack_result
+from flow_core.remote.parcel import pack_task, unpack_result
+from flow_core.remote.parcel_run import run_parcel
 from flow_core.remote.reports import Reporting
 from flow_core.remote.run import execute
 from flow_core.remote.sampling import TaskWatch
@@ -352,7 +353,7 @@ class FuturesExecutor(_OverFutures):
         away, so there any time is left."""
         if self._declared is not None:
             return self._declared
-        return HONOURED_BY_ALL if self.foreign else HONOURED_BY_ALL | {"running_time_min"}
+        return HONOURED_BY_ALL if self.foreign else HONOURED_BY_ALL | {"running_time_min", "container"}
 
     def __repr__(self) -> str:
         return f"FuturesExecutor({self.label!r}, {shown(self._make or self._pool)})"

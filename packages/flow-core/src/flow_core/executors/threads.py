@@ -52,7 +52,7 @@ class ThreadPoolExecutor(Executor):
 
     kills = True
     in_process = True
-    honours = HONOURED_BY_ALL | {"running_time_min"}  # threads are never taken away, so any time is left
+    honours = HONOURED_BY_ALL | {"running_time_min", "container"}  # threads are never taken away, so any time is left
 
     @known_options
     def __init__(

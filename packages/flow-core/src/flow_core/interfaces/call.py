@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NewType, Protocol
 
+from flow_core.interfaces.container import Container
+
 if TYPE_CHECKING:
     from flow_core.interfaces.snapshot import Snapshot
 
@@ -57,7 +59,7 @@ class TaskSpec:
         running_time_min_s: Never started where less than this many seconds of walltime are left.
         walltime_s: Seconds after which the task is stopped with AppTimeout; None means no limit.
         environment: Variables set for the task, as sorted (name, value) pairs.
-        container: Image in which the task runs, if any.
+        container: Container in which the task runs, if any.
         avoid: Nodes on which it failed before: others come first, as long as there are any. Set by the kernel for
             executors with ``avoids_nodes``.
         warn_before_end_s: Seconds before the end of its block at which it is told of it; None if it is not.
@@ -68,7 +70,7 @@ class TaskSpec:
     running_time_min_s: float = 0.0
     walltime_s: float | None = None
     environment: tuple[tuple[str, str], ...] = ()
-    container: str | None = None
+    container: Container | None = None
     # Left out of messages where it is None: releases before this field know no null there.
     avoid: tuple[str, ...] | None = field(default=None, metadata={"left_out": True})
     warn_before_end_s: float | None = field(default=None, metadata={"left_out": True})

@@ -44,12 +44,14 @@ class Container:
         binds: Paths of the node that are seen in the container, beside those that Flow itself needs there.
         options: Runtime and further words of its command line; the runtime ``auto`` stands for all.
         python: Python of the image; None: the first with Flow, or of the script's version, on the image's ``PATH``.
+        keep: Whether a worker keeps the container of a task for later tasks of its kind.
     """
 
     images: tuple[tuple[str, str], ...]
     binds: tuple[Bind, ...]
     options: tuple[tuple[str, tuple[str, ...]], ...]
     python: str | None
+    keep: bool
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class Container:
         binds: Sequence[str] = (),
         options: Sequence[str] | Mapping[str, Sequence[str]] = (),
         python: str | None = None,
+        keep: bool = False,
     ) -> None:
         """Check the options and keep them.
 
@@ -71,6 +74,9 @@ class Container:
             options: Further words of the runtime's command line, such as ``["--memory=4g"]``; or a dict of such lists
                 by runtime.
             python: Python of the image, a command or a path; None: it is looked for.
+            keep: Of containers of tasks: keep a container for later tasks with the same image, binds and limits,
+                instead of starting one for each. What a task leaves in it, such as files and processes, the next one
+                finds.
 
         Raises:
             ConfigurationError: one of these is impossible.
@@ -81,6 +87,9 @@ class Container:
         if python is not None and (not isinstance(python, str) or not python.strip()):
             raise ConfigurationError(f"Container: python must be a command or a path in the image, not {python!r}")
         object.__setattr__(self, "python", python)
+        if not isinstance(keep, bool):
+            raise ConfigurationError(f"Container: keep must be True or False, not {keep!r}")
+        object.__setattr__(self, "keep", keep)
         for name, _ in self.options:
             if name != AUTO and name not in [known for known, _ in self.candidates()]:
                 raise ConfigurationError(
@@ -100,6 +109,8 @@ class Container:
             words.append(f"options={list(general[AUTO]) if [*general] == [AUTO] else given!r}")
         if self.python is not None:
             words.append(f"python={self.python!r}")
+        if self.keep:
+            words.append("keep=True")
         return f"Container({', '.join(words)})"
 
     def candidates(self) -> tuple[tuple[str, str], ...]:

@@ -8,19 +8,22 @@ from typing import Final
 from flow_core.apps.definition import AppKind
 from flow_core.errors import ConfigurationError, TaskRefused
 from flow_core.guard import attribute, is_a, name_of, shown
+from flow_core.interfaces.container import Container
 from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.task_fields import TASK_FIELDS
 from flow_core.option_names import did_you_mean
 
 BY_HIGH_THROUGHPUT: Final = frozenset(
-    ("cores", "memory", "gpus", "priority", "running_time_min", "walltime", "environment", "warn_before_end_s")
+    (
+        *("cores", "memory", "gpus", "priority", "running_time_min", "walltime", "environment", "container"),
+        "warn_before_end_s",
+    )
 )
 """What the HighThroughputExecutor honours, for advice where a Config has none. A test compares it with the class."""
 
 _SHOWN: Final = 4  # executors that a message names; the others are counted
 
 _ADVICE: Final = {
-    "container": "give the image to the pool, by a launcher of its provider or its image option",
     "nodes": "a bash app may start a program on several nodes itself",
     "ranks_per_node": "a bash app may start the ranks itself, by mpiexec or srun",
     "ranks": "a bash app may start the ranks itself, by mpiexec or srun",
@@ -81,6 +84,12 @@ def willing(
         TaskRefused: none does, or one that was named does not; the message says which does not honour what, and what
             to do.
     """
+    container = asked.get("container")
+    if "warn_before_end_s" in asked and is_a(container, Container) and (kind is not AppKind.BASH or container.keep):
+        raise TaskRefused(
+            f"app {app!r} asks for warn_before_end_s and for {container!r}: in containers only the command of a bash "
+            "app that has one of its own can be told that its block ends; leave one of them out"
+        )
     lacking = {one: [field for field in asked if not honours(one, field, kind)] for one in executors}
     able = tuple(one for one, fields in lacking.items() if not fields)
     if able and (not named or len(able) == len(executors)):

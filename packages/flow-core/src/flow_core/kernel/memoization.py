@@ -25,7 +25,7 @@ from flow_core.kernel.arguments import are_plain
 from flow_core.kernel.directory import directory_of
 from flow_core.kernel.isolation import are_harmless
 from flow_core.kernel.output_owners import outputs_of
-from flow_core.memo.key import FILE, SOURCE, with_contents, with_streams
+from flow_core.memo.key import FILE, SOURCE, with_container, with_contents, with_streams
 
 if TYPE_CHECKING:
     import logging
@@ -284,7 +284,13 @@ class MemoizedCalls:
                 calling.gave(key, "a MemoKey with a digest of bytes")
         # Functions need not take these keywords, so they are no arguments of the call.
         streams = _streams_to_files(task)
-        return with_streams(key, streams) if streams else key
+        if streams:
+            key = with_streams(key, streams)
+        if task.spec.container is None:
+            return key
+        from flow_core.memo.image_identity import described
+
+        return with_container(key, described(task.spec.container))
 
     def look_up(self, task: Task, _given: object) -> None:
         """Use the remembered result of a call, or have it run: also where an output of it is gone or another by now."""

@@ -73,6 +73,11 @@ def with_streams(key: MemoKey, streams: Sequence[tuple[str, str]]) -> MemoKey:
     return _with_parts(key, tuple(Part(f"{name}=", url.encode()) for name, url in streams))
 
 
+def with_container(key: MemoKey, described: str) -> MemoKey:
+    """Return the key of a call that runs in a container: what that is counts beside all else."""
+    return _with_parts(key, (Part("container", described.encode(errors="surrogateescape")),))
+
+
 def _with_parts(key: MemoKey, parts: tuple[Part, ...]) -> MemoKey:
     names = shown(parts)
     source = source_key(key)

@@ -9,10 +9,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from itertools import count
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol
 
 from flow_core.errors import (
     AppBadFormatting,
@@ -47,6 +47,36 @@ if TYPE_CHECKING:
     from dis import Instruction
     from types import CodeType
 
+
+class CommandContainer(Protocol):
+    """The container of a command, as ``flow_core.remote.task_container`` makes it."""
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is kept for later commands."""
+        ...
+
+    def prepare(self) -> None:
+        """Have the image here. Raises ContainerError: it cannot be had."""
+        ...
+
+    def environment(self, variables: Mapping[str, str] | None) -> dict[str, str]:
+        """Return the environment of what starts it; None stands for that of this process."""
+        ...
+
+    def arguments(self, command: str) -> AbstractContextManager[tuple[list[str], tuple[int, ...]]]:
+        """Give arguments, and descriptors, that run a command in it; with an exception of the block it is removed."""
+        ...
+
+    def run_kept(self, command: str, stdout: int, stderr: int) -> int:
+        """Run a command in one that is kept, its output to descriptors, and return its exit code."""
+        ...
+
+    def explained(self, failure: BashExitFailure) -> Exception:
+        """Return the error of a command that failed, with what is known of its container."""
+        ...
+
+
 # The usual path first: looking for bash along PATH costs system calls for each task.
 _SHELL = "/bin/bash" if os.path.exists("/bin/bash") else "bash"
 _SLICE_S = 0.5  # the longest single wait; see _wait
@@ -76,6 +106,7 @@ class BashStep:
         environment: Variables for the command, beside those of the worker.
         directory: What relative paths of these files are relative to; empty for the directory that the task runs in.
         warn_signal: The signal by which the command is told that its block ends; 0 where it is not told.
+        container: Container in which the command runs; set where it runs. None: it runs on the node itself.
     """
 
     app: str
@@ -84,6 +115,7 @@ class BashStep:
     environment: tuple[tuple[str, str], ...] = ()
     directory: str = ""
     warn_signal: int = 0
+    container: CommandContainer | None = None
 
     sets_environment: ClassVar[bool] = True
 
@@ -100,6 +132,8 @@ class BashStep:
         """
         # Before files are opened: a command that cannot be composed must not empty the user's files.
         command = _composed(inner, self.app)
+        if self.container is not None:
+            self.container.prepare()  # before files are opened, as above
         with ExitStack() as open_files:
             files = self._placed(self.stdout), self._placed(self.stderr)
             stdout, stderr = _streams(*files, self.app, open_files)
@@ -110,7 +144,12 @@ class BashStep:
             errors = apart or _StderrTail(stderr, where.main_thread)
             if self.warn_signal and block_is_ending():
                 raise Requeue(f"bash app {self.app!r}: its block was about to end when its command was to begin")
-            code = _run(command, stdout, stderr, self._variables(), apart, where.directory or None, self.warn_signal)
+            if self.container is not None and self.container.is_kept:
+                code = self._run_kept(self.container, command, stdout, stderr, apart)
+            else:
+                place = where.directory or None
+                variables = self._variables()
+                code = _run(command, stdout, stderr, variables, apart, place, self.warn_signal, self.container)
         if code == 0:
             return 0
         full, told = _full_disks(files, where), self.warn_signal and block_is_ending()
@@ -121,13 +160,36 @@ class BashStep:
             full.append(
                 f"it was told by signal {name} that its block ends: with exit code {REQUEUE_CODE} it would be run again"
             )
-        raise _failure(self.app, command, code, errors.read(), full)
+        failure = _failure(self.app, command, code, errors.read(), full)
+        raise failure if self.container is None else self.container.explained(failure)
+
+    def contained(self, container: CommandContainer) -> BashStep:
+        """Return the step with its command in a container."""
+        return replace(self, container=container)
+
+    def _run_kept(
+        self,
+        container: CommandContainer,
+        command: str,
+        stdout: IO[bytes] | None,
+        stderr: IO[bytes] | None,
+        apart: _StderrApart | None,
+    ) -> int:
+        errors = stderr if apart is None else apart.file
+        try:
+            return container.run_kept(
+                command, 1 if stdout is None else stdout.fileno(), 2 if errors is None else errors.fileno()
+            )
+        finally:
+            if apart is not None:
+                apart.copy()
 
     def _placed(self, stream: tuple[str, str] | None) -> tuple[str, str] | None:
         return None if stream is None else (os.path.join(self.directory, stream[0]), stream[1])
 
     def _variables(self) -> dict[str, str] | None:
-        return {**os.environ, **dict(self.environment)} if self.environment else None
+        variables = {**os.environ, **dict(self.environment)} if self.environment else None
+        return variables if self.container is None else self.container.environment(variables)
 
 
 # -- the command line
@@ -346,11 +408,13 @@ def _run(
     apart: _StderrApart | None,
     directory: str | None,
     warn_signal: int,
+    container: CommandContainer | None = None,
 ) -> int:
     mark, environment = _marked(variables)
     # The walltime is enforced by the wait below while the command runs: an exception of the timer could come where bash
     # runs already and its process id is not known yet.
-    with held() as limit, _arguments(command) as (arguments, descriptors):
+    given = _arguments(command) if container is None else container.arguments(command)
+    with held() as limit, given as (arguments, descriptors):
         # Filled by the process object before it starts, so that an interrupted start can still be ended.
         begun: list[_Bash] = []
         try:
@@ -369,7 +433,7 @@ def _run(
             )
         except OSError as error:
             raise AppException(
-                f"{_SHELL} cannot be started in {directory or current_directory(_GONE)}: {error}"
+                f"{arguments[0]} cannot be started in {directory or current_directory(_GONE)}: {error}"
             ) from error
         except BaseException:  # an asynchronous one: bash may run already
             for bash in begun:

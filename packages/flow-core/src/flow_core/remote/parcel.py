@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from flow_core.errors import DeserializationError, SerializationError
 from flow_core.guard import name_of, one_line, pass_signal
 from flow_core.interfaces.call import DEFAULT_SPEC, NodeContext, TaskSpec, TaskStep
 from flow_core.remote.callables import pickled_simply
-from flow_core.remote.errors import pack, presentable, unpack
-from flow_core.remote.functions import load_function, needs_care, pack_function
+from flow_core.remote.errors import pack, unpack
+from flow_core.remote.functions import needs_care, pack_function
 
 if TYPE_CHECKING:
-    from flow_core.interfaces.call import TellFiles, TryKey
     from flow_core.interfaces.outcome import Usage
     from flow_core.remote.reports import Reporting
-    from flow_core.remote.state import ProcessState
 
 
 @dataclass(slots=True)
@@ -67,100 +61,27 @@ def pack_task(
     parts = (
         blob or pack_function(func),
         _pack_arguments(name, tuple(args), dict(kwargs or {})),
-        _dumps((spec, tuple(steps), context), "its steps"),
+        dumped((spec, tuple(steps), context), "its steps"),
         None if reporting is None else (reporting, context.key),
-        _this_process(),
+        this_process(),
         directory,
     )
     return pickle.dumps(parts, protocol=5)
 
 
-def run_parcel(data: bytes) -> bytes:
-    """Run the task of ``pack_task`` here and return its result for ``unpack_result``. Never raises.
-
-    On the main thread of another process than the packer's, what it has changed of the process is put back after it.
-    """
-    started_ns, value, failure, usage = time.time_ns(), b"", None, None
-    pid, state = os.getpid(), None
-    try:
-        *task, watched, packed_in, directory = _loads(data, "the frame")
-        elsewhere = packed_in != _this_process()
-        apart = ""
-        # In the script's own process, and on threads, the state belongs to others as well and is left alone.
-        if elsewhere and threading.current_thread() is threading.main_thread():
-            state = _state_before()
-            _go_to(directory)
-        elif elsewhere and os.path.isdir(directory):
-            apart = directory
-        if watched is None:
-            value = _dumps(_run(task, apart), "the result")
-        elif watched[0].sampler is None:  # it only moves files
-            value = _dumps(_run(task, apart, _teller(*watched)), "the result")
-        else:
-            value, failure, usage = _measured(task, apart, *watched)
-    except BaseException as error:
-        failure = pack(presentable(error))
-    # A child that a task has forked and that came back would take tasks as one more worker, and the pool would never
-    # end it.
-    if os.getpid() != pid:
-        _end_forked_child()
-    if state is not None:
-        _put_back(state, time.time_ns() - started_ns)
-    return _packed(value, failure, started_ns, usage)
-
-
-def _end_forked_child() -> NoReturn:
-    """End a child that a task has forked and that came back from it: it would go on as one more worker of the pool."""
-    try:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-    finally:
-        os._exit(0)
-
-
-_states: dict[int, ProcessState] = {}  # by process: a forked child has to make its own
-
-
-def _state_before() -> ProcessState:
-    """Return the state of this process as it is now; others than tasks may have changed it since the last one."""
-    from flow_core.remote.state import ProcessState
-
-    state = _states.get(os.getpid())
-    if state is None:
-        _states.clear()
-        state = _states[os.getpid()] = ProcessState()
-    else:
-        state.take_changes()
-    return state
-
-
-def _go_to(directory: str) -> None:
-    """Make the script's directory the current one, where it is; elsewhere relative paths mean the worker's own."""
-    if directory:
-        with suppress(OSError):
-            os.chdir(directory)
-
-
-def _put_back(state: ProcessState, took_ns: int) -> None:
-    for _ in range(2):  # a timer of the task's may fire before it is stopped
-        try:
-            state.restore(took_ns)
-            return
-        except BaseException:
-            continue
-
-
-def _this_process() -> tuple[int, str]:
+def this_process() -> tuple[int, str]:
+    """Return what tells this process from others."""
     # The process id alone may be that of another machine's process.
     return os.getpid(), os.uname().nodename
 
 
 def failed_parcel(error: BaseException, started_ns: int = 0) -> bytes:
     """Return the result of a task that failed, for ``unpack_result``; ``started_ns`` is in ns UTC."""
-    return _packed(b"", pack(error), started_ns, None)
+    return packed_result(b"", pack(error), started_ns, None)
 
 
-def _packed(value: bytes, failure: bytes | None, started_ns: int, usage: Usage | None) -> bytes:
+def packed_result(value: bytes, failure: bytes | None, started_ns: int, usage: Usage | None) -> bytes:
+    """Return a result for ``unpack_result``: a packed value, or an error as ``flow_core.remote.errors`` packs it."""
     node = os.uname().nodename
     return pickle.dumps((value, failure, started_ns, time.time_ns(), os.getpid(), node, usage), protocol=5)
 
@@ -176,62 +97,15 @@ def unpack_result(data: bytes) -> TaskResult:
     Raises:
         DeserializationError: the bytes are no whole result.
     """
-    packed, packed_error, started_ns, ended_ns, pid, node, usage = _loads(data, "the result")
+    packed, packed_error, started_ns, ended_ns, pid, node, usage = loaded(data, "the result")
     value: object = None
     error = None if packed_error is None else unpack(packed_error)
     if error is None:
         try:
-            value = _loads(packed, "the result")
+            value = loaded(packed, "the result")
         except DeserializationError as failure:
             error = failure
     return TaskResult(value, error, started_ns, ended_ns, pid, node, usage)
-
-
-def _measured(
-    task: list[Any], directory: str, reporting: Reporting, key: TryKey
-) -> tuple[bytes, bytes | None, Usage | None]:
-    """Run a task that is watched; return its packed result or its packed error, and what it used."""
-    from flow_core.remote.reports import Reported
-    from flow_core.remote.usage import begin_thread, process_used, thread_used, usage_between
-
-    on_main = threading.current_thread() is threading.main_thread()
-    value, failure = b"", None
-    before = process_used() if on_main else begin_thread()
-    with Reported(reporting, key):
-        try:
-            value = _dumps(_run(task, directory, _teller(reporting, key)), "the result")
-        except BaseException as error:
-            failure = pack(error)
-    if before is None:
-        return value, failure, None
-    return value, failure, usage_between(before, process_used() if on_main else thread_used())
-
-
-def _teller(reporting: Reporting, key: TryKey) -> TellFiles:
-    """Return what tells how far files are that the steps of a task move."""
-    from flow_core.remote.reports import report_files
-
-    return partial(report_files, reporting.directory, key)
-
-
-def _run(task: list[Any], directory: str, tell: TellFiles | None = None) -> object:
-    func, arguments, around = task
-    from flow_core.remote.run import enter_worker, execute, leave_worker
-
-    function, modules = load_function(func)
-    args, kwargs = _loads(arguments, "the arguments")
-    spec, steps, where = _loads(around, "the steps")
-    on_main = threading.current_thread() is threading.main_thread()
-    # After the arguments are unpickled, which may import the modules that are to be prepared.
-    if modules is not None:
-        modules.prepare()
-    enter_worker()
-    try:
-        return execute(
-            function, args, kwargs, spec, steps, replace(where, main_thread=on_main, directory=directory, tell=tell)
-        )
-    finally:
-        leave_worker()
 
 
 def _pack_arguments(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> bytes:
@@ -260,7 +134,8 @@ def _dumped_arguments(value: object, what: str) -> bytes:
     return _naming_what_fails(pickled_with_code, value, what)
 
 
-def _dumps(value: object, what: str) -> bytes:
+def dumped(value: object, what: str) -> bytes:
+    """Pickle a part of a task, by value where it must be. Raises SerializationError, which names the part."""
     try:
         data = pickle.dumps(value, protocol=5)
         if not needs_care(data):
@@ -284,7 +159,8 @@ def _naming_what_fails(dumps: Callable[[object], bytes], value: object, what: st
         raise SerializationError(f"{what} cannot be pickled: {explained(value, error)}") from error
 
 
-def _loads(data: bytes, what: str) -> Any:
+def loaded(data: bytes, what: str) -> Any:
+    """Unpickle a part of a task. Raises DeserializationError, which names the part."""
     try:
         return pickle.loads(data)
     except BaseException as error:

@@ -23,6 +23,9 @@ UNINTERRUPTIBLE = "D"
 WORKER_PID = "FLOW_WORKER_PID"
 """Variable by which processes are known that a worker has started: its process id."""
 
+GUARD = "flow-guard"
+"""What the process calls itself that removes containers of who was killed: it outlives those, so it is below nobody."""
+
 GRACE_S = 2.0
 """Seconds between SIGTERM and SIGKILL; less than a manager's own patience after a walltime."""
 _AGAIN_S = 0.05  # seconds; the longest pause between looks, which begin at a few milliseconds and double
@@ -98,7 +101,8 @@ def table() -> dict[int, Process]:
 def below(roots: Iterable[int], processes: Table, since: int = 0) -> list[Process]:
     """Return the living descendants of some processes, parents before children; the roots themselves are left out.
 
-    Those that started before the clock tick ``since`` are left out with all that is below them.
+    Those that started before the clock tick ``since``, and guards of containers, are left out with all that is below
+    them.
     """
     # One pass makes the index, so that the walk does not go through all processes for each parent.
     children: dict[int, list[Process]] = {}
@@ -108,7 +112,7 @@ def below(roots: Iterable[int], processes: Table, since: int = 0) -> list[Proces
     waiting = [*roots]
     for parent in waiting:
         for child in children.get(parent, ()):
-            if child.pid not in found and child.start >= since:
+            if child.pid not in found and child.start >= since and child.name != GUARD:
                 found[child.pid] = child
                 waiting.append(child.pid)
     return [*found.values()]

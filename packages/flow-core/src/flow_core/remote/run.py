@@ -48,12 +48,16 @@ def execute(
         AppException: the spec asks for what cannot be done in this place.
     """
     # The plain case without any closure, since most tasks are such.
-    if not steps and not spec.environment and spec.walltime_s is None:
+    if not steps and not spec.environment and spec.walltime_s is None and spec.container is None:
         return func(*args, **kwargs)
     # By the attribute: the module of that step is loaded only where a task has it.
     bound = getattr(steps[0], "bound", None) if steps else None
     if bound is not None:
         args, kwargs, steps = bound(args, kwargs, steps[1:], where)
+    if spec.container is not None:
+        from flow_core.remote.task_container import contained
+
+        func, steps = contained(func, args, kwargs, spec, steps, where)
 
     def call() -> object:
         """Call the function with the arguments of the task."""

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from flow_core.errors import DeserializationError
 from flow_core.interfaces.call import DEFAULT_SPEC, NodeContext, TaskSpec, TaskStep
-from flow_core.remote.parcel import TaskResult, failed_parcel, is_failed, pack_task, run_parcel, unpack_result
+from flow_core.remote.parcel import TaskResult, failed_parcel, is_failed, pack_task, unpack_result
+from flow_core.remote.parcel_run import run_parcel
 
 # The digit is the version of the format: files of another version are refused by name.
 _TASK = b"FLOWTASK1\n"

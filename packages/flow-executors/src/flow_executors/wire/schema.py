@@ -88,7 +88,13 @@ def _build(cls: type[T], value: object, where: str) -> T:
             found[name] = _convert(hint, value[name], f"{where}.{name}")
         elif required:
             raise BadMessage(f"{where}: field {name} is missing")
-    return cls(**found)
+    if typing.cast(typing.Any, cls).__dataclass_params__.init:
+        return cls(**found)
+    # A record whose constructor takes what users write: what it made of that is what came.
+    made = object.__new__(cls)
+    for name, item in found.items():
+        object.__setattr__(made, name, item)
+    return made
 
 
 def _convert(hint: object, value: object, where: str) -> object:

@@ -74,6 +74,8 @@ class Unpacker:
             spec, variables = pickle.loads(content[:size])
             record = content[size:]
         digest, flags = _RECORD.unpack_from(record)
+        if spec.container is not None:
+            return *self._unpack_for_container(digest, flags, record), spec, variables
         func, modules = self._functions.get(digest) or self._load_function(digest)
         loaded = _NOTHING
         if len(record) != _RECORD.size:
@@ -81,6 +83,22 @@ class Unpacker:
         if modules is not None:
             modules.prepare()  # after the arguments, which may bring other versions of classes
         return func, loaded, spec, variables
+
+    def _unpack_for_container(self, digest: bytes, flags: int, record: bytes | memoryview) -> tuple[Function, Payload]:
+        """Return function and arguments of a task in a container: the function of a python app as it travels."""
+        from flow_core.remote.bash import BashStep
+        from flow_core.remote.task_container import PackedFunction
+
+        packed = PackedFunction(self._blob(digest))
+        loaded = _NOTHING
+        if len(record) != _RECORD.size:
+            loaded = self._load_payload(memoryview(record)[_RECORD.size :], flags, packed)
+        if not any(isinstance(step, BashStep) for step in loaded[2]):
+            return packed, loaded
+        func, modules = self._functions.get(digest) or self._load_function(digest)
+        if modules is not None:
+            modules.prepare()
+        return func, loaded
 
     def _load_payload(self, payload: memoryview, flags: int, func: Function) -> Payload:
         try:
