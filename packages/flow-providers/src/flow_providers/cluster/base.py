@@ -30,7 +30,7 @@ from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.interfaces.locality import Locality
 from flow_providers.jobs.files import Environment, JobFiles, script_dir_of, tail_of, write_job
-from flow_providers.jobs.tag import safe_name
+from flow_providers.jobs.tag import is_tagged, tagged_name
 from flow_providers.jobs.tracker import JobTracker
 from flow_providers.launchers.base import launch
 from flow_providers.templates import render
@@ -181,8 +181,7 @@ class ClusterProvider(BlockProvider):
         """
         check_copies(tasks_per_node)
         job = JobFiles.of(script_dir_of(self.channel), job_name, extras.tag, [name for name, _ in extras.secrets])
-        # The tag comes first: it must survive the cut, and a prefix of the name is what find() looks for.
-        name = f"{job.tag}.{safe_name(job_name)}"[: self.name_limit]
+        name = tagged_name(job.tag, job_name, self.name_limit)
         payload = self._payload(extras)
         write_job(
             self.channel,
@@ -245,14 +244,13 @@ class ClusterProvider(BlockProvider):
         return [job_id in gone for job_id in job_ids]
 
     def find(self, tag_prefix: str) -> list[str]:
-        """Return the ids of the user's jobs whose name starts with the tag ``tag_prefix``.
+        """Return the ids of the user's jobs whose tags begin with ``tag_prefix``, by their names.
 
         Raises:
             SchedulerUnavailable: the scheduler does not answer now.
         """
         names = self.parse_find(self.run(self.find_command()))
-        # The dot after the tag tells our names from those of other jobs that happen to begin like it.
-        return [job_id for job_id, name in names.items() if "." in name and name.startswith(tag_prefix)]
+        return [job_id for job_id, name in names.items() if is_tagged(name, tag_prefix)]
 
     def tail(self, job_id: str, max_bytes: int = 4096) -> tuple[str, str]:
         """Return the ends of the output files of a job that was submitted here; empty where there are none.

@@ -9,6 +9,10 @@ from flow_providers.errors import SubmitException
 
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
 _TAG = re.compile(r"[A-Za-z0-9]{1,40}")
+_ROOMY = 30
+"""Characters of a job name that have room for a tag and what is readable."""
+_SHORT = 7
+"""Characters of a tag in short names: 30 random bits tell the jobs of one user apart."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -31,6 +35,26 @@ def check_variable(name: str) -> str:
     if not _VARIABLE.fullmatch(name):
         raise SubmitException(f"{name!r} cannot be the name of an environment variable")
     return name
+
+
+def tagged_name(tag: str, name: str, limit: int) -> str:
+    """Return the name of a job for a scheduler that takes so many characters: its tag, a dot, and its own name.
+
+    Where there is little room it has the begin of the tag and the end of the name, which tells blocks apart.
+    """
+    # The tag comes first: it must survive cuts, and is what jobs are found by.
+    whole = f"{tag}.{safe_name(name)}"
+    if len(whole) <= limit or limit >= _ROOMY:
+        return whole[:limit]
+    end = safe_name(name)[-(limit - _SHORT - 1) :].lstrip("._-")
+    return f"{tag[:_SHORT]}.{end}"
+
+
+def is_tagged(name: str, tag_prefix: str) -> bool:
+    """Return whether the name of a job has a tag that begins with ``tag_prefix``, as far as there was room for it."""
+    # The dot after the tag tells our names from those of other jobs that happen to begin like it.
+    head, dot, _ = name.partition(".")
+    return bool(dot) and (head.startswith(tag_prefix) or (len(head) == _SHORT and tag_prefix.startswith(head)))
 
 
 def safe_name(name: str, limit: int = 60) -> str:
