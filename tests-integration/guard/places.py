@@ -510,6 +510,7 @@ ELSEWHERE: dict[str, str] = {
             "environment",
             "code",
             "hold_bad_nodes",
+            "container",
         )
     },
     **{

@@ -28,6 +28,7 @@ from flow_core.remote.container_runtimes import (
         ({"image": ""}, "image must be the name, path or URL"),
         ({"image": "--privileged"}, "image must be the name"),
         ({"image": "two words"}, "image must be the name"),
+        ({"image": "~/x.sif"}, "write the path out"),
         ({"image": 3}, "image must be the name"),
         ({"image": {}}, "names no image"),
         ({"image": {"dock": "x"}}, "runtime 'dock' is unknown"),

@@ -30,6 +30,7 @@ OTHER: dict[str, Any] = {
     "block_start_timeout": 7.0,
     "bootstrap": True,
     "code": ["json"],
+    "container": "image:1",
     "cores_per_worker": 2.0,
     "cpu_affinity": "block",
     "drain_period": 99.0,

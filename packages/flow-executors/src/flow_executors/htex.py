@@ -11,6 +11,7 @@ from typing import Final
 
 from flow_core.errors import ConfigurationError, ExecutorClosed, ExecutorError, ScalingFailed
 from flow_core.interfaces.call import Call, TryKey
+from flow_core.interfaces.container import Container
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.executor import BlockExecutor, ShutdownReport
 from flow_core.interfaces.scaling import Load
@@ -42,6 +43,10 @@ from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.locality import Locality
 from flow_providers.interfaces.provider import ExecutionProvider
 from flow_providers.option_checks import check_options
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from flow_executors.launching.container_launch import ContainerPlan
 
 # Blocks that the default provider may start where workers of one do not use all cores of this machine.
 _LOCAL_BLOCKS = 10
@@ -204,6 +209,13 @@ class PilotOptions(NodeOptions):
             "whether what it could not import is run elsewhere."
         ),
     )
+    container: Container | str | None = field(
+        default=None,
+        metadata=about(
+            "Image in which the managers and workers of nodes run: a ``Container``, or the name, path or URL of an "
+            "image. Flow binds what it needs there, and is sent where the image has none of its own."
+        ),
+    )
     code: str | Sequence[str] | None = field(
         default="auto",
         metadata=about(
@@ -245,6 +257,8 @@ class PilotExecutor(PilotOptions, BlockExecutor):
             self.provider = _local_provider()
         self._runtime: ExecutorRuntime | None = None
         self._report = ShutdownReport()
+        if isinstance(self.container, str):
+            self.container = Container(self.container)
         self._check()
         if chosen is None:
             # Made again after the check: how many blocks fit follows from options that are known to be valid only now.
@@ -369,6 +383,7 @@ class PilotExecutor(PilotOptions, BlockExecutor):
                 local_cores=(os.cpu_count() or 1) if self._is_local() else 0,
                 software=__version__,
                 max_transfer_bytes=self.max_transfer_bytes,
+                container=self._container_plan(),
             ),
             context,
         )
@@ -558,7 +573,9 @@ class PilotExecutor(PilotOptions, BlockExecutor):
     def _command(self, block: str, port: int, local: str, context: RunContext) -> str:
         nodes = self.provider.nodes_per_block if self.provider is not None else 1
         options = self._manager_options(block, port, local, context)
-        return options.command(
+        # In a container signals come to the process that was started, not to a group.
+        alone = "exec " if self.container is not None and self.launch_cmd is None else ""
+        return alone + options.command(
             with_pool_name(self.launch_cmd) if self.launch_cmd is not None else None,
             python=PYTHON if self._node_python() is not None else None,
             module=self._manager_module,
@@ -574,11 +591,28 @@ class PilotExecutor(PilotOptions, BlockExecutor):
     def _node_python(self) -> NodePython | None:
         """Return how nodes come to their Python; None where it is the script's own, on this machine."""
         locality = self.provider.locality if self.provider is not None else Locality.THIS_MACHINE
+        container = self._container()
+        if container is not None:
+            python = container.python or self.python
+            return NodePython(python, self.bootstrap, self.environment, drivers="", in_image=True)
         chosen = self.python is not None or self.environment is not None or self.bootstrap is True
         if locality is Locality.THIS_MACHINE and not chosen:
             return None
         drivers = sys.executable if locality is not Locality.ELSEWHERE else ""
         return NodePython(self.python, self.bootstrap, self.environment, drivers)
+
+    def _container_plan(self) -> ContainerPlan | None:
+        container = self._container()
+        if container is None:
+            return None
+        # Imported here: most scripts have no containers.
+        from flow_executors.launching.container_launch import ContainerPlan
+
+        made = [place for place in (self.worker_logdir_root, self.working_dir) if place and os.path.isabs(place)]
+        return ContainerPlan(container, made=tuple(made), gpus=bool(self._accelerators()))
+
+    def _container(self) -> Container | None:
+        return Container(self.container) if isinstance(self.container, str) else self.container
 
     def _manager_options(self, block: str, port: int, local: str, context: RunContext) -> ManagerOptions:
         provider, addresses = self.provider, self._addresses()
@@ -624,6 +658,12 @@ class PilotExecutor(PilotOptions, BlockExecutor):
             )
         if self.environment is not None and (why := _why_no_environment(self.environment)):
             raise ConfigurationError(f"{name}: environment={self.environment!r} cannot be sent to nodes: {why}")
+        container = self._container()
+        if container is not None and container.python is not None and self.python not in (None, container.python):
+            raise ConfigurationError(
+                f"{name}: python={self.python!r} and python={container.python!r} of its container both name the Python "
+                "of the image: give one"
+            )
         self._check_template(name)
         self._check_code(name)
         self._check_blocks(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
 import sys
 import sysconfig
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from secrets import token_hex
 
 from flow_core.errors import ExecutorBroken, ExecutorClosed
 from flow_core.folders import make_directory
@@ -43,6 +45,7 @@ from flow_providers.interfaces.provider import ExecutionProvider
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from flow_executors.launching.container_launch import ContainerPlan
     from flow_executors.launching.node_launch import NodeLaunch
 
 # Seconds that the interchange has to answer the scaler: it answers within a turn, and the scaler asks again in its next
@@ -88,6 +91,7 @@ class LaunchPlan:
         local_cores: Cores of this machine, if all blocks share them; 0 if they are elsewhere.
         software: Version of this package.
         max_transfer_bytes: Most bytes of a task's files that go over the connection of its manager, each way.
+        container: The container in which managers run; None: they run on the node itself.
     """
 
     label: str
@@ -116,6 +120,7 @@ class LaunchPlan:
     local_cores: int
     software: str
     max_transfer_bytes: int = 10 << 30
+    container: ContainerPlan | None = None
 
 
 class ExecutorRuntime:
@@ -312,18 +317,39 @@ class ExecutorRuntime:
         secret = BlockSecret(block, self._server.public, pair)
         command = self.plan.command(block, self.port, self._site.local_address, self._context)
         files: tuple[tuple[str, str], ...] = ()
-        paths = () if self._is_elsewhere() else _environment()
+        paths = seen = () if self._is_elsewhere() else _environment()
         if self._nodes is not None and self._nodes.takes(command):
             command, files = self._nodes.prepared(block, pair, command)
             if paths and self._marker is not None:
                 # Nodes of a cluster are expected to see this disk; those that do not must not take theirs for it.
                 command, paths = f"{path_code(paths[0][1], self._marker.path)}\n{command}", ()
+        if self.plan.container is not None:
+            command, paths = self._in_container(self.plan.container, command, seen, paths), ()
         environment = (*paths, (READERS_VARIABLE, str(self.plan.managers)))
         if self.plan.compares_code:
             environment = (*environment, (CODE_VARIABLE, "1"))
         return BlockOrder(
             command, environment, ((SECRET_NAME, secret.to_bytes()),), files, forward=self._forward_target()
         )
+
+    def _in_container(
+        self, plan: ContainerPlan, command: str, seen: Sequence[tuple[str, str]], left: Sequence[tuple[str, str]]
+    ) -> str:
+        """Return the command that runs a manager's in a container.
+
+        ``seen``: the variable with the script's own directories; ``left``: the same, if the command does not set it.
+        """
+        # Imported here: most scripts have no containers.
+        from flow_executors.launching.container_launch import container_code
+
+        if left and self._marker is not None:
+            command = f"{path_code(left[0][1], self._marker.path)}\n{command}"
+        label = re.sub(r"[^A-Za-z0-9]+", "-", self.label).strip("-")
+        name = f"flow-{label or 'pool'}-{token_hex(6)}"
+        run_dir = self._context.run_dir.absolute()
+        shared = [] if self._is_elsewhere() else [str(run_dir), str(self._context.executor_dir.absolute())]
+        read = [path for _, paths in seen for path in paths.split(os.pathsep)]
+        return container_code(replace(plan, name=name, shared=shared, read=read), command)
 
     def _is_elsewhere(self) -> bool:
         """Whether paths of this machine mean nothing to the nodes."""

@@ -138,7 +138,7 @@ def able(image: str) -> tuple[str, ...]:
 
 def is_path(image: str) -> bool:
     """Tell whether an image is a file or a directory of the node."""
-    return image.startswith(("/", "./", "../", "~")) or image.endswith(_FILE_ENDINGS)
+    return image.startswith(("/", "./", "../")) or image.endswith(_FILE_ENDINGS)
 
 
 def written(bind: Bind) -> str:
@@ -176,6 +176,8 @@ def _known(runtime: object) -> str:
 def _image(image: object) -> str:
     if isinstance(image, os.PathLike):
         image = os.fspath(image)
+    if isinstance(image, str) and image.startswith("~"):
+        raise ConfigurationError(f"Container: image={image!r}: write the path out, the node's home may be another")
     # A word that begins with a dash would be an option of the runtime.
     if isinstance(image, str) and image and not image.startswith("-") and not set(image) & set(" \t\n\0"):
         return image

@@ -27,7 +27,9 @@ flow_try() {
   esac
 }
 flow_fail() {
-  printf 'flow: no manager can start on node %s: %s\n' "$(uname -n)" "$1" >&2
+  printf 'flow: no manager can start %son node %s: %s\n' "${FLOW_IMAGE:+in image $FLOW_IMAGE }" "$(uname -n)" "$1" >&2
+  # by 127 the container's runtime would say that there is no bash
+  [ -z "${FLOW_IMAGE:-}" ] || exit 3
   exit 127
 }
 flow_add() {

@@ -38,6 +38,7 @@ class PythonSearch:
         packages: Archive of further packages for that Python; None: none.
         addresses: Where nodes find the server of archives.
         port: Its port; 0: there is none.
+        in_image: Whether all this is done in the image of a container.
     """
 
     python: str
@@ -50,6 +51,7 @@ class PythonSearch:
     packages: Archive | None = None
     addresses: tuple[str, ...] = ()
     port: int = 0
+    in_image: bool = False
 
 
 def candidates(python: str | None, drivers: str) -> tuple[str, ...]:
@@ -125,6 +127,9 @@ def _word(candidate: str) -> str:
 def _cures(search: PythonSearch) -> str:
     named = ["correct python=, or leave it out: PATH is searched then"] if search.named else []
     sent = ["have Flow sent to the node with bootstrap='auto'"] if search.refused else []
+    if search.in_image:
+        others = ["name its Python by python= of the Container", f"make an image with Python {search.python}"]
+        return f"Cures: {'; '.join([*named, *sent, *others])}; or send a packed environment with environment="
     others = [
         "activate an environment with Flow in worker_init",
         "name its Python by the executor's option python=, or by FLOW_PYTHON on the node",

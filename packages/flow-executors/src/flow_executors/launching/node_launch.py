@@ -102,6 +102,7 @@ class NodeLaunch:
             packages=packages,
             addresses=self._addresses,
             port=port,
+            in_image=wanted.in_image,
         )
 
     def _runtime(self) -> Archive | None:

@@ -20,12 +20,14 @@ class NodePython:
         bootstrap: Whether Flow is brought: True, False, or ``auto`` where it is missing, or is not the script's.
         environment: Path of a packed environment, or of a lock file; None: what the nodes have.
         drivers: Path of the script's Python, where nodes may have it too; empty: it means nothing there.
+        in_image: Whether it is looked for in the image of a container.
     """
 
     python: str | None
     bootstrap: bool | str
     environment: str | None
     drivers: str
+    in_image: bool = False
 
 
 def with_pool_name(template: str) -> str:
