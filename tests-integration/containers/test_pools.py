@@ -59,7 +59,7 @@ def number(inputs: list[File], outputs: list[File], stdout: str) -> str:
 def loaded(
     tmp_path: Path, label: str, monkeypatch: pytest.MonkeyPatch, gone: Callable[[], None]
 ) -> Iterator[Callable[..., Any]]:
-    """Give a function that loads a Config of one pool, made of options; it is ended with the test, before ``gone`` looks."""
+    """Give a function that loads a Config of one pool, made of options; it is ended before ``gone`` looks."""
     monkeypatch.chdir(tmp_path)
 
     def load(kind: type[Any] = HighThroughputExecutor, **options: Any) -> Any:

@@ -36,7 +36,7 @@ rootfs() {
   echo 'root:x:0:0:root:/root:/bin/bash' >"$root/etc/passwd"
   echo 'root:x:0:' >"$root/etc/group"
   printf 'hosts: files dns\npasswd: files\ngroup: files\n' >"$root/etc/nsswitch.conf"
-  for one in bash sh cat cp date dirname echo env grep hostname id kill ln ls mkdir mktemp mv ps rm sed sha256sum sleep tail tar tr uname wc; do
+  for one in bash sh cat cp date dirname echo env grep head hostname id kill ln ls mkdir mktemp mv ps rm sed sha256sum sleep tail tar tr uname wc; do
     path=$(type -P "$one") && cp -L "$path" "$root/usr/bin/"
   done
   cp -L "$prefix"/bin/python3.*[0-9] "$root/opt/python/bin/"
@@ -44,7 +44,7 @@ rootfs() {
   for one in python python3; do ln -s "/opt/python/bin/$path" "$root/usr/bin/$one"; done
   tar -C "$prefix/lib" --exclude=test --exclude=tests --exclude=__pycache__ --exclude='*.a' --exclude=idlelib --exclude=lib2to3 \
     --exclude=ensurepip --exclude=site-packages --exclude='config-*' --exclude=tkinter -c "$path" | tar -C "$root/opt/python/lib" -x
-  find "$prefix/lib" -maxdepth 1 -name 'libpython3*.so*' -exec cp -a {} "$root/opt/python/lib/" \;
+  find "$prefix/lib" -maxdepth 1 -name 'libpython3*.so*' -exec cp -a {} "$root$lib/" \;
   mkdir -p "$root/opt/python/lib/$path/site-packages"
   # all libraries that these programs need, for each at its place
   { find "$root" -type f \( -name '*.so*' -o -perm -u+x \) -print0 | xargs -0 -n 50 ldd 2>/dev/null | grep -oE '/[^ ]+\.so[^ ]*' || true
@@ -65,7 +65,7 @@ image() {
   # shellcheck disable=SC2064  # now
   trap "rm -rf '$root'" EXIT
   rootfs "$1" "$root"
-  tar -C "$root" -c . | podman import --quiet --change ENV=PATH=/usr/bin:/bin --change ENV=LD_LIBRARY_PATH=/opt/python/lib - "$2"
+  tar -C "$root" -c . | podman import --quiet --change ENV=PATH=/usr/bin:/bin - "$2"
 }
 
 case ${1:-} in

@@ -14,7 +14,7 @@ from shlex import quote
 from typing import Final
 
 from flow_core.interfaces.container import Container, is_path
-from flow_core.remote.container_runtimes import DEVICES, HOST_ONLY, TABLE, image_of
+from flow_core.remote.container_runtimes import DEVICES, HOST_ONLY, TABLE, Runtime, image_of
 
 VARIABLES: Final = (
     "FLOW_*",
@@ -98,12 +98,6 @@ def _candidate(container: Container, name: str, image: str) -> list[str]:
     present = " ".join(_shell(words.present, known)) or (f"[ -e {quote(written)} ]" if is_path(image) else ":")
     fetch = " ".join(_shell(words.fetch, known)) or f"echo {quote(_NOT_THERE)} >&2; false"
     unset = quote("" if words.variable else " ".join((*HOST_ONLY, *_OF_THE_NODE)))
-    as_user = ""
-    if name == "docker":
-        # Its daemon is root: what the container made would be root's, too.
-        user = " ".join(_shell(words.user, {"uid": '"$EUID"', "gid": '"$(id -g)"'}))
-        asked = 'docker info --format "{{.SecurityOptions}}" 2>/dev/null | grep -q rootless'
-        as_user = f'if [ "$EUID" != 0 ] && ! {asked}; then flow_begin+=({user}); fi'
     lines = [
         f'if [ -z "$flow_program" ] && command -v {words.program} >/dev/null 2>&1; then',
         f"flow_program={words.program} flow_image={quote(written)} flow_unset={unset}",
@@ -116,10 +110,26 @@ def _candidate(container: Container, name: str, image: str) -> list[str]:
         f"flow_present() {{ {present}; }}",
         f"flow_fetch() {{ {fetch}; }}",
         f"flow_remove() {{ {' '.join(_shell(words.remove, known)) or ':'}; }}",
-        as_user,
+        *_detected(name, words),
         "fi",
     ]
-    return [line for line in lines if line]
+    return lines
+
+
+def _detected(name: str, words: Runtime) -> list[str]:
+    """Return code for what depends on how a runtime was set up on the node."""
+    if name == "docker":
+        # Of a daemon that is root what the container makes would be root's, too.
+        user = " ".join(_shell(words.user, {"uid": '"$EUID"', "gid": '"$(id -g)"'}))
+        asked = 'docker info --format "{{.SecurityOptions}}" 2>/dev/null | grep -q rootless'
+        return [f'if [ "$EUID" != 0 ] && ! {asked}; then flow_begin+=({user}); fi']
+    if name == "charliecloud":
+        # It runs for users with names only. Without a layer to write to, targets of binds must be in the image.
+        return [
+            'export USER="${USER:-$(id -un)}"',
+            "! ch-run --help 2>&1 | grep -q -e --write-fake || flow_begin+=(--write-fake)",
+        ]
+    return []
 
 
 _NOT_THERE = "it is not there"
