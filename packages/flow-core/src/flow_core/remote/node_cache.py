@@ -7,7 +7,6 @@ Standard library of Python 3.7 and later only: it is also sent to nodes by itsel
 from __future__ import annotations
 
 import os
-import tempfile
 
 
 def cache_places() -> list[str]:
@@ -17,6 +16,8 @@ def cache_places() -> list[str]:
     if named:
         return [os.path.join(named, str(os.geteuid()))]
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    import tempfile  # as in all of this module: what only packs code for nodes does without
+
     own = f"flow-cache-{os.geteuid()}"
     others = [os.path.join(tempfile.gettempdir(), own), f"/dev/shm/{own}"]
     # A user without a home (a number, in a container) has "~" there.
@@ -29,6 +30,8 @@ def cache_directory(kind: str) -> str:
     Raises:
         OSError: none can be written, or others could write there; the text names all that were tried.
     """
+    import tempfile
+
     said = []
     for root in cache_places():
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import glob
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ Tree = dict[str, tuple[int, ...]]
 
 def matching(base: str, pattern: str) -> list[str]:
     """Return the paths, from a directory, of the files in it that match a pattern, in their order."""
+    import glob  # few tasks have patterns
+
     names = glob.glob(pattern, root_dir=base or None, recursive=True)
     # normpath: "a//b" and "a/./b" of a pattern are one file. Sorted, since the order of a directory means nothing.
     return sorted({os.path.normpath(name) for name in names if os.path.isfile(os.path.join(base, name))})

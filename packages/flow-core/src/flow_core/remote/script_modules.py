@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import os
 import pickle
-import shutil
 import sys
 import threading
 import time
@@ -167,6 +166,8 @@ def _locked(descriptor: int, how: int) -> bool:
 
 
 def _write(place: str, blob: bytes) -> None:
+    import shutil  # with its archives it takes as long to load as all else that packs code
+
     shutil.rmtree(place, ignore_errors=True)
     for name, content in pickle.loads(zlib.decompress(blob)):
         path = os.path.join(place, name)
@@ -179,6 +180,8 @@ def _write(place: str, blob: bytes) -> None:
 
 def _clean(root: str, mine: str) -> None:
     """Remove files that no process uses, and none has used for long."""
+    import shutil
+
     for name in os.listdir(root):
         place = os.path.join(root, name)
         try:

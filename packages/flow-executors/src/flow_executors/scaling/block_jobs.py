@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from flow_core.guard import named
 from flow_core.termination import at_termination
 from flow_executors.scaling.host import BlockOrder
 from flow_executors.scaling.user_calls import UserCalls
-from flow_providers.channels.ssh_forward import close_forwards
 from flow_providers.errors import ProviderError
 from flow_providers.interfaces.job_extras import JobExtras
 from flow_providers.interfaces.job_status import JobStatus
@@ -77,7 +77,7 @@ class BlockJobs:
         self._run_dir = run_dir
         self._home = _identity(run_dir)
         self._ask("offer_script_dir", lambda: provider.offer_script_dir(str(run_dir / "submit_scripts")))
-        at_termination(close_forwards)
+        at_termination(_close_forwards)
         ledger = JobLedger(default_ledger(run_dir.parent))
         self._provider = AccountedProvider(provider, ledger, run_id=run_id, owner=label)
         self._reaper = ReaperGuardian(
@@ -217,6 +217,12 @@ class BlockJobs:
 
 def _seconds(value: object) -> float:
     return float(value) if isinstance(value, int | float) and 0 < value < 1e6 else 30.0
+
+
+def _close_forwards() -> None:
+    # Loaded with the first ssh channel, and until then there is nothing to close.
+    if (forward := sys.modules.get("flow_providers.channels.ssh_forward")) is not None:
+        forward.close_forwards()
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
