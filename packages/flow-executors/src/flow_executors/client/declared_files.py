@@ -11,7 +11,6 @@ import os
 import stat
 import time
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 from pathlib import Path
 
 from flow_core.errors import StagingError
@@ -20,8 +19,8 @@ from flow_core.remote.links import foreign_link
 from flow_core.remote.output_sets import is_match
 from flow_core.remote.replaced_outputs import remove_output
 from flow_core.remote.script_files import FilesByConnection, ScriptFile
-from flow_executors.common.file_pieces import LinkThere, open_plain
-from flow_executors.wire.files import DIGEST_BYTES, Entry
+from flow_executors.common.file_pieces import ComingFile, LinkThere, open_plain
+from flow_executors.wire.files import Entry
 
 # Nanoseconds. A file that was changed so lately may change again without another time: its version is not sure.
 _JUST_NOW_NS = 2_000_000_000
@@ -145,10 +144,8 @@ class Arrival:
         self._folders: dict[int, str] = {}  # declared directory or pattern -> the hidden directory of its members
         self._whole: set[int] = set()
         self._new: set[int] = set()  # declared directories that were not there before
-        self._descriptor = -1
-        self._entry = -1
-        self._written = 0  # of the entry that comes just now
-        self._digest = blake2b(digest_size=DIGEST_BYTES)
+        self._coming: ComingFile | None = None
+        self._entry = -1  # the one that comes just now
 
     def lacking(self, entries: Sequence[Entry]) -> list[tuple[int, int]] | None:
         """Return what of the list of a manager that goes on after a break is not here yet: entries, and from where on.
@@ -157,7 +154,7 @@ class Arrival:
         """
         if list(entries) != self._entries or not all(one.version for one in entries):
             return None
-        open_one = [(self._entry, self._written)] if self._descriptor >= 0 else []
+        open_one = [] if self._coming is None else [(self._entry, self._coming.size)]
         return open_one + [(n, 0) for n, one in enumerate(entries) if one.type == "f" and n not in self._parts]
 
     def listed(self, entries: Sequence[Entry]) -> int:
@@ -183,49 +180,39 @@ class Arrival:
 
     def begin(self, number: int, offset: int, length: int) -> None:
         """Begin with the content of an entry. Raises StagingError."""
-        if self._descriptor >= 0 and number == self._entry and offset == self._written:
+        coming = self._coming
+        if coming is not None and number == self._entry and offset == coming.size:
             if length != self._entries[number].size - offset:
                 raise StagingError("a manager sent other bytes than it has listed")
             return
-        if not 0 <= number < len(self._entries) or number in self._parts or self._descriptor >= 0:
+        if not 0 <= number < len(self._entries) or number in self._parts or coming is not None:
             raise StagingError("a manager sent the content of no file that it has listed")
         entry = self._entries[number]
         if entry.type != "f" or offset or length != entry.size:
             raise StagingError("a manager sent other bytes than it has listed")
         file = self._files[entry.file]
         try:
-            path = self._part(number, entry, file)
-            # O_EXCL and O_NOFOLLOW: nothing that lies there, and no link, is written to.
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._descriptor = os.open(path, flags, 0o600)
+            coming = self._coming = ComingFile(self._part(number, entry, file))
         except OSError as error:
             raise _cannot(file, error) from error
-        self._parts[number], self._entry, self._written = path, number, 0
-        self._digest = blake2b(digest_size=DIGEST_BYTES)
+        self._parts[number], self._entry = coming.path, number
 
     def write(self, content: memoryview) -> None:
         """Write the next bytes of it. Raises StagingError."""
-        if self._descriptor < 0:
+        if self._coming is None:
             raise StagingError("a manager sent the content of no file that it has listed")
         try:
-            while len(content):
-                count = os.write(self._descriptor, content)
-                self._digest.update(content[:count])
-                self._written += count
-                content = content[count:]
+            self._coming.write(content)
         except OSError as error:
             raise _cannot(self._files[self._entries[self._entry].file], error) from error
 
     def end(self, digest: bytes) -> None:
         """All of it has come. Raises StagingError: it is not what was sent."""
-        entry = self._entries[self._entry]
-        if self._written != entry.size or self._digest.digest() != digest:
+        entry, coming = self._entries[self._entry], self._coming
+        if coming is None or not coming.is_whole(entry.size, digest):
             raise StagingError(f"{self._files[entry.file].place} changed on its way", self._files[entry.file].place)
-        try:
-            os.fchmod(self._descriptor, entry.mode & 0o777 & ~self._umask)
-        finally:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        self._coming = None
+        coming.close(entry.mode & 0o777 & ~self._umask)
         self._whole.add(self._entry)
 
     def _part(self, number: int, entry: Entry, file: ScriptFile) -> str:
@@ -320,9 +307,9 @@ class Arrival:
 
     def abandon(self) -> None:
         """Remove what is not published. Never raises."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self._coming is not None:
+            self._coming.close()
+            self._coming = None
         for path in self._parts.values():
             try:
                 os.unlink(path)

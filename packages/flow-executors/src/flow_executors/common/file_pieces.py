@@ -1,4 +1,4 @@
-"""Reading files into the stream of a transfer: small files together in one piece, large ones in many."""
+"""Files on their way: read into the stream of a transfer, small ones together in one piece; and written from it."""
 
 from __future__ import annotations
 
@@ -144,6 +144,47 @@ def _read(descriptor: int, count: int, at: int, named: str) -> bytes:
     except OSError as error:
         raise _unreadable(named, error) from error
     return content
+
+
+class ComingFile:
+    """A file that is written as it comes, with the digest of what has come. One thread.
+
+    It is made: where anything lies at its place, a link too, it is refused.
+
+    Attributes:
+        path: Where it lies.
+        size: Bytes that have come.
+    """
+
+    __slots__ = ("_descriptor", "_digest", "path", "size")
+
+    def __init__(self, path: str) -> None:
+        """Make the file. Raises OSError."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor = os.open(path, flags, 0o600)
+        self._digest = blake2b(digest_size=DIGEST_BYTES)
+        self.path = path
+        self.size = 0
+
+    def write(self, content: memoryview) -> None:
+        """Write the next bytes. Raises OSError."""
+        while len(content):
+            count = os.write(self._descriptor, content)
+            self._digest.update(content[:count])
+            self.size += count
+            content = content[count:]
+
+    def is_whole(self, size: int, digest: bytes) -> bool:
+        """Tell whether so many bytes have come, of this digest."""
+        return self.size == size and self._digest.digest() == digest
+
+    def close(self, mode: int | None = None) -> None:
+        """End writing, and give the file these permissions. Raises OSError."""
+        try:
+            if mode is not None:
+                os.fchmod(self._descriptor, mode)
+        finally:
+            os.close(self._descriptor)
 
 
 class PieceQueue:

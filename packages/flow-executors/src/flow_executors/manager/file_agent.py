@@ -21,19 +21,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 
 from flow_core.errors import StagingError
 from flow_core.folders import make_directory
 from flow_core.remote.staged import remove
-from flow_executors.common.file_pieces import PieceQueue, bodies, open_plain
+from flow_executors.common.file_pieces import ComingFile, PieceQueue, bodies, open_plain
 from flow_executors.errors import BadMessage
 from flow_executors.manager.file_cache import FileCache
+from flow_executors.manager.log_ends import LogEnds, copied_ends
 from flow_executors.manager.node_directory import NodeDirectory
 from flow_executors.wire.files import (
-    DIGEST_BYTES,
-    END_BYTES,
-    MOST_ENDS,
     MOST_WINDOW,
     SMALL_BYTES,
     TELL_BYTES,
@@ -75,10 +72,6 @@ _READ = 256 << 10  # bytes taken at a time from a worker; only the magnitude mat
 _SILENCE_S = 60.0
 _TRIES = 5
 _LOOK_MS = 5_000
-# Bytes of each log that come into the run's directory: its end.
-_LOG_BYTES = 1 << 20
-# Seconds between looks whether logs have grown: a manager that is killed has told all but what came since.
-_ENDS_S = 2.0
 _END_S = 5.0
 
 
@@ -102,15 +95,12 @@ class _Half:
     """A large file of which part has come, open for writing."""
 
     version: str
-    part: str
-    descriptor: int
-    digest: blake2b
-    size: int
+    part: ComingFile
 
     def drop(self) -> None:
-        """Close the descriptor and remove what has come, where it cannot be gone on with."""
-        os.close(self.descriptor)
-        os.unlink(self.part)
+        """Close the part and remove what has come, where it cannot be gone on with."""
+        self.part.close()
+        os.unlink(self.part.path)
 
 
 class _Bringing(_Transfer):
@@ -221,27 +211,6 @@ def _failure(error: Exception) -> dict[str, object]:
     return {"error": str(error), "side": "node"}
 
 
-def copy_end(path: str, to: str, most: int) -> None:
-    """Copy the last bytes of a file, with a line that says what is left out. Raises OSError."""
-    with open(path, "rb") as source, open(to, "wb") as target:
-        size = os.fstat(source.fileno()).st_size
-        if size > most:
-            source.seek(size - most)
-            target.write(b"... %d bytes before this were left on the node\n" % (size - most))
-        target.write(source.read(most))
-
-
-def end_of(path: str, most: int) -> str:
-    """Return the last bytes of a file as text, from the beginning of a line on if one begins there. OSError."""
-    with open(path, "rb") as source:
-        size = os.fstat(source.fileno()).st_size
-        source.seek(max(0, size - most))
-        text = source.read(most)
-    if size > most:
-        text = text[text.find(b"\n") + 1 :]
-    return text.decode("utf-8", "replace")
-
-
 def _opener(path: str) -> Callable[[], int]:
     return lambda: open_plain(path, path)
 
@@ -298,8 +267,7 @@ class FileAgent:
         self._foreign: set[str] = set()  # versions that another manager of this node brings
         self._foreign_due = 0.0
         self._cache: FileCache | None = None
-        self._ends: dict[str, tuple[int, int]] = {}  # log -> size and time of the last change, when its end was told
-        self._ends_due = 0.0
+        self._log_ends = LogEnds()
         self._poll = select.poll()
         self._thread = threading.Thread(target=self._run, name="flow-files", daemon=True)
         self._thread.start()
@@ -362,7 +330,7 @@ class FileAgent:
                 return False
             if isinstance(message, int):
                 self._manager = message
-                self._ends.clear()  # the script may know this manager by another number now
+                self._log_ends.forget()  # the script may know this manager by another number now
                 self._go_on_with_all()
             else:
                 self._heard(message)
@@ -376,7 +344,7 @@ class FileAgent:
         if self._foreign:
             return max(0, int((self._foreign_due - time.monotonic()) * 1000) + 1)
         if self._manager and self.apart and self.log_dir:
-            return max(0, int((self._ends_due - time.monotonic()) * 1000) + 1)
+            return max(0, int((self._log_ends.due - time.monotonic()) * 1000) + 1)
         return _LOOK_MS if self._transfers else None
 
     def _say(self, message: bytes) -> None:
@@ -658,7 +626,7 @@ class FileAgent:
             if half is not None and transfer.packs:  # a script that knows one knows the other
                 for number in wanted:
                     if transfer.entries[number].version == half.version:
-                        offsets = {number: half.size} | offsets | {number: half.size}  # first: it is open
+                        offsets = {number: half.part.size} | offsets | {number: half.part.size}  # first: it is open
                         break
             body = pack_want(list(offsets.items()))
             step = FileStep.WANT_PACKED if transfer.packs else FileStep.WANT
@@ -674,15 +642,14 @@ class FileAgent:
         entry, half = transfer.entries[part.entry], transfer.half
         transfer.current = part.entry
         if part.offset:
-            if half is None or (half.version, half.size) != (entry.version, part.offset):
+            if half is None or (half.version, half.part.size) != (entry.version, part.offset):
                 raise BadMessage("the script goes on with a file of which no part is here")
         elif part.length <= SMALL_BYTES:
             transfer.small = bytearray()
         else:
             transfer.drop_part()
-            transfer.current, path = part.entry, self._kept().part()
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            transfer.half = _Half(entry.version, path, descriptor, blake2b(digest_size=DIGEST_BYTES), 0)
+            transfer.current = part.entry
+            transfer.half = _Half(entry.version, ComingFile(self._kept().part()))
 
     def _write(self, transfer: _Bringing, content: memoryview) -> None:
         if transfer.small is not None:
@@ -692,11 +659,7 @@ class FileAgent:
         if half is None:
             raise BadMessage("the script sent the content of no file")
         try:
-            while len(content):
-                count = os.write(half.descriptor, content)
-                half.digest.update(content[:count])
-                half.size += count
-                content = content[count:]
+            half.part.write(content)
         except OSError as error:  # named as the task has it: what is written is the part in the node's cache
             raise _cannot(transfer.place(transfer.entries[transfer.current]), error) from error
 
@@ -714,11 +677,11 @@ class FileAgent:
                     log.debug("a small file is not kept: %s", error)
         else:
             half = transfer.half
-            if half is None or half.size != entry.size or half.digest.digest() != part.digest:
+            if half is None or not half.part.is_whole(entry.size, part.digest):
                 raise _ChangedOnWay(f"{transfer.places[entry.file]} changed on its way")
             transfer.half = None
-            os.close(half.descriptor)
-            kept = self._kept().keep(half.part, part.digest, entry.mode, entry.version)
+            half.part.close()
+            kept = self._kept().keep(half.part.path, part.digest, entry.mode, entry.version)
             self._kept().release(entry.version, entry.mode)
         self._give(transfer, part.entry, kept, content)
         if entry.version:
@@ -766,15 +729,13 @@ class FileAgent:
 
     def _send_logs(self) -> None:
         """Send the ends of all logs, as they are now: copies, since they may grow meanwhile."""
-        task, files = _Task(None), []
+        task = _Task(None)
+        files: list[tuple[int, str, str]] = []
         try:
             if self.log_dir:
                 task.root = os.path.join(self._directory.path(), f"logs-{secrets.token_hex(3)}")
                 os.mkdir(task.root, 0o700)
-                for name in sorted(os.listdir(self.log_dir)):
-                    if name.endswith(".log"):
-                        copy_end(os.path.join(self.log_dir, name), os.path.join(task.root, name), _LOG_BYTES)
-                        files.append((0, name, os.path.join(task.root, name)))
+                files = [(0, name, path) for name, path in copied_ends(self.log_dir, task.root)]
             self._begin(_Sent(task, files, TransferDirection.LOGS))
         except (StagingError, OSError) as error:
             log.warning("the logs cannot be sent: %s", error)
@@ -782,24 +743,9 @@ class FileAgent:
 
     def _tell_ends(self) -> None:
         """Tell the script the ends of logs that have grown, every few seconds."""
-        now = time.monotonic()
-        if not (self._manager and self.apart and self.log_dir) or now < self._ends_due:
+        if not (self._manager and self.apart and self.log_dir):
             return
-        self._ends_due = now + _ENDS_S
-        grown = []
-        try:
-            for each in os.scandir(self.log_dir):
-                if each.name.endswith(".log"):
-                    state = each.stat(follow_symlinks=False)
-                    if state.st_size and self._ends.get(each.name) != (state.st_size, state.st_mtime_ns):
-                        grown.append((state.st_mtime_ns, state.st_size, each.name))
-            told = {}
-            for when, size, name in sorted(grown, reverse=True)[:MOST_ENDS]:
-                told[name] = end_of(os.path.join(self.log_dir, name), END_BYTES)
-                self._ends[name] = size, when
-        except OSError as error:
-            log.debug("the ends of logs cannot be told: %s", error)
-            return
+        told = self._log_ends.grown(self.log_dir, time.monotonic())
         if told:
             self._say(pack_file(FileStep.ENDS, self._manager, 0, pack_ends(told)))
 
