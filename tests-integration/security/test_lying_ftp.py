@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,30 +169,11 @@ def test_names_that_an_ftp_server_lists_after_an_upload_are_no_commands(
 # -- TLS
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a CA, and a server's certificate of it: the liar is whom it says it is."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
-    home = tmp_path_factory.mktemp("certificates")
-    (home / "ext").write_text("subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
-
-    def openssl(*words: str) -> None:
-        subprocess.run(["openssl", *words], cwd=home, check=True, capture_output=True, timeout=30)
-
-    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj")
-    openssl("req", "-x509", *new, "/CN=Test CA", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2")
-    openssl("req", *new, "/CN=127.0.0.1", "-keyout", "server.key", "-out", "server.csr")
-    signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "ext")
-    openssl("x509", "-req", "-in", "server.csr", *signed, "-out", "server.pem")
-    return home
-
-
 @pytest.fixture
-def pem(certificates: Path, tmp_path: Path) -> Iterator[Path]:
+def pem(authority: Path, tmp_path: Path) -> Iterator[Path]:
     """Certificate and key of the server, where its user can read them."""
     made = tmp_path / "server.pem"
-    made.write_text((certificates / "server.pem").read_text() + (certificates / "server.key").read_text())
+    made.write_text((authority / "server.pem").read_text() + (authority / "server.key").read_text())
     made.chmod(0o644)
     yield made
     made.unlink()
@@ -211,7 +190,7 @@ def pem(certificates: Path, tmp_path: Path) -> Iterator[Path]:
 )
 def test_nothing_comes_in_clear_where_tls_was_asked_for(
     attacker: Attacker,
-    certificates: Path,
+    authority: Path,
     pem: Path,
     tmp_path: Path,
     said: dict[str, str],
@@ -220,7 +199,7 @@ def test_nothing_comes_in_clear_where_tls_was_asked_for(
 ) -> None:
     with lying(attacker, said, pem=str(pem), **how) as server:
         got = fetched(
-            server.url("/a", "ftpes").replace("://", "://me:sesame@"), tmp_path / "a", ca=certificates / "ca.pem"
+            server.url("/a", "ftpes").replace("://", "://me:sesame@"), tmp_path / "a", ca=authority / "ca.pem"
         )
         assert reason in got
         assert "sesame" not in got
@@ -228,10 +207,10 @@ def test_nothing_comes_in_clear_where_tls_was_asked_for(
 
 
 def test_a_liar_that_tells_the_truth_is_believed(
-    attacker: Attacker, certificates: Path, pem: Path, tmp_path: Path
+    attacker: Attacker, authority: Path, pem: Path, tmp_path: Path
 ) -> None:
     with lying(attacker, {}, pem=str(pem)) as server:
-        assert fetched(server.url("/a", "ftpes"), tmp_path / "a", ca=certificates / "ca.pem") == ""
+        assert fetched(server.url("/a", "ftpes"), tmp_path / "a", ca=authority / "ca.pem") == ""
     with lying(attacker, LISTS, data="type=file;size=5;modify=20230102030405; name\r\n") as server:
         assert fetched(server.url("/dir", "ftp"), tmp_path / "dir") != ""  # its files hold the listing, not five bytes
         assert "RETR" in said_of(server, "RETR")

@@ -41,7 +41,7 @@ def shared(tmp_path: Path) -> Path:
 
 
 def test_an_environment_that_another_user_has_planted_is_not_run(
-    tmp_path: Path, shared: Path, attacker: Attacker
+    tmp_path: Path, tools_of_node: Path, shared: Path, attacker: Attacker
 ) -> None:
     (tmp_path / "env/bin").mkdir(parents=True)
     python = tmp_path / "env/bin/python"
@@ -57,25 +57,7 @@ def test_an_environment_that_another_user_has_planted_is_not_run(
     search = PythonSearch(
         f"{sys.version_info[0]}.{sys.version_info[1]}", (), environment=Archive(tmp_path / "env.tar.gz", digest, None)
     )
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    for tool in (
-        "bash",
-        "uname",
-        "tail",
-        "mkdir",
-        "mktemp",
-        "sha256sum",
-        "tar",
-        "gzip",
-        "mv",
-        "rm",
-        "cat",
-        "sh",
-        "chmod",
-    ):
-        (tools / tool).symlink_to(next(Path(d, tool) for d in os.environ["PATH"].split(":") if Path(d, tool).exists()))
-    for path in (os.environ["PATH"], str(tools)):  # with a Python that brings it, and without any
+    for path in (os.environ["PATH"], str(tools_of_node)):  # with a Python that brings it, and without any
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", f"{search_code(search)}\necho {PYTHON}"],
             env={"PATH": path, "HOME": "/nonexistent", "FLOW_CACHE": str(shared)},

@@ -1,10 +1,9 @@
-"""Fixtures of the staging tests: servers on loopback, an own CA, files to move."""
+"""Fixtures of the staging tests: servers on loopback, files to move."""
 
 from __future__ import annotations
 
 import os
 import ssl
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,23 +26,6 @@ def web() -> Iterator[WebServer]:
     server = WebServer()
     yield server
     server.close()
-
-
-@pytest.fixture(scope="session")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with an own CA (``ca.pem``) and a server's key and certificate for 127.0.0.1 made by it."""
-    home = tmp_path_factory.mktemp("authority")
-    (home / "ext").write_text("subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n")
-
-    def openssl(*words: str) -> None:
-        subprocess.run(["openssl", *words], cwd=home, check=True, capture_output=True, timeout=30)
-
-    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj")
-    openssl("req", "-x509", *new, "/CN=Test CA", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2")
-    openssl("req", *new, "/CN=127.0.0.1", "-keyout", "server.key", "-out", "server.csr")
-    signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "ext")
-    openssl("x509", "-req", "-in", "server.csr", *signed, "-out", "server.pem")
-    return home
 
 
 @pytest.fixture

@@ -291,57 +291,40 @@ def test_a_missing_output_keeps_the_others_of_the_task_from_being_published(ftp,
     assert visible(root) == []
 
 
-def test_an_upload_whose_part_vanished_is_sent_again(method, ftp, root, wd, monkeypatch):
+@pytest.fixture
+def robbed(root, monkeypatch):
+    """The parts of the first upload vanish just before they are published."""
     from flow_staging.ftp_upload import FtpUpload
 
     publish = FtpUpload.publish
 
-    def robbed(self: FtpUpload) -> None:
+    def after_robbery(self: FtpUpload) -> None:
         monkeypatch.setattr(FtpUpload, "publish", publish)
         for part in root.glob(".flow-*"):
             part.unlink()
         publish(self)
 
-    monkeypatch.setattr(FtpUpload, "publish", robbed)
+    monkeypatch.setattr(FtpUpload, "publish", after_robbery)
+
+
+def test_an_upload_whose_part_vanished_is_sent_again(method, ftp, root, wd, robbed):
     (wd / "a").write_bytes(b"a")
     go(method, outgoing(wd / "a", ftp.url("/a")))
     assert (root / "a").read_bytes() == b"a"
     assert visible(root) == ["a"]
 
 
-def test_an_older_file_of_the_same_size_is_not_taken_for_what_vanished(method, ftp, root, wd, monkeypatch):
-    from flow_staging.ftp_upload import FtpUpload
-
-    publish = FtpUpload.publish
-
-    def robbed(self: FtpUpload) -> None:
-        monkeypatch.setattr(FtpUpload, "publish", publish)
-        for part in root.glob(".flow-*"):
-            part.unlink()
-        publish(self)
-
-    monkeypatch.setattr(FtpUpload, "publish", robbed)
+def test_an_older_file_of_the_same_size_is_not_taken_for_what_vanished(method, ftp, root, wd, robbed):
     (root / "a").write_bytes(b"old")
     (wd / "a").write_bytes(b"new")
     go(method, outgoing(wd / "a", ftp.url("/a")))
     assert (root / "a").read_bytes() == b"new"
 
 
-def test_parts_of_several_outputs_that_vanished_are_sent_again(ftp, root, wd, monkeypatch):
+def test_parts_of_several_outputs_that_vanished_are_sent_again(ftp, root, wd, robbed):
     """They are published when all were sent, by another thread than those that sent them."""
-    from flow_staging.ftp_upload import FtpUpload
-
-    publish = FtpUpload.publish
-
-    def robbed(self: FtpUpload) -> None:
-        monkeypatch.setattr(FtpUpload, "publish", publish)
-        for part in root.glob(".flow-*"):
-            part.unlink()
-        publish(self)
-
     names = ("a", "b", "c")
     step = FTPInTaskStaging(retry=QUICK).step([outgoing(Path(name), ftp.url(f"/{name}")) for name in names])
-    monkeypatch.setattr(FtpUpload, "publish", robbed)
     step.run(lambda: [(wd / name).write_bytes(b"x") for name in names], NodeContext(working_dir=str(wd)))
     assert visible(root) == list(names)
     assert all((root / name).read_bytes() == b"x" for name in names)

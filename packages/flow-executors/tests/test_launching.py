@@ -276,7 +276,9 @@ def test_a_damaged_file_is_not_unpacked(runtime: Archive, tmp_path: Path) -> Non
     assert "is not what was sent" in told.stderr
 
 
-def test_a_packed_environment_is_unpacked_and_its_python_taken(runtime: Archive, tmp_path: Path) -> None:
+def test_a_packed_environment_is_unpacked_and_its_python_taken(
+    runtime: Archive, tools_of_node: Path, tmp_path: Path
+) -> None:
     fake_python(tmp_path / "env/bin/python", f"flow {MINOR} - 0")
     with tarfile.open(tmp_path / "env.tar.gz", "w:gz") as packed:
         packed.add(tmp_path / "env/bin", "bin")
@@ -287,25 +289,7 @@ def test_a_packed_environment_is_unpacked_and_its_python_taken(runtime: Archive,
     assert told.returncode == 0, told.stderr
     assert told.stdout.startswith(str(tmp_path / "cache" / UID / "environment"))
     # a node without any Python
-    (tmp_path / "tools").mkdir()
-    for tool in (
-        "bash",
-        "uname",
-        "tail",
-        "mkdir",
-        "mktemp",
-        "sha256sum",
-        "tar",
-        "gzip",
-        "mv",
-        "rm",
-        "cat",
-        "sh",
-        "chmod",
-    ):
-        found = next(Path(d, tool) for d in os.environ["PATH"].split(":") if Path(d, tool).exists())
-        (tmp_path / "tools" / tool).symlink_to(found)
-    environment |= {"PATH": str(tmp_path / "tools"), "FLOW_CACHE": str(tmp_path / "cache2")}
+    environment |= {"PATH": str(tools_of_node), "FLOW_CACHE": str(tmp_path / "cache2")}
     told = run(search, environment)
     assert told.returncode == 0, told.stderr
     assert told.stdout.startswith(str(tmp_path / "cache2" / UID / "environment"))
