@@ -82,6 +82,18 @@ def _made_again(made_in: int) -> HangsUnpacked:
     return HangsUnpacked()
 
 
+class HangsFreed:
+    """A value whose freeing does not return in one process: that of the script."""
+
+    def __init__(self, in_process: int, what: str) -> None:
+        self._in_process = in_process
+        self._what = what
+
+    def __del__(self) -> None:
+        if os.getpid() == self._in_process:
+            act("hangs", f"freed: {self._what}")
+
+
 class Base(Exception):
     """An exception, or a value, of the user's."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import logging
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -222,3 +224,46 @@ def test_a_result_of_a_join_that_can_be_searched_only_once_holds_up_its_own_task
     _is_told(victim, "searched", "HangsSearched.__iter__", caplog)
     assert "the search for results in its result" in victim.why().line
     hostile.ARMED.clear()
+
+
+def _give_freed(script: int, what: str = "a result") -> object:
+    return hostile.HangsFreed(script, what)
+
+
+def _raise_freed(script: int) -> None:
+    raise hostile.Base(hostile.HangsFreed(script, "an exception"))
+
+
+@pytest.fixture
+def records_of_text() -> Iterator[None]:
+    """Let no handler of pytest's keep an exception or a task, which would not be freed then."""
+
+    def made(*args: Any, **named: Any) -> logging.LogRecord:
+        record = before(*args, **named)
+        record.msg, record.args, record.exc_info = record.getMessage(), (), None
+        return record  # type: ignore[no-any-return]  # the standard library does not say what a factory returns
+
+    before = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(made)
+    yield
+    logging.setLogRecordFactory(before)
+
+
+@pytest.mark.parametrize("label", ["threads", *SENT])
+def test_values_whose_freeing_does_not_return_hold_up_nobody(
+    label: str, records_of_text: None, kernel: flow.DataFlowKernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    script, whats = os.getpid(), ["an argument", "an argument of a cached call", "a result", "a remembered result"]
+    on(label, _take)(hostile.HangsFreed(script, whats[0]))
+    on(label, _take, cache=True)(hostile.HangsFreed(script, whats[1]))
+    on(label, _give_freed)(script)
+    on(label, _give_freed, cache=True)(script, whats[3])
+    on(label, _give_freed)(script, "a result for a callback").add_done_callback(lambda _future: None)
+    on(label, _raise_freed)(script)
+    whats += ["a result for a callback", "an exception"]
+    for what in whats:
+        wait_until(lambda what=what: f"freed: {what}" in hostile.REACHED, f"{what} was not freed", SOON_S)  # type: ignore[misc]
+        _others_go_on()
+    told = lambda: sum("the freeing of" in line and "HangsFreed.__del__" in line for line in caplog.messages)  # noqa: E731
+    wait_until(lambda: told() >= len(whats), "the log does not name them", SOON_S)
+    _others_go_on()

@@ -22,10 +22,11 @@ import flow_core as flow
 from flow_core.files import File
 from flow_core.futures import callbacks
 from flow_core.futures.callbacks import hook_calls, packing_calls
+from flow_core.graph.plain_data import are_harmless
 from flow_core.graph.task import Task
 from flow_core.hooks import Handling
 from flow_core.kernel import call_dependencies
-from flow_core.kernel.isolation import Isolation, are_harmless
+from flow_core.kernel.isolation import Isolation
 from flow_core.testing import MemoryExecutor
 
 SOON_S = 30.0

@@ -557,6 +557,7 @@ def _tried(key: TryKey, call: Call, where: NodeContext, place: Place) -> Outcome
         value = execute(func, call.args, call.kwargs, call.spec, call.steps, where)
     except BaseException as error:
         fold(error)
+        del call  # the traceback holds this frame, which must not hold the task, and so the error
         return Outcome(key, Verdict.APP_ERROR, None, error, None, place, started_ns, time.time_ns())
     return Outcome(key, Verdict.OK, value, None, None, place, started_ns, time.time_ns())
 

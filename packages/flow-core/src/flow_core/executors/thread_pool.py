@@ -29,7 +29,10 @@ from flow_core.errors import AppTimeout, DeadlockError, ExecutorBroken, Executor
 from flow_core.executors.full_pool import FullPool, Occupant
 from flow_core.executors.nested import ADVICE, circle, circle_text, task_behind
 from flow_core.executors.thread_watch import watch_threads, watched
+from flow_core.futures.freeing import free
 from flow_core.futures.lean import host_waits
+from flow_core.graph.plain_data import are_harmless
+from flow_core.graph.resolver import ATOMS
 from flow_core.interfaces.call import DEFAULT_SPEC, Call, NodeContext, TryKey
 from flow_core.interfaces.executor import ShutdownReport
 from flow_core.interfaces.outcome import Outcome, Place, Verdict
@@ -573,7 +576,14 @@ class Pool:
                 listener.finished((outcome,))
             elif not self._come_back(worker):
                 return
-            del outcome
+            value = outcome.value
+            if outcome.error is None and (type(value) in ATOMS or are_harmless((value,), {})):
+                del outcome, value
+            else:
+                # To free it may take long, and this thread has other tasks to run.
+                apart = [outcome]
+                del outcome, value
+                free(apart)
 
     def _limit(self, key: TryKey, call: Call) -> None:
         limit_s = call.spec.walltime_s
@@ -602,7 +612,12 @@ class Pool:
         except Killed:  # it came between the end of the task and leave()
             worker.leave()
             outcome = Outcome(key, Verdict.CANCELLED)
-        return outcome
+        try:
+            return outcome
+        finally:
+            # The traceback of an error holds this frame, which must not hold the error: only Python's collector, on
+            # whatever thread it runs, would free such a circle.
+            del outcome, call
 
     def _where(self, worker: Worker, key: TryKey, call: Call) -> NodeContext:
         tell = partial(self._listener.moving, key)

@@ -44,4 +44,7 @@ def watched(watch: TaskWatch, key: TryKey, run: Callable[[], Outcome]) -> Outcom
     outcome = run()
     outcome.usage = None if before is None else usage_between(before, thread_used())
     watch.end(thread)
-    return outcome
+    try:
+        return outcome
+    finally:
+        del outcome, run  # a traceback holds this frame, which must not hold its error

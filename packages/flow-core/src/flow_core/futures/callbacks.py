@@ -232,10 +232,11 @@ class UserCalls:
             if not stirred.is_set():
                 stirred.set()
             call(job.function, job.given, job.describe)
+            # An idle thread must not keep a result alive. The call is not over before: to free it may take long, too.
+            runner.job = None
+            del job
             runner.since = None
             runner.was_logged = runner.given_up = False
-            del job  # an idle thread must not keep a result alive
-            runner.job = None
             # Another thread has taken over while this one was in its call: this one is one too many.
             if self._current is not runner and self._left(runner):
                 return
@@ -317,14 +318,14 @@ class UserCalls:
 
     def _tell(self, runner: _Runner) -> None:
         job, hook = runner.job, going_on(runner.thread.ident)
-        if job is not None:
-            _logger.warning(
-                "%s has not returned for %g s%s: %s",
-                _named(job) if hook is None else str(hook),
-                _TOLD_S,
-                where_in_users_code(runner.thread.ident or 0),
-                "what it waits for, or does, is its own; others go on",
-            )
+        name = "the freeing of what a call was given" if job is None else _named(job)
+        _logger.warning(
+            "%s has not returned for %g s%s: %s",
+            name if hook is None else str(hook),
+            _TOLD_S,
+            where_in_users_code(runner.thread.ident or 0),
+            "what it waits for, or does, is its own; others go on",
+        )
 
 
 def _give_up(runner: _Runner, job: _Job, limit: Limit) -> None:
@@ -371,12 +372,15 @@ hook_calls = UserCalls("flow-hooks")
 """The hooks of its runs: tasks wait for them, and not for callbacks."""
 packing_calls = UserCalls("flow-packing")
 """Work on arguments and results of tasks, whose own methods may hang."""
+freeing_calls = UserCalls("flow-freeing")
+"""The freeing of these, see ``freeing``."""
 
 
 def _renew() -> None:
     user_calls.renew()
     hook_calls.renew()
     packing_calls.renew()
+    freeing_calls.renew()
 
 
 os.register_at_fork(after_in_child=_renew)

@@ -74,6 +74,7 @@ class GraphCore:
         ended: Tasks that ended, whose futures the shell must settle before anybody else sees the graph; the same.
         counts: Ended tasks by final state.
         dropped: Outcomes of unknown keys.
+        unused: Values and errors that came too late, or of tries that are made again; the shell takes the list.
         verbose: Whether CHANGED (for more than a failed try), TRY_STARTED and TRY_ENDED effects are wanted.
         halted: With eager errors, the first failure.
         closing: Whether the run ends: nothing is begun any more.
@@ -96,6 +97,7 @@ class GraphCore:
         self.ended: list[Task] = []
         self.counts: dict[State, int] = {state: 0 for state in State if state.final}
         self.dropped = 0
+        self.unused: list[object] = []
         self.verbose = False
         self.halted: Failure | None = None
         self.versions: dict[str, str] = {}
@@ -165,7 +167,9 @@ class GraphCore:
     def remembered(self, given: tuple[Task, object]) -> None:
         """End a cached call whose result was found."""
         task, value = given
-        if not task.state.final:
+        if task.state.final:
+            self.unused.append(value)
+        else:
             self._end(task, MEMO_DONE, value)
 
     # -- a try is made
@@ -223,6 +227,7 @@ class GraphCore:
             task = self.tries.pop(outcome.key, None)
             if task is None:
                 self.dropped += 1
+                self.unused.append(outcome)
                 continue
             if self.verbose:
                 self.effects.append((Effect.TRY_ENDED, task, outcome))
@@ -271,13 +276,17 @@ class GraphCore:
     def joined(self, given: tuple[Task, object]) -> None:
         """Take the value of a join, in which the results of its futures are in their places."""
         task, value = given
-        if not task.state.final:
+        if task.state.final:
+            self.unused.append(value)
+        else:
             self._publish(task, value)
 
     def failed(self, given: tuple[Task, BaseException]) -> None:
         """Fail a task for a reason that another try would not change."""
         task, error = given
-        if not task.state.final:
+        if task.state.final:
+            self.unused.append(error)
+        else:
             self._end(task, FAILED, error=error)
 
     def publishing(self, task: Task) -> None:
@@ -289,6 +298,7 @@ class GraphCore:
         """End a task whose result is stored and whose outputs are out; with an error, charge it with that."""
         task, value, error = given
         if task.state.final:
+            self.unused.append((value, error))
             return
         if error is None:
             self._end(task, EXEC_DONE, value)
@@ -405,6 +415,7 @@ class GraphCore:
         details = task.more()
         # ``cancel`` has returned True: the task ends as cancelled, though it was faster than its end.
         if details.promised:
+            self.unused.append(outcome)
             self._end(task, CANCELLED, error=cancellation(task))
             return
         task.started = True
@@ -416,6 +427,7 @@ class GraphCore:
             other = self._other_version(told) if told else None
             # Two tasks of one run would otherwise have worked with different contents of one URL.
             if other is not None:
+                self.unused.append(outcome)
                 self._failed_try(task, other_version(task, *other))
                 return
             if details.inputs is not None:
@@ -451,6 +463,7 @@ class GraphCore:
         promised = task.details is not None and task.details.promised
         # After a kill a loss is what was asked for. An error of the app may have come first, by itself: it is kept.
         if verdict is Verdict.CANCELLED or promised or (killed and verdict is not Verdict.APP_ERROR):
+            self.unused.append(outcome)
             self._end(task, CANCELLED, error=cancellation(task))
             return
         if verdict is Verdict.REQUEUED:
@@ -545,6 +558,7 @@ class GraphCore:
     def _again(self, task: Task, reason: BaseException | Loss) -> None:
         if task.state is not FAIL_RETRYABLE:
             self._move(task, FAIL_RETRYABLE)
+        self.unused.append(reason)
         # Also without ``verbose``: each failed try is reported, in the log and to the sinks.
         self.effects.append((Effect.CHANGED, task, reason))
         self._replace(task)

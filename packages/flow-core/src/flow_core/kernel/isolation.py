@@ -1,6 +1,6 @@
 """Isolation of the user's code in arguments and results, which may hang: it holds up its own task alone.
 
-Arguments and results whose pickling surely runs no such code are told apart first.
+Arguments and results that surely run no such code are told apart first: see ``graph.plain_data``, too.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING
 
-from flow_core.files import FILE_TYPES
 from flow_core.futures.app_future import AppFuture
 from flow_core.futures.callbacks import packing_calls
 from flow_core.futures.data_future import DataFuture
-from flow_core.graph.resolver import ATOMS
+from flow_core.graph.plain_data import LOOKED_AT, SAFE, are_harmless
 from flow_core.guard import from_signal
 from flow_core.hooks import Noted
 
@@ -27,9 +26,7 @@ if TYPE_CHECKING:
     Job = tuple[Noted, Callable[[], None], Callable[[BaseException], None], Limit | None, bool]
 
 
-_SAFE = ATOMS.union(FILE_TYPES)
-_LIBRARY = frozenset(("datetime", "decimal", "fractions", "pathlib", "uuid"))
-_SEARCHED = _SAFE.union((AppFuture, DataFuture))
+_SEARCHED = SAFE.union((AppFuture, DataFuture))
 """Types of which a search for futures and files calls nothing."""
 _OF_FUTURES = frozenset(("collections", "concurrent", "flow_core"))
 _NAMES = frozenset(("__iter__", "__len__", "__getattribute__", "__class__"))
@@ -41,41 +38,20 @@ _ITERATED: dict[type, frozenset[str]] = {
 _LOOKED_INTO = (*_ITERATED, Future)
 _HOOK_S = 1.0
 """Seconds that a call waits for a hook that takes its arguments; far above what those take that return."""
-_LOOKED_AT = 1000
-"""Items of all containers together that are looked at: with more, looking would take as long as pickling."""
 
 
-def are_harmless(args: Iterable[object], kwargs: dict[str, object]) -> bool:
-    """Return whether all these values are surely plain data: builtin types, arrays of numbers, files. Any thread."""
-    if not kwargs and _SAFE.issuperset(map(type, args)):
+def may_hang_when_freed(task: Task) -> bool:
+    """Return whether freeing a task that has ended may call a ``__del__`` of the user's. Any thread.
+
+    An exception may: its traceback holds the variables of the functions that it came through.
+    """
+    if not (task.error is None and are_harmless((task.value, *task.args), task.kwargs)):
         return True
-    try:
-        return _only_data([*args, *kwargs.values()])
-    except RuntimeError:  # a container was changed by another thread just now
+    details = task.details
+    if details is None or (details.original is None and details.joined is None):
         return False
-
-
-def _only_data(todo: list[object]) -> bool:
-    looked = 0
-    while todo:
-        value = todo.pop()
-        kind = type(value)
-        if kind in _SAFE:
-            continue
-        if kind is dict:
-            items = [*value.keys(), *value.values()] if len(value) <= _LOOKED_AT else None  # type: ignore[arg-type, attr-defined]
-        elif kind is list or kind is tuple or kind is set or kind is frozenset:
-            items = [*value] if len(value) <= _LOOKED_AT else None  # type: ignore[misc, arg-type]
-        elif _is_leaf(value, kind):
-            continue
-        else:
-            return False
-        looked += _LOOKED_AT + 1 if items is None else len(items)
-        if items is None or looked > _LOOKED_AT:
-            return False
-        if not _SAFE.issuperset(map(type, items)):
-            todo += items
-    return True
+    args, kwargs = details.original or ((), {})
+    return not are_harmless((details.joined, *args), kwargs)
 
 
 def runs_code_when_searched(args: Iterable[object], kwargs: dict[str, object]) -> bool:
@@ -101,7 +77,7 @@ def runs_code_when_searched(args: Iterable[object], kwargs: dict[str, object]) -
             if kind is not base and _iterates_itself(kind, base):
                 return True
             looked += base.__len__(value)  # type: ignore[attr-defined]  # all of them have it
-            if looked > _LOOKED_AT:
+            if looked > LOOKED_AT:
                 return True
             if base is dict:
                 todo += dict.keys(value)  # type: ignore[arg-type]
@@ -125,15 +101,6 @@ def _iterates_itself(kind: type, base: type) -> bool:
 def _is_known(kind: type) -> bool:
     module = type.__getattribute__(kind, "__module__")
     return type(module) is str and module.partition(".")[0] in _OF_FUTURES
-
-
-def _is_leaf(value: object, kind: type) -> bool:
-    module = type.__getattribute__(kind, "__module__")  # not that of a metaclass of the user's
-    if module == "numpy":
-        # An array of objects is pickled by their methods; one of numbers by numpy alone.
-        dtype = getattr(value, "dtype", None)
-        return dtype is not None and not dtype.hasobject
-    return type(module) is str and module.partition(".")[0] in _LIBRARY  # Python 3.13 has pathlib._local
 
 
 class _CallOfThread(threading.local):

@@ -20,6 +20,7 @@ from flow_core.futures.lean import when_done
 from flow_core.graph.effects import LAUNCH, STAGE_OUT, Effect, EffectHandlers
 from flow_core.graph.graph_core import GraphCore
 from flow_core.graph.growth import grown, growth_text
+from flow_core.graph.plain_data import are_harmless
 from flow_core.graph.states import EXEC_DONE
 from flow_core.graph.task import PLAIN
 from flow_core.guard import attribute, is_a, one_line, pass_signal, shown, text_of, to_log
@@ -29,7 +30,7 @@ from flow_core.interfaces.task_fields import asked_for
 from flow_core.kernel.arguments import Arguments, need_staging
 from flow_core.kernel.directory import directory_of
 from flow_core.kernel.honouring import willing
-from flow_core.kernel.isolation import Isolation, are_harmless, runs_code_when_searched
+from flow_core.kernel.isolation import Isolation, runs_code_when_searched
 from flow_core.kernel.join import JoinBody, returned_futures, unwrapped
 from flow_core.kernel.memoization import MemoizedCalls
 from flow_core.kernel.output_restoring import OutputRestoring

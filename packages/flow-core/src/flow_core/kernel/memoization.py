@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from flow_core.files import File, masked
 from flow_core.futures.callbacks import Limit, hook_calls
 from flow_core.graph.graph_core import GraphCore
+from flow_core.graph.plain_data import are_harmless
 from flow_core.guard import attribute, is_a, one_line, pass_signal, to_log
 from flow_core.hooks import Calling, Handling, Noted, hook_name, is_own
 from flow_core.interfaces.call import Call
@@ -23,7 +24,6 @@ from flow_core.interfaces.memoizer import Inputs, MemoEntry, MemoKey
 from flow_core.interfaces.versions import content_of, names_of, only_made, state_of, what_changed
 from flow_core.kernel.arguments import are_plain
 from flow_core.kernel.directory import directory_of
-from flow_core.kernel.isolation import are_harmless
 from flow_core.kernel.output_owners import outputs_of
 from flow_core.memo.key import FILE, SOURCE, with_container, with_contents, with_streams
 

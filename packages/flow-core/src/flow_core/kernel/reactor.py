@@ -8,10 +8,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from flow_core.futures.freeing import Section, Sections, free
 from flow_core.futures.lean import CANCELLATION, Future, Settlement, run_callbacks, settle_quietly
+from flow_core.graph.resolver import ATOMS
 from flow_core.graph.states import CANCELLED, EXEC_DONE
+from flow_core.graph.task import PLAIN
 from flow_core.guard import pass_signal
 from flow_core.interfaces.waiting import EndedState
+from flow_core.kernel.isolation import may_hang_when_freed
 from flow_core.kernel.unpacking import Unpacking
 
 if TYPE_CHECKING:
@@ -27,21 +31,22 @@ T = TypeVar("T")
 _ROUND = 512  # effects gathered at most before they are carried out
 
 
-class _Work:
+class _Work(Section):
     """The state of one thread in the reactor: while it is busy its own events wait, so that nothing recurses."""
 
-    __slots__ = ("busy", "interrupted")
+    __slots__ = ("interrupted",)
 
     def __init__(self) -> None:
-        self.busy = False
+        super().__init__()
         self.interrupted: BaseException | None = None
 
 
 class _ThreadAtWork(threading.local):
     """The work of the calling thread, in one attribute: to ask it for each would cost a dictionary each time."""
 
-    def __init__(self) -> None:
+    def __init__(self, sections: Sections) -> None:
         self.work = _Work()
+        sections.add(self.work)
 
 
 class Reactor:
@@ -67,7 +72,8 @@ class Reactor:
         self._logger = logger
         self._inbox: deque[Event] = deque()
         self._lock = threading.Lock()
-        self._here = _ThreadAtWork()
+        self._sections = Sections()
+        self._here = _ThreadAtWork(self._sections)
         self._owner = 0
         self._left: list[Future[Any]] = []
         self._well: dict[str, EndedState] = {}  # what futures of tasks that ended well keep, by app
@@ -141,10 +147,13 @@ class Reactor:
                 finally:
                     self._owner = 0
             self._carry_out(effects, ended, callbacks)
+            effects, ended = [], []  # what was in them is let go of while the section goes on
         finally:
             here.busy = outer
+            here.number += not outer
         # Callbacks last: they are the users' and may take long, or call apps, whose events then need this thread free.
-        run_callbacks(callbacks)
+        if callbacks:
+            self._call_back(callbacks)
         self.pump()
         return answer
 
@@ -159,9 +168,10 @@ class Reactor:
             self._work(callbacks)
         finally:
             here.busy = False
+            here.number += 1
         # After ``busy`` is given back, so that calls of apps within callbacks are handled by this thread at once.
         if callbacks:
-            run_callbacks(callbacks)
+            self._call_back(callbacks)
         error = here.interrupted
         if error is not None:
             here.interrupted = None
@@ -187,7 +197,7 @@ class Reactor:
                 with lock:
                     try:
                         self._drain()
-                        if core.ended or self._left:
+                        if core.ended or self._left or core.unused:
                             self._take(ended, callbacks)
                         if core.effects:
                             effects += core.effects
@@ -198,6 +208,7 @@ class Reactor:
                 return
             self._carry_out(effects, ended, callbacks)
             effects, ended = [], []
+            self._here.work.number += 1
 
     def _drain(self) -> None:
         """Handle the inbox; the lock is held."""
@@ -223,6 +234,9 @@ class Reactor:
         if self._left:
             callbacks += self._left
             self._left = []
+        if core.unused:
+            unused, core.unused = core.unused, []
+            free(unused, None, self._sections.going())
 
     def _settle(self, tasks: list[Task]) -> list[Future[Any]]:
         batch: list[Settlement] = []
@@ -254,10 +268,26 @@ class Reactor:
                 self.perform(effects)
             if ended:
                 self.on_ended(ended)
+                for task in ended:
+                    # Asked of most tasks: only what is no plain data is freed apart.
+                    if task.holds != PLAIN or type(task.value) not in ATOMS or task.error is not None:
+                        self._free_apart(task)
         except BaseException:
             # As an event: the lists belong to the holder of the lock, and another thread may have it by now.
             self._inbox.append((self._put_back, (effects, callbacks)))
             raise
+
+    def _free_apart(self, task: Task) -> None:
+        """Have a task that has ended freed by another thread, unless that surely calls nothing of the user's."""
+        if may_hang_when_freed(task):
+            free([task], (task.tid, task.app.name), self._sections.going())
+
+    def _call_back(self, futures: list[Future[Any]]) -> None:
+        """Have callbacks called, and let go of the futures."""
+        run_callbacks(futures)
+        # Their owners may have let go of them by now.
+        if not all(future._exception is None and type(future._result) in ATOMS for future in futures):
+            free(futures)
 
     def _put_back(self, left: tuple[Effects, list[Future[Any]]]) -> None:
         """Take over from a thread that was interrupted; the lock is held."""
@@ -270,7 +300,8 @@ class Reactor:
         # Threads that held the lock do not exist here, so it would never be free; events belong to the parent's tasks.
         self._lock = threading.Lock()
         self._inbox = deque()
-        self._here = _ThreadAtWork()
+        self._sections = Sections()
+        self._here = _ThreadAtWork(self._sections)
 
 
 def _state_name(task: Task) -> str:

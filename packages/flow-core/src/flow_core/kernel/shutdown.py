@@ -16,10 +16,10 @@ from flow_core.bounded_calls import BoundedCall, NoAnswerError, WorkAside, keep_
 from flow_core.errors import BadCheckpoint, CleanupIncomplete, KernelClosedError
 from flow_core.executors import user_pools
 from flow_core.executors.threads import ThreadPoolExecutor
-from flow_core.futures.callbacks import user_calls
+from flow_core.futures.callbacks import freeing_calls, user_calls
 from flow_core.futures.lean import settle_quietly
-from flow_core.guard import one_line, pass_signal, to_log
-from flow_core.hooks import hook_name, is_own
+from flow_core.guard import called, one_line, pass_signal, to_log
+from flow_core.hooks import hook_name, is_own, where_in_users_code
 from flow_core.interfaces.events import EventKind, RunEnded
 from flow_core.kernel.interrupts import guard, unguard
 from flow_core.kernel.summary import summarize
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 EXIT_S = 30.0  # seconds for the end of a run at exit; the default of cleanup() and the bound after SIGTERM, too
 CALLBACKS_S = 5.0  # seconds that callbacks of users may still take; most take milliseconds
+_FREEING_S = 1.0  # seconds for what is still to be freed, which takes microseconds as a rule
 _LEAST_S = 0.5  # seconds for each step, however little of the whole is left: enough for one that does not hang
 _LOG_S = 2.0  # seconds for one line: the log may be on a file system that hangs, stderr a pipe without a reader
 # Seconds that a step which writes no results may wait for what does not answer, such as a file server. Steps
@@ -386,7 +387,7 @@ def _shut_down_executors(parts: KernelComponents, deadline: float, not_ended: li
     idle = [executor for executor in managed if type(executor) is ThreadPoolExecutor and not executor.load().running]
     busy = [
         (
-            executor.label,
+            executor,
             BoundedCall(
                 f"{_SHUTDOWN}{executor.label}", partial(_shut_down, parts.logger, executor, deadline, not_ended)
             ),
@@ -396,11 +397,16 @@ def _shut_down_executors(parts: KernelComponents, deadline: float, not_ended: li
     ]
     for executor in idle:
         _shut_down(parts.logger, executor, deadline, not_ended)
-    for label, aside in busy:
+    for executor, aside in busy:
         try:
             aside.wait(max(0.1, deadline - time.monotonic()))
         except NoAnswerError:
-            parts.logger.warning("Executor %r did not shut down in time and was left behind", label)
+            took = time.monotonic() - aside.since
+            _say(
+                parts.logger,
+                f"flow: executor {executor.label!r} was left behind at the end of the run: {called(executor)}.shutdown "
+                f"has not returned for {took:.0f} s{where_in_users_code(aside.thread_id)}",
+            )
 
 
 def _shut_down(logger: logging.Logger, executor: Executor, deadline: float, not_ended: list[str]) -> None:
@@ -423,6 +429,8 @@ def _end_callbacks(parts: KernelComponents, deadline: float) -> None:
     if not user_calls.drain(max(0.1, min(CALLBACKS_S, deadline - time.monotonic()))):
         told = partial(parts.logger.warning, "Callbacks of futures have not returned within %g s and were left behind")
         within(_LOG_S, lambda: told(CALLBACKS_S), "flow-end-log")
+    # A ``__del__`` may write what it has left, so it is waited for; the log has named one that hangs.
+    freeing_calls.drain(max(0.1, min(_FREEING_S, deadline - time.monotonic())))
 
 
 def _close_sinks(parts: KernelComponents, deadline: float) -> None:

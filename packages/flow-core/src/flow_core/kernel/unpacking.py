@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from flow_core.errors import ExecutorError
 from flow_core.futures.callbacks import packing_calls
+from flow_core.futures.freeing import free
 from flow_core.guard import one_line
 from flow_core.hooks import Handling
 from flow_core.interfaces.outcome import Outcome, Verdict
@@ -80,6 +81,10 @@ class _Report:
                 break
         if outcomes:
             self._finished(outcomes)
+            # A list of its own, since the other may still be read; this thread is not to free the results.
+            mine = list(outcomes)
+            del outcomes
+            free(mine)
 
 
 def _describe(_call: object, unmade: _Unmade) -> str:
