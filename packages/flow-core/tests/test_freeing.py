@@ -124,14 +124,14 @@ def test_a_section_that_goes_on_is_waited_for() -> None:
 
 
 def test_plain_data_is_not_freed_apart(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flow_core.executors import thread_pool
+    from flow_core.graph import plain_data
     from flow_core.kernel import reactor
 
     def never(*_given: object) -> None:
         freed.append(1)
 
     freed: list[int] = []
-    monkeypatch.setattr(thread_pool, "free", never)
+    monkeypatch.setattr(plain_data, "free", never)
     monkeypatch.setattr(reactor, "free", never)
     load(ThreadPoolExecutor("threads", max_threads=1))
     app = flow.python_app(lambda *values, **named: [values, named])

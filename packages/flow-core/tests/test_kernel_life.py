@@ -271,3 +271,29 @@ def test_a_checkpoint_without_room_is_told_on_standard_error_where_nothing_can_b
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("flow: ")]
     assert len(lines) == 1
     assert f"the checkpoint {kernel.run_dir / 'checkpoint'} lacks 1 result" in lines[0]
+
+
+class _Lingering(MemoryExecutor):
+    """An executor of the user's own whose end does not come."""
+
+    let_go = threading.Event()
+
+    def shutdown(self, timeout_s: float) -> ShutdownReport:
+        self.let_go.wait(60)
+        return super().shutdown(timeout_s)
+
+
+def test_an_executor_whose_shutdown_does_not_return_is_named_on_standard_error_with_the_place(
+    load: Load, capfd: pytest.CaptureFixture[str]
+) -> None:
+    kernel = load(_Lingering("mine"))
+    try:
+        kernel.cleanup(1.0)
+    except CleanupIncomplete:
+        pass
+    finally:
+        _Lingering.let_go.set()
+    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("flow: executor 'mine'")]
+    assert len(told) == 1
+    assert "was left behind at the end of the run: _Lingering.shutdown has not returned for" in told[0]
+    assert ", in _Lingering.shutdown (" in told[0]

@@ -29,9 +29,8 @@ from flow_core.errors import AppTimeout, DeadlockError, ExecutorBroken, Executor
 from flow_core.executors.full_pool import FullPool, Occupant
 from flow_core.executors.nested import ADVICE, circle, circle_text, task_behind
 from flow_core.executors.thread_watch import watch_threads, watched
-from flow_core.futures.freeing import free
 from flow_core.futures.lean import host_waits
-from flow_core.graph.plain_data import are_harmless
+from flow_core.graph.plain_data import free_unless_plain
 from flow_core.graph.resolver import ATOMS
 from flow_core.interfaces.call import DEFAULT_SPEC, Call, NodeContext, TryKey
 from flow_core.interfaces.executor import ShutdownReport
@@ -576,14 +575,13 @@ class Pool:
                 listener.finished((outcome,))
             elif not self._come_back(worker):
                 return
-            value = outcome.value
-            if outcome.error is None and (type(value) in ATOMS or are_harmless((value,), {})):
-                del outcome, value
-            else:
+            if type(outcome.value) not in ATOMS or outcome.error is not None:
                 # To free it may take long, and this thread has other tasks to run.
                 apart = [outcome]
-                del outcome, value
-                free(apart)
+                del outcome
+                free_unless_plain(apart)
+            else:
+                del outcome
 
     def _limit(self, key: TryKey, call: Call) -> None:
         limit_s = call.spec.walltime_s

@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flow_core.files import FILE_TYPES
+from flow_core.futures.freeing import free
 from flow_core.graph.resolver import ATOMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from flow_core.interfaces.outcome import Outcome
 
 SAFE = ATOMS.union(FILE_TYPES)
 """Types whose values are plain data, whatever they hold."""
@@ -25,6 +28,18 @@ def are_harmless(args: Iterable[object], kwargs: dict[str, object]) -> bool:
         return _only_data([*args, *kwargs.values()])
     except RuntimeError:  # a container was changed by another thread just now
         return False
+
+
+def free_unless_plain(outcomes: list[Outcome]) -> None:
+    """Free an outcome, the one item of a list: apart, unless what it holds is plain data. Any thread.
+
+    The caller must not hold it any more.
+    """
+    outcome = outcomes[0]
+    plain = outcome.error is None and are_harmless((outcome.value,), {})
+    del outcome
+    if not plain:
+        free(outcomes)
 
 
 def _only_data(todo: list[object]) -> bool:

@@ -165,7 +165,7 @@ class Reactor:
         here.busy = True
         callbacks: list[Future[Any]] = []
         try:
-            self._work(callbacks)
+            self._work(here, callbacks)
         finally:
             here.busy = False
             here.number += 1
@@ -187,7 +187,7 @@ class Reactor:
 
     # -- how
 
-    def _work(self, callbacks: list[Future[Any]]) -> None:
+    def _work(self, here: Section, callbacks: list[Future[Any]]) -> None:
         inbox, lock, core = self._inbox, self._lock, self.core
         effects: Effects = []
         ended: list[Task] = []
@@ -208,7 +208,7 @@ class Reactor:
                 return
             self._carry_out(effects, ended, callbacks)
             effects, ended = [], []
-            self._here.work.number += 1
+            here.number += 1
 
     def _drain(self) -> None:
         """Handle the inbox; the lock is held."""

@@ -397,14 +397,14 @@ def _shut_down_executors(parts: KernelComponents, deadline: float, not_ended: li
     ]
     for executor in idle:
         _shut_down(parts.logger, executor, deadline, not_ended)
-    for executor, aside in busy:
+    for other, aside in busy:
         try:
             aside.wait(max(0.1, deadline - time.monotonic()))
         except NoAnswerError:
             took = time.monotonic() - aside.since
             _say(
                 parts.logger,
-                f"flow: executor {executor.label!r} was left behind at the end of the run: {called(executor)}.shutdown "
+                f"flow: executor {other.label!r} was left behind at the end of the run: {called(other)}.shutdown "
                 f"has not returned for {took:.0f} s{where_in_users_code(aside.thread_id)}",
             )
 
