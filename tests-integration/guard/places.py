@@ -20,6 +20,7 @@ from typing import Any
 from hostile import act
 
 import flow
+import flow.executors
 import flow_core.interfaces
 import flow_providers.interfaces
 from flow_core.apps.decorators import python_app
@@ -60,7 +61,8 @@ def every_place() -> set[str]:
         for interface in interfaces_of(package)
         for name in methods_of(interface)
     }
-    for made in (flow.Config, flow.HighThroughputExecutor, flow.LowLatencyExecutor, flow.ThreadPoolExecutor):
+    executors = (flow.HighThroughputExecutor, flow.LowLatencyExecutor, flow.ThreadPoolExecutor)
+    for made in (flow.Config, *executors, flow.executors.ExtremeScaleExecutor):
         places |= {
             f"{made.__name__}({name}=)" for name in inspect.signature(made.__init__).parameters if name != "self"
         }
@@ -327,6 +329,7 @@ CASES: dict[str, Case] = {
 # -- where there is nothing to call, or where it is tried elsewhere
 
 _OURS = "it is Flow's own: users get it and do not give it"
+_OF_MANAGERS = ("HighThroughputExecutor", "LowLatencyExecutor", "ExtremeScaleExecutor")
 _DATA = "it is plain data, checked where it is given"
 _IN_TASK = "it runs in the task itself, like the app's function: test_executors.py"
 _ASKED_BY_USERS = "only the user's own calls come to it, and get what it raises"
@@ -473,7 +476,7 @@ ELSEWHERE: dict[str, str] = {
     "ThreadPoolExecutor(storage_access=)": _ELSEWHERE_IN_TABLE,
     **{
         f"{kind}({name}=)": _DATA
-        for kind in ("HighThroughputExecutor", "LowLatencyExecutor")
+        for kind in _OF_MANAGERS
         for name in (
             "label",
             "launch_cmd",
@@ -513,16 +516,17 @@ ELSEWHERE: dict[str, str] = {
             "container",
         )
     },
+    "ExtremeScaleExecutor(ranks_per_node=)": _DATA,
     **{
         f"{kind}({name}=)": _OF_BLOCKS
-        for kind in ("HighThroughputExecutor", "LowLatencyExecutor")
+        for kind in _OF_MANAGERS
         for name in (
             "provider",
             "address",
             "block_error_handler",
         )
     },
-    **{f"{kind}(storage_access=)": _ELSEWHERE_IN_TABLE for kind in ("HighThroughputExecutor", "LowLatencyExecutor")},
+    **{f"{kind}(storage_access=)": _ELSEWHERE_IN_TABLE for kind in _OF_MANAGERS},
     **{
         f"{app}({name}=)": _DATA
         for app in ("python_app", "bash_app", "join_app")

@@ -68,13 +68,17 @@ WITHOUT_EFFECT = {
         f"HighThroughputExecutor({name}=)"
         for name in ("interchange_port_range", "poll_period", "suppress_failure", "encrypted", "loopback_address")
     ),
+    "ExtremeScaleExecutor(interchange_port_range=)",
     *(f"{name}(move_files=)" for name in ("AdHocProvider", "LSFProvider", "LocalProvider", "SlurmProvider")),
     "MonitoringHub(hub_address=)",
     "MonitoringHub(hub_port=)",
 }
 """Options taken for the sake of scripts that give them: nothing reads them, and giving them is a warning, see above."""
 
-OTHER_NAMES = {f"{kind}(max_workers_per_node=)" for kind in ("HighThroughputExecutor", "LowLatencyExecutor")}
+OTHER_NAMES = {
+    f"{kind}(max_workers_per_node=)"
+    for kind in ("HighThroughputExecutor", "LowLatencyExecutor", "ExtremeScaleExecutor")
+}
 """Other names of options: what is given by them is read by the first name."""
 
 

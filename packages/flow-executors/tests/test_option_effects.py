@@ -11,12 +11,27 @@ from typing import Any
 import pytest
 
 from flow_core import without_effect
+from flow_core.errors import ConfigurationError
 from flow_core.testing import RecordingListener, make_context
-from flow_executors import HighThroughputExecutor, LowLatencyExecutor
+from flow_executors import ExtremeScaleExecutor, HighThroughputExecutor, LowLatencyExecutor
 from flow_executors.runtime import LaunchPlan
 from flow_providers.local.provider import LocalProvider
 
-KINDS = [HighThroughputExecutor, LowLatencyExecutor]
+KINDS = [HighThroughputExecutor, LowLatencyExecutor, ExtremeScaleExecutor]
+NEEDED: dict[type, dict[str, Any]] = {ExtremeScaleExecutor: {"ranks_per_node": 3}}
+"""What an executor needs to be made at all."""
+REFUSED = {
+    (ExtremeScaleExecutor, name)
+    for name in (
+        "container",
+        "cores_per_worker",
+        "max_workers",
+        "max_workers_per_node",
+        "mem_per_worker",
+        "hold_bad_nodes",
+    )
+}
+"""Options that an executor has of its base, and of which it takes only the default."""
 
 
 def decide(*_args: object) -> None:
@@ -55,6 +70,7 @@ OTHER: dict[str, Any] = {
     "prefetch_capacity": 5,
     "provider": LocalProvider(max_blocks=3),
     "python": "python3",
+    "ranks_per_node": 4,
     "recovery_timeout": 7.0,
     "sleep_threshold": 7777.0,
     "storage_access": [],
@@ -80,7 +96,8 @@ def observed(kind: Any, folder: Path, options: dict[str, Any], monkeypatch: pyte
     """Return what an executor of these options hands to what runs it, with its managers' command line."""
     plans: list[LaunchPlan] = []
     monkeypatch.setattr(kind, "_make_runtime", lambda _self, plan, _context: plans.append(plan))
-    executor = kind(**options)
+    monkeypatch.setattr("flow_executors.extreme.find_spec", lambda _name: object())
+    executor = kind(**NEEDED.get(kind, {}) | options)
     context = make_context(folder, RecordingListener(), label="executor")
     executor.start(context)
     (plan,) = plans
@@ -105,6 +122,11 @@ def test_an_option_changes_something_or_is_said_not_to(
     monkeypatch.setattr("flow_executors.launching.packed_environment.check", lambda _path: "")
     usual = observed(kind, tmp_path, {}, monkeypatch)
     assert usual == observed(kind, tmp_path, {}, monkeypatch)
+    if (kind, name) in REFUSED:
+        value = True if name == "hold_bad_nodes" else OTHER[name]
+        with pytest.raises(ConfigurationError, match="must be left out"):
+            observed(kind, tmp_path, {name: value}, monkeypatch)
+        return
     caplog.clear()
     other = observed(kind, tmp_path, {name: OTHER[name]}, monkeypatch)
     said = any(f"{name}={OTHER[name]!r} has no effect" in record.getMessage() for record in caplog.records)

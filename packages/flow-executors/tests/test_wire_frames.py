@@ -427,14 +427,14 @@ def test_a_loss_comes_back_with_the_pid_of_its_worker() -> None:
 
 
 def test_samples_and_commands_come_back() -> None:
-    assert unpack_samples(EXAMPLES["samples"]) == (3, (SAMPLE,), 1)
+    assert unpack_samples(EXAMPLES["samples"]) == (3, (SAMPLE,), 1, None)
 
 
 def test_network_traffic_that_is_not_known_is_left_out_since_older_readers_take_none_there() -> None:
     unknown = replace(SAMPLE, net_sent=None, net_received=None)
     message = pack_samples(3, [unknown, SAMPLE])
     assert b"null" not in message
-    assert unpack_samples(message) == (3, (unknown, SAMPLE), 0)
+    assert unpack_samples(message) == (3, (unknown, SAMPLE), 0, None)
     assert unpack_command(EXAMPLES["command"]) == Command(1, "drain", ("0",), (), 2.5)
     assert unpack_reply(EXAMPLES["reply"]).blocks[0].idle_for_s == 1.5
 

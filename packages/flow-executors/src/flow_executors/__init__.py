@@ -1,4 +1,4 @@
-"""The pilot-job executors of Flow: high throughput and low latency, over ZeroMQ. Names are loaded on first use."""
+"""The pilot-job executors of Flow: high throughput, low latency, and MPI jobs, over ZeroMQ. Names load on first use."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from flow_core.lazy import loading
 if TYPE_CHECKING:
     from flow_core.executors.futures import FuturesExecutor as FuturesExecutor
     from flow_core.executors.threads import ThreadPoolExecutor as ThreadPoolExecutor
+    from flow_executors.extreme import ExtremeScaleExecutor as ExtremeScaleExecutor
     from flow_executors.htex import HighThroughputExecutor as HighThroughputExecutor
     from flow_executors.llex import LowLatencyExecutor as LowLatencyExecutor
 
@@ -16,6 +17,7 @@ __version__ = "0.1.1"
 
 _HOMES = {
     "FuturesExecutor": "flow_core.executors.futures",
+    "ExtremeScaleExecutor": "flow_executors.extreme",
     "HighThroughputExecutor": "flow_executors.htex",
     "LowLatencyExecutor": "flow_executors.llex",
     "ThreadPoolExecutor": "flow_core.executors.threads",

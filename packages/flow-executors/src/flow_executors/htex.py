@@ -571,16 +571,23 @@ class PilotExecutor(PilotOptions, BlockExecutor):
         return tuple(map(str, range(given))) if isinstance(given, int) else tuple(given)
 
     def _command(self, block: str, port: int, local: str, context: RunContext) -> str:
-        nodes = self.provider.nodes_per_block if self.provider is not None else 1
         options = self._manager_options(block, port, local, context)
         # In a container signals come to the process that was started, not to a group.
         alone = "exec " if self.container is not None and self.launch_cmd is None else ""
         return alone + options.command(
-            with_pool_name(self.launch_cmd) if self.launch_cmd is not None else None,
+            self._template(),
             python=PYTHON if self._node_python() is not None else None,
             module=self._manager_module,
-            extra={"nodes_per_block": nodes},
+            extra=self._template_fields(),
         )
+
+    def _template(self) -> str | None:
+        """Return the template of a manager's command; None for the default."""
+        return with_pool_name(self.launch_cmd) if self.launch_cmd is not None else None
+
+    def _template_fields(self) -> dict[str, object]:
+        """Return the fields of the template that are no options of managers."""
+        return {"nodes_per_block": self.provider.nodes_per_block if self.provider is not None else 1}
 
     def _code_travels(self) -> bool:
         """Tell whether nodes may need the script's own modules from here."""
@@ -675,7 +682,7 @@ class PilotExecutor(PilotOptions, BlockExecutor):
         shared = {option.name: getattr(self, option.name) for option in options_of(NodeOptions)}
         try:
             ManagerOptions(self.label, "", "0", (), 0, **shared).command(
-                with_pool_name(self.launch_cmd), module=self._manager_module, extra={"nodes_per_block": 1}
+                self._template(), module=self._manager_module, extra=self._template_fields()
             )
         except ConfigurationError as error:
             raise ConfigurationError(f"{name}: {error}") from None

@@ -38,7 +38,7 @@ from flow_executors.serialize.script_code import ScriptCode
 from flow_executors.wire.auth import READERS_VARIABLE, SECRET_NAME, BlockSecret, make_pair
 from flow_executors.wire.commands import BlockActivity
 from flow_executors.wire.kinds import Buffer
-from flow_executors.wire.messages import ManagerLeft, Registration, unpack_files, unpack_samples
+from flow_executors.wire.messages import ManagerLeft, Registration, WorkersOfNode, unpack_files, unpack_samples
 from flow_executors.wire.transport import listen_locally
 from flow_providers.interfaces.locality import Locality
 from flow_providers.interfaces.provider import ExecutionProvider
@@ -138,6 +138,8 @@ class ExecutorRuntime:
         self._logged_kinds: set[str] = set()
         self._telling = threading.Lock()
         self._told_held: dict[str, str] = {}
+        self._nodes_of: dict[int, tuple[str, ...]] = {}
+        """Names of the nodes of managers that have workers on several, by number."""
         # Before the sockets: the interchange writes its log there as soon as it runs.
         make_directory(context.executor_dir)
         self._marker = _marker(context)
@@ -228,7 +230,7 @@ class ExecutorRuntime:
             plan.provider,
             self._context,
             plan.block_error_handler,
-            slots_hint=plan.guessed_workers * plan.provider.nodes_per_block,
+            slots_hint=self.slots_per_block,
             bounds=_bounds(plan),
         )
 
@@ -408,6 +410,8 @@ class ExecutorRuntime:
         if not fresh:
             return
         context = self._context
+        if offer.nodes is not None:
+            self._nodes_of[number] = tuple(_name_of(offer, one.node) for one in offer.nodes)
         apart = ", which does not see the run's directory" if offer.is_apart else ""
         whence = f" from {offer.address}" if offer.address else ""
         context.logger.info(
@@ -419,7 +423,8 @@ class ExecutorRuntime:
             if self.keeper is not None and offer.node in self.keeper.held:
                 self._nodes_changed()
         if context.events.wants & EventKind.NODE:
-            context.events.post(_node_joined(context.clock.time_ns(), self.label, offer))
+            for event in _nodes_joined(context.clock.time_ns(), self.label, offer):
+                context.events.post(event)
 
     def _compare(self, offer: Registration) -> None:
         """Warn once a kind of software of which a node has another version. Minor versions of Python are the same."""
@@ -480,8 +485,9 @@ class ExecutorRuntime:
             self.scaler.left(departure.block, departure.reason)
         if departure.manager and context.events.wants & EventKind.NODE:
             now = context.clock.time_ns()
-            left = NodeLeft(now, self.label, departure.block, departure.manager_id, departure.reason, departure.lost)
-            context.events.post(left)
+            known = self._nodes_of.pop(departure.manager, (departure.manager_id,))
+            for name in known:
+                context.events.post(NodeLeft(now, self.label, departure.block, name, departure.reason, departure.lost))
 
     def _sampled(self, message: Buffer) -> None:
         for key, file in unpack_files(message):
@@ -489,13 +495,13 @@ class ExecutorRuntime:
         events = self._context.events
         if not events.wants & (EventKind.SAMPLE | EventKind.LOG):
             return
-        number, samples, lost = unpack_samples(message)
+        number, samples, lost, node = unpack_samples(message)
         offer = self.client.directory.managers.get(number)
         now = self._context.clock.time_ns()
         if offer is not None and samples:
             if offset := self.client.directory.clock_offset_ns(number):
                 samples = tuple(replace(sample, time_ns=sample.time_ns + offset) for sample in samples)
-            events.post(Sampled(now, self.label, offer.block, offer.node, offer.manager_id, samples))
+            events.post(Sampled(now, self.label, offer.block, node or offer.node, offer.manager_id, samples))
         if lost:
             events.post(EventsLost(now, lost, f"a manager of {self.label} could not send all samples"))
 
@@ -523,20 +529,29 @@ def _most_managers(plan: LaunchPlan) -> int:
     return _EACH_NODE * plan.provider.nodes_per_block + _BEYOND
 
 
-def _node_joined(now: int, label: str, offer: Registration) -> NodeJoined:
-    return NodeJoined(
-        now,
-        label,
-        offer.block,
-        offer.node,
-        offer.manager_id,
-        offer.pid,
-        offer.workers,
-        offer.cpu_count,
-        offer.memory_bytes,
-        offer.python,
-        offer.sees_run,
-    )
+def _nodes_joined(now: int, label: str, offer: Registration) -> list[NodeJoined]:
+    """Return an event for each node; monitoring knows nodes by names of managers, so further ones have names, too."""
+    nodes = offer.nodes or (WorkersOfNode(offer.node, offer.workers, offer.pid, offer.cpu_count, offer.memory_bytes),)
+    return [
+        NodeJoined(
+            now,
+            label,
+            offer.block,
+            one.node,
+            _name_of(offer, one.node),
+            offer.pid if one.node == offer.node else one.pid,
+            one.workers,
+            one.cpu_count,
+            one.memory_bytes,
+            offer.python,
+            offer.sees_run,
+        )
+        for one in nodes
+    ]
+
+
+def _name_of(offer: Registration, node: str) -> str:
+    return offer.manager_id if node == offer.node else f"{offer.manager_id}/{node}"
 
 
 def _marker(context: RunContext) -> RunMarker | None:

@@ -117,7 +117,7 @@ class ManagerDirectory:
             if offer is None:
                 return self._nowhere
             pid = offer.worker_pids[worker] if worker < len(offer.worker_pids) else 0
-            found = Place(self.label, offer.block, offer.node, offer.manager_id, worker, pid)
+            found = Place(self.label, offer.block, offer.node_of(worker), offer.manager_id, worker, pid)
             self._places[number, worker] = found
         return found
 

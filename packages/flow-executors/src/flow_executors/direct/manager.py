@@ -18,7 +18,7 @@ from flow_executors.manager.event_loop import Manager
 from flow_executors.manager.fork_client import Died
 from flow_executors.manager.manager_core import ExitReason, Taken, WorkerLoss
 from flow_executors.manager.results import interrupted_outcome, worker_loss_outcome
-from flow_executors.manager.worker_pool import WorkerPipes
+from flow_executors.manager.worker_pool import WorkerEnds, WorkerPipes
 from flow_executors.wire.direct_messages import (
     DirectChannelOffer,
     TakenBack,
@@ -72,10 +72,11 @@ class DirectManager(Manager):
             if pipes is not None:
                 self._offer_channel(pipes)
 
-    def _report_replaced(self, pipes: WorkerPipes) -> None:
+    def _report_replaced(self, pipes: WorkerEnds) -> None:
         super()._report_replaced(pipes)
-        if self._offered:
-            self._offer_channel(pipes)
+        known = self._worker_pool.pipes_of(pipes.rank) if self._offered else None
+        if known is not None:
+            self._offer_channel(known)
 
     def _offer_channel(self, pipes: WorkerPipes) -> None:
         if pipes.direct_out >= 0:

@@ -8,7 +8,7 @@ from shlex import quote
 
 PYTHON = '"$flow_python"'
 """What stands for the Python of the node in the command of a manager."""
-_POOL = re.compile(r"(?<![\w./-])process_worker_pool(?:\.py)?(?![\w./-])")
+_POOL = re.compile(r"(?<![\w./-])(?:process|mpi)_worker_pool(?:\.py)?(?![\w./-])")
 
 
 @dataclass(frozen=True, slots=True)

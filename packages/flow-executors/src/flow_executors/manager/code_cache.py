@@ -132,6 +132,16 @@ class BlobFiles:
         """Return those that are not here."""
         return [digest for digest in digests if digest not in self._where]
 
+    def read(self, digest: bytes) -> bytes:
+        """Return a blob that is here. Raises KeyError: it is not."""
+        file = self._where[digest]
+        offset, size = file.blobs[digest]
+        pieces, at = [], 0
+        while at < size:  # the kernel reads no more than 2 GiB at once
+            pieces.append(os.pread(file.fd, size - at, offset + at))
+            at += len(pieces[-1])
+        return b"".join(pieces)
+
     def _drop_oldest(self) -> None:
         dropped = []
         while len(self._files) > 1 and self._too_much():

@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -21,7 +21,6 @@ from flow_core.remote.sampling import Sampling
 from flow_executors.common.resources import ResourceRequest
 from flow_executors.errors import BadMessage
 from flow_executors.manager.code_cache import BlobFiles, TasksAwaitingCode
-from flow_executors.manager.file_agent import FileAgent
 from flow_executors.manager.fork_client import Died
 from flow_executors.manager.interchange_link import (
     HOLD_BACK_MS,
@@ -30,12 +29,27 @@ from flow_executors.manager.interchange_link import (
     ResultSender,
 )
 from flow_executors.manager.interchange_liveness import InterchangeLiveness
-from flow_executors.manager.manager_core import CoreEffects, ExitReason, ManagerCore, Taken
+from flow_executors.manager.manager_core import (
+    Assignment,
+    CoreEffects,
+    ExitReason,
+    ManagerCore,
+    Record,
+    Taken,
+    WorkerEntry,
+)
 from flow_executors.manager.node import BlockLifetime
 from flow_executors.manager.results import ResultBuffer, how, interrupted_outcome, pack_returned, worker_loss_outcome
-from flow_executors.manager.worker_health import WorkerHealth
-from flow_executors.manager.worker_pool import SWEEP_S, PoolEvents, RespawnPolicy, WorkerPipes, WorkerPool
-from flow_executors.wire.kinds import Kind, Received, kind_of
+from flow_executors.manager.worker_pool import (
+    SWEEP_S,
+    PoolEvents,
+    RespawnPolicy,
+    SharedMemoryResults,
+    TaskEnvelopes,
+    WorkerEnds,
+    WorkerPipes,
+)
+from flow_executors.wire.kinds import Buffer, Kind, Received, kind_of
 from flow_executors.wire.messages import (
     ALL,
     DEFAULT_CLASS,
@@ -130,6 +144,94 @@ class Signals(Protocol):
         ...
 
 
+class Health(Protocol):
+    """What looks now and then whether workers are well."""
+
+    due: float
+
+    def bound(self, bound_s: float) -> None:
+        """Set the seconds after which what does not go on is given up."""
+        ...
+
+    def answered(self) -> None:
+        """The process that starts the workers has given a sign of life."""
+        ...
+
+    def look(self, workers: Mapping[int, WorkerEntry], now: float) -> str:
+        """Look; return why no worker can be trusted any more, or nothing."""
+        ...
+
+
+class Workers(Protocol):
+    """The workers of a manager: of its own node (``worker_pool``), or of others. One thread; nothing blocks."""
+
+    envelopes: TaskEnvelopes
+    shared_results: SharedMemoryResults
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when there are events."""
+        ...
+
+    def watch(self, replace: Callable[[int, str], None], notice: Callable[[str], None], bound_s: float) -> Health:
+        """Return what looks whether they are well."""
+        ...
+
+    def spawn(self, rank: int) -> None:
+        """Ask for a worker."""
+        ...
+
+    def pipes_of(self, rank: int) -> WorkerPipes | None:
+        """Return the pipes of a worker; None where there are none on this node."""
+        ...
+
+    def tell(self, rank: int, pid: int) -> None:
+        """Ask to tell the task of a worker that its block ends."""
+        ...
+
+    def kill(self, rank: int, age_s: float | None) -> None:
+        """Ask to end a worker with all that its task, begun so long ago, has started."""
+        ...
+
+    def sweep(self, rank: int, pid: int, age_s: float) -> None:
+        """Ask to end what the task of a dead worker, begun so long ago, has left behind."""
+        ...
+
+    def hand_out(self, assignments: Sequence[Assignment]) -> list[Assignment]:
+        """Give tasks to workers; return those that could not be given."""
+        ...
+
+    def take_back(self, rank: int, count: int) -> list[tuple[int, Record]]:
+        """Take tasks back that a worker has not started."""
+        ...
+
+    def pool_events(self) -> PoolEvents:
+        """Return what happened."""
+        ...
+
+    def abandon(self, reason: str) -> PoolEvents:
+        """End all workers, and report them dead."""
+        ...
+
+
+class NodeFileMover(Protocol):
+    """What moves files between tasks and the script, as ``file_agent.FileAgent``."""
+
+    ready_fd: int
+    apart: bool
+
+    def take(self, message: Buffer) -> None:
+        """Take FILE of the script."""
+        ...
+
+    def registered(self, number: int) -> None:
+        """The manager is registered under this number."""
+        ...
+
+    def outgoing(self) -> list[bytes]:
+        """Return the messages for the interchange, once."""
+        ...
+
+
 class Manager:
     """The manager of one node. One thread: the process's main one. ``direct_channels``: whether workers have them."""
 
@@ -139,13 +241,13 @@ class Manager:
         self,
         *,
         line: InterchangeConnection,
-        worker_pool: WorkerPool,
+        worker_pool: Workers,
         core: ManagerCore,
         contact: InterchangeLiveness,
         blobs: BlobFiles,
         offer: Registration,
         run_id: str,
-        files: FileAgent,
+        files: NodeFileMover,
         sampling: Sampling | None = None,
         drain_at: float | None = None,
         signals: Signals | None = None,
@@ -169,7 +271,7 @@ class Manager:
         self._member = RegistrationSession(line, contact, offer, self._outbox, self._poller, run_id)
         self._awaiting_code = TasksAwaitingCode()
         self._respawn = RespawnPolicy()
-        self._watching = WorkerHealth(worker_pool.fork_client, self._replace, self._member.notice, contact.threshold_s)
+        self._watching = worker_pool.watch(self._replace, self._member.notice, contact.threshold_s)
         # By pid, not by rank: the reason is that of one process, not of what has its rank later.
         self._befell: dict[int, str] = {}  # pid -> why it is being killed, in words
         self._ready: set[int] = set()
@@ -492,14 +594,14 @@ class Manager:
         if pool_events.gone:
             self._after_fork_server_death("the fork server of the workers died", now)
 
-    def _report_replaced(self, pipes: WorkerPipes) -> None:
+    def _report_replaced(self, pipes: WorkerEnds) -> None:
         """Report the process that replaced a worker, after the results of the one before."""
         if self._member.registered:
             # The results of the worker before go first: the client finds their process by the last pid it was told.
             self._delivery.all(time.monotonic())
             self._line.send(pack_worker(self._outbox.manager, pipes.rank, pipes.pid))
 
-    def _worker_died(self, report: Died, pipes: WorkerPipes | None, now: float) -> None:
+    def _worker_died(self, report: Died, pipes: WorkerEnds | None, now: float) -> None:
         """Report what a dead worker ran, give what it had not started to others, and replace it."""
         unstarted = []
         if pipes is not None:
@@ -514,7 +616,8 @@ class Manager:
         worker_loss = self._core.worker_down(report.rank, unstarted)
         self._worker_pool.envelopes.done(worker_loss.keys)
         for key in worker_loss.keys:
-            verdict, payload = worker_loss_outcome(report, worker_loss, self._offer.node, self._offer.block)
+            node = self._offer.node_of(report.rank)
+            verdict, payload = worker_loss_outcome(report, worker_loss, node, self._offer.block)
             self._outbox.add(key, verdict, payload, report.rank)
         self._report_dead_worker(report)
         if not worker_loss.termination:

@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -53,10 +54,10 @@ from flow_executors.wire.messages import ExitCode, Registration
 from flow_executors.worker.bootstrap import set_name
 from flow_providers.interfaces.job_extras import FORWARDS_VARIABLE, carried_variable, secret_variable
 
-# Seconds that the last results and EXIT have to leave.
-_LINGER_S = 2.0
-# Seconds that workers and the fork server have to end by themselves.
-_FORK_SERVER_S = 5.0
+LINGER_S = 2.0
+"""Seconds that the last results and EXIT have to leave."""
+FORK_SERVER_S = 5.0
+"""Seconds that workers and the fork server have to end by themselves."""
 _MB = 1 << 20
 
 log = logging.getLogger("flow.manager")
@@ -65,9 +66,14 @@ log = logging.getLogger("flow.manager")
 def main(fork_client: ForkServerClient, kind: type[Manager] = Manager) -> NoReturn:
     """Run the manager that the command line describes, of the kind given, and end the process."""
     options = from_arguments()
+    end_with(options, lambda: _run(options, fork_client, kind))
+
+
+def end_with(options: ManagerOptions, run: Callable[[], int]) -> NoReturn:
+    """End the process with the status that ``run`` returns; what it raises is said on standard error."""
     status = 1
     try:
-        status = _run(options, fork_client, kind)
+        status = run()
     except FlowError as error:
         print(printable(f"flow manager of block {options.block}: {error}"), file=sys.stderr)  # noqa: T201 - the job's own stderr
     except Exception:
@@ -83,10 +89,10 @@ def _run(options: ManagerOptions, fork_client: ForkServerClient, kind: type[Mana
     set_name("flow-manager")
     become_subreaper()  # of a fork server that dies
     leave_no_core()  # workers can: they come of the fork server, which was there before
-    secret = _secret()
+    secret = block_secret()
     manager_id = f"{options.block}.{socket.gethostname()}.{os.getpid()}"
     directory = NodeDirectory(options.working_dir or "")
-    log_dir = _open_log(options, manager_id, directory)
+    log_dir = open_log(options, manager_id, directory)
     entries = accelerator_names(options.accelerators.split())
     node = look_at_node()
     workers = count_workers(
@@ -121,7 +127,7 @@ def _run(options: ManagerOptions, fork_client: ForkServerClient, kind: type[Mana
         node=socket.gethostname(),
         index_fd=blobs.index_fd,
         log_dir=log_dir,
-        environment=_pool_environment(options, workers, manager_id),
+        environment=pool_environment(options, workers, manager_id),
         working_dir=options.working_dir,
         max_result=options.max_result_bytes,
         usage=bool(options.sampler),
@@ -129,7 +135,7 @@ def _run(options: ManagerOptions, fork_client: ForkServerClient, kind: type[Mana
         files=files.name,
         scratch=directory.places,
     )
-    worker_pool = WorkerPool(fork_client, _setup(options, workers, entries))
+    worker_pool = WorkerPool(fork_client, worker_setup(options, workers, entries))
     forwards = os.environ.get(FORWARDS_VARIABLE, "").split()
     line = InterchangeConnection(options.addresses, options.port, secret, forwards)
     now = time.monotonic()
@@ -146,7 +152,7 @@ def _run(options: ManagerOptions, fork_client: ForkServerClient, kind: type[Mana
             options.heartbeat_period, options.heartbeat_threshold, now, options.sleep_threshold or 0.0
         ),
         blobs=blobs,
-        offer=_offer(options, node, capacity, manager_id, block),
+        offer=offer_of(options, node, capacity, manager_id, block),
         run_id=options.run_id,
         files=files,
         sampling=sampling,
@@ -158,8 +164,8 @@ def _run(options: ManagerOptions, fork_client: ForkServerClient, kind: type[Mana
         logs.start()
     leaving = manager.run()
     logs.stop()
-    line.close(_LINGER_S if leaving.code is ExitCode.DONE else 0.5)
-    if not worker_pool.close(_FORK_SERVER_S):
+    line.close(LINGER_S if leaving.code is ExitCode.DONE else 0.5)
+    if not worker_pool.close(FORK_SERVER_S):
         log.warning("the fork server had to be killed")
     if sampling is not None:
         sampling.close()
@@ -171,7 +177,8 @@ def _run(options: ManagerOptions, fork_client: ForkServerClient, kind: type[Mana
     return leaving.status
 
 
-def _secret() -> BlockSecret:
+def block_secret() -> BlockSecret:
+    """Return the keys of the block. Raises FlowError: nobody has delivered them."""
     variable = secret_variable(SECRET_NAME)
     path = os.environ.get(variable)
     carried = os.environ.pop(carried_variable(SECRET_NAME), "")
@@ -189,8 +196,11 @@ def _secret() -> BlockSecret:
     return secret
 
 
-def _open_log(options: ManagerOptions, manager_id: str, node: NodeDirectory) -> str:
-    """Open manager.log in a directory of this manager's own, on the node if need be; else log to standard error."""
+def open_log(options: ManagerOptions, manager_id: str, node: NodeDirectory, name: str = "manager.log") -> str:
+    """Open a log in a directory of this manager's own, on the node if need be; else log to standard error.
+
+    Returns the directory; empty for none.
+    """
     logging.raiseExceptions = False  # a full disk must not fill the job's stderr
     root = logging.getLogger("flow")
     root.setLevel(logging.DEBUG if options.debug else logging.INFO)
@@ -199,13 +209,13 @@ def _open_log(options: ManagerOptions, manager_id: str, node: NodeDirectory) -> 
     if options.logdir:
         path = Path(options.logdir) / f"block-{options.block}" / manager_id
         try:
-            handler = _log_in(path)
+            handler = _log_in(path, name)
             directory = str(path)
         except OSError as error:
             # A node without the run's directory: logs lie in its own until they are sent to the script.
             try:
                 path = Path(node.path()) / "logs"
-                handler = _log_in(path)
+                handler = _log_in(path, name)
                 directory, elsewhere = str(path), str(error)
             except (OSError, StagingError) as problem:
                 print(f"no logs of this manager: {options.logdir}: {error}; {problem}", file=sys.stderr)  # noqa: T201 - no log to write to
@@ -217,12 +227,13 @@ def _open_log(options: ManagerOptions, manager_id: str, node: NodeDirectory) -> 
     return directory
 
 
-def _log_in(path: Path) -> logging.Handler:
+def _log_in(path: Path, name: str) -> logging.Handler:
     make_directory(path, 0o700)
-    return logging.FileHandler(path / "manager.log")
+    return logging.FileHandler(path / name)
 
 
-def _pool_environment(options: ManagerOptions, workers: int, manager_id: str) -> dict[str, str]:
+def pool_environment(options: ManagerOptions, workers: int, manager_id: str) -> dict[str, str]:
+    """Return the variables of every worker."""
     return {
         "FLOW_WORKER_COUNT": str(workers),
         "FLOW_WORKER_POOL_ID": manager_id,
@@ -230,7 +241,8 @@ def _pool_environment(options: ManagerOptions, workers: int, manager_id: str) ->
     }
 
 
-def _setup(options: ManagerOptions, workers: int, entries: tuple[str, ...]) -> WorkerSetup:
+def worker_setup(options: ManagerOptions, workers: int, entries: tuple[str, ...]) -> WorkerSetup:
+    """Return what makes variables and CPUs of each of the workers of this node. Raises ConfigurationError."""
     check_affinity(options.cpu_affinity)
     cpus = sorted(os.sched_getaffinity(0))
 
@@ -247,9 +259,10 @@ def _setup(options: ManagerOptions, workers: int, entries: tuple[str, ...]) -> W
     return setup
 
 
-def _offer(
+def offer_of(
     options: ManagerOptions, node: NodeResources, capacity: Capacity, manager_id: str, block: BlockLifetime
 ) -> Registration:
+    """Return what a manager offers, at its start."""
     return Registration(
         manager_id=manager_id,
         block=options.block,

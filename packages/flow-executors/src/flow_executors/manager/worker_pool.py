@@ -13,6 +13,7 @@ import select
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from flow_core.errors import ExecutorError
 from flow_core.interfaces.call import DEFAULT_SPEC, TaskSpec
@@ -25,6 +26,7 @@ from flow_executors.manager.code_cache import memory_file
 from flow_executors.manager.fork_client import Answered, Died, ForkServerClient, ForkServerGone, NotSpawned, Spawned
 from flow_executors.manager.manager_core import Assignment, Record
 from flow_executors.manager.node import accelerator_environment
+from flow_executors.manager.worker_health import WorkerHealth
 from flow_executors.wire.messages import pack_loss
 from flow_executors.wire.results import BUFFERS, USAGE, USAGE_SIZE
 from flow_executors.wire.tasks import pack_buffers, unpack_buffers
@@ -154,6 +156,10 @@ class TaskEnvelopes:
         """Note the specification that goes with tasks of a class."""
         self._specs[class_id] = spec
 
+    def spec(self, class_id: int) -> TaskSpec | None:
+        """Return the specification of a class; None where it is not known."""
+        return self._specs.get(class_id)
+
     def packet(self, assignment: Assignment) -> Record:
         """Return what to write into the pipe.
 
@@ -189,6 +195,22 @@ class TaskEnvelopes:
         if file != _NO_FILE:
             os.close(file)
         return record
+
+
+class WorkerEnds(Protocol):
+    """What the manager's loop has of one worker."""
+
+    rank: int
+    pid: int
+    depth: int
+
+    def take_back(self, count: int) -> list[tuple[int, bytes]]:
+        """Return up to ``count`` tasks that the worker has not started, oldest first, as (key, packet)."""
+        ...
+
+    def close(self) -> None:
+        """Let go of a worker that is dead."""
+        ...
 
 
 class WorkerPipes:
@@ -379,7 +401,7 @@ WorkerSetup = Callable[[int], tuple[dict[str, str], Sequence[int]]]
 class PoolEvents:
     """What happened among the workers, gathered in one turn."""
 
-    ready: list[WorkerPipes] = field(default_factory=list)
+    ready: list[WorkerEnds] = field(default_factory=list)
     results: list[tuple[int, list[Frame]]] = field(default_factory=list)
     """(rank, frames)"""
     needed: list[bytes] = field(default_factory=list)
@@ -387,7 +409,7 @@ class PoolEvents:
     """Keys of tasks, and how far files of theirs are."""
     told: list[tuple[int, int]] = field(default_factory=list)
     """Ranks and keys of tasks that were told that their block ends."""
-    died: list[tuple[Died, WorkerPipes | None]] = field(default_factory=list)
+    died: list[tuple[Died, WorkerEnds | None]] = field(default_factory=list)
     """Their pipes still hold what they did not start."""
     failed: list[NotSpawned] = field(default_factory=list)
     gone: bool = False
@@ -412,6 +434,10 @@ class WorkerPool:
     def fileno(self) -> int:
         """Return the descriptor that is readable when there are events."""
         return self._epoll.fileno()
+
+    def watch(self, replace: Callable[[int, str], None], notice: Callable[[str], None], bound_s: float) -> WorkerHealth:
+        """Return what looks for stopped workers, and a stopped fork server; arguments as of ``WorkerHealth``."""
+        return WorkerHealth(self.fork_client, replace, notice, bound_s)
 
     def spawn(self, rank: int) -> None:
         """Ask for a worker."""

@@ -188,6 +188,25 @@ _LONGEST_NAME = 1024  # characters: names of hosts have 253 at most, a manager's
 
 
 @dataclass(frozen=True, slots=True)
+class WorkersOfNode:
+    """Workers of one manager that are together on a node.
+
+    Attributes:
+        node: Host name.
+        workers: How many they are; those of the nodes before have the numbers before.
+        pid: Process that is above the first of them.
+        cpu_count: Cores of the node.
+        memory_bytes: Memory of the node.
+    """
+
+    node: str
+    workers: int
+    pid: int = 0
+    cpu_count: int = 0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Registration:
     """Offer of a manager: its workers, its resources and its identity.
 
@@ -221,6 +240,7 @@ class Registration:
         left_aside: The Flow of the node for which the script's was brought; None: there was none, or it is run.
         address: Where its connection comes from, as the interchange sees it; None: over no network.
         ranks: Version of the messages of tasks of ranks that it speaks (``wire.ranks``); None: it knows no such tasks.
+        nodes: Where its workers are, in the order of their numbers; None: all on ``node``.
     """
 
     manager_id: str
@@ -250,6 +270,15 @@ class Registration:
     left_aside: str | None = field(default=None, metadata=LEFT_OUT)
     address: str | None = field(default=None, metadata=LEFT_OUT)
     ranks: int | None = field(default=None, metadata=LEFT_OUT)
+    nodes: tuple[WorkersOfNode, ...] | None = field(default=None, metadata=LEFT_OUT)
+
+    def node_of(self, worker: int) -> str:
+        """Return the host name of the node on which a worker is."""
+        for one in self.nodes or ():
+            if worker < one.workers:
+                return one.node
+            worker -= one.workers
+        return self.node
 
     @property
     def is_apart(self) -> bool:
@@ -686,12 +715,16 @@ class NodeEvents:
     samples: tuple[SampleRecord, ...] = ()
     lost: int = 0
     files: tuple[FileRecord, ...] | None = field(default=None, metadata=LEFT_OUT)
+    node: str | None = field(default=None, metadata=LEFT_OUT)
 
 
-def pack_samples(manager: int, samples: Sequence[Sample], lost: int = 0) -> bytes:
-    """Return EVENTS with samples of tasks and of the node, and the number of events that were lost."""
+def pack_samples(manager: int, samples: Sequence[Sample], lost: int = 0, node: str | None = None) -> bytes:
+    """Return EVENTS with samples of tasks and of the node, and the number of events that were lost.
+
+    ``node`` is named where it is not that of the manager.
+    """
     records = tuple(SampleRecord(*(getattr(sample, name) for name in SampleRecord.__slots__)) for sample in samples)
-    return _EVENTS.pack(Kind.EVENTS, manager) + encode(NodeEvents(records, lost))
+    return _EVENTS.pack(Kind.EVENTS, manager) + encode(NodeEvents(records, lost, node=node))
 
 
 def pack_files(manager: int, told: Sequence[tuple[int, bytes]]) -> bytes:
@@ -719,8 +752,8 @@ def unpack_files(message: Buffer) -> list[tuple[TryKey, FileProgress]]:
     ]
 
 
-def unpack_samples(message: Buffer) -> tuple[int, tuple[Sample, ...], int]:
-    """Parse EVENTS into manager number, samples and the number of lost events.
+def unpack_samples(message: Buffer) -> tuple[int, tuple[Sample, ...], int, str | None]:
+    """Parse EVENTS into manager number, samples, the number of lost events, and the node if it is not the manager's.
 
     Raises:
         BadMessage: it is none.
@@ -728,7 +761,7 @@ def unpack_samples(message: Buffer) -> tuple[int, tuple[Sample, ...], int]:
     view = expect(message, _EVENTS.size, Kind.EVENTS)
     _, manager = _EVENTS.unpack_from(view)
     found = decode(NodeEvents, view[_EVENTS.size :])
-    return manager, tuple(_sample(record) for record in found.samples), found.lost
+    return manager, tuple(_sample(record) for record in found.samples), found.lost, found.node
 
 
 def _sample(record: SampleRecord) -> Sample:

@@ -8,6 +8,7 @@ import flow_executors as _home
 
 if TYPE_CHECKING:
     from flow_executors import (
+        ExtremeScaleExecutor as ExtremeScaleExecutor,
         FuturesExecutor as FuturesExecutor,
         HighThroughputExecutor as HighThroughputExecutor,
         LowLatencyExecutor as LowLatencyExecutor,

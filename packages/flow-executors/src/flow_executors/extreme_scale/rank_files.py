@@ -1,0 +1,91 @@
+"""Files of tasks of all ranks: each moves those of its own worker, and rank 0 passes the messages on, both ways."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from typing import Protocol
+
+from flow_executors.wire.files import FileStep
+from flow_executors.wire.kinds import Buffer
+
+_HEAD = struct.Struct("<BBxxIQ")
+# Numbers of one agent's transfers have their upper bits in common: these tell whose they are.
+_AGENT_BITS = 24
+
+
+class OwnFiles(Protocol):
+    """The mover of rank 0 itself, as ``file_agent.FileAgent``: it sends the manager's log."""
+
+    ready_fd: int
+    apart: bool
+
+    def take(self, message: Buffer) -> None:
+        """Take FILE of the script."""
+        ...
+
+    def registered(self, number: int) -> None:
+        """The manager is registered under this number."""
+        ...
+
+    def outgoing(self) -> list[bytes]:
+        """Return the messages for the interchange, once."""
+        ...
+
+
+class RankFiles:
+    """The files of all ranks, as the manager's loop has them. One thread."""
+
+    def __init__(self, own: OwnFiles) -> None:
+        self._own = own
+        self._outgoing: list[bytes] = []
+        self._agents: dict[int, int] = {}  # upper bits of a transfer -> rank
+        self.ready_fd = own.ready_fd
+        self.tell: Callable[[int, bytes], None] = lambda rank, message: None
+        """Sends a message to a rank; set before any comes."""
+        self.tell_all: Callable[[bytes], None] = lambda message: None
+        """Sends one to all ranks."""
+        self.told_number: Callable[[int], None] = lambda number: None
+        """Tells all ranks the number of the manager."""
+
+    @property
+    def apart(self) -> bool:
+        """Whether the node of rank 0 does not see the script's files; each rank looks for itself."""
+        return self._own.apart
+
+    @apart.setter
+    def apart(self, value: bool) -> None:
+        self._own.apart = value
+
+    def take(self, message: Buffer) -> None:
+        """Take FILE of the script, for this rank or the one whose transfer it is."""
+        _, step, _, transfer = _HEAD.unpack_from(message)
+        rank = self._agents.get(transfer >> _AGENT_BITS)
+        if step == FileStep.LOGS:
+            self._own.take(message)
+            self.tell_all(bytes(message))
+        elif rank is not None:
+            self.tell(rank, bytes(message))
+        else:
+            self._own.take(message)
+
+    def from_rank(self, rank: int, message: bytes) -> None:
+        """Take FILE of a rank, for the interchange."""
+        transfer = _HEAD.unpack_from(message)[3]
+        if transfer:  # the ends of logs belong to none
+            self._agents[transfer >> _AGENT_BITS] = rank
+        self._outgoing.append(message)
+        os.eventfd_write(self.ready_fd, 1)
+
+    def registered(self, number: int) -> None:
+        """The manager is registered under this number."""
+        self._own.registered(number)
+        self.told_number(number)
+
+    def outgoing(self) -> list[bytes]:
+        """Return the messages for the interchange, once."""
+        found = self._own.outgoing()
+        found += self._outgoing
+        self._outgoing = []
+        return found

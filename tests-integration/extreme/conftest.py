@@ -1,0 +1,65 @@
+"""Open MPI and mpi4py, which these tests need, and a started ExtremeScaleExecutor of which nothing is left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from flow_core.testing.driver import Driver
+from flow_executors.testing.extreme_run import make_extreme_executor
+from flow_executors.testing.local_run import PATIENCE_S, run_id_of, wait_gone
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "providers"))  # for provider_services
+
+from provider_services import missing, service  # needs the line above
+
+
+@pytest.fixture(autouse=True, scope="session")
+def open_mpi() -> None:
+    """Leave the tests out where there is no MPI."""
+    if shutil.which("mpiexec") is None:
+        missing("Open MPI is not installed; get it by tests-integration/services/openmpi.sh install")
+    if find_spec("mpi4py") is None:
+        missing("mpi4py is not installed; get it by pip install mpi4py")
+
+
+@pytest.fixture(autouse=True)
+def own_ledger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Let the test keep its jobs in a ledger of its own."""
+    monkeypatch.setenv("FLOW_JOBS_LEDGER", str(tmp_path / "jobs.ledger"))
+    return tmp_path / "jobs.ledger"
+
+
+@pytest.fixture
+def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
+    """Give a function that starts an executor; at the end every key has one outcome and nothing is left."""
+    drivers: list[Driver] = []
+
+    def start(**options: object) -> Driver:
+        driver = Driver(make_extreme_executor(**options), tmp_path / f"run{len(drivers)}", PATIENCE_S)
+        drivers.append(driver)
+        driver.start()
+        return driver
+
+    yield start
+    for driver in drivers:
+        driver.release()
+        driver.shutdown(10)
+    for driver in drivers:
+        driver.check()
+        wait_gone(run_id_of(driver))
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[dict[str, str]]:
+    """A Slurm of four nodes with names of their own."""
+    if os.getuid() != 0:
+        missing("Slurm: nodes with names of their own need root")
+    with service("slurm", "sbatch", {"SLURM_TEST_UTS": "1"}) as variables:
+        yield variables
