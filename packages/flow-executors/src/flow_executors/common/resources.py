@@ -111,6 +111,16 @@ class ResourceAllocation:
             self.devices[device] += min(demand.gpus, _WHOLE)
         return chosen
 
+    def take_what_there_is(self, demand: ResourceRequest) -> tuple[str, ...]:
+        """Book what others have counted as free; where shares of devices are spread too thin, the emptiest are used."""
+        self.slots += demand.slots
+        self.memory_mb += demand.memory_mb
+        count = min(math.ceil(demand.gpus), len(self.devices))
+        chosen = self._choose(demand.gpus) or tuple(sorted(self.devices, key=lambda name: self.devices[name])[:count])
+        for device in chosen:
+            self.devices[device] += min(demand.gpus, _WHOLE)
+        return chosen
+
     def give_back(self, demand: ResourceRequest, devices: tuple[str, ...]) -> None:
         """Free what ``take`` has booked for a task, with the devices that it returned."""
         self.slots -= demand.slots

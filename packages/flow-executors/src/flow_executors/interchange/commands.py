@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from flow_core.interfaces.call import TaskSpec
 from flow_executors.common.resources import ResourceRequest
+from flow_executors.interchange.gang_scheduler import GangScheduler
 from flow_executors.interchange.managers import ManagerLiveness, ManagerRecord
 from flow_executors.interchange.scheduler import never
 from flow_executors.interchange.state import InterchangeState
@@ -84,11 +85,12 @@ def _room(managers: list[ManagerRecord], spec: TaskSpec) -> tuple[int, int, bool
 class DrainRequests:
     """Carries out the client's orders about managers, and answers its questions."""
 
-    __slots__ = ("_liveness", "_shared")
+    __slots__ = ("_gangs", "_liveness", "_shared")
 
-    def __init__(self, shared: InterchangeState, liveness: ManagerLiveness) -> None:
+    def __init__(self, shared: InterchangeState, liveness: ManagerLiveness, gangs: GangScheduler) -> None:
         self._shared = shared
         self._liveness = liveness
+        self._gangs = gangs
 
     def command(self, command: Command, now: float) -> None:
         """Carry out one order, or answer one question, and reply."""

@@ -15,6 +15,7 @@ from flow_executors.errors import BadMessage, VersionMismatch
 from flow_executors.interchange.admission import MOST, Greetings, Places
 from flow_executors.interchange.claims import REASON as CONTESTED, Claims
 from flow_executors.interchange.commands import DrainRequests
+from flow_executors.interchange.gangs import Gangs
 from flow_executors.interchange.managers import (
     REASON as REVOKED,
     ManagerLiveness,
@@ -107,10 +108,11 @@ class InterchangeCore:
         """Results for keys that were not out at their sender."""
         self._who = who
         self._liveness = ManagerLiveness(settings.heartbeat_threshold_s)
-        self._dispatcher = Dispatcher(shared, settings.packed)
+        self._gangs = Gangs(shared)
+        self._dispatcher = Dispatcher(shared, settings.packed, self._gangs, settings.managers_per_block)
         self.pass_on = self._dispatcher.pass_on
         """Take a message of one task that can go on as it is: digest, key and message; False where it cannot."""
-        self._drain_requests = DrainRequests(shared, self._liveness)
+        self._drain_requests = DrainRequests(shared, self._liveness, self._dispatcher.gangs)
         self._revoked = RevokedBlocks()
         self._sessions = Sessions(settings.secret)
         self._claims = Claims(settings.heartbeat_threshold_s)
@@ -146,6 +148,7 @@ class InterchangeCore:
             Kind.WORKER: self._pass_up,
             Kind.NOTICE: self._pass_up,
             Kind.FILE: self._file_up,
+            Kind.REMOTE: self._remote,
             Kind.EXIT: self._manager_exit,
         }
 
@@ -193,6 +196,8 @@ class InterchangeCore:
 
     def turn(self, now: float) -> None:
         """End a turn of the loop, after all events that were there: hand out tasks, send the client its credit."""
+        if self._gangs.ended:
+            self._gangs.settle_ended(now)
         # Once a turn, not once a message: tasks that came together travel in one message.
         self._dispatcher.dispatch(now)
         self._send_credit()
@@ -455,7 +460,8 @@ class InterchangeCore:
             held = self._claim(manager, held, now)
         self._greeted.registered(peer)
         address = self.address_of(peer) or None  # never what it says itself
-        offer = replace(offer, manager_id=manager.offer.manager_id, session=None, address=address)
+        spread = set(offer.spread or ())
+        offer = replace(offer, manager_id=manager.offer.manager_id, session=None, address=address, spread=None)
         manager.idle_since = None if manager.outstanding else now
         self.shared.expected.discard(block)
         self.shared.joined_at = now
@@ -480,6 +486,9 @@ class InterchangeCore:
             f"manager {manager.number} ({offer.manager_id}) of block {offer.block} on {offer.node} registered: "
             f"{offer.workers} workers, {len(held)} tasks held"
         )
+        if offer.ranks is not None:
+            self._gangs.came_back(manager)
+            self._gangs.unknown(manager, spread.intersection(held) - manager.gangs.keys())
         if manager.draining or manager.held:
             mode = DrainMode.DRAIN if manager.draining else DrainMode.HOLD
             self.to_managers.append((peer, pack_drain(mode)))
@@ -648,6 +657,12 @@ class InterchangeCore:
         else:
             self.ignored += 1
 
+    def _remote(self, manager: ManagerRecord, message: Buffer, now: float) -> None:
+        # Between the managers of one task alone. What comes for one that has just ended is nobody's fault.
+        if not self._gangs.relay(manager, message):
+            self.late += 1
+            self._may_say(manager, LATE, now)
+
     def _file_down(self, message: Buffer, now: float) -> None:
         manager = self.pool.by_number.get(number_of(message))
         if manager is not None:
@@ -686,6 +701,7 @@ class InterchangeCore:
         self._depart(manager, reason, lost=True)
 
     def _depart(self, manager: ManagerRecord, reason: str, lost: bool) -> None:
+        self._gangs.gone(manager, reason)
         self.pool.remove(manager)
         self._cut_off.pop(manager.number, None)
         self._revoked.gone(manager)

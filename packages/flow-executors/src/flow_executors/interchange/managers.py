@@ -79,6 +79,36 @@ _MOST = 0.8
 ProfileKey = tuple[int, float, int, int]
 
 
+@dataclass(slots=True, eq=False)
+class Gang:
+    """A task of ranks that is out: it runs at its head, and its other managers, its members, keep parts for it.
+
+    Attributes:
+        key: The task.
+        head: Where it runs.
+        members: The others, with the ranks that belong there.
+        ranks: Ranks altogether.
+        talked: Whether its managers had something to say to each other.
+        broken: Whether its head was told that a member is lost.
+        over: Whether it has ended; its members are told in the same turn.
+    """
+
+    key: int
+    head: ManagerRecord
+    members: dict[int, tuple[ManagerRecord, int]]
+    ranks: int
+    ended: list[Gang] = field(repr=False)
+    talked: bool = False
+    broken: bool = False
+    over: bool = False
+
+    def end(self) -> None:
+        """The head does not have it any more."""
+        if not self.over:
+            self.over = True
+            self.ended.append(self)
+
+
 class CapacityClass:
     """Managers that are alike: as many workers, cores and devices, and about as much memory.
 
@@ -127,6 +157,9 @@ class ManagerRecord:
         prefetch: Tasks of the default class that it takes beyond that, as it stated last.
         out: Keys of the default class that it has.
         special: Keys of other classes that it has, with what each takes.
+        parts: Keys of tasks of ranks that run at other managers, with what is kept here for each.
+        gangs: The tasks of ranks that run here, or have a part here.
+        until: When tasks of other classes, or parts, are over at the latest, where their walltime tells.
         known: Digests of blobs that it was sent.
         classes: Class ids whose SPEC it was sent.
         received: Number of its last result message.
@@ -156,6 +189,9 @@ class ManagerRecord:
     prefetch: int
     out: set[int] = field(default_factory=set)
     special: dict[int, ResourceRequest] = field(default_factory=dict)
+    parts: dict[int, ResourceRequest] = field(default_factory=dict)
+    gangs: dict[int, Gang] = field(default_factory=dict, repr=False)
+    until: dict[int, float] = field(default_factory=dict)
     special_slots: int = 0
     special_memory_mb: int = 0
     special_gpus: float = 0.0
@@ -223,9 +259,30 @@ class ManagerRecord:
     def take_special(self, key: int, demand: ResourceRequest) -> None:
         """Book a task of another class."""
         self.special[key] = demand
+        self._book(demand)
+
+    def take_part(self, key: int, demand: ResourceRequest) -> None:
+        """Book a part of a task of ranks that runs at another manager."""
+        self.parts[key] = demand
+        self._book(demand)
+
+    def drop_part(self, key: int) -> None:
+        """Such a part is over."""
+        demand = self.parts.pop(key, None)
+        self.gangs.pop(key, None)
+        if demand is not None:
+            self._unbook(key, demand)
+
+    def _book(self, demand: ResourceRequest) -> None:
         self.special_slots += demand.slots
         self.special_memory_mb += demand.memory_mb
         self.special_gpus += demand.gpus
+
+    def _unbook(self, key: int, demand: ResourceRequest) -> None:
+        self.until.pop(key, None)
+        self.special_slots -= demand.slots
+        self.special_memory_mb -= demand.memory_mb
+        self.special_gpus -= demand.gpus
 
     def has(self, key: int) -> bool:
         """Whether a task is here."""
@@ -261,9 +318,10 @@ class ManagerRecord:
         demand = self.special.pop(key, None)
         if demand is None:
             return 0
-        self.special_slots -= demand.slots
-        self.special_memory_mb -= demand.memory_mb
-        self.special_gpus -= demand.gpus
+        self._unbook(key, demand)
+        if self.gangs and key in self.gangs:
+            # Its other managers are told in the same turn, see ``Gangs``.
+            self.gangs.pop(key).end()
         return 1
 
     def learn(self, digests: Iterable[bytes]) -> None:

@@ -15,6 +15,7 @@ from itertools import accumulate, count
 
 from flow_core.interfaces.call import DEFAULT_SPEC, Resources, TaskSpec
 from flow_executors.common.resources import Capacity, ResourceRequest
+from flow_executors.common.task_ranks import RankRequest
 from flow_executors.wire.messages import DEFAULT_CLASS
 from flow_executors.wire.tasks import TaskBatch
 
@@ -201,17 +202,19 @@ class RequestClass:
         resources: What a task takes.
         need_s: Time that its block must have left.
         avoid: Nodes on which they failed before.
+        ranks: What they ask for as tasks of ranks; None where they are none.
         reserved: Numbers of the managers that are kept free for it.
         ticket: Number of its entry in the heap of shapes; 0 while it has none.
         queued_rank: Rank of that entry: never more than the true one.
     """
 
-    __slots__ = ("_demands", "_heap", "avoid", "need_s", "queued_rank", "reserved", "resources", "ticket")
+    __slots__ = ("_demands", "_heap", "avoid", "need_s", "queued_rank", "ranks", "reserved", "resources", "ticket")
 
     def __init__(self, resources: Resources, need_s: float, avoid: tuple[str, ...] = ()) -> None:
         self.resources = resources
         self.need_s = need_s
         self.avoid = avoid
+        self.ranks = RankRequest.of(resources)
         self.reserved: set[int] = set()
         self.ticket = 0
         self.queued_rank: Rank = LAST

@@ -14,15 +14,19 @@ from itertools import islice
 from flow_core.interfaces.call import Resources
 from flow_core.interfaces.outcome import Verdict
 from flow_executors.common.resources import ResourceRequest, unsatisfiable_reason
+from flow_executors.interchange.gang_scheduler import ENDING_S, GangScheduler, end_of, lasts
+from flow_executors.interchange.gangs import Gangs
 from flow_executors.interchange.managers import CapacityClass, ManagerRecord
 from flow_executors.interchange.pending import AGEING_S, ClassQueue, QueuedBatch, Rank, RequestClass
+from flow_executors.interchange.reservations import Reservations
 from flow_executors.interchange.state import InterchangeState
 from flow_executors.wire.kinds import Buffer
-from flow_executors.wire.messages import ALL
 
 # Shapes without room after which a look ends, so that thousands of classes do not keep the interchange from its
 # messages.
 _FAILURES = 64
+# As many shapes of one node as one of ranks costs, for which blocks are looked through.
+_GANG_FAILURES = 8
 # Seconds until a look that ended early is resumed where it stopped.
 _AGAIN_S = 0.02
 # Seconds until all shapes are tried again: a look tries some managers only, and may have missed one with room.
@@ -31,8 +35,6 @@ _ALL_AGAIN_S = 0.2
 _PACKING_LOOK = 32
 # Most tasks that one manager is given in one message of such a class.
 _PACKING_BATCH = 256
-# Seconds kept at the end of a block, for the result of a task that needs all the time that is left.
-_ENDING_S = 1.0
 # Seconds for which a task waits for another node than those on which it failed, while there are others.
 _AVOIDS_S = 15.0
 _REFUSED_ADVICE = (
@@ -47,15 +49,16 @@ _PATIENCE_S = 30.0
 class BinPackingScheduler:
     """Moves tasks of classes of their own to managers where they can start at once."""
 
-    __slots__ = ("_complete", "_packed", "_reserving", "_shared", "_stuck", "_tried", "look_at")
+    __slots__ = ("_complete", "_packed", "_reservations", "_shared", "_stuck", "_tried", "gangs", "look_at")
 
-    def __init__(self, shared: InterchangeState, packed: bool) -> None:
+    def __init__(self, shared: InterchangeState, packed: bool, gangs: Gangs, managers_per_block: int) -> None:
         self._shared = shared
+        self._reservations = Reservations(shared)
+        self.gangs = GangScheduler(shared, gangs, self._reservations, managers_per_block)
         self._packed = packed
         self._tried: dict[RequestClass, None] = {}  # tried in this look
         self._complete = True
         self._stuck = 0
-        self._reserving: dict[int, RequestClass] = {}
         self.look_at: float | None = None
         """When to look again although nothing happens; None: not."""
 
@@ -64,8 +67,8 @@ class BinPackingScheduler:
         shared = self._shared
         if not shared.waiting.special:
             # Nothing waits any more, so no manager need be kept free.
-            if self._reserving:
-                self._release_idle()
+            if self._reservations:
+                self._reservations.release_idle()
             self.look_at = None
             return False
         # Else nothing can have changed: without more room or new tasks a look would fail again.
@@ -85,14 +88,16 @@ class BinPackingScheduler:
         self._shared.pool.freed = self._shared.waiting.fresh = False
         self._stuck = 0
         self.look_at = None
+        self.gangs.begin()
         self._look(rank, now)
 
     def place_rest(self, now: float) -> bool:
         """Place the rest; True when managers that were kept free are open to all again."""
+        self.gangs.begin()
         self._complete = self._look(None, now)
         if self._tried and self.look_at is None:
             self.look_at = now + (_ALL_AGAIN_S if self._complete else _AGAIN_S)
-        return self._release_idle()
+        return self._reservations.release_idle()
 
     def _look(self, before: Rank | None, now: float) -> bool:
         """Place shape after shape; True when all were tried."""
@@ -108,7 +113,7 @@ class BinPackingScheduler:
             if self._place(shape, now):
                 del self._tried[shape]
             else:
-                self._stuck += 1
+                self._stuck += 1 if shape.ranks is None else _GANG_FAILURES
                 self._without_room(shape, before is not None, now)
                 if self._stuck >= _FAILURES:
                     return False
@@ -119,9 +124,15 @@ class BinPackingScheduler:
     def _place(self, shape: RequestClass, now: float) -> bool:
         """Place tasks of a shape; False when some are left."""
         while (queue := shape.first()) is not None:
-            manager = self._find(shape, queue.rank, self._avoided(shape, queue, now))
+            avoid = self._avoided(shape, queue, now)
+            if shape.ranks is not None:
+                if not self.gangs.place(shape, avoid, now):
+                    return False
+                continue
+            manager = self._find(shape, queue, avoid, now)
             if manager is None:
                 return False
+            until = end_of(queue, now)
             # One message for as many tasks as the manager can start: each costs the same as one task.
             demand, taken = shape.demand(manager.capacity), QueuedBatch()
             share = self._share(manager, queue.count)
@@ -129,6 +140,8 @@ class BinPackingScheduler:
                 # One by one, since after each the next may be of another queue, or find no room.
                 queue.take_into(taken, 1)
                 manager.take_special(taken.keys[-1], demand)
+                if until is not None:
+                    manager.until[taken.keys[-1]] = until
                 share -= 1
                 if share <= 0 or shape.first() is not queue or not manager.fits_now(demand):
                     break
@@ -147,16 +160,16 @@ class BinPackingScheduler:
             return ()
         return shape.avoid
 
-    def _find(self, shape: RequestClass, rank: Rank, avoid: tuple[str, ...]) -> ManagerRecord | None:
+    def _find(self, shape: RequestClass, queue: ClassQueue, avoid: tuple[str, ...], now: float) -> ManagerRecord | None:
         for profile in self._shared.pool.profiles.values():
             if profile.free and not self._never(shape, profile):
-                found = self._find_in(profile, shape, rank, avoid)
+                found = self._find_in(profile, shape, queue, avoid, now)
                 if found is not None:
                     return found
         return None
 
     def _find_in(
-        self, profile: CapacityClass, shape: RequestClass, rank: Rank, avoid: tuple[str, ...]
+        self, profile: CapacityClass, shape: RequestClass, queue: ClassQueue, avoid: tuple[str, ...], now: float
     ) -> ManagerRecord | None:
         free = profile.free
         # Lowest numbers first fills one block before the next, so that whole blocks become idle and can be given back.
@@ -164,19 +177,12 @@ class BinPackingScheduler:
             manager = free[number]
             # The next look begins with others: managers beyond the bound get their turn.
             free.move_to_end(number)
-            mine = (
-                manager.reserved_for is None or manager.reserved_for[0] == id(shape) or rank < manager.reserved_for[1]
-            )
             if avoid and manager.offer.node in avoid:
                 continue
-            if mine and manager.fits_now(shape.demand(manager.capacity)) and self._lasts(shape, manager):
+            mine = manager.reserved_for is None or self.gangs.is_open(manager, shape, queue, now)
+            if mine and manager.fits_now(shape.demand(manager.capacity)) and lasts(self._shared, shape, manager):
                 return manager
         return None
-
-    def _lasts(self, shape: RequestClass, manager: ManagerRecord) -> bool:
-        """Whether the block of a manager lives long enough."""
-        need, ends = shape.need_s, manager.offer.ends_at_ns
-        return not (need and ends) or ends - self._shared.time_ns() >= (need + _ENDING_S) * 1e9
 
     # -- what finds no room
 
@@ -185,12 +191,22 @@ class BinPackingScheduler:
         # Without managers nothing is known of nodes: nobody can say that a task never fits.
         if not pool.by_number:
             return
+        if shape.ranks is not None:
+            self._gang_without_room(shape, urgent, now)
+            return
         reasons = [self._never(shape, profile) for profile in pool.profiles.values()]
         # Refused only if no profile could ever run it; a profile that could but is full makes it wait.
         if all(reasons):
             self._refuse_in_time(shape, sorted(set(reasons)), now)
         elif urgent or not self._shared.waiting.default.count:
             self._reserve(shape, now)
+
+    def _gang_without_room(self, shape: RequestClass, urgent: bool, now: float) -> None:
+        queue, reasons = shape.first(), self.gangs.never(shape)
+        if reasons:
+            self._refuse_in_time(shape, reasons, now)
+        elif queue is not None and (urgent or not self._shared.waiting.default.count):
+            self.gangs.reserve(shape, self._avoided(shape, queue, now), now)
 
     def _never(self, shape: RequestClass, profile: CapacityClass) -> str:
         """Return why tasks of a shape can never run on such managers; empty if they can."""
@@ -221,7 +237,7 @@ class BinPackingScheduler:
                     profile.managers.move_to_end(number)
                     manager = profile.managers[number]
                     if wanted > 0 and self._may_be_reserved(manager, shape, shape.demand(manager.capacity)):
-                        self._keep_free(manager, shape, queue.rank)
+                        self._reservations.keep(manager, shape, queue.rank)
                         wanted -= 1
 
     def _may_be_reserved(self, manager: ManagerRecord, shape: RequestClass, demand: ResourceRequest) -> bool:
@@ -230,40 +246,13 @@ class BinPackingScheduler:
             and not manager.closed
             and manager.offer.node not in shape.avoid
             and manager.has_the_rest(demand)
-            and self._lasts(shape, manager)
+            and lasts(self._shared, shape, manager)
         )
-
-    def _keep_free(self, manager: ManagerRecord, shape: RequestClass, rank: Rank) -> None:
-        shared = self._shared
-        manager.reserved_for = (id(shape), rank)
-        shape.reserved.add(manager.number)
-        self._reserving[id(shape)] = shape
-        # What it holds in advance would take each slot that becomes free.
-        if manager.backlog:
-            shared.recall(manager, ALL)
-        shared.pool.settle(manager)
-
-    def _release_idle(self) -> bool:
-        """Give back the managers kept free for shapes of which nothing waits any more."""
-        over = [(number, shape) for number, shape in self._reserving.items() if shape.first() is None]
-        for number, shape in over:
-            self._release(number, shape)
-        return bool(over)
-
-    def _release(self, number: int, shape: RequestClass) -> None:
-        del self._reserving[number]
-        pool = self._shared.pool
-        for one in shape.reserved:
-            manager = pool.by_number.get(one)
-            if manager is not None and manager.reserved_for is not None and manager.reserved_for[0] == number:
-                manager.reserved_for = None
-                pool.settle(manager)
-        shape.reserved.clear()
 
 
 def never(resources: Resources, need_s: float, profile: CapacityClass) -> str:
     """Return why tasks that take such resources, and such a time, can never run on such managers; empty if they can."""
-    if need_s + _ENDING_S > profile.life_s and need_s:
+    if need_s + ENDING_S > profile.life_s and need_s:
         what = "running_time_min and warn_before_end_s together"
         return f"it needs a block that lasts {need_s:g} s ({what}), a block lasts {profile.life_s:.0f} s (walltime)"
     return unsatisfiable_reason(resources, profile.largest)
@@ -283,11 +272,13 @@ class Dispatcher:
 
     __slots__ = ("_next_recall", "_packed", "_packer", "_shared")
 
-    def __init__(self, shared: InterchangeState, packed: bool) -> None:
+    def __init__(
+        self, shared: InterchangeState, packed: bool, gangs: Gangs | None = None, managers_per_block: int = 0
+    ) -> None:
         self._shared = shared
         self._next_recall = 0.0
         self._packed = packed
-        self._packer = BinPackingScheduler(shared, packed)
+        self._packer = BinPackingScheduler(shared, packed, gangs or Gangs(shared), managers_per_block)
 
     def dispatch(self, now: float) -> None:
         """Hand out what can be handed out, the most urgent first."""
@@ -302,6 +293,11 @@ class Dispatcher:
             self._default()
         if shared.pool.idle and shared.pool.loaded:
             self._rebalance(now)
+
+    @property
+    def gangs(self) -> GangScheduler:
+        """What places tasks of ranks."""
+        return self._packer.gangs
 
     def pass_on(self, digest: bytes, key: int, message: Buffer) -> bool:
         """Hand out a message of one task of the default class as it is; False if that needs more thought.

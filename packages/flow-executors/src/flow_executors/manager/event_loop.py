@@ -39,6 +39,7 @@ from flow_executors.manager.manager_core import (
     WorkerEntry,
 )
 from flow_executors.manager.node import BlockLifetime
+from flow_executors.manager.rank_tasks import NOT_STARTED, RankShell, RankTasks
 from flow_executors.manager.results import ResultBuffer, how, interrupted_outcome, pack_returned, worker_loss_outcome
 from flow_executors.manager.worker_pool import (
     SWEEP_S,
@@ -117,6 +118,7 @@ class SignalPipe:
 
 # In place of a descriptor: the connection has messages that poll does not show.
 LINE = -1
+_NONE = -2  # no descriptor
 # Seconds after which a task that runs is reported as started. Shorter ones say so with their results, so that starts
 # cost no message a task.
 _STARTS_EVERY_S = 1.0
@@ -251,6 +253,7 @@ class Manager:
         sampling: Sampling | None = None,
         drain_at: float | None = None,
         signals: Signals | None = None,
+        shell: RankShell | None = None,
     ) -> None:
         self._line = line
         self._worker_pool = worker_pool
@@ -265,6 +268,8 @@ class Manager:
         self._worker_pool_fd = worker_pool.fileno()
         self._signals_fd = -1 if signals is None else signals.fileno()
         self._files_fd = files.ready_fd
+        self._ranks = RankTasks(core, offer.node, shell, worker_pool.envelopes.give)
+        self._ranks_fd = _NONE if shell is None else shell.ready_fd
         self._outbox = ResultBuffer()
         self._delivery = ResultSender(line, self._outbox)
         self._poller = select.poll()
@@ -296,6 +301,11 @@ class Manager:
             Kind.HELLO: self._take_hello,
             Kind.WELCOME: self._take_welcome,
             Kind.FILE: lambda message, _: self._files.take(message),
+            Kind.PLACEMENT: self._ranks.take_placement,
+            Kind.RESERVE: self._ranks.take_reserve,
+            Kind.RELEASE: self._ranks.take_release,
+            Kind.BREAK: self._take_break,
+            Kind.REMOTE: self._take_remote,
             Kind.AGAIN: lambda message, _: self._member.unknown(),
             Kind.EXIT: self._take_exit,
             Kind.HEARTBEAT: lambda _, now: self._core.estimator.link(self._member.answer(now)),
@@ -307,6 +317,8 @@ class Manager:
         if self._signals is not None:
             self._poller.register(self._signals_fd, select.POLLIN)
         self._poller.register(self._files_fd, select.POLLIN)
+        if self._ranks_fd != _NONE:
+            self._poller.register(self._ranks_fd, select.POLLIN)
         self._member.begin()
         # Workers start while the interchange is sought: the registration waits for both.
         for rank in range(self._offer.workers):
@@ -391,6 +403,8 @@ class Manager:
             self._signals.handle(self)
         if self._files_fd in ready:
             self._send_files()
+        if self._ranks_fd in ready:
+            self._send_to_nodes()
         self._hand_out(now)
         # The same message as before the wait: a newer one has waited for nothing yet.
         if held_back and held_back is self._delivery.held_back:
@@ -462,7 +476,7 @@ class Manager:
         if self._member.greeted and len(self._ready) == self._offer.workers:
             workers = self._core.workers
             pids = tuple(workers[rank].pid if rank in workers else 0 for rank in range(self._offer.workers))
-            self._member.register(pids, self._core.estimator.prefetch, self._held())
+            self._member.register(pids, self._core.estimator.prefetch, self._held(), self._ranks.spread)
 
     def _held(self) -> list[int]:
         return [*self._core.held(), *self._awaiting_code.keys(), *self._outbox.keys()]
@@ -477,6 +491,7 @@ class Manager:
         self._core.estimator.link(self._member.trip_s)
         # What was held back is among the unacknowledged results, which were just sent.
         self._delivery.forget()
+        self._send_to_nodes()
         self._files.registered(welcome.manager)
         self._line.open_short_way(welcome.results)
         self._worker_pool.shared_results.same_host = bool(welcome.host_id) and welcome.host_id == self._offer.host_id
@@ -497,6 +512,11 @@ class Manager:
                 self._outbox.add(key, Verdict.RETURNED, b"its class was not described to the manager")
             return
         tasks = list(zip(batch.keys, batch.records(), strict=True))
+        if batch.class_id in self._ranks.classes:
+            lost = self._ranks.coming(batch.class_id, batch.keys)
+            for key, loss in lost.items():
+                self._outbox.add(key, Verdict.LOST, loss)
+            tasks = [task for task in tasks if task[0] not in lost]
         missing = self._blobs.missing(batch.digests)
         if missing:
             self._awaiting_code.park(missing, (batch.class_id, tasks))
@@ -515,16 +535,31 @@ class Manager:
 
     def _take_spec(self, message: Received, now: float) -> None:
         class_id, spec = unpack_spec(message)
-        self._core.add_class(class_id, ResourceRequest.of(spec, self._core.capacity))
+        demand = ResourceRequest.of(spec, self._core.capacity)
+        self._core.add_class(class_id, demand)
+        self._ranks.learn(class_id, spec, demand)
         # The core needs what the class takes, the envelope what its worker is to do: walltime, accelerators.
         self._worker_pool.envelopes.learn(class_id, spec)
 
     def _take_cancel(self, message: Received, now: float) -> None:
         keys, kill = unpack_cancel(message)
         # Tasks that wait for code are not the core's yet.
-        for key in self._awaiting_code.remove(set(keys)):
+        parked = self._awaiting_code.remove(set(keys))
+        for key in parked:
             self._outbox.add(key, Verdict.CANCELLED)
+        self._ranks.ended(parked)
         self._core.cancel(keys, kill)
+
+    def _take_break(self, message: Received, now: float) -> None:
+        parked = self._awaiting_code.remove({self._ranks.take_break(message)})
+        for key in parked:
+            self._outbox.add(key, Verdict.RETURNED, NOT_STARTED)
+        self._ranks.ended(parked)
+
+    def _take_remote(self, message: Received, now: float) -> None:
+        self._ranks.take_remote(message, now)
+        if self._ranks_fd == _NONE:
+            self._send_to_nodes()
 
     def _take_recall(self, message: Received, now: float) -> None:
         count = unpack_count(message, Kind.RECALL)
@@ -565,6 +600,8 @@ class Manager:
                 self._tell(self._sampling.ended(self._core.workers[rank].pid, keys))
             self._outbox.add_frames(rank, frames)
             self._worker_pool.envelopes.done(keys)
+            if self._ranks.heads:
+                self._ranks.ended(keys)
             # After the results are in the buffer: what is finished here must be reportable at any moment.
             self._core.finished(rank, keys, busy_ns * 1e-9, now)
         for rank, key in pool_events.told:
@@ -618,7 +655,10 @@ class Manager:
         for key in worker_loss.keys:
             node = self._offer.node_of(report.rank)
             verdict, payload = worker_loss_outcome(report, worker_loss, node, self._offer.block)
+            if verdict is Verdict.CANCELLED:
+                verdict, payload = self._ranks.outcome_if_broken(key, started=True) or (verdict, payload)
             self._outbox.add(key, verdict, payload, report.rank)
+        self._ranks.ended(worker_loss.keys)
         self._report_dead_worker(report)
         if not worker_loss.termination:
             log.warning("worker %d (pid %d) %s", report.rank, report.pid, how(report))
@@ -650,7 +690,8 @@ class Manager:
     # -- time
 
     def _look_at_clock(self, now: float) -> None:
-        reason = self._member.examine(now, self._core.busy or bool(self._awaiting_code) or self._outbox.anything_unsent)
+        has_tasks = self._core.busy or bool(self._awaiting_code or self._core.parts)
+        reason = self._member.examine(now, has_tasks or self._outbox.anything_unsent)
         if reason:
             self.leave(ExitReason(ExitCode.DONE, reason, 1))
         # The client says in the file itself that it has it: no message tells, so the files are looked at.
@@ -673,7 +714,7 @@ class Manager:
             self._drain_at = None
             self._drain()
         if self._sampling is not None and now >= self._sampling.due:
-            self._tell(self._sampling.take(self._core.running(), now))
+            self._tell(self._sampling.take({**self._core.running(), **self._ranks.running()}, now))
 
     def _tell(self, samples: Sequence[Sample]) -> None:
         if samples and self._member.registered:
@@ -689,6 +730,11 @@ class Manager:
             self._member.beat(tuple((key, wall - int((now - since) * 1e9), rank) for key, rank, since in found))
 
     # -- going out
+
+    def _send_to_nodes(self) -> None:
+        """Send what tasks of ranks have for their other nodes."""
+        for message in self._ranks.outgoing(self._member.registered):
+            self._line.send(message)
 
     def _send_files(self) -> None:
         """Send what moves files; what is lost while there is no connection is begun anew."""
@@ -717,8 +763,9 @@ class Manager:
         for rank in effects.kill:
             worker_pool.kill(rank, core.age_of(rank, time.monotonic()))
         for key in effects.cancelled:
-            self._outbox.add(key, Verdict.CANCELLED)
+            self._outbox.add(key, *(self._ranks.outcome_if_broken(key, started=False) or (Verdict.CANCELLED, b"")))
         worker_pool.envelopes.done(effects.cancelled)
+        self._ranks.ended(effects.cancelled)
         self._in_haste = self._in_haste or bool(effects.cancelled)
         if effects.begun:  # who cancels it waits to hear that it runs
             self._tell_starts(effects.begun, time.monotonic())
@@ -733,6 +780,7 @@ class Manager:
         default = classes.pop(DEFAULT_CLASS, [])
         for class_id, tasks in classes.items():
             self._line.send(pack_returned(class_id, tasks, last=False))
+            self._ranks.ended(key for key, _ in tasks)
         last = self._recall_open and not self._core.recalling()
         if default or last:
             self._line.send(pack_returned(DEFAULT_CLASS, default, last))
@@ -775,7 +823,7 @@ class Manager:
     def _finish_drain(self, now: float) -> None:
         """Leave when all is done and acknowledged."""
         # Work came back, such as a task that was read from a pipe: the deadline begins anew after it.
-        if not self._core.quiet or self._awaiting_code or self._outbox:
+        if not self._core.quiet or self._awaiting_code or self._outbox or self._core.parts:
             self._drain_deadline = None
             return
         if self._drain_deadline is None:

@@ -429,8 +429,10 @@ class RegistrationSession:
 
     # -- registering
 
-    def register(self, worker_pids: tuple[int, ...], prefetch: int, held: Sequence[int]) -> None:
-        """Send the registration: the workers, and the keys of tasks that are here already."""
+    def register(
+        self, worker_pids: tuple[int, ...], prefetch: int, held: Sequence[int], spread: tuple[int, ...] = ()
+    ) -> None:
+        """Send the registration: the workers, the keys of tasks that are here already, and which are on other nodes."""
         self._asked_ns = time.time_ns()
         self.sent_pids = worker_pids
         offer = replace(
@@ -439,6 +441,7 @@ class RegistrationSession:
             time_ns=self._asked_ns,
             worker_pids=worker_pids,
             session=self._session,
+            spread=spread or None,
         )
         # Measured from here, as the answer to a registration comes at once, before heartbeats do.
         self._trip.begin()

@@ -282,6 +282,9 @@ class ManagerCore:
         self._recall = 0
         self._revoked: set[int] = set()  # ranks of workers whose pipe is to be searched
         self._claimed: dict[int, WorkerEntry] = {}
+        self._placed: dict[int, ResourceRequest] = {}  # what tasks of ranks take here that are about to come
+        self.parts: dict[int, tuple[ResourceRequest, tuple[str, ...]]] = {}
+        """What is kept for tasks of ranks that run at other managers: what each takes, and its devices."""
         self.effects = CoreEffects()
         """What is to be done besides handing out; to be taken by ``take_effects``."""
 
@@ -302,9 +305,31 @@ class ManagerCore:
         elif class_id == DEFAULT_CLASS:
             self._pending.extend(tasks)
         else:
-            demand = self._classes[class_id]
+            demand, placed = self._classes[class_id], self._placed
             for key, record in tasks:
-                self._queue(TaskEntry(key, class_id, record, demand), again=False)
+                mine = placed.pop(key, demand) if placed else demand
+                self._queue(TaskEntry(key, class_id, record, mine), again=False)
+
+    # -- tasks of ranks
+
+    def place(self, key: int, demand: ResourceRequest) -> None:
+        """Learn what the ranks here of a task take that is about to come."""
+        self._placed[key] = demand
+
+    def reserve(self, key: int, demand: ResourceRequest) -> tuple[str, ...]:
+        """Keep room for a task that runs at another manager; return the devices that its ranks here may use."""
+        kept = self.parts.get(key)
+        if kept is None:
+            # The interchange has counted it as free; should something still run there, that ends first.
+            kept = self.parts[key] = demand, self._ledger.take_what_there_is(demand)
+        return kept[1]
+
+    def release(self, key: int) -> bool:
+        """Keep nothing any more for a task that runs at another manager; False if nothing was kept."""
+        kept = self.parts.pop(key, None)
+        if kept is not None:
+            self._ledger.give_back(*kept)
+        return kept is not None
 
     def _queue(self, task: TaskEntry, again: bool) -> None:
         """Queue by priority, then by arrival; what comes back from a worker comes before its equals."""

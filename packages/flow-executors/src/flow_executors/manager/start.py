@@ -51,6 +51,7 @@ from flow_executors.manager.options import ManagerOptions, from_arguments
 from flow_executors.manager.worker_pool import WorkerPool, WorkerSetup, raise_file_limit
 from flow_executors.wire.auth import READERS_VARIABLE, SECRET_NAME, BlockSecret, decoded, read_secret, used_up
 from flow_executors.wire.messages import ExitCode, Registration
+from flow_executors.wire.ranks import RANKS_VERSION
 from flow_executors.worker.bootstrap import set_name
 from flow_providers.interfaces.job_extras import FORWARDS_VARIABLE, carried_variable, secret_variable
 
@@ -283,4 +284,5 @@ def offer_of(
         cloudpickle=version_of("cloudpickle"),
         code=own_code() if os.environ.pop(CODE_VARIABLE, "") else None,
         left_aside=os.environ.pop("FLOW_LEFT_ASIDE", None),
+        ranks=RANKS_VERSION,
     )

@@ -11,7 +11,7 @@ import pickle
 import resource
 import select
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -151,6 +151,11 @@ class TaskEnvelopes:
     def __init__(self) -> None:
         self._specs: dict[int, TaskSpec] = {}
         self._out: dict[int, tuple[Record, int]] = {}  # key -> record and file
+        self._variables: dict[int, tuple[tuple[str, str], ...]] = {}  # of tasks that have some of their own
+
+    def give(self, key: int, variables: Mapping[str, str]) -> None:
+        """Note variables that the worker of a task is to have, beside those of its devices."""
+        self._variables[key] = tuple(variables.items())
 
     def learn(self, class_id: int, spec: TaskSpec) -> None:
         """Note the specification that goes with tasks of a class."""
@@ -171,6 +176,7 @@ class TaskEnvelopes:
         if not assignment.class_id and len(record) <= PACKET:
             return record
         variables = tuple(accelerator_environment(",".join(assignment.devices)).items()) if assignment.devices else ()
+        variables += self._variables.get(assignment.key, ())
         extra = pickle.dumps((self._specs.get(assignment.class_id, DEFAULT_SPEC), variables), 5)
         if len(extra) + len(record) <= ENVELOPE_ROOM:
             # Kept until the task ends: a packet that is read back gives only the key, the record is needed again.
@@ -184,11 +190,14 @@ class TaskEnvelopes:
         """Turn packets that were read back into records again."""
         return [(key, self._close(key, packet)) for key, packet in packets]
 
-    def done(self, keys: Iterable[int]) -> None:
+    def done(self, keys: Collection[int]) -> None:
         """Forget envelopes whose tasks have ended."""
         if self._out:
             for key in keys:
                 self._close(key, b"")
+        if self._variables:
+            for key in keys:
+                self._variables.pop(key, None)
 
     def _close(self, key: int, packet: bytes) -> Record:
         record, file = self._out.pop(key, (packet, _NO_FILE))

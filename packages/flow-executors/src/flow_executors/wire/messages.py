@@ -241,6 +241,7 @@ class Registration:
         address: Where its connection comes from, as the interchange sees it; None: over no network.
         ranks: Version of the messages of tasks of ranks that it speaks (``wire.ranks``); None: it knows no such tasks.
         nodes: Where its workers are, in the order of their numbers; None: all on ``node``.
+        spread: Those of the keys held that have ranks on other nodes; None where there are none.
     """
 
     manager_id: str
@@ -270,6 +271,7 @@ class Registration:
     left_aside: str | None = field(default=None, metadata=LEFT_OUT)
     address: str | None = field(default=None, metadata=LEFT_OUT)
     ranks: int | None = field(default=None, metadata=LEFT_OUT)
+    spread: tuple[int, ...] | None = field(default=None, metadata=LEFT_OUT)
     nodes: tuple[WorkersOfNode, ...] | None = field(default=None, metadata=LEFT_OUT)
 
     def node_of(self, worker: int) -> str:
