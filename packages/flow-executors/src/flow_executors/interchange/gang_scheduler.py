@@ -86,12 +86,8 @@ class GangScheduler:
         """Return where the most urgent task can start now, the head first; nothing where it cannot."""
         # Blocks with the least room first: so another keeps as many free managers together as it has.
         for managers in sorted(self._rooms().values(), key=len):
-            mine = [
-                manager
-                for manager in managers
-                if self._eligible(manager, shape, avoid) and self.is_open(manager, shape, queue, now)
-            ]
-            found = self._within(wanted, mine)
+            mine = [manager for manager in managers if self._eligible(manager, shape, avoid)]
+            found = self._within(wanted, mine, shape, queue, now)
             if found:
                 return found
         return []
@@ -114,10 +110,12 @@ class GangScheduler:
             and lasts(self._shared, shape, manager)
         )
 
-    def is_open(self, manager: ManagerRecord, shape: RequestClass, queue: ClassQueue, now: float) -> bool:
+    def is_open(
+        self, manager: ManagerRecord, demand: ResourceRequest, shape: RequestClass, queue: ClassQueue, now: float
+    ) -> bool:
         """Whether the most urgent task of a shape may go to a manager that may be kept free for another one."""
         kept = manager.reserved_for
-        if kept is None or kept[0] == id(shape) or queue.rank < kept[1]:
+        if kept is None or kept[0] == id(shape) or queue.rank < kept[1] or manager.fits_beside_kept(demand):
             return True
         holder = self._holder
         if holder is None or kept[0] != id(holder):
@@ -129,16 +127,17 @@ class GangScheduler:
         """Return until when the managers that are kept have surely not all room, as far as walltimes tell."""
         # Once a look: what is let in meanwhile ends before, and changes nothing.
         if self._expected is None:
-            ranks = max(holder.ranks.shares(), default=1) if holder.ranks is not None else 1
-            kept = self._kept(holder)
-            demands = _demands(holder.ranks, ranks, kept) if holder.ranks is not None else ()
-            self._expected = max((_full_until(manager, demand, now) for manager, demand in demands), default=now)
+            kept = ((manager, manager.kept) for manager in self._kept(holder))
+            ends = (_full_until(manager, demand, now) for manager, demand in kept if demand is not None)
+            self._expected = max(ends, default=now)
         return self._expected
 
-    def _within(self, wanted: RankRequest, managers: Sequence[ManagerRecord]) -> list[Share]:
+    def _within(
+        self, wanted: RankRequest, managers: Sequence[ManagerRecord], shape: RequestClass, queue: ClassQueue, now: float
+    ) -> list[Share]:
         """Return the shares of a task among managers of one block; nothing where they have no room for it."""
         if wanted.nodes is None:
-            return _anywhere(wanted, managers)
+            return self._anywhere(wanted, managers, shape, queue, now)
         if len(managers) < wanted.nodes:
             return []
         shares: list[Share] = []
@@ -146,7 +145,9 @@ class GangScheduler:
         # The larger shares first: what has room for these has room for the others.
         for ranks, count in _sizes(wanted.shares()):
             fitting = [
-                (manager, demand) for manager, demand in _demands(wanted, ranks, rest) if manager.fits_now(demand)
+                (manager, demand)
+                for manager, demand in _demands(wanted, ranks, rest)
+                if manager.fits_now(demand) and self.is_open(manager, demand, shape, queue, now)
             ]
             if len(fitting) < count:
                 return []
@@ -156,6 +157,19 @@ class GangScheduler:
             chosen = {manager.number for manager, _ in best}
             rest = [manager for manager in rest if manager.number not in chosen]
         return shares
+
+    def _anywhere(
+        self, wanted: RankRequest, managers: Sequence[ManagerRecord], shape: RequestClass, queue: ClassQueue, now: float
+    ) -> list[Share]:
+        """Return shares of ranks that may be anywhere: of one node if one has room, else of as few as can be."""
+        rooms = []
+        for manager in managers:
+            gpus = len(manager.capacity.devices) - manager.special_gpus
+            most = min(wanted.ranks, wanted.most_ranks(manager.free_slots, gpus, manager.capacity))
+            demand = wanted.demand(most, manager.capacity) if most else None
+            if demand is not None and manager.fits_now(demand) and self.is_open(manager, demand, shape, queue, now):
+                rooms.append((most, manager))
+        return _spread(wanted, rooms)
 
     # -- reserving
 
@@ -182,16 +196,16 @@ class GangScheduler:
         kept = self._kept(shape)
         if not kept or any(not self._eligible(manager, shape, avoid) for manager in kept):
             return False
-        ranks = max(wanted.shares(), default=1)
-        full = [manager for manager, demand in _demands(wanted, ranks, kept) if not manager.fits_now(demand)]
         if wanted.nodes is not None and len(kept) < wanted.nodes:
             return False
-        for manager, demand in _demands(wanted, ranks, self._rooms().get(kept[0].offer.block, ())):
-            if not full:
+        full = [manager for manager in kept if manager.kept is not None and not manager.fits_now(manager.kept)]
+        for manager in self._rooms().get(kept[0].offer.block, ()):
+            demand = full[-1].kept if full else None
+            if demand is None:
                 break
             if self._may_be_kept(manager, rank) and self._eligible(manager, shape, avoid) and manager.fits_now(demand):
                 self._reservations.open(full.pop())
-                self._reservations.keep(manager, shape, rank)
+                self._reservations.keep(manager, shape, rank, demand)
         return True
 
     def _kept(self, shape: RequestClass) -> list[ManagerRecord]:
@@ -205,7 +219,7 @@ class GangScheduler:
     def _choose(self, shape: RequestClass, wanted: RankRequest, rank: Rank, avoid: Sequence[str], now: float) -> None:
         """Keep those managers of one block free that are expected to have room first."""
         best: tuple[float, float, int] | None = None
-        chosen: list[ManagerRecord] = []
+        chosen: list[tuple[ManagerRecord, ResourceRequest]] = []
         for number, managers in enumerate(self._shared.pool.by_block.values()):
             mine = [
                 manager
@@ -218,33 +232,34 @@ class GangScheduler:
                 ready = [_ready(manager, demand, now) for manager, demand in found]
                 score = max(one[0] for one in ready), sum(one[1] for one in ready), number
                 if best is None or score < best:
-                    best, chosen = score, [manager for manager, _ in found]
-        keep = {manager.number for manager in chosen}
+                    best, chosen = score, found
+        keep = {manager.number for manager, _ in chosen}
         for manager in self._kept(shape):
             if manager.number not in keep:
                 self._reservations.open(manager)
-        for manager in chosen:
+        for manager, demand in chosen:
             if manager.number not in shape.reserved:
-                self._reservations.keep(manager, shape, rank)
+                self._reservations.keep(manager, shape, rank, demand)
 
     def _soonest(
         self, wanted: RankRequest, managers: Sequence[ManagerRecord], now: float
     ) -> list[tuple[ManagerRecord, ResourceRequest]]:
         """Return the managers that together have room for a task first; nothing where they never have."""
-        ranks = max(wanted.shares(), default=1)
         able = [
             (manager, demand)
-            for manager, demand in _demands(wanted, ranks, managers)
+            for manager, demand in _demands(wanted, max(wanted.shares(), default=1), managers)
             if not wanted.unsatisfiable_reason(manager.capacity)
         ]
         able.sort(key=lambda one: (*_ready(one[0], one[1], now), one[0].number))
         if wanted.nodes is not None:
             return able[: wanted.nodes] if len(able) >= wanted.nodes else []
-        room = 0
-        for count, (manager, _) in enumerate(able, start=1):
-            room += wanted.most_ranks(manager.slots, len(manager.capacity.devices), manager.capacity)
-            if room >= wanted.ranks:
-                return able[:count]
+        found, left = [], wanted.ranks
+        for manager, _ in able:
+            ranks = min(left, wanted.most_ranks(manager.slots, len(manager.capacity.devices), manager.capacity))
+            found.append((manager, wanted.demand(ranks, manager.capacity)))
+            left -= ranks
+            if left <= 0:
+                return found
         return []
 
     # -- what can never be
@@ -325,14 +340,8 @@ def _demands(
         yield manager, known[kind]
 
 
-def _anywhere(wanted: RankRequest, managers: Sequence[ManagerRecord]) -> list[Share]:
-    """Return shares of ranks that may be anywhere: on one node if there is one with room, else on as few as can be."""
-    rooms = []
-    for manager in managers:
-        gpus = len(manager.capacity.devices) - manager.special_gpus
-        most = wanted.most_ranks(manager.free_slots, gpus, manager.capacity)
-        if most and manager.fits_now(wanted.demand(min(most, wanted.ranks), manager.capacity)):
-            rooms.append((most, manager))
+def _spread(wanted: RankRequest, rooms: list[tuple[int, ManagerRecord]]) -> list[Share]:
+    """Return shares of as few managers as can be, given how many ranks each has room for."""
     rooms.sort(key=lambda one: (-one[0], one[1].number))
     if sum(most for most, _ in rooms) < wanted.ranks:
         return []

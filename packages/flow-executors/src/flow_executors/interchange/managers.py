@@ -169,6 +169,7 @@ class ManagerRecord:
         draining: It was asked to drain.
         recalling: A RECALL is out.
         reserved_for: Number of the shape for which it is kept free, and the rank of the task that waits for it.
+        kept: What is kept free for that one; others use what is free beyond it.
         life_s: Time that its block had left when it first came; infinite where not known.
         own_name: What it calls itself, where another one of its block had that name before; else empty.
         secret: As in its registration.
@@ -204,6 +205,7 @@ class ManagerRecord:
     draining: bool = False
     recalling: bool = False
     reserved_for: tuple[int, tuple[float, int]] | None = None
+    kept: ResourceRequest | None = None
     cut_off_at: float | None = None
     idle_since: float | None = None
     life_s: float = math.inf
@@ -223,10 +225,12 @@ class ManagerRecord:
     @property
     def room(self) -> int:
         """Tasks of the default class that it can take now, prefetched ones included."""
-        # A manager kept free for a large task takes nothing of the default class, or its slots would never be free
-        # together.
-        if self.closed or self.reserved_for is not None or self.special_slots >= self.slots:
+        if self.closed or self.special_slots >= self.slots:
             return 0
+        # Of a manager kept free for a large task the default class has what is free beyond that, or the slots would
+        # never be free together; and nothing in advance.
+        if self.reserved_for is not None:
+            return max(0, self.free_slots - (self.slots if self.kept is None else self.kept.slots))
         return self.free_slots + self.prefetch
 
     @property
@@ -255,6 +259,14 @@ class ManagerRecord:
             return False
         # Fractions of devices add up to one only nearly.
         return self.special_gpus + demand.gpus <= len(self.capacity.devices) + 1e-9
+
+    def fits_beside_kept(self, demand: ResourceRequest) -> bool:
+        """Whether a task would leave free what is kept for another one, where all of that is free."""
+        kept = self.kept
+        if kept is None or not self.fits_now(kept):
+            return False
+        both = ResourceRequest(demand.slots + kept.slots, demand.memory_mb + kept.memory_mb, demand.gpus + kept.gpus)
+        return self.fits_now(both)
 
     def take_special(self, key: int, demand: ResourceRequest) -> None:
         """Book a task of another class."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flow_executors.common.resources import ResourceRequest
 from flow_executors.interchange.managers import ManagerRecord
 from flow_executors.interchange.pending import Rank, RequestClass
 from flow_executors.interchange.state import InterchangeState
@@ -20,9 +21,10 @@ class Reservations:
     def __bool__(self) -> bool:
         return bool(self._shapes)
 
-    def keep(self, manager: ManagerRecord, shape: RequestClass, rank: Rank) -> None:
-        """Keep a manager free for a shape whose most urgent task has a rank."""
+    def keep(self, manager: ManagerRecord, shape: RequestClass, rank: Rank, demand: ResourceRequest) -> None:
+        """Keep so much of a manager free for a shape whose most urgent task has a rank."""
         self.open(manager)
+        manager.kept = demand
         manager.reserved_for = (id(shape), rank)
         shape.reserved.add(manager.number)
         self._shapes[id(shape)] = shape
@@ -38,7 +40,7 @@ class Reservations:
         shape = self._shapes.get(manager.reserved_for[0])
         if shape is not None:
             shape.reserved.discard(manager.number)
-        manager.reserved_for = None
+        manager.reserved_for = manager.kept = None
         self._shared.pool.settle(manager)
 
     def release(self, shape: RequestClass) -> None:

@@ -179,8 +179,9 @@ class BinPackingScheduler:
             free.move_to_end(number)
             if avoid and manager.offer.node in avoid:
                 continue
-            mine = manager.reserved_for is None or self.gangs.is_open(manager, shape, queue, now)
-            if mine and manager.fits_now(shape.demand(manager.capacity)) and lasts(self._shared, shape, manager):
+            demand = shape.demand(manager.capacity)
+            mine = manager.reserved_for is None or self.gangs.is_open(manager, demand, shape, queue, now)
+            if mine and manager.fits_now(demand) and lasts(self._shared, shape, manager):
                 return manager
         return None
 
@@ -236,8 +237,9 @@ class BinPackingScheduler:
                 for number in list(islice(profile.managers, _PACKING_LOOK)):
                     profile.managers.move_to_end(number)
                     manager = profile.managers[number]
-                    if wanted > 0 and self._may_be_reserved(manager, shape, shape.demand(manager.capacity)):
-                        self._reservations.keep(manager, shape, queue.rank)
+                    demand = shape.demand(manager.capacity)
+                    if wanted > 0 and self._may_be_reserved(manager, shape, demand):
+                        self._reservations.keep(manager, shape, queue.rank, demand)
                         wanted -= 1
 
     def _may_be_reserved(self, manager: ManagerRecord, shape: RequestClass, demand: ResourceRequest) -> bool:
@@ -337,8 +339,8 @@ class Dispatcher:
         while queue.count and pool.idle:
             manager = self._first(pool.idle)
             # With fewer tasks than slots each gets a worker of its own; prefetching them would leave other workers
-            # idle.
-            plenty = queue.count > pool.total_slots
+            # idle. A manager that is kept free has no more room than it says.
+            plenty = queue.count > pool.total_slots or manager.reserved_for is not None
             self._give(manager, manager.room if plenty else manager.free_slots)
         while queue.count and pool.prefetching:
             manager = self._first(pool.prefetching)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
 
@@ -34,6 +35,7 @@ from flow_executors.wire.messages import (
     unpack_spec,
     unpack_welcome,
 )
+from flow_executors.wire.ranks import RANKS_VERSION, RankPlacement, unpack_placement, unpack_release, unpack_reserve
 from flow_executors.wire.results import pack_results, unpack_results
 from flow_executors.wire.tasks import pack_record, pack_tasks, unpack_tasks
 
@@ -65,15 +67,26 @@ class VirtualRun:
         slots: Workers of each manager.
         prefetch: The option ``prefetch_capacity`` of all.
         trip_s: How long a message from a manager and the answer take.
+        blocks: Block of each manager; all of one where not given.
     """
 
-    def __init__(self, slots: Sequence[int], prefetch: int | None = None, trip_s: float = 2 * HOP_S) -> None:
+    def __init__(
+        self,
+        slots: Sequence[int],
+        prefetch: int | None = None,
+        trip_s: float = 2 * HOP_S,
+        blocks: Sequence[str] | None = None,
+    ) -> None:
         self.trip_s = trip_s
         self.now = 0.0
         self.ended: dict[int, float] = {}
         """When each task's result reached the client."""
         self.started: dict[int, int] = {}
         """How often each task was started."""
+        self.begun: dict[int, float] = {}
+        """When each task was started."""
+        self.placements: dict[int, RankPlacement] = {}
+        """Where tasks of ranks were placed."""
         self.recalls = 0
         self.steals = 0
         version = platform.python_version()
@@ -87,7 +100,8 @@ class VirtualRun:
         self._class_of: dict[int, int] = {}
         self._window = 1024
         self._tick_at: float | None = None
-        self._nodes = [VirtualNode(self, index, each, prefetch) for index, each in enumerate(slots)]
+        names = blocks or ["0"] * len(slots)
+        self._nodes = [VirtualNode(self, index, each, prefetch, names[index]) for index, each in enumerate(slots)]
         self._by_peer = {node.peer: node for node in self._nodes}
         for node in self._nodes:
             node.register()
@@ -152,9 +166,10 @@ class VirtualRun:
 
     def to_interchange(self, peer: bytes, message: bytes) -> None:
         """A message of a manager is on its way."""
+        block = self._by_peer[peer].block
 
         def act() -> None:
-            self.core.from_peer(peer, "0", message, self.now)
+            self.core.from_peer(peer, block, message, self.now)
             self.turn()
 
         self.after(self.trip_s / 2, act)
@@ -185,9 +200,14 @@ class VirtualRun:
 class VirtualNode:
     """One manager: its core, and workers that sleep."""
 
-    def __init__(self, run: VirtualRun, index: int, slots: int, prefetch: int | None) -> None:
+    def __init__(self, run: VirtualRun, index: int, slots: int, prefetch: int | None, block: str = "0") -> None:
         self.peer = b"%d" % index
+        self.block = block
         self.number = 0
+        self._specs: dict[int, TaskSpec] = {}
+        self._placed: dict[int, RankPlacement] = {}
+        self._wants: dict[int, int] = {}
+        self._takes: dict[int, int] = {}  # slots of what runs here, and of parts
         self._run = run
         self._slots = slots
         self._core = ManagerCore(Capacity(slots, memory_mb=0), prefetch)
@@ -208,7 +228,15 @@ class VirtualNode:
         version, send = platform.python_version(), self._run.to_interchange
         send(self.peer, pack_hello(PeerInfo("manager", "virtual", version)))
         offer = Registration(
-            f"m{self.peer.decode()}", "0", "virtual", 1, self._slots, 0, float(self._slots), python=version
+            f"m{self.peer.decode()}",
+            self.block,
+            f"n{self.peer.decode()}",
+            1,
+            self._slots,
+            0,
+            float(self._slots),
+            python=version,
+            ranks=RANKS_VERSION,
         )
         send(self.peer, pack_register(0, offer, ()))
 
@@ -217,10 +245,26 @@ class VirtualNode:
         kind = kind_of(message)
         if kind == Kind.TASKS:
             batch = unpack_tasks(message)
+            for key in batch.keys:
+                if key in self._placed:
+                    demand = ResourceRequest.of(self._specs[batch.class_id], self._core.capacity)
+                    self._core.place(key, replace(demand, slots=self._placed[key].head.slots))
             self._core.accept(batch.class_id, list(zip(batch.keys, batch.records(), strict=True)))
         elif kind == Kind.SPEC:
             class_id, spec = unpack_spec(message)
+            self._specs[class_id] = spec
             self._core.add_class(class_id, ResourceRequest.of(spec, self._core.capacity))
+        elif kind == Kind.PLACEMENT:
+            key, placement = unpack_placement(message)
+            self._placed[key] = self._run.placements[key] = placement
+        elif kind == Kind.RESERVE:
+            for part in unpack_reserve(message).parts:
+                self._core.reserve(part.key, ResourceRequest(part.slots, part.memory_mb, part.gpus))
+                self._occupy(part.key, part.slots)
+        elif kind == Kind.RELEASE:
+            for key in unpack_release(message):
+                self._core.release(key)
+                del self._takes[key]
         elif kind == Kind.WELCOME:
             self.number = unpack_welcome(message).manager
             self._core.estimator.link(self._run.trip_s if self._run.trip_s >= LEAST_S else 0.0)
@@ -231,6 +275,10 @@ class VirtualNode:
             self._core.recall(1 << 30 if wanted == ALL else wanted)
         self._turn()
 
+    def _occupy(self, key: int, slots: int) -> None:
+        self._takes[key] = slots
+        assert sum(self._takes.values()) <= self._slots, f"node {self.peer.decode()} is booked twice"
+
     def _turn(self) -> None:
         core, now = self._core, self._run.now
         for rank, wanted in core.readbacks(now):
@@ -239,6 +287,7 @@ class VirtualNode:
             core.took_back(rank, [pipe.popleft() for _ in range(min(wanted, len(pipe)))])
         for assignment in core.assign(now):
             self._pipes[assignment.rank].append((assignment.key, assignment.record))
+            self._slots_of(assignment.key, assignment.class_id)
             self._start(assignment.rank)
         effects = core.take_effects()
         if effects.returned or (self._recall_open and not core.recalling()):
@@ -264,10 +313,20 @@ class VirtualNode:
             self._running[rank] = key
             started = self._run.started
             started[key] = started.get(key, 0) + 1
+            self._run.begun[key] = self._run.now
+            self._occupy(key, self._wants.pop(key, 1))
             self._run.after(self._run.durations[key], lambda: self._done(rank))
+
+    def _slots_of(self, key: int, class_id: int) -> None:
+        """Note what a task will take once it starts."""
+        if key in self._placed:
+            self._wants[key] = self._placed.pop(key).head.slots
+        elif class_id:
+            self._wants[key] = ResourceRequest.of(self._specs[class_id], self._core.capacity).slots
 
     def _done(self, rank: int) -> None:
         key = self._running.pop(rank)
+        del self._takes[key]
         self._start(rank)  # a worker does not wait for its manager
         self._results.append(key)
         self._core.finished(rank, [key], self._run.durations[key], self._run.now)

@@ -1,0 +1,332 @@
+"""Tasks of ranks in the interchange: their parts at several managers, and what becomes of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from interchange_world import Node, World, node
+
+from flow_core.apps.special import task_spec
+from flow_core.interfaces.outcome import LossKind, Verdict
+from flow_executors.wire.kinds import Kind
+from flow_executors.wire.messages import pack_cancel, pack_exit, unpack_loss
+from flow_executors.wire.ranks import (
+    Part,
+    RankPlacement,
+    RemoteStep,
+    pack_remote,
+    unpack_break,
+    unpack_placement,
+    unpack_release,
+    unpack_remote,
+    unpack_reserve,
+)
+
+
+def rank_node(name: str, workers: int = 2, block: str = "0", prefetch: int = 0, gpus: float = 0.0) -> Node:
+    made = node(name, workers, prefetch, gpus=gpus)
+    made.offer = replace(made.offer, node=name, block=block, ranks=1)
+    return made
+
+
+class RankWorld(World):
+    """A world that reads the messages of tasks of ranks."""
+
+    def down(self, manager: Node, kind: Kind) -> list[bytes]:
+        return [message for peer, message in self.sent if peer == manager.peer and message[0] == kind]
+
+    def placement(self, manager: Node) -> RankPlacement:
+        return unpack_placement(self.down(manager, Kind.PLACEMENT)[-1])[1]
+
+    def parts(self, manager: Node) -> dict[int, Part]:
+        kept: dict[int, Part] = {}
+        for peer, message in self.sent:
+            if peer == manager.peer and message[0] == Kind.RESERVE:
+                found = unpack_reserve(message)
+                if found.all:
+                    kept.clear()
+                kept.update((part.key, part) for part in found.parts)
+            elif peer == manager.peer and message[0] == Kind.RELEASE:
+                for key in unpack_release(message):
+                    del kept[key]
+        return kept
+
+    def ask(self, class_id: int, **keys: object) -> None:
+        self.describe(class_id, task_spec("app", None, keys))
+
+    def of(self, name: str) -> Node:
+        return next(one for one in self.nodes.values() if one.offer.manager_id == name)
+
+
+@pytest.fixture
+def world() -> RankWorld:
+    world = RankWorld()
+    for name in ("a", "b"):
+        world.join(rank_node(name))
+    return world
+
+
+def head_and_member(world: RankWorld, key: int) -> tuple[Node, Node]:
+    (head,) = [one for one in world.nodes.values() if key in one.tasks]
+    (member,) = [one for one in world.nodes.values() if key in world.parts(one)]
+    return head, member
+
+
+def test_a_task_of_two_nodes_goes_to_one_manager_and_the_other_keeps_a_part(world: RankWorld) -> None:
+    world.ask(1, nodes=2, ranks_per_node=2)
+    world.submit(7, class_id=1)
+    head, member = head_and_member(world, 7)
+    assert head is not member
+    placement = world.placement(head)
+    assert [(place.node, place.ranks, place.slots) for place in placement.places] == [
+        (head.offer.node, 2, 2),
+        (member.offer.node, 2, 2),
+    ]
+    assert world.parts(member)[7] == Part(7, head.number, 2, 0, 0.0, 2)
+    # Ahead of the task itself, which may talk to its other node at once.
+    kinds = [message[0] for peer, message in world.sent if message[0] in (Kind.RESERVE, Kind.PLACEMENT, Kind.TASKS)]
+    assert kinds[-3:] == [Kind.RESERVE, Kind.PLACEMENT, Kind.TASKS]
+
+
+def test_nothing_else_runs_on_the_nodes_of_a_task_of_ranks(world: RankWorld) -> None:
+    world.ask(1, nodes=2, ranks_per_node=2)
+    world.submit(7, class_id=1)
+    world.submit(8, 9)
+    assert all(not {8, 9} & one.tasks.keys() for one in world.nodes.values())
+    head, member = head_and_member(world, 7)
+    world.finish(head, [7])
+    world.turn()
+    assert world.parts(member) == {}
+    assert {key for one in world.nodes.values() for key in one.tasks} == {8, 9}
+
+
+def test_several_small_tasks_of_ranks_share_a_node() -> None:
+    world = RankWorld()
+    manager = world.join(rank_node("a", workers=4))
+    world.ask(1, ranks_per_node=2)
+    world.submit(1, 2, 3, class_id=1)
+    assert set(manager.tasks) == {1, 2}
+
+
+def test_all_nodes_of_a_task_are_of_one_block() -> None:
+    world = RankWorld()
+    world.join(rank_node("a"))
+    world.join(rank_node("b", block="1"))
+    world.ask(1, nodes=2)
+    world.submit(7, class_id=1)
+    world.advance(60.0)
+    assert world.outcomes == {}
+    assert not any(one.tasks for one in world.nodes.values())
+    world.join(rank_node("c", block="1"))
+    head, member = head_and_member(world, 7)
+    assert {head.offer.manager_id, member.offer.manager_id} == {"b", "c"}
+
+
+def test_nodes_are_kept_for_a_wide_task_however_many_narrow_ones_come(world: RankWorld) -> None:
+    world.submit(1, 2, 3, 4)  # all is full
+    world.ask(1, nodes=2, ranks_per_node=2)
+    world.submit(100, class_id=1)
+    world.now += 1.0
+    world.submit(*range(5, 20))
+    for key in (1, 2, 3, 4):
+        assert not any(100 in one.tasks for one in world.nodes.values())
+        (manager,) = [one for one in world.nodes.values() if key in one.tasks]
+        world.finish(manager, [key])
+        world.turn()
+    head, _ = head_and_member(world, 100)
+    assert set(head.tasks) == {100}
+
+
+def test_only_what_is_kept_of_a_node_is_kept() -> None:
+    world = RankWorld()
+    managers = [world.join(rank_node(name, workers=4)) for name in "ab"]
+    world.submit(*range(1, 9))
+    world.ask(1, nodes=2, ranks_per_node=1)
+    world.submit(100, class_id=1)
+    world.now += 1.0
+    world.submit(*range(10, 20))
+    first = managers[0]
+    world.finish(first, sorted(first.tasks)[:2])
+    world.turn()
+    # One of its two free slots is kept until the other node has one, too.
+    assert len(first.tasks) == 3
+    world.finish(managers[1], sorted(managers[1].tasks)[:1])
+    world.turn()
+    head, member = head_and_member(world, 100)
+    assert {head, member} == set(managers)
+
+
+def test_only_the_most_urgent_wide_task_has_nodes_kept(world: RankWorld) -> None:
+    world.submit(1, 2, 3, 4)
+    world.ask(1, nodes=2)
+    world.ask(2, nodes=2, ranks_per_node=2)
+    world.submit(100, class_id=2)
+    world.submit(101, class_id=1)
+    kept = [one for one in world.core.pool.by_number.values() if one.reserved_for is not None]
+    assert len(kept) == 2
+    assert len({one.reserved_for for one in kept}) == 1
+    world.describe(3, task_spec("app", None, {"nodes": 2, "priority": 3}))
+    world.submit(102, class_id=3)
+    assert len([one for one in world.core.pool.by_number.values() if one.reserved_for is not None]) == 2
+    while not any(102 in one.tasks for one in world.nodes.values()):
+        manager = next(one for one in world.nodes.values() if one.tasks)
+        world.finish(manager, sorted(manager.tasks)[:1])
+        world.turn()
+    assert not any({100, 101} & one.tasks.keys() for one in world.nodes.values())
+
+
+def test_a_lost_member_has_the_head_told_and_the_loss_names_the_node(world: RankWorld) -> None:
+    world.ask(1, nodes=2)
+    world.submit(7, class_id=1)
+    head, member = head_and_member(world, 7)
+    world.core.from_peer(member.peer, "0", pack_exit(reason="killed"), world.now)
+    world.turn()
+    key, payload = unpack_break(world.down(head, Kind.BREAK)[-1])
+    loss = unpack_loss(payload, None)
+    assert (key, loss.kind) == (7, LossKind.MANAGER)
+    assert f"node {member.offer.node}, where 1 of its 2 ranks were, is lost" in loss.reason
+    assert 7 not in world.outcomes  # the head reports it
+    world.finish(head, [7], Verdict.LOST)
+    world.turn()
+    assert world.outcomes == {7: [Verdict.LOST]}
+    assert len(world.down(head, Kind.BREAK)) == 1
+
+
+def test_a_lost_head_frees_the_parts_of_its_members(world: RankWorld) -> None:
+    world.ask(1, nodes=2, ranks_per_node=2)
+    world.submit(7, class_id=1)
+    head, member = head_and_member(world, 7)
+    world.core.disconnected(head.peer, world.now)
+    world.advance(3.0)
+    assert world.outcomes == {7: [Verdict.LOST]}
+    assert world.parts(member) == {}
+    world.submit(8, 9)
+    assert set(member.tasks) == {8, 9}
+
+
+def test_a_task_that_its_head_returns_frees_its_parts_and_is_placed_again(world: RankWorld) -> None:
+    world.ask(1, nodes=2, ranks_per_node=2)
+    world.submit(7, class_id=1)
+    head, member = head_and_member(world, 7)
+    world.give_back(head, [7])
+    world.turn()
+    assert sum(7 in one.tasks for one in world.nodes.values()) == 1
+    assert sum(7 in world.parts(one) for one in world.nodes.values()) == 1
+    assert len(world.down(head, Kind.PLACEMENT) + world.down(member, Kind.PLACEMENT)) == 2
+
+
+def test_a_running_task_is_cancelled_at_its_head_and_its_parts_are_freed(world: RankWorld) -> None:
+    world.ask(1, nodes=2, ranks_per_node=2)
+    world.submit(7, class_id=1)
+    _, member = head_and_member(world, 7)
+    world.core.from_client(pack_cancel([7], True), world.now)
+    world.turn()
+    world.turn()
+    assert world.outcomes == {7: [Verdict.CANCELLED]}
+    assert world.parts(member) == {}
+
+
+def test_steps_of_processes_pass_between_the_managers_of_one_task_only(world: RankWorld) -> None:
+    stranger = world.join(rank_node("c"))
+    world.ask(1, nodes=2, ranks_per_node=2)
+    world.submit(7, class_id=1)
+    head, member = head_and_member(world, 7)
+    for sender, receiver in ((head, member), (member, head)):
+        step = pack_remote(RemoteStep.STDOUT, receiver.number, 7, 1, b"text")
+        world.core.from_peer(sender.peer, "0", step, world.now)
+        world.turn()
+        came = unpack_remote(world.down(receiver, Kind.REMOTE)[-1])
+        assert (came.manager, bytes(came.body)) == (sender.number, b"text")
+    (outside,) = [one for one in world.nodes.values() if one not in (head, member)]
+    assert outside in (stranger, world.of("a"), world.of("b"))
+    before = len(world.sent)
+    for sender, receiver, key in ((outside, member, 7), (head, outside, 7), (head, member, 8)):
+        world.core.from_peer(sender.peer, "0", pack_remote(RemoteStep.KILL, receiver.number, key, 1), world.now)
+    world.turn()
+    assert not any(message[0] == Kind.REMOTE for _, message in world.sent[before:])
+
+
+def test_older_managers_get_no_tasks_of_ranks_and_are_named() -> None:
+    world = RankWorld()
+    old = rank_node("a")
+    old.offer = replace(old.offer, ranks=None, software="0.1.0")
+    world.join(old)
+    world.ask(1, ranks=2)
+    world.submit(7, class_id=1)
+    world.advance(2.0)
+    assert world.outcomes == {7: [Verdict.REFUSED]}
+    assert "flow-executors of node a (0.1.0) is older than tasks of ranks" in world.reasons[7]
+    assert not world.down(old, Kind.PLACEMENT)
+
+
+def test_newer_managers_beside_older_ones_take_the_tasks_of_ranks() -> None:
+    world = RankWorld()
+    old = rank_node("a")
+    old.offer = replace(old.offer, ranks=None)
+    world.join(old)
+    world.join(rank_node("b"))
+    new = world.join(rank_node("c"))
+    world.ask(1, nodes=2)
+    world.submit(7, class_id=1)
+    assert {one.offer.manager_id for one in head_and_member(world, 7)} == {"b", "c"}
+    assert not old.tasks
+    assert new.offer.ranks == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"nodes": 3}, "it asks for 3 nodes, and a block has managers on 2"),
+        ({"ranks": 5}, "it asks for 5 ranks, and a block has room for 4"),
+        ({"nodes": 2, "ranks_per_node": 3}, "the 2 workers of a node have room for 2"),
+        ({"nodes": 2, "gpus_per_rank": 1}, "it asks for 1 GPUs for 1 rank on a node, a node has 0"),
+    ],
+)
+def test_what_no_block_can_ever_run_is_refused_by_name(asked: dict[str, object], reason: str) -> None:
+    world = RankWorld(managers_per_block=2)
+    for name in ("a", "b"):
+        world.join(rank_node(name))
+    world.ask(1, **asked)
+    world.submit(7, class_id=1)
+    world.advance(2.0)
+    assert world.outcomes == {7: [Verdict.REFUSED]}
+    assert reason in world.reasons[7]
+
+
+def test_a_member_that_came_back_is_told_its_parts_again(world: RankWorld) -> None:
+    world.ask(1, nodes=2, ranks_per_node=2)
+    world.submit(7, class_id=1)
+    head, member = head_and_member(world, 7)
+    world.core.disconnected(member.peer, world.now)
+    world.join(member, number=member.number)
+    last = unpack_reserve(world.down(member, Kind.RESERVE)[-1])
+    assert last.all
+    assert [part.key for part in last.parts] == [7]
+    assert not world.down(head, Kind.BREAK)
+
+
+def test_a_break_of_the_connection_over_which_ranks_talked_breaks_the_task(world: RankWorld) -> None:
+    world.ask(1, nodes=2, ranks_per_node=2)
+    world.submit(7, class_id=1)
+    head, member = head_and_member(world, 7)
+    world.core.from_peer(head.peer, "0", pack_remote(RemoteStep.START, member.number, 7, 1, b"{}"), world.now)
+    world.core.disconnected(member.peer, world.now)
+    world.join(member, number=member.number)
+    key, payload = unpack_break(world.down(head, Kind.BREAK)[-1])
+    assert key == 7
+    assert "broke while ranks talked over it" in unpack_loss(payload, None).reason
+
+
+def test_after_a_restart_of_the_interchange_tasks_on_several_nodes_are_lost_and_parts_freed() -> None:
+    world = RankWorld(incarnation=1)
+    member, head = rank_node("a"), rank_node("b")
+    head.offer = replace(head.offer, spread=(7,))
+    world.rejoin(member, 1)
+    world.rejoin(head, 2, held=(7, 8))
+    last = unpack_reserve(world.down(member, Kind.RESERVE)[-1])
+    assert last.all
+    assert last.parts == ()
+    key, payload = unpack_break(world.down(head, Kind.BREAK)[-1])
+    assert (key, unpack_loss(payload, None).kind) == (7, LossKind.INTERCHANGE)
+    assert len(world.down(head, Kind.BREAK)) == 1
