@@ -300,7 +300,8 @@ class GangScheduler:
 
 def _never(wanted: RankRequest, need_s: float, profile: CapacityClass) -> str:
     if need_s + ENDING_S > profile.life_s and need_s:
-        return f"it needs running_time_min={need_s:g} s, a block lasts {profile.life_s:.0f} s (walltime)"
+        what = "running_time_min and warn_before_end_s together"
+        return f"it needs a block that lasts {need_s:g} s ({what}), a block lasts {profile.life_s:.0f} s (walltime)"
     if all(manager.offer.ranks is None for manager in profile.managers.values()):
         manager = next(iter(profile.managers.values()), None)
         node = f" of node {manager.offer.node}" if manager is not None else ""

@@ -268,8 +268,8 @@ class Manager:
         self._worker_pool_fd = worker_pool.fileno()
         self._signals_fd = -1 if signals is None else signals.fileno()
         self._files_fd = files.ready_fd
-        self._ranks = RankTasks(core, offer.node, shell, worker_pool.envelopes.give)
-        self._ranks_fd = _NONE if shell is None else shell.ready_fd
+        self._rank_tasks = RankTasks(core, offer.node, shell, worker_pool.envelopes.give)
+        self._nodes_fd = _NONE if shell is None else shell.ready_fd
         self._outbox = ResultBuffer()
         self._delivery = ResultSender(line, self._outbox)
         self._poller = select.poll()
@@ -301,9 +301,9 @@ class Manager:
             Kind.HELLO: self._take_hello,
             Kind.WELCOME: self._take_welcome,
             Kind.FILE: lambda message, _: self._files.take(message),
-            Kind.PLACEMENT: self._ranks.take_placement,
-            Kind.RESERVE: self._ranks.take_reserve,
-            Kind.RELEASE: self._ranks.take_release,
+            Kind.PLACEMENT: self._rank_tasks.take_placement,
+            Kind.RESERVE: self._rank_tasks.take_reserve,
+            Kind.RELEASE: self._rank_tasks.take_release,
             Kind.BREAK: self._take_break,
             Kind.REMOTE: self._take_remote,
             Kind.AGAIN: lambda message, _: self._member.unknown(),
@@ -317,8 +317,8 @@ class Manager:
         if self._signals is not None:
             self._poller.register(self._signals_fd, select.POLLIN)
         self._poller.register(self._files_fd, select.POLLIN)
-        if self._ranks_fd != _NONE:
-            self._poller.register(self._ranks_fd, select.POLLIN)
+        if self._nodes_fd != _NONE:
+            self._poller.register(self._nodes_fd, select.POLLIN)
         self._member.begin()
         # Workers start while the interchange is sought: the registration waits for both.
         for rank in range(self._offer.workers):
@@ -403,7 +403,7 @@ class Manager:
             self._signals.handle(self)
         if self._files_fd in ready:
             self._send_files()
-        if self._ranks_fd in ready:
+        if self._nodes_fd in ready:
             self._send_to_nodes()
         self._hand_out(now)
         # The same message as before the wait: a newer one has waited for nothing yet.
@@ -476,7 +476,7 @@ class Manager:
         if self._member.greeted and len(self._ready) == self._offer.workers:
             workers = self._core.workers
             pids = tuple(workers[rank].pid if rank in workers else 0 for rank in range(self._offer.workers))
-            self._member.register(pids, self._core.estimator.prefetch, self._held(), self._ranks.spread)
+            self._member.register(pids, self._core.estimator.prefetch, self._held(), self._rank_tasks.spread)
 
     def _held(self) -> list[int]:
         return [*self._core.held(), *self._awaiting_code.keys(), *self._outbox.keys()]
@@ -512,8 +512,8 @@ class Manager:
                 self._outbox.add(key, Verdict.RETURNED, b"its class was not described to the manager")
             return
         tasks = list(zip(batch.keys, batch.records(), strict=True))
-        if batch.class_id in self._ranks.classes:
-            lost = self._ranks.coming(batch.class_id, batch.keys)
+        if batch.class_id in self._rank_tasks.classes:
+            lost = self._rank_tasks.coming(batch.class_id, batch.keys)
             for key, loss in lost.items():
                 self._outbox.add(key, Verdict.LOST, loss)
             tasks = [task for task in tasks if task[0] not in lost]
@@ -537,7 +537,7 @@ class Manager:
         class_id, spec = unpack_spec(message)
         demand = ResourceRequest.of(spec, self._core.capacity)
         self._core.add_class(class_id, demand)
-        self._ranks.learn(class_id, spec, demand)
+        self._rank_tasks.learn(class_id, spec, demand)
         # The core needs what the class takes, the envelope what its worker is to do: walltime, accelerators.
         self._worker_pool.envelopes.learn(class_id, spec)
 
@@ -547,18 +547,18 @@ class Manager:
         parked = self._awaiting_code.remove(set(keys))
         for key in parked:
             self._outbox.add(key, Verdict.CANCELLED)
-        self._ranks.ended(parked)
+        self._rank_tasks.ended(parked)
         self._core.cancel(keys, kill)
 
     def _take_break(self, message: Received, now: float) -> None:
-        parked = self._awaiting_code.remove({self._ranks.take_break(message)})
+        parked = self._awaiting_code.remove({self._rank_tasks.take_break(message)})
         for key in parked:
             self._outbox.add(key, Verdict.RETURNED, NOT_STARTED)
-        self._ranks.ended(parked)
+        self._rank_tasks.ended(parked)
 
     def _take_remote(self, message: Received, now: float) -> None:
-        self._ranks.take_remote(message, now)
-        if self._ranks_fd == _NONE:
+        self._rank_tasks.take_remote(message, now)
+        if self._nodes_fd == _NONE:
             self._send_to_nodes()
 
     def _take_recall(self, message: Received, now: float) -> None:
@@ -600,8 +600,8 @@ class Manager:
                 self._tell(self._sampling.ended(self._core.workers[rank].pid, keys))
             self._outbox.add_frames(rank, frames)
             self._worker_pool.envelopes.done(keys)
-            if self._ranks.heads:
-                self._ranks.ended(keys)
+            if self._rank_tasks.heads:
+                self._rank_tasks.ended(keys)
             # After the results are in the buffer: what is finished here must be reportable at any moment.
             self._core.finished(rank, keys, busy_ns * 1e-9, now)
         for rank, key in pool_events.told:
@@ -656,9 +656,9 @@ class Manager:
             node = self._offer.node_of(report.rank)
             verdict, payload = worker_loss_outcome(report, worker_loss, node, self._offer.block)
             if verdict is Verdict.CANCELLED:
-                verdict, payload = self._ranks.outcome_if_broken(key, started=True) or (verdict, payload)
+                verdict, payload = self._rank_tasks.outcome_if_broken(key, started=True) or (verdict, payload)
             self._outbox.add(key, verdict, payload, report.rank)
-        self._ranks.ended(worker_loss.keys)
+        self._rank_tasks.ended(worker_loss.keys)
         self._report_dead_worker(report)
         if not worker_loss.termination:
             log.warning("worker %d (pid %d) %s", report.rank, report.pid, how(report))
@@ -714,7 +714,7 @@ class Manager:
             self._drain_at = None
             self._drain()
         if self._sampling is not None and now >= self._sampling.due:
-            self._tell(self._sampling.take({**self._core.running(), **self._ranks.running()}, now))
+            self._tell(self._sampling.take({**self._core.running(), **self._rank_tasks.running()}, now))
 
     def _tell(self, samples: Sequence[Sample]) -> None:
         if samples and self._member.registered:
@@ -733,7 +733,7 @@ class Manager:
 
     def _send_to_nodes(self) -> None:
         """Send what tasks of ranks have for their other nodes."""
-        for message in self._ranks.outgoing(self._member.registered):
+        for message in self._rank_tasks.outgoing(self._member.registered):
             self._line.send(message)
 
     def _send_files(self) -> None:
@@ -763,9 +763,9 @@ class Manager:
         for rank in effects.kill:
             worker_pool.kill(rank, core.age_of(rank, time.monotonic()))
         for key in effects.cancelled:
-            self._outbox.add(key, *(self._ranks.outcome_if_broken(key, started=False) or (Verdict.CANCELLED, b"")))
+            self._outbox.add(key, *(self._rank_tasks.outcome_if_broken(key, started=False) or (Verdict.CANCELLED, b"")))
         worker_pool.envelopes.done(effects.cancelled)
-        self._ranks.ended(effects.cancelled)
+        self._rank_tasks.ended(effects.cancelled)
         self._in_haste = self._in_haste or bool(effects.cancelled)
         if effects.begun:  # who cancels it waits to hear that it runs
             self._tell_starts(effects.begun, time.monotonic())
@@ -780,7 +780,7 @@ class Manager:
         default = classes.pop(DEFAULT_CLASS, [])
         for class_id, tasks in classes.items():
             self._line.send(pack_returned(class_id, tasks, last=False))
-            self._ranks.ended(key for key, _ in tasks)
+            self._rank_tasks.ended(key for key, _ in tasks)
         last = self._recall_open and not self._core.recalling()
         if default or last:
             self._line.send(pack_returned(DEFAULT_CLASS, default, last))
