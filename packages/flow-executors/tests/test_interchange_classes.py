@@ -50,7 +50,8 @@ def test_a_task_longer_than_any_block_is_refused_with_a_reason() -> None:
     world.submit(1, class_id=1)
     world.advance(1.0)
     assert world.outcomes == {1: [Verdict.REFUSED]}
-    assert "running_time_min=60 s, a block lasts 30 s" in world.reasons[1]
+    assert "it needs a block that lasts 60 s" in world.reasons[1]
+    assert "a block lasts 30 s (walltime)" in world.reasons[1]
 
 
 def test_thousands_of_classes_cost_no_more_a_turn_than_a_few() -> None:
