@@ -71,10 +71,9 @@ from flow_executors.wire.messages import (
     unpack_spec,
 )
 from flow_executors.wire.tasks import one_task, unpack_tasks
+from flow_executors.worker.packets import NOTICES
 
 _ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-# By which schedulers and users tell ahead that a job will end, as by ``sbatch --signal=USR1@120``.
-_NOTICES = (signal.SIGUSR1, signal.SIGUSR2)
 # Share of its walltime after which a SIGTERM is taken for the end of the block by walltime: schedulers send it a while
 # ahead of SIGKILL.
 _LATE = 0.9
@@ -88,7 +87,7 @@ class SignalPipe:
         self._walltime_s = block.walltime_s
         self._started = time.monotonic() - block.age_s
         self._read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        for signum in (*_ENDING, *_NOTICES):
+        for signum in (*_ENDING, *NOTICES):
             # A handler that does nothing: the byte in the pipe is what counts, and the loop reads it between two turns.
             signal.signal(signum, lambda *_: None)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
@@ -111,7 +110,7 @@ class SignalPipe:
         elif signal.SIGINT in came:
             manager.leave(ExitReason(ExitCode.DONE, "it was interrupted (SIGINT)", 1))
         else:
-            for notice in _NOTICES:
+            for notice in NOTICES:
                 if notice in came:
                     manager.end_is_near(f"its block is about to end (the manager received {notice.name})")
 

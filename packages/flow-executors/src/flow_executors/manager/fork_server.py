@@ -22,7 +22,7 @@ from flow_core.remote.faults import point
 from flow_core.remote.processes import Tree, below, end, send, table, ticks_ago
 from flow_executors.manager import process_trees
 from flow_executors.worker import bootstrap
-from flow_executors.worker.packets import BLOCK_ENDS
+from flow_executors.worker.packets import BLOCK_ENDS, NOTICES
 
 # Bytes of an order or a report: they hold an environment, or the tail of a log.
 MAX_MESSAGE = 262_144
@@ -99,6 +99,8 @@ class ForkServer:
         self._alarm.setblocking(False)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the manager's to handle
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for notice in NOTICES:
+            signal.signal(notice, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._alarm.fileno(), warn_on_full_buffer=False)
         bootstrap.preload()

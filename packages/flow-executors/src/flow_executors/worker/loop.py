@@ -28,6 +28,7 @@ from flow_executors.worker.packets import (
     KEY_AT,
     LANE_ROOM,
     NEED,
+    NOTICES,
     OK,
     PACKET,
     READY,
@@ -117,6 +118,8 @@ class Worker:
         """Run tasks until the manager closes its end, or until one has changed the process for good."""
         signal.signal(signal.SIGINT, self._on_interrupt)
         signal.signal(BLOCK_ENDS, self._on_block_end)
+        for notice in NOTICES:
+            signal.signal(notice, _go_on)
         state = ProcessState()
         self._send(self._result_fd, 0, 0, 0, READY, b"")
         read, task_fd, armed = os.read, self._task_fd, is_armed

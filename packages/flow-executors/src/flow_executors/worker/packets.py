@@ -24,7 +24,7 @@ stands within another), or TOLD (the task that runs was told that its block ends
 from __future__ import annotations
 
 import struct
-from signal import SIGRTMIN
+from signal import SIGRTMIN, SIGUSR1, SIGUSR2
 
 PACKET = 4096
 """Longest packet in bytes, one page: a packet pipe takes no more as one."""
@@ -49,6 +49,9 @@ PIPE_ATOMIC = 4096
 # A real-time signal: those that programs and schedulers use for ends of their own are all below.
 BLOCK_ENDS = SIGRTMIN + 5
 """Signal by which a worker hears that the block of the task that it runs ends; it answers by TOLD."""
+NOTICES = (SIGUSR1, SIGUSR2)
+"""Signals by which schedulers tell ahead that a job will end, some of them all of its processes: the manager acts on
+them, and workers outlive them."""
 OK = 0
 APP_ERROR = 1
 REQUEUED = 6

@@ -65,6 +65,8 @@ class ClusterProvider(BlockProvider):
     """Seconds after which a job that neither the queue nor the history knows counts as MISSING."""
 
     delivers_files = True
+    tells_script: bool = False
+    """Whether it may signal the job's script alone, which then tells what it has started."""
     redirects: bool = False
     """Whether a job that may be apart opens its outputs itself: the scheduler would not start it without them."""
     sandbox: str = ""
@@ -354,6 +356,7 @@ class ClusterProvider(BlockProvider):
                     "cores_per_node": self.cores_per_node,
                     "mem_per_node": self.mem_per_node,
                     "worker_init": self.worker_init,
+                    "notices": self.tells_script,
                     "command": launch(self.launcher, command, tasks_per_node, self.nodes_per_block),
                 },
             ),

@@ -65,6 +65,7 @@ class SlurmProvider(ClusterProvider):
     )
 
     redirects = True
+    tells_script = True
 
     @checked
     def __init__(
