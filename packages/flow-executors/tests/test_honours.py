@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-
 from flow_core.kernel.honouring import BY_HIGH_THROUGHPUT
 from flow_executors import HighThroughputExecutor, LowLatencyExecutor
 
+RANKS = {"nodes", "ranks_per_node", "ranks", "cores_per_rank", "gpus_per_rank", "exclusive"}
 
-@pytest.mark.parametrize("kind", [HighThroughputExecutor, LowLatencyExecutor])
-def test_advice_of_the_core_names_what_the_executors_honour(kind: type[HighThroughputExecutor]) -> None:
-    assert kind().honours == BY_HIGH_THROUGHPUT
+
+def test_advice_of_the_core_names_what_the_executor_honours() -> None:
+    assert HighThroughputExecutor().honours == BY_HIGH_THROUGHPUT
+
+
+def test_an_executor_of_one_node_honours_no_ranks() -> None:
+    assert LowLatencyExecutor().honours == BY_HIGH_THROUGHPUT - RANKS

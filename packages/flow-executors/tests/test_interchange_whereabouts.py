@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings, strategies as st
 from interchange_world import Node, World, node
 
+from flow_core.apps.special import task_spec
 from flow_core.interfaces.call import Resources, TaskSpec
+from flow_executors.pending_reasons import _ranks
 from flow_executors.wire.commands import Command, Reply, Whereabouts, pack_command, pack_reply
 
 
@@ -131,3 +135,31 @@ def test_asking_changes_nothing(count: int) -> None:
     world.finish(joined, [1])
     world.turn()
     assert asked(world, 2).at == "manager"
+
+
+def test_a_task_of_ranks_says_how_many_nodes_it_waits_for() -> None:
+    world = World()
+    for name in ("a", "b"):
+        made = node(name, 2, 0)
+        made.offer = replace(made.offer, node=name, ranks=1)
+        world.join(made)
+    world.submit(1)
+    world.describe(1, task_spec("app", None, {"nodes": 2, "ranks_per_node": 2}))
+    world.submit(7, class_id=1)
+    place = asked(world, 7)
+    assert (place.ranks, place.nodes, place.nodes_able, place.nodes_ready, place.nodes_kept) == (4, 2, 2, 1, 2)
+    assert "needs 2 nodes of one block at once, for 4 ranks: 1 node has room for a share now" in _ranks(place)
+    (first,) = [one for one in world.nodes.values() if 1 in one.tasks]
+    world.finish(first, [1])
+    world.turn()
+    assert sorted(asked(world, 7).places or ()) == ["a", "b"]
+
+
+def test_a_task_that_needs_more_nodes_than_any_block_has_says_so() -> None:
+    world = World()
+    made = node("a", 2, 0)
+    made.offer = replace(made.offer, ranks=1)
+    world.join(made)
+    world.describe(1, task_spec("app", None, {"nodes": 2}))
+    world.submit(7, class_id=1)
+    assert "of no block more than 1 are connected" in _ranks(asked(world, 7))

@@ -729,6 +729,14 @@ class HighThroughputExecutor(PrefetchOptions, PilotExecutor):
         ConfigurationError: an option has an impossible value.
     """
 
+    honours = PilotExecutor.honours | {
+        "nodes",
+        "ranks_per_node",
+        "ranks",
+        "cores_per_rank",
+        "gpus_per_rank",
+        "exclusive",
+    }
     label: str = field(default="HighThroughputExecutor", metadata=LABEL)
     _: KW_ONLY
     interchange_port_range: tuple[int, int] = field(

@@ -41,6 +41,8 @@ def _manager(place: Whereabouts, label: str) -> str:
 
 def _at_manager(place: Whereabouts, label: str) -> Cause:
     where = _manager(place, label)
+    if place.places:
+        where = f"{where}, with ranks on {', '.join(place.places)},"
     if place.started_ns:
         text = f"{where} runs it {since(place.started_ns, time.time_ns())}"
         return Cause(CauseKind.RUNNING, text, since_ns=place.started_ns)
@@ -85,6 +87,8 @@ def _place(place: Whereabouts, runtime: ExecutorRuntime) -> list[Cause]:
 def _resources(place: Whereabouts) -> list[Cause]:
     if place.misfits:
         return [Cause(CauseKind.RESOURCES, f"no node that is connected can run it: {'; '.join(place.misfits)}")]
+    if place.ranks:
+        return [Cause(CauseKind.RESOURCES, _ranks(place))] if place.managers else []
     causes = []
     if place.at == "queue" and place.needs > place.most_free and place.needs > 1 and place.managers:
         text = f"it needs {place.needs} workers of one node at once, of which at most {place.most_free} are free now"
@@ -93,6 +97,20 @@ def _resources(place: Whereabouts) -> list[Cause]:
         text = "workers are free, but the memory or the accelerators that it asks for are taken"
         causes.append(Cause(CauseKind.RESOURCES, text))
     return causes
+
+
+def _ranks(place: Whereabouts) -> str:
+    """Return what a task of ranks waits for."""
+    able, ready, kept = place.nodes_able or 0, place.nodes_ready or 0, place.nodes_kept or 0
+    if place.nodes is None:
+        wants = f"it needs room for {count(place.ranks or 0, 'rank')} in one block"
+    else:
+        wants = f"it needs {count(place.nodes, 'node')} of one block at once, for {count(place.ranks or 0, 'rank')}"
+        if able < place.nodes:
+            return f"{wants}: of no block more than {able} are connected that could take a share"
+    has = f"{count(ready, 'node has', 'nodes have')} room for a share now"
+    keeps = f", {count(kept, 'node is', 'nodes are')} kept free for it" if kept else ""
+    return f"{wants}: {has} (of {able} of a block){keeps}"
 
 
 def _managers(place: Whereabouts, label: str) -> list[Cause]:

@@ -16,6 +16,7 @@ from flow_core.option_names import did_you_mean
 BY_HIGH_THROUGHPUT: Final = frozenset(
     (
         *("cores", "memory", "gpus", "priority", "running_time_min", "walltime", "environment", "container"),
+        *("nodes", "ranks_per_node", "ranks", "cores_per_rank", "gpus_per_rank", "exclusive"),
         "warn_before_end_s",
     )
 )
@@ -24,9 +25,6 @@ BY_HIGH_THROUGHPUT: Final = frozenset(
 _SHOWN: Final = 4  # executors that a message names; the others are counted
 
 _ADVICE: Final = {
-    "nodes": "a bash app may start a program on several nodes itself",
-    "ranks_per_node": "a bash app may start the ranks itself, by mpiexec or srun",
-    "ranks": "a bash app may start the ranks itself, by mpiexec or srun",
     "named": "nodes offer none",
     "disk": "nobody books disk space",
 }

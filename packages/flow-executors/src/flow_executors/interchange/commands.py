@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from flow_core.interfaces.call import TaskSpec
 from flow_executors.common.resources import ResourceRequest
+from flow_executors.common.task_ranks import RankRequest
 from flow_executors.interchange.gang_scheduler import GangScheduler
 from flow_executors.interchange.managers import ManagerLiveness, ManagerRecord
+from flow_executors.interchange.pending import ClassQueue
 from flow_executors.interchange.scheduler import never
 from flow_executors.interchange.state import InterchangeState
 from flow_executors.wire.commands import BlockActivity, Command, Reply, Whereabouts, pack_reply
@@ -17,7 +19,9 @@ from flow_executors.wire.messages import ALL, DEFAULT_CLASS, DrainMode, pack_dra
 _REASONS = 3
 
 
-def whereabouts(shared: InterchangeState, liveness: ManagerLiveness, key: int, now: float) -> Whereabouts:
+def whereabouts(
+    shared: InterchangeState, liveness: ManagerLiveness, gangs: GangScheduler, key: int, now: float
+) -> Whereabouts:
     """Return where a task is. Looks at all queues and all managers once."""
     managers = list(shared.pool.by_number.values())
     for manager in managers:
@@ -34,11 +38,15 @@ def whereabouts(shared: InterchangeState, liveness: ManagerLiveness, key: int, n
                 workers=manager.slots,
                 started_ns=manager.started.get(key, 0),
                 silent_s=liveness.silence_s(manager.peer, now),
+                places=_places(manager, key),
             )
     found = shared.waiting.locate(key)
     if found is None:
         return Whereabouts(managers=len(managers), slots=shared.pool.total_slots, busy=_busy(managers))
     queue, ahead, urgent = found
+    wanted = RankRequest.of(queue.spec.resources)
+    if wanted is not None:
+        return _of_ranks(shared, gangs, wanted, queue, ahead, urgent)
     misfits = _misfits(shared, queue.spec) if queue.class_id != DEFAULT_CLASS else ()
     needs, most_free, cramped = _room(managers, queue.spec)
     return Whereabouts(
@@ -56,6 +64,38 @@ def whereabouts(shared: InterchangeState, liveness: ManagerLiveness, key: int, n
         slots=shared.pool.total_slots,
         busy=_busy(managers),
     )
+
+
+def _of_ranks(
+    shared: InterchangeState, gangs: GangScheduler, wanted: RankRequest, queue: ClassQueue, ahead: int, urgent: int
+) -> Whereabouts:
+    """Return what is in the way of a task of ranks in the queue."""
+    spec, managers = queue.spec, list(shared.pool.by_number.values())
+    able, ready, kept = gangs.outlook(spec.resources, spec.needed_s)
+    return Whereabouts(
+        "queue",
+        ahead=ahead,
+        urgent=urgent,
+        misfits=tuple(gangs.reasons(wanted, spec.needed_s)[:_REASONS]),
+        avoided=spec.avoid,
+        closed=sum(manager.closed for manager in managers),
+        reserved=sum(manager.reserved_for is not None for manager in managers) - kept,
+        managers=len(managers),
+        slots=shared.pool.total_slots,
+        busy=_busy(managers),
+        ranks=wanted.ranks,
+        nodes=wanted.nodes,
+        nodes_able=able,
+        nodes_ready=ready,
+        nodes_kept=kept,
+    )
+
+
+def _places(manager: ManagerRecord, key: int) -> tuple[str, ...] | None:
+    gang = manager.gangs.get(key)
+    if gang is None or not gang.members:
+        return None
+    return (manager.offer.node, *(member.offer.node for member, _ in gang.members.values()))
 
 
 def _busy(managers: list[ManagerRecord]) -> int:
@@ -97,7 +137,7 @@ class DrainRequests:
         orders = {"hold": self._hold, "release": self._release, "drain": self._drain}
         if command.name == "why":
             key = command.key if command.key is not None else 0
-            place = whereabouts(self._shared, self._liveness, key, now)
+            place = whereabouts(self._shared, self._liveness, self._gangs, key, now)
             self._shared.to_client.append(pack_reply(Reply(command.number, whereabouts=place)))
             return
         error, chosen = "", self._meant(command)

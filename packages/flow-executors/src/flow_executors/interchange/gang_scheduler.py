@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import nsmallest
 
+from flow_core.interfaces.call import Resources
 from flow_executors.common.resources import ResourceRequest
 from flow_executors.common.task_ranks import RankRequest
 from flow_executors.interchange.gangs import Gangs, Share
@@ -280,6 +281,23 @@ class GangScheduler:
         if not profiles or "" in reasons:
             return [] if not profiles or self._has_room_ever(wanted) else [self._too_many(wanted)]
         return sorted(reasons)
+
+    def outlook(self, resources: Resources, need_s: float) -> tuple[int, int, int]:
+        """Return the most nodes of a block that could have a share, the most that have room for one, and those kept."""
+        wanted, holder = RankRequest.of(resources), self._holder
+        if wanted is None:
+            return 0, 0, 0
+        able = ready = 0
+        for managers in self._shared.pool.by_block.values():
+            mine = [
+                (manager, demand)
+                for manager, demand in _demands(wanted, max(wanted.shares(), default=1), managers.values())
+                if manager.offer.ranks is not None and not wanted.unsatisfiable_reason(manager.capacity)
+            ]
+            able = max(able, len(mine))
+            ready = max(ready, sum(manager.fits_now(demand) for manager, demand in mine))
+        kept = holder is not None and holder.resources == resources and holder.need_s == need_s
+        return able, ready, len(holder.reserved) if holder is not None and kept else 0
 
     def _has_room_ever(self, wanted: RankRequest) -> bool:
         most = self._managers_per_block

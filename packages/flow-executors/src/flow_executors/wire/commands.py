@@ -73,6 +73,12 @@ class Whereabouts:
         workers: Slots of that manager.
         started_ns: When the task started there, as the manager reported (int64 ns UTC); 0 where it has not.
         silent_s: Seconds since the last message of that manager.
+        ranks: Of a task of ranks in the queue: how many it has.
+        nodes: Nodes over which these are spread; None where they may be anywhere.
+        nodes_able: The most nodes of one block that could have a share of it at all.
+        nodes_ready: The most of these that have room for one now.
+        nodes_kept: Nodes that are kept free for it.
+        places: Of a task of ranks with a manager: its nodes, where there are several.
     """
 
     at: str = ""
@@ -95,6 +101,12 @@ class Whereabouts:
     started_ns: int = 0
     silent_s: float = 0.0
     avoided: tuple[str, ...] | None = field(default=None, metadata=LEFT_OUT)
+    ranks: int | None = field(default=None, metadata=LEFT_OUT)
+    nodes: int | None = field(default=None, metadata=LEFT_OUT)
+    nodes_able: int | None = field(default=None, metadata=LEFT_OUT)
+    nodes_ready: int | None = field(default=None, metadata=LEFT_OUT)
+    nodes_kept: int | None = field(default=None, metadata=LEFT_OUT)
+    places: tuple[str, ...] | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, slots=True)
