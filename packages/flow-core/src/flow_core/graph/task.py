@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flow_core.interfaces.outcome import Place
     from flow_core.interfaces.staging import Transfer, Versions
     from flow_core.interfaces.waiting import Explanation
+    from flow_core.remote.reductions import Reductions
 
 
 UNKNOWN, FUTURES, PLAIN = range(3)
@@ -194,6 +195,7 @@ class TaskDetails:
         made: Versions of the outputs that it made, where its result is to be remembered.
         on_node: The transfers that the node makes.
         replaced: Paths of outputs where its tries move aside what lies there.
+        reductions: What objects in its arguments said of themselves for its key, until it is sent.
         refused: Why the last executor refused it.
         joins: Whether it is the call of a join app.
         joined: Value that the body of the join app returned.
@@ -221,6 +223,7 @@ class TaskDetails:
         "original",
         "parent",
         "promised",
+        "reductions",
         "refused",
         "refused_by",
         "replaced",
@@ -249,6 +252,7 @@ class TaskDetails:
         self.on_node: tuple[Transfer, ...] = ()
         self.replaced: tuple[str, ...] = ()
         self.refused: BaseException | None = None
+        self.reductions: Reductions | None = None
         self.joins = False
         self.joined: object = None
         self.started_ns = 0

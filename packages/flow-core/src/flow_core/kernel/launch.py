@@ -34,6 +34,7 @@ from flow_core.kernel.isolation import Isolation, runs_code_when_searched
 from flow_core.kernel.join import JoinBody, returned_futures, unwrapped
 from flow_core.kernel.memoization import MemoizedCalls
 from flow_core.kernel.output_restoring import OutputRestoring
+from flow_core.remote.reductions import Given, Recording
 from flow_core.remote.tracebacks import fold
 
 if TYPE_CHECKING:
@@ -518,8 +519,14 @@ class EffectHandler:
         else:
             # What was sent is fixed by submit, so a change between the key and that shows afterwards.
             details.changed = None  # if its result comes before the next line is done, that looks itself
-            executor.submit(key, task)
-            details.changed = self._memory.differ(task)
+            said, details.reductions = details.reductions, None
+            if said is None and task.tries > 1:
+                # What was said for the key is sent with the first try only: else it would have to be kept all the time.
+                with Recording() as said:
+                    self._memory.differ(task)
+            with Given(said):
+                executor.submit(key, task)
+                details.changed = self._memory.differ(task)
 
     def _cancel(self, task: Task, given: Any) -> None:
         executor, key, kill = given

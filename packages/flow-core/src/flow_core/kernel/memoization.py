@@ -26,6 +26,7 @@ from flow_core.kernel.arguments import are_plain
 from flow_core.kernel.directory import directory_of
 from flow_core.kernel.output_owners import outputs_of
 from flow_core.memo.key import FILE, SOURCE, with_container, with_contents, with_streams
+from flow_core.remote.reductions import Recording
 
 if TYPE_CHECKING:
     import logging
@@ -213,7 +214,10 @@ class MemoizedCalls:
         it runs as if its app were not cached.
         """
         assert self._memoizer is not None
-        key = self._key(task, self._memoizer)
+        with Recording() as said:
+            key = self._key(task, self._memoizer)
+        if said:
+            task.more().reductions = said
         # A key that does not hold all that the function reads would give the results of other values.
         if task.app.cache_globals != "named" and (unknown := _unknown_names(task, key)):
             self._report_unknown(task, unknown)

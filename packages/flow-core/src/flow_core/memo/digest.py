@@ -22,6 +22,7 @@ from typing import Any, cast
 
 from flow_core.files import File
 from flow_core.memo.registry import registered
+from flow_core.remote import reductions
 from flow_core.remote.pickling_attributes import left_out
 
 _INLINE = 1024  # bytes; longer payloads become their digest, so that what stands for a large value stays small
@@ -311,6 +312,9 @@ class Walker:
         return frame(b"R", b"".join(parts))
 
     def _reduce(self, value: object) -> str | tuple[object, ...]:
+        found: str | tuple[object, ...] | None = reductions.known(value)
+        if found is not None:
+            return found
         try:
             special = copyreg.dispatch_table.get(type(value))
             reduced: str | tuple[object, ...] = special(value) if special else value.__reduce_ex__(_PROTOCOL)
@@ -318,6 +322,8 @@ class Walker:
             raise
         except Exception as error:
             raise CannotDigest(str(error)) from error
+        if special is None:
+            reductions.record(value, reduced)
         return reduced
 
     def _part(self, arguments: object) -> bytes:

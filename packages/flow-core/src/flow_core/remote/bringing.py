@@ -9,7 +9,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from flow_core.guard import pass_signal
-from flow_core.remote import by_value
+from flow_core.remote import by_value, reductions
 from flow_core.remote.caches import CachedFunction
 from flow_core.remote.callables import (
     BroughtAlong,
@@ -225,7 +225,8 @@ class _Bringing:
                 return (arrived_as, (brought.digest,)) if by_digest else (arrived, (brought.blob,))
         elif kind is _Needed:
             return prepared, (tuple(self.needs.blobs), tuple(self.needs.digests))
-        return self._reduced(obj)
+        said = reductions.known(obj)
+        return self._reduced(obj) if said is None else said
 
     def _reduced(self, obj: Any) -> Any:
         return reduced_whole(obj)

@@ -12,12 +12,14 @@ import sys
 from typing import NamedTuple, Protocol
 
 from flow_core.guard import pass_signal
+from flow_core.remote import reductions
 from flow_core.remote.fetching import fetched
 from flow_core.remote.functions import needs_care
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from typing import Any
 
     from flow_core.remote.modules import Surroundings
 
@@ -83,11 +85,28 @@ def pickled_by_name(
 ) -> bytes | None:
     """Return arguments as pickle gives them, without what code in them names; None where that does not do."""
     try:
-        data = pickle.dumps(value, _PROTOCOL, buffer_callback=on_buffer)
+        data = _dumps(value, on_buffer)
     except BaseException as error:  # whatever an object's __reduce__ raises
         pass_signal(error)
         return None
     return None if needs_care(data) else data
+
+
+def _dumps(value: object, on_buffer: Callable[[pickle.PickleBuffer], bool | None] | None) -> bytes:
+    if not reductions.are_given():
+        return pickle.dumps(value, _PROTOCOL, buffer_callback=on_buffer)
+    with io.BytesIO() as file:
+        _KnownPickler(file, _PROTOCOL, buffer_callback=on_buffer).dump(value)
+        return file.getvalue()
+
+
+class _KnownPickler(pickle.Pickler):
+    """What pickle's own does, but for objects that have said before how they are made anew."""
+
+    def reducer_override(self, obj: object) -> Any:
+        """Return how an object is made anew."""
+        said = reductions.known(obj)
+        return NotImplemented if said is None else said
 
 
 def mentions_own(data: bytes) -> bool:
