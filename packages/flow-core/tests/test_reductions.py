@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import concurrent.futures
-import logging
-import logging.handlers
 import pickle
 import queue
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -20,9 +19,16 @@ from flow_core.remote import bringing
 from flow_core.remote.callables import pickled_by_name
 from flow_core.remote.reductions import Given, Recording, known, record
 
-ASKED = logging.getLogger("test.asked")
-"""Is told of each question; no list, whose content would count in the keys of what names it."""
-ASKED.setLevel(logging.INFO)
+_EVENT = "flow.tests.asked"
+_told: queue.SimpleQueue[object] = queue.SimpleQueue()
+
+
+def _hear(event: str, _given: object) -> None:
+    if event == _EVENT:
+        _told.put(event)
+
+
+sys.addaudithook(_hear)  # of Python's own: nothing that a class names, and so nothing that counts in keys, changes
 
 
 class Reduces:
@@ -32,7 +38,7 @@ class Reduces:
         self.x = x
 
     def __reduce__(self) -> tuple[type, tuple[object]]:
-        ASKED.info("__reduce__")
+        sys.audit("flow.tests.asked")
         return Reduces, (self.x,)
 
 
@@ -43,7 +49,7 @@ class HasState:
         self.x = x
 
     def __getstate__(self) -> dict[str, object]:
-        ASKED.info("__getstate__")
+        sys.audit("flow.tests.asked")
         return {"x": self.x}
 
 
@@ -62,13 +68,11 @@ class SamePool(concurrent.futures.Executor):
 
 
 @pytest.fixture
-def asked() -> Iterator[Callable[[], int]]:
+def asked() -> Callable[[], int]:
     """Give a function that says how often objects were asked."""
-    told: queue.SimpleQueue[object] = queue.SimpleQueue()
-    handler = logging.handlers.QueueHandler(told)  # type: ignore[arg-type]  # all that it needs is put_nowait
-    ASKED.addHandler(handler)
-    yield told.qsize
-    ASKED.removeHandler(handler)
+    while not _told.empty():
+        _told.get()
+    return _told.qsize
 
 
 Asked = Callable[[], int]
@@ -81,7 +85,7 @@ def x_of(one: Any) -> object:
 def local_class() -> type:
     class Local(Reduces):
         def __reduce__(self) -> Any:
-            ASKED.info("__reduce__")
+            sys.audit("flow.tests.asked")
             return type(self), (self.x,)
 
     return Local
