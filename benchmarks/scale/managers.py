@@ -77,7 +77,7 @@ def noop() -> None:
 class Rig:
     """A client, its interchange, and a fleet."""
 
-    def __init__(self, directory: Path, managers: int, singly: bool, stack: ExitStack) -> None:
+    def __init__(self, directory: Path, managers: int, slots: int, singly: bool, stack: ExitStack) -> None:
         self.listener = Counter()
         self.keys = 0
         server, block = make_pair(), make_pair()
@@ -99,7 +99,7 @@ class Rig:
         shares = [managers // PROCESSES + (n < managers % PROCESSES) for n in range(PROCESSES)]
         fleets = [
             Fleet(site.run_id, site.port, server.public.decode(), block.public.decode(), block.secret.decode(), "0",
-                  share, sum(shares[:n]), SLOTS, SLOTS, singly)
+                  share, sum(shares[:n]), slots, slots, singly)
             for n, share in enumerate(shares) if share
         ]  # fmt: skip
         processes = [stack.enter_context(FleetProcess(fleet)) for fleet in fleets]
@@ -139,10 +139,10 @@ def rss_mb(pid: int) -> float:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
 
 
-def measure(managers: int, tasks: int, idle_s: float) -> Figures:
-    """Measure with so many managers."""
+def measure(managers: int, tasks: int, idle_s: float, slots: int = SLOTS) -> Figures:
+    """Measure with so many managers of so many slots each."""
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
-        rig = Rig(Path(directory), managers, False, stack)
+        rig = Rig(Path(directory), managers, slots, False, stack)
         idle_mb, before, began = rss_mb(rig.pid), cpu_s(rig.pid), time.monotonic()
         time.sleep(idle_s)
         idle = (cpu_s(rig.pid) - before) / (time.monotonic() - began) * 100
@@ -150,10 +150,10 @@ def measure(managers: int, tasks: int, idle_s: float) -> Figures:
         batched_us, rate = min(rig.run(tasks) for _ in range(2))
         loaded_mb = rss_mb(rig.pid)
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
-        worst = Rig(Path(directory), managers, True, stack)
+        worst = Rig(Path(directory), managers, slots, True, stack)
         singly_us, _ = worst.run(max(1000, tasks // 4))
     return Figures(
-        managers, managers * SLOTS, round(rig.register_s, 2), round(rig.register_cpu_s, 2), round(batched_us, 2),
+        managers, managers * slots, round(rig.register_s, 2), round(rig.register_cpu_s, 2), round(batched_us, 2),
         round(singly_us, 2), round(rate), round(idle_mb, 1), round(loaded_mb, 1), round(idle, 2),
     )  # fmt: skip
 

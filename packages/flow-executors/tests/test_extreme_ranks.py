@@ -9,6 +9,7 @@ from hypothesis import given, strategies as st
 
 from flow_executors.errors import BadMessage, InsufficientMPIRanks
 from flow_executors.extreme_scale.channel import _MORE, _PIECE, IdlePace, RankChannel
+from flow_executors.extreme_scale.job_words_core import who_ended
 from flow_executors.extreme_scale.rank_files import RankFiles
 from flow_executors.extreme_scale.rank_messages import FELL, PID, TASK, RankMessage, pack_died, unpack_died
 from flow_executors.extreme_scale.rank_pool import RankPool, frames_of, pack_frames
@@ -107,6 +108,27 @@ def test_a_job_whose_ranks_all_live_was_ended_by_others() -> None:
     liveness.ending(1)
     assert liveness.everybody()
     assert liveness.why("SIGTERM") == "its block was ended (the manager received SIGTERM)"
+
+
+@pytest.mark.parametrize(
+    ("text", "who"),
+    [
+        (
+            "--\nmpiexec noticed that process rank 2 with PID 14079 on node n3 exited on signal 9 (Killed).\n--",
+            "rank 2 (pid 14079) on node n3 was ended by signal 9 (Killed)",
+        ),
+        (
+            "=   BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES\n=   PID 77 RUNNING AT n2\n=   EXIT CODE: 9\n",
+            "the rank with pid 77 on node n2 ended with exit code 9",
+        ),
+        ("srun: error: n4: task 5: Killed\n", "rank 5 on node n4: Killed"),
+        ("  HNP daemon   : [[1,0],0] on node n1\n  Remote daemon: [[1,0],2] on node n3\n", "mpiexec has lost node n3"),
+        ("  Process name: [[29293,1],1]\n  Exit code:    1\n", "rank 1 ended with exit code 1"),
+        ("a word of a task", ""),
+    ],
+)
+def test_what_mpiexec_says_of_a_rank_is_understood(text: str, who: str) -> None:
+    assert who_ended(text) == who
 
 
 # -- messages

@@ -176,6 +176,7 @@ class RankLoop:
         except BlockingIOError:
             return
         if signal.SIGTERM in came or signal.SIGHUP in came:
+            log.info("this rank is told to end (signals %s)", ", ".join(map(str, came)))
             self._tell(RankMessage.ENDING)
 
     def _neighbour_ended(self) -> None:

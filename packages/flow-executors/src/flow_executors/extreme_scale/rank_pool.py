@@ -5,6 +5,7 @@ A rank has one task at a time, so nothing that was given to it can be taken back
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,8 @@ from flow_executors.wire.messages import DEFAULT_CLASS, pack_blob, pack_spec, un
 from flow_executors.worker.packets import FILES, FRAME, TOLD
 
 _NEVER = -1.0
+
+log = logging.getLogger("flow.manager")
 
 
 @dataclass(slots=True)
@@ -264,6 +267,7 @@ class RankPool:
 
     def why_ended(self, signal: str, patience_s: float) -> str:
         """Return why this rank was told by a signal to end: waits for what others say of that, not for long."""
+        log.info("%s came: asking the others why", signal)
         deadline = time.monotonic() + patience_s
         liveness = self.liveness
         self.look_at_neighbour()
@@ -277,7 +281,9 @@ class RankPool:
                     liveness.fallen(*FELL.unpack(message))
             self.look_at_neighbour()
             time.sleep(LOOK_S)
-        return liveness.why(signal)
+        why = liveness.why(signal)
+        log.info("%d ranks were told to end: %s", liveness.told, why)
+        return why
 
     def look_at_neighbour(self) -> bool:
         """Tell whether the next rank of this node has ended."""

@@ -69,6 +69,11 @@ def too_few(count: int, where: str, cure: str) -> InsufficientMPIRanks:
     )
 
 
+def names_a_rank(reason: str) -> bool:
+    """Tell whether a reason, as of ``RankLiveness``, says of which rank or node it comes."""
+    return reason.startswith(("rank ", "nothing is heard of node "))
+
+
 def arrange(processes: Sequence[RankProcess]) -> World:
     """Give each rank its place: workers of one node have numbers in a row.
 
@@ -147,6 +152,11 @@ class RankLiveness:
     def ending(self, rank: int) -> None:
         """A rank was told by SIGTERM to end, and lives."""
         self._ending.add(rank)
+
+    @property
+    def told(self) -> int:
+        """How many ranks have said that they were told to end."""
+        return len(self._ending)
 
     def fallen(self, rank: int, pid: int) -> None:
         """A rank has ended; the first one counts, since MPI ends the others after it."""

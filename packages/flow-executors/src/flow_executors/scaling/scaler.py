@@ -458,6 +458,12 @@ class Scaler:
         with self._wake:
             self._wake.notify_all()  # somebody may wait for this in scale_in
 
+    def last_words_of(self, name: str) -> str:
+        """Return what the job of a block wrote to standard error last; waits for the provider, not for long."""
+        with self._lock:
+            block = self._core.blocks.get(name)
+        return "" if block is None else self._the_jobs().tails({name: block.job_id})[name]
+
     def _report_failure(self, name: str) -> None:
         """Log that a block failed: how often that has happened, and when the next one is tried."""
         with self._lock:
