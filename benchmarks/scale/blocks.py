@@ -2,8 +2,8 @@
 
     python benchmarks/scale/blocks.py [--nodes 8192] [--tasks 262144] [--idle 30]
 
-The first row is as of a HighThroughputExecutor, the second as of an ExtremeScaleExecutor with blocks of 2,048 nodes, which are
-MPI jobs of 65,536 ranks. Simulated managers over real encrypted connections, in one run, as in ``managers.py``.
+The first row is as of a HighThroughputExecutor, the second as of an ExtremeScaleExecutor with blocks of 2,048 nodes,
+MPI jobs of 65,536 ranks each. Simulated managers over real encrypted connections, in one run, as in ``managers.py``.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class Rig:
         self.listener = Counter()
         self.keys = 0
         server, block = make_pair(), make_pair()
-        socket = listen("127.0.0.1", None, (40000, 50000), "scale")
+        _, socket = listen(("127.0.0.1",), None, (40000, 50000), "scale")
         stack.callback(socket.close)
         local = stack.enter_context(listen_locally())
         site = InterchangeSettings(
