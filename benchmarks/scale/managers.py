@@ -104,7 +104,7 @@ class Rig:
         ]  # fmt: skip
         processes = [stack.enter_context(FleetProcess(fleet)) for fleet in fleets]
         for process in processes:
-            process.wait_registered(120.0)
+            process.wait_registered(400.0)
         while len(self.client.directory.managers) < managers:
             time.sleep(0.005)
         self.register_s = time.monotonic() - began
