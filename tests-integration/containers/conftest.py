@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,16 @@ def image(podman: None) -> str:
     name = f"localhost/flow-test-python:{content}"
     by_script("podman", "image", sys.executable, name)
     return name
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a directory with a small system that has bash and this Python, and nothing of Flow."""
+    if os.geteuid() != 0:
+        missing("only root can mount the images of these tests")
+    directory = tmp_path_factory.mktemp("image") / "root"
+    by_script("podman", "rootfs", sys.executable, str(directory))
+    return directory
 
 
 @pytest.fixture

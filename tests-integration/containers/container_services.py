@@ -30,6 +30,13 @@ def by_script(name: str, *words: str, timeout_s: float = 100) -> str:
     return done.stdout.strip()
 
 
+def run(*command: str, cwd: Path) -> str:
+    """Return what a command prints; fail with all that it says where it fails."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def containers(label: str) -> list[str]:
     """Return the names of podman's containers of an executor, also of ended ones."""
     words = ["podman", "ps", "--all", "--filter", f"name=flow-{label}-", "--format", "{{.Names}}"]

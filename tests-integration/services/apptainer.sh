@@ -27,6 +27,7 @@ install() {
   mkdir -p "$made"/usr/{bin,sbin,lib,lib64}
   for one in bin sbin lib lib64; do ln -s "usr/$one" "$made/$one"; done
   for one in "$state"/cache/archives/*.deb; do dpkg-deb --fsys-tarfile "$one" | tar -C "$made" -x --keep-directory-symlink; done
+  ln -s bash "$made/usr/bin/sh"
   cp -L /etc/passwd /etc/group /etc/localtime "$made/etc/"
   # A machine whose root lacks a right, as this may be, cannot give it to others.
   sed -i 's/^root default capabilities = .*/root default capabilities = no/' "$made/etc/apptainer/apptainer.conf"
@@ -35,7 +36,7 @@ install() {
 }
 
 run() {
-  if command -v apptainer >/dev/null 2>&1; then exec "$@"; fi
+  [ -x "$ROOT/usr/bin/apptainer" ] || exec "$@"
   # shellcheck disable=SC2016  # for the shell within
   exec unshare --mount --propagation private bash -c '
     root=$1 place=$PWD; shift
@@ -52,7 +53,7 @@ commands() {
   local one self
   self=$(readlink -f "$0")
   for one in apptainer singularity; do
-    printf '#!/bin/bash\nexec bash %q run apptainer "$@"\n' "$self" >"$1/$one"
+    printf '#!/bin/bash\nexec bash %q run /usr/bin/apptainer "$@"\n' "$self" >"$1/$one"
     chmod 755 "$1/$one"
   done
 }
