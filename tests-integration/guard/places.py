@@ -459,6 +459,7 @@ ELSEWHERE: dict[str, str] = {
             "run_dir_mode",
             "trust_owner",
             "hook_timeout",
+            "warn_before_end_s",
         )
     },
     **{f"Config({name}=)": _ELSEWHERE_IN_TABLE for name in ("executors", "monitoring", "memoizer", "sinks", "staging")},

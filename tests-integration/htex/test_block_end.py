@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 import flow
-from flow import Config, Requeue, bash_app, python_app
-from flow_core.errors import BashExitFailure, BlockLost
+from flow import Config, Requeue, bash_app, join_app, python_app
+from flow_core.errors import BashExitFailure, BlockLost, ConfigurationError
 from flow_core.interfaces.events import Event, EventKind, TryEnded
 from flow_core.interfaces.sinks import RunInfo
 from flow_executors.testing.direct_run import make_direct_executor
@@ -119,6 +120,36 @@ def test_a_task_that_is_told_may_save_and_return(two_blocks: Make, tmp_path: Pat
         future = work(str(tmp_path), "return")
         tell(tmp_path, notice)
         assert future.result(timeout=PATIENCE_S) == "done, told: [True]"
+
+
+@python_app
+def quick() -> float:
+    """Return how long it is told before the end of its block."""
+    import flow
+
+    flow.on_block_end(lambda: None)
+    return 1.0
+
+
+@join_app
+def joined() -> Future[float]:
+    """Call an app that is told."""
+    return quick()
+
+
+def test_a_config_tells_the_tasks_of_all_apps(config: Make) -> None:
+    with flow.load(config({"warn_before_end_s": 10})):
+        calls = [quick(), joined(), flow.dfk().submit(quick.__wrapped__), quick(walltime=60)]
+        assert [call.result(timeout=PATIENCE_S) for call in calls] == [1.0] * 4
+
+
+def test_a_config_that_is_to_tell_tasks_needs_executors_that_can(tmp_path: Path) -> None:
+    threads = flow.ThreadPoolExecutor(label="threads")
+    wanted = Config(executors=[threads], run_dir=str(tmp_path / "runinfo"), warn_before_end_s=10)
+    with pytest.raises(ConfigurationError, match="executor 'threads' cannot tell tasks"):
+        flow.load(wanted)
+    with pytest.raises(ConfigurationError, match="warn_before_end_s must be a number of seconds above 0"):
+        Config(warn_before_end_s=0)
 
 
 def test_why_tells_of_tries_that_were_told(config: Make, tmp_path: Path) -> None:

@@ -394,6 +394,14 @@ class Config(_KnownOptions):
                 _or_none(_seconds(above_0=True)),
             ),
         ] = 600.0,
+        warn_before_end_s: Annotated[
+            float | None,
+            about(
+                "Seconds before the end of its block at which each call is told of it, of apps that do not say "
+                "how long before; all executors must honour that. None: those apps are not told.",
+                _or_none(_seconds(above_0=True, most=LONGEST_S)),
+            ),
+        ] = None,
     ) -> None:
         self.executors = _executors(executors)
         self.app_cache = app_cache
@@ -428,6 +436,7 @@ class Config(_KnownOptions):
         self.run_dir_mode = run_dir_mode
         self.trust_owner = trust_owner
         self.hook_timeout = hook_timeout
+        self.warn_before_end_s = warn_before_end_s
         # Here too, so that the error shows the line of the script that made the Config; ``load`` checks once more.
         self.validate()
         warn_of("Config", ineffective_options(self))

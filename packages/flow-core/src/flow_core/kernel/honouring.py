@@ -51,6 +51,25 @@ def check_honours(executors: Mapping[str, Executor]) -> None:
                 )
 
 
+def check_warning(executors: Mapping[str, Executor], warn_before_end_s: float | None) -> None:
+    """Refuse ``Config(warn_before_end_s=)`` where an executor cannot tell its tasks that their block ends.
+
+    Raises:
+        ConfigurationError: naming the executors that cannot.
+    """
+    unable = (
+        []
+        if warn_before_end_s is None
+        else [repr(label) for label, one in executors.items() if not honours(one, "warn_before_end_s", AppKind.PYTHON)]
+    )
+    if unable:
+        raise ConfigurationError(
+            f"warn_before_end_s={warn_before_end_s!r} is for all apps, and executor {' and '.join(unable)} cannot "
+            "tell tasks that their block ends: give it to the apps that are to be told, by "
+            "@python_app(warn_before_end_s=)"
+        )
+
+
 def honours(executor: Executor, field: str, kind: AppKind) -> bool:
     """Return whether an executor does what a task of an app of this kind asks for by one field."""
     # Variables belong to a whole process: beside other tasks only the commands of bash apps can have their own.

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +35,7 @@ from flow_core.graph.states import FAILED
 from flow_core.graph.task import PLAIN, Task
 from flow_core.guard import one_line, pass_signal
 from flow_core.hooks import hook_name, is_own
-from flow_core.interfaces.call import TryKey
+from flow_core.interfaces.call import TaskSpec, TryKey
 from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.memoizer import AppIdentity
 from flow_core.interfaces.outcome import Place
@@ -48,6 +49,7 @@ from flow_core.kernel.components import KernelComponents
 from flow_core.kernel.descriptors import fill_standard_descriptors
 from flow_core.kernel.directory import note_directory
 from flow_core.kernel.explaining import ANSWER_S, Explainer, Overview
+from flow_core.kernel.honouring import check_warning
 from flow_core.kernel.launch import EffectHandler
 from flow_core.kernel.live import LiveQueries
 from flow_core.kernel.loaded_checkpoints import LoadedCheckpoints
@@ -111,6 +113,7 @@ class DataFlowKernel:
         config.validate()
         # Whatever may be refused is refused before the run directory is made: a wrong Config leaves none behind.
         self.executors = assembly.wrapped_executors(config.executors)
+        check_warning(self.executors, config.warn_before_end_s)
         self.run_id = str(uuid.uuid4())
         # Before any file is opened: a log that was given descriptor 2 would get all that is written to standard error.
         self._filled = fill_standard_descriptors()
@@ -120,6 +123,7 @@ class DataFlowKernel:
         self._snapshots = Snapshots(self._rebound, self._rebound_in_run)
         self._latest = self._snapshots.latest
         self._latest_live = self._snapshots.latest_live
+        self._told_specs: dict[int, tuple[TaskSpec, TaskSpec]] = {}
         self._definitions: dict[tuple[int, object, bool], tuple[AppDefinition, Fitting]] = {}
         info = assembly.run_info(config, self.run_id, next(_epochs), self.run_dir)
         self._core = _make_core(config, info.epoch)
@@ -188,6 +192,9 @@ class DataFlowKernel:
             config.hook_timeout,
         )
         self._only = self._launcher.only
+        if config.warn_before_end_s is not None:
+            # In the place of the method, so that calls of other runs pay for no test.
+            self.submit_call = self._submit_told  # type: ignore[method-assign]
         self._owners = OutputOwners(config.output_conflicts, self._waits_for, self._emitter.warn_once)
         self._node_files = NodeFiles(lambda key: self._core.tries.get(key), self._emitter)
         self._reactor.on_moving = self._node_files.moving
@@ -280,6 +287,25 @@ class DataFlowKernel:
         else:
             self._submit_any(task)
         return future
+
+    def _submit_told(
+        self, app: AppDefinition, args: tuple[object, ...], kwargs: dict[str, object], options: CallOptions = NO_OPTIONS
+    ) -> AppFuture[Any]:
+        """Take one call, which is told of the end of its block where its app does not say so. As ``submit_call``."""
+        if app.kind is not JOIN and options.spec.warn_before_end_s is None:
+            options = self._told(options)
+        return DataFlowKernel.submit_call(self, app, args, kwargs, options)
+
+    def _told(self, options: CallOptions) -> CallOptions:
+        """Return options with the Config's warning; specifications that are the same stay one object."""
+        # By identity, as specifications are shared; the entry keeps the key alive.
+        found = self._told_specs.get(id(options.spec))
+        if found is None:
+            told = replace(options.spec, warn_before_end_s=float(self.config.warn_before_end_s or 0))
+            if len(self._told_specs) >= _DEFINITIONS_KEPT:
+                self._told_specs.clear()
+            found = self._told_specs[id(options.spec)] = options.spec, told
+        return replace(options, spec=found[1])
 
     def submit(
         self,
