@@ -59,6 +59,9 @@ class CloudProvider(TrackedProvider):
         options: The options that all of them share; a checked constructor fills it by ``record_of``.
     """
 
+    spot_notice: str = ""
+    """Bash command, run on the machine, that succeeds once the cloud has said that it takes the machine away; empty
+    where it does not take machines away."""
     user_data_limit: int = 16384
     """Bytes that the cloud takes as user data."""
     settle_s: float = 3
@@ -197,6 +200,7 @@ class CloudProvider(TrackedProvider):
             walltime_s=int(self.walltime_s or 0),
             linger=self.linger,
             settle_s=self.settle_s,
+            spot_notice=self.spot_notice,
         )
 
     def _read_consoles(self, machines: Sequence[Machine]) -> dict[str, ConsoleReport]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from flow_providers.interfaces.job_extras import secret_variable
+from flow_providers.jobs.notices import notices_code
 from flow_providers.jobs.tag import safe_name
 from flow_providers.templates import render
 
@@ -27,6 +28,8 @@ class Boot:
         walltime_s: Seconds the command may run; 0: no limit.
         linger: Whether the machine stays on afterwards.
         settle_s: Seconds between the command's end and the machine's.
+        spot_notice: Bash command that succeeds once the cloud has said that it takes the machine away; empty where it
+            does not do so.
     """
 
     job: str
@@ -38,6 +41,7 @@ class Boot:
     walltime_s: int
     linger: bool
     settle_s: float
+    spot_notice: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,8 @@ def script_of(boot: Boot) -> str:
             "walltime_s": boot.walltime_s,
             "linger": boot.linger,
             "settle_s": boot.settle_s,
+            "spot_notice": boot.spot_notice,
+            "notices": notices_code() if boot.spot_notice else "",
             # The end mark of the here document that holds the command: derived from the command, so no line of it can
             # be the mark.
             "mark": f"FLOW_{sha256(boot.command.encode()).hexdigest()[:16]}",

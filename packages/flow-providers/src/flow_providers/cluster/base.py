@@ -30,6 +30,7 @@ from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.interfaces.locality import Locality
 from flow_providers.jobs.files import Environment, JobFiles, script_dir_of, tail_of, write_job
+from flow_providers.jobs.notices import notices_code
 from flow_providers.jobs.tag import is_tagged, tagged_name
 from flow_providers.jobs.tracker import JobTracker
 from flow_providers.launchers.base import launch
@@ -356,7 +357,7 @@ class ClusterProvider(BlockProvider):
                     "cores_per_node": self.cores_per_node,
                     "mem_per_node": self.mem_per_node,
                     "worker_init": self.worker_init,
-                    "notices": self.tells_script,
+                    "notices": notices_code() if self.tells_script else "",
                     "command": launch(self.launcher, command, tasks_per_node, self.nodes_per_block),
                 },
             ),

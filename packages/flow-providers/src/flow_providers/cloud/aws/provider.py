@@ -46,6 +46,15 @@ _FULL_ZONE = frozenset({"InsufficientInstanceCapacity", "Unsupported", "Insuffic
 _NO_LATEST = frozenset({"UnsupportedOperation", "InvalidParameterCombination"})
 
 
+# Two minutes ahead; the token is what instances with HttpTokens=required ask for.
+_METADATA = "http://169.254.169.254/latest"
+_SPOT_NOTICE = (
+    "flow_token=$(curl -sf -m 2 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "
+    f'{_METADATA}/api/token) && curl -sf -m 2 -o /dev/null -H "X-aws-ec2-metadata-token: $flow_token" '
+    f"{_METADATA}/meta-data/spot/instance-action"
+)
+
+
 @documented
 class AWSProvider(CloudProvider):
     """Runs each job on an instance of EC2, which ends itself when the job has ended.
@@ -101,6 +110,7 @@ class AWSProvider(CloudProvider):
         self.instance_type = instance_type
         self.region = region
         self.spot_max_bid = spot_max_bid
+        self.spot_notice = _SPOT_NOTICE if spot_max_bid > 0 else ""
         self.key_file = key_file
         self.profile = profile
         self.iam_instance_profile_arn = iam_instance_profile_arn

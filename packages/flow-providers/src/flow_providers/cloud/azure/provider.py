@@ -30,6 +30,13 @@ _SUBNET = "flow"
 _GONE = "404"  # the code of Refused for a thing that does not exist
 
 
+# Half a minute ahead at least; the first question may take long, since it turns the service on.
+_SPOT_NOTICE = (
+    "curl -sf -m 5 -H Metadata:true 'http://169.254.169.254/metadata/scheduledevents?api-version=2020-07-01' "
+    "| grep -q '\"Preempt\"'"
+)
+
+
 @documented
 class AzureProvider(CloudProvider):
     """Runs each job on a virtual machine of one resource group, which is deleted when the job has ended.
@@ -84,6 +91,7 @@ class AzureProvider(CloudProvider):
         super().__init__(record_of(CloudOptions, self))
         self.location = location
         self.subnet_id = subnet_id
+        self.spot_notice = _SPOT_NOTICE if spot_max_bid > 0 else ""
         self._machine = MachineOptions(
             location, image_of(image), instance_type, admin_username, ssh_public_key, public_ip, spot_max_bid
         )

@@ -34,6 +34,13 @@ _NET_S = 900
 _GONE = "404"  # the code of Refused for a thing that does not exist
 
 
+# Half a minute ahead.
+_SPOT_NOTICE = (
+    "[ \"$(curl -sf -m 2 -H 'Metadata-Flavor: Google' "
+    'http://169.254.169.254/computeMetadata/v1/instance/preempted)" = TRUE ]'
+)
+
+
 @documented
 class GoogleCloudProvider(CloudProvider):
     """Runs each job on an instance of Compute Engine, which is deleted when the job has ended.
@@ -80,6 +87,7 @@ class GoogleCloudProvider(CloudProvider):
         self.os_family = os_family
         self.instance_type = instance_type
         self.spot = spot
+        self.spot_notice = _SPOT_NOTICE if spot else ""
         self._client = ComputeClient(project_id, key_file, google_version, api_endpoint, cmd_timeout)
 
     def start_machine(self, order: MachineOrder) -> str:
