@@ -128,6 +128,8 @@ class Live:
     cpu_s: float = 0.0
     memory: float = 0.0
     processes: float = 1.0
+    elsewhere: dict[str, Live] = field(default_factory=dict)
+    """What it uses on other nodes, by their names: a task of ranks has several."""
 
 
 @dataclass(slots=True)
@@ -163,6 +165,8 @@ class UseOverTime:
         live = self.live.get(key)
         if live is None:
             live = self.live[key] = Live(time_ns, groups)
+        elif live.groups[1] != groups[1] and live.groups[1]:
+            live = live.elsewhere.setdefault(groups[1], Live(time_ns, groups))
         if not live.first_ns:
             live.first_ns = time_ns
             if time_ns > live.start_ns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sqlalchemy import Table, and_, or_, select
 from sqlalchemy.engine import Connection
@@ -85,11 +86,13 @@ def one(connection: Connection, run_id: str, task_id: int) -> TaskDetail:
 
 
 def samples(connection: Connection, run_id: str, task_id: int, limit: int = 5000) -> tuple[TaskSample, ...]:
-    """Return the resource samples of a task in order of time."""
+    """Return the resource samples of a task in order of time; of one with several nodes their sums so far."""
     c = t.resource.c
     query = select(t.resource).where(c.run_id == run_id, c.task_id == task_id).order_by(c.timestamp).limit(limit)
-    return tuple(
-        TaskSample(
+    last: dict[tuple[int | None, str], TaskSample] = {}
+    found = []
+    for r in connection.execute(query):
+        sample = TaskSample(
             time_ns=r.timestamp,
             try_id=r.try_id,
             cpu_percent=r.psutil_process_cpu_percent or 0.0,
@@ -102,8 +105,28 @@ def samples(connection: Connection, run_id: str, task_id: int, limit: int = 5000
             net_sent=r.psutil_process_net_sent,
             net_received=r.psutil_process_net_received,
         )
-        for r in connection.execute(query)
-    )
+        last[r.try_id, f"{r.hostname}/{r.manager}"] = sample
+        others = [one for (try_id, _), one in last.items() if try_id == r.try_id and one is not sample]
+        found.append(_sum(sample, others) if others else sample)
+    return tuple(found)
+
+
+def _sum(sample: TaskSample, others: Sequence[TaskSample]) -> TaskSample:
+    """Return a sample with what the other nodes of its try said last."""
+    for other in others:
+        sample = replace(
+            sample,
+            cpu_percent=sample.cpu_percent + other.cpu_percent,
+            cpu_user_s=sample.cpu_user_s + other.cpu_user_s,
+            cpu_system_s=sample.cpu_system_s + other.cpu_system_s,
+            memory=sample.memory + other.memory,
+            disk_read=sample.disk_read + other.disk_read,
+            disk_write=sample.disk_write + other.disk_write,
+            processes=sample.processes + other.processes,
+            net_sent=None if sample.net_sent is None else sample.net_sent + (other.net_sent or 0),
+            net_received=None if sample.net_received is None else sample.net_received + (other.net_received or 0),
+        )
+    return sample
 
 
 def _history(connection: Connection, run_id: str, task_id: int) -> tuple[StatusChange, ...]:

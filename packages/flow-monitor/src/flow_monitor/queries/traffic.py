@@ -1,4 +1,7 @@
-"""Network traffic of tasks: of each try what its last sample says, since samples only grow. None where not known."""
+"""Network traffic of tasks: of each try what its last sample says, since samples only grow. None where not known.
+
+A task of ranks is sampled on each of its nodes, and these are summed up.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ Traffic = tuple[int | None, int | None]
 """Bytes sent and bytes received; None where not known."""
 UNKNOWN: Traffic = (None, None)
 _R = t.resource.c
+_PLACE = (_R.hostname, _R.manager)
 
 
 def of_tries(connection: Connection, run_id: str, first: int, last: int) -> dict[tuple[int, int], Traffic]:
@@ -18,9 +22,13 @@ def of_tries(connection: Connection, run_id: str, first: int, last: int) -> dict
     query = (
         select(_R.task_id, _R.try_id, func.max(_R.psutil_process_net_sent), func.max(_R.psutil_process_net_received))
         .where(_R.run_id == run_id, _R.task_id.between(first, last))
-        .group_by(_R.task_id, _R.try_id)
+        .group_by(_R.task_id, _R.try_id, *_PLACE)
     )
-    return {(task_id, try_id): (sent, received) for task_id, try_id, sent, received in connection.execute(query)}
+    found: dict[tuple[int, int], Traffic] = {}
+    for task_id, try_id, sent, received in connection.execute(query):
+        before = found.get((task_id, try_id), UNKNOWN)
+        found[task_id, try_id] = _plus(before[0], sent), _plus(before[1], received)
+    return found
 
 
 def of_apps(connection: Connection, run_id: str) -> dict[str, Traffic]:
@@ -32,7 +40,7 @@ def of_apps(connection: Connection, run_id: str) -> dict[str, Traffic]:
             func.max(_R.psutil_process_net_received).label("received"),
         )
         .where(_R.run_id == run_id, _R.task_id.is_not(None))
-        .group_by(_R.task_id, _R.try_id)
+        .group_by(_R.task_id, _R.try_id, *_PLACE)
         .subquery()
     )
     c, app = each.c, t.task.c.task_func_name
@@ -42,6 +50,10 @@ def of_apps(connection: Connection, run_id: str) -> dict[str, Traffic]:
         .group_by(app)
     )
     return {name or "": (_whole(sent), _whole(received)) for name, sent, received in connection.execute(query)}
+
+
+def _plus(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one if other is None else one + other
 
 
 def _whole(value: object) -> int | None:
