@@ -66,7 +66,7 @@ def every_place() -> set[str]:
         places |= {
             f"{made.__name__}({name}=)" for name in inspect.signature(made.__init__).parameters if name != "self"
         }
-    for decorator in (flow.python_app, flow.bash_app, flow.join_app):
+    for decorator in (flow.python_app, flow.bash_app, flow.mpi_app, flow.join_app):
         places |= {f"{decorator.__name__}({name}=)" for name in inspect.signature(decorator).parameters}
     return places
 

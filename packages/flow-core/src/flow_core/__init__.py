@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         App as App,
         bash_app as bash_app,
         join_app as join_app,
+        mpi_app as mpi_app,
         python_app as python_app,
     )
     from flow_core.apps.special import AUTO_LOGNAME as AUTO_LOGNAME
@@ -36,6 +37,7 @@ _HOMES = {
     "python_app": "flow_core.apps.decorators",
     "bash_app": "flow_core.apps.decorators",
     "join_app": "flow_core.apps.decorators",
+    "mpi_app": "flow_core.apps.decorators",
     "App": "flow_core.apps.decorators",
     "AUTO_LOGNAME": "flow_core.apps.special",
     "Config": "flow_core.config",

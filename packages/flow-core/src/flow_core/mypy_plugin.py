@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mypy.checker import TypeChecker
     from mypy.nodes import TypeInfo
 
-_APPS = frozenset(f"flow_core.apps.app.{name}" for name in ("AppBase", "PythonApp", "BashApp", "JoinApp"))
+_APPS = frozenset(f"flow_core.apps.app.{name}" for name in ("AppBase", "PythonApp", "MpiApp", "BashApp", "JoinApp"))
 _FUTURE = "flow_core.futures.derived"
 _FILES = ("inputs", "outputs", "stdout", "stderr")
 """Keywords whose values are looked at by Flow before the function has them: futures, Files and plain names."""

@@ -34,6 +34,7 @@ from flow_executors.common.block_request import BlockRequest, contradictions
 from flow_executors.common.node_options import NodeOptions, PrefetchOptions
 from flow_executors.launching.node_python import PYTHON, NodePython, with_pool_name
 from flow_executors.manager.options import ManagerOptions
+from flow_executors.mpi.launchers import AUTO, LAUNCHERS, option_text
 from flow_executors.pending_reasons import causes_of
 from flow_executors.runtime import ExecutorRuntime, LaunchPlan
 from flow_executors.scaling.failures import BlockErrorHandler
@@ -67,6 +68,11 @@ def _wrong_address(value: object) -> str:
     """Refuse what cannot be the name of a host; whether one resolves, only the nodes know."""
     well = not isinstance(value, str) or (value and not any(letter.isspace() for letter in value))
     return "" if well else "must be the name or the address of a host, such as '10.0.0.1', without blanks"
+
+
+def _wrong_launcher(value: object) -> str:
+    well = not isinstance(value, str) or value in (AUTO, *LAUNCHERS)
+    return "" if well else f"must be one of {', '.join(map(repr, (AUTO, *LAUNCHERS)))}, or a function"
 
 
 def _wrong_ports(value: object) -> str:
@@ -243,6 +249,8 @@ class PilotExecutor(PilotOptions, BlockExecutor):
     """Most tasks that a manager takes beyond its workers; None for as many as is good."""
     drain_period: float | None = None
     """Seconds after which a manager takes no more tasks and leaves; None for never."""
+    mpi_launcher: str | Callable[[Sequence[str], Sequence[int]], str | Sequence[str]] = AUTO
+    """What starts the ranks of a task."""
 
     def __post_init__(self, max_workers_per_node: float | None) -> None:
         if max_workers_per_node is not None:
@@ -634,6 +642,7 @@ class PilotExecutor(PilotOptions, BlockExecutor):
             port,
             logdir=self._logdir(context),
             accelerators=" ".join(self._accelerators()),
+            mpi_launcher=option_text(self.mpi_launcher),
             sampler=_sampler_text(context),
             walltime=float((provider.walltime_s if provider is not None else None) or 0.0),
             debug=self.worker_debug,
@@ -739,6 +748,16 @@ class HighThroughputExecutor(PrefetchOptions, PilotExecutor):
     }
     label: str = field(default="HighThroughputExecutor", metadata=LABEL)
     _: KW_ONLY
+    mpi_launcher: str | Callable[[Sequence[str], Sequence[int]], str | Sequence[str]] = field(
+        default=AUTO,
+        metadata=about(
+            "What starts the ranks of tasks that have some: ``auto`` (the node's mpiexec, whichever MPI it is of, or "
+            "srun, aprun, jsrun), ``openmpi``, ``mpich``, ``intelmpi``, ``srun``, ``aprun``, ``jsrun``, or a function "
+            "that gets the names of the nodes and the ranks of each, on the first node, and returns what stands "
+            "before the program.",
+            _wrong_launcher,
+        ),
+    )
     interchange_port_range: tuple[int, int] = field(
         default=(55000, 56000),
         metadata=about("Without effect: the way to the interchange is no TCP socket.", without_effect=True),

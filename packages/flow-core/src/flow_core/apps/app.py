@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import update_wrapper
 from inspect import iscoroutinefunction
-from types import MethodType
+from types import MappingProxyType, MethodType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, ParamSpec, Self, TypedDict, TypeVar, cast, overload
 
 from flow_core.active import Submitter, get_active
@@ -101,6 +102,15 @@ GrowthOption = Annotated[
 ]
 
 
+RanksOption = Annotated[int | None, about("MPI ranks, anywhere in one block; beside ``nodes`` all of them.")]
+NodesOption = Annotated[int | None, about("Nodes of one block, over which the ranks are spread evenly.")]
+RanksPerNodeOption = Annotated[int | None, about("Ranks on each node.")]
+CoresPerRankOption = Annotated[float | None, about("Cores of each rank.")]
+GpusPerRankOption = Annotated[float | None, about("Accelerators of each rank.")]
+ExclusiveOption = Annotated[bool | None, about("Whether the task has its nodes to itself.")]
+GatherOption = Annotated[bool, about("Whether the result is the list of what all ranks return, not what rank 0 does.")]
+
+
 class JoinAppOptions(TypedDict, total=False):
     """The options of join apps, which run in no executor of their own."""
 
@@ -128,6 +138,19 @@ class BashAppOptions(AppOptions, total=False):
     warn_signal: WarnSignalOption
 
 
+class MpiAppOptions(AppOptions, total=False):
+    """The options of apps whose function runs on ranks."""
+
+    ranks: RanksOption
+    nodes: NodesOption
+    ranks_per_node: RanksPerNodeOption
+    cores_per_rank: CoresPerRankOption
+    gpus_per_rank: GpusPerRankOption
+    exclusive: ExclusiveOption
+    gather: GatherOption
+
+
+NO_RANKS: Mapping[str, object] = MappingProxyType({})
 _KEY_RULES = 1  # a version; part of each app's cache tag; another number makes all remembered results unknown
 _UNCACHED = tuple(
     f"{option} has no effect without cache=True" for option in ("ignore_for_cache", "cache_files", "cache_globals")
@@ -360,6 +383,32 @@ class PythonApp(AppBase[P, R]):
     """An app that is a Python function; the future holds what it returns."""
 
     kind = AppKind.PYTHON
+
+
+class MpiApp(PythonApp[P, R]):
+    """A Python function that runs on every rank of its task, where ``mpi4py.MPI.COMM_WORLD`` is the task's own.
+
+    The future holds what rank 0 returns, or with ``gather`` the list of what all return. What a rank raises ends all.
+    """
+
+    def __init__(
+        self,
+        func: Callable[..., object],
+        gather: bool = False,
+        resources: Mapping[str, object] = NO_RANKS,
+        **options: Any,
+    ) -> None:
+        super().__init__(func, **options)
+        name = self._definition.name
+        gathers = _boolean("gather", gather, name)
+        identity = self._definition.identity
+        # Remembered results of both are not the same.
+        identity = replace(identity, cache_tag=f"{identity.cache_tag}:{'ranks' if gathers else 'rank 0'}")
+        self._definition = replace(self._definition, gather=gathers, identity=identity)
+        self._resources = dict(resources)
+        # One rank where none are asked for: a function that was written for ranks needs MPI in any case.
+        spec = task_spec(name, self._walltime, self._resources or {"ranks": 1})
+        self._options = replace(self._options, spec=spec)
 
 
 class BashApp(AppBase[P, R]):

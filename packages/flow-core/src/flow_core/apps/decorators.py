@@ -14,10 +14,12 @@ from flow_core.apps.app import (
     Executors,
     JoinApp,
     JoinAppOptions,
+    MpiApp,
+    MpiAppOptions,
     PythonApp,
 )
 from flow_core.errors import InvalidAppTypeError
-from flow_core.option_names import known_options
+from flow_core.option_names import did_you_mean, known_options
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -34,6 +36,14 @@ class MakesPythonApp(Protocol):
     """The decorator that ``python_app(...)`` with options returns."""
 
     def __call__(self, function: Callable[P, R], /) -> PythonApp[P, R]:
+        """Return the app of a function. Raises InvalidAppTypeError, ConfigurationError as AppBase does."""
+        ...
+
+
+class MakesMpiApp(Protocol):
+    """The decorator that ``mpi_app(...)`` with options returns."""
+
+    def __call__(self, function: Callable[P, R], /) -> MpiApp[P, R]:
         """Return the app of a function. Raises InvalidAppTypeError, ConfigurationError as AppBase does."""
         ...
 
@@ -156,6 +166,40 @@ def join_app(
     return make if function is None else make(function)
 
 
+@overload
+def mpi_app(function: Callable[P, R], /) -> MpiApp[P, R]: ...
+@overload
+def mpi_app(
+    function: None = None,
+    /,
+    **options: Unpack[MpiAppOptions],
+) -> MakesMpiApp: ...
+def mpi_app(
+    function: Callable[P, R] | None = None,
+    /,
+    **options: Unpack[MpiAppOptions],
+) -> Any:
+    """Make an app of a Python function that runs on every rank of its task; see MpiApp, and AppBase for the options.
+
+    Beside those of python apps: ``ranks``, ``nodes``, ``ranks_per_node``, ``cores_per_rank``, ``gpus_per_rank`` and
+    ``exclusive``, each of which ``resource_specification`` of a call replaces, and ``gather``.
+    """
+    given: dict[str, Any] = {**options}
+    for name in given:
+        if name not in MpiAppOptions.__annotations__ and name not in AppOptions.__annotations__:
+            known = (*AppOptions.__annotations__, *MpiAppOptions.__annotations__)
+            raise TypeError(f"mpi_app() has no option {name!r}{did_you_mean(name, known)}")
+    gather = given.pop("gather", False)
+    asked = {name: given.pop(name, None) for name in _RANKS}
+    resources = {name: value for name, value in asked.items() if value is not None}
+
+    def make(function: Callable[P, R], /) -> MpiApp[P, R]:
+        return MpiApp(function, gather, resources, **given)
+
+    return make if function is None else make(function)
+
+
+_RANKS = ("ranks", "nodes", "ranks_per_node", "cores_per_rank", "gpus_per_rank", "exclusive")
 _KINDS: dict[str, type[AppBase[..., Any]]] = {"python": PythonApp, "bash": BashApp, "join": JoinApp}
 
 

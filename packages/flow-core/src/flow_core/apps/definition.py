@@ -62,6 +62,8 @@ class AppDefinition:
         cache_globals: Which globals count for its cache; one of ``CACHE_GLOBALS``.
         warn_signal: Number of the signal by which the command of a bash app is told of the end of its block.
         growth: Factors by which what ran out grows before another try, by the names of ``GROWING``.
+        gather: Of an app whose function runs on the ranks of its task: whether the result is a list by rank, not the
+            value of rank 0. None: the function runs once.
     """
 
     func: Callable[..., object]
@@ -77,6 +79,7 @@ class AppDefinition:
     cache_globals: str = "all"
     warn_signal: int = SIGTERM
     growth: tuple[tuple[str, float], ...] = ()
+    gather: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -393,7 +393,7 @@ class EffectHandler:
             task.args, task.kwargs = details.original
         options, kind = task.options, task.app.kind
         moves = options.outputs or options.stdout is not None or options.stderr is not None
-        simple = kind is PYTHON and not moves
+        simple = kind is PYTHON and not moves and task.app.gather is None
         if simple and (plain or not need_staging(task.args, task.kwargs, task.app.takes)):
             return False
         assert task.executor is not None

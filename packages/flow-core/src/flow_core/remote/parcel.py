@@ -108,6 +108,12 @@ def unpack_result(data: bytes) -> TaskResult:
     return TaskResult(value, error, started_ns, ended_ns, pid, node, usage)
 
 
+def unpack_packed(data: bytes) -> tuple[bytes, BaseException | None]:
+    """Return the value of a packed result as it is packed, and the error of one that failed, which has no value."""
+    packed, packed_error, *_ = loaded(data, "the result")
+    return packed, None if packed_error is None else unpack(packed_error)
+
+
 def _pack_arguments(name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> bytes:
     try:
         return _dumped_arguments((args, kwargs), f"the arguments of {name}")

@@ -59,9 +59,15 @@ def execute(
 
         func, steps = contained(func, args, kwargs, spec, steps, where)
 
-    def call() -> object:
-        """Call the function with the arguments of the task."""
-        return func(*args, **kwargs)
+    on_ranks = getattr(steps[-1], "on_ranks", None) if steps else None
+    if on_ranks is not None:  # the function and its arguments are to travel on
+        call = on_ranks(func, args, kwargs)
+        steps = steps[:-1]
+    else:
+
+        def call() -> object:
+            """Call the function with the arguments of the task."""
+            return func(*args, **kwargs)
 
     run: _Run = _wrapped(call, steps, where) if steps else call
     # Within the environment and around the steps: what brings files in and out counts towards the walltime.

@@ -24,6 +24,7 @@ from flow_core.remote.bash import BashStep
 from flow_core.remote.digests import CheckDigests, Stated
 from flow_core.remote.file_arguments import has_files, has_loose_files, replaced
 from flow_core.remote.inputs import CheckInputs
+from flow_core.remote.ranks import RanksStep
 from flow_core.remote.replaced_outputs import put_back
 from flow_core.remote.script_files import FilesByConnection, ScriptFile
 from flow_core.remote.staged import OwnDirectory, of_a_task
@@ -153,9 +154,14 @@ class StagingManager:
         if simple and not (has_files(args) or has_files(kwargs)):
             if kind is AppKind.BASH:
                 return StagingPlan(args, kwargs, steps=_bash_alone(app.name, spec.environment, _warn_signal(app, spec)))
-            return StagingPlan(args, kwargs)
+            return StagingPlan(args, kwargs, steps=_on_ranks(app))
         # Nodes with disks of their own need what is brought to this one brought on.
-        if simple and kind is AppKind.PYTHON and attribute(executor, "carries_files", False) is not True:
+        if (
+            simple
+            and kind is AppKind.PYTHON
+            and app.gather is None
+            and attribute(executor, "carries_files", False) is not True
+        ):
             usual = RemoteInputs(args, kwargs)
             who = f"task {task_id} ({app.name})"
             find = partial(self.method, executor, direction=_IN, who=who)
@@ -333,6 +339,11 @@ def _warn_signal(app: AppDefinition, spec: TaskSpec) -> int:
     return 0 if spec.warn_before_end_s is None else app.warn_signal
 
 
+def _on_ranks(app: AppDefinition) -> tuple[TaskStep, ...]:
+    """Return the step of apps that run on ranks; nothing for all others."""
+    return _NO_STEPS if app.gather is None else (RanksStep(app.name, app.gather),)
+
+
 @dataclass(slots=True)
 class _Planner:
     """Collects the transfers of one try of a task, and the steps that its files need. Used by one thread, once."""
@@ -394,6 +405,7 @@ class _Planner:
             *self.made.steps(outputs),
             *self._digests(),
             *self._bash(streams),
+            *_on_ranks(self.app),
         )
         on_node, replaced_here = (*in_node, *out_node), tuple(self.made.replaced)
         return StagingPlan(new_args, new_kwargs, outputs, steps, stage_in, stage_out, on_node, replaced_here)

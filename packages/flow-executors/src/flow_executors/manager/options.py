@@ -41,6 +41,7 @@ class ManagerOptions(PrefetchOptions, NodeOptions):
     accelerators: str = field(
         default="", metadata=about("Accelerators to give to workers: entries separated by blanks.")
     )
+    mpi_launcher: str = field(default="auto", metadata=about("Launcher of tasks of ranks, or a function, pickled."))
     sampler: str = field(default="", metadata=about("Resource sampler to run on this node, as JSON."))
     walltime: float = field(default=0.0, metadata=about("Seconds that the block lasts; 0 where not known."))
     debug: bool = field(default=False, metadata=about("Write more to the log."))

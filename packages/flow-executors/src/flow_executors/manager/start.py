@@ -49,6 +49,7 @@ from flow_executors.manager.node import (
 from flow_executors.manager.node_directory import NodeDirectory
 from flow_executors.manager.options import ManagerOptions, from_arguments
 from flow_executors.manager.worker_pool import WorkerPool, WorkerSetup, raise_file_limit
+from flow_executors.mpi.node_shell import NodeShell
 from flow_executors.wire.auth import READERS_VARIABLE, SECRET_NAME, BlockSecret, decoded, read_secret, used_up
 from flow_executors.wire.messages import ExitCode, Registration
 from flow_executors.wire.ranks import RANKS_VERSION
@@ -139,6 +140,7 @@ def _run(options: ManagerOptions, fork_client: ForkServerClient, kind: type[Mana
     worker_pool = WorkerPool(fork_client, worker_setup(options, workers, entries))
     forwards = os.environ.get(FORWARDS_VARIABLE, "").split()
     line = InterchangeConnection(options.addresses, options.port, secret, forwards)
+    shell = NodeShell(directory.path, socket.gethostname(), options.mpi_launcher)
     now = time.monotonic()
     sampling = Sampling(spec_from_text(options.sampler), now) if options.sampler else None
     manager = kind(
@@ -156,6 +158,7 @@ def _run(options: ManagerOptions, fork_client: ForkServerClient, kind: type[Mana
         offer=offer_of(options, node, capacity, manager_id, block),
         run_id=options.run_id,
         files=files,
+        shell=shell,
         sampling=sampling,
         drain_at=now + options.drain_period if options.drain_period else None,
         signals=SignalPipe(block),
@@ -165,6 +168,7 @@ def _run(options: ManagerOptions, fork_client: ForkServerClient, kind: type[Mana
         logs.start()
     leaving = manager.run()
     logs.stop()
+    shell.close()
     line.close(LINGER_S if leaving.code is ExitCode.DONE else 0.5)
     if not worker_pool.close(FORK_SERVER_S):
         log.warning("the fork server had to be killed")

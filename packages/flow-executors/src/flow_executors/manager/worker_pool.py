@@ -482,7 +482,7 @@ class WorkerPool:
             # The pipe is full, its worker has died, or there is no descriptor for a file: in each case the task waits
             # again.
             except (OSError, KeyError):
-                self.envelopes.done((assignment.key,))
+                self.envelopes.opened(((assignment.key, b""),))
                 not_written.append(assignment)
         return not_written
 

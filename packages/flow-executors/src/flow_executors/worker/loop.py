@@ -27,6 +27,7 @@ from flow_executors.worker.packets import (
     KEY,
     KEY_AT,
     LANE_ROOM,
+    LOST,
     NEED,
     NOTICES,
     OK,
@@ -57,7 +58,9 @@ def _note_fork() -> None:
 
 os.register_at_fork(after_in_child=_note_fork)
 
-# Flags of ``wire.results``, stated again: workers load nothing that they do not need for a plain task.
+# A name of ``mpi.environment``, and flags of ``wire.results``, stated again: workers load nothing that they do not
+# need for a plain task.
+PLACEMENT = "FLOW_MPI_PLACEMENT"
 USAGE = 0x80
 BUFFERS = 0x40
 UNLOADED = 0x20
@@ -171,7 +174,12 @@ class Worker:
                     call = partial(execute, func, args, kwargs, spec, steps, where)
                 else:
                     call = partial(self._run_told, func, args, kwargs, spec, steps, where)
-                value = with_variables(call, variables) if variables else call()
+                if variables and variables[-1][0] == PLACEMENT:
+                    from flow_executors.mpi.on_worker import run_on_ranks
+
+                    value = run_on_ranks(call, dict(variables), spec, steps)
+                else:
+                    value = with_variables(call, variables) if variables else call()
                 self._end_telling()
             self._in_task = False
             # A counter instead of getpid, which takes as long as all else that is done for a small task.
@@ -184,8 +192,10 @@ class Worker:
             self._end_forked_child()
             requeued = issubclass(type(error), Requeue) and vars(error).get("told") is True
             status, payload = REQUEUED if requeued else APP_ERROR, pack(presentable(error))
+            if (lost := getattr(error, "packed_loss", None)) is not None:  # of ranks, not of this process
+                status, payload = LOST, lost()
             # For the script, which knows whether other nodes are better off.
-            if not begun:
+            elif not begun:
                 status |= UNLOADED
             elif type(error) is ModuleNotFoundError:
                 status |= UNIMPORTED

@@ -54,6 +54,7 @@ NOTICES = (SIGUSR1, SIGUSR2)
 them, and workers outlive them."""
 OK = 0
 APP_ERROR = 1
+LOST = 2
 REQUEUED = 6
 
 KEY = struct.Struct("<Q")

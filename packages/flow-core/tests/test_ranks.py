@@ -1,0 +1,151 @@
+"""Functions on ranks: the step around them, with launchers that are none of MPI."""
+
+from __future__ import annotations
+
+import base64
+import pickle
+import shlex
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+
+import flow_core
+from flow_core.apps.app import MpiApp
+from flow_core.errors import AppException, ConfigurationError
+from flow_core.interfaces.call import NodeContext, TaskSpec
+from flow_core.remote.errors import pack
+from flow_core.remote.ranks import DIRECTORY, PIECE, PREFIX, RanksStep, _Errors
+from flow_core.remote.run import execute
+
+
+def launched_by(code: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Have a Python program stand for the launcher; what it is to start is in sys.argv."""
+    monkeypatch.setenv(PREFIX, shlex.join([sys.executable, "-c", code]))
+    monkeypatch.setenv(DIRECTORY, str(folder))
+
+
+def on_ranks(func: object, *args: object, gather: bool = False) -> object:
+    return execute(func, args, {}, TaskSpec(), (RanksStep("app", gather),), NodeContext(main_thread=True))  # type: ignore[arg-type]
+
+
+def frames(rank: int, error: BaseException) -> list[bytes]:
+    data = pickle.dumps(("n2", pack(error)), protocol=5)
+    pieces = [data[at : at + PIECE] for at in range(0, len(data), PIECE)]
+    return [
+        b"\x1eFLOW-RANK %d %d %d %d %s\x1f\n" % (rank, at, len(pieces), zlib.crc32(piece), base64.b64encode(piece))
+        for at, piece in enumerate(pieces)
+    ]
+
+
+def test_without_ranks_the_app_says_where_to_call_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PREFIX, raising=False)
+    with pytest.raises(AppException, match="runs on ranks, and there are none here: call it in a HighThroughput"):
+        on_ranks(len, "abc")
+
+
+def test_the_launcher_gets_the_program_and_the_result_is_what_it_wrote(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Stands for rank 0: reads the call, and writes what it makes of it.
+    code = """
+import pickle, sys
+gather, task = pickle.load(open(sys.argv[-2], "rb"))
+from flow_core.remote.parcel import unpack_packed
+from flow_core.remote.parcel_run import run_parcel
+open(sys.argv[-1], "wb").write(unpack_packed(run_parcel(task))[0])
+"""
+    monkeypatch.setenv("PYTHONPATH", str(Path(flow_core.__file__).parents[1]))
+    launched_by(code, monkeypatch, tmp_path)
+    assert on_ranks(sorted, [3, 1, 2]) == [1, 2, 3]
+
+
+def test_a_launcher_that_fails_is_told_with_its_last_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    launched_by("import sys; print('out'); sys.exit('no such host')", monkeypatch, tmp_path)
+    with pytest.raises(AppException, match=r"(?s)exited with code 1.*no such host") as raised:
+        on_ranks(len, "abc")
+    assert "no such host" in raised.value.stderr_tail  # type: ignore[attr-defined]
+
+
+def test_a_launcher_that_ends_well_without_a_result_has_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    launched_by("pass", monkeypatch, tmp_path)
+    with pytest.raises(AppException, match="exited with code 0, and no rank 0 has returned a result"):
+        on_ranks(len, "abc")
+
+
+def test_an_error_of_a_rank_ends_the_launcher_and_names_rank_and_node(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "frames").write_bytes(b"".join(frames(3, KeyError("gone"))))
+    code = f"import os, time; os.write(2, open({str(tmp_path / 'frames')!r}, 'rb').read()); time.sleep(50)"
+    launched_by(code, monkeypatch, tmp_path)
+    with pytest.raises(KeyError) as raised:
+        on_ranks(len, "abc")
+    assert "raised by rank 3 on node n2" in raised.value.__notes__
+
+
+def test_an_error_is_put_together_whatever_comes_between_its_pieces(capfd: pytest.CaptureFixture[str]) -> None:
+    errors = _Errors()
+    sent = frames(1, ValueError("x" * 2000))
+    whole = b"".join(b"line of another rank\n" + piece for piece in sent)
+    # One piece is spoilt the first time: the rank says all again.
+    spoilt = whole.replace(sent[0][40:60], b"#" * 20)
+    for byte in spoilt + whole:
+        errors.take(bytes([byte]))
+    errors.take(b"")
+    assert isinstance(errors.error, ValueError)
+    text = capfd.readouterr().err
+    assert text.count("line of another rank") == 2 * len(sent)
+    assert text.count("FLOW-RANK") == 1
+
+
+def test_what_ranks_print_passes_also_where_it_looks_like_the_begin_of_a_piece(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    errors = _Errors()
+    errors.take(b"a\x1eb")
+    errors.take(b"c" * 5000)
+    errors.take(b"\x1eend")
+    errors.take(b"")
+    assert capfd.readouterr().err == "a\x1eb" + "c" * 5000 + "\x1eend"
+    assert errors.error is None
+
+
+def test_an_app_of_ranks_states_what_it_asks_for() -> None:
+    @flow_core.mpi_app(nodes=2, ranks_per_node=3, cores_per_rank=2, gather=True)
+    def app() -> int:
+        return 1
+
+    assert isinstance(app, MpiApp)
+    asked = app._options.spec.resources
+    assert (asked.nodes, asked.ranks_per_node, asked.ranks, asked.cores_per_rank) == (2, 3, 6, 2)
+    assert app.definition.gather is True
+
+
+def test_an_app_of_ranks_that_states_none_has_one() -> None:
+    @flow_core.mpi_app
+    def app() -> int:
+        return 1
+
+    assert app._options.spec.resources.ranks == 1
+    assert app.definition.gather is False
+
+
+def test_results_of_rank_0_and_of_all_ranks_are_remembered_apart() -> None:
+    def function() -> int:
+        return 1
+
+    tags = {flow_core.mpi_app(gather=gather)(function).definition.identity.cache_tag for gather in (False, True)}
+    assert len(tags | {flow_core.python_app(function).definition.identity.cache_tag}) == 3
+
+
+@pytest.mark.parametrize("options", [{"gather": 1}, {"ranks": 0}, {"nodes": 2, "ranks": 1}, {"exclusive": "yes"}])
+def test_an_impossible_option_of_an_app_of_ranks_is_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError):
+        flow_core.mpi_app(**options)(len)  # type: ignore[call-overload]
+
+
+def test_an_unknown_option_of_an_app_of_ranks_names_the_nearest() -> None:
+    with pytest.raises(TypeError, match=r"mpi_app\(\) has no option 'rank'.*ranks"):
+        flow_core.mpi_app(rank=2)(len)  # type: ignore[call-overload]

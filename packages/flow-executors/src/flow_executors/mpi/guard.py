@@ -1,0 +1,105 @@
+"""The process above a daemon of MPI: runs it, and ends all that came of it when its manager says so, or has died.
+
+``guard CONTROL COMMAND...``, where CONTROL is the descriptor of a socket to the manager. On it come lines of JSON: the
+signal by which a process directly below died, and at last the exit code, when nothing is left. Its end, or a byte, has
+everything below ended. Whatever becomes a daemon stays below, since this process adopts orphans.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+
+from flow_core.prctl import become_subreaper
+from flow_core.remote.processes import below, send, table
+
+_GRACE_S = 1.0  # seconds between SIGTERM and SIGKILL: a daemon of MPI ends its ranks by itself
+_AGAIN_S = 0.05
+
+
+def main() -> None:
+    """Run the command line; ends with the process."""
+    control, command = int(sys.argv[1]), sys.argv[2:]
+    os.setsid()
+    become_subreaper()
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)  # what ends this is the control
+    woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    child = os.posix_spawnp(
+        command[0],
+        command,
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_CLOSE, control)],
+        setsigdef=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD],
+    )
+    # The streams are the command's alone: they end with it.
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    _Guard(control, woken, child).run()
+    os._exit(0)
+
+
+class _Guard:
+    def __init__(self, control: int, woken: int, child: int) -> None:
+        self._control = control
+        self._woken = woken
+        self._child = child
+        self._code = 0
+        self._ending = 0.0
+        self._told = False
+
+    def run(self) -> None:
+        """Reap until nothing is left."""
+        poller = select.poll()
+        poller.register(self._control, select.POLLIN)
+        poller.register(self._woken, select.POLLIN)
+        while self._reap():
+            for descriptor, _ in poller.poll(int(_AGAIN_S * 1000) if self._ending else None):
+                if descriptor == self._woken:
+                    os.read(self._woken, 512)
+                else:
+                    poller.unregister(self._control)
+                    self._end()
+            if self._ending and time.monotonic() >= self._ending:
+                self._send(signal.SIGKILL)
+        self._tell("code", self._code)
+
+    def _reap(self) -> bool:
+        """Reap who has died; return whether somebody is left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if not pid:
+                return True
+            code = os.waitstatus_to_exitcode(status)
+            if pid == self._child and code:
+                self._code = code if code > 0 else 128 - code
+            # A shell tells the death of its command by its code.
+            signum = -code if code < 0 else code - 128 if pid == self._child and 128 < code < 160 else 0
+            if signum and not self._ending:
+                self._code = self._code or 128 + signum
+                self._tell("signal", signum)
+                self._end()
+
+    def _end(self) -> None:
+        if not self._ending:
+            self._ending = time.monotonic() + _GRACE_S
+            self._send(signal.SIGTERM, signal.SIGCONT)
+
+    def _send(self, *signals: int) -> None:
+        send((one.pid for one in below((os.getpid(),), table())), *signals)
+
+    def _tell(self, what: str, value: int) -> None:
+        try:
+            os.write(self._control, f"{json.dumps({what: value})}\n".encode())
+        except OSError:
+            return  # the manager has died

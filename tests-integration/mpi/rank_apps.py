@@ -1,0 +1,103 @@
+"""Apps of ranks for tests, and what is left of them on this machine."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+from flow_core import bash_app, mpi_app, python_app
+
+
+@bash_app
+def hosts_of_ranks(stdout: str = "") -> str:
+    return "$FLOW_MPI_PREFIX hostname"
+
+
+@mpi_app(gather=True)
+def whole(number: int) -> tuple[int, int, str]:
+    from os import uname
+
+    from mpi4py import MPI
+
+    world = MPI.COMM_WORLD
+    return world.Get_rank(), world.allreduce(number), uname().nodename
+
+
+@mpi_app
+def large(size: int) -> bytes:
+    return b"x" * size
+
+
+@mpi_app
+def failing(rank: int) -> None:
+    from mpi4py import MPI
+
+    if MPI.COMM_WORLD.Get_rank() == rank:
+        raise ValueError(f"of rank {rank}")
+    MPI.COMM_WORLD.Barrier()
+
+
+@mpi_app
+def resting(told: str) -> None:
+    """Write host, pid and parent of each rank into a file, and rest for longer than any test."""
+    import os
+    import time
+
+    from mpi4py import MPI
+
+    world = MPI.COMM_WORLD
+    ranks = world.gather((os.uname().nodename, os.getpid(), os.getppid()))
+    if ranks is not None:
+        with open(f"{told}.part", "w") as file:
+            file.writelines(f"{host} {pid} {parent}\n" for host, pid, parent in ranks)
+        os.replace(f"{told}.part", told)
+    time.sleep(300)
+
+
+@bash_app
+def logged(log: str, seconds: float) -> str:
+    return (
+        f"$FLOW_MPI_PREFIX bash -c 'begin=$(date +%s.%N); sleep {seconds};"
+        f" echo ranks $FLOW_MPI_TASK $(hostname) $begin $(date +%s.%N) >> {log}.$$.$RANDOM'"
+    )
+
+
+@python_app
+def serial(log: str, seconds: float) -> None:
+    import os
+    import time
+    import uuid
+
+    begin = time.time()
+    time.sleep(seconds)
+    with open(f"{log}.{uuid.uuid4().hex}", "w") as file:
+        file.write(f"serial - {os.uname().nodename} {begin} {time.time()}\n")
+
+
+def ranks_told(path: Path) -> list[tuple[str, int, int]]:
+    """Wait until ``resting`` has told its ranks; return host, pid and parent of each."""
+    wait_until(path.exists)
+    return [(host, int(pid), int(parent)) for host, pid, parent in map(str.split, path.read_text().splitlines())]
+
+
+def left() -> list[str]:
+    """Return the processes of this machine that belong to some task of ranks."""
+    found = []
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            if b"\0FLOW_MPI_TASK=" in b"\0" + environment:
+                found.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[:80])
+        except OSError:
+            continue
+    return found
+
+
+def wait_until(true: object, seconds: float = 60.0) -> None:
+    """Wait until a function returns something; fail the test after a while."""
+    pause, ends = threading.Event(), time.monotonic() + seconds
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < ends, f"{true} did not come within {seconds:g} s"
+        pause.wait(0.05)

@@ -1,0 +1,121 @@
+"""Tasks of ranks on four nodes of a real Slurm, where neither ssh nor a nested srun leads from one to another."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rank_apps import hosts_of_ranks, left, logged, ranks_told, resting, serial, wait_until, whole
+
+import flow_core as flow
+from flow_core.errors import AppTimeout, TaskLost
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(170)]
+TWO_BY_TWO = {"nodes": 2, "ranks_per_node": 2}
+ConfigOf = Callable[..., flow.Config]
+
+
+def test_ranks_are_on_the_nodes_that_were_asked_for(four_nodes: ConfigOf, tmp_path: Path) -> None:
+    with flow.load(four_nodes()):
+        assert hosts_of_ranks(stdout=str(tmp_path / "out"), resource_specification=TWO_BY_TWO).result(90) == 0
+        found = whole(2, resource_specification={"nodes": 4, "ranks_per_node": 1}).result(90)
+        wait_until(lambda: not left())
+    assert sorted(Counter((tmp_path / "out").read_text().split()).values()) == [2, 2]
+    assert [(rank, total) for rank, total, _ in found] == [(rank, 8) for rank in range(4)]
+    assert {host for _, _, host in found} == {"n1", "n2", "n3", "n4"}
+
+
+def test_srun_starts_the_ranks_where_the_site_wants_it(four_nodes: ConfigOf, tmp_path: Path) -> None:
+    with flow.load(four_nodes(mpi_launcher="srun")):
+        assert hosts_of_ranks(stdout=str(tmp_path / "out"), resource_specification=TWO_BY_TWO).result(90) == 0
+    assert sorted(Counter((tmp_path / "out").read_text().split()).values()) == [2, 2]
+
+
+def test_no_node_has_more_than_it_has_workers_beside_200_serial_tasks(four_nodes: ConfigOf, tmp_path: Path) -> None:
+    log = str(tmp_path / "log")
+    with flow.load(four_nodes()):
+        first = [serial(log, 0.05) for _ in range(100)]
+        ranks = [logged(log, 1, resource_specification=TWO_BY_TWO) for _ in range(2)]
+        second = [serial(log, 0.05) for _ in range(100)]
+        for future in (*first, *ranks, *second):
+            future.result(120)
+    rows = [path.read_text().split() for path in tmp_path.glob("log.*")]
+    assert Counter(kind for kind, *_ in rows) == {"serial": 200, "ranks": 8}
+    # Every task of ranks on two nodes, two ranks on each.
+    places = Counter((task, node) for kind, task, node, *_ in rows if kind == "ranks")
+    assert list(places.values()) == [2, 2, 2, 2]
+    for node in ("n1", "n2", "n3", "n4"):
+        changes = []
+        for _, _, where, begin, end in rows:
+            if where == node:
+                changes += [(float(begin), 1), (float(end), -1)]
+        busy, most = 0, 0
+        # Of what ends and begins at one moment the end comes first.
+        for _, change in sorted(changes):
+            busy += change
+            most = max(most, busy)
+        assert most <= 4, f"{most} at once on {node}"
+
+
+def test_a_killed_rank_loses_the_task_and_names_its_node(four_nodes: ConfigOf, tmp_path: Path) -> None:
+    with flow.load(four_nodes()):
+        future = resting(str(tmp_path / "told"), resource_specification=TWO_BY_TWO)
+        host, pid, _ = ranks_told(tmp_path / "told")[-1]
+        os.kill(pid, 9)
+        with pytest.raises(TaskLost, match=f"rank 3 was killed by signal 9.*on node {host}"):
+            future.result(90)
+        wait_until(lambda: not left())
+        assert len(whole(1, resource_specification=TWO_BY_TWO).result(90)) == 4
+
+
+def test_a_killed_daemon_loses_the_task_and_names_its_node(four_nodes: ConfigOf, tmp_path: Path) -> None:
+    with flow.load(four_nodes()):
+        future = resting(str(tmp_path / "told"), resource_specification=TWO_BY_TWO)
+        host, _, daemon = ranks_told(tmp_path / "told")[-1]
+        os.kill(daemon, 9)
+        with pytest.raises(TaskLost, match=f"node {host}"):
+            future.result(90)
+        wait_until(lambda: not left())
+        assert len(whole(1, resource_specification=TWO_BY_TWO).result(90)) == 4
+
+
+def test_a_killed_manager_loses_the_task_and_names_its_node(four_nodes: ConfigOf, tmp_path: Path) -> None:
+    with flow.load(four_nodes()):
+        future = resting(str(tmp_path / "told"), resource_specification=TWO_BY_TWO)
+        other = resting(str(tmp_path / "other"), resource_specification=TWO_BY_TWO)
+        host, _, daemon = ranks_told(tmp_path / "told")[-1]
+        ranks_told(tmp_path / "other")
+        os.kill(manager_above(daemon), 9)
+        with pytest.raises(TaskLost, match=f"node {host}"):
+            future.result(90)
+        # Of the tasks of other nodes none is touched.
+        assert other.running()
+        assert other.cancel(kill=True)
+        wait_until(lambda: not left())
+
+
+@pytest.mark.parametrize("how", ["cancel", "walltime"])
+def test_the_end_of_a_task_leaves_no_process_on_any_node(four_nodes: ConfigOf, tmp_path: Path, how: str) -> None:
+    with flow.load(four_nodes()):
+        limit = 8 if how == "walltime" else None
+        future = resting(str(tmp_path / "told"), walltime=limit, resource_specification=TWO_BY_TWO)
+        ranks_told(tmp_path / "told")
+        if how == "cancel":
+            assert future.cancel(kill=True)
+        else:
+            with pytest.raises(AppTimeout):
+                future.result(90)
+        wait_until(lambda: not left())
+
+
+def manager_above(pid: int) -> int:
+    """Return the manager below which a process runs."""
+    while True:
+        with open(f"/proc/{pid}/comm") as name:
+            if name.read().strip() == "flow-manager":
+                return pid
+        with open(f"/proc/{pid}/stat") as line:
+            pid = int(line.read().rpartition(")")[2].split()[1])

@@ -1,0 +1,125 @@
+"""Tasks of ranks on one node, with Open MPI 4, Open MPI 5 and MPICH."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rank_apps import failing, hosts_of_ranks, large, left, ranks_told, resting, wait_until, whole
+
+import flow_core as flow
+from flow_core.errors import AppTimeout, TaskLost
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(120)]
+HOST = os.uname().nodename
+TWO = {"ranks": 2}
+
+
+def test_a_command_runs_as_so_many_ranks(one_node: flow.Config, tmp_path: Path) -> None:
+    with flow.load(one_node):
+        assert hosts_of_ranks(stdout=str(tmp_path / "out"), resource_specification=TWO).result(60) == 0
+    assert (tmp_path / "out").read_text().split() == [HOST] * 2
+
+
+def test_a_function_runs_on_every_rank_with_a_communicator_of_its_own(one_node: flow.Config) -> None:
+    with flow.load(one_node):
+        both = [whole(number, resource_specification=TWO) for number in (1, 10)]
+        assert [future.result(60) for future in both] == [[(0, 2, HOST), (1, 2, HOST)], [(0, 20, HOST), (1, 20, HOST)]]
+
+
+def test_values_may_be_larger_than_pipes(one_node: flow.Config) -> None:
+    with flow.load(one_node):
+        assert len(large(3_000_000, resource_specification=TWO).result(60)) == 3_000_000
+
+
+def test_what_a_rank_raises_ends_all_and_names_the_rank(one_node: flow.Config) -> None:
+    with flow.load(one_node):
+        with pytest.raises(ValueError, match="of rank 1") as raised:
+            failing(1, resource_specification=TWO).result(60)
+        assert f"raised by rank 1 on node {HOST}" in raised.value.__notes__
+        wait_until(lambda: not left())
+
+
+def test_a_killed_rank_loses_the_task(one_node: flow.Config, tmp_path: Path) -> None:
+    with flow.load(one_node):
+        future = resting(str(tmp_path / "told"), resource_specification=TWO)
+        os.kill(ranks_told(tmp_path / "told")[1][1], 9)
+        with pytest.raises(TaskLost, match=f"rank 1 was killed by signal 9.*on node {HOST}"):
+            future.result(60)
+        wait_until(lambda: not left())
+
+
+def test_a_walltime_ends_all_ranks(one_node: flow.Config, tmp_path: Path) -> None:
+    with flow.load(one_node):
+        future = resting(str(tmp_path / "told"), walltime=4, resource_specification=TWO)
+        with pytest.raises(AppTimeout):
+            future.result(60)
+        wait_until(lambda: not left())
+
+
+def test_a_function_of_the_users_own_starts_the_ranks(one_node: flow.Config, tmp_path: Path) -> None:
+    one_node.executors[0].mpi_launcher = lambda hosts, ranks: ["echo", "mine", *hosts, str(sum(ranks))]
+    with flow.load(one_node):
+        assert hosts_of_ranks(stdout=str(tmp_path / "out"), resource_specification=TWO).result(60) == 0
+    assert (tmp_path / "out").read_text().split() == ["mine", HOST, "2", "hostname"]
+
+
+PROGRAM = """
+import os, sys
+import flow
+from flow_providers import LocalProvider
+
+@flow.mpi_app(ranks=2, gather=True)
+def library(number):
+    from mpi4py import MPI
+    return MPI.COMM_WORLD.allreduce(number), MPI.Get_library_version().split(",")[0]
+
+@flow.bash_app
+def command(stdout=None):
+    return f"PATH={os.path.dirname(sys.executable)}:$PATH; $FLOW_MPI_PREFIX sh -c 'echo rank'"
+
+if __name__ == "__main__":
+    executor = flow.HighThroughputExecutor(
+        max_workers=4, cores_per_worker=0.25, mpi_launcher=sys.argv[1], provider=LocalProvider(max_blocks=1)
+    )
+    with flow.load(flow.Config(executors=[executor])):
+        print(library(3).result(60))
+        command(stdout="out", resource_specification={"ranks": 2}).result(60)
+        print(open("out").read().split())
+"""
+
+
+@pytest.mark.parametrize(
+    ("other_mpi", "launcher", "library"),
+    [
+        ("MPI_TEST_OPENMPI5", "auto", "Open MPI v5"),
+        ("MPI_TEST_MPICH", "auto", "MPICH Version"),
+        ("MPI_TEST_MPICH", "mpich", "MPICH Version"),
+    ],
+    indirect=["other_mpi"],
+)
+def test_another_mpi_of_the_environment_is_found(other_mpi: str, launcher: str, library: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    folder = os.path.dirname(other_mpi)
+    variables = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+    }
+    done = subprocess.run(
+        [other_mpi, "program.py", launcher],
+        cwd=tmp_path,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    values, ranks = done.stdout.splitlines()
+    assert values.count("(6, ") == 2
+    assert values.count(library) == 2
+    assert ranks == "['rank', 'rank']"
