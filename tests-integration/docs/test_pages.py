@@ -11,10 +11,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Pages whose programs need more than Flow: the tests of these services run them.
+_ON_SERVICES = ("mpi.md",)
 PAGES = [
     path
     for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("packages/*/README.md")])
-    if BLOCK.search(path.read_text())
+    if BLOCK.search(path.read_text()) and path.name not in _ON_SERVICES
 ]
 
 

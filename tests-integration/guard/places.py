@@ -530,7 +530,7 @@ ELSEWHERE: dict[str, str] = {
     **{f"{kind}(storage_access=)": _ELSEWHERE_IN_TABLE for kind in _OF_MANAGERS},
     **{
         f"{app}({name}=)": _DATA
-        for app in ("python_app", "bash_app", "join_app")
+        for app in ("python_app", "bash_app", "mpi_app", "join_app")
         for name in (
             "data_flow_kernel",
             "walltime",
@@ -546,7 +546,12 @@ ELSEWHERE: dict[str, str] = {
             "grow_on_retry",
         )
     },
-    **{f"{app}(function=)": _IN_TASK for app in ("python_app", "bash_app", "join_app")},
+    **{
+        f"mpi_app({name}=)": _DATA
+        for name in ("ranks", "nodes", "ranks_per_node", "cores_per_rank", "gpus_per_rank", "exclusive", "gather")
+    },
+    "HighThroughputExecutor(mpi_launcher=)": _IN_TASK,
+    **{f"{app}(function=)": _IN_TASK for app in ("python_app", "bash_app", "mpi_app", "join_app")},
 }
 """Why a place has no case above."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import update_wrapper
 from inspect import iscoroutinefunction
-from types import MappingProxyType, MethodType
+from types import MethodType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, ParamSpec, Self, TypedDict, TypeVar, cast, overload
 
 from flow_core.active import Submitter, get_active
@@ -150,7 +150,6 @@ class MpiAppOptions(AppOptions, total=False):
     gather: GatherOption
 
 
-NO_RANKS: Mapping[str, object] = MappingProxyType({})
 _KEY_RULES = 1  # a version; part of each app's cache tag; another number makes all remembered results unknown
 _UNCACHED = tuple(
     f"{option} has no effect without cache=True" for option in ("ignore_for_cache", "cache_files", "cache_globals")
@@ -394,8 +393,13 @@ class MpiApp(PythonApp[P, R]):
     def __init__(
         self,
         func: Callable[..., object],
-        gather: bool = False,
-        resources: Mapping[str, object] = NO_RANKS,
+        ranks: RanksOption = None,
+        nodes: NodesOption = None,
+        ranks_per_node: RanksPerNodeOption = None,
+        cores_per_rank: CoresPerRankOption = None,
+        gpus_per_rank: GpusPerRankOption = None,
+        exclusive: ExclusiveOption = None,
+        gather: GatherOption = False,
         **options: Any,
     ) -> None:
         super().__init__(func, **options)
@@ -405,7 +409,15 @@ class MpiApp(PythonApp[P, R]):
         # Remembered results of both are not the same.
         identity = replace(identity, cache_tag=f"{identity.cache_tag}:{'ranks' if gathers else 'rank 0'}")
         self._definition = replace(self._definition, gather=gathers, identity=identity)
-        self._resources = dict(resources)
+        asked = {
+            "ranks": ranks,
+            "nodes": nodes,
+            "ranks_per_node": ranks_per_node,
+            "cores_per_rank": cores_per_rank,
+            "gpus_per_rank": gpus_per_rank,
+            "exclusive": exclusive,
+        }
+        self._resources = {key: value for key, value in asked.items() if value is not None}
         # One rank where none are asked for: a function that was written for ranks needs MPI in any case.
         spec = task_spec(name, self._walltime, self._resources or {"ranks": 1})
         self._options = replace(self._options, spec=spec)

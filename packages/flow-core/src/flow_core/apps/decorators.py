@@ -19,7 +19,7 @@ from flow_core.apps.app import (
     PythonApp,
 )
 from flow_core.errors import InvalidAppTypeError
-from flow_core.option_names import did_you_mean, known_options
+from flow_core.option_names import known_options
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -73,12 +73,12 @@ class MakesJoinApp(Protocol):
     def __call__(self, function: Callable[P, object], /) -> JoinApp[P, Any]: ...
 
 
-def _takes(options: type[Any]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def _takes(options: type[Any], made: type[AppBase[..., Any]] = AppBase) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Let a decorator show, and take, the options of a record with the defaults of the apps' constructor."""
 
     def marked(function: Callable[P, R]) -> Callable[P, R]:
         own = next(iter(inspect.signature(function).parameters.values()))
-        known = inspect.signature(AppBase.__init__).parameters
+        known = {**inspect.signature(AppBase.__init__).parameters, **inspect.signature(made.__init__).parameters}
         named = [
             known[name].replace(kind=inspect.Parameter.KEYWORD_ONLY)
             for name in known
@@ -174,6 +174,7 @@ def mpi_app(
     /,
     **options: Unpack[MpiAppOptions],
 ) -> MakesMpiApp: ...
+@_takes(MpiAppOptions, MpiApp)
 def mpi_app(
     function: Callable[P, R] | None = None,
     /,
@@ -181,25 +182,15 @@ def mpi_app(
 ) -> Any:
     """Make an app of a Python function that runs on every rank of its task; see MpiApp, and AppBase for the options.
 
-    Beside those of python apps: ``ranks``, ``nodes``, ``ranks_per_node``, ``cores_per_rank``, ``gpus_per_rank`` and
-    ``exclusive``, each of which ``resource_specification`` of a call replaces, and ``gather``.
+    What it asks for, a ``resource_specification`` of a call replaces key by key.
     """
-    given: dict[str, Any] = {**options}
-    for name in given:
-        if name not in MpiAppOptions.__annotations__ and name not in AppOptions.__annotations__:
-            known = (*AppOptions.__annotations__, *MpiAppOptions.__annotations__)
-            raise TypeError(f"mpi_app() has no option {name!r}{did_you_mean(name, known)}")
-    gather = given.pop("gather", False)
-    asked = {name: given.pop(name, None) for name in _RANKS}
-    resources = {name: value for name, value in asked.items() if value is not None}
 
     def make(function: Callable[P, R], /) -> MpiApp[P, R]:
-        return MpiApp(function, gather, resources, **given)
+        return MpiApp(function, **options)
 
     return make if function is None else make(function)
 
 
-_RANKS = ("ranks", "nodes", "ranks_per_node", "cores_per_rank", "gpus_per_rank", "exclusive")
 _KINDS: dict[str, type[AppBase[..., Any]]] = {"python": PythonApp, "bash": BashApp, "join": JoinApp}
 
 
