@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Final
 
@@ -133,7 +134,11 @@ class ThreadPoolExecutor(Executor):
 
         Threads are daemons: one that does not end does not keep the process alive.
         """
-        return ShutdownReport() if self._pool is None else self._pool.shutdown(timeout_s)
+        report = ShutdownReport() if self._pool is None else self._pool.shutdown(timeout_s)
+        # Kept by threads, of whichever pool of this process: by their attribute, since most runs have none.
+        if kept_containers := sys.modules.get("flow_core.remote.kept_containers"):
+            kept_containers.kept.close()
+        return report
 
     def scale_out(self, workers: int = 1) -> None:
         """Not possible. Raises NotImplementedError."""

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import secrets
 import shlex
 import shutil
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Final
 
 from flow_core.errors import BashExitFailure, ContainerError
@@ -35,6 +38,7 @@ from flow_core.remote.container_runtimes import (
 )
 from flow_core.remote.file_arguments import replaced
 from flow_core.remote.kept_containers import Ended, Loop, kept
+from flow_core.remote.own_modules import is_local
 
 _LONGEST_ARGUMENT = 120_000  # bytes; Linux refuses single arguments of 128 KiB and more
 _LOOK_S = 30.0  # seconds for a look whether an image is there
@@ -98,6 +102,31 @@ def _places(arguments: tuple[object, object]) -> list[str]:
     return found
 
 
+_registering = threading.Lock()
+
+
+@contextmanager
+def _own_by_value() -> Iterator[None]:
+    """Have all that is of the user's own modules go by value: a container sees neither them nor what they import."""
+    import cloudpickle
+
+    with _registering:
+        known = cloudpickle.list_registry_pickle_by_value()
+        own = [
+            module
+            for name, module in list(sys.modules.items())
+            if isinstance(getattr(module, "__file__", None), str) and is_local(name) and name not in known
+        ]
+        own = [module for module in own if module.__name__ != "__main__" and module.__name__ in sys.modules]
+        for module in own:
+            cloudpickle.register_pickle_by_value(module)
+        try:
+            yield
+        finally:
+            for module in own:
+                cloudpickle.unregister_pickle_by_value(module)
+
+
 class PackedFunction:
     """A function as it travels, for a container: it need not be loaded where the container is started."""
 
@@ -137,7 +166,7 @@ class TaskContainer:
             path = os.path.join(directory, f"{secrets.token_hex(8)}.sh")
             _write(path, command.encode(errors="surrogateescape"))
             inner = ["/bin/sh", "-c", RUN_SCRIPT, "sh", path]
-        name = _name()
+        name = _name(self._where.executor)
         words = removal(self.runtime, name)
         guarded.begin(name, words)
         try:
@@ -222,9 +251,9 @@ class TaskContainer:
         base = os.path.join(directory, number)
         self.prepare()
         try:
-            _write(
-                f"{base}.task", pack_task(func, args, kwargs, spec, (), inside, blob=blob, directory=self._directory)
-            )
+            with nullcontext() if blob is not None else _own_by_value():
+                task = pack_task(func, args, kwargs, spec, (), inside, blob=blob, directory=self._directory)
+            _write(f"{base}.task", task)
             self._in_loop(number, self._python(directory), "python", None)
             with open(f"{base}.result", "rb") as file:
                 result = unpack_result(file.read())
@@ -250,7 +279,7 @@ class TaskContainer:
         unnamed = tuple(self._line(command, "", directory, stdin=True))
         loop = kept.take(unnamed if self._container.keep else None)
         if loop is None:
-            name = _name()
+            name = _name(self._where.executor)
             line = self._line(command, name, directory, stdin=True)
             environment = self.environment({**os.environ, **self._variables()})
             try:
@@ -401,8 +430,10 @@ def _remove(base: str, kinds: Iterable[str]) -> None:
             continue
 
 
-def _name() -> str:
-    return f"flow-task-{secrets.token_hex(8)}"
+def _name(executor: str) -> str:
+    """Return a name for a container, by which its executor is known, too."""
+    words = re.sub(r"[^a-zA-Z0-9_.-]+", "-", executor)[:40] or "task"
+    return f"flow-{words}-{secrets.token_hex(8)}"
 
 
 def _node() -> str:
