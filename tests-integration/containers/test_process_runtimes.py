@@ -15,7 +15,7 @@ from container_services import PATIENCE_S, by_script, missing
 import flow
 from flow import Config, Container, HighThroughputExecutor, bash_app, python_app
 from flow.providers import LocalProvider
-from flow_core.errors import ExecutorBroken
+from flow_core.errors import AppTimeout, ExecutorBroken
 from flow_executors.testing.local_run import processes_of
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(120)]
@@ -36,17 +36,20 @@ def made(path: str) -> str:
     return f"echo $FLOW_IMAGE >{path}"
 
 
+@bash_app
+def said_there(stdout: str) -> str:
+    return "test -d /opt/python && echo $WORD $PWD"
+
+
 @pytest.fixture
-def started(
-    root: Path, label: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[str, str], HighThroughputExecutor]]:
-    """Give a function that loads a pool of a runtime and an image; at the end no process of it may be left."""
+def commands(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
+    """Give a function that puts a runtime on PATH and returns the options that it needs for ``root``."""
     monkeypatch.chdir(tmp_path)
     commands = tmp_path / "commands"
     commands.mkdir()
     monkeypatch.setenv("PATH", f"{commands}{os.pathsep}{os.environ['PATH']}")
 
-    def start(runtime: str, image: str) -> HighThroughputExecutor:
+    def prepared(runtime: str) -> list[str]:
         if runtime == "charliecloud":
             if shutil.which("ch-run") is None:
                 missing("charliecloud is not installed; get it by tests-integration/services/charliecloud.sh install")
@@ -58,7 +61,19 @@ def started(
             by_script("apptainer", "commands", str(commands))
             by_script("apptainer", "run", "/usr/bin/apptainer", "--version")
         # The release of Debian has no --write-fake yet, and the image is a directory of this test alone.
-        options = ["--write"] if runtime == "charliecloud" else []
+        return ["--write"] if runtime == "charliecloud" else []
+
+    return prepared
+
+
+@pytest.fixture
+def started(
+    commands: Callable[[str], list[str]], label: str, tmp_path: Path
+) -> Iterator[Callable[[str, str], HighThroughputExecutor]]:
+    """Give a function that loads a pool of a runtime and an image; at the end no process of it may be left."""
+
+    def start(runtime: str, image: str) -> HighThroughputExecutor:
+        options = commands(runtime)
         executor = HighThroughputExecutor(
             label,
             max_workers=1,
@@ -117,3 +132,30 @@ def test_a_job_that_is_killed_takes_its_container_with_it(
         assert time.monotonic() < deadline, "the killed manager is still known"
         time.sleep(0.1)
     assert where().result(PATIENCE_S)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_tasks_run_in_an_image_of_the_runtime_beside_others(
+    runtime: str, commands: Callable[[str], list[str]], root: Path, label: str, tmp_path: Path
+) -> None:
+    options = commands(runtime)
+    pool = HighThroughputExecutor(label, max_workers=1, provider=LocalProvider(max_blocks=1))
+    flow.load(Config(executors=[pool], run_dir=str(tmp_path / "runinfo"), strategy_period=0.5))
+    try:
+        assert not where().result(PATIENCE_S)[0].startswith("/opt/python/")
+        for keep in (False, True):
+            image = "lab/image:1" if runtime == "shifter" else str(root)
+            container = Container(image, runtime, options=options, keep=keep)
+            assert where.options(container=container)().result(PATIENCE_S)[0].startswith("/opt/python/bin/")
+            said = str(tmp_path / f"said-{keep}")
+            command = said_there.options(container=container, environment={"WORD": "word"}, stdout=said)
+            assert command().result(PATIENCE_S) == 0
+            assert Path(said).read_text() == f"word {tmp_path}\n"
+            late = made.options(container=container, walltime=2)
+            assert isinstance(late("/dev/null; trap '' TERM; sleep 631").exception(PATIENCE_S), AppTimeout)
+    finally:
+        flow.clear()
+    deadline = time.monotonic() + PATIENCE_S
+    while left := processes_of("631"):
+        assert time.monotonic() < deadline, f"left: {left}"
+        time.sleep(0.1)

@@ -14,7 +14,6 @@ import shutil
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import time
 
@@ -144,23 +143,31 @@ class _Guard:
         self._due = [(when, removals) for when, removals in self._due if when > now]
         running = [_begun(removal) for removal in due]
         deadline = time.monotonic() + _REMOVAL_S
-        for process in running:
-            if process is None:
-                continue
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        for pid in running:
+            if pid is not None:
+                _await(pid, deadline)
 
 
-def _begun(command: Sequence[str]) -> subprocess.Popen[bytes] | None:
-    null = subprocess.DEVNULL
+def _begun(command: Sequence[str]) -> int | None:
+    """Start a command without input and output; return its process id, None where it cannot be started."""
+    null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
     try:
-        # One thread, which never forks otherwise.
-        return subprocess.Popen(command, stdin=null, stdout=null, stderr=null)
+        return os.posix_spawnp(command[0], command, os.environ, file_actions=null)
     except OSError:
         return None
+
+
+def _await(pid: int, deadline: float) -> None:
+    """Wait for a child until a reading of ``time.monotonic``, and kill it then."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    finally:
+        os.close(descriptor)
 
 
 def main(name: str) -> int:

@@ -194,6 +194,7 @@ class TaskContainer:
         if TABLE[self.runtime].variable:
             return given
         own = dict(self._spec.environment)  # what the task asks for by name it gets
+        given.setdefault("USER", _user_name())  # charliecloud does not start without it
         return {name: value for name, value in given.items() if name not in HOST_ONLY or name in own}
 
     def run_kept(self, command: str, stdout: int, stderr: int) -> int:
@@ -459,6 +460,15 @@ def _user(runtime: str) -> tuple[int, int] | None:
     if runtime == "docker":
         return os.geteuid(), os.getegid()
     return (0, 0) if runtime == "podman" else None  # who starts it, whoever that is
+
+
+def _user_name() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def _accelerators() -> str:
