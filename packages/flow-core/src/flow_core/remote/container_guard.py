@@ -152,7 +152,7 @@ def _begun(command: Sequence[str]) -> int | None:
     """Start a command without input and output; return its process id, None where it cannot be started."""
     null = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)]
     try:
-        return os.posix_spawnp(command[0], command, os.environ, file_actions=null)
+        return os.posix_spawnp(command[0], [*command], os.environ, file_actions=null)
     except OSError:
         return None
 
