@@ -201,7 +201,7 @@ def test_what_is_in_a_directory_or_matches_a_pattern_is_seen(first: File, second
         refusing.claim(2, second)
     refusing.owners.ended([one])
     refusing.claim(3, second)
-    assert refusing.owners.some
+    assert refusing.owners.places
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_what_is_beside_a_directory_or_does_not_match_a_pattern_is_none_of_it(fi
     refusing = _Refusing()
     one, two = refusing.claim(1, first), refusing.claim(2, second)
     refusing.owners.ended([one, two])
-    assert not refusing.owners.some
+    assert not refusing.owners.places
     assert not any((refusing.owners._owners, refusing.owners._below, refusing.owners._sets))
 
 

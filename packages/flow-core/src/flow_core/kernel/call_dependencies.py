@@ -45,7 +45,8 @@ class CallDependencies:
         self._home = home
         self._reactor = reactor
         self._arguments = arguments
-        self._junction: SharedParents | None = None
+        self.junction: SharedParents | None = None
+        """The last shared parents that a call waits for. To be read only."""
 
     def of(self, task: Task) -> tuple[Sequence[Future[Any]], Sources]:
         """Return the futures in a call's arguments, and where their results come from.
@@ -55,7 +56,7 @@ class CallDependencies:
         Raises:
             HiddenFutureError: one is hidden where it would not be waited for.
         """
-        last = self._junction
+        last = self.junction
         common = None if last is None else last.common
         if common is not None and last is not None and _shares(task, common):
             return common, ((last,), (), ())
@@ -77,7 +78,7 @@ class CallDependencies:
             if _shares(task, common):
                 junction.common = common
         # Set without a lock: two threads that submit at once make two, which is correct and only costs more edges.
-        self._junction = junction
+        self.junction = junction
         self._reactor.post(self._reactor.core.meeting, (junction, parents))
         return (junction,), (), ()
 
@@ -142,9 +143,9 @@ class CallDependencies:
 
     def forget(self) -> None:
         """Drop the last shared parents once all of them have ended: children hold what they still need themselves."""
-        junction = self._junction
+        junction = self.junction
         if junction is not None and junction.futures is None:
-            self._junction = None
+            self.junction = None
 
     def split(self, futures: Sequence[Future[Any]]) -> tuple[list[Task], list[Future[Any]], list[Failure]]:
         """Return unfinished tasks of this kernel, other unfinished futures, and how finished ones failed."""

@@ -710,7 +710,9 @@ class DataFlowKernel:
         self._emitter.moved(transfer, digest, error)
 
     def _on_ended(self, tasks: Sequence[Task]) -> None:
-        self._edges.forget()
+        # Asked here, and once a batch: most runs have none of these, and pay nothing.
+        if self._edges.junction is not None:
+            self._edges.forget()
         if self._gate is not None:
             self._gate.ended()
         emitter, unseen = self._emitter, self._parts.unseen
@@ -730,11 +732,10 @@ class DataFlowKernel:
                         self._note_failed(key, task.tid, one_line(root_cause(error)))
             elif every:
                 emitter.ended(task)
-        # Asked once a batch: most runs declare no outputs and pay nothing.
-        if self._owners.some:
+        if self._owners.places:
             self._owners.ended(tasks)
         places = self.staging.places
-        if places.some:
+        if places.tasks:
             for task in tasks:
                 places.ended(task.tid, task.value)
 

@@ -60,14 +60,10 @@ class OutputOwners:
         self._lock = threading.Lock()
         self._owners: dict[str, _Output] = {}
         self._spellings: dict[str, list[str]] = {}  # places in ``_owners`` by what ``folded`` makes of them
-        self._places: dict[int, tuple[str, ...]] = {}
+        self.places: dict[int, tuple[str, ...]] = {}
+        """The places of the outputs of unfinished tasks that have some, by task. To be read only."""
         self._sets: _Index | None = None
         self._below: _Index = {}
-
-    @property
-    def some(self) -> bool:
-        """Whether unfinished tasks have outputs."""
-        return bool(self._places)
 
     def claim(
         self, task: Task, directory: str, parents: Sequence[Task | SharedParents], *, shared_disk: bool = True
@@ -104,7 +100,7 @@ class OutputOwners:
                     task.more().contested = other.more().contested = True
         # After all checks: a call that is refused owns nothing.
         with self._lock:
-            self._places[task.tid] = tuple(wanted)
+            self.places[task.tid] = tuple(wanted)
             for place, file in wanted.items():
                 if place not in self._owners:
                     self._spellings.setdefault(folded(place), []).append(place)
@@ -115,7 +111,7 @@ class OutputOwners:
         """Forget the outputs of tasks that have ended."""
         with self._lock:
             for task in tasks:
-                for place in self._places.pop(task.tid, ()):
+                for place in self.places.pop(task.tid, ()):
                     output = self._owners.get(place)
                     if output is not None and output.task is task:  # and not a later one
                         del self._owners[place]

@@ -25,10 +25,8 @@ class RunLogger(logging.Logger):
         self._named = logging.getLogger(name)
         # So that getEffectiveLevel() finds the level that was set for the name.
         self.parent = self._named
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  (a name of the logging module)
-        """Return whether the logger of the name takes this level."""
-        return self._named.isEnabledFor(level)
+        # What the logger of the name takes; its own method, since each report of results asks it.
+        self.isEnabledFor = self._named.isEnabledFor  # type: ignore[method-assign]
 
     def handle(self, record: logging.LogRecord) -> None:
         """Mark a record and hand it to handlers."""

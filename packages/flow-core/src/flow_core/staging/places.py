@@ -117,6 +117,8 @@ class StagedPaths:
     Attributes:
         token: Name of this run's directories: random, so that no run on any machine has the same.
         seen_from_nodes: The home of files that nodes move for executors without a working directory.
+        tasks: Unfinished tasks that have directories, with the number of their tries and the places of the last one.
+            To be read only.
     """
 
     def __init__(self, run_dir: Path | None = None) -> None:
@@ -132,16 +134,16 @@ class StagedPaths:
         self._by_home: dict[str, str] = {}
         self._claims: list[Claim] = []
         self._of_nodes: set[str] = set()
-        self._tasks: dict[int, tuple[int, TryPaths]] = {}
+        self.tasks: dict[int, tuple[int, TryPaths]] = {}
         self._file_work = BackgroundFileWork(gather_s=_GATHER_S)
         self._tidied = False
 
     def begin(self, task_id: int) -> TryPaths:
         """Return the places of a new try of a task. What an earlier try has is removed: nothing of it counts."""
         with self._lock:
-            number, before = self._tasks.get(task_id, (0, None))
+            number, before = self.tasks.get(task_id, (0, None))
             places = TryPaths(self, task_id, number + 1)
-            self._tasks[task_id] = number + 1, places
+            self.tasks[task_id] = number + 1, places
         if before is not None:
             self._remove(before)
         return places
@@ -201,15 +203,10 @@ class StagedPaths:
             pass
         return path
 
-    @property
-    def some(self) -> bool:
-        """Whether unfinished tasks have directories."""
-        return bool(self._tasks)
-
     def ended(self, task_id: int, value: object = None) -> None:
         """Remove the directories of a task that has ended, but those that its result names: these stay for the run."""
         with self._lock:
-            _, places = self._tasks.pop(task_id, (0, None))
+            _, places = self.tasks.pop(task_id, (0, None))
         # A result that names a file there would lead to nothing.
         if places is not None and not places.hold(value):
             self._remove(places)
@@ -228,7 +225,7 @@ class StagedPaths:
         self._file_work.close()
         with self._lock:
             claims, self._claims = self._claims, []
-            self._tasks.clear()
+            self.tasks.clear()
             of_nodes, self._of_nodes = self._of_nodes, set()
         for each in claims:
             each.release()
