@@ -213,7 +213,7 @@ def test_large_buffers_travel_out_of_band_and_small_ones_do_not() -> None:
     assert loaded[0][1].data == b"x" * LARGE
     assert store.blob(refs[0].blob) == b"x" * LARGE
     store.release(1)
-    assert not store
+    assert not store.by_key
     with pytest.raises(OSError, match=r"No such file|another machine"):
         load_with_buffers(memoryview(pack_buffers(refs) + payload), True)
 
@@ -274,9 +274,9 @@ def test_code_of_tasks_is_kept_and_much_that_no_task_names_is_forgotten() -> Non
         store.release(number)
         assert store.blob(b"all") == b"blob"
         assert store.blob(b"999") == blobs[b"999"]
-    assert bool(store)
+    assert store.by_key
     store.release(999)
-    assert not store
+    assert not store.by_key
     assert sum(store.blob(digest) is not None for digest in blobs) < 300
 
 

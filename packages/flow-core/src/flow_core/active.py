@@ -29,7 +29,8 @@ class Submitter(Protocol):
 
 
 # Not guarded by a lock: ``loaded`` sets it under its own, and a reader needs one value only.
-_active: Submitter | None = None
+kernel: Submitter | None = None
+"""The active kernel, if there is one. To be read only: apps look here at each call."""
 
 current_join: ContextVar[int | None] = ContextVar("flow_current_join", default=None)
 """Id of the join task whose body runs in this context: the parent of tasks made there."""
@@ -43,15 +44,15 @@ CALLED_IN_TASK = (
 )
 
 
-def set_active(kernel: Submitter | None) -> None:
+def set_active(active: Submitter | None) -> None:
     """Make a kernel the active one, or none."""
-    global _active
-    _active = kernel
+    global kernel
+    kernel = active
 
 
 def active_or_none() -> Submitter | None:
     """Return the active kernel, or None."""
-    return _active
+    return kernel
 
 
 def get_active() -> Submitter:
@@ -60,7 +61,7 @@ def get_active() -> Submitter:
     Raises:
         NoDataFlowKernelError: no Config is loaded, or this is a task in a worker process, where none can be.
     """
-    if _active is None:
+    if kernel is None:
         # "Call load()" would be wrong advice there: each worker would start executors of its own.
         if in_worker():
             raise NoDataFlowKernelError(CALLED_IN_TASK)
@@ -68,4 +69,4 @@ def get_active() -> Submitter:
             "no Config is loaded, so there is nothing to run apps: call flow.load() (local threads) or "
             "flow.load(config) first, or give the app its own kernel with data_flow_kernel="
         )
-    return _active
+    return kernel

@@ -11,7 +11,8 @@ from inspect import iscoroutinefunction
 from types import MethodType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, ParamSpec, Self, TypedDict, TypeVar, cast, overload
 
-from flow_core.active import Submitter, get_active
+from flow_core import active
+from flow_core.active import Submitter
 from flow_core.apps.definition import (
     CACHE_FILES,
     CACHE_GLOBALS,
@@ -266,7 +267,7 @@ class AppBase(Generic[P, R]):
             TypeError: the arguments do not fit the function.
         """
         # Looked up at each call: apps are defined at import, before any Config is loaded.
-        kernel = self._kernel or get_active()
+        kernel = self._kernel or active.kernel or active.get_active()
         options = self._options
         # Calls with positional arguments alone, which are most, pay for two comparisons here.
         if kwargs or not self._plain or not self._least <= len(args) <= self._most:

@@ -32,6 +32,7 @@ from flow_core.graph.states import (
     EXEC_DONE,
     FAIL_RETRYABLE,
     FAILED,
+    FOLLOWING,
     JOINING,
     LAUNCHED,
     MEMO_DONE,
@@ -39,7 +40,7 @@ from flow_core.graph.states import (
     RUNNING,
     STAGING,
     State,
-    check_transition,
+    illegal,
 )
 from flow_core.guard import is_a
 from flow_core.interfaces.call import TryKey
@@ -398,7 +399,8 @@ class GraphCore:
             self._launch(task)
 
     def _launch(self, task: Task) -> None:
-        check_transition(task.state, LAUNCHED)
+        if not FOLLOWING[task.state] >> LAUNCHED & 1:
+            raise illegal(task.state, LAUNCHED)
         task.state = LAUNCHED
         # Keys are never used again, so an outcome that comes late cannot be taken for that of the next try.
         key: TryKey = self._last_key + 1  # type: ignore[assignment]  # to call TryKey costs 50 ns a task
@@ -581,7 +583,8 @@ class GraphCore:
     # -- how: the end
 
     def _end(self, task: Task, state: State, value: object = None, error: BaseException | None = None) -> None:
-        check_transition(task.state, state)
+        if not FOLLOWING[task.state] >> state & 1:
+            raise illegal(task.state, state)
         if task.state is STAGING and state is not EXEC_DONE:
             self.effects.append((Effect.UNSTAGE, task, None))
         task.state = state
@@ -638,7 +641,8 @@ class GraphCore:
                 self._end(other, DEP_FAIL, error=halted_error(other, self.halted))
 
     def _move(self, task: Task, state: State) -> None:
-        check_transition(task.state, state)
+        if not FOLLOWING[task.state] >> state & 1:
+            raise illegal(task.state, state)
         task.state = state
         # The event of a failed try has its reason with it, so ``_again`` makes that one.
         if self.verbose and state is not FAIL_RETRYABLE:

@@ -66,11 +66,10 @@ TRANSITIONS: dict[State, tuple[State, ...]] = {
 }
 """Which states may follow each state. ``launched`` leads back to ``pending`` when a try was returned unstarted."""
 
-# A bit for each state that may follow: one shift a transition, where a look into a tuple would compare members.
-_LEGAL: tuple[int, ...] = tuple(sum(1 << after for after in TRANSITIONS[state]) for state in State)
+FOLLOWING: tuple[int, ...] = tuple(sum(1 << after for after in TRANSITIONS[state]) for state in State)
+"""The same with a bit for each state that may follow: one shift a transition, where a tuple would compare members."""
 
 
-def check_transition(before: State, after: State) -> None:
-    """Raise IllegalTransition unless a task may go from one state to the other."""
-    if not _LEGAL[before] >> after & 1:
-        raise IllegalTransition(f"a task went from {before.name} to {after.name}: this is a bug of Flow")
+def illegal(before: State, after: State) -> IllegalTransition:
+    """Return the error of a task that went from one state to another which may not follow it."""
+    return IllegalTransition(f"a task went from {before.name} to {after.name}: this is a bug of Flow")

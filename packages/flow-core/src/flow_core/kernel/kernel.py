@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -716,7 +717,7 @@ class DataFlowKernel:
         if self._gate is not None:
             self._gate.ended()
         emitter, unseen = self._emitter, self._parts.unseen
-        every = emitter.tasks or emitter.files or emitter.debug
+        every = emitter.tasks or emitter.files or self._logger.isEnabledFor(logging.DEBUG)
         for task in tasks:
             error = task.error
             if error is not None:

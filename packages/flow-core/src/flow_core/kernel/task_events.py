@@ -90,11 +90,6 @@ class TaskEventEmitter:
         self._reported: set[str] = set()
         self._warned: set[tuple[object, str]] = set()
 
-    @property
-    def debug(self) -> bool:
-        """Whether the log takes lines at DEBUG, one for each task; asked once a batch."""
-        return self._logger.isEnabledFor(logging.DEBUG)
-
     def once(self, message: str, *args: object) -> None:
         """Log something that may happen to very many tasks: the first of a run at INFO, the others at DEBUG."""
         # Two threads may both log the first: harmless, and a lock here would be one for all tasks.
@@ -240,7 +235,7 @@ class TaskEventEmitter:
                 self._append(_file_record(transfer, -1, "", None))
         if task.state is State.failed and task.error is not None:
             self._logger.info("%s failed: %s", task, one_line(task.error))
-        elif self.debug:
+        elif self._logger.isEnabledFor(logging.DEBUG):
             self._logger.debug("%s ended as %s", task, task.state.name)
         if self.tasks:
             self._append(self._end_record(task))

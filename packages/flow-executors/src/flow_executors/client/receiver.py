@@ -373,8 +373,9 @@ class Receiver:
             self._queues.finish((key,))
         if self._reclaim is not None:
             self._reclaim.finished((key,))
-        # Most tasks are in neither; two look-ups a result are saved.
-        if self.cancelled or self._buffers or self._files.declared:
+        # Most tasks are in none of them; two look-ups a result are saved.
+        buffers = self._buffers
+        if self.cancelled or buffers.by_key or buffers.code.by_key or self._files.declared:
             self._forget((key,))
         self._fruitless, self._worked = 0, True
         start, end = start and start + offset, end and end + offset
@@ -584,8 +585,9 @@ class Receiver:
         # Guards around both loops: nearly always nothing is cancelled, and nothing is out of band.
         for key in keys if self.cancelled else ():
             self.cancelled.pop(key, None)
-        for key in keys if self._buffers else ():
-            self._buffers.release(key)
+        buffers = self._buffers
+        for key in keys if buffers.by_key or buffers.code.by_key else ():
+            buffers.release(key)
         if self._files.declared:
             self._files.forget(keys)
 

@@ -27,7 +27,7 @@ from flow_executors.interchange.scheduler import Dispatcher
 from flow_executors.interchange.sessions import Sessions
 from flow_executors.interchange.settings import CoreSettings
 from flow_executors.interchange.state import InterchangeState
-from flow_executors.interchange.talk import LATE, REASON as TALKS, TalkBudget, cost, is_charged
+from flow_executors.interchange.talk import COSTS, LATE, REASON as TALKS, TalkBudget, cost
 from flow_executors.wire.commands import KeyChange, unpack_command
 from flow_executors.wire.files import asked_key
 from flow_executors.wire.kinds import GREETINGS, HELLO, Buffer, Kind, kind_of, number_of
@@ -363,7 +363,7 @@ class InterchangeCore:
         else:
             self._liveness.heard(peer, now)
             handler = self._from_manager.get(kind)
-            if (handler is None or is_charged(kind)) and not self._may_say(manager, cost(kind, len(message)), now):
+            if (handler is None or kind in COSTS) and not self._may_say(manager, cost(kind, len(message)), now):
                 return
             if handler is None:
                 self.ignored += 1

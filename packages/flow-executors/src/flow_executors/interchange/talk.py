@@ -15,9 +15,7 @@ BURST = 100_000.0
 """Units that may be spent at once, as after a pause in which nothing was read."""
 EACH_S = 2_000.0
 """Units that come back in a second."""
-# Units of a message, and bytes for which it costs one more. What the script writes to its log, or answers with much,
-# costs most. Only magnitudes matter: 128 workers sampled ten times a second cost half of what comes back.
-_COSTS: Mapping[int, tuple[float, int]] = {
+COSTS: Mapping[int, tuple[float, int]] = {
     Kind.HEARTBEAT: (10.0, 64),
     Kind.EVENTS: (5.0, 256),
     Kind.WORKER: (5.0, 256),
@@ -27,20 +25,18 @@ _COSTS: Mapping[int, tuple[float, int]] = {
     Kind.HELLO: (5.0, 16),
     Kind.REGISTER: (5.0, 4096),  # the tasks that it holds
 }
+"""Units of a message of each kind that costs something, and bytes for which it costs one more: what belongs to tasks
+costs nothing. What the script writes to its log, or answers with much, costs most. Only magnitudes matter: 128 workers
+sampled ten times a second cost half of what comes back."""
 _UNKNOWN = (10.0, 64)
 LATE = 0.5
 """Units of a result that nobody waits for: after a break all results come again that were not acknowledged."""
 REASON = "it said more, beside results, than a manager that works has to say"
 
 
-def is_charged(kind: int) -> bool:
-    """Whether a kind of message costs anything: what belongs to tasks does not."""
-    return kind in _COSTS
-
-
 def cost(kind: int, size: int) -> float:
     """Return the units of a message of a kind and a size in bytes."""
-    each, step = _COSTS.get(kind, _UNKNOWN)
+    each, step = COSTS.get(kind, _UNKNOWN)
     return each + size / step
 
 

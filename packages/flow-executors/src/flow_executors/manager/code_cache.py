@@ -66,7 +66,11 @@ class _PartialBlob:
 
 
 class BlobFiles:
-    """The blobs of one manager; the oldest files are dropped when there is too much. One thread."""
+    """The blobs of one manager; the oldest files are dropped when there is too much. One thread.
+
+    Attributes:
+        where: The file of each blob that is here. To be read only.
+    """
 
     def __init__(self, max_bytes: int = MAX_BYTES, file_bytes: int = _FILE_BYTES, max_blobs: int = MAX_BLOBS) -> None:
         self._max_bytes = max_bytes
@@ -74,7 +78,7 @@ class BlobFiles:
         self._file_bytes = file_bytes
         self._files: list[_BlobFile] = []  # oldest first
         self._shared: _BlobFile | None = None
-        self._where: dict[bytes, _BlobFile] = {}
+        self.where: dict[bytes, _BlobFile] = {}
         self._partial: dict[bytes, _PartialBlob] = {}
         self._generation = 1
         self._index_size = 0
@@ -84,7 +88,7 @@ class BlobFiles:
     def add(self, piece: BlobPiece) -> bool:
         """Take a piece; True when its blob is whole by now."""
         digest = piece.digest
-        if digest in self._where:
+        if digest in self.where:
             return True
         if len(piece.piece) == piece.total <= _SHARED:
             self._partial.pop(digest, None)
@@ -123,14 +127,14 @@ class BlobFiles:
 
     def _note(self, file: _BlobFile, digest: bytes, offset: int, size: int) -> None:
         file.blobs[digest] = offset, size
-        self._where[digest] = file
+        self.where[digest] = file
         row = INDEX_ROW.pack(digest, file.fd, offset, size)
         os.pwrite(self.index_fd, row, self._index_size)
         self._index_size += len(row)
 
     def missing(self, digests: Iterable[bytes]) -> list[bytes]:
         """Return those that are not here."""
-        return [digest for digest in digests if digest not in self._where]
+        return [digest for digest in digests if digest not in self.where]
 
     def read(self, digest: bytes) -> bytes:
         """Return a blob that is here. Raises KeyError: it is not."""
@@ -147,7 +151,7 @@ class BlobFiles:
         while len(self._files) > 1 and self._too_much():
             file = self._files.pop(0)
             for digest in file.blobs:
-                del self._where[digest]
+                del self.where[digest]
             if file is self._shared:
                 self._shared = None
             dropped.append(file)
@@ -158,7 +162,7 @@ class BlobFiles:
                 os.close(file.fd)
 
     def _too_much(self) -> bool:
-        return len(self._where) > self._max_blobs or sum(file.size for file in self._files) > self._max_bytes
+        return len(self.where) > self._max_blobs or sum(file.size for file in self._files) > self._max_bytes
 
     def _write_index(self) -> None:
         rows = [GENERATION.pack(self._generation)]

@@ -498,7 +498,7 @@ class Manager:
     def _take_tasks(self, message: Received, now: float) -> None:
         # A message of one known task, as in a round trip, needs neither batch nor class.
         one = one_task(message)
-        if one is not None and not self._blobs.missing(one[:1]):
+        if one is not None and one[0] in self._blobs.where:
             self._core.accept(DEFAULT_CLASS, [one[1:]])
             return
         batch = unpack_tasks(message)

@@ -100,22 +100,20 @@ class BufferStore:
 
     Attributes:
         code: Code among their arguments.
+        by_key: Id of the blob and descriptor of each task that has buffers. To be read only.
     """
 
-    __slots__ = ("_by_blob", "_by_key", "code")
+    __slots__ = ("_by_blob", "by_key", "code")
 
     def __init__(self) -> None:
         self.code = CodeStore()
-        self._by_key: dict[int, tuple[bytes, int]] = {}  # key -> blob id, descriptor
+        self.by_key: dict[int, tuple[bytes, int]] = {}  # key -> blob id, descriptor
         self._by_blob: dict[bytes, int] = {}
 
     @property
     def full(self) -> bool:
         """Whether so many files are open that buffers should travel in band."""
-        return len(self._by_key) >= _MOST_FILES
-
-    def __bool__(self) -> bool:
-        return bool(self._by_key or self.code)
+        return len(self.by_key) >= _MOST_FILES
 
     def keep(self, key: int, buffers: list[memoryview]) -> list[BufferRef]:
         """Write the buffers of a task to a memory file; return where they lie.
@@ -136,7 +134,7 @@ class BufferStore:
         except BaseException:
             os.close(descriptor)
             raise
-        self._by_key[key] = (blob, descriptor)
+        self.by_key[key] = (blob, descriptor)
         self._by_blob[blob] = descriptor
         return refs
 
@@ -149,9 +147,9 @@ class BufferStore:
 
     def release(self, key: int) -> None:
         """A task has its outcome: its file goes when the last one that maps it is done."""
-        if self.code:
+        if self.code.by_key:
             self.code.release(key)
-        found = self._by_key.pop(key, None)
+        found = self.by_key.pop(key, None)
         if found is not None:
             self._by_blob.pop(found[0], None)
             os.close(found[1])
@@ -159,7 +157,7 @@ class BufferStore:
     def clear(self) -> None:
         """Close all files, and forget all code."""
         self.code = CodeStore()
-        for key in list(self._by_key):
+        for key in list(self.by_key):
             self.release(key)
 
 
@@ -172,24 +170,24 @@ class CodeStore:
     """The blobs that tasks without outcome name, and some of those of late, which are likely to be named again.
 
     A node may ask for the code of a task that was cancelled meanwhile, too. Any thread.
+
+    Attributes:
+        by_key: Digests of the blobs of each task without outcome. To be read only.
     """
 
-    __slots__ = ("_blobs", "_by_key", "_bytes", "_lock", "_uses")
+    __slots__ = ("_blobs", "_bytes", "_lock", "_uses", "by_key")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._by_key: dict[int, tuple[bytes, ...]] = {}
+        self.by_key: dict[int, tuple[bytes, ...]] = {}
         self._blobs: dict[bytes, bytes] = {}
         self._uses: dict[bytes, int] = {}
         self._bytes = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._by_key)
-
     def keep(self, key: int, blobs: Mapping[bytes, bytes]) -> None:
         """Keep the blobs of a task, given by their digests, until it has its outcome."""
         with self._lock:
-            self._by_key[key] = tuple(blobs)
+            self.by_key[key] = tuple(blobs)
             for digest, blob in blobs.items():
                 self._uses[digest] = self._uses.get(digest, 0) + 1
                 if digest not in self._blobs:
@@ -203,7 +201,7 @@ class CodeStore:
     def release(self, key: int) -> None:
         """A task has its outcome."""
         with self._lock:
-            for digest in self._by_key.pop(key, ()):
+            for digest in self.by_key.pop(key, ()):
                 left = self._uses.pop(digest) - 1
                 if left:
                     self._uses[digest] = left
