@@ -138,7 +138,7 @@ class BlobFiles:
 
     def read(self, digest: bytes) -> bytes:
         """Return a blob that is here. Raises KeyError: it is not."""
-        file = self._where[digest]
+        file = self.where[digest]
         offset, size = file.blobs[digest]
         pieces, at = [], 0
         while at < size:  # the kernel reads no more than 2 GiB at once
