@@ -1,4 +1,7 @@
-"""The clock of one kind of process steps by an hour, in C as in Python (libfaketime); the monotonic one goes on."""
+"""The clock of one kind of process, or of all, steps by an hour or a year, in C as in Python (libfaketime).
+
+The monotonic one goes on.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +34,18 @@ if "flow_executors.manager" in _line or "flow_executors.direct" in _line:
     os.register_at_fork(after_in_child=_forked)
 elif "flow_executors.interchange" in _line:
     _be("interchange")
+elif "flow_providers.jobs.reaper" in _line:
+    _be("reaper")
+elif "--role projector" in _line:
+    _be("projection")
 elif "matrix_run.py" in _line:
     _be("script")
 """
-ROLES = ("script", "interchange", "manager", "worker")
+ROLES = ("script", "interchange", "manager", "worker", "reaper", "projection")
+ALL = "all"
+"""All processes of a run, with those that have no role here."""
+_HOUR_S = 3600
+_YEAR_S = 365 * 24 * _HOUR_S
 
 
 class Clocks:
@@ -43,8 +54,7 @@ class Clocks:
     def __init__(self, library: Path, directory: Path) -> None:
         self._directory = directory
         self.library = library
-        for role in (*ROLES, "others"):
-            self.step(role, 0)
+        self.step(ALL, 0)
         (directory / "sitecustomize.py").write_text(_ROLE)
 
     @property
@@ -61,9 +71,10 @@ class Clocks:
 
     def step(self, role: str, seconds: int) -> None:
         """Set a clock wrong by so much."""
-        made = self._directory / "new"
-        made.write_text(f"{seconds:+d}\n")
-        made.rename(self._directory / role)
+        for one in (*ROLES, "others") if role == ALL else (role,):
+            made = self._directory / "new"
+            made.write_text(f"{seconds:+d}\n")
+            made.rename(self._directory / one)
 
     def wrong_by_s(self, role: str) -> float:
         """Return how wrong the clock of a process of that role is."""
@@ -81,23 +92,25 @@ def clocks(tmp_path: Path) -> Clocks:
     return Clocks(next(vendored), directory)
 
 
+_STEPS = [
+    *((kind, role, sign * _HOUR_S) for kind, role, sign in product(("htex", "llex"), (*ROLES, ALL), (1, -1))),
+    *product(("htex", "llex"), (ALL,), (_YEAR_S, -_YEAR_S)),
+]
+
+
 @pytest.mark.parametrize(
     ("kind", "role", "seconds"),
     rows(
-        [
-            (kind, role, sign * 3600)
-            for kind, role, sign in product(("htex", "llex"), ROLES, (1, -1))
-            if (kind, role) != ("llex", "interchange")
-        ],
-        chaos=[],
+        [step for step in _STEPS if step[:2] != ("llex", "interchange")],
+        chaos=[("htex", ALL, -_HOUR_S), ("llex", ALL, _YEAR_S)],
     ),
 )
-def test_a_clock_of_one_kind_of_process_that_steps_by_an_hour_changes_nothing(
-    start: Start, clocks: Clocks, kind: str, role: str, seconds: int
-) -> None:
+def test_a_clock_that_steps_changes_nothing(start: Start, clocks: Clocks, kind: str, role: str, seconds: int) -> None:
     run = start(kind, setup={"tasks": 200}, **clocks.environment)
-    for pid in run.pids(role):
+    roles = [one for one in ROLES if (kind, one) != ("llex", "interchange")] if role == ALL else [role]
+    for pid in [pid for one in roles for pid in run.pids(one)]:
         assert str(clocks.library) in Path(f"/proc/{pid}/maps").read_text()
     clocks.step(role, seconds)
     run.check()
-    assert abs(clocks.wrong_by_s(role) - seconds) < 60
+    for one in roles:
+        assert abs(clocks.wrong_by_s(one) - seconds) < 60
