@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -272,6 +273,104 @@ def test_a_changed_host_key_is_refused(ssh_server: dict[str, str], tmp_path: Pat
     for accept in (False, True):
         with pytest.raises(BadHostKeyException, match="somebody may be in between"):
             make(ssh_server, known_hosts=str(tmp_path / "known"), accept_new_host=accept).execute_wait("true", 20)
+
+
+class Between:
+    """Somebody between a client and a server, who at first hands everything on, and then answers by himself."""
+
+    def __init__(self, server: dict[str, str]) -> None:
+        self._behind = (server["SSH_TEST_HOST"], int(server["SSH_TEST_PORT"]))
+        self._door = socket.create_server(("127.0.0.1", 0))
+        self.port = self._door.getsockname()[1]
+        self.answers_himself = False
+        self.logins: list[str] = []
+        self._sockets: list[socket.socket] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._door.accept()
+                self._sockets.append(client)
+                threading.Thread(target=self._answer if self.answers_himself else self._hand_on, args=[client]).start()
+
+    def _hand_on(self, client: socket.socket) -> None:
+        server = socket.create_connection(self._behind, timeout=20)
+        server.settimeout(None)
+        self._sockets.append(server)
+        for one, other in ((client, server), (server, client)):
+            threading.Thread(target=self._copy, args=[one, other], daemon=True).start()
+
+    @staticmethod
+    def _copy(one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+            other.shutdown(socket.SHUT_RDWR)
+
+    def _answer(self, client: socket.socket) -> None:
+        import paramiko
+
+        logins = self.logins
+
+        class Robber(paramiko.ServerInterface):
+            def check_auth_password(self, username: str, password: str) -> int:
+                logins.append(password)
+                return paramiko.AUTH_FAILED
+
+            def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+                logins.append(username)
+                return paramiko.AUTH_SUCCESSFUL
+
+            def check_auth_none(self, username: str) -> int:
+                logins.append(username)
+                return paramiko.AUTH_FAILED
+
+            def get_allowed_auths(self, username: str) -> str:
+                return "publickey,password"
+
+        transport = paramiko.Transport(client)
+        transport.add_server_key(paramiko.ECDSAKey.generate())
+        with suppress(paramiko.SSHException, EOFError, OSError):
+            transport.start_server(server=Robber())
+            transport.join(20)
+
+    def cut(self) -> None:
+        """End all connections; who connects again meets somebody else."""
+        self.answers_himself = True
+        for one in self._sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._door.close()
+        for one in self._sockets:
+            one.close()
+
+
+def test_a_key_that_was_taken_of_an_unknown_host_is_the_only_one_from_then_on(
+    ssh_server: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "empty").write_text("")
+    between = Between(ssh_server)
+    options = {"port": between.port, "known_hosts": str(tmp_path / "empty"), "accept_new_host": True}
+    channel = SSHChannel(
+        "127.0.0.1",
+        username=ssh_server["SSH_TEST_USER"],
+        key_filename=ssh_server["SSH_TEST_KEY"],
+        password="hunter2",
+        **options,  # type: ignore[arg-type]  # checked by the constructor
+    )
+    try:
+        assert channel.execute_wait("echo right", 20).stdout == "right\n"
+        between.cut()
+        for _ in range(2):
+            with pytest.raises(BadHostKeyException, match="somebody may be in between"):
+                channel.execute_wait("echo wrong", 20)
+        assert between.logins == []
+    finally:
+        channel.close()
+        between.close()
 
 
 def test_a_wrong_key_is_refused(ssh_server: dict[str, str], tmp_path: Path) -> None:

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 _KEEPALIVE_S = 15
 _SYSTEM_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts"
 
+_taken: dict[str, PKey] = {}
+"""Keys of unknown hosts that were taken in this process (``accept_new_host``), by their names as in known_hosts.
+
+Without them each connection would take what comes: who cuts one could stand in between for all later ones.
+"""
+
 Answer = Callable[[str, str, Sequence[tuple[str, bool]]], Sequence[str]]
 """Answers a server's questions: (title, instructions, [(question, whether the answer may be shown)]) -> answers."""
 
@@ -118,7 +124,8 @@ def _by_client(login: Login) -> Transport:
 
     client = paramiko.SSHClient()
     _load_known_hosts(client, login)
-    client.set_missing_host_key_policy(paramiko.AutoAddPolicy() if login.accept_new_host else paramiko.RejectPolicy())
+    _add_taken(client.get_host_keys(), _name_of(login))  # the files of known keys go before these
+    client.set_missing_host_key_policy(_Taking() if login.accept_new_host else paramiko.RejectPolicy())
     only_key = login.key_filename is not None
     try:
         client.connect(
@@ -191,7 +198,9 @@ def _verified(login: Login) -> Transport:
     for path in _known_hosts(login):
         with suppress(OSError):
             keys.load(path)
-    name = login.hostname if login.port == 22 else f"[{login.hostname}]:{login.port}"
+    name = _name_of(login)
+    if keys.lookup(name) is None:
+        _add_taken(keys, name)
     transport = transport_class()(socket.create_connection((login.hostname, login.port), timeout=login.timeout_s))
     transport.banner_timeout = login.timeout_s
     transport.auth_timeout = login.timeout_s
@@ -205,6 +214,29 @@ def _verified(login: Login) -> Transport:
         transport.close()
         raise
     return transport
+
+
+def _name_of(login: Login) -> str:
+    """Return the name of a server in known_hosts."""
+    return login.hostname if login.port == 22 else f"[{login.hostname}]:{login.port}"
+
+
+def _add_taken(keys: HostKeys, name: str) -> None:
+    taken = _taken.get(name)
+    if taken is not None:
+        keys.add(name, taken.get_name(), taken)
+
+
+class _Taking:
+    """A policy of paramiko's that takes the key of an unknown host, and none but that from then on."""
+
+    def missing_host_key(self, _client: SSHClient, name: str, key: PKey) -> None:
+        """Take a key. Raises BadHostKeyException of paramiko's: another connection has taken another one just now."""
+        import paramiko
+
+        taken = _taken.setdefault(name, key)
+        if taken != key:
+            raise paramiko.BadHostKeyException(name, key, taken)
 
 
 def _prefer_known(transport: Transport, keys: HostKeys, name: str) -> None:
@@ -221,7 +253,8 @@ def _check(key: PKey, keys: HostKeys, name: str, login: Login) -> None:
     if known is None:
         if not login.accept_new_host:
             raise paramiko.SSHException(f"Server {name!r} not found in known_hosts")
+        known = {key.get_name(): _taken.setdefault(name, key)}
     # accept_new_host is for unknown hosts only; a changed key is refused whatever the options are.
-    elif known.get(key.get_name()) != key:
+    if known.get(key.get_name()) != key:
         expected = known.get(key.get_name()) or next(iter(known.values()))
         raise paramiko.BadHostKeyException(name, key, expected)
