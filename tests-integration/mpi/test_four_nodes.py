@@ -31,7 +31,7 @@ def test_ranks_are_on_the_nodes_that_were_asked_for(four_nodes: ConfigOf, tmp_pa
 def test_srun_starts_the_ranks_where_the_site_wants_it(four_nodes: ConfigOf, tmp_path: Path) -> None:
     with flow.load(four_nodes(mpi_launcher="srun")):
         assert hosts_of_ranks(stdout=str(tmp_path / "out"), resource_specification=TWO_BY_TWO).result(90) == 0
-    assert sorted(Counter((tmp_path / "out").read_text().split()).values()) == [2, 2]
+    assert sorted(Counter((tmp_path / "out").read_text().splitlines()).values()) == [2, 2]
 
 
 def test_no_node_has_more_than_it_has_workers_beside_200_serial_tasks(four_nodes: ConfigOf, tmp_path: Path) -> None:
@@ -84,8 +84,9 @@ def test_a_killed_daemon_loses_the_task_and_names_its_node(four_nodes: ConfigOf,
 
 def test_a_killed_manager_loses_the_task_and_names_its_node(four_nodes: ConfigOf, tmp_path: Path) -> None:
     with flow.load(four_nodes()):
-        future = resting(str(tmp_path / "told"), resource_specification=TWO_BY_TWO)
-        other = resting(str(tmp_path / "other"), resource_specification=TWO_BY_TWO)
+        alone = {**TWO_BY_TWO, "exclusive": True}
+        future = resting(str(tmp_path / "told"), resource_specification=alone)
+        other = resting(str(tmp_path / "other"), resource_specification=alone)
         host, _, daemon = ranks_told(tmp_path / "told")[-1]
         ranks_told(tmp_path / "other")
         os.kill(manager_above(daemon), 9)

@@ -36,7 +36,14 @@ UNEVEN = RankPlacement((RankPlace(1, "nid00012", 2, 2), RankPlace(2, "nid00007",
 )
 def test_each_launcher_is_told_its_nodes_in_its_own_words(launcher: str, text: str, hostfile: str) -> None:
     command = command_of(launcher, EVEN, "/d/hosts", cores_per_rank=3, gpus_per_rank=1)
-    assert (command.launcher, command.text, command.hostfile) == (launcher, text, hostfile)
+    prefix = command.text[command.text.find("srun ") :] if launcher == "srun" else command.text
+    assert (command.launcher, prefix, command.hostfile) == (launcher, text, hostfile)
+
+
+def test_the_managers_own_step_does_not_lay_out_that_of_the_ranks() -> None:
+    words = command_of("srun", EVEN, "/d/hosts").words
+    assert words[0] == "env"
+    assert {"--unset=SLURM_LABELIO", "--unset=SLURM_DISTRIBUTION", "--unset=SLURM_NTASKS_PER_NODE"} <= {*words}
 
 
 def test_srun_reads_uneven_ranks_from_a_file() -> None:

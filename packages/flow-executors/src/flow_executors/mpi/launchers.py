@@ -139,10 +139,19 @@ def _intelmpi(hosts: Sequence[str], ranks: Sequence[int], hostfile: str, cores: 
     return words, _lines(hosts, ranks, "{}:{}"), {}
 
 
+# Variables of the managers' own step, by which srun would lay out the new one, too: its labels, its tasks on each node.
+_OF_STEP: Final = (
+    *("LABELIO", "DISTRIBUTION", "NNODES", "NODELIST", "NPROCS", "NTASKS", "NTASKS_PER_NODE", "TASKS_PER_NODE"),
+    *("CPUS_PER_TASK", "MEM_PER_CPU", "MEM_PER_NODE"),
+    *("STEP_NODELIST", "STEP_NUM_NODES", "STEP_NUM_TASKS", "STEP_TASKS_PER_NODE"),
+)
+_APART: Final = ("env", *(f"--unset=SLURM_{name}" for name in _OF_STEP))
+
+
 def _srun(hosts: Sequence[str], ranks: Sequence[int], hostfile: str, cores: int, gpus: float) -> _Made:
     # --overlap, and memory that is not counted: the managers' own step has all of the job. --exact: two steps need not
     # have the whole node.
-    words = ["srun", "--overlap", "--exact", "--mem=0", f"--nodes={len(hosts)}", f"--ntasks={sum(ranks)}"]
+    words = [*_APART, "srun", "--overlap", "--exact", "--mem=0", f"--nodes={len(hosts)}", f"--ntasks={sum(ranks)}"]
     words += [f"--nodelist={','.join(hosts)}", f"--cpus-per-task={cores}"]
     if len(set(ranks)) == 1:
         words.append(f"--ntasks-per-node={ranks[0]}")
