@@ -29,6 +29,7 @@ TRANSPORT = LEAF | {
 STEPS = LEAF | {
     "flow_core.folders",
     "flow_core.remote.bash",
+    "flow_core.remote.block_end",
     "flow_core.remote.blocked",
     "flow_core.remote.links",
     "flow_core.remote.outputs",

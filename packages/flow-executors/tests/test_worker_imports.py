@@ -23,6 +23,7 @@ OURS = [
     "flow_core.guard",
     "flow_core.interfaces",
     "flow_core.interfaces.call",
+    "flow_core.interfaces.container",
     "flow_core.lazy",
     "flow_core.loss",
     "flow_core.prctl",
