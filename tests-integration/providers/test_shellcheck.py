@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from provider_services import missing
@@ -13,6 +14,9 @@ from provider_services import missing
 import flow_providers
 from flow_providers import launchers
 from flow_providers.channels.local import LocalChannel
+from flow_providers.cloud.aws import provider as aws
+from flow_providers.cloud.azure import provider as azure
+from flow_providers.cloud.google import provider as google
 from flow_providers.cloud.user_data import Boot, script_of as script_of_machine
 from flow_providers.cluster.cobalt.provider import CobaltProvider
 from flow_providers.cluster.condor.provider import CondorProvider
@@ -106,12 +110,16 @@ def test_the_script_of_a_process(shellcheck: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("linger", [False, True])
 @pytest.mark.parametrize("walltime_s", [0, 60])
-def test_the_script_of_a_machine(shellcheck: str, tmp_path: Path, linger: bool, walltime_s: int) -> None:
+@pytest.mark.parametrize("cloud", [None, aws, azure, google])
+def test_the_script_of_a_machine(
+    shellcheck: str, tmp_path: Path, linger: bool, walltime_s: int, cloud: ModuleType | None
+) -> None:
     script = tmp_path / "user_data.sh"
     given = {
         "environment": [("FLOW_AWKWARD", 'it\'s "$x"')],
         "secrets": [("key", b"x")],
         "worker_init": "module load x",
+        "spot_notice": "" if cloud is None else cloud._SPOT_NOTICE,
     }
     boot = Boot("fx-1", "fx", COMMAND, walltime_s=walltime_s, linger=linger, settle_s=3, **given)  # type: ignore[arg-type]
     script.write_text(script_of_machine(boot))

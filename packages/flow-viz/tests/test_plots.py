@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flow_monitor.queries.records import GraphTask, TaskSample
+from flow_monitor.queries.records import GraphTask, Span, TaskSample
+from flow_monitor.queries.timeline import Timeline
 from flow_viz import formatting
 from flow_viz.graph.critical import CriticalPath
 from flow_viz.graph.drawing import Drawing
@@ -12,6 +13,7 @@ from flow_viz.graph.grouping import GroupedGraph, Level, TaskGroup
 from flow_viz.graph.layers import layout
 from flow_viz.plots.graph import ColorBy, graph_figure
 from flow_viz.plots.resources import app_cpu_figure, task_figure
+from flow_viz.plots.timeline import timeline_figure
 
 
 def labels(states: dict[str, int], color_by: ColorBy) -> list[str]:
@@ -72,3 +74,13 @@ def test_tries_of_a_task_are_told_apart_where_there_are_several() -> None:
 )
 def test_messages_are_sentences(text: str, said: str) -> None:
     assert formatting.sentence(text) == said
+
+
+def test_a_try_that_is_run_again_in_another_block_is_no_failure() -> None:
+    spans = tuple(
+        Span(number, 0, "simulate", "node / w0", number, number + 1, verdict)
+        for number, verdict in enumerate(("OK", "REQUEUED", "APP_ERROR"))
+    )
+    (bars,) = timeline_figure(Timeline(spans, complete=True), {"simulate": "blue"}, 9, "/").traces
+    assert bars["marker"]["line"]["width"] == [0.5, 0.5, 2.0]
+    assert "requeued" in bars["hovertext"][1]

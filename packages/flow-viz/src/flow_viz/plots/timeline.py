@@ -12,6 +12,8 @@ from flow_viz.plots.colors import app_colors
 from flow_viz.plots.figure import Figure, Trace, escape, milliseconds
 
 _FAILED = "#e5484d"
+# Verdicts of tries; the last is of those that were told that their block ends, and run again in another one.
+_NOT_FAILED = ("", "OK", "REQUEUED")
 
 
 def timeline_figure(timeline: Timeline, apps: Mapping[str, str], now_ns: int, run_url: str) -> Figure:
@@ -72,8 +74,8 @@ def _bars(app: str, color: str, spans: Sequence[Span], now_ns: int, run_url: str
             "color": color,
             "opacity": [0.55 if span.end is None else 0.92 for span in spans],
             "line": {
-                "color": [_FAILED if span.verdict not in ("", "OK") else color for span in spans],
-                "width": [failed_width if span.verdict not in ("", "OK") else 0.5 for span in spans],
+                "color": [color if span.verdict in _NOT_FAILED else _FAILED for span in spans],
+                "width": [0.5 if span.verdict in _NOT_FAILED else failed_width for span in spans],
             },
         },
         "hovertext": [_hover(span, end) for span, end in zip(spans, ends, strict=True)],
