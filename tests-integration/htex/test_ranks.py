@@ -131,6 +131,13 @@ def test_a_running_task_of_two_nodes_is_cancelled_with_its_parts(two: Driver) ->
     assert two.outcome(again).verdict is Verdict.OK
 
 
+def test_a_task_of_two_nodes_beyond_its_walltime_frees_both(two: Driver) -> None:
+    call = Call(calls.hold, (str(two.gates), "late"), spec=task_spec("app", 1.0, {"nodes": 2, "ranks_per_node": 2}))
+    outcome = two.outcome(two.submit_call(call))
+    assert outcome.verdict is Verdict.APP_ERROR
+    assert two.outcome(ask(two, calls.double, 2, nodes=2, ranks_per_node=2)).value == 4
+
+
 def test_a_killed_interchange_loses_tasks_of_several_nodes_and_keeps_others(two: Driver) -> None:
     wide = held(two, "wide", nodes=2, ranks_per_node=1)
     small = held(two, "small", ranks=1)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings, strategies as st
 from interchange_world import Node, World, node
 
 from flow_core.apps.special import task_spec
@@ -330,3 +332,124 @@ def test_after_a_restart_of_the_interchange_tasks_on_several_nodes_are_lost_and_
     key, payload = unpack_break(world.down(head, Kind.BREAK)[-1])
     assert (key, unpack_loss(payload, None).kind) == (7, LossKind.INTERCHANGE)
     assert len(world.down(head, Kind.BREAK)) == 1
+
+
+class Chaos:
+    """Whatever happens to managers and tasks, in any order: what is booked stays right, and each task ends once."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.world = RankWorld(managers_per_block=4)
+        self.keys: list[int] = []
+        self.born = 0
+        shapes = [
+            {"nodes": 2},
+            {"nodes": 2, "ranks_per_node": 2},
+            {"nodes": 3},
+            {"ranks": 3},
+            {"ranks": 2},
+            {"cores": 2},
+        ]
+        shapes += [{"nodes": 2, "exclusive": True}, {"nodes": 2, "priority": 2}]
+        self.classes = len(shapes)
+        for class_id, asked in enumerate(shapes, 1):
+            self.world.ask(class_id, **asked)
+        for _ in range(6):
+            self.join()
+
+    @property
+    def here(self) -> list[Node]:
+        known = self.world.core.pool.by_peer
+        return [one for one in self.world.nodes.values() if one.peer in known]
+
+    def join(self) -> None:
+        self.born += 1
+        if len(self.here) < 8:
+            block = min("01", key=lambda name: sum(one.offer.block == name for one in self.here))
+            self.world.join(rank_node(f"m{self.born}", workers=2, block=block, prefetch=self.chance.choice([0, 2])))
+
+    def submit(self) -> None:
+        key = len(self.keys) + 1
+        self.keys.append(key)
+        self.world.submit(key, class_id=self.chance.randint(0, self.classes))
+
+    def finish(self) -> None:
+        busy = [one for one in self.here if one.tasks]
+        if busy:
+            manager = self.chance.choice(busy)
+            key = self.chance.choice(sorted(manager.tasks))
+            self.world.finish(manager, [key], self.chance.choice([Verdict.OK, Verdict.APP_ERROR]))
+
+    def give_back(self) -> None:
+        busy = [one for one in self.here if one.tasks]
+        if busy:
+            manager = self.chance.choice(busy)
+            self.world.give_back(manager, [self.chance.choice(sorted(manager.tasks))])
+
+    def cancel(self) -> None:
+        if self.keys:
+            self.world.core.from_client(pack_cancel([self.chance.choice(self.keys)], True), self.world.now)
+
+    def lose(self) -> None:
+        if len(self.here) > 2:
+            self.world.core.from_peer(
+                (lost := self.chance.choice(self.here)).peer,
+                lost.offer.block,
+                pack_exit(reason="killed"),
+                self.world.now,
+            )
+
+    def come_back(self) -> None:
+        if self.here:
+            manager = self.chance.choice(self.here)
+            self.world.core.disconnected(manager.peer, self.world.now)
+            self.world.join(manager, held=tuple(manager.tasks), number=manager.number)
+
+    def settle(self) -> None:
+        """Let everything arrive, and heads report what is broken."""
+        for _ in range(4):
+            self.world.turn()
+            for manager in self.here:
+                broken = {unpack_break(message)[0] for message in self.world.down(manager, Kind.BREAK)}
+                if hit := broken & manager.tasks.keys():
+                    self.world.finish(manager, sorted(hit), Verdict.LOST)
+
+    def check(self) -> None:
+        wide: set[int] = set()
+        for manager in self.here:
+            record = self.world.core.pool.by_number[manager.number]
+            parts = self.world.parts(manager)
+            assert set(parts) == set(record.parts)
+            assert record.special_slots == sum(one.slots for one in (*record.special.values(), *record.parts.values()))
+            assert record.special_slots <= 2
+            assert set(manager.tasks) == record.out | record.special.keys()
+            wide.update(parts)
+        # No part is kept for a task that is not out.
+        assert wide <= {key for manager in self.here for key in manager.tasks}
+        assert all(len(outcomes) == 1 for outcomes in self.world.outcomes.values())
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=20, deadline=None)
+def test_parts_are_booked_once_and_freed_whatever_happens(seed: int) -> None:
+    chaos = Chaos(random.Random(seed))
+    steps = (
+        [chaos.submit] * 6
+        + [chaos.finish] * 4
+        + [chaos.join, chaos.give_back, chaos.cancel, chaos.lose, chaos.come_back]
+    )
+    for _ in range(60):
+        chaos.chance.choice(steps)()
+        chaos.settle()
+        chaos.check()
+        chaos.world.now += 0.1
+    for _ in range(300):
+        if not any(one.tasks for one in chaos.here) and len(chaos.world.outcomes) == len(chaos.keys):
+            break
+        chaos.join()
+        chaos.finish()
+        chaos.settle()
+        chaos.check()
+        chaos.world.advance(0.3)
+    assert set(chaos.world.outcomes) == set(chaos.keys)
+    assert not any(one.parts or one.gangs for one in chaos.world.core.pool.by_number.values())

@@ -10,16 +10,17 @@ from flow_executors.wire.messages import ALL
 
 
 class Reservations:
-    """Which managers are kept free, and for which shapes."""
+    """Which managers are kept free, and for which shapes.
 
-    __slots__ = ("_shapes", "_shared")
+    Attributes:
+        shapes: Those for which some are kept, by identity.
+    """
+
+    __slots__ = ("_shared", "shapes")
 
     def __init__(self, shared: InterchangeState) -> None:
         self._shared = shared
-        self._shapes: dict[int, RequestClass] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._shapes)
+        self.shapes: dict[int, RequestClass] = {}
 
     def keep(self, manager: ManagerRecord, shape: RequestClass, rank: Rank, demand: ResourceRequest) -> None:
         """Keep so much of a manager free for a shape whose most urgent task has a rank."""
@@ -27,7 +28,7 @@ class Reservations:
         manager.kept = demand
         manager.reserved_for = (id(shape), rank)
         shape.reserved.add(manager.number)
-        self._shapes[id(shape)] = shape
+        self.shapes[id(shape)] = shape
         # What it holds in advance would take each slot that becomes free.
         if manager.backlog:
             self._shared.recall(manager, ALL)
@@ -37,7 +38,7 @@ class Reservations:
         """Keep a manager free no longer."""
         if manager.reserved_for is None:
             return
-        shape = self._shapes.get(manager.reserved_for[0])
+        shape = self.shapes.get(manager.reserved_for[0])
         if shape is not None:
             shape.reserved.discard(manager.number)
         manager.reserved_for = manager.kept = None
@@ -50,11 +51,11 @@ class Reservations:
             if number in by_number:
                 self.open(by_number[number])
         shape.reserved.clear()
-        self._shapes.pop(id(shape), None)
+        self.shapes.pop(id(shape), None)
 
     def release_idle(self) -> bool:
         """Give back what is kept for shapes of which nothing waits any more; return whether there were such."""
-        over = [shape for shape in self._shapes.values() if shape.first() is None]
+        over = [shape for shape in self.shapes.values() if shape.first() is None]
         for shape in over:
             self.release(shape)
         return bool(over)

@@ -67,7 +67,7 @@ class BinPackingScheduler:
         shared = self._shared
         if not shared.waiting.special:
             # Nothing waits any more, so no manager need be kept free.
-            if self._reservations:
+            if self._reservations.shapes:
                 self._reservations.release_idle()
             self.look_at = None
             return False
