@@ -42,6 +42,7 @@ CoresPerNode = Annotated[
 MemPerNode = Annotated[
     float | None, about("GB of each node, for the command in FLOW_MEMORY_GB; None: not set.", _positive)
 ]
+EnforceWalltime = Annotated[bool, about("Whether jobs are ended at their walltime.")]
 MoveFiles = Annotated[
     bool | None,
     about(

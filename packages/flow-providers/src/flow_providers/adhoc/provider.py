@@ -18,6 +18,7 @@ from flow_providers.block_options import (
     BlockOptions,
     CmdTimeout,
     CoresPerNode,
+    EnforceWalltime,
     MemPerNode,
     MinBlocks,
     MoveFiles,
@@ -121,7 +122,7 @@ class AdHocProvider(BlockProvider):
         move_files: MoveFiles = None,
         cores_per_node: CoresPerNode = None,
         mem_per_node: MemPerNode = None,
-        enforce_walltime: Annotated[bool, about("Whether jobs are ended at their walltime.")] = False,
+        enforce_walltime: EnforceWalltime = False,
     ) -> None:
         if not channels:
             raise ChannelRequired("AdHocProvider: option channels must have at least one channel, one for each host")

@@ -11,6 +11,15 @@ from flow_providers.interfaces.channel import Channel
 from flow_providers.option_records import about
 
 ViaChannel = Annotated[Channel | None, about("How the scheduler is reached; None: on this machine.")]
+Account = Annotated[str | None, about("Account to charge.")]
+Project = Annotated[str | None, about("Project to charge.")]
+Queue = Annotated[str | None, about("Queue; None: the default.")]
+ServersQueue = Annotated[str | None, about("Queue; None: the server's default.")]
+PBSLines = Annotated[str, about("Lines put after the ``#PBS`` directives.")]
+ByAprun = Annotated[object, about("Multiplies the command on the nodes; None: ``AprunLauncher()``.")]
+MemAskedPerNode = Annotated[
+    float | None, about("GB asked for on each node, in FLOW_MEMORY_GB for the command; None: no request.")
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from flow_providers.block_options import (
     BlockOptions,
     CmdTimeout,
     CoresPerNode,
+    EnforceWalltime,
     InitBlocks,
     MaxBlocks,
     MemPerNode,
@@ -88,7 +89,7 @@ class LocalProvider(BlockProvider):
         move_files: MoveFiles = None,
         cores_per_node: CoresPerNode = None,
         mem_per_node: MemPerNode = None,
-        enforce_walltime: Annotated[bool, about("Whether jobs are ended at their walltime.")] = False,
+        enforce_walltime: EnforceWalltime = False,
     ) -> None:
         super().__init__(record_of(BlockOptions, self))
         self.channel = LocalChannel() if channel is None else channel

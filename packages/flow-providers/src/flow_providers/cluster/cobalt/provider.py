@@ -19,7 +19,7 @@ from flow_providers.block_options import (
 from flow_providers.cluster.answers import listed, told, words
 from flow_providers.cluster.base import ClusterProvider
 from flow_providers.cluster.cobalt.parse import parse_log, parse_names, parse_qdel_refusals, parse_qstat, parse_qsub
-from flow_providers.cluster.options import ClusterOptions, ViaChannel
+from flow_providers.cluster.options import ByAprun, ClusterOptions, Project, Queue, ViaChannel
 from flow_providers.errors import SchedulerUnavailable
 from flow_providers.interfaces.channel import CommandResult
 from flow_providers.interfaces.job_status import JobStatus
@@ -64,11 +64,11 @@ class CobaltProvider(ClusterProvider):
         max_blocks: MaxBlocks = 10,
         parallelism: Parallelism = 1,
         walltime: Annotated[str, about("``HH:MM:SS``; Cobalt counts whole minutes.")] = "00:10:00",
-        account: Annotated[str | None, about("Project to charge.")] = None,
-        queue: Annotated[str | None, about("Queue; None: the default.")] = None,
+        account: Project = None,
+        queue: Queue = None,
         scheduler_options: Annotated[str, about("Lines put after the ``#COBALT`` directives.")] = "",
         worker_init: WorkerInit = "",
-        launcher: Annotated[object, about("Multiplies the command on the nodes; None: ``AprunLauncher()``.")] = None,
+        launcher: ByAprun = None,
         cmd_timeout: CmdTimeout = 10,
         cores_per_node: Annotated[
             int | None,

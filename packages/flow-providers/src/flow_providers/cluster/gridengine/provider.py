@@ -27,7 +27,7 @@ from flow_providers.cluster.gridengine.parse import (
     parse_qsub,
 )
 from flow_providers.cluster.local_time import with_zone
-from flow_providers.cluster.options import ClusterOptions, ViaChannel
+from flow_providers.cluster.options import ClusterOptions, Project, ViaChannel
 from flow_providers.errors import BadOption, SchedulerUnavailable
 from flow_providers.interfaces.channel import CommandResult
 from flow_providers.interfaces.job_status import JobStatus
@@ -67,7 +67,7 @@ class GridEngineProvider(ClusterProvider):
         launcher: AnyLauncher = None,
         cmd_timeout: CmdTimeout = 60,
         queue: Annotated[str | None, about("Queue; None: whichever fits.")] = None,
-        project: Annotated[str | None, about("Project to charge.")] = None,
+        project: Project = None,
         parallel_environment: Annotated[
             str | None,
             about(

@@ -27,7 +27,7 @@ from flow_providers.cluster.lsf.parse import (
     parse_bsub,
     parse_names,
 )
-from flow_providers.cluster.options import ClusterOptions, ViaChannel
+from flow_providers.cluster.options import ClusterOptions, Project, Queue, ViaChannel
 from flow_providers.errors import SchedulerUnavailable
 from flow_providers.interfaces.channel import CommandResult
 from flow_providers.interfaces.job_status import JobStatus
@@ -70,8 +70,8 @@ class LSFProvider(ClusterProvider):
         walltime: Annotated[str, about("``HH:MM:SS``; LSF counts whole minutes.")] = "00:10:00",
         scheduler_options: Annotated[str, about("Lines put after the ``#BSUB`` directives.")] = "",
         worker_init: WorkerInit = "",
-        project: Annotated[str | None, about("Project to charge.")] = None,
-        queue: Annotated[str | None, about("Queue; None: the default.")] = None,
+        project: Project = None,
+        queue: Queue = None,
         cmd_timeout: CmdTimeout = 120,
         launcher: AnyLauncher = None,
         request_by_nodes: Annotated[

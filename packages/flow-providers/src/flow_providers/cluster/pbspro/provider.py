@@ -15,7 +15,7 @@ from flow_providers.block_options import (
     Walltime,
     WorkerInit,
 )
-from flow_providers.cluster.options import ClusterOptions, ViaChannel
+from flow_providers.cluster.options import Account, ClusterOptions, MemAskedPerNode, PBSLines, ServersQueue, ViaChannel
 from flow_providers.cluster.pbs import PBSFamilyProvider, PBSSharedDisk
 from flow_providers.jobs.files import JobFiles
 from flow_providers.option_records import about, documented
@@ -35,18 +35,16 @@ class PBSProProvider(PBSFamilyProvider):
     def __init__(
         self,
         channel: ViaChannel = None,
-        account: Annotated[str | None, about("Account to charge.")] = None,
-        queue: Annotated[str | None, about("Queue; None: the server's default.")] = None,
-        scheduler_options: Annotated[str, about("Lines put after the ``#PBS`` directives.")] = "",
+        account: Account = None,
+        queue: ServersQueue = None,
+        scheduler_options: PBSLines = "",
         select_options: Annotated[
             str, about("Further resources of the ``select`` request, such as ``'ngpus=4'``.")
         ] = "",
         worker_init: WorkerInit = "",
         nodes_per_block: Annotated[int, about("Nodes (chunks) of a job.")] = 1,
         cores_per_node: Annotated[int, about("Cores asked for on each node, in FLOW_CORES for the command.")] = 1,
-        mem_per_node: Annotated[
-            float | None, about("GB asked for on each node, in FLOW_MEMORY_GB for the command; None: no request.")
-        ] = None,
+        mem_per_node: MemAskedPerNode = None,
         init_blocks: InitBlocks = 1,
         min_blocks: MinBlocks = 0,
         max_blocks: MaxBlocks = 100,

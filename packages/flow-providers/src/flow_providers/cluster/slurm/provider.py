@@ -19,7 +19,7 @@ from flow_providers.block_options import (
 )
 from flow_providers.cluster.answers import listed, merged, told, words
 from flow_providers.cluster.base import ClusterProvider
-from flow_providers.cluster.options import ClusterOptions, ViaChannel
+from flow_providers.cluster.options import Account, ClusterOptions, MemAskedPerNode, ViaChannel
 from flow_providers.cluster.shared_disk import ADVICE, SharedDisk
 from flow_providers.cluster.slurm.parse import (
     OLD_FORMAT,
@@ -76,9 +76,7 @@ class SlurmProvider(ClusterProvider):
         cores_per_node: Annotated[
             int | None, about("Cores asked for on each node, in FLOW_CORES for the command; None: no request.")
         ] = None,
-        mem_per_node: Annotated[
-            float | None, about("GB asked for on each node, in FLOW_MEMORY_GB for the command; None: no request.")
-        ] = None,
+        mem_per_node: MemAskedPerNode = None,
         init_blocks: InitBlocks = 1,
         min_blocks: MinBlocks = 0,
         max_blocks: MaxBlocks = 10,
@@ -92,7 +90,7 @@ class SlurmProvider(ClusterProvider):
         exclusive: Annotated[bool, about("Whether the nodes are not shared with other jobs.")] = True,
         move_files: MoveFiles = True,
         launcher: AnyLauncher = None,
-        account: Annotated[str | None, about("Account to charge.")] = None,
+        account: Account = None,
         qos: Annotated[str | None, about("Quality of service.")] = None,
         constraint: Annotated[str | None, about("Features the nodes must have.")] = None,
         gpus_per_node: Annotated[int | str | None, about("GPUs on each node, such as ``4`` or ``'a100:4'``.")] = None,

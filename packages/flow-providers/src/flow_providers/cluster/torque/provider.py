@@ -15,7 +15,15 @@ from flow_providers.block_options import (
     Walltime,
     WorkerInit,
 )
-from flow_providers.cluster.options import ClusterOptions, ViaChannel
+from flow_providers.cluster.options import (
+    Account,
+    ByAprun,
+    ClusterOptions,
+    MemAskedPerNode,
+    PBSLines,
+    ServersQueue,
+    ViaChannel,
+)
 from flow_providers.cluster.pbs import PBSFamilyProvider, PBSSharedDisk
 from flow_providers.jobs.files import JobFiles
 from flow_providers.launchers.aprun import AprunLauncher
@@ -40,25 +48,23 @@ class TorqueProvider(PBSFamilyProvider):
     def __init__(
         self,
         channel: ViaChannel = None,
-        account: Annotated[str | None, about("Account to charge.")] = None,
-        queue: Annotated[str | None, about("Queue; None: the server's default.")] = None,
-        scheduler_options: Annotated[str, about("Lines put after the ``#PBS`` directives.")] = "",
+        account: Account = None,
+        queue: ServersQueue = None,
+        scheduler_options: PBSLines = "",
         worker_init: WorkerInit = "",
         nodes_per_block: NodesPerBlock = 1,
         init_blocks: InitBlocks = 1,
         min_blocks: MinBlocks = 0,
         max_blocks: MaxBlocks = 100,
         parallelism: Parallelism = 1,
-        launcher: Annotated[object, about("Multiplies the command on the nodes; None: ``AprunLauncher()``.")] = None,
+        launcher: ByAprun = None,
         walltime: Walltime = "00:20:00",
         cmd_timeout: CmdTimeout = 120,
         cores_per_node: Annotated[
             int | None,
             about("Cores requested on each node, in FLOW_CORES for the command; None: one for each copy of it."),
         ] = None,
-        mem_per_node: Annotated[
-            float | None, about("GB asked for on each node, in FLOW_MEMORY_GB for the command; None: no request.")
-        ] = None,
+        mem_per_node: MemAskedPerNode = None,
         shared_disk: PBSSharedDisk = "auto",
     ) -> None:
         super().__init__(record_of(ClusterOptions, self))
