@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass, field
-from typing import Final
+from typing import Final, NoReturn
 
 from flow_core.errors import ConfigurationError, ExecutorClosed, ExecutorError, ScalingFailed
 from flow_core.interfaces.call import Call, TryKey
@@ -251,6 +251,12 @@ class PilotExecutor(PilotOptions, BlockExecutor):
     """Seconds after which a manager takes no more tasks and leaves; None for never."""
     mpi_launcher: str | Callable[[Sequence[str], Sequence[int]], str | Sequence[str]] = AUTO
     """What starts the ranks of a task."""
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} {self.label!r} can be neither pickled nor copied: it has threads and locks of its "
+            "own. Make another one by the same call, which repr() shows, or hand on a function that does"
+        )
 
     def __post_init__(self, max_workers_per_node: float | None) -> None:
         if max_workers_per_node is not None:

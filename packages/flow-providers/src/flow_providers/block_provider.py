@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
 from flow_providers.block_options import BlockOptions
 from flow_providers.errors import SubmitException
@@ -37,6 +38,12 @@ class BlockProvider(ExecutionProvider):
     worker_init: str
     cmd_timeout: float
     launcher: Launcher
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} can be neither pickled nor copied: it knows jobs, and has locks of its own. Make "
+            "another one by the same call, which repr() shows, or hand on a function that does"
+        )
 
     def __init__(self, options: BlockOptions) -> None:
         self.nodes_per_block = options.nodes_per_block
