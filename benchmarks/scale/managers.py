@@ -85,7 +85,16 @@ class Rig:
         stack.callback(socket.close)
         local = stack.enter_context(listen_locally())
         site = InterchangeSettings(
-            "scale", f"scale-{managers}", directory, socket, local, "127.0.0.1", server, 30.0, 120.0
+            "scale",
+            f"scale-{managers}",
+            directory,
+            socket,
+            local,
+            "127.0.0.1",
+            server,
+            30.0,
+            120.0,
+            managers_per_block=managers,
         )
         hooks = ReceiverCallbacks(lambda *_: None, lambda *_: None, lambda *_: None, lambda *_: None)
         self.client = Client(site, self.listener, hooks, logging.getLogger("scale"), "benchmark")
@@ -104,7 +113,7 @@ class Rig:
         ]  # fmt: skip
         processes = [stack.enter_context(FleetProcess(fleet)) for fleet in fleets]
         for process in processes:
-            process.wait_registered(400.0)
+            process.wait_registered(240.0)
         while len(self.client.directory.managers) < managers:
             time.sleep(0.005)
         self.register_s = time.monotonic() - began

@@ -41,6 +41,7 @@ from flow_executors.wire.messages import (
 from flow_executors.wire.results import pack_results
 from flow_executors.wire.schema import decode, encode
 from flow_executors.wire.tasks import pack_tasks, unpack_tasks
+from flow_executors.wire.transport import split
 
 # Descriptors a manager: a socket's event, its connection, and room.
 _DESCRIPTORS_EACH = 3
@@ -184,7 +185,8 @@ class Members:
             self._answer(member, message)
         elif kind == Kind.HELLO:
             self._greeted += 1
-            member.socket.send(pack_register(member.number, self._offer(member), ()))
+            # The interchange takes no frame as long as the offer of a large block.
+            member.socket.send_multipart(split(pack_register(member.number, self._offer(member), ())))
         elif kind == Kind.WELCOME:
             self._welcomed(member, message)
         elif kind == Kind.AGAIN:
@@ -215,11 +217,10 @@ class Members:
         for some in [keys[at : at + 1] for at in range(len(keys))] if self._fleet.singly else [keys]:
             member.sequence += 1
             count, zeros = len(some), [0] * len(some)
-            member.socket.send(
-                pack_results(
-                    member.number, member.sequence, 0, some, zeros, zeros, zeros, bytes(count), [b""] * count
-                )
-            )  # fmt: skip
+            message = pack_results(
+                member.number, member.sequence, 0, some, zeros, zeros, zeros, bytes(count), [b""] * count
+            )
+            member.socket.send_multipart(split(message))  # fmt: skip
 
     def _beat(self) -> None:
         now = time.monotonic()
