@@ -1,8 +1,9 @@
 """The process above a daemon of MPI: runs it, and ends all that came of it when its manager says so, or has died.
 
 ``guard CONTROL COMMAND...``, where CONTROL is the descriptor of a socket to the manager. On it come lines of JSON: the
-signal by which a process directly below died, and at last the exit code, when nothing is left. Its end, or a byte, has
-everything below ended. Whatever becomes a daemon stays below, since this process adopts orphans.
+signal by which a process directly below died, and at last the exit code, when nothing is left. A byte has everything
+below ended; so has the end of the socket, a second later. Whatever becomes a daemon stays below, since this process
+adopts orphans.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from flow_core.prctl import become_subreaper
 from flow_core.remote.processes import below, send, table
 
 _GRACE_S = 1.0  # seconds between SIGTERM and SIGKILL: a daemon of MPI ends its ranks by itself
+# Seconds after the manager's death: the head hears of it first, and not of ranks that end as if by themselves.
+_ALONE_S = 1.0
 _AGAIN_S = 0.05
 
 
@@ -53,6 +56,7 @@ class _Guard:
         self._child = child
         self._code = 0
         self._ending = 0.0
+        self._alone_until = 0.0
         self._told = False
 
     def run(self) -> None:
@@ -61,15 +65,27 @@ class _Guard:
         poller.register(self._control, select.POLLIN)
         poller.register(self._woken, select.POLLIN)
         while self._reap():
-            for descriptor, _ in poller.poll(int(_AGAIN_S * 1000) if self._ending else None):
+            for descriptor, _ in poller.poll(int(_AGAIN_S * 1000) if self._ending or self._alone_until else None):
                 if descriptor == self._woken:
                     os.read(self._woken, 512)
-                else:
-                    poller.unregister(self._control)
+                    continue
+                poller.unregister(self._control)
+                if self._asked():
                     self._end()
+                else:
+                    self._alone_until = time.monotonic() + _ALONE_S
+            if self._alone_until and time.monotonic() >= self._alone_until:
+                self._end()
             if self._ending and time.monotonic() >= self._ending:
                 self._send(signal.SIGKILL)
         self._tell("code", self._code)
+
+    def _asked(self) -> bool:
+        """Return whether it was the manager that asked for the end; else it has died."""
+        try:
+            return bool(os.read(self._control, 1))
+        except OSError:
+            return False
 
     def _reap(self) -> bool:
         """Reap who has died; return whether somebody is left."""

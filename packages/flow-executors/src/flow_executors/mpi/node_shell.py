@@ -656,6 +656,7 @@ class _Loop:
         self._look_at_outputs(daemon)
         if daemon.controlled:
             try:
+                daemon.control.send(b"k")
                 daemon.control.shutdown(socket.SHUT_WR)
             except OSError:
                 return
