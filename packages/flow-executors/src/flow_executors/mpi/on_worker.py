@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from flow_core.errors import AppException
 from flow_core.remote.bash import BashStep
@@ -71,7 +72,7 @@ def run_on_ranks(
     made = _variables(variables, {**os.environ, **variables, **dict(spec.environment)}, command_line)
     began = time.monotonic()
     try:
-        value = with_variables(call, tuple(made.items()))
+        value = _on_all_cpus(partial(with_variables, call, tuple(made.items())))
     except Exception as error:
         _end_rest(made[TASK], began)
         tail = getattr(error, "stderr_tail", "")
@@ -83,6 +84,19 @@ def run_on_ranks(
     if _end_rest(made[TASK], began):
         raise RankKilled("", "the launcher ended before its ranks: it has lost one of its daemons")
     return value
+
+
+def _on_all_cpus(call: Callable[[], object]) -> object:
+    """Call something on all CPUs of the manager: the ranks of this node are more than its one worker (cpu_affinity)."""
+    mine = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, os.sched_getaffinity(os.getppid()))
+    except OSError:  # the fork server has just ended, and this worker is about to
+        return call()
+    try:
+        return call()
+    finally:
+        os.sched_setaffinity(0, mine)
 
 
 def _end_rest(mark: str, began: float) -> bool:
