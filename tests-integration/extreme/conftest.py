@@ -24,7 +24,7 @@ from provider_services import missing, service  # needs the line above
 def open_mpi() -> None:
     """Leave the tests out where there is no MPI."""
     if shutil.which("mpiexec") is None:
-        missing("Open MPI is not installed; get it by tests-integration/services/openmpi.sh install")
+        missing("Open MPI is not installed; get it by tests-integration/services/mpi.sh install")
     if find_spec("mpi4py") is None:
         missing("mpi4py is not installed; get it by pip install mpi4py")
 
