@@ -170,7 +170,7 @@ def test_the_places_that_the_table_leaves_to_blocks_are_here() -> None:
     left = {place for place, where in ELSEWHERE.items() if where == "test_blocks.py"}
     options = {
         f"{kind}({name}=)"
-        for kind in ("HighThroughputExecutor", "LowLatencyExecutor")
+        for kind in ("HighThroughputExecutor", "LowLatencyExecutor", "ExtremeScaleExecutor")
         for name in ("provider", "address", "block_error_handler")
     }
     rest = {f"ExecutionProvider.{name}" for name in ("cancel", "tail", "close", "offer_script_dir", "clear")}

@@ -59,6 +59,8 @@ BY_POSITION: dict[str, str] = {
         "tests-integration/htex/test_block_end.py::"
         "test_a_task_that_is_told_saves_its_work_and_is_run_again_without_any_budget"
     ),
+    "HighThroughputExecutor(mpi_launcher=)": "tests-integration/mpi/test_four_nodes.py::"
+    "test_srun_starts_the_ranks_where_the_site_wants_it",
     "Database(url=)": "packages/flow-monitor/tests/test_queries.py::test_a_run_has_its_counts_and_times",
 }
 """A test that gives an option, where a search for its name does not find one."""
@@ -82,7 +84,7 @@ OTHER_NAMES = {
 """Other names of options: what is given by them is read by the first name."""
 
 
-PASSED_ON = dict.fromkeys((flow.python_app, flow.bash_app, flow.join_app), flow_core.apps.app.AppBase)
+PASSED_ON = dict.fromkeys((flow.python_app, flow.bash_app, flow.join_app, flow.mpi_app), flow_core.apps.app.AppBase)
 """Decorators that take the options of a constructor, and hand them on to it."""
 
 

@@ -66,6 +66,7 @@ OTHER: dict[str, Any] = {
     "max_workers": 3,
     "max_workers_per_node": 3,
     "mem_per_worker": 0.5,
+    "mpi_launcher": "mpich",
     "poll_period": 1.0,
     "prefetch_capacity": 5,
     "provider": LocalProvider(max_blocks=3),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from flow_core.interfaces.call import Resources, TaskSpec, TryKey
+from flow_core.interfaces.container import Container
 from flow_core.interfaces.outcome import Loss, LossKind, Place, Usage, Verdict
 from flow_core.interfaces.sampler import Sample
 from flow_executors.common.task_ranks import RankPlace, RankPlacement
@@ -411,7 +412,9 @@ def test_a_replaced_worker_comes_back() -> None:
 
 
 def test_a_task_spec_comes_back_equal() -> None:
-    spec = TaskSpec(Resources(cores=0.5, memory_mb=10, named=(("a", 2.0),)), -1, 3.0, None, (("A", "b"),), "img")
+    spec = TaskSpec(
+        Resources(cores=0.5, memory_mb=10, named=(("a", 2.0),)), -1, 3.0, None, (("A", "b"),), Container("img")
+    )
     assert unpack_spec(pack_spec(9, spec)) == (9, spec)
 
 
