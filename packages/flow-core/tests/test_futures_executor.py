@@ -189,11 +189,6 @@ def test_workers_without_flow_core_refuse_a_task_and_the_error_says_what_to_do(
     executor.shutdown(5)
 
 
-def _on_a_thread(fn: Callable[..., Any], *args: Any) -> Any:
-    with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        return thread.submit(fn, *args).result()
-
-
 class Elsewhere(concurrent.futures.ProcessPoolExecutor):
     """A pool whose one worker was started in another directory, and that may run tasks on threads of that process."""
 
@@ -203,7 +198,7 @@ class Elsewhere(concurrent.futures.ProcessPoolExecutor):
         self._on_threads = on_threads
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        return super().submit(_on_a_thread, fn, *args) if self._on_threads else super().submit(fn, *args)
+        return super().submit(calls.on_a_thread, fn, *args) if self._on_threads else super().submit(fn, *args)
 
 
 def _there(executor: FuturesExecutor, listener: RecordingListener, key: int, call: Call) -> object:

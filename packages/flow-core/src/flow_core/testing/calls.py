@@ -123,3 +123,11 @@ class Whereabouts:
         """Return (executor, key) of the context."""
         inner()
         return where.executor, int(where.key)
+
+
+def on_a_thread(function: Callable[..., object], *args: object) -> object:
+    """Call a function on a thread of this process, as workers of some engines do, and return what it returns."""
+    from concurrent.futures import ThreadPoolExecutor  # here, so that other calls need not load it
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(function, *args).result()
