@@ -192,8 +192,9 @@ class Worker:
             self._end_forked_child()
             requeued = issubclass(type(error), Requeue) and vars(error).get("told") is True
             status, payload = REQUEUED if requeued else APP_ERROR, pack(presentable(error))
-            if (lost := getattr(error, "packed_loss", None)) is not None:  # of ranks, not of this process
-                status, payload = LOST, lost()
+            # Of ranks, not of this process. Asked of its class: what the user's own says of an attribute is its own.
+            if (lost := vars(type(error)).get("packed_loss")) is not None:
+                status, payload = LOST, lost(error)
             # For the script, which knows whether other nodes are better off.
             elif not begun:
                 status |= UNLOADED
