@@ -62,7 +62,7 @@ def load(
     """Give a function that loads a Config of one executor; it is ended before ``gone`` looks."""
     monkeypatch.chdir(tmp_path)
 
-    def loaded(kind: type[Any] = HighThroughputExecutor, **options: Any) -> Any:
+    def loaded(kind: type[Any] = HighThroughputExecutor, *, retries: int = 0, **options: Any) -> Any:
         if kind is flow.ThreadPoolExecutor:
             executor = kind(label=label, max_threads=2)
         else:
@@ -73,7 +73,7 @@ def load(
             Config(
                 executors=[executor],
                 run_dir=str(tmp_path / "runinfo"),
-                retries=0,
+                retries=retries,
                 infrastructure_retries=0,
                 strategy_period=0.5,
             )
@@ -257,6 +257,20 @@ def test_more_memory_than_the_task_asked_for_is_an_error_that_names_137_and_the_
             fill.options(**asks)(600).result(PATIENCE_S)
         with pytest.raises(BashExitFailure, match=r"137(.|\n)*here 100 MiB"):
             sh.options(**asks)("exec python3 -c 'bytearray(600 << 20)'").result(PATIENCE_S)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_function_whose_container_needs_more_memory_gets_more_in_the_next_try(
+    keep: bool, load: Callable[..., Any], image: str
+) -> None:
+    load(retries=1)
+
+    @python_app(grow_on_retry={"memory": 8})
+    def fill_more(mib: int) -> int:
+        return len(bytearray(mib << 20))
+
+    app = fill_more.options(container=Container(image, keep=keep), resource_specification={"memory": 100})
+    assert app(400).result(PATIENCE_S) == 400 << 20
 
 
 def test_an_image_that_nobody_has_is_an_error_that_names_it(load: Callable[..., Any], image: str) -> None:

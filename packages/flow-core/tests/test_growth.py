@@ -7,7 +7,7 @@ from kernel_apps import Load, hold
 
 import flow_core as flow
 from flow_core.apps.special import task_spec
-from flow_core.errors import AppTimeout, BashExitFailure, ConfigurationError
+from flow_core.errors import AppTimeout, BashExitFailure, ConfigurationError, ContainerError
 from flow_core.graph.growth import grown, growth_text, ran_out_of
 from flow_core.interfaces.call import TaskSpec
 from flow_core.interfaces.outcome import Loss, LossKind
@@ -15,6 +15,12 @@ from flow_core.testing import MemoryExecutor
 
 GROWTH = (("memory", 2.0), ("walltime", 1.5))
 ASKED = task_spec("app", 10, {"memory": 100})
+
+
+def container_that_ended(code: int) -> ContainerError:
+    error = ContainerError("ended before its task did")
+    error.exitcode = code
+    return error
 
 
 def size(spec: TaskSpec) -> tuple[int, float | None]:
@@ -28,6 +34,10 @@ def size(spec: TaskSpec) -> tuple[int, float | None]:
         (BashExitFailure("killed", -9), "memory"),
         (BashExitFailure("killed below a shell", 137), "memory"),
         (Loss(LossKind.WORKER, signal=9), "memory"),
+        (container_that_ended(137), "memory"),
+        (container_that_ended(-9), "memory"),
+        (container_that_ended(1), ""),
+        (ContainerError("no such image"), ""),
         (AppTimeout.after(3.0, "was stopped"), "walltime"),
         (AppTimeout("of the app's own"), ""),
         (BashExitFailure("failed", 1), ""),

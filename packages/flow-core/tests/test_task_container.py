@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 import stat
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,8 @@ import pytest
 import flow_core as flow
 from flow_core.errors import BashExitFailure, ContainerError
 from flow_core.files import File
-from flow_core.interfaces.call import NodeContext, Resources, TaskSpec
+from flow_core.graph.growth import ran_out_of
+from flow_core.interfaces.call import FileProgress, NodeContext, Resources, TaskSpec, TaskStep
 from flow_core.interfaces.container import Container
 from flow_core.memo import image_identity
 from flow_core.remote import task_container
@@ -147,6 +151,9 @@ def test_a_node_without_a_runtime_says_what_it_looked_for(podman: Path, monkeypa
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ContainerError, match=r"has no runtime for .*none of podman, docker, .* is on PATH"):
         execute(lambda: 1, (), {}, TaskSpec(container=Container("example/image:1")), (), NodeContext(main_thread=True))
+    one = TaskSpec(container=Container("example/image:1", runtime="podman"))
+    with pytest.raises(ContainerError, match=r": podman is not on PATH \(/nowhere\)"):
+        execute(lambda: 1, (), {}, one, (), NodeContext(main_thread=True))
 
 
 def test_the_limit_is_named_where_a_container_was_killed(podman: Path) -> None:
@@ -178,8 +185,55 @@ def test_a_container_that_ends_before_its_task_is_an_error_with_its_exit_code(po
         os._exit(9)
 
     spec = TaskSpec(container=Container("example/image:1"))
-    with pytest.raises(ContainerError, match="ended with exit code 9 before its task did"):
+    with pytest.raises(ContainerError, match="ended with exit code 9 before its task did") as raised:
         execute(die, (), {}, spec, (), NodeContext(main_thread=True))
+    assert pickle.loads(pickle.dumps(raised.value)).exitcode == 9
+
+
+def test_a_function_whose_container_was_killed_has_run_out_of_memory(podman: Path) -> None:
+    def die() -> None:
+        import os
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    spec = TaskSpec(Resources(memory_mb=64), container=Container("example/image:1"))
+    with pytest.raises(ContainerError, match="needs more than its memory, here 64 MiB") as raised:
+        execute(die, (), {}, spec, (), NodeContext(main_thread=True))
+    assert ran_out_of(raised.value) == "memory"
+
+
+class Told:
+    """Reports files as a worker does: it has a lock, so it never leaves its process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.names: list[str] = []
+
+    def tell(self, files: Sequence[FileProgress]) -> None:
+        with self.lock:
+            self.names += [file.url for file in files]
+
+
+class BringingStep:
+    """Stands for staging: it reports a file around the function."""
+
+    def run(self, inner: Callable[[], object], where: NodeContext) -> object:
+        assert where.tell is not None
+        where.tell([FileProgress("http://host/file", "in", 1, 2)])
+        return inner()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("steps", [(BringingStep(),), (BringingStep(), BashStep("f"))])
+def test_files_are_told_of_around_a_container_by_what_cannot_leave_the_process(
+    podman: Path, keep: bool, steps: tuple[TaskStep, ...]
+) -> None:
+    told = Told()
+    spec = TaskSpec(container=Container("example/image:1", keep=keep), walltime_s=60, environment=(("A", "b"),))
+    where = NodeContext(main_thread=True, tell=told.tell)
+    assert execute(lambda file: "true", (File("in.txt"),), {}, spec, steps, where) in ("true", 0)
+    assert told.names == ["http://host/file"]
 
 
 def test_files_of_arguments_are_bound_wherever_in_them_they_are(podman: Path, tmp_path: Path) -> None:

@@ -107,6 +107,9 @@ def test_a_node_without_any_of_the_runtimes_names_them(node: Node) -> None:
     assert done.returncode == 127
     assert "no manager can start in a container on node" in done.stderr
     assert "there is none of podman, singularity" in done.stderr
+    done = node.run(ContainerPlan(Container("a", "podman")), "true")
+    assert done.returncode == 127
+    assert "there is no podman" in done.stderr
 
 
 def test_paths_of_flow_are_bound_once_and_where_they_are_there_and_never_over_the_images_system(node: Node) -> None:

@@ -79,7 +79,13 @@ AppFailure = BashExitFailure
 
 
 class ContainerError(AppException):
-    """The container of a task could not be started, or ended without a result of its task."""
+    """The container of a task could not be started, or ended without a result of its task.
+
+    Attributes:
+        exitcode: The exit code of a container that ended before its task did (137 and -9 are SIGKILL); else None.
+    """
+
+    exitcode: int | None = None
 
 
 class Requeue(AppException):

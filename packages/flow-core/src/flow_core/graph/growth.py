@@ -8,26 +8,27 @@ from dataclasses import replace
 from signal import SIGKILL
 from typing import Final
 
-from flow_core.errors import AppTimeout, BashExitFailure
+from flow_core.errors import AppTimeout, BashExitFailure, ContainerError
 from flow_core.guard import attribute, is_a
 from flow_core.interfaces.call import TaskSpec
 from flow_core.interfaces.outcome import Loss, LossKind
 
-# A command that was killed, as the system does when memory runs out: told by Python, and by a shell around it.
+# A command or a container that was killed, as the system does when memory runs out: told by Python, and by what is
+# around it.
 _KILLED: Final = (-SIGKILL, 128 + SIGKILL)
 
 
 def ran_out_of(failure: object) -> str:
     """Return what a try ran out of, ``memory`` or ``walltime``; empty where it failed of something else.
 
-    Memory it is where Python says so, and where a command, or the worker itself, was ended by a SIGKILL that was not
-    Flow's: by that the system ends processes when memory runs out, and tells nobody why.
+    Memory it is where Python says so, and where a command, a container, or the worker itself, was ended by a SIGKILL
+    that was not Flow's: by that the system ends processes when memory runs out, and tells nobody why.
     """
     if is_a(failure, AppTimeout):
         return "walltime" if attribute(failure, "walltime_s") is not None else ""
     if is_a(failure, MemoryError):
         return "memory"
-    if is_a(failure, BashExitFailure):
+    if is_a(failure, BashExitFailure) or is_a(failure, ContainerError):
         return "memory" if attribute(failure, "exitcode") in _KILLED else ""
     if is_a(failure, Loss):
         return "memory" if failure.kind is LossKind.WORKER and failure.signal == SIGKILL else ""

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Final
 
-from flow_core.errors import BashExitFailure, ContainerError
+from flow_core.errors import AppException, BashExitFailure, ContainerError
 from flow_core.files import File
 from flow_core.interfaces.call import NodeContext, TaskSpec, TaskStep
 from flow_core.interfaces.container import Bind, Container, is_path
@@ -73,6 +73,9 @@ def contained(
 ) -> tuple[Callable[..., object], Sequence[TaskStep]]:
     """Return function and steps of a task with ``spec.container`` as they are to be run here."""
     assert spec.container is not None
+    # Calls are refused earlier; here it would pickle a function that is bound to this process.
+    if any(hasattr(step, "on_ranks") for step in steps):
+        raise AppException(f"a task that runs on ranks cannot run in {spec.container!r}: give the image to its pool")
     container = TaskContainer(spec.container, spec, where, _places((args, kwargs)))
     # By the attribute: whatever runs a command says itself how that is run elsewhere.
     if any(hasattr(step, "contained") for step in steps):
@@ -373,10 +376,12 @@ class TaskContainer:
             return ContainerError(self._not_started(ended.tail))
         killed = f": {self._killed()}" if ended.code in (_KILLED, -9) else ""
         tail = f"\nlast lines of its stderr:\n{ended.tail}" if ended.tail else ""
-        return ContainerError(
+        error = ContainerError(
             f"the container of {self.image!r} ({self.runtime}) on node {_node()} ended with exit code {ended.code} "
             f"before its task did{killed}{tail}"
         )
+        error.exitcode = ended.code
+        return error
 
     def _killed(self) -> str:
         limit = self._spec.resources.memory_mb
@@ -483,10 +488,9 @@ def _chosen(container: Container) -> tuple[str, str]:
     for runtime, image in container.candidates():
         if shutil.which(TABLE[runtime].program):
             return runtime, image
-    names = ", ".join(TABLE[runtime].program for runtime, _ in container.candidates())
-    raise ContainerError(
-        f"node {_node()} has no runtime for {container!r}: none of {names} is on PATH ({os.environ.get('PATH', '')})"
-    )
+    names = [TABLE[runtime].program for runtime, _ in container.candidates()]
+    missing = f"{names[0]} is not on PATH" if len(names) == 1 else f"none of {', '.join(names)} is on PATH"
+    raise ContainerError(f"node {_node()} has no runtime for {container!r}: {missing} ({os.environ.get('PATH', '')})")
 
 
 _here: set[tuple[str, str]] = set()

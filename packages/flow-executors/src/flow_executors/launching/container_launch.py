@@ -55,7 +55,8 @@ class ContainerPlan:
 def container_code(plan: ContainerPlan, inner: str) -> str:
     """Return bash code that runs bash code in a container, and ends with its exit code."""
     candidates = plan.container.candidates()
-    programs = ", ".join(TABLE[name].program for name, _ in candidates)
+    programs = [TABLE[name].program for name, _ in candidates]
+    missing = f"there is no {programs[0]}" if len(programs) == 1 else f"there is none of {', '.join(programs)}"
     lines = [
         (files("flow_executors.launching") / "run_container.sh").read_text().rstrip(),
         f'flow_name={quote(plan.name)}-"${{HOSTNAME:-node}}"-$$',
@@ -66,7 +67,7 @@ def container_code(plan: ContainerPlan, inner: str) -> str:
     ]
     for name, image in candidates:
         lines += _candidate(plan.container, name, image)
-    lines.append(f'[ -n "$flow_program" ] || flow_refuse {quote(f"there is none of {programs}")}')
+    lines.append(f'[ -n "$flow_program" ] || flow_refuse {quote(missing)}')
     lines.append("flow_bring_image")
     lines += [
         f"flow_give {quote(bind.source)} {quote(bind.target)} {'ro' if bind.read_only else 'rw'}"
