@@ -100,6 +100,24 @@ def test_a_container_is_refused_where_no_executor_honours_it(load: Load) -> None
         shell.options(container="no-such-image")()
 
 
+@pytest.mark.parametrize("field", ["nodes", "ranks_per_node", "ranks", "num_ranks", "cores_per_rank", "gpus_per_rank"])
+def test_ranks_of_a_task_in_a_container_are_refused_by_name_at_the_call(field: str, load: Load) -> None:
+    load(memory("able", *TASK_FIELDS))
+    key = {"num_ranks": "ranks"}.get(field, field)
+    refused = rf"Container\('image'\).*no ranks.*'{key}' asks for ranks: leave one.*by container= of the executor"
+    for app, arguments in ((shell, ()), (add, (1,))):
+        with pytest.raises(ConfigurationError, match=refused):
+            app.options(container="image", resource_specification={field: 2})
+        with pytest.raises(ConfigurationError, match=refused):
+            app.options(container="image")(*arguments, resource_specification={field: 2})
+
+
+def test_a_container_may_have_a_node_to_itself(load: Load) -> None:
+    assert task_spec("app", None, {"container": "image", "exclusive": True}).resources.exclusive
+    with pytest.raises(ConfigurationError, match="no ranks"):
+        task_spec("app", None, {"container": "image", "exclusive": True, "nodes": 2})
+
+
 def test_a_task_in_a_container_that_cannot_be_told_of_the_end_of_its_block_is_refused(load: Load) -> None:
     load(memory("able", "container", "warn_before_end_s"))
     told = r"asks for warn_before_end_s and for Container"

@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from kernel_apps import Load, hold
 
 import flow_core
 from flow_core.apps.app import MpiApp
@@ -18,6 +19,7 @@ from flow_core.interfaces.call import NodeContext, TaskSpec
 from flow_core.remote.errors import pack
 from flow_core.remote.ranks import DIRECTORY, PIECE, PREFIX, RanksStep, _Errors
 from flow_core.remote.run import execute
+from flow_core.testing import MemoryExecutor
 
 
 def launched_by(code: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -130,6 +132,49 @@ def test_an_app_of_ranks_that_states_none_has_one() -> None:
 
     assert app._options.spec.resources.ranks == 1
     assert app.definition.gather is False
+
+
+def test_an_app_of_ranks_that_states_none_has_one_with_other_settings_too(load: Load) -> None:
+    @flow_core.mpi_app(warn_before_end_s=5)
+    def app() -> int:
+        return 1
+
+    assert app._options.spec.warn_before_end_s == 5
+    assert app.options(priority=1)._options.spec.resources.ranks == 1
+    assert app.options(resource_specification={"num_nodes": 2})._options.spec.resources.ranks == 2
+    executor = MemoryExecutor("able")
+    executor.honours = frozenset(("walltime", "memory", "warn_before_end_s"))
+    load(executor)
+    for call in ({"walltime": 5}, {"resource_specification": {"memory": 5}}):
+        future = app(**call)
+        assert executor.calls[hold(executor)].spec.resources.ranks == 1
+        executor.run_all()
+        assert "there are none here" in str(future.exception(10))
+
+
+def test_an_app_of_ranks_is_refused_in_a_container(load: Load) -> None:
+    @flow_core.mpi_app
+    def one() -> int:
+        return 1
+
+    @flow_core.mpi_app(ranks=2)
+    def two() -> int:
+        return 1
+
+    load(MemoryExecutor("memory"))
+    for app in (one, two):
+        with pytest.raises(ConfigurationError, match=r"Container\('image'\).*no ranks.*'ranks' asks.*the executor"):
+            app.options(container="image")
+        with pytest.raises(ConfigurationError, match=r"Container\('image'\).*no ranks.*'ranks' asks.*the executor"):
+            app(resource_specification={"container": "image"})
+    with pytest.raises(TypeError, match=r"mpi_app\(\) has no option 'container'"):
+        flow_core.mpi_app(ranks=2, container="image")(len)  # type: ignore[call-overload]
+
+
+def test_ranks_in_a_container_are_refused_where_a_task_is_run_before_anything_is_pickled() -> None:
+    spec = TaskSpec(container=flow_core.Container("image"))
+    with pytest.raises(AppException, match=r"runs on ranks cannot run in Container\('image'\)"):
+        execute(len, ("abc",), {}, spec, (RanksStep("app"),), NodeContext(main_thread=True))
 
 
 def test_results_of_rank_0_and_of_all_ranks_are_remembered_apart() -> None:

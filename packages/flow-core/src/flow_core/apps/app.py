@@ -335,7 +335,7 @@ class AppBase(Generic[P, R]):
         twin._walltime = self._walltime if walltime is None else walltime
         twin._resources = resources
         twin._options = CallOptions(
-            spec=task_spec(name, twin._walltime, resources),
+            spec=self._parameters.spec(twin._walltime, resources),
             outputs=before.outputs if outputs is None else checked_outputs(outputs, name),
             stdout=before.stdout if stdout is None else checked_stream(stdout, "stdout", name),
             stderr=before.stderr if stderr is None else checked_stream(stderr, "stderr", name),
@@ -418,10 +418,10 @@ class MpiApp(PythonApp[P, R]):
             "gpus_per_rank": gpus_per_rank,
             "exclusive": exclusive,
         }
-        self._resources = {key: value for key, value in asked.items() if value is not None}
+        self._resources |= {key: value for key, value in asked.items() if value is not None}
         # One rank where none are asked for: a function that was written for ranks needs MPI in any case.
-        spec = task_spec(name, self._walltime, self._resources or {"ranks": 1})
-        self._options = replace(self._options, spec=spec)
+        self._parameters.on_ranks = True
+        self._options = replace(self._options, spec=self._parameters.spec(self._walltime, self._resources))
 
 
 class BashApp(AppBase[P, R]):

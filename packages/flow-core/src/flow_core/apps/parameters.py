@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from flow_core.apps.definition import AppKind, CallOptions, StdStream
-from flow_core.apps.special import checked_stream, task_spec
+from flow_core.apps.special import checked_stream, task_spec, with_ranks
 from flow_core.errors import BadStdStreamFile, ConfigurationError
 from flow_core.files import File
+from flow_core.interfaces.call import TaskSpec
 
 _SHARED: Final = ("inputs", "outputs", "stdout", "stderr")
 _YIELDING: Final = ("walltime", "label", "resource_specification")
@@ -33,11 +34,13 @@ class Parameters:
         plain: Whether the function has no parameter of a shared name, so that a call without watched keywords needs
             no look at all.
         special: All keywords that a call may hold or lack, whatever the function takes.
+        on_ranks: Whether the function runs on ranks: then its tasks have one where they state none.
     """
 
     def __init__(self, func: Callable[..., object], name: str, kind: AppKind) -> None:
         self._name = name
         self._kind = kind
+        self.on_ranks = False
         declared = _declared(func)
         kinds = {parameter.kind for parameter in declared.values()}
         own = {name for name in (*_SHARED, *_YIELDING) if name in declared and not _starred(declared[name])}
@@ -78,10 +81,10 @@ class Parameters:
         spec, label = base.spec, base.label
         if "walltime" in self.watched and "walltime" in kwargs:
             walltime = kwargs.pop("walltime")
-            spec = task_spec(self._name, walltime, resources)
+            spec = self.spec(walltime, resources)
         if "resource_specification" in self.watched and "resource_specification" in kwargs:
             given = kwargs.pop("resource_specification")
-            spec = task_spec(self._name, walltime, {**resources, **given} if isinstance(given, Mapping) else given)
+            spec = self.spec(walltime, {**resources, **given} if isinstance(given, Mapping) else given)
         if "label" in self.watched and "label" in kwargs:
             label = _checked_label(kwargs.pop("label"), self._name)
         outputs = self._outputs(kwargs, base.outputs)
@@ -92,6 +95,16 @@ class Parameters:
             if name in kwargs and not kwargs[name] and name not in self.takes:
                 del kwargs[name]
         return args, kwargs, CallOptions(spec, outputs, stdout, stderr, label, base.executors)
+
+    def spec(self, walltime: object, resources: object) -> TaskSpec:
+        """Return the class of tasks of this function with a walltime and a resource specification.
+
+        Raises:
+            ConfigurationError: one of them has an impossible value.
+        """
+        if self.on_ranks and isinstance(resources, Mapping):
+            resources = with_ranks(resources)
+        return task_spec(self._name, walltime, resources)
 
     def _by_keyword(self, args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs]:
         """Give shared keywords passed by position as keywords, and defaults as if passed."""

@@ -157,6 +157,12 @@ def task_spec(app: str, walltime: object = None, resources: object = None) -> Ta
     return spec
 
 
+def with_ranks(resources: Mapping[str, object]) -> Mapping[str, object]:
+    """Return what a task asks for whose function runs on ranks: one rank, where it states none."""
+    stated = any(key in resources for key in ("nodes", "ranks_per_node", "ranks", *RESOURCE_ALIASES))
+    return resources if stated else {**resources, "ranks": 1}
+
+
 _MOST_SEEN = 4096  # specifications that are known; a bound for scripts that ask for something else in each call
 _seen: dict[tuple[object, ...], TaskSpec] = {}
 
@@ -200,6 +206,9 @@ def _spec(app: str, walltime_s: float | None, given: dict[object, object]) -> Ta
     integer: dict[str, int] = {key: _integer(app, key, given[key]) for key in _INTEGERS if key in given}
     exclusive = _flag(app, "exclusive", given.get("exclusive"))
     nodes, ranks_per_node, ranks = _ranks(app, number, integer, bool(exclusive))
+    container = _container(app, given.get("container"))
+    if container is not None:
+        _refuse_ranks(app, container, number, integer)
     return TaskSpec(
         resources=Resources(
             cores=number.get("cores", 1.0),
@@ -218,7 +227,7 @@ def _spec(app: str, walltime_s: float | None, given: dict[object, object]) -> Ta
         running_time_min_s=number.get("running_time_min", 0.0),
         walltime_s=walltime_s,
         environment=_environment(app, given.get("environment")),
-        container=_container(app, given.get("container")),
+        container=container,
         warn_before_end_s=_warning(app, given.get("warn_before_end_s")),
     )
 
@@ -258,6 +267,20 @@ def _ranks(
     if max(ranks, nodes) > _MOST_RANKS:
         raise ConfigurationError(f"app {app!r}: {_shown(ranks)} ranks are more than {_MOST_RANKS}")
     return nodes, each, ranks
+
+
+def _refuse_ranks(app: str, container: Container, number: Mapping[str, float], integer: Mapping[str, int]) -> None:
+    """Refuse ranks of a task in a container, in which no launcher could start them on the task's nodes.
+
+    ``exclusive`` alone is no request for ranks: it gives the container a node to itself.
+    """
+    asked = [key for key in _OF_RANKS if number.get(key) or integer.get(key)]
+    if asked:
+        raise ConfigurationError(
+            f"app {app!r}: {container!r} is a container of one task, in which no ranks of MPI can be started, and "
+            f"{asked[0]!r} asks for ranks: leave one of them out, or give the image to the whole pool, by container= "
+            "of the executor"
+        )
 
 
 def _flag(app: str, key: str, value: object) -> bool | None:
