@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -33,6 +34,19 @@ def test_the_page_runs_as_a_script(page: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_script_for_an_allocation_says_outside_of_one_where_it_runs(tmp_path: Path) -> None:
+    (code,) = re.findall(r"^```py\n# inside\.py\n(.*?)^```$", (ROOT / "docs" / "nersc.md").read_text(), re.M | re.S)
+    (tmp_path / "inside.py").write_text(code)
+    (tmp_path / "site_options.py").write_text("WORKER_INIT = ''\n")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    command = [sys.executable, "inside.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == "inside.py runs in a job of Slurm: submit it by sbatch, or allocate nodes by salloc first\n"
 
 
 def test_there_are_pages_to_run() -> None:
