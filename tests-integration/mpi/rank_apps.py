@@ -15,6 +15,11 @@ def hosts_of_ranks(stdout: str = "") -> str:
     return "$FLOW_MPI_PREFIX hostname"
 
 
+@bash_app
+def command_of_ranks(command: str) -> str:
+    return f"$FLOW_MPI_PREFIX {command}"
+
+
 @mpi_app(gather=True)
 def whole(number: int) -> tuple[int, int, str]:
     from os import uname

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from rank_apps import failing, hosts_of_ranks, large, left, ranks_told, resting, wait_until, whole
+from rank_apps import command_of_ranks, failing, hosts_of_ranks, large, left, ranks_told, resting, wait_until, whole
 
 import flow_core as flow
-from flow_core.errors import AppTimeout, TaskLost
+from flow_core.errors import AppTimeout, TaskLost, WorkerLost
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(120)]
 HOST = os.uname().nodename
@@ -47,9 +47,20 @@ def test_a_killed_rank_loses_the_task(one_node: flow.Config, tmp_path: Path) -> 
     with flow.load(one_node):
         future = resting(str(tmp_path / "told"), resource_specification=TWO)
         os.kill(ranks_told(tmp_path / "told")[1][1], 9)
-        with pytest.raises(TaskLost, match=f"rank 1 was killed by signal 9.*on node {HOST}"):
+        with pytest.raises(TaskLost, match=f"rank (1 )?was killed by signal 9.* node {HOST}"):
             future.result(60)
         wait_until(lambda: not left())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["0", "$OMPI_COMM_WORLD_RANK"], ids=["one rank", "all ranks"])
+def test_a_killed_rank_of_a_command_loses_the_task_each_time(one_node: flow.Config, which: str) -> None:
+    command = f"bash -c '[ $OMPI_COMM_WORLD_RANK = {which} ] && kill -9 $$; exec sleep 100'"
+    with flow.load(one_node):
+        futures = [command_of_ranks(command, resource_specification=TWO) for _ in range(8)]
+        errors = [future.exception(60) for future in futures]
+    assert {type(error) for error in errors} == {WorkerLost}, errors
+    assert all("was killed by signal 9" in str(error) for error in errors)
 
 
 def test_a_walltime_ends_all_ranks(one_node: flow.Config, tmp_path: Path) -> None:

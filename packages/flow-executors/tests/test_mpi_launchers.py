@@ -181,3 +181,19 @@ def test_the_last_words_of_a_launcher_tell_who_was_killed(text: str, node: str, 
 )
 def test_a_crash_of_the_program_itself_is_no_killing(text: str) -> None:
     assert death_told(text) is None
+
+
+ABORTED = "Primary job  terminated normally, but 1 process returned\na non-zero exit code. Per user-direction"
+EXITED = "mpiexec detected that one or more processes exited with non-zero status, thus causing\nthe job"
+
+
+@pytest.mark.parametrize("text", [ABORTED, EXITED])
+def test_the_exit_code_of_open_mpi_tells_a_killing_where_its_words_name_no_rank(text: str) -> None:
+    death = death_told(f"noise\n{text}", 137)
+    assert death is not None
+    assert (death.node, death.how) == ("", "a rank was killed by signal 9 (SIGKILL): its mpiexec exited with code 137")
+
+
+@pytest.mark.parametrize(("text", "code"), [(ABORTED, 139), (ABORTED, 1), (ABORTED, None), ("of another program", 137)])
+def test_another_exit_code_or_another_program_is_no_killing(text: str, code: int | None) -> None:
+    assert death_told(text, code) is None

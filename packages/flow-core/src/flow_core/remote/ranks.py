@@ -98,7 +98,9 @@ def _failure(app: str, code: int, tail: str) -> AppException:
     error = AppException(
         f"app {app!r}: the launcher of its ranks {how}{what}" + (f". Its last lines:\n{text}" if text else "")
     )
-    error.stderr_tail = text  # type: ignore[attr-defined]  # as that of a bash app
+    # As those of a bash app.
+    error.stderr_tail = text  # type: ignore[attr-defined]
+    error.exitcode = code  # type: ignore[attr-defined]
     return error
 
 

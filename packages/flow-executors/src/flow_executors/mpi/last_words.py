@@ -1,4 +1,4 @@
-"""What mpiexec says when ranks or daemons die, read from the last lines of its standard error. Pure."""
+"""What mpiexec says when ranks or daemons die, by the last lines of its standard error and its exit code. Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from typing import Final, NamedTuple
 
 _KILLED: Final = 9
+_KILLED_CODE: Final = 128 + _KILLED
 
 
 class RankDeath(NamedTuple):
@@ -26,12 +27,22 @@ _PATTERNS: Final = (
 _DAEMON: Final = re.compile(
     r"RTE has lost communication with a remote daemon\..*?Remote daemon\s*: \[.*?\] on node (\S+)", re.DOTALL
 )
+# What that of Open MPI says of every job that it ended since a rank failed. The line that names the rank is often missing:
+# it depends on the order in which mpiexec hears of the other ranks.
+_ABORTED: Final = re.compile(
+    r"Primary job\s+terminated normally, but|one or more processes exited with\s+non-zero status"
+)
 
 
-def death_told(text: str) -> RankDeath | None:
+def death_told(text: str, code: int | None = None) -> RankDeath | None:
     """Return which rank or daemon was killed, as the last words of an mpiexec say it; None where they do not.
 
-    A rank that crashed by itself, as by a segmentation fault, is not meant: that is the fault of its program.
+    A rank that crashed by itself, as by a segmentation fault, is not meant: that is the fault of its program. A rank that
+    exits with 137 is: a shell does so whose program was killed.
+
+    Args:
+        text: The last lines of the standard error.
+        code: The exit code; None where it is not known.
     """
     # Open MPI breaks its lines.
     for pattern, kind in _PATTERNS:
@@ -43,4 +54,8 @@ def death_told(text: str) -> RankDeath | None:
             elif int(found[2]) == _KILLED:
                 return RankDeath(found[1], "a rank was killed by signal 9 (SIGKILL)")
     lost = _DAEMON.search(text)
-    return None if lost is None else RankDeath(lost[1], "its daemon of MPI was lost")
+    if lost is not None:
+        return RankDeath(lost[1], "its daemon of MPI was lost")
+    if code == _KILLED_CODE and _ABORTED.search(text):
+        return RankDeath("", f"a rank was killed by signal 9 (SIGKILL): its mpiexec exited with code {code}")
+    return None

@@ -56,7 +56,8 @@ class RankKilled(Exception):
 
         node = self.node or os.uname().nodename
         block = os.environ.get("FLOW_WORKER_BLOCK_ID", "")
-        return pack_loss(Loss(LossKind.WORKER, Place("", block, node), reason=f"{self.reason} on node {node}"))
+        where = f"on node {node}" if self.node else f"(mpiexec ran on node {node})"
+        return pack_loss(Loss(LossKind.WORKER, Place("", block, node), reason=f"{self.reason} {where}"))
 
 
 def run_on_ranks(
@@ -76,7 +77,7 @@ def run_on_ranks(
     except Exception as error:
         _end_rest(made[TASK], began)
         tail = getattr(error, "stderr_tail", "")
-        death = death_told(tail) if isinstance(tail, str) else None
+        death = death_told(tail, getattr(error, "exitcode", None)) if isinstance(tail, str) else None
         if death is None:
             raise
         raise RankKilled(death.node, death.how) from error
