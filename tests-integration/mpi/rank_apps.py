@@ -45,6 +45,14 @@ def failing(rank: int) -> None:
 
 
 @mpi_app
+def finalizing() -> int:
+    from mpi4py import MPI
+
+    MPI.Finalize()
+    return 1
+
+
+@mpi_app
 def resting(told: str) -> None:
     """Write host, pid and parent of each rank into a file, and rest for longer than any test."""
     import os

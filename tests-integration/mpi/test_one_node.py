@@ -8,10 +8,21 @@ import sys
 from pathlib import Path
 
 import pytest
-from rank_apps import command_of_ranks, failing, hosts_of_ranks, large, left, ranks_told, resting, wait_until, whole
+from rank_apps import (
+    command_of_ranks,
+    failing,
+    finalizing,
+    hosts_of_ranks,
+    large,
+    left,
+    ranks_told,
+    resting,
+    wait_until,
+    whole,
+)
 
 import flow_core as flow
-from flow_core.errors import AppTimeout, TaskLost, WorkerLost
+from flow_core.errors import AppException, AppTimeout, BashExitFailure, TaskLost, WorkerLost
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(120)]
 HOST = os.uname().nodename
@@ -61,6 +72,26 @@ def test_a_killed_rank_of_a_command_loses_the_task_each_time(one_node: flow.Conf
         errors = [future.exception(60) for future in futures]
     assert {type(error) for error in errors} == {WorkerLost}, errors
     assert all("was killed by signal 9" in str(error) for error in errors)
+
+
+def test_a_function_that_ends_mpi_itself_is_told_so(one_node: flow.Config) -> None:
+    with flow.load(one_node):
+        with pytest.raises(AppException, match=r"has called MPI.Finalize\(\).*leave that call out"):
+            finalizing(resource_specification=TWO).result(60)
+        wait_until(lambda: not left())
+
+
+def test_a_program_that_is_missing_is_named(one_node: flow.Config) -> None:
+    with flow.load(one_node), pytest.raises(BashExitFailure, match="mpiexec could not start the program 'nosuch'"):
+        command_of_ranks("nosuch", resource_specification=TWO).result(60)
+
+
+def test_a_launcher_of_another_mpi_is_named(one_node: flow.Config) -> None:
+    one_node.executors[0].mpi_launcher = "mpich"
+    with flow.load(one_node), pytest.raises(BashExitFailure) as raised:
+        command_of_ranks("true", resource_specification=TWO).result(60)
+    assert "mpi_launcher is 'mpich', and /" in "".join(raised.value.__notes__)
+    assert "is that of 'openmpi'" in "".join(raised.value.__notes__)
 
 
 def test_a_walltime_ends_all_ranks(one_node: flow.Config, tmp_path: Path) -> None:

@@ -656,10 +656,18 @@ def _full_disks(files: tuple[tuple[str, str] | None, tuple[str, str] | None], wh
 
 def _failure(app: str, command: str, code: int, tail: str, full: Sequence[str]) -> BashExitFailure:
     shown = command if len(command) <= _COMMAND_SHOWN else f"{command[:_COMMAND_SHOWN]} ..."
-    lines = [f"bash app {app!r} failed {_how(code)}", *full, f"command: {shown}"]
+    lines = [f"bash app {app!r} failed {_how_of_ranks(code, tail) or _how(code)}", *full, f"command: {shown}"]
     if tail:
         lines.append(f"last lines of its stderr:\n{tail}")
     return BashExitFailure("\n".join(lines), code, stderr_tail=tail)
+
+
+def _how_of_ranks(code: int, tail: str) -> str:
+    if not os.environ.get("FLOW_MPI_PREFIX"):
+        return ""
+    from flow_core.remote.rank_exits_core import how_ranks_ended  # needed by few tasks
+
+    return how_ranks_ended(code, tail)
 
 
 def _how(code: int) -> str:

@@ -32,7 +32,7 @@ def main() -> None:
     try:
         world = _world()
         rank = world.Get_rank()
-        abort = lambda: world.Abort(1)  # noqa: E731
+        abort = lambda: os._exit(1) if _finalized() else world.Abort(1)  # noqa: E731
         error = _run(world, call, result)
     except BaseException as raised:
         error = raised
@@ -68,6 +68,11 @@ def _world() -> Any:
     return world
 
 
+def _finalized() -> bool:
+    mpi = sys.modules.get("mpi4py.MPI")
+    return mpi is not None and bool(mpi.Is_finalized())
+
+
 def _run(world: Any, call: str, result: str) -> BaseException | None:
     """Run the function; return what it raised, SystemExit, too."""
     from flow_core.remote.parcel import unpack_packed
@@ -81,6 +86,11 @@ def _run(world: Any, call: str, result: str) -> BaseException | None:
     value, error = unpack_packed(run_parcel(task))
     if error is not None:
         return error
+    if _finalized():
+        return AppException(
+            "the function has called MPI.Finalize(), and its result goes to rank 0 by MPI: leave that call out, MPI "
+            "ends with the task"
+        )
     # All wait for each other: no result counts while a rank may still fail.
     values = world.gather(value if gather or world.Get_rank() == 0 else None, root=0)
     if values is None:

@@ -27,8 +27,8 @@ _PATTERNS: Final = (
 _DAEMON: Final = re.compile(
     r"RTE has lost communication with a remote daemon\..*?Remote daemon\s*: \[.*?\] on node (\S+)", re.DOTALL
 )
-# What that of Open MPI says of every job that it ended since a rank failed. The line that names the rank is often missing:
-# it depends on the order in which mpiexec hears of the other ranks.
+# What that of Open MPI says of every job that it ended since a rank failed. The line that names the rank is often
+# missing: it depends on the order in which mpiexec hears of the other ranks.
 _ABORTED: Final = re.compile(
     r"Primary job\s+terminated normally, but|one or more processes exited with\s+non-zero status"
 )
@@ -37,8 +37,8 @@ _ABORTED: Final = re.compile(
 def death_told(text: str, code: int | None = None) -> RankDeath | None:
     """Return which rank or daemon was killed, as the last words of an mpiexec say it; None where they do not.
 
-    A rank that crashed by itself, as by a segmentation fault, is not meant: that is the fault of its program. A rank that
-    exits with 137 is: a shell does so whose program was killed.
+    A rank that crashed by itself, as by a segmentation fault, is not meant: that is the fault of its program. A rank
+    that exits with 137 is: a shell does so whose program was killed.
 
     Args:
         text: The last lines of the standard error.

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _ANSWER_S = 30.0  # seconds that mpiexec has to tell its version
 _RANKS = frozenset((b"PMIX_RANK", b"OMPI_COMM_WORLD_RANK", b"PMI_RANK"))
 _OTHERS = ("srun", "aprun", "jsrun")
+_OF_MPIEXEC = frozenset(("openmpi", "mpich", "intelmpi"))
 _kinds: dict[tuple[str, float], str] = {}
 
 
@@ -79,12 +80,28 @@ def run_on_ranks(
         tail = getattr(error, "stderr_tail", "")
         death = death_told(tail, getattr(error, "exitcode", None)) if isinstance(tail, str) else None
         if death is None:
+            _hint(error, variables, spec, command_line)
             raise
         raise RankKilled(death.node, death.how) from error
     # That of Open MPI 5 exits with 0 when it has lost a daemon.
     if _end_rest(made[TASK], began):
         raise RankKilled("", "the launcher ended before its ranks: it has lost one of its daemons")
     return value
+
+
+def _hint(error: Exception, given: Mapping[str, str], spec: TaskSpec, command_line: bool) -> None:
+    """Add a note to the failure of a launcher where the option names another MPI than the mpiexec here is of."""
+    if not hasattr(error, "exitcode"):  # raised by a rank: its launcher has started
+        return
+    option = read(given[PLACEMENT])[2]
+    environment = {**os.environ, **given, **dict(spec.environment)}
+    found = _mpiexec(environment, command_line)[0] if option in _OF_MPIEXEC else None
+    kind = _kind(found, environment) if found else ""
+    if kind and kind != option:
+        error.add_note(
+            f"mpi_launcher is {option!r}, and {found} on node {os.uname().nodename} is that of {kind!r}: leave "
+            "mpi_launcher out, or have worker_init load the MPI that it names"
+        )
 
 
 def _on_all_cpus(call: Callable[[], object]) -> object:
@@ -146,14 +163,9 @@ def _chosen(option: str, environment: Mapping[str, str], command_line: bool) -> 
     if option.startswith(FUNCTION):
         function: Prefix = pickle.loads(base64.b64decode(option.removeprefix(FUNCTION)))
         return function, ""
-    beside = os.path.join(os.path.dirname(sys.executable), MPIEXEC)
-    on_path = shutil.which(MPIEXEC, path=environment.get("PATH"))
-    # mpi4py takes the library of its own environment, commands the one of PATH.
-    candidates = [on_path, beside] if command_line else [beside, on_path]
-    found = next((path for path in candidates if path and os.access(path, os.X_OK)), None)
-    path = "" if found is None or found == on_path else found
+    found, path = _mpiexec(environment, command_line)
     if option != AUTO:
-        return option, path if option in ("openmpi", "mpich", "intelmpi") else ""
+        return option, path if option in _OF_MPIEXEC else ""
     if found is not None:
         kind = _kind(found, environment)
         if kind:
@@ -166,6 +178,16 @@ def _chosen(option: str, environment: Mapping[str, str], command_line: bool) -> 
         f"no launcher of MPI was found on node {os.uname().nodename}: {known}, and no srun of a job, aprun or jsrun in "
         "PATH. Load MPI in the provider's worker_init, or name the launcher by the executor's mpi_launcher"
     )
+
+
+def _mpiexec(environment: Mapping[str, str], command_line: bool) -> tuple[str | None, str]:
+    """Return the path of the mpiexec for a task, and that path again where it is not the one that PATH leads to."""
+    beside = os.path.join(os.path.dirname(sys.executable), MPIEXEC)
+    on_path = shutil.which(MPIEXEC, path=environment.get("PATH"))
+    # mpi4py takes the library of its own environment, commands the one of PATH.
+    candidates = [on_path, beside] if command_line else [beside, on_path]
+    found = next((path for path in candidates if path and os.access(path, os.X_OK)), None)
+    return found, "" if found is None or found == on_path else found
 
 
 def _kind(path: str, environment: Mapping[str, str]) -> str:
