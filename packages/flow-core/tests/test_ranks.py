@@ -14,7 +14,7 @@ from kernel_apps import Load, hold
 
 import flow_core
 from flow_core.apps.app import MpiApp
-from flow_core.errors import AppException, ConfigurationError
+from flow_core.errors import AppException, ConfigurationError, InvalidAppTypeError
 from flow_core.interfaces.call import NodeContext, TaskSpec
 from flow_core.remote.errors import pack
 from flow_core.remote.ranks import DIRECTORY, PIECE, PREFIX, RanksStep, _Errors
@@ -189,6 +189,17 @@ def test_results_of_rank_0_and_of_all_ranks_are_remembered_apart() -> None:
 def test_an_impossible_option_of_an_app_of_ranks_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError):
         flow_core.mpi_app(**options)(len)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(("option", "meant"), [("cores", "cores_per_rank"), ("gpus", "gpus_per_rank")])
+def test_an_app_of_ranks_has_cores_and_accelerators_of_each_rank(option: str, meant: str) -> None:
+    with pytest.raises(TypeError, match=rf"has no option '{option}': did you mean '{meant}'\?"):
+        flow_core.mpi_app(ranks=2, **{option: 2})(len)  # type: ignore[call-overload]
+
+
+def test_a_number_in_place_of_the_function_is_told_how_ranks_are_asked_for() -> None:
+    with pytest.raises(InvalidAppTypeError, match=r"not of 2; options are given by name, such as @mpi_app\(ranks=2\)"):
+        flow_core.mpi_app(2)  # type: ignore[call-overload]
 
 
 def test_an_unknown_option_of_an_app_of_ranks_names_the_nearest() -> None:

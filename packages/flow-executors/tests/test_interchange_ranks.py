@@ -294,6 +294,7 @@ def test_what_no_block_can_ever_run_is_refused_by_name(asked: dict[str, object],
     world.advance(2.0)
     assert world.outcomes == {7: [Verdict.REFUSED]}
     assert reason in world.reasons[7]
+    assert "more nodes in a block (nodes_per_block)" in world.reasons[7]
 
 
 def test_a_member_that_came_back_is_told_its_parts_again(world: RankWorld) -> None:

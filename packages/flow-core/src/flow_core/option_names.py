@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -19,8 +19,12 @@ def did_you_mean(name: object, known: tuple[str, ...]) -> str:
     return f": did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
 
 
-def known_options(function: Callable[P, R]) -> Callable[P, R]:
+def known_options(function: Callable[P, R], meant: Mapping[str, str] | None = None) -> Callable[P, R]:
     """Have a function, or a constructor, refuse options that it does not have, and name the nearest that it has.
+
+    Args:
+        function: The function.
+        meant: Names that are no options, and the option that is surely meant by each.
 
     Raises (from the function):
         TypeError: there is no such option.
@@ -36,7 +40,8 @@ def known_options(function: Callable[P, R]) -> Callable[P, R]:
     def checking(*args: P.args, **kwargs: P.kwargs) -> R:
         for name in kwargs:
             if name not in names:
-                raise TypeError(f"{called}() has no option {name!r}{did_you_mean(name, names)}")
+                near = did_you_mean((meant or {}).get(name, name), names)
+                raise TypeError(f"{called}() has no option {name!r}{near}")
         return function(*args, **kwargs)
 
     return checking

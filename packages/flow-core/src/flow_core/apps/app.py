@@ -172,6 +172,7 @@ class AppBase(Generic[P, R]):
     """
 
     kind: ClassVar[AppKind]
+    _example: ClassVar[str] = "@python_app(cache=True)"
     __name__: str
     __qualname__: str
     __wrapped__: Callable[..., Any]
@@ -192,7 +193,7 @@ class AppBase(Generic[P, R]):
         warn_signal: WarnSignalOption = None,
         grow_on_retry: GrowthOption = None,
     ) -> None:
-        _check_function(func)
+        _check_function(func, self._example)
         update_wrapper(self, func)
         name = getattr(func, "__name__", type(func).__name__)
         if cache is False:
@@ -391,6 +392,8 @@ class MpiApp(PythonApp[P, R]):
     The future holds what rank 0 returns, or with ``gather`` the list of what all return. What a rank raises ends all.
     """
 
+    _example = "@mpi_app(ranks=2)"
+
     def __init__(
         self,
         func: Callable[..., object],
@@ -428,6 +431,7 @@ class BashApp(AppBase[P, R]):
     """An app whose function returns a command line for bash; the future holds 0."""
 
     kind = AppKind.BASH
+    _example = "@bash_app(cache=True)"
 
 
 class JoinApp(AppBase[P, R]):
@@ -444,12 +448,12 @@ def _blank(cls: type[AppBase[..., Any]]) -> AppBase[..., Any]:
     return cls.__new__(cls)
 
 
-def _check_function(func: object) -> None:
+def _check_function(func: object, example: str) -> None:
     if isinstance(func, AppBase):
         raise InvalidAppTypeError(f"{func!r} is an app already: decorate a function once")
     if not callable(func):
         raise InvalidAppTypeError(
-            f"an app is made of a function, not of {func!r}; options are given by name, such as @python_app(cache=True)"
+            f"an app is made of a function, not of {func!r}; options are given by name, such as {example}"
         )
     if isinstance(func, (staticmethod, classmethod)):
         raise InvalidAppTypeError("put @staticmethod above the app's decorator, not below it")

@@ -73,7 +73,9 @@ class MakesJoinApp(Protocol):
     def __call__(self, function: Callable[P, object], /) -> JoinApp[P, Any]: ...
 
 
-def _takes(options: type[Any], made: type[AppBase[..., Any]] = AppBase) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def _takes(
+    options: type[Any], made: type[AppBase[..., Any]] = AppBase, meant: Mapping[str, str] | None = None
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Let a decorator show, and take, the options of a record with the defaults of the apps' constructor."""
 
     def marked(function: Callable[P, R]) -> Callable[P, R]:
@@ -85,7 +87,7 @@ def _takes(options: type[Any], made: type[AppBase[..., Any]] = AppBase) -> Calla
             if name in options.__annotations__
         ]
         function.__signature__ = inspect.Signature([own, *named])  # type: ignore[attr-defined]  # what inspect looks for
-        return known_options(function)
+        return known_options(function, meant)
 
     return marked
 
@@ -174,7 +176,7 @@ def mpi_app(
     /,
     **options: Unpack[MpiAppOptions],
 ) -> MakesMpiApp: ...
-@_takes(MpiAppOptions, MpiApp)
+@_takes(MpiAppOptions, MpiApp, {"cores": "cores_per_rank", "gpus": "gpus_per_rank"})
 def mpi_app(
     function: Callable[P, R] | None = None,
     /,

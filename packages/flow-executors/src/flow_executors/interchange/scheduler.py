@@ -40,6 +40,10 @@ _AVOIDS_S = 15.0
 _REFUSED_ADVICE = (
     "Ask for less with resource_specification=, or have the executor's provider ask for larger nodes or longer blocks"
 )
+_GANG_REFUSED_ADVICE = (
+    "Ask for less with resource_specification=, or have the executor's provider ask for more nodes in a block "
+    "(nodes_per_block) or for larger ones"
+)
 # Seconds after a manager came in which others of its block may follow that are larger: nothing is refused before.
 _JOINING_S = 1.0
 # The same while blocks that were asked for have no manager yet: they may be larger, too.
@@ -205,7 +209,7 @@ class BinPackingScheduler:
     def _gang_without_room(self, shape: RequestClass, urgent: bool, now: float) -> None:
         queue, reasons = shape.first(), self.gangs.never(shape)
         if reasons:
-            self._refuse_in_time(shape, reasons, now)
+            self._refuse_in_time(shape, reasons, now, _GANG_REFUSED_ADVICE)
         elif queue is not None and (urgent or not self._shared.waiting.default.count):
             self.gangs.reserve(shape, self._avoided(shape, queue, now), now)
 
@@ -213,12 +217,14 @@ class BinPackingScheduler:
         """Return why tasks of a shape can never run on such managers; empty if they can."""
         return never(shape.resources, shape.need_s, profile)
 
-    def _refuse_in_time(self, shape: RequestClass, reasons: list[str], now: float) -> None:
+    def _refuse_in_time(
+        self, shape: RequestClass, reasons: list[str], now: float, advice: str = _REFUSED_ADVICE
+    ) -> None:
         """Refuse what fits nowhere, but not while nodes may still come of which nothing is known."""
         shared = self._shared
         when = shared.joined_at + (_PATIENCE_S if shared.expected else _JOINING_S)
         if now >= when:
-            text = f"no node of this executor can ever run it: {'; '.join(reasons[:3])}. {_REFUSED_ADVICE}"
+            text = f"no node of this executor can ever run it: {'; '.join(reasons[:3])}. {advice}"
             shared.report(shape.clear(), Verdict.REFUSED, text.encode())
         else:
             self.look_at = min(when, self.look_at or when)
