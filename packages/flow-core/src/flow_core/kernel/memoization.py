@@ -25,7 +25,7 @@ from flow_core.interfaces.versions import content_of, names_of, only_made, state
 from flow_core.kernel.arguments import are_plain
 from flow_core.kernel.directory import directory_of
 from flow_core.kernel.output_owners import outputs_of
-from flow_core.memo.key import FILE, SOURCE, with_container, with_contents, with_streams
+from flow_core.memo.key import FILE, SOURCE, with_container, with_contents, with_ranks, with_streams
 from flow_core.remote.reductions import Recording
 
 if TYPE_CHECKING:
@@ -290,6 +290,8 @@ class MemoizedCalls:
         streams = _streams_to_files(task)
         if streams:
             key = with_streams(key, streams)
+        if task.spec.resources.ranks is not None:
+            key = with_ranks(key, task.spec.resources)
         if task.spec.container is None:
             return key
         from flow_core.memo.image_identity import described

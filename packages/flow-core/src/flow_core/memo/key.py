@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import cast
 
 from flow_core.errors import Unhashable
-from flow_core.interfaces.call import Call
+from flow_core.interfaces.call import Call, Resources
 from flow_core.interfaces.memoizer import ARGUMENT, AppIdentity, MemoKey
 from flow_core.interfaces.snapshot import Identity, Part
 from flow_core.interfaces.versions import content_of
@@ -76,6 +76,25 @@ def with_streams(key: MemoKey, streams: Sequence[tuple[str, str]]) -> MemoKey:
 def with_container(key: MemoKey, described: str) -> MemoKey:
     """Return the key of a call that runs in a container: what that is counts beside all else."""
     return _with_parts(key, (Part("container", described.encode(errors="surrogateescape")),))
+
+
+def with_ranks(key: MemoKey, asked: Resources) -> MemoKey:
+    """Return the key of a call that runs on ranks: what it returns depends on how many there are, and where.
+
+    Args:
+        key: A key in which the ranks do not count.
+        asked: What the task asks for; ``ranks`` is stated.
+    """
+    anywhere = (asked.ranks or 0) > asked.nodes * asked.ranks_per_node
+    shape: tuple[tuple[str, object], ...] = (
+        ("ranks", asked.ranks),
+        ("nodes", None if anywhere else asked.nodes),
+        ("ranks_per_node", None if anywhere else asked.ranks_per_node),
+        # An int and a float of the same value are one shape.
+        ("cores_per_rank", None if asked.cores_per_rank is None else float(asked.cores_per_rank)),
+        ("gpus_per_rank", None if asked.gpus_per_rank is None else float(asked.gpus_per_rank)),
+    )
+    return _with_parts(key, (Part("shape of its ranks", repr(shape).encode(), shape),))
 
 
 def _with_parts(key: MemoKey, parts: tuple[Part, ...]) -> MemoKey:
