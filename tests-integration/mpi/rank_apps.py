@@ -36,6 +36,23 @@ def large(size: int) -> bytes:
 
 
 @mpi_app
+def leaving_a_daemon(quiet: bool) -> str:
+    """Fork a daemon that rests for longer than any test, with the standard streams of its rank unless it is quiet."""
+    import os
+    import time
+
+    if os.fork() == 0:
+        os.setsid()
+        if quiet:
+            null = os.open(os.devnull, os.O_RDWR)
+            for descriptor in range(3):
+                os.dup2(null, descriptor)
+        time.sleep(300)
+        os._exit(0)
+    return "returned"
+
+
+@mpi_app
 def failing(rank: int) -> None:
     from mpi4py import MPI
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rank_apps import hosts_of_ranks, left, logged, ranks_told, resting, serial, wait_until, whole
+from rank_apps import hosts_of_ranks, leaving_a_daemon, left, logged, ranks_told, resting, serial, wait_until, whole
 
 import flow_core as flow
 from flow_core.errors import AppTimeout, TaskLost
@@ -82,6 +82,24 @@ def test_a_killed_daemon_loses_the_task_and_names_its_node(four_nodes: ConfigOf,
         assert len(whole(1, resource_specification=TWO_BY_TWO).result(90)) == 4
 
 
+def test_a_killed_guard_loses_the_task_and_ends_the_ranks_of_its_node(four_nodes: ConfigOf, tmp_path: Path) -> None:
+    with flow.load(four_nodes()):
+        future = resting(str(tmp_path / "told"), resource_specification=TWO_BY_TWO)
+        host, _, daemon = ranks_told(tmp_path / "told")[-1]
+        os.kill(guard_above(daemon), 9)
+        with pytest.raises(TaskLost, match=f"node {host}"):
+            future.result(90)
+        wait_until(lambda: not left())
+        assert len(whole(1, resource_specification=TWO_BY_TWO).result(90)) == 4
+
+
+@pytest.mark.slow
+def test_daemons_that_ranks_leave_behind_end_with_the_task_on_each_node(four_nodes: ConfigOf) -> None:
+    with flow.load(four_nodes()):
+        assert leaving_a_daemon(False, resource_specification=TWO_BY_TWO).result(90) == "returned"
+        wait_until(lambda: not left())
+
+
 def test_a_killed_manager_loses_the_task_and_names_its_node(four_nodes: ConfigOf, tmp_path: Path) -> None:
     with flow.load(four_nodes()):
         alone = {**TWO_BY_TWO, "exclusive": True}
@@ -112,11 +130,22 @@ def test_the_end_of_a_task_leaves_no_process_on_any_node(four_nodes: ConfigOf, t
         wait_until(lambda: not left())
 
 
+def guard_above(pid: int) -> int:
+    """Return the guard below which a daemon of MPI runs."""
+    while b"flow_executors.mpi.guard" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+        pid = parent_of(pid)
+    return pid
+
+
+def parent_of(pid: int) -> int:
+    with open(f"/proc/{pid}/stat") as line:
+        return int(line.read().rpartition(")")[2].split()[1])
+
+
 def manager_above(pid: int) -> int:
     """Return the manager below which a process runs."""
     while True:
         with open(f"/proc/{pid}/comm") as name:
             if name.read().strip() == "flow-manager":
                 return pid
-        with open(f"/proc/{pid}/stat") as line:
-            pid = int(line.read().rpartition(")")[2].split()[1])
+        pid = parent_of(pid)

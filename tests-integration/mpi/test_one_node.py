@@ -14,6 +14,7 @@ from rank_apps import (
     finalizing,
     hosts_of_ranks,
     large,
+    leaving_a_daemon,
     left,
     ranks_told,
     resting,
@@ -60,6 +61,14 @@ def test_a_killed_rank_loses_the_task(one_node: flow.Config, tmp_path: Path) -> 
         os.kill(ranks_told(tmp_path / "told")[1][1], 9)
         with pytest.raises(TaskLost, match=f"rank (1 )?was killed by signal 9.* node {HOST}"):
             future.result(60)
+        wait_until(lambda: not left())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quiet", [False, True])
+def test_daemons_that_ranks_leave_behind_end_with_the_task(one_node: flow.Config, quiet: bool) -> None:
+    with flow.load(one_node):
+        assert leaving_a_daemon(quiet, resource_specification=TWO).result(60) == "returned"
         wait_until(lambda: not left())
 
 

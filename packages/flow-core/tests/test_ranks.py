@@ -76,6 +76,26 @@ def test_a_launcher_that_ends_well_without_a_result_has_failed(monkeypatch: pyte
         on_ranks(len, "abc")
 
 
+def test_a_launcher_that_outlives_rank_0_is_ended_and_the_result_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # The child stands for rank 0; the launcher waits for what holds its pipes.
+    code = """
+import os, pickle, signal, sys
+child = os.fork()
+if not child:
+    with open(sys.argv[-1], "wb") as file:
+        file.write(pickle.dumps("of rank 0"))
+    os.open(sys.argv[-1] + ".over", os.O_WRONLY)
+    os._exit(0)
+os.waitpid(child, 0)
+signal.pause()
+"""
+    monkeypatch.setattr("flow_core.remote.ranks._LINGER_S", 0.1)
+    launched_by(code, monkeypatch, tmp_path)
+    assert on_ranks(len, "abc") == "of rank 0"
+
+
 def test_an_error_of_a_rank_ends_the_launcher_and_names_rank_and_node(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from flow_core import prctl
+from flow_core.prctl import become_subreaper
 from flow_core.remote.processes import table
 from flow_executors.common.task_ranks import RankPlace, RankPlacement, RankRequest
 from flow_executors.errors import BadMessage
@@ -91,6 +93,14 @@ def nodes(tmp_path: Path) -> Iterator[Nodes]:
     made.close()
 
 
+@pytest.fixture
+def adopting() -> Iterator[None]:
+    """Have this process adopt orphans, as a manager does."""
+    become_subreaper()
+    yield
+    prctl._prctl(prctl._CHILD_SUBREAPER, 0)
+
+
 def wait_until(true: Callable[[], bool]) -> None:
     pause = threading.Event()
     for _ in range(1500):
@@ -141,6 +151,17 @@ def test_a_daemon_that_is_killed_is_told_with_its_node_and_nothing_of_it_is_left
     assert [(loss.key, loss.node) for loss in nodes.losses] == [(KEY, "other")]
     assert "signal 9" in nodes.losses[0].how
     wait_until(lambda: int(output) not in table())
+
+
+def test_a_guard_that_is_killed_is_a_loss_and_what_was_below_it_ends(nodes: Nodes, adopting: None) -> None:
+    agent = nodes.start("other", "sleep 344 & echo $PPID $!; wait")
+    with agent:
+        assert agent.stdout is not None
+        guard, pid = map(int, agent.stdout.readline().split())
+        os.kill(guard, 9)
+        assert agent.wait(30) == 137
+    assert nodes.lost.wait(30)
+    wait_until(lambda: pid not in table())
 
 
 def test_an_agent_that_is_killed_takes_its_command_along(nodes: Nodes) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flow_core.errors import AppException
 from flow_core.remote.errors import pack, presentable
-from flow_core.remote.ranks import PIECE
+from flow_core.remote.ranks import OVER, PIECE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,6 +99,12 @@ def _run(world: Any, call: str, result: str) -> BaseException | None:
     with open(f"{result}.part", "wb") as file:
         file.write(returned)
     os.replace(f"{result}.part", result)
+    # Open until this process ends, by which the worker sees the end. After the function: what that has forked, and left
+    # behind, does not have it.
+    try:
+        os.open(result + OVER, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # the worker waits no more
+        return None
     return None
 
 

@@ -8,6 +8,7 @@ wherever the rank is (``flow_core.remote.rank_program``), among what the ranks p
 from __future__ import annotations
 
 import base64
+import math
 import os
 import pickle
 import re
@@ -36,6 +37,11 @@ PIECE = 300
 _TAIL = 8192  # bytes of standard error that are kept
 _READ = 1 << 16  # bytes at once
 _HELD = 4096  # bytes that may be the begin of a piece
+OVER = ".over"
+"""What the name of a FIFO beside the result ends with: rank 0 has it open for writing from its result to its end."""
+# Seconds that a launcher has to end after rank 0 has. By then the other ranks have left MPI, too; what holds it longer
+# is what they have left behind, such as a daemon that has their standard output open.
+_LINGER_S = 5.0
 _GRACE_S = 3.0  # seconds between SIGTERM and SIGKILL for a launcher, which ends ranks on other nodes
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from flow_core.remote.rank_program import main; main()"
 
@@ -77,12 +83,18 @@ class RanksStep:
         task, result = os.path.join(directory, "call"), os.path.join(directory, "result")
         with open(task, "wb") as file:
             file.write(pickle.dumps((self.gather, pack_task(func, args, kwargs)), protocol=5))
-        if os.path.exists(result):
-            os.unlink(result)
+        for path in (result, result + OVER):
+            if os.path.exists(path):
+                os.unlink(path)
+        os.mkfifo(result + OVER, 0o600)
         # Ranks find modules where this worker does, on whatever node they are.
         program = [sys.executable, "-c", _PROGRAM.format(path=[*sys.path]), task, result]
         errors = _Errors()
-        code = _launched([*shlex.split(prefix), *program], errors)
+        over = os.open(result + OVER, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            code = _launched([*shlex.split(prefix), *program], errors, over)
+        finally:
+            os.close(over)
         if errors.error is not None:
             raise errors.error
         if code != 0 or not os.path.exists(result):
@@ -158,8 +170,17 @@ class _Errors:
             self.error.add_note(f"raised by rank {rank} on node {node}")
 
 
-def _launched(command: Sequence[str], errors: _Errors) -> int:
-    """Run the launcher; end it as soon as a rank has told an error. Return its exit code."""
+def _launched(command: Sequence[str], errors: _Errors, over: int) -> int:
+    """Run the launcher; end it as soon as a rank has told an error, or if it outlives rank 0. Return its exit code.
+
+    Args:
+        command: What to run.
+        errors: Takes what it writes.
+        over: A descriptor that hangs up when rank 0 has ended after its result was there.
+
+    Returns:
+        The exit code; 0 where it was ended after rank 0.
+    """
     with starting():
         process = subprocess.Popen(
             command,
@@ -173,12 +194,23 @@ def _launched(command: Sequence[str], errors: _Errors) -> int:
     assert process.stderr is not None
     takers = {process.stdout.fileno(): errors.take_output, process.stderr.fileno(): errors.take}
     poller = select.poll()
-    for descriptor in takers:
+    for descriptor in (*takers, over):
         poller.register(descriptor, select.POLLIN)
+    ends = math.inf
     try:
         # Walltimes come as exceptions of the timer, whatever is waited for here.
         while takers and errors.error is None:
-            for descriptor, _ in poller.poll():
+            rest_s = ends - time.monotonic()
+            if rest_s <= 0:
+                note = f"the launcher was ended: it ran for {_LINGER_S:g} s after rank 0, whose result is there\n"
+                errors.take(note.encode())
+                _ended(process)
+                return 0
+            for descriptor, _ in poller.poll(None if ends == math.inf else max(1, int(rest_s * 1000))):
+                if descriptor == over:
+                    poller.unregister(over)
+                    ends = time.monotonic() + _LINGER_S
+                    continue
                 data = os.read(descriptor, _READ)
                 takers[descriptor](data)
                 if not data:

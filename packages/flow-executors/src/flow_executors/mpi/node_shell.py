@@ -626,6 +626,7 @@ class _Loop:
             daemon.controlled = False
             if daemon.code is None:  # somebody has killed the guard: what was below it is this process's now
                 daemon.code, daemon.signal = _FAILED, 0 if daemon.killed else 9
+                daemon.process.wait()  # descriptors of who dies close before others adopt its children
                 _end_marked(daemon.mark)
             self._perhaps_over(daemon)
 
@@ -666,4 +667,10 @@ def _end_marked(mark: str) -> None:
     """End the processes of a task that this process, the subreaper of its node's, has adopted."""
     variable = (os.fsencode(f"{TASK}={mark}"),)
     tree = Tree(lambda processes: [], lambda one: carries(one.pid, variable), 0, (os.getpid(),))
+    adopted = tree.look()
     end(tree.look, 0)
+    for pid in adopted:
+        try:
+            os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            continue  # a child of one of the others

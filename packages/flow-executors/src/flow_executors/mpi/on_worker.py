@@ -19,6 +19,7 @@ from functools import partial
 from flow_core.errors import AppException
 from flow_core.remote.bash import BashStep
 from flow_core.remote.processes import carries, end_task_of_worker, table, ticks_ago
+from flow_core.remote.ranks import RanksStep
 from flow_core.remote.run import with_variables
 from flow_core.starting import starting
 from flow_executors.mpi.environment import DIRECTORY, HOSTFILE, PLACEMENT, TASK, read, variables_of
@@ -83,8 +84,10 @@ def run_on_ranks(
             _hint(error, variables, spec, command_line)
             raise
         raise RankKilled(death.node, death.how) from error
-    # That of Open MPI 5 exits with 0 when it has lost a daemon.
-    if _end_rest(made[TASK], began):
+    ranks_left = _end_rest(made[TASK], began)
+    # That of Open MPI 5 exits with 0 when it has lost a daemon. Where ranks have returned a result, what is left are
+    # processes that they have forked.
+    if ranks_left and not (steps and isinstance(steps[-1], RanksStep)):
         raise RankKilled("", "the launcher ended before its ranks: it has lost one of its daemons")
     return value
 
