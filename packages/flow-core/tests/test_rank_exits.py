@@ -19,6 +19,12 @@ did not launch the job.  This error was first reported for process
 Node:       n1
 Executable: nosuch
 """
+MISSING_OF_5 = """prterun was unable to find the specified executable file, and therefore did
+not launch the job.
+
+   Node:       n1
+   Executable: nosuch
+"""
 REFUSED = "mpiexec was unable to launch the specified application as it lacked permissions"
 FAILED = "Primary job  terminated normally, but 1 process returned\na non-zero exit code."
 SIGNALLED = (
@@ -31,6 +37,7 @@ CHOSEN = f"{FAILED}\n  Process name: [[15668,1],1]\n  Exit code:    139\n"
     ("code", "tail", "how"),
     [
         (132, MISSING, "with exit code 132: mpiexec could not start the program 'nosuch' (check PATH"),
+        (66, MISSING_OF_5, "with exit code 66: mpiexec could not start the program 'nosuch' (check PATH"),
         (126, REFUSED, "with exit code 126: mpiexec could not start the program (check"),
         (255, "[proxy:0] HYDU_create_process: execvp error on file nosuch (No such file)", "the program 'nosuch'"),
         (139, SIGNALLED, "with exit code 139: a rank was ended by signal 11 (SIGSEGV)"),

@@ -9,10 +9,8 @@ from __future__ import annotations
 import re
 import signal
 
-_NOT_STARTED = re.compile(
-    r"was unable to (?:find the specified executable|launch the specified)|execvp error on file (?P<hydra>\S+)"
-)
-_EXECUTABLE = re.compile(r"^Executable: +(.+)$", re.MULTILINE)
+_NOT_STARTED = re.compile(r"was\s+unable\s+to\s+(?:find|launch)\s+the\s+specified|execvp error on file (?P<hydra>\S+)")
+_EXECUTABLE = re.compile(r"^ *Executable: +(.+)$", re.MULTILINE)
 _RANK_FAILED = re.compile(r"Primary job\s+terminated normally, but")
 _RANK_SIGNAL = re.compile(r"exited\s+on\s+signal (\d+)")
 _RANK_CODE = re.compile(r"^ *Exit code: +(\d+)$", re.MULTILINE)
