@@ -189,6 +189,47 @@ def test_workers_without_flow_core_refuse_a_task_and_the_error_says_what_to_do(
     executor.shutdown(5)
 
 
+class OddFuture(Future[Any]):
+    """A future that cannot say what it holds."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__()
+        setattr(self, method, self._say)
+
+    def _say(self, timeout: float | None = None) -> Any:
+        raise OSError("the engine has lost it")
+
+
+class Odd(concurrent.futures.Executor):
+    """An engine whose futures are done, before or after it has given them, and raise when they are asked."""
+
+    def __init__(self, method: str, *, later: bool) -> None:
+        self._method = method
+        self._later = later
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future = OddFuture(self._method)
+        if self._later:
+            threading.Timer(0.01, future.set_result, (b"",)).start()
+        else:
+            future.set_result(b"")
+        return future
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("method", ["cancelled", "exception", "result"])
+def test_a_future_that_raises_when_it_is_asked_ends_its_task(
+    method: str, later: bool, tmp_path: Path, listener: RecordingListener
+) -> None:
+    executor = FuturesExecutor("engine", Odd(method, later=later))
+    executor.start(make_context(tmp_path, listener))
+    executor.submit(TryKey(1), Call(calls.double, (2,)))
+    (outcome,) = listener.wait_for([TryKey(1)], 10)
+    assert outcome.verdict is Verdict.APP_ERROR
+    assert "cannot be understood (OSError: the engine has lost it)" in str(outcome.error)
+    executor.shutdown(5)
+
+
 class Elsewhere(concurrent.futures.ProcessPoolExecutor):
     """A pool whose one worker was started in another directory, and that may run tasks on threads of that process."""
 

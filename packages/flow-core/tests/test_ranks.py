@@ -14,8 +14,9 @@ from kernel_apps import Load, hold
 
 import flow_core
 from flow_core.apps.app import MpiApp
-from flow_core.errors import AppException, ConfigurationError, InvalidAppTypeError
+from flow_core.errors import AppException, ConfigurationError, InvalidAppTypeError, TaskRefused
 from flow_core.interfaces.call import NodeContext, TaskSpec
+from flow_core.interfaces.task_fields import HONOURED_BY_ALL
 from flow_core.remote.errors import pack
 from flow_core.remote.ranks import DIRECTORY, PIECE, PREFIX, RanksStep, _Errors
 from flow_core.remote.run import execute
@@ -155,21 +156,61 @@ def test_an_app_of_ranks_that_states_none_has_one() -> None:
 
 
 def test_an_app_of_ranks_that_states_none_has_one_with_other_settings_too(load: Load) -> None:
-    @flow_core.mpi_app(warn_before_end_s=5)
+    @flow_core.mpi_app
     def app() -> int:
         return 1
 
-    assert app._options.spec.warn_before_end_s == 5
     assert app.options(priority=1)._options.spec.resources.ranks == 1
     assert app.options(resource_specification={"num_nodes": 2})._options.spec.resources.ranks == 2
     executor = MemoryExecutor("able")
-    executor.honours = frozenset(("walltime", "memory", "warn_before_end_s"))
+    executor.honours = frozenset(("walltime", "memory"))
     load(executor)
     for call in ({"walltime": 5}, {"resource_specification": {"memory": 5}}):
         future = app(**call)
         assert executor.calls[hold(executor)].spec.resources.ranks == 1
         executor.run_all()
         assert "there are none here" in str(future.exception(10))
+
+
+def test_a_function_on_ranks_is_refused_where_it_asks_to_be_told_of_the_end_of_its_block(load: Load) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"'.*len': warn_before_end_s means nothing for a function that runs on"
+    ):
+        flow_core.mpi_app(ranks=2, warn_before_end_s=5)(len)
+
+    @flow_core.mpi_app(ranks=2)
+    def app() -> int:
+        return 1
+
+    executor = MemoryExecutor("able")
+    executor.honours = HONOURED_BY_ALL.union(("ranks", "warn_before_end_s"))
+    load(executor)
+    for call in (app.options(warn_before_end_s=5), app.options(resource_specification={"warn_before_end_s": 5})):
+        with pytest.raises(
+            TaskRefused, match=r"app '.*app' asks for warn_before_end_s=5, and its function runs on ranks"
+        ):
+            call()
+
+
+def test_a_function_on_ranks_is_not_told_where_the_config_has_all_apps_told(load: Load) -> None:
+    @flow_core.mpi_app(ranks=2)
+    def app() -> int:
+        return 1
+
+    @flow_core.bash_app
+    def command() -> str:
+        return "true"
+
+    executor = MemoryExecutor("able")
+    executor.honours = HONOURED_BY_ALL.union(("ranks", "warn_before_end_s"))
+    load(executor, warn_before_end_s=5)
+    told = []
+    for call in (app, command.options(resource_specification={"ranks": 2})):
+        future = call()
+        told.append(executor.calls[hold(executor)].spec.warn_before_end_s)
+        executor.run_all()
+        future.exception(10)
+    assert told == [None, 5.0]
 
 
 def test_an_app_of_ranks_is_refused_in_a_container(load: Load) -> None:

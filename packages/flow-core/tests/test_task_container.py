@@ -163,6 +163,24 @@ def test_the_limit_is_named_where_a_container_was_killed(podman: Path) -> None:
         execute(lambda: "exit 137", (), {}, spec, (step,), NodeContext(main_thread=True))
 
 
+@pytest.mark.parametrize("code", [126, 127])
+def test_a_runtime_that_fails_itself_is_named_and_its_container_removed(podman: Path, code: int) -> None:
+    spec = TaskSpec(container=Container("example/image:1"))
+    script = f"echo 'Error: attaching to container 12ab: no space left on device' >&2; exit {code}"
+    step = BashStep("f", stderr=("err", "w"))
+    with pytest.raises(ContainerError, match=rf"podman failed at .*exit code {code} is its own(.|\n)*no space left"):
+        execute(lambda: script, (), {}, spec, (step,), NodeContext(main_thread=True))
+    assert podman.read_text().splitlines()[-1].startswith("rm --force --ignore --time=1 flow-")
+
+
+def test_a_command_that_fails_with_a_code_of_runtimes_is_not_taken_for_one(podman: Path) -> None:
+    spec = TaskSpec(container=Container("example/image:1"))
+    step = BashStep("f", stderr=("err", "w"))
+    with pytest.raises(BashExitFailure, match="exit code 127") as raised:
+        execute(lambda: "no-such-command; exit 127", (), {}, spec, (step,), NodeContext(main_thread=True))
+    assert not isinstance(raised.value, ContainerError)
+
+
 def test_an_image_with_another_python_is_refused_by_both_versions(podman: Path, tmp_path: Path) -> None:
     other = tmp_path / "bin" / "python0"
     other.write_text('#!/bin/bash\necho "$3 python 3.4"\n')

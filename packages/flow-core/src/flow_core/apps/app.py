@@ -408,6 +408,11 @@ class MpiApp(PythonApp[P, R]):
     ) -> None:
         super().__init__(func, **options)
         name = self._definition.name
+        if "warn_before_end_s" in self._resources:
+            raise ConfigurationError(
+                f"app {name!r}: warn_before_end_s means nothing for a function that runs on ranks, which cannot be "
+                "told that their block ends; have a bash app run the ranks, whose command gets a signal"
+            )
         gathers = _boolean("gather", gather, name)
         identity = self._definition.identity
         # Remembered results of both are not the same.

@@ -250,7 +250,11 @@ class _OverFutures(Executor):
 
     def _may_hang(self, future: Future[Any]) -> bool:
         """Return whether to unpickle what a future holds may call code of the user's."""
-        result = None if future.cancelled() or future.exception() is not None else future.result()
+        try:
+            result = None if future.cancelled() or future.exception() is not None else future.result()
+        except BaseException as failure:  # a future of the user's own: ``_outcome_of`` tells what it raises
+            pass_signal(failure)
+            return False
         return type(result) is bytes and names_globals(result)
 
     def _outcome_of(self, key: TryKey, future: Future[Any]) -> Outcome:

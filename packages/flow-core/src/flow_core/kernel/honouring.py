@@ -70,6 +70,18 @@ def check_warning(executors: Mapping[str, Executor], warn_before_end_s: float | 
         )
 
 
+def refuse_warning_of_ranks(app: str, warn_before_end_s: float) -> None:
+    """Refuse a warning to an app whose function runs on ranks: these are processes of the launcher, not a worker.
+
+    Raises:
+        TaskRefused: always.
+    """
+    raise TaskRefused(
+        f"app {app!r} asks for warn_before_end_s={warn_before_end_s:g}, and its function runs on ranks, which cannot "
+        "be told that their block ends: leave it out, or have a bash app run the ranks, whose command gets a signal"
+    )
+
+
 def honours(executor: Executor, field: str, kind: AppKind) -> bool:
     """Return whether an executor does what a task of an app of this kind asks for by one field."""
     # Variables belong to a whole process: beside other tasks only the commands of bash apps can have their own.

@@ -293,7 +293,7 @@ class DataFlowKernel:
         self, app: AppDefinition, args: tuple[object, ...], kwargs: dict[str, object], options: CallOptions = NO_OPTIONS
     ) -> AppFuture[Any]:
         """Take one call, which is told of the end of its block where its app does not say so. As ``submit_call``."""
-        if app.kind is not JOIN and options.spec.warn_before_end_s is None:
+        if app.kind is not JOIN and app.gather is None and options.spec.warn_before_end_s is None:
             options = self._told(options)
         return DataFlowKernel.submit_call(self, app, args, kwargs, options)
 

@@ -29,7 +29,7 @@ from flow_core.interfaces.call import DEFAULT_SPEC
 from flow_core.interfaces.task_fields import asked_for
 from flow_core.kernel.arguments import Arguments, need_staging
 from flow_core.kernel.directory import directory_of
-from flow_core.kernel.honouring import willing
+from flow_core.kernel.honouring import refuse_warning_of_ranks, willing
 from flow_core.kernel.isolation import Isolation, runs_code_when_searched
 from flow_core.kernel.join import JoinBody, returned_futures, unwrapped
 from flow_core.kernel.memoization import MemoizedCalls
@@ -218,6 +218,8 @@ class EffectHandler:
     def _honouring(self, task: Task, spec: TaskSpec) -> tuple[Executor, ...]:
         """Return those of a task's executors that honour what it asks for. Raises as ``allowed``."""
         app = task.app
+        if app.gather is not None and spec.warn_before_end_s is not None:
+            refuse_warning_of_ranks(app.name, spec.warn_before_end_s)
         labels = task.options.executors or app.executors
         # By the spec's identity: specs are shared, and to hash one takes as long as all else here. The entry keeps it.
         joins = app.kind is JOIN

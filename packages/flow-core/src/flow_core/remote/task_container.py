@@ -45,6 +45,10 @@ _LOOK_S = 30.0  # seconds for a look whether an image is there
 _FETCH_S = 1800.0  # seconds for an image to come
 _FAILED_S = 5.0  # an image that could not be had is not asked for again so soon
 _ENGINE_FAILS = 125  # exit code of engines whose own work failed, before any command
+_ENGINE_SAYS = re.compile(
+    r"^Error: .*\b(?:container|conmon|crun|runc|libpod|storage)\b|^docker: Error response from daemon", re.MULTILINE
+)
+"""What engines say when they have failed themselves: their exit codes 126 and 127 are codes of commands, too."""
 _KILLED = 137
 _APPTAINER_FAILS = 255
 _ENGINES: Final = ("podman", "docker")
@@ -156,6 +160,7 @@ class TaskContainer:
         self.runtime, self.image = _chosen(container)
         self._program = TABLE[self.runtime].program
         self._directory = where.directory or os.getcwd()
+        self._named: tuple[str, list[str]] | None = None
 
     # -- bash apps
 
@@ -171,6 +176,7 @@ class TaskContainer:
             inner = ["/bin/sh", "-c", RUN_SCRIPT, "sh", path]
         name = _name(self._where.executor)
         words = removal(self.runtime, name)
+        self._named = name, words
         guarded.begin(name, words)
         try:
             yield self._line(inner, name, directory, stdin=False), ()
@@ -365,7 +371,9 @@ class TaskContainer:
         """Return the error of a command that failed, with what is known of its container."""
         code, tail = failure.exitcode, failure.stderr_tail
         if self._is_own_failure(code, tail):
-            return ContainerError(self._not_started(tail))
+            if self._named is not None:
+                guarded.remove(*self._named)  # it may have failed when the container ran already
+            return ContainerError(self._not_run(code, tail))
         about = f"in a container of {self.image!r} ({self.runtime})"
         if code in (_KILLED, -9):
             about += f"; {self._killed()}"
@@ -373,7 +381,7 @@ class TaskContainer:
 
     def _lost(self, ended: Ended) -> ContainerError:
         if self._is_own_failure(ended.code, ended.tail):
-            return ContainerError(self._not_started(ended.tail))
+            return ContainerError(self._not_run(ended.code, ended.tail))
         killed = f": {self._killed()}" if ended.code in (_KILLED, -9) else ""
         tail = f"\nlast lines of its stderr:\n{ended.tail}" if ended.tail else ""
         error = ContainerError(
@@ -394,14 +402,17 @@ class TaskContainer:
 
     def _is_own_failure(self, code: int, tail: str) -> bool:
         if self.runtime in _ENGINES:
-            # 126 and 127 are codes of commands, too.
-            return code == _ENGINE_FAILS or (code in (126, 127) and ": OCI " in tail)
+            return code == _ENGINE_FAILS or (
+                code in (126, 127) and (": OCI " in tail or bool(_ENGINE_SAYS.search(tail)))
+            )
         return code == _APPTAINER_FAILS and "FATAL" in tail
 
-    def _not_started(self, tail: str) -> str:
+    def _not_run(self, code: int, tail: str) -> str:
+        of = f"a container of {self.image!r} on node {_node()}"
+        if code in (126, 127) and ": OCI " not in tail:
+            return f"{self._program} failed at {of}; exit code {code} is its own, not that of the command:\n{tail}"
         return (
-            f"{self._program} could not start a container of {self.image!r} on node {_node()}:\n{tail}\n"
-            "Check the image, and binds= and options= of its Container"
+            f"{self._program} could not start {of}:\n{tail}\nCheck the image, and binds= and options= of its Container"
         )
 
 
