@@ -11,6 +11,7 @@ from interchange_world import Node, World, node
 
 from flow_core.apps.special import task_spec
 from flow_core.interfaces.outcome import LossKind, Verdict
+from flow_executors.wire.commands import Command, pack_command
 from flow_executors.wire.kinds import Kind
 from flow_executors.wire.messages import pack_cancel, pack_exit, unpack_loss
 from flow_executors.wire.ranks import (
@@ -454,3 +455,41 @@ def test_parts_are_booked_once_and_freed_whatever_happens(seed: int) -> None:
         chaos.world.advance(0.3)
     assert set(chaos.world.outcomes) == set(chaos.keys)
     assert not any(one.parts or one.gangs for one in chaos.world.core.pool.by_number.values())
+
+
+# -- what the scaling is told
+
+
+def lacking(world: RankWorld) -> tuple[int, ...] | None:
+    world.core.from_client(pack_command(Command(7, "blocks")), world.now)
+    world.turn()
+    return world.replies[-1].lacking
+
+
+def test_the_nodes_that_tasks_lack_are_told_once_each_and_only_where_no_block_has_them(world: RankWorld) -> None:
+    world.ask(1, nodes=2, ranks_per_node=2)
+    world.ask(2, nodes=3, ranks_per_node=1)
+    world.ask(3, ranks=6)
+    world.submit(7, 8, class_id=1)
+    assert lacking(world) is None  # the second one waits, and has room when the first is over
+    world.submit(9, 10, class_id=2)
+    world.submit(11, class_id=3)
+    assert lacking(world) == (3,)
+    world.leave(world.of("b"))
+    assert lacking(world) == (2, 3)
+
+
+def test_a_manager_that_takes_nothing_new_counts_for_no_task_that_waits(world: RankWorld) -> None:
+    world.ask(1, nodes=2, ranks_per_node=1)
+    world.core.from_client(pack_command(Command(6, "hold", managers=("b",))), world.now)
+    world.submit(7, class_id=1)
+    assert lacking(world) == (2,)
+    world.core.from_client(pack_command(Command(8, "release", managers=("b",))), world.now)
+    world.turn()
+    assert lacking(world) is None
+
+
+def test_what_can_never_run_lacks_no_nodes(world: RankWorld) -> None:
+    world.ask(1, nodes=2, ranks_per_node=9)
+    world.submit(7, class_id=1)
+    assert lacking(world) is None

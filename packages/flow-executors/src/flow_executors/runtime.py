@@ -36,7 +36,7 @@ from flow_executors.scaling.job_hosts_core import Joined
 from flow_executors.scaling.scaler import Scaler
 from flow_executors.serialize.script_code import ScriptCode
 from flow_executors.wire.auth import READERS_VARIABLE, SECRET_NAME, BlockSecret, make_pair
-from flow_executors.wire.commands import BlockActivity
+from flow_executors.wire.commands import Reply
 from flow_executors.wire.kinds import Buffer
 from flow_executors.wire.messages import ManagerLeft, Registration, WorkersOfNode, unpack_files, unpack_samples
 from flow_executors.wire.transport import listen_locally
@@ -389,9 +389,9 @@ class ExecutorRuntime:
         if self._nodes is not None:
             self._nodes.revoke(block)
 
-    def activity(self) -> Sequence[BlockActivity]:
-        """Ask the interchange what is connected. Raises ExecutorError."""
-        return self.client.command("blocks", timeout_s=_ACTIVITY_S).blocks
+    def activity(self) -> Reply:
+        """Ask the interchange what is connected, and what tasks of ranks lack. Raises ExecutorError."""
+        return self.client.command("blocks", timeout_s=_ACTIVITY_S)
 
     def drain(self, blocks: Sequence[str], idle_for_s: float | None) -> Sequence[str]:
         """Drain blocks; return those that drain. Raises ExecutorError."""

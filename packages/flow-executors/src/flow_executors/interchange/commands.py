@@ -140,6 +140,7 @@ class DrainRequests:
             place = whereabouts(self._shared, self._liveness, self._gangs, key, now)
             self._shared.to_client.append(pack_reply(Reply(command.number, whereabouts=place)))
             return
+        lacking: tuple[int, ...] | None = None
         error, chosen = "", self._meant(command)
         if command.name == "nodes":
             chosen = self._shared.pool.bar(frozenset(command.nodes or ()))
@@ -149,9 +150,12 @@ class DrainRequests:
                     self._shared.recall(manager, ALL)
         elif command.name in orders:
             chosen = orders[command.name](command, chosen, now)
-        elif command.name != "blocks":
+        elif command.name == "blocks":
+            lacking = self._gangs.lacking(now) or None
+        else:
             error, chosen = f"unknown command {command.name!r}", []
-        self._shared.to_client.append(pack_reply(Reply(command.number, self._activity(chosen, now), error)))
+        reply = Reply(command.number, self._activity(chosen, now), error, lacking=lacking)
+        self._shared.to_client.append(pack_reply(reply))
 
     def _meant(self, command: Command) -> list[ManagerRecord]:
         managers = list(self._shared.pool.by_number.values())

@@ -299,6 +299,22 @@ class GangScheduler:
         kept = holder is not None and holder.resources == resources and holder.need_s == need_s
         return able, ready, len(holder.reserved) if holder is not None and kept else 0
 
+    def lacking(self, now: float) -> tuple[int, ...]:
+        """Return the nodes of one block that waiting tasks need where no block has as many; each number once.
+
+        What can never run at all is left out, and so are managers that take nothing new.
+        """
+        found = set()
+        for shape in self._shared.waiting.of_ranks():
+            wanted = shape.ranks
+            if wanted is None or not self._shared.pool.profiles or self.never(shape):
+                continue
+            blocks = self._shared.pool.by_block.values()
+            able = ([one for one in managers.values() if self._eligible(one, shape, ())] for managers in blocks)
+            if not any(self._soonest(wanted, managers, now) for managers in able):
+                found.add(wanted.nodes or math.ceil(wanted.ranks / max(1, self._most_on_a_node(wanted))))
+        return tuple(sorted(found))
+
     def _has_room_ever(self, wanted: RankRequest) -> bool:
         most = self._managers_per_block
         if wanted.nodes is not None or not most:

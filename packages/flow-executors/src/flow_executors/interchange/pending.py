@@ -359,6 +359,10 @@ class PendingQueues:
             elif now_is != LAST:
                 self._enqueue_shape(shape)
 
+    def of_ranks(self) -> list[RequestClass]:
+        """Return the shapes of ranks for which tasks wait. Looks at all shapes: for questions, not for placing."""
+        return [shape for shape in self._shapes.values() if shape.ranks is not None and shape.first() is not None]
+
     def requeue(self, shapes: Collection[RequestClass]) -> None:
         """Put shapes back that ``shapes`` yielded; those for which nothing waits any more are left out."""
         for shape in shapes:

@@ -41,10 +41,12 @@ class Block:
         submitted_at: When it was submitted.
         running_since: When its job was first seen to run.
         managers: How many of its managers are connected.
+        most: The most that ever were at once.
         joined_at: When the first one connected; None if none has.
         empty_since: Since when no manager is connected, where some were.
         left_because: Why the last one left.
         releasing_since: Since when it is being drained to be given back; None if it is not.
+        finishing: It is drained since it has lost managers, and what runs there may take as long as it needs.
         condemned: Why it was found to be of no use; empty if it was not.
         cancelled: Its job was cancelled by us.
         cancel_since: Since when its job is to be cancelled.
@@ -61,10 +63,12 @@ class Block:
     submitted_at: float = 0.0
     running_since: float | None = None
     managers: int = 0
+    most: int = 0
     joined_at: float | None = None
     empty_since: float | None = None
     left_because: str = ""
     releasing_since: float | None = None
+    finishing: bool = False
     condemned: str = ""
     cancelled: bool = False
     cancel_since: float | None = None
@@ -84,6 +88,19 @@ class Block:
         """Whether it counts: waiting for nodes, or on them, and not on its way out."""
         leaving = self.releasing_since is not None or self.cancelled or bool(self.condemned)
         return not (self.ended or leaving or self.written_off or self.barred)
+
+    def short(self, usual: int, bounds: Bounds, now: float) -> bool:
+        """Whether it has fewer managers than it had, or did not get as many as others have in the time of a start."""
+        if not (self.active and self.managers) or self.joined_at is None:
+            return False
+        late = now - self.joined_at >= bounds.start_s
+        return self.managers < self.most or (late and self.managers < usual)
+
+    def growing(self, usual: int, bounds: Bounds, now: float) -> bool:
+        """Whether managers of it may still come: it waits for its nodes, or has fewer of them than others have."""
+        if not self.active:
+            return False
+        return self.joined_at is None or (0 < self.managers < usual and not self.short(usual, bounds, now))
 
     def useless(self, bounds: Bounds, now: float) -> str:
         """Return why its job is of no use though it has not ended; empty while it may be of some."""

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from flow_core.errors import ExecutorBroken
 from flow_core.interfaces.scaling import Load
-from flow_executors.wire.commands import BlockActivity
+from flow_executors.wire.commands import Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,11 @@ class BlockOwner(Protocol):
         """A block's job has ended or was cancelled: its key is revoked, its managers are no longer waited for."""
         ...
 
-    def activity(self) -> Sequence[BlockActivity]:
-        """Return what is connected and how busy it is. May block for a second or two; raises ExecutorError."""
+    def activity(self) -> Reply:
+        """Return what is connected and how busy it is, and what tasks of ranks lack.
+
+        May block for a second or two; raises ExecutorError.
+        """
         ...
 
     def drain(self, blocks: Sequence[str], idle_for_s: float | None) -> Sequence[str]:

@@ -23,7 +23,8 @@ def block_causes(core: ScalingCore, label: str, now: float, notes: Sequence[str]
         notes: What else stands in the way, such as a scheduler that does not answer.
     """
     coming = [block for block in core.blocks.values() if not block.ended and not block.managers]
-    causes = [Cause(CauseKind.BLOCK, _coming(block, label, now)) for block in coming[:_NAMED]]
+    causes = [Cause(CauseKind.BLOCK, text) for text in _short(core, label, now)]
+    causes += [Cause(CauseKind.BLOCK, _coming(block, label, now)) for block in coming[:_NAMED]]
     if coming[_NAMED:]:
         more = count(len(coming) - _NAMED, "more block")
         causes.append(Cause(CauseKind.BLOCK, f"{more} of {label!r} without workers"))
@@ -32,6 +33,27 @@ def block_causes(core: ScalingCore, label: str, now: float, notes: Sequence[str]
     if not coming:
         causes.append(Cause(CauseKind.BLOCK, _limit(core, label)))
     return [*causes, *(Cause(CauseKind.BLOCK, note) for note in notes)]
+
+
+def _short(core: ScalingCore, label: str, now: float) -> list[str]:
+    """Return what becomes of blocks that have lost nodes which tasks of ranks need, and what no block ever had."""
+    texts = []
+    leaving = [block for block in core.blocks.values() if block.finishing and block.managers and not block.ended]
+    for block in [*leaving, *core.short(now)][:_NAMED]:
+        then = (
+            "it takes nothing new, and is replaced when what runs there is over"
+            if block.finishing
+            else "another block is to take the tasks that need more"
+        )
+        most = max(block.most, core.usual)
+        texts.append(f"block {block.name} of {label!r} has {block.managers} of its {most} managers left: {then}")
+    beyond = [nodes for nodes in core.lacking if nodes > core.usual]
+    if beyond and core.usual:
+        texts.append(
+            f"tasks wait for {count(beyond[0], 'node')} of one block, and no block of {label!r} has had managers on "
+            f"more than {core.usual} so far: its launcher, or nodes_per_block of its provider, starts no more"
+        )
+    return texts
 
 
 def _coming(block: Block, label: str, now: float) -> str:

@@ -328,6 +328,7 @@ class Scaler:
             if self._stopped or self._submit_one()[1] is not None:
                 break
         self._replace_barred()
+        self._replace_short(decision.replace)
         if decision.release:
             self._release(decision.release, self._context.scaling.max_idletime_s)
 
@@ -339,6 +340,24 @@ class Scaler:
         gone = self._release(names, None) if names else []
         if gone:
             self._log.info("blocks %s of %s are given back: their nodes are held", ", ".join(gone), self._host.label)
+
+    def _replace_short(self, names: Sequence[str]) -> None:
+        """Drain blocks that have lost nodes which tasks wait for; what runs there ends by itself."""
+        for name in self._release(names, None) if names else []:
+            with self._lock:
+                self._core.finish(name, time.monotonic())
+                block, lacking = self._core.blocks[name], self._core.lacking
+                most = max(block.most, self._core.usual)
+            self._log.warning(
+                "block %s of %s (job %s) has %d of its %d managers left, and tasks wait for %d nodes of one block: it "
+                "takes nothing new, and is replaced when what runs there is over",
+                name,
+                self._host.label,
+                block.job_id,
+                block.managers,
+                most,
+                max((nodes for nodes in lacking if nodes <= most), default=most),
+            )
 
     def _condemned(self, name: str) -> None:
         """Report a block that is of no use, and keep its managers out."""
@@ -487,14 +506,16 @@ class Scaler:
     def _learn_activity(self) -> None:
         with self._lock:
             if not any(block.managers for block in self._core.blocks.values()):
+                self._core.lacking = ()
                 return
         try:
-            activity = self._host.activity()
+            reply = self._host.activity()
         except FlowError as error:
             self._log.debug("the activity of %s is not known now: %s", self._host.label, error)
             return
         with self._lock:
-            self._core.told({one.block: (one.slots, one.idle_for_s) for one in activity})
+            self._core.told({one.block: (one.slots, one.idle_for_s) for one in reply.blocks})
+            self._core.lacking = reply.lacking or ()
 
     # -- submitting and releasing
 

@@ -29,6 +29,7 @@ class Decision:
         add: So many new blocks are to be submitted.
         release: Blocks to be drained and given back.
         cancel: Blocks whose jobs are to be cancelled.
+        replace: Blocks that have lost nodes which tasks of ranks need: to be drained, however long what runs takes.
         condemned: Blocks of these that were just found to be of no use: they no longer count.
         written_off: Blocks whose jobs could not be ended: they no longer count against ``max_blocks``.
     """
@@ -38,6 +39,7 @@ class Decision:
     cancel: tuple[str, ...] = ()
     condemned: tuple[str, ...] = ()
     written_off: tuple[str, ...] = ()
+    replace: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -53,11 +55,17 @@ class ScalingCore:
     blocks: dict[str, Block] = field(default_factory=dict)
     failed: dict[str, JobStatus] = field(default_factory=dict)
     """The last blocks that failed without ever having connected, since one last did or the tasks were told."""
+    lacking: tuple[int, ...] = ()
+    """The nodes of one block that waiting tasks of ranks need where no block has as many."""
+    usual: int = 0
+    """Managers of one block: the most that were seen."""
     recovery: RecoveryPolicy = field(init=False)
     _next: int = 0
     _first_done: bool = False
     _busy_at: float = 0.0
     _last_end: JobState | None = None
+    _owed: bool = False
+    """A block was given back to be replaced, and none has connected since."""
 
     def __post_init__(self) -> None:
         self.recovery = RecoveryPolicy(max(1, self.limits.init_blocks), self.bounds.recovery_s)
@@ -94,9 +102,13 @@ class ScalingCore:
         if block is None or block.ended:
             return
         block.managers += 1
+        block.most = max(block.most, block.managers)
+        self.usual = max(self.usual, block.most)
         block.joined_at = now if block.joined_at is None else block.joined_at
         block.empty_since = None
         block.idle_for_s, block.known_idle = 0.0, False
+        if block.active:
+            self._owed = False
         if not block.condemned:
             self.failed.clear()
             self.recovery.succeeded()
@@ -190,6 +202,11 @@ class ScalingCore:
         # Without this, a run with strategy 'none' would wait for ever after its only block has died.
         if change <= 0 and load.waiting and self._stranded:
             change = 1
+        short = self.short(now) if load.waiting else []
+        if short and self.may_replace(now):
+            if self.occupied >= self.limits.max_blocks:
+                return replace(ends, replace=(self._to_replace(short, now),) if self.recovery.may_try(now) else ())
+            change = max(change, 1)
         if change > 0:
             return replace(ends, add=self._room(change) if self.recovery.may_try(now) else 0)
         return replace(ends, release=self.idlest(-change, self.max_idletime_s, now))
@@ -200,8 +217,26 @@ class ScalingCore:
         return (
             bool(self.blocks or self.recovery.away_until)
             and not self.occupied
-            and self._last_end is not JobState.SCALED_IN
+            and (self._owed or self._last_end is not JobState.SCALED_IN)
         )
+
+    def short(self, now: float) -> list[Block]:
+        """Return the blocks that have lost managers while tasks of ranks wait for more nodes than any block has."""
+        # Beyond what any block ever had, another block would have no more: the launcher starts as many as it does.
+        if not any(nodes <= self.usual for nodes in self.lacking):
+            return []
+        return [block for block in self.blocks.values() if block.short(self.usual, self.bounds, now)]
+
+    def may_replace(self, now: float) -> bool:
+        """Whether nothing is under way that may have the nodes: neither a new block nor the end of one drained."""
+        return not any(
+            block.growing(self.usual, self.bounds, now) or (block.finishing and not (block.ended or block.written_off))
+            for block in self.blocks.values()
+        )
+
+    def _to_replace(self, short: Sequence[Block], now: float) -> str:
+        """Return the one of them that has had nothing to do for longest."""
+        return max(short, key=lambda block: self._idle_for(block, now)).name
 
     def _room(self, wanted: int) -> int:
         """Return how many blocks to add: never above ``max_blocks``, and one at a time after failures."""
@@ -244,6 +279,13 @@ class ScalingCore:
         if block.releasing_since is None:
             block.releasing_since = now
 
+    def finish(self, name: str, now: float) -> None:
+        """A block that has lost managers is being drained, and another one is to take its place."""
+        block = self.blocks[name]
+        self.release(name, now)
+        block.finishing = self._owed = True
+        self.recovery.lost(now - (block.joined_at or now), now)
+
     # -- ending jobs
 
     def cancelling(self, names: Sequence[str], now: float) -> None:
@@ -276,7 +318,9 @@ class ScalingCore:
         if block.condemned or block.cancelled:
             return True
         since = block.releasing_since
-        return since is not None and (not block.managers or now - since > DRAIN_TIMEOUT_S)
+        if since is None:
+            return False
+        return not block.managers or (not block.finishing and now - since > DRAIN_TIMEOUT_S)
 
     def _condemn(self, now: float) -> list[str]:
         """Find blocks whose jobs run and that cannot work: from now on they do not count."""

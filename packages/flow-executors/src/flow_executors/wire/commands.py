@@ -111,12 +111,22 @@ class Whereabouts:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The answer to a Command: blocks that it took effect on, or what was asked for."""
+    """The answer to a Command: blocks that it took effect on, or what was asked for.
+
+    Attributes:
+        number: That of the command.
+        blocks: Those that it took effect on, or was asked for.
+        error: Why it was not carried out; empty where it was.
+        whereabouts: With ``why``: where the task is.
+        lacking: With ``blocks``: the nodes of one block that waiting tasks of ranks need where no block has as many,
+            each number once. None where there is no such task.
+    """
 
     number: int
     blocks: tuple[BlockActivity, ...] = ()
     error: str = ""
     whereabouts: Whereabouts | None = field(default=None, metadata=LEFT_OUT)
+    lacking: tuple[int, ...] | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, slots=True)
