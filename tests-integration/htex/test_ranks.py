@@ -44,9 +44,10 @@ def on_two_nodes(command: str, tasks_per_node: int, nodes_per_block: int) -> str
 
 
 @pytest.fixture
-def two(tmp_path: Path) -> Iterator[Driver]:
-    """Start an executor with one block of two managers that have two workers each."""
-    provider = LocalProvider(init_blocks=1, max_blocks=1, nodes_per_block=2, launcher=on_two_nodes)
+def two(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Driver]:
+    """Start an executor with one block of two managers that have two workers each; a parameter is its max_blocks."""
+    most = getattr(request, "param", 1)
+    provider = LocalProvider(init_blocks=1, max_blocks=most, nodes_per_block=2, launcher=on_two_nodes)
     driver = Driver(make_executor(provider=provider), tmp_path, 30.0)
     driver.start()
     try:
@@ -113,6 +114,39 @@ def test_a_killed_member_ends_the_task_as_one_loss_that_names_its_node(two: Driv
     assert "where 2 of its 4 ranks were, is lost" in outcome.loss.reason
     if NAMED:
         assert "node node1" in outcome.loss.reason or "node node2" in outcome.loss.reason
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_block_that_has_lost_a_node_is_replaced_for_a_task_of_two_when_what_it_runs_is_over(
+    two: Driver, how: signal.Signals
+) -> None:
+    lose_member(two, how)
+    narrow = two.hold("narrow")
+    two.wait_held("narrow")
+    wide = ask(two, calls.double, 2, nodes=2, ranks_per_node=2)
+    text = "has 1 of its 2 managers left: it takes nothing new, and is replaced when what runs there is over"
+    two.poll(lambda: any(text in cause.text for cause in two.executor.why_waiting(wide)), "the block is not drained")
+    two.release("narrow")
+    assert two.outcome(narrow).verdict is Verdict.OK
+    assert two.outcome(wide).value == 4
+
+
+@pytest.mark.parametrize("two", [2], indirect=True)
+def test_another_block_comes_beside_one_that_has_lost_a_node_for_a_task_of_two(two: Driver) -> None:
+    lose_member(two, signal.SIGKILL)
+    narrow = two.hold("narrow")
+    two.wait_held("narrow")
+    assert two.outcome(ask(two, calls.double, 2, nodes=2, ranks_per_node=2)).value == 4
+    two.release("narrow")
+    assert two.outcome(narrow).verdict is Verdict.OK
+
+
+def lose_member(driver: Driver, how: signal.Signals) -> None:
+    """Kill or stop the other manager of a task of two nodes, and wait for the end of the task."""
+    wide = held(driver, "lost", nodes=2, ranks_per_node=2)
+    (member,) = manager_pids(driver) - {head_of(driver, wide)}
+    os.kill(member, how)
+    assert driver.outcome(wide).verdict is Verdict.LOST
 
 
 def test_a_killed_head_frees_the_other_node(two: Driver) -> None:

@@ -475,7 +475,7 @@ def test_the_nodes_that_tasks_lack_are_told_once_each_and_only_where_no_block_ha
     world.submit(9, 10, class_id=2)
     world.submit(11, class_id=3)
     assert lacking(world) == (3,)
-    world.leave(world.of("b"))
+    world.core.from_peer(world.of("b").peer, "0", pack_exit(reason="killed"), world.now)
     assert lacking(world) == (2, 3)
 
 

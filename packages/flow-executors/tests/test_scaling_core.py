@@ -243,9 +243,19 @@ class Blocks(RuleBasedStateMachine):
             assert block.active
             assert not (block.managers and block.idle_for_s < 120.0)
             self.core.release(name, self.now)
+        for name in decision.replace:
+            assert self.core.lacking
+            assert not decision.add
+            assert before == self.core.limits.max_blocks
+            self.core.release(name, self.now)
+            self.core.finish(name, self.now)
         self.core.cancelling(decision.cancel, self.now)
         for name in decision.cancel:
             self.core.changed(name, JobStatus(JobState.CANCELLED), self.now)
+
+    @rule(nodes=st.integers(0, 4))
+    def tasks_of_ranks_lack_nodes(self, nodes):
+        self.core.lacking = (nodes,) if nodes else ()
 
     @precondition(lambda self: self.core.blocks)
     @rule(

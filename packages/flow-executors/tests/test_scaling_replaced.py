@@ -111,8 +111,12 @@ def test_blocks_stay_while_no_waiting_task_lacks_their_nodes() -> None:
     half(one)
     one.lacking = ()
     assert one.decide(WIDE, 11.0) == Decision()
-    one.lacking = (2,)
-    assert one.decide(Load(slots_per_block=4), 12.0) == Decision()
+
+
+def test_a_task_that_lacks_nodes_counts_though_the_load_takes_it_for_running() -> None:
+    one = core(2)
+    half(one)
+    assert one.decide(Load(running=1, slots=2, slots_per_block=4), 11.0).add == 1
 
 
 def test_a_block_whose_manager_came_back_stays() -> None:

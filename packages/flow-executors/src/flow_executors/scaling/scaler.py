@@ -512,6 +512,8 @@ class Scaler:
             reply = self._host.activity()
         except FlowError as error:
             self._log.debug("the activity of %s is not known now: %s", self._host.label, error)
+            with self._lock:
+                self._core.lacking = ()  # no block is given up for what was true once
             return
         with self._lock:
             self._core.told({one.block: (one.slots, one.idle_for_s) for one in reply.blocks})

@@ -202,7 +202,8 @@ class ScalingCore:
         # Without this, a run with strategy 'none' would wait for ever after its only block has died.
         if change <= 0 and load.waiting and self._stranded:
             change = 1
-        short = self.short(now) if load.waiting else []
+        # Whatever the load says: it counts tasks and workers, and takes one of ranks for running while any is free.
+        short = self.short(now)
         if short and self.may_replace(now):
             if self.occupied >= self.limits.max_blocks:
                 return replace(ends, replace=(self._to_replace(short, now),) if self.recovery.may_try(now) else ())
