@@ -273,6 +273,45 @@ def test_a_function_whose_container_needs_more_memory_gets_more_in_the_next_try(
     assert app(400).result(PATIENCE_S) == 400 << 20
 
 
+@python_app
+def rest() -> None:
+    import time
+
+    time.sleep(100)
+
+
+def _watched_monitor(label: str) -> int:
+    """Return the process of the one container's monitor as soon as a guard watches it."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        monitors = ["pgrep", "-f", f"^[^ ]*conmon .*-n flow-{label}-"]
+        told = subprocess.run(monitors, capture_output=True, text=True, timeout=20)
+        guards = subprocess.run(["pgrep", "-x", "flow-guard"], capture_output=True, text=True, timeout=20)
+        for monitor in told.stdout.split():
+            for guard in guards.stdout.split():
+                for entry in Path(f"/proc/{guard}/fdinfo").glob("*"):
+                    try:
+                        if f"Pid:\t{monitor}\n" in entry.read_text():
+                            return int(monitor)
+                    except OSError:
+                        continue
+        time.sleep(0.2)
+    raise AssertionError("no guard watches the monitor of a container")
+
+
+@pytest.mark.parametrize("app", [lambda: sh, lambda: rest], ids=["bash", "python"])
+def test_a_killed_monitor_fails_the_task_by_its_name(
+    load: Callable[..., Any], image: str, label: str, app: Callable[[], Any]
+) -> None:
+    load()
+    called = app().options(container=image)
+    future = called("sleep 100") if app() is sh else called()
+    os.kill(_watched_monitor(label), signal.SIGKILL)
+    with pytest.raises(ContainerError, match=r"conmon, the monitor of the container of .* was killed"):
+        future.result(PATIENCE_S)
+    assert where.options(container=image)().result(PATIENCE_S)[0]
+
+
 def test_an_image_that_nobody_has_is_an_error_that_names_it(load: Callable[..., Any], image: str) -> None:
     load()
     with pytest.raises(

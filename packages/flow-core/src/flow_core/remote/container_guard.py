@@ -3,6 +3,9 @@
 Whoever is killed by SIGKILL removes nothing, and containers of an engine are no children of who started them. So the
 processes of one manager share one guard, which is in a session of its own: each tells it over a socket which containers
 and directories it has, and the guard removes those of processes that have ended. It ends when it has no clients.
+
+It also watches the monitors (conmon) of podman's containers: where one is killed, podman's own command waits for ever,
+so the guard notes that in a file for the task, and ends the command.
 """
 
 from __future__ import annotations
@@ -28,6 +31,11 @@ NAME = "flow-guard"
 _AGAIN_S = (0.0, 1.0, 4.0)
 _LINGER_S = 2.0  # without clients
 _REMOVAL_S = 60.0  # for one command of an engine
+LOST = ".lost"
+"""End of the name of the file that says that the monitor of a container is gone, in the directory of its process."""
+_LOOK_S = 1.0  # seconds between the begin of a container and the look for its monitor; doubled each time there is none
+_MOST_LOOK_S = 30.0
+_CHECK_S = (1.0, 60.0)  # after the end of a monitor: the first where the container runs on, the last in any case
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -86,18 +94,27 @@ class _Guard:
         self._handlers: dict[int, Callable[[], None]] = {listener.fileno(): self._accept}
         self._clients = 0
         self._due: list[tuple[float, list[list[str]]]] = []
+        self._live: list[_Client] = []
+        self._monitored: set[str] = set()
+        self._look_s, self._next_look = _LOOK_S, 0.0
+        self._checks: list[tuple[float, Callable[[], None]]] = []
 
     def run(self) -> None:
         """Serve until there have been no clients for a while."""
         idle_since = time.monotonic()
         while self._clients or self._due or time.monotonic() - idle_since < _LINGER_S:
-            next_due = min((when for when, _ in self._due), default=time.monotonic() + _LINGER_S)
-            wait_s = None if self._clients and not self._due else max(0.0, next_due - time.monotonic())
+            times = [*(when for when, _ in self._due), *(when for when, _ in self._checks)]
+            if self._unmonitored():
+                times.append(self._next_look)
+            next_due = min(times, default=time.monotonic() + _LINGER_S)
+            wait_s = None if self._clients and not times else max(0.0, next_due - time.monotonic())
             for descriptor, _ in self._poller.poll(None if wait_s is None else wait_s * 1000 + 1):
                 if handler := self._handlers.get(descriptor):
                     handler()
                     idle_since = time.monotonic()
             self._remove_due()
+            self._find_monitors()
+            self._check_due()
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
@@ -112,12 +129,18 @@ class _Guard:
             return
         connection.setblocking(False)
         self._clients += 1
+        self._live.append(client)
         self._watch(connection.fileno(), lambda: self._listen(client))
         self._watch(client.ended, lambda: self._bury(client))
 
     def _listen(self, client: _Client) -> None:
         if not client.hear():
             self._forget(client.connection.fileno())
+        if self._unmonitored():
+            # A container has its monitor some time after its task has told of it.
+            soon = time.monotonic() + _LOOK_S
+            self._look_s = _LOOK_S
+            self._next_look = soon if self._next_look < time.monotonic() else min(soon, self._next_look)
 
     def _watch(self, descriptor: int, handler: Callable[[], None]) -> None:
         self._poller.register(descriptor, select.POLLIN)
@@ -128,8 +151,12 @@ class _Guard:
         self._forget(client.connection.fileno())
         self._forget(client.ended)
         self._clients -= 1
+        self._live.remove(client)
         client.close()
-        if removals := [*client.removals.values()]:
+        removals = [*client.removals.values()]
+        self._monitored.difference_update(client.removals)
+        client.removals.clear()
+        if removals:
             now = time.monotonic()
             self._due += [(now + after_s, removals) for after_s in _AGAIN_S]
 
@@ -146,6 +173,122 @@ class _Guard:
         for pid in running:
             if pid is not None:
                 _await(pid, deadline)
+
+    # -- monitors
+
+    def _unmonitored(self) -> dict[str, _Client]:
+        """Return the containers of podman of which no monitor was found yet, each with its process."""
+        return {
+            name: client
+            for client in self._live
+            for name, removal in client.removals.items()
+            if os.path.basename(removal[0]) == "podman" and name not in self._monitored
+        }
+
+    def _find_monitors(self) -> None:
+        if not (wanted := self._unmonitored()) or time.monotonic() < self._next_look:
+            return
+        self._monitored.intersection_update(name for client in self._live for name in client.removals)
+        for pid, words in _processes("conmon"):
+            name = _after(words, "-n")
+            if name in wanted:
+                try:
+                    monitor = os.pidfd_open(pid)
+                except OSError:  # it has just ended
+                    continue
+                self._monitored.add(name)
+                ended = _Ended(self, wanted[name], name, monitor, _after(words, "-p"))
+                self._watch(monitor, ended.tell)
+        self._look_s = min(2 * self._look_s, _MOST_LOOK_S)
+        self._next_look = time.monotonic() + self._look_s
+
+    def _check_due(self) -> None:
+        now = time.monotonic()
+        due = [check for when, check in self._checks if when <= now]
+        self._checks = [(when, check) for when, check in self._checks if when > now]
+        for check in due:
+            check()
+
+    def monitor_ended(self, descriptor: int, check: Callable[[bool], None]) -> None:
+        """Have it looked at, some time after its monitor has ended, whether a container's command has ended, too."""
+        self._forget(descriptor)
+        os.close(descriptor)
+        now = time.monotonic()
+        self._checks += [(now + _CHECK_S[0], lambda: check(False)), (now + _CHECK_S[1], lambda: check(True))]
+
+    def remove_later(self, removal: list[str]) -> None:
+        """Remove a container, again and again: podman has to notice by and by that it is without its monitor."""
+        now = time.monotonic()
+        self._due += [(now + after_s, [removal]) for after_s in _AGAIN_S]
+
+
+class _Ended:
+    """What is done when the monitor of a container ends."""
+
+    def __init__(self, guard: _Guard, client: _Client, name: str, monitor: int, pid_file: str) -> None:
+        self._guard = guard
+        self._client = client
+        self._name = name
+        self._monitor = monitor
+        self._pid_file = pid_file
+
+    def tell(self) -> None:
+        """Take note that it has ended."""
+        self._guard.monitor_ended(self._monitor, self._check)
+
+    def _check(self, last: bool) -> None:
+        """End podman's command if it waits for a monitor that was killed.
+
+        A monitor that ends by itself does so after its container. Where the container has ended, too, the command may
+        be at work yet: it has the time until the last check.
+        """
+        removal = self._client.removals.get(self._name)
+        if removal is None or not (last or self._runs()):
+            return
+        for pid, words in _processes("podman"):
+            if f"--name={self._name}" in words:
+                try:
+                    for directory in self._client.directories:
+                        with open(os.path.join(directory, f"{self._name}{LOST}"), "w"):
+                            pass
+                except OSError:  # no room, say: the task fails without it, too
+                    pass
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except OSError:  # it has just ended
+                    continue
+                self._guard.remove_later(removal)
+
+    def _runs(self) -> bool:
+        """Tell whether the first process of the container, which its monitor has noted, runs yet."""
+        try:
+            with open(self._pid_file) as file:
+                pid = int(file.read())
+            with open(f"/proc/{pid}/stat") as stat:
+                return stat.read().rpartition(")")[2].split()[0] not in ("Z", "X")
+        except (OSError, ValueError, IndexError):
+            return False
+
+
+def _processes(program: str) -> list[tuple[int, list[str]]]:
+    """Return the processes of this user that run a program, each with its command line."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/comm") as comm:
+                    if comm.read().strip() != program or os.stat(f"/proc/{entry}").st_uid != os.geteuid():
+                        continue
+                with open(f"/proc/{entry}/cmdline", "rb") as line:
+                    found.append((int(entry), [os.fsdecode(word) for word in line.read().split(b"\0")]))
+            except OSError:  # it has ended meanwhile
+                continue
+    return found
+
+
+def _after(words: Sequence[str], option: str) -> str:
+    """Return the value of an option on a command line; empty if it is not there."""
+    return words[words.index(option) + 1] if option in words[:-1] else ""
 
 
 def _begun(command: Sequence[str]) -> int | None:

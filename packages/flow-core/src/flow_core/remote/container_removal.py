@@ -102,6 +102,18 @@ class Guarded:
                 self._say("directory", self._directory, ())
             return self._directory
 
+    def lost(self, name: str) -> bool:
+        """Tell whether the guard has ended the command of a container because its monitor was gone. Never raises."""
+        with self._lock:
+            self._renewed()
+            if not self._directory:
+                return False
+            try:
+                os.unlink(os.path.join(self._directory, f"{name}{container_guard.LOST}"))
+            except OSError:
+                return False
+            return True
+
     def _tell(self, word: str, name: str, removal: Sequence[str]) -> None:
         with self._lock:
             self._renewed()

@@ -33,10 +33,12 @@ class Ended(Exception):
     Attributes:
         code: Exit code of the command that ran it.
         tail: The last that it wrote to its standard error.
+        name: Its name; empty where its runtime names none.
     """
 
-    def __init__(self, code: int, tail: str) -> None:
+    def __init__(self, code: int, tail: str, name: str = "") -> None:
         super().__init__(f"exit code {code}")
+        self.name = name
         self.code = code
         self.tail = tail
 
@@ -179,7 +181,7 @@ class Loop:
         code = None if process is None else wait_in_slices(process, time.monotonic() + _END_S)
         self._copy()
         tail = "\n".join(self._tail.decode(errors="replace").strip().splitlines()[-20:])
-        return Ended(-9 if code is None else code, tail)
+        return Ended(-9 if code is None else code, tail, self._name)
 
     def _copy(self) -> None:
         """Write what the container wrote to its standard error to that of this process."""

@@ -177,6 +177,8 @@ class TaskContainer:
         name = _name(self._where.executor)
         words = removal(self.runtime, name)
         self._named = name, words
+        if words:
+            guarded.directory()  # where the guard says what became of it
         guarded.begin(name, words)
         try:
             yield self._line(inner, name, directory, stdin=False), ()
@@ -370,6 +372,9 @@ class TaskContainer:
     def explained(self, failure: BashExitFailure) -> ContainerError | BashExitFailure:
         """Return the error of a command that failed, with what is known of its container."""
         code, tail = failure.exitcode, failure.stderr_tail
+        if self._named is not None and guarded.lost(self._named[0]):
+            guarded.remove(*self._named)
+            return ContainerError(self._without_monitor())
         if self._is_own_failure(code, tail):
             if self._named is not None:
                 guarded.remove(*self._named)  # it may have failed when the container ran already
@@ -380,6 +385,8 @@ class TaskContainer:
         return BashExitFailure(f"{failure.reason}\n{about}", code, stderr_tail=tail)
 
     def _lost(self, ended: Ended) -> ContainerError:
+        if ended.name and guarded.lost(ended.name):
+            return ContainerError(self._without_monitor())
         if self._is_own_failure(ended.code, ended.tail):
             return ContainerError(self._not_run(ended.code, ended.tail))
         killed = f": {self._killed()}" if ended.code in (_KILLED, -9) else ""
@@ -390,6 +397,12 @@ class TaskContainer:
         )
         error.exitcode = ended.code
         return error
+
+    def _without_monitor(self) -> str:
+        return (
+            f"conmon, the monitor of the container of {self.image!r} ({self.runtime}) on node {_node()}, was killed, "
+            f"or {self._program} did not notice its end: the container was removed, and what its task did is not known"
+        )
 
     def _killed(self) -> str:
         limit = self._spec.resources.memory_mb
