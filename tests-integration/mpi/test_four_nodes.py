@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,28 @@ def test_a_killed_manager_loses_the_task_and_names_its_node(four_nodes: ConfigOf
         assert other.running()
         assert other.cancel(kill=True)
         wait_until(lambda: not left())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 3], ids=["of the head", "of another node"])
+def test_one_rank_that_is_stopped_again_and_again_loses_the_task(
+    four_nodes: ConfigOf, tmp_path: Path, rank: int
+) -> None:
+    def stop() -> bool:
+        try:
+            os.kill(pid, signal.SIGSTOP)
+        except ProcessLookupError:
+            return True
+        return future.done()
+
+    with flow.load(four_nodes(heartbeat_threshold=6)):
+        future = resting(str(tmp_path / "told"), resource_specification=TWO_BY_TWO)
+        host, pid, _ = ranks_told(tmp_path / "told")[rank]
+        wait_until(stop)
+        with pytest.raises(TaskLost, match=rf"(?s)node {host}.*was stopped \(state T, process {pid} .*and was killed"):
+            future.result(90)
+        wait_until(lambda: not left())
+        assert len(whole(1, resource_specification=TWO_BY_TWO).result(90)) == 4
 
 
 @pytest.mark.parametrize("how", ["cancel", "walltime"])

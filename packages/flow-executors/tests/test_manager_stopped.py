@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+
 from hypothesis import given, strategies as st
 
-from flow_executors.manager.worker_health import Act, Observation, StoppedForkServer, StoppedWorkers, pause_s
+from flow_core.remote.processes import look
+from flow_executors.manager.worker_health import (
+    Act,
+    Observation,
+    StoppedForkServer,
+    StoppedWorkers,
+    WorkerHealth,
+    number_of_command,
+    pause_s,
+)
 
 BOUND_S = 8.0
+PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 STEP_S = pause_s(BOUND_S)
+
+
+class Answers:
+    """Stands for a fork server that answers."""
+
+    pid = 0
+
+    def ask(self):
+        pass
 
 
 def stopped(key=7, ticks=3, pid=100):
@@ -58,6 +81,28 @@ def test_nobody_was_stopped_while_the_manager_was():
 def test_a_worker_that_waits_for_a_file_system_is_named_once_and_left_alone():
     waits = Observation(0, 100, 7, "D", 3)
     assert sees(StoppedWorkers(BOUND_S), waits, 5 * BOUND_S) == [(Act.NAME, BOUND_S)]
+
+
+def test_one_stopped_process_of_a_task_of_ranks_is_told_to_go_on_and_then_the_task_is_given_up():
+    with subprocess.Popen(["sh", "-c", "sleep 300 & echo $!; while :; do read line; done"], **PIPES) as shell:
+        pid = int(shell.stdout.readline())
+        os.kill(pid, signal.SIGSTOP)
+        while look(pid).state != "T":
+            os.sched_yield()
+        given_up, told, now = [], [], 0.0
+        health = WorkerHealth(Answers(), lambda *how: given_up.append(how), told.append, BOUND_S)
+        while not given_up and now < 2 * BOUND_S:
+            health.answered()
+            health.look({}, now, (), {shell.pid: 7})
+            now += STEP_S
+            os.kill(pid, signal.SIGSTOP)  # again, as it is continued
+            while look(pid).state != "T":
+                os.sched_yield()
+        os.kill(pid, signal.SIGKILL)
+        shell.kill()
+    assert [number_of_command(number) for number, _ in given_up] == [shell.pid]
+    assert f"was stopped (state T, process {pid} (sleep) of its ranks) for " in given_up[0][1]
+    assert "told to go on" in told[0]
 
 
 @given(st.lists(st.sampled_from(["T", "R", "tick", "key"]), max_size=200))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from flow_core.interfaces.call import DEFAULT_SPEC
@@ -32,6 +32,7 @@ from flow_executors.extreme_scale.world_core import RankLiveness, World
 from flow_executors.manager.code_cache import BlobFiles
 from flow_executors.manager.fork_client import NotSpawned
 from flow_executors.manager.manager_core import Assignment, Record, WorkerEntry
+from flow_executors.manager.worker_health import NO_COMMANDS
 from flow_executors.manager.worker_pool import Frame, PoolEvents, SharedMemoryResults, TaskEnvelopes, WorkerPipes
 from flow_executors.wire.messages import DEFAULT_CLASS, pack_blob, pack_spec, unpack_need
 from flow_executors.worker.packets import FILES, FRAME, TOLD
@@ -73,8 +74,14 @@ class RankHealth:
     def answered(self) -> None:
         """Do nothing: ranks tell by themselves that they live."""
 
-    def look(self, workers: Mapping[int, WorkerEntry], now: float) -> str:
-        """Return which rank is silent, in words; else nothing."""
+    def look(
+        self,
+        workers: Mapping[int, WorkerEntry],
+        now: float,
+        of_ranks: Collection[int] = (),
+        commands: Mapping[int, int] = NO_COMMANDS,
+    ) -> str:
+        """Return which rank is silent, in words; else nothing. Tasks of ranks do not run here, nor commands for them."""
         self.due = now + self._liveness.pause_s
         return self._liveness.silent(now)
 

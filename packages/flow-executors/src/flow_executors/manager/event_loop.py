@@ -41,6 +41,7 @@ from flow_executors.manager.manager_core import (
 from flow_executors.manager.node import BlockLifetime
 from flow_executors.manager.rank_tasks import NOT_STARTED, RankShell, RankTasks
 from flow_executors.manager.results import ResultBuffer, how, interrupted_outcome, pack_returned, worker_loss_outcome
+from flow_executors.manager.worker_health import NO_COMMANDS, number_of_command
 from flow_executors.manager.worker_pool import (
     SWEEP_S,
     PoolEvents,
@@ -158,8 +159,17 @@ class Health(Protocol):
         """The process that starts the workers has given a sign of life."""
         ...
 
-    def look(self, workers: Mapping[int, WorkerEntry], now: float) -> str:
-        """Look; return why no worker can be trusted any more, or nothing."""
+    def look(
+        self,
+        workers: Mapping[int, WorkerEntry],
+        now: float,
+        of_ranks: Collection[int] = (),
+        commands: Mapping[int, int] = NO_COMMANDS,
+    ) -> str:
+        """Look; return why no worker can be trusted any more, or nothing.
+
+        ``of_ranks``: keys of tasks of ranks; ``commands``: pid -> key of what runs here for those of other nodes.
+        """
         ...
 
 
@@ -677,6 +687,9 @@ class Manager:
         self._leaving = ExitReason(ExitCode.DONE, reason, 1)
 
     def _replace(self, rank: int, how: str) -> None:
+        if rank < 0:
+            self._rank_tasks.give_up(number_of_command(rank), how)
+            return
         worker = self._core.workers.get(rank)
         if worker is not None:
             self._befell[worker.pid] = how
@@ -703,7 +716,8 @@ class Manager:
         if self._last_moment is not None and now >= self._last_moment[0]:
             self._end_now(*self._last_moment[1:])
         if now >= self._watching.due and self._leaving is None:
-            reason = self._watching.look(self._core.workers, now)
+            tasks = self._rank_tasks
+            reason = self._watching.look(self._core.workers, now, tasks.heads, tasks.running())
             if reason:
                 self._after_fork_server_death(reason, now)
         for rank in self._respawn.due(now):

@@ -85,6 +85,10 @@ class RankShell(Protocol):
         """Return pid -> key of the commands that run here for tasks of other managers."""
         ...
 
+    def give_up(self, pid: int, how: str) -> None:
+        """End a command that runs here for another manager; its task is lost, for what is told by ``how``."""
+        ...
+
     def close(self) -> None:
         """End all commands."""
         ...
@@ -245,6 +249,11 @@ class RankTasks:
     def running(self) -> Mapping[int, int]:
         """Return pid -> key of the commands that run here for tasks of other managers."""
         return {} if self._shell is None else self._shell.running()
+
+    def give_up(self, pid: int, how: str) -> None:
+        """End a command that runs here for another manager; its task is lost, for what is told by ``how``."""
+        if self._shell is not None:
+            self._shell.give_up(pid, how)
 
     def close(self) -> None:
         """End all commands."""

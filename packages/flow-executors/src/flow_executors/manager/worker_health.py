@@ -1,20 +1,22 @@
 """Stopped workers and a stopped fork server: seen at one look after another, continued once, then replaced.
 
 A worker counts as stopped while it is in state T or t (SIGSTOP, SIGTSTP, a debugger), or all that its task has started
-is, and none of them uses CPU time. A worker that waits for a file system (state D) is named and left alone: it goes on
-by itself, and to kill it would not end it sooner.
+is, and none of them uses CPU time. Of a task of ranks one stopped process (state T) is enough: the others wait for
+it in loops that use CPU time; so it is with commands that run here for tasks of other nodes. A worker that waits for a
+file system (state D) is named and left alone: it goes on by itself, and to kill it would not end it sooner.
 """
 
 from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import NamedTuple
 
-from flow_core.remote.processes import STOPPED, UNINTERRUPTIBLE, Table, below, look, send, table
+from flow_core.remote.processes import STOPPED, UNINTERRUPTIBLE, Process, Table, below, look, send, table
 from flow_executors.manager.fork_client import ForkServerClient
 from flow_executors.manager.manager_core import WorkerEntry
 
@@ -30,12 +32,13 @@ class Observation(NamedTuple):
     """What was seen of a worker.
 
     Attributes:
-        rank: Its number.
+        rank: Its number. Of a command for a task of another node: less than 0, see ``number_of_command``.
         pid: Its process.
         key: The task that it runs, -1 for none.
         state: Its state, or that of all its task's processes where they are stopped.
         ticks: CPU time that it and its task's processes have used, in any unit.
         stopped: The stopped processes, itself among them or not.
+        which: The first of them in words, where it is one of a task of ranks.
     """
 
     rank: int
@@ -44,6 +47,7 @@ class Observation(NamedTuple):
     state: str
     ticks: int
     stopped: tuple[int, ...] = ()
+    which: str = ""
 
 
 class Act(Enum):
@@ -73,6 +77,15 @@ class _Case:
     ticks: int
     since: float
     named: bool = False
+
+
+NO_COMMANDS: Mapping[int, int] = MappingProxyType({})
+"""That nothing runs for tasks of other nodes."""
+
+
+def number_of_command(pid: int) -> int:
+    """Return the number of a command that runs here for a task of another node, or from that its process id."""
+    return -pid
 
 
 def pause_s(bound_s: float) -> float:
@@ -187,27 +200,46 @@ class WorkerHealth:
         """The fork server has answered."""
         self._silence.answered()
 
-    def look(self, workers: Mapping[int, WorkerEntry], now: float) -> str:
-        """Look; return why the fork server is of no use any more, or nothing."""
+    def look(
+        self,
+        workers: Mapping[int, WorkerEntry],
+        now: float,
+        of_ranks: Collection[int] = (),
+        commands: Mapping[int, int] = NO_COMMANDS,
+    ) -> str:
+        """Look; return why the fork server is of no use any more, or nothing.
+
+        Args:
+            workers: The workers, by rank.
+            now: The time.
+            of_ranks: Keys of the tasks of ranks among those that run here.
+            commands: pid -> key of what runs here for tasks of ranks of other nodes.
+        """
         pause = pause_s(self._stopped.bound_s)
         self.due = now + pause
-        for finding in self._stopped.look(_sights(workers, now - pause), now):
+        sights = _sights(workers, now - pause, of_ranks)
+        if commands:
+            sights += _of_commands(commands)
+        for finding in self._stopped.look(sights, now):
             self._act(finding)
         return self._look_at_fork_server(now)
 
     def _act(self, finding: Finding) -> None:
         act, sight, for_s = finding
-        who = f"worker {sight.rank} (pid {sight.pid})"
+        who = f"worker {sight.rank} (pid {sight.pid})" if sight.rank >= 0 else "a task of another node"
         if act is Act.NAME:
             self._notice(f"{who} has waited in the kernel (state D) for {for_s:.0f} s: does a file system hang?")
             return
         where = "" if sight.pid in sight.stopped else ", all that its task has started"
+        if sight.which:
+            where = f", {sight.which} of its ranks"
         what = f"stopped (state {sight.state}{where}) for {for_s:.1f} s"
         if act is Act.CONTINUE:
             self._notice(f"{who} has been {what}: told to go on")
             send(sight.stopped, signal.SIGCONT)
         else:
-            self._notice(f"{who} has been {what}, though it was told to go on: it is replaced")
+            end = "it is replaced" if sight.rank >= 0 else "it is lost"
+            self._notice(f"{who} has been {what}, though it was told to go on: {end}")
             self._replace(sight.rank, f"was {what}, and was killed")
 
     def _look_at_fork_server(self, now: float) -> str:
@@ -225,7 +257,7 @@ class WorkerHealth:
         return ""
 
 
-def _sights(workers: Mapping[int, WorkerEntry], before: float) -> list[Observation]:
+def _sights(workers: Mapping[int, WorkerEntry], before: float, of_ranks: Collection[int]) -> list[Observation]:
     """Look at all workers; at what their tasks have started only where a task has run since ``before``."""
     found, processes = [], None
     for worker in workers.values():
@@ -239,6 +271,8 @@ def _sights(workers: Mapping[int, WorkerEntry], before: float) -> list[Observati
         elif key >= 0 and worker.since <= before:
             processes = table() if processes is None else processes
             sight = _waiting(worker, key, process.ticks, processes)
+            if sight is None and key in of_ranks:
+                sight = _of_ranks(worker.rank, worker.pid, key, below((worker.pid,), processes))
             if sight is not None:
                 found.append(sight)
     return found
@@ -251,3 +285,23 @@ def _waiting(worker: WorkerEntry, key: int, ticks: int, processes: Table) -> Obs
         return None
     ticks += sum(one.ticks for one in started)
     return Observation(worker.rank, worker.pid, key, started[0].state, ticks, tuple(one.pid for one in started))
+
+
+def _of_ranks(rank: int, pid: int, key: int, processes: Sequence[Process]) -> Observation | None:
+    """Return the sight of processes of a task of ranks of which one or more are stopped; None where none is."""
+    # Not state t: somebody looks at one rank by a debugger.
+    stopped = [one for one in processes if one.state == "T"]
+    if not stopped:
+        return None
+    which = f"process {stopped[0].pid} ({stopped[0].name})"
+    # Of the stopped ones alone: the others use CPU time as they wait.
+    return Observation(rank, pid, key, "T", sum(one.ticks for one in stopped), tuple(one.pid for one in stopped), which)
+
+
+def _of_commands(commands: Mapping[int, int]) -> list[Observation]:
+    processes = table()
+    found = (
+        _of_ranks(number_of_command(pid), pid, key, [*filter(None, (processes.get(pid),)), *below((pid,), processes)])
+        for pid, key in commands.items()
+    )
+    return [sight for sight in found if sight is not None]

@@ -152,6 +152,10 @@ class NodeShell:
         """Return pid -> key of the commands that run here for tasks of other managers."""
         return {daemon.process.pid: daemon.key for daemon in [*self._loop.daemons.values()]}
 
+    def give_up(self, pid: int, how: str) -> None:
+        """End a command that runs here for another manager; its task is lost, for what is told by ``how``."""
+        self._post(lambda: self._loop.give_up(pid, how))
+
     def close(self) -> None:
         """End all commands, and wait for it for some seconds."""
         for key in [*self._tasks]:
@@ -403,6 +407,12 @@ class _Loop:
         for key in keys:
             self.end_task(key)
 
+    def give_up(self, pid: int, how: str) -> None:
+        """Tell the head that the command is lost, and kill its guard: with that all below it ends."""
+        for daemon in [daemon for daemon in self.daemons.values() if daemon.process.pid == pid]:
+            self._exited(daemon, RemoteExit(-signal.SIGKILL, how))
+            daemon.process.kill()
+
     # -- agents
 
     def _accept(self, task: _HeadTask) -> None:
@@ -472,7 +482,7 @@ class _Loop:
         if step is RemoteStep.EXIT:
             ended = unpack_exit_status(body)
             if ended.code < 0 and -ended.code not in _AS_ASKED:
-                how = f"its daemon of MPI was killed by signal {-ended.code}"
+                how = f"its daemon of MPI {ended.error or f'was killed by signal {-ended.code}'}"
                 self._lose(DaemonLoss(agent.task.key, agent.host, how))
             self._finish(agent, ended)
         elif step in (RemoteStep.STDOUT, RemoteStep.STDERR, RemoteStep.CREDIT):
@@ -640,15 +650,16 @@ class _Loop:
             os.close(daemon.input)
         self._exited(daemon)
 
-    def _exited(self, daemon: _Daemon) -> None:
+    def _exited(self, daemon: _Daemon, as_told: RemoteExit | None = None) -> None:
         """Tell the head how a daemon ended, once; nothing that it still writes goes there."""
         if daemon.exited:
             return
         daemon.exited = daemon.killed = True
         daemon.credit = dict.fromkeys(daemon.credit, 1 << 60)
         self._look_at_outputs(daemon)
-        ended = pack_exit_status(RemoteExit(-daemon.signal if daemon.signal else daemon.code or 0))
-        self._send(pack_remote(RemoteStep.EXIT, daemon.manager, daemon.key, daemon.stream, ended))
+        ended = as_told or RemoteExit(-daemon.signal if daemon.signal else daemon.code or 0)
+        body = pack_exit_status(ended)
+        self._send(pack_remote(RemoteStep.EXIT, daemon.manager, daemon.key, daemon.stream, body))
 
     def _kill(self, daemon: _Daemon) -> None:
         daemon.killed = True
