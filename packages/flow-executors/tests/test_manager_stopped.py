@@ -8,7 +8,6 @@ import subprocess
 
 from hypothesis import given, strategies as st
 
-from flow_core.remote.processes import look
 from flow_executors.manager.worker_health import (
     Act,
     Observation,
@@ -20,7 +19,6 @@ from flow_executors.manager.worker_health import (
 )
 
 BOUND_S = 8.0
-PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
 STEP_S = pause_s(BOUND_S)
 
 
@@ -84,24 +82,18 @@ def test_a_worker_that_waits_for_a_file_system_is_named_once_and_left_alone():
 
 
 def test_one_stopped_process_of_a_task_of_ranks_is_told_to_go_on_and_then_the_task_is_given_up():
-    with subprocess.Popen(["sh", "-c", "sleep 300 & echo $!; while :; do read line; done"], **PIPES) as shell:
-        pid = int(shell.stdout.readline())
-        os.kill(pid, signal.SIGSTOP)
-        while look(pid).state != "T":
-            os.sched_yield()
+    with subprocess.Popen(["sleep", "300"]) as command:
         given_up, told, now = [], [], 0.0
         health = WorkerHealth(Answers(), lambda *how: given_up.append(how), told.append, BOUND_S)
         while not given_up and now < 2 * BOUND_S:
+            os.kill(command.pid, signal.SIGSTOP)  # again, where it was continued
+            os.waitid(os.P_PID, command.pid, os.WSTOPPED)
             health.answered()
-            health.look({}, now, (), {shell.pid: 7})
+            health.look({}, now, (), {command.pid: 7})
             now += STEP_S
-            os.kill(pid, signal.SIGSTOP)  # again, as it is continued
-            while look(pid).state != "T":
-                os.sched_yield()
-        os.kill(pid, signal.SIGKILL)
-        shell.kill()
-    assert [number_of_command(number) for number, _ in given_up] == [shell.pid]
-    assert f"was stopped (state T, process {pid} (sleep) of its ranks) for " in given_up[0][1]
+        command.kill()
+    assert [number_of_command(number) for number, _ in given_up] == [command.pid]
+    assert f"was stopped (state T, process {command.pid} (sleep) of its ranks) for " in given_up[0][1]
     assert "told to go on" in told[0]
 
 

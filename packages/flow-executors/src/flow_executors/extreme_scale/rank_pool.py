@@ -81,7 +81,7 @@ class RankHealth:
         of_ranks: Collection[int] = (),
         commands: Mapping[int, int] = NO_COMMANDS,
     ) -> str:
-        """Return which rank is silent, in words; else nothing. Tasks of ranks do not run here, nor commands for them."""
+        """Return which rank is silent, in words; else nothing. Tasks of ranks do not run here."""
         self.due = now + self._liveness.pause_s
         return self._liveness.silent(now)
 
