@@ -87,7 +87,7 @@ def test_one_stopped_process_of_a_task_of_ranks_is_told_to_go_on_and_then_the_ta
         health = WorkerHealth(Answers(), lambda *how: given_up.append(how), told.append, BOUND_S)
         while not given_up and now < 2 * BOUND_S:
             os.kill(command.pid, signal.SIGSTOP)  # again, where it was continued
-            os.waitid(os.P_PID, command.pid, os.WSTOPPED)
+            os.waitid(os.P_PID, command.pid, os.WSTOPPED | os.WNOWAIT)
             health.answered()
             health.look({}, now, (), {command.pid: 7})
             now += STEP_S
