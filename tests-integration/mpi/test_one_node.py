@@ -42,6 +42,24 @@ def test_a_function_runs_on_every_rank_with_a_communicator_of_its_own(one_node: 
         assert [future.result(60) for future in both] == [[(0, 2, HOST), (1, 2, HOST)], [(0, 20, HOST), (1, 20, HOST)]]
 
 
+@flow.mpi_app(ranks=2, cache=True)
+def size() -> int:
+    from mpi4py import MPI
+
+    return int(MPI.COMM_WORLD.Get_size())
+
+
+def test_a_cached_function_is_run_with_another_number_of_ranks_and_not_told_of_the_end_of_its_block(
+    one_node: flow.Config,
+) -> None:
+    one_node.warn_before_end_s = 5
+    with flow.load(one_node) as kernel:
+        assert size().result(60) == 2
+        assert size.options(resource_specification={"ranks": 3})().result(60) == 3
+        assert size().result(60) == 2
+        assert kernel.summary().memoized == 1
+
+
 def test_values_may_be_larger_than_pipes(one_node: flow.Config) -> None:
     with flow.load(one_node):
         assert len(large(3_000_000, resource_specification=TWO).result(60)) == 3_000_000
