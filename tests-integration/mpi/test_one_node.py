@@ -82,6 +82,18 @@ def test_a_killed_rank_loses_the_task(one_node: flow.Config, tmp_path: Path) -> 
         wait_until(lambda: not left())
 
 
+def test_a_killed_launcher_of_a_function_loses_the_task(one_node: flow.Config, tmp_path: Path) -> None:
+    with flow.load(one_node):
+        future = resting(str(tmp_path / "told"), resource_specification=TWO)
+        mpiexec = ranks_told(tmp_path / "told")[0][2]
+        os.kill(mpiexec, 9)
+        with pytest.raises(
+            TaskLost, match=rf"the launcher of its ranks was killed by signal 9 \(SIGKILL\).* node {HOST}"
+        ):
+            future.result(60)
+        wait_until(lambda: not left())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("quiet", [False, True])
 def test_daemons_that_ranks_leave_behind_end_with_the_task(one_node: flow.Config, quiet: bool) -> None:

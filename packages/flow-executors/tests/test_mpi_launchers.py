@@ -7,7 +7,7 @@ import pytest
 from flow_core.errors import AppException, SerializationError
 from flow_executors.common.task_ranks import RankPlace, RankPlacement, RankRequest
 from flow_executors.mpi.environment import described, of_daemon, read, variables_of
-from flow_executors.mpi.last_words import death_told
+from flow_executors.mpi.last_words import RankDeath, death_told, launcher_killed
 from flow_executors.mpi.launchers import FUNCTION, command_of, kind_of_mpiexec, option_text
 
 SRUN = "srun --overlap --exact --mem=0 --nodes=2 --ntasks=4 --nodelist=n1,n2 --cpus-per-task=3 --ntasks-per-node=2"
@@ -197,3 +197,9 @@ def test_the_exit_code_of_open_mpi_tells_a_killing_where_its_words_name_no_rank(
 @pytest.mark.parametrize(("text", "code"), [(ABORTED, 139), (ABORTED, 1), (ABORTED, None), ("of another program", 137)])
 def test_another_exit_code_or_another_program_is_no_killing(text: str, code: int | None) -> None:
     assert death_told(text, code) is None
+
+
+def test_a_launcher_is_killed_by_sigkill_alone() -> None:
+    told = {code: launcher_killed(code) for code in (-9, -11, 0, 1, 137, None)}
+    assert told.pop(-9) == RankDeath("", "the launcher of its ranks was killed by signal 9 (SIGKILL)")
+    assert set(told.values()) == {None}

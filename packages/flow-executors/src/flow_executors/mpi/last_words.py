@@ -59,3 +59,10 @@ def death_told(text: str, code: int | None = None) -> RankDeath | None:
     if code == _KILLED_CODE and _ABORTED.search(text):
         return RankDeath("", f"a rank was killed by signal 9 (SIGKILL): its mpiexec exited with code {code}")
     return None
+
+
+def launcher_killed(code: int | None) -> RankDeath | None:
+    """Return that the launcher itself was killed, as its exit code says it; None where it was not."""
+    if code != -_KILLED:
+        return None
+    return RankDeath("", "the launcher of its ranks was killed by signal 9 (SIGKILL)")

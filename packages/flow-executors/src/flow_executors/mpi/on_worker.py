@@ -23,7 +23,7 @@ from flow_core.remote.ranks import RanksStep
 from flow_core.remote.run import with_variables
 from flow_core.starting import starting
 from flow_executors.mpi.environment import DIRECTORY, HOSTFILE, PLACEMENT, TASK, read, variables_of
-from flow_executors.mpi.last_words import death_told
+from flow_executors.mpi.last_words import death_told, launcher_killed
 from flow_executors.mpi.launchers import AUTO, FUNCTION, MPIEXEC, RankCommand, command_of, kind_of_mpiexec
 
 TYPE_CHECKING = False
@@ -80,6 +80,8 @@ def run_on_ranks(
         _end_rest(made[TASK], began)
         tail = getattr(error, "stderr_tail", "")
         death = death_told(tail, getattr(error, "exitcode", None)) if isinstance(tail, str) else None
+        if death is None and steps and isinstance(steps[-1], RanksStep):
+            death = launcher_killed(getattr(error, "exitcode", None))
         if death is None:
             _hint(error, variables, spec, command_line)
             raise
