@@ -97,6 +97,19 @@ def test_a_killed_guard_loses_the_task_and_ends_the_ranks_of_its_node(four_nodes
         assert len(whole(1, resource_specification=TWO_BY_TWO).result(90)) == 4
 
 
+def test_a_killed_agent_loses_the_task(four_nodes: ConfigOf, tmp_path: Path) -> None:
+    with flow.load(four_nodes()):
+        future = resting(str(tmp_path / "told"), resource_specification=TWO_BY_TWO)
+        mpiexec = ranks_told(tmp_path / "told")[0][2]
+        agents = Path(f"/proc/{mpiexec}/task/{mpiexec}/children").read_text().split()
+        found = [int(pid) for pid in agents if b"flow_executors.mpi.agent" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert found
+        os.kill(found[0], 9)
+        with pytest.raises(TaskLost, match=r"\(flow-on\) .* was killed by signal 9"):
+            future.result(90)
+        wait_until(lambda: not left())
+
+
 @pytest.mark.slow
 def test_daemons_that_ranks_leave_behind_end_with_the_task_on_each_node(four_nodes: ConfigOf) -> None:
     with flow.load(four_nodes()):

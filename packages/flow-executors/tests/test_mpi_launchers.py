@@ -203,3 +203,9 @@ def test_a_launcher_is_killed_by_sigkill_alone() -> None:
     told = {code: launcher_killed(code) for code in (-9, -11, 0, 1, 137, None)}
     assert told.pop(-9) == RankDeath("", "the launcher of its ranks was killed by signal 9 (SIGKILL)")
     assert set(told.values()) == {None}
+
+
+@pytest.mark.parametrize(("code", "lost"), [(9, True), (127, False), (255, False), (None, False)])
+def test_a_killed_agent_is_known_by_what_open_mpi_says_and_its_exit_code(code: int | None, lost: bool) -> None:
+    told = death_told("-----\nORTE was unable to reliably start one or more daemons.\nThis usually is caused by:", code)
+    assert (told is not None and "flow-on" in told.how) is lost

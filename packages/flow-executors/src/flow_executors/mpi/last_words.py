@@ -32,6 +32,8 @@ _DAEMON: Final = re.compile(
 _ABORTED: Final = re.compile(
     r"Primary job\s+terminated normally, but|one or more processes exited with\s+non-zero status"
 )
+# Also said of daemons that ran, when what mpiexec started in place of ssh has ended.
+_UNSTARTED: Final = re.compile(r"RTE was unable to reliably start one or more daemons")
 
 
 def death_told(text: str, code: int | None = None) -> RankDeath | None:
@@ -58,6 +60,9 @@ def death_told(text: str, code: int | None = None) -> RankDeath | None:
         return RankDeath(lost[1], "its daemon of MPI was lost")
     if code == _KILLED_CODE and _ABORTED.search(text):
         return RankDeath("", f"a rank was killed by signal 9 (SIGKILL): its mpiexec exited with code {code}")
+    # What the agent exits with is mpiexec's code, and its signal, too: daemons that do not start give others.
+    if code == _KILLED and _UNSTARTED.search(text):
+        return RankDeath("", "the agent (flow-on) of a daemon of MPI was killed by signal 9 (SIGKILL)")
     return None
 
 
