@@ -408,13 +408,10 @@ FLOODS = {
 }
 
 
-@pytest.mark.parametrize("what", FLOODS)
-def test_a_manager_that_talks_without_end_is_hung_up_on_and_its_key_opens_nothing(
-    driver: Driver, rogue: Rogue, what: str
-) -> None:
+def _flooded(driver: Driver, rogue: Rogue, what: str, deadline: float) -> tuple[ExitCode, str]:
+    """Flood until the manager is not heard any more; return what it is told when it comes again."""
     rogue.offer(workers=0)
     mine = unpack_welcome(rogue.until(Kind.WELCOME)).manager
-    deadline = time.monotonic() + PATIENCE_S
     while mine in _managers(driver):
         assert time.monotonic() < deadline, "it is still heard"
         try:
@@ -424,8 +421,19 @@ def test_a_manager_that_talks_without_end_is_hung_up_on_and_its_key_opens_nothin
     assert driver.outcome(driver.submit(calls.double, 2)).value == 4
     rogue.connect_again()
     rogue.offer(workers=1)
-    code, reason = unpack_exit(rogue.until(Kind.EXIT))
-    assert code is ExitCode.REFUSED
+    return unpack_exit(rogue.until(Kind.EXIT))
+
+
+@pytest.mark.parametrize("what", FLOODS)
+def test_a_manager_that_talks_without_end_is_hung_up_on_and_its_key_opens_nothing(
+    driver: Driver, rogue: Rogue, what: str
+) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    code, reason = _flooded(driver, rogue, what, deadline)
+    while code is not ExitCode.REFUSED:  # on a busy machine its connection may break by itself before
+        assert time.monotonic() < deadline, f"it is not refused, but {code.name}: {reason}"
+        rogue.connect_again()
+        code, reason = _flooded(driver, rogue, what, deadline)
     assert "beside results" in reason
     assert len(_managers(driver)) == 1
 
