@@ -139,16 +139,31 @@ def test_the_end_of_a_script_whose_file_system_hangs_is_bounded_and_says_what_wa
 ) -> None:
     (tmp_path / "ending.py").write_text(ENDING)
     command = [sys.executable, str(tmp_path / "ending.py"), kind, how, str(disk.path)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, cwd=tmp_path, start_new_session=True, **pipes) as script:  # type: ignore[call-overload]
+    # To a file, and not a pipe: a child that waits in the file system holds a pipe open until that answers again.
+    with (
+        open(tmp_path / "told", "w") as errors,
+        subprocess.Popen(
+            command,
+            text=True,
+            cwd=tmp_path,
+            start_new_session=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        ) as script,
+    ):
+        assert script.stdin is not None
+        assert script.stdout is not None
         try:
             assert script.stdout.readline() == "ready\n"
             with disk.hanging():
-                _, told = script.communicate("go\n", timeout=ENDED_S)
-                assert script.returncode == 1, told
+                script.stdin.write("go\n")
+                script.stdin.flush()
+                assert script.wait(ENDED_S) == 1, (tmp_path / "told").read_text()
         finally:
             with suppress(ProcessLookupError):  # all of them have ended
                 os.killpg(script.pid, signal.SIGKILL)
+    told = (tmp_path / "told").read_text()
     last = told.rstrip().splitlines()[-1]
     assert f"the run in {disk.path}/runinfo/000 could not write the checkpoint, " in last
     assert "does not answer" in last
