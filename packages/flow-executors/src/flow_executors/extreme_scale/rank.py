@@ -37,8 +37,8 @@ from flow_executors.extreme_scale.rank_messages import (
 from flow_executors.extreme_scale.rank_pool import pack_frames
 from flow_executors.extreme_scale.world_core import Seat
 from flow_executors.manager.code_cache import BlobFiles
-from flow_executors.manager.event_loop import Health
 from flow_executors.manager.file_agent import FileAgent
+from flow_executors.manager.loop_parts import Health
 from flow_executors.manager.manager_core import Assignment, Record, WorkerEntry
 from flow_executors.manager.worker_pool import PoolEvents, WorkerPool
 from flow_executors.wire.messages import pack_need, pack_samples, unpack_blob, unpack_spec

@@ -3,41 +3,18 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable
-from typing import Protocol
 
-from flow_executors.wire.files import FileStep
+from flow_executors.manager.file_agent import AGENT_BITS
+from flow_executors.manager.loop_parts import NodeFileMover
+from flow_executors.wire.files import FileStep, unpack_file
 from flow_executors.wire.kinds import Buffer
-
-_HEAD = struct.Struct("<BBxxIQ")
-# Numbers of one agent's transfers have their upper bits in common: these tell whose they are.
-_AGENT_BITS = 24
-
-
-class OwnFiles(Protocol):
-    """The mover of rank 0 itself, as ``file_agent.FileAgent``: it sends the manager's log."""
-
-    ready_fd: int
-    apart: bool
-
-    def take(self, message: Buffer) -> None:
-        """Take FILE of the script."""
-        ...
-
-    def registered(self, number: int) -> None:
-        """The manager is registered under this number."""
-        ...
-
-    def outgoing(self) -> list[bytes]:
-        """Return the messages for the interchange, once."""
-        ...
 
 
 class RankFiles:
     """The files of all ranks, as the manager's loop has them. One thread."""
 
-    def __init__(self, own: OwnFiles) -> None:
+    def __init__(self, own: NodeFileMover) -> None:
         self._own = own
         self._outgoing: list[bytes] = []
         self._agents: dict[int, int] = {}  # upper bits of a transfer -> rank
@@ -60,9 +37,9 @@ class RankFiles:
 
     def take(self, message: Buffer) -> None:
         """Take FILE of the script, for this rank or the one whose transfer it is."""
-        _, step, _, transfer = _HEAD.unpack_from(message)
-        rank = self._agents.get(transfer >> _AGENT_BITS)
-        if step == FileStep.LOGS:
+        file = unpack_file(message)
+        rank = self._agents.get(file.transfer >> AGENT_BITS)
+        if file.step == FileStep.LOGS:
             self._own.take(message)
             self.tell_all(bytes(message))
         elif rank is not None:
@@ -72,9 +49,9 @@ class RankFiles:
 
     def from_rank(self, rank: int, message: bytes) -> None:
         """Take FILE of a rank, for the interchange."""
-        transfer = _HEAD.unpack_from(message)[3]
+        transfer = unpack_file(message).transfer
         if transfer:  # the ends of logs belong to none
-            self._agents[transfer >> _AGENT_BITS] = rank
+            self._agents[transfer >> AGENT_BITS] = rank
         self._outgoing.append(message)
         os.eventfd_write(self.ready_fd, 1)
 

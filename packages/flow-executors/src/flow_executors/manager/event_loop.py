@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -29,29 +29,24 @@ from flow_executors.manager.interchange_link import (
     ResultSender,
 )
 from flow_executors.manager.interchange_liveness import InterchangeLiveness
+from flow_executors.manager.loop_parts import NodeFileMover, Workers
 from flow_executors.manager.manager_core import (
-    Assignment,
     CoreEffects,
     ExitReason,
     ManagerCore,
-    Record,
     Taken,
-    WorkerEntry,
 )
 from flow_executors.manager.node import BlockLifetime
 from flow_executors.manager.rank_tasks import NOT_STARTED, RankShell, RankTasks
 from flow_executors.manager.results import ResultBuffer, how, interrupted_outcome, pack_returned, worker_loss_outcome
-from flow_executors.manager.worker_health import NO_COMMANDS, number_of_command
+from flow_executors.manager.worker_health import number_of_command
 from flow_executors.manager.worker_pool import (
     SWEEP_S,
     PoolEvents,
     RespawnPolicy,
-    SharedMemoryResults,
-    TaskEnvelopes,
     WorkerEnds,
-    WorkerPipes,
 )
-from flow_executors.wire.kinds import Buffer, Kind, Received, kind_of
+from flow_executors.wire.kinds import Kind, Received, kind_of
 from flow_executors.wire.messages import (
     ALL,
     DEFAULT_CLASS,
@@ -143,103 +138,6 @@ class Signals(Protocol):
 
     def handle(self, manager: Manager) -> None:
         """Read the signals that came and act on them through the manager; never blocks."""
-        ...
-
-
-class Health(Protocol):
-    """What looks now and then whether workers are well."""
-
-    due: float
-
-    def bound(self, bound_s: float) -> None:
-        """Set the seconds after which what does not go on is given up."""
-        ...
-
-    def answered(self) -> None:
-        """The process that starts the workers has given a sign of life."""
-        ...
-
-    def look(
-        self,
-        workers: Mapping[int, WorkerEntry],
-        now: float,
-        of_ranks: Collection[int] = (),
-        commands: Mapping[int, int] = NO_COMMANDS,
-    ) -> str:
-        """Look; return why no worker can be trusted any more, or nothing.
-
-        ``of_ranks``: keys of tasks of ranks; ``commands``: pid -> key of what runs here for those of other nodes.
-        """
-        ...
-
-
-class Workers(Protocol):
-    """The workers of a manager: of its own node (``worker_pool``), or of others. One thread; nothing blocks."""
-
-    envelopes: TaskEnvelopes
-    shared_results: SharedMemoryResults
-
-    def fileno(self) -> int:
-        """Return the descriptor that is readable when there are events."""
-        ...
-
-    def watch(self, replace: Callable[[int, str], None], notice: Callable[[str], None], bound_s: float) -> Health:
-        """Return what looks whether they are well."""
-        ...
-
-    def spawn(self, rank: int) -> None:
-        """Ask for a worker."""
-        ...
-
-    def pipes_of(self, rank: int) -> WorkerPipes | None:
-        """Return the pipes of a worker; None where there are none on this node."""
-        ...
-
-    def tell(self, rank: int, pid: int) -> None:
-        """Ask to tell the task of a worker that its block ends."""
-        ...
-
-    def kill(self, rank: int, age_s: float | None) -> None:
-        """Ask to end a worker with all that its task, begun so long ago, has started."""
-        ...
-
-    def sweep(self, rank: int, pid: int, age_s: float) -> None:
-        """Ask to end what the task of a dead worker, begun so long ago, has left behind."""
-        ...
-
-    def hand_out(self, assignments: Sequence[Assignment]) -> list[Assignment]:
-        """Give tasks to workers; return those that could not be given."""
-        ...
-
-    def take_back(self, rank: int, count: int) -> list[tuple[int, Record]]:
-        """Take tasks back that a worker has not started."""
-        ...
-
-    def pool_events(self) -> PoolEvents:
-        """Return what happened."""
-        ...
-
-    def abandon(self, reason: str) -> PoolEvents:
-        """End all workers, and report them dead."""
-        ...
-
-
-class NodeFileMover(Protocol):
-    """What moves files between tasks and the script, as ``file_agent.FileAgent``."""
-
-    ready_fd: int
-    apart: bool
-
-    def take(self, message: Buffer) -> None:
-        """Take FILE of the script."""
-        ...
-
-    def registered(self, number: int) -> None:
-        """The manager is registered under this number."""
-        ...
-
-    def outgoing(self) -> list[bytes]:
-        """Return the messages for the interchange, once."""
         ...
 
 

@@ -65,6 +65,8 @@ from flow_executors.wire.transport import is_own
 
 log = logging.getLogger("flow.manager")
 
+AGENT_BITS = 24
+"""Bits of a transfer's number that count; those above are one agent's, and tell whose transfer it is."""
 _LENGTH = struct.Struct("<I")
 _LONGEST = 256 << 20  # bytes of a request of a worker: names of files
 _READ = 256 << 10  # bytes taken at a time from a worker; only the magnitude matters
@@ -260,7 +262,7 @@ class FileAgent:
         self._messages: deque[Buffer | int | None] = deque()  # an int: registered under this number; None: the end
         self._outgoing: deque[bytes] = deque()
         self._manager = 0
-        self._numbers = secrets.randbits(32) << 24
+        self._numbers = secrets.randbits(32) << AGENT_BITS
         self._tasks: dict[int, _Task] = {}
         self._transfers: dict[int, _Bringing | _Sent] = {}
         self._coming: dict[str, set[_Bringing]] = {}  # version -> who waits for the one that brings it
