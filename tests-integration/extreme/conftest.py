@@ -13,7 +13,7 @@ import pytest
 
 from flow_core.testing.driver import Driver
 from flow_executors.testing.extreme_run import make_extreme_executor
-from flow_executors.testing.local_run import PATIENCE_S, run_id_of, wait_gone
+from flow_executors.testing.local_run import driving
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "providers"))  # for provider_services
 
@@ -39,21 +39,7 @@ def own_ledger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.fixture
 def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
     """Give a function that starts an executor; at the end every key has one outcome and nothing is left."""
-    drivers: list[Driver] = []
-
-    def start(**options: object) -> Driver:
-        driver = Driver(make_extreme_executor(**options), tmp_path / f"run{len(drivers)}", PATIENCE_S)
-        drivers.append(driver)
-        driver.start()
-        return driver
-
-    yield start
-    for driver in drivers:
-        driver.release()
-        driver.shutdown(10)
-    for driver in drivers:
-        driver.check()
-        wait_gone(run_id_of(driver))
+    yield from driving(make_extreme_executor, tmp_path, shutdown_s=10)
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from flow_core import Config
-from flow_core.interfaces.executor import Executor
 from flow_core.testing.driver import Driver
 from flow_executors.testing.direct_run import make_direct_executor
-from flow_executors.testing.local_run import PATIENCE_S, make_executor, run_id_of, wait_gone
+from flow_executors.testing.local_run import driving, make_executor
 from flow_providers.local.provider import LocalProvider
 
 
@@ -50,28 +49,10 @@ def network() -> dict[str, object]:
 @pytest.fixture
 def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
     """Give a function that starts an executor; at the end every key has one outcome and nothing is left."""
-    yield from _driving(make_executor, tmp_path)
+    yield from driving(make_executor, tmp_path)
 
 
 @pytest.fixture
 def drive_direct(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
     """The same with LowLatencyExecutors."""
-    yield from _driving(make_direct_executor, tmp_path)
-
-
-def _driving(make: Callable[..., Executor], directory: Path) -> Iterator[Callable[..., Driver]]:
-    drivers: list[Driver] = []
-
-    def start(**options: object) -> Driver:
-        driver = Driver(make(**options), directory / f"run{len(drivers)}", PATIENCE_S)
-        drivers.append(driver)
-        driver.start()
-        return driver
-
-    yield start
-    for driver in drivers:
-        driver.release()
-        driver.shutdown()
-    for driver in drivers:
-        driver.check()
-        wait_gone(run_id_of(driver))
+    yield from driving(make_direct_executor, tmp_path)

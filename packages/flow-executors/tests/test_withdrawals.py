@@ -40,13 +40,15 @@ def _asked_aside(withdrawals: Withdrawals, key: int, known: set[int], then: Call
 
 
 def test_a_try_that_runs_is_not_withdrawn(clock: Clock) -> None:
-    withdrawals = Withdrawals(clock)
+    cancelled = {7: False, 8: False}
+    withdrawals = Withdrawals(cancelled, clock)
     assert _asked_aside(withdrawals, 7, {7, 8}, lambda: withdrawals.begun([7])) is False
     assert not withdrawals.waiting
+    assert cancelled == {8: False}  # no manager is asked again to cancel what runs
 
 
 def test_the_end_of_a_try_wakes_who_waits_for_it(clock: Clock) -> None:
-    withdrawals, known = Withdrawals(clock), {7}
+    withdrawals, known = Withdrawals({}, clock), {7}
 
     def ends() -> None:
         known.clear()
@@ -58,11 +60,11 @@ def test_the_end_of_a_try_wakes_who_waits_for_it(clock: Clock) -> None:
 
 def test_what_is_known_no_more_once_the_request_was_sent_is_not_waited_for(clock: Clock) -> None:
     known = {7}
-    assert Withdrawals(clock).ask(7, known, known.clear) is None
+    assert Withdrawals({}, clock).ask(7, known, known.clear) is None
 
 
 def test_who_is_silent_is_not_waited_for_without_end(clock: Clock) -> None:
-    withdrawals, sent = Withdrawals(clock), []
+    withdrawals, sent = Withdrawals({}, clock), []
 
     def send() -> None:  # each answer takes 2 s, and nothing is known of the try meanwhile
         sent.append(clock.now)
@@ -77,7 +79,7 @@ def test_who_is_silent_is_not_waited_for_without_end(clock: Clock) -> None:
 
 
 def test_starts_and_ends_of_others_answer_nobody(clock: Clock) -> None:
-    withdrawals, known = Withdrawals(clock), {1, 2}
+    withdrawals, known = Withdrawals({}, clock), {1, 2}
 
     def other_things() -> None:
         withdrawals.begun([2, 3])

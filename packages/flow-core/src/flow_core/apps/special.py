@@ -308,21 +308,20 @@ LONGEST_S: Final = 1e9
 
 
 def _walltime(app: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= LONGEST_S:
-        raise ConfigurationError(
-            f"app {app!r}: walltime must be a number of seconds above 0 and at most {LONGEST_S:.0e}, not {value!r}; "
-            "leave it out, or pass None, for no limit"
-        )
-    return float(value)
+    return _seconds(app, "walltime", value, "; leave it out, or pass None, for no limit")
 
 
 def _warning(app: str, value: object) -> float | None:
     if value is None:
         return None
+    return _seconds(app, "warn_before_end_s", value, ": as many as it takes to save the work")
+
+
+def _seconds(app: str, option: str, value: object, advice: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= LONGEST_S:
         raise ConfigurationError(
-            f"app {app!r}: warn_before_end_s must be a number of seconds above 0 and at most {LONGEST_S:.0e}, not "
-            f"{value!r}: as many as it takes to save the work"
+            f"app {app!r}: {option} must be a number of seconds above 0 and at most {LONGEST_S:.0e}, not {value!r}"
+            f"{advice}"
         )
     return float(value)
 

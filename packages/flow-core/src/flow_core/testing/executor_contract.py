@@ -351,13 +351,7 @@ class ExecutorContract:
 
     def test_what_waits_and_what_runs_is_explained(self, driver: Driver) -> None:
         """``why_waiting`` gives at least one cause for each outstanding try."""
-        held = [f"held-{number}" for number in range(self.slots)]
-        holders = [driver.hold(name) for name in held]
-        driver.executor.flush()
-        for name in held:
-            driver.wait_held(name)
-        waiting = [driver.submit(calls.nothing) for _ in range(5)]
-        driver.executor.flush()
+        holders, waiting = self._filled(driver)
         for key in [*holders, *waiting]:
             causes = driver.executor.why_waiting(key, timeout_s=self.timeout_s)
             assert causes
@@ -381,13 +375,7 @@ class ExecutorContract:
 
     def test_a_waiting_try_is_cancelled(self, driver: Driver) -> None:
         """A try that has not started ends as CANCELLED, and others are left alone."""
-        held = [f"held-{number}" for number in range(self.slots)]
-        holders = [driver.hold(name) for name in held]
-        driver.executor.flush()
-        for name in held:
-            driver.wait_held(name)
-        waiting = [driver.submit(calls.nothing) for _ in range(5)]
-        driver.executor.flush()
+        holders, waiting = self._filled(driver)
         driver.executor.cancel(
             waiting[-1:]
         )  # the last: the first may be where nobody gets at them, as in a stdlib pool
@@ -397,13 +385,7 @@ class ExecutorContract:
 
     def test_what_is_said_of_a_withdrawn_try_is_true(self, driver: Driver) -> None:
         """A try that runs is never called withdrawn, and one that is called running is not cancelled."""
-        held = [f"held-{number}" for number in range(self.slots)]
-        holders = [driver.hold(name) for name in held]
-        driver.executor.flush()
-        for name in held:
-            driver.wait_held(name)
-        waiting = [driver.submit(calls.nothing) for _ in range(5)]
-        driver.executor.flush()
+        holders, waiting = self._filled(driver)
         answers = {key: driver.executor.withdraw(key) for key in (*waiting[-1:], *holders)}
         driver.release()
         verdicts = {outcome.key: outcome.verdict for outcome in driver.outcomes(holders + waiting)}
@@ -514,6 +496,17 @@ class ExecutorContract:
                 self._play(operations, Path(directory, "run"))
 
         run()
+
+    def _filled(self, driver: Driver) -> tuple[list[TryKey], list[TryKey]]:
+        """Hold all slots, and submit five tries that wait; return the keys of both."""
+        held = [f"held-{number}" for number in range(self.slots)]
+        holders = [driver.hold(name) for name in held]
+        driver.executor.flush()
+        for name in held:
+            driver.wait_held(name)
+        waiting = [driver.submit(calls.nothing) for _ in range(5)]
+        driver.executor.flush()
+        return holders, waiting
 
     def _play(self, operations: list[Operation], directory: Path) -> None:
         driver = Driver(self.make_executor(), directory, self.timeout_s)

@@ -110,7 +110,7 @@ class Receiver:
         """Outcomes made by other threads, to be reported by this one."""
         self.cancelled: dict[int, bool] = {}
         """Sent keys that are to be cancelled, and whether to kill."""
-        self.withdrawals = Withdrawals()
+        self.withdrawals = Withdrawals(self.cancelled)
         self.barred: tuple[str, ...] = ()
         """Nodes that are held, which the next interchange is to know from its begin."""
         self.replies: dict[int, Callable[[Reply], None]] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, MutableMapping
 from dataclasses import dataclass, field
 
 _ANSWER_S = 1.0
@@ -28,9 +28,15 @@ class _Asked:
 
 
 class Withdrawals:
-    """Tries of one client whose withdrawal is waited for. Any thread asks, the receiver answers."""
+    """Tries of one client whose withdrawal is waited for. Any thread asks, the receiver answers.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        cancelled: Keys that are to be cancelled, also by a manager that comes back; one that has begun is taken out.
+        clock: Gives the time in seconds.
+    """
+
+    def __init__(self, cancelled: MutableMapping[int, bool], clock: Callable[[], float] = time.monotonic) -> None:
+        self._cancelled = cancelled
         self._clock = clock
         self._lock = threading.Lock()
         self._left_s, self._since = _MOST_S, clock()
@@ -55,7 +61,10 @@ class Withdrawals:
         with self._lock:
             self._since = now = self._clock()
             self._left_s -= now - began
-        return False if asked.begun else None
+        if not asked.begun:
+            return None
+        self._cancelled.pop(key, None)
+        return False
 
     def _left(self) -> float:
         with self._lock:

@@ -236,10 +236,7 @@ class DirectClient:
         """Cancel a try that has not begun; False if it has, None if it ends without, or nobody says in time."""
         if self._receiver.on_thread:  # it could not take the answer
             return None
-        answer = self._receiver.withdrawals.ask(key, self._keys, lambda: self.cancel((key,), False))
-        if answer is False:
-            self._receiver.cancelled.pop(key, None)
-        return answer
+        return self._receiver.withdrawals.ask(key, self._keys, lambda: self.cancel((key,), False))
 
     # -- managers and blocks
 

@@ -57,7 +57,7 @@ class DirectReceiver:
         """Outcomes made by other threads, to be reported by this one."""
         self.cancelled: dict[int, bool] = {}
         """Keys that are to be cancelled, and whether to kill; sent again to a manager that comes back."""
-        self.withdrawals = Withdrawals()
+        self.withdrawals = Withdrawals(self.cancelled)
         self.dropped = 0
         """Results for keys that are not known (any more)."""
         self._exchange = exchange

@@ -6,9 +6,10 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from flow_core.interfaces.executor import Executor
 from flow_core.testing.driver import Driver
 from flow_executors.client.client import Client
 from flow_executors.htex import HighThroughputExecutor, PilotExecutor
@@ -61,6 +62,33 @@ def wait_gone(run_id: str) -> None:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         raise AssertionError(f"left behind: {left}") from None
+
+
+def driving(make: Callable[..., Executor], directory: Path, shutdown_s: float = 2.0) -> Iterator[Callable[..., Driver]]:
+    """Give a function that starts an executor; at the end every key has one outcome and nothing is left.
+
+    To be the body of a fixture: ``yield from driving(...)``.
+
+    Args:
+        make: Makes the executor of the options.
+        directory: Where the runs keep their files.
+        shutdown_s: Seconds that an executor has to end.
+    """
+    drivers: list[Driver] = []
+
+    def start(**options: object) -> Driver:
+        driver = Driver(make(**options), directory / f"run{len(drivers)}", PATIENCE_S)
+        drivers.append(driver)
+        driver.start()
+        return driver
+
+    yield start
+    for driver in drivers:
+        driver.release()
+        driver.shutdown(shutdown_s)
+    for driver in drivers:
+        driver.check()
+        wait_gone(run_id_of(driver))
 
 
 def run_id_of(driver: Driver) -> str:
