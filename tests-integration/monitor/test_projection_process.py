@@ -157,6 +157,28 @@ def test_a_locked_database_only_delays(tmp_path: Path) -> None:
     assert found(path).unfinished == 0
 
 
+def test_the_end_of_a_run_does_not_wait_for_a_lock_that_another_process_holds(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = MonitoringHub()
+    hub.start(run_info(tmp_path))
+    path = tmp_path / "runinfo" / "monitoring.db"
+    emit(hub, EVENTS[:100])
+    wait_for(lambda: path.exists() and _submitted(path) > 0)
+    lock = sqlite3.connect(path, isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    try:
+        emit(hub, EVENTS[100:])
+        assert hub.close(PATIENCE_S) == 0
+        assert "database is locked. The run does not wait for it" in caplog.text
+        pid = projector_of(run_info(tmp_path))
+        assert pid is not None
+    finally:
+        lock.execute("ROLLBACK")
+        lock.close()
+    wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+
+
 def stopped_projection(run: RunInfo, hub: MonitoringHub) -> int:
     """Start the hub, and stop its projection once it works."""
     hub.start(run)

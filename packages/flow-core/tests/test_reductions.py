@@ -129,6 +129,30 @@ def test_a_further_try_asks_once_more_and_its_result_is_remembered(load: Load, a
     assert again.task_status() == "memo_done"
 
 
+def test_an_argument_of_a_cached_call_in_threads_is_asked_for_the_key_and_at_the_end(load: Load, asked: Asked) -> None:
+    load()
+    app = flow.python_app(x_of, cache=True)
+    assert app(Reduces(3)).result(30) == 3
+    assert asked() == 2
+    again = app(Reduces(3))
+    assert again.result(30) == 3
+    assert again.task_status() == "memo_done"
+    assert asked() == 3
+
+
+def test_an_object_that_changes_in_place_while_its_task_runs_in_threads_is_seen(load: Load, asked: Asked) -> None:
+    def grown(one: Any) -> object:
+        one.x += 1
+        return one.x
+
+    load()
+    app = flow.python_app(grown, cache=True)
+    assert app(Reduces(3)).result(30) == 4
+    again = app(Reduces(3))
+    assert again.result(30) == 4
+    assert again.task_status() == "exec_done"
+
+
 def test_what_a_container_has_lost_between_key_and_sending_is_seen(load: Load, asked: Asked) -> None:
     content = [1]
     one = Reduces(content)

@@ -1,13 +1,15 @@
 """Thread pool: how many threads there are, what each runs, and what becomes of those that are stuck.
 
-``max_threads`` threads work. Two kinds of threads do not work, and each has another one work in its place:
+``max_threads`` threads work. Three kinds of threads do not work, and each has another one work in its place:
 
 - a thread whose task waits for another task of Flow. When its wait ends it goes on at once, and the next thread that
   has nothing to do ends;
+- a thread that does not come back from a report of a begin or an end. What receives reports may call what is the
+  user's, such as a handler of the log, or wait for a disk. When the report returns the thread goes on as after a wait;
 - a thread whose task should have been ended and cannot be, since it is in code that takes no exception (code in C, a
   call that blocks). Its try is reported without it, what it still comes to is dropped, and it ends when its task does.
 
-Both are bounded.
+All are bounded.
 """
 
 from __future__ import annotations
@@ -24,14 +26,17 @@ from operator import itemgetter
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
+from flow_core.bounded_calls import start_unless_ending
 from flow_core.deadlines import Deadlines
 from flow_core.errors import AppTimeout, DeadlockError, ExecutorBroken, ExecutorClosed
 from flow_core.executors.full_pool import FullPool, Occupant
 from flow_core.executors.nested import ADVICE, circle, circle_text, task_behind
 from flow_core.executors.thread_watch import watch_threads, watched
+from flow_core.futures.callbacks import packing_calls
 from flow_core.futures.lean import host_waits
 from flow_core.graph.plain_data import free_unless_plain
 from flow_core.graph.resolver import ATOMS
+from flow_core.hooks import where_in_users_code
 from flow_core.interfaces.call import DEFAULT_SPEC, Call, NodeContext, TryKey
 from flow_core.interfaces.executor import ShutdownReport
 from flow_core.interfaces.outcome import Outcome, Place, Verdict
@@ -46,7 +51,9 @@ if TYPE_CHECKING:
     from flow_core.interfaces.context import RunContext
 
 MOST_PARKED: Final = 500
-"""Threads of a pool that may wait for other tasks while others work in their place; it bounds the threads."""
+"""Threads of a pool that may wait, for tasks or reports, while others work in their place; it bounds the threads."""
+REPORT_S: Final = 1.0
+"""Seconds in a report after which another thread works in the place of one; reports take microseconds."""
 SHUTDOWN_PATIENCE_S: Final = 2.0
 """Seconds that tasks may take to react at a shutdown; one blocking call once held up the end of a run for 24 s."""
 LEAST_LEFT: Final = 16
@@ -56,6 +63,7 @@ PATIENCE_S: Final = 1.0
 STEPS_PATIENCE_S: Final = 6.0
 """Seconds for a task that runs commands: TERM, a grace of 2 s, KILL, and as long again until they are gone."""
 
+_QUIET_LOOKS: Final = 20  # looks at reports without a try that waits, after which the thread that looks ends
 _SHOWN: Final = 5  # tasks that a message names; the others are counted
 _LOOK_AGAIN: Final = TryKey(0)  # no try has this key: the thread that takes it looks whether it is one too many
 
@@ -121,11 +129,24 @@ class Worker(Interruptible):
         awaits: The future that its task waits for without a limit of time.
         waits: Number of waits that its task is in, one inside the other.
         parked: Whether another thread may work in its place while it waits.
+        reports_ns: When it began to report the end of a try, int64 ns UTC.
         replaced: Whether, given up, it has been replaced.
         began_ns: When it began what it runs, int64 ns UTC.
     """
 
-    __slots__ = ("_pool", "awaits", "began_ns", "call", "parked", "place", "rank", "replaced", "thread", "waits")
+    __slots__ = (
+        "_pool",
+        "awaits",
+        "began_ns",
+        "call",
+        "parked",
+        "place",
+        "rank",
+        "replaced",
+        "reports_ns",
+        "thread",
+        "waits",
+    )
 
     def __init__(self, pool: Pool, rank: int, place: Place) -> None:
         super().__init__()
@@ -139,6 +160,7 @@ class Worker(Interruptible):
         self.parked = False
         self.replaced = False
         self.began_ns = 0
+        self.reports_ns = 0
 
     @property
     def name(self) -> str:
@@ -177,6 +199,9 @@ class Pool:
         self._workers: list[Worker] = []
         self._ranks: set[int] = set()
         self._left: set[Worker] = set()
+        # Threads that report the end of a try: no longer among ``running``, and not free either.
+        self._reporting: set[Worker] = set()
+        self._looking = False  # whether a thread looks at reports while tries wait
         self._parked = 0
         # Threads that may be started; workers + missing - parked - surplus = max_threads at any time.
         self._missing = max_threads
@@ -211,10 +236,12 @@ class Pool:
         self._queue.put(key)
         if self._missing:
             # No thread more than there are tries: most pools never need all.
-            if len(self.waiting) + len(self.running) > len(self._workers):
+            if len(self.waiting) + len(self.running) + len(self._reporting) > len(self._workers):
                 self._grow(key)
         elif not self._workers and self.waiting.pop(key, None) is not None:
             raise self._stuck()
+        elif not self._looking:
+            self._begin_to_look()
         if self._closed() and self.waiting.pop(key, None) is not None:
             raise ExecutorClosed(f"executor {self.label!r} was shut down")
 
@@ -258,7 +285,7 @@ class Pool:
         if len(self._left) == 1:
             left = "; besides, 1 thread still runs what could not be ended"
         text = f"{tasks_ahead(ahead)}, and {busy} busy (max_threads)"
-        return [Cause(CauseKind.QUEUED, f"{text}{self._busy_with()}{left}")]
+        return [Cause(CauseKind.QUEUED, f"{text}{self._busy_with()}{self._held_in_reports()}{left}")]
 
     def _busy_with(self) -> str:
         """Name the tasks that occupy threads, the longest first: one that waits for another may be among them."""
@@ -270,6 +297,18 @@ class Pool:
         shown = ", ".join(f"{_named(call)} {since(began, now_ns)}" for began, call in told[:_SHOWN])
         more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
         return f" with {shown}{more}"
+
+    def _held_in_reports(self) -> str:
+        """Name threads that do not come back from a report, and where they are."""
+        now_ns = time.time_ns()
+        held = [(worker, began_ns) for worker, began_ns in self._overdue_reports(now_ns) if worker.thread is not None]
+        told = [
+            f"thread {worker.name} has not come back from a report of a result {since(began_ns, now_ns)}"
+            f"{where_in_users_code(worker.ident)}"
+            for worker, began_ns in held[:_SHOWN]
+        ]
+        more = [f"{count(len(held) - _SHOWN, 'more thread')} neither"] if len(held) > _SHOWN else []
+        return "".join(f"; {one}" for one in [*told, *more])
 
     def shutdown(self, timeout_s: float) -> ShutdownReport:
         """Give back what waits, interrupt what runs, and wait for the threads that react; idempotent.
@@ -389,7 +428,8 @@ class Pool:
             # A wait with a limit of time ends by itself, so it closes no circle.
             if goal is not None and timeout is None and worker.call is not None:
                 self._refuse_circle(worker.call, goal)
-            first = not worker.waits and not self.closed and worker not in self._left
+            # A thread that has come back from a report this very moment may still count as parked.
+            first = not worker.waits and not worker.parked and not self.closed and worker not in self._left
             # Not a second time for a wait inside a wait, nor for a thread that was replaced already.
             if first and self._parked < MOST_PARKED:
                 worker.parked = True
@@ -432,6 +472,61 @@ class Pool:
         self._surplus += 1
         return True
 
+    # -- threads that do not come back from reports
+
+    def _begin_to_look(self) -> None:
+        """Have a thread look at reports as long as tries wait for a thread of a pool that has all that it may have."""
+        with self._lock:
+            if self._looking or self.closed:
+                return
+            self._looking = True
+        looking = threading.Thread(target=self._look_at_reports, name=f"flow-reports-{self.label}", daemon=True)
+        if not start_unless_ending(looking):
+            self._looking = False
+
+    def _look_at_reports(self) -> None:
+        quiet, before = 0, set[tuple[Worker, int]]()
+        while quiet < _QUIET_LOOKS:
+            time.sleep(REPORT_S / 2)
+            if self.closed:
+                return
+            # Kept for a while: tries come and go, and a thread for each burst would cost more than these looks.
+            quiet = 0 if self.waiting else quiet + 1
+            held = set(self._overdue_reports(time.time_ns())) if self.waiting else set()
+            # Twice the same: one whose task ends just now looks for a moment as if it had not begun it.
+            for worker, _ in held & before:
+                self._replace(worker)
+            before = held
+        self._looking = False
+        if self.waiting:  # submitted just now, when this thread still counted as looking
+            self._begin_to_look()
+
+    def _overdue_reports(self, now_ns: int) -> list[tuple[Worker, int]]:
+        """Return the threads that are in a report for too long, with when it began, int64 ns UTC."""
+        ends = [(worker, worker.reports_ns) for worker in list(self._reporting)]
+        # ``key`` is set when the task itself begins.
+        begins = [(worker, worker.began_ns) for worker in list(self.running.values()) if not worker.key]
+        return [(worker, began_ns) for worker, began_ns in (*ends, *begins) if now_ns - began_ns > REPORT_S * 1e9]
+
+    def _replace(self, worker: Worker) -> None:
+        """Let another thread work in the place of one that does not come back from a report."""
+        with self._lock:
+            still = worker in self._reporting or (worker.call is not None and not worker.key)
+            if worker.parked or not still or worker in self._left or self._parked >= MOST_PARKED:
+                return
+            worker.parked = True
+            self._parked += 1
+            self._missing += 1
+        self._grow_if_needed()
+        self._warn_apart(
+            f"thread {worker.name} of executor {self.label!r} does not come back from a report of a result"
+            f"{where_in_users_code(worker.ident)}: another one works in its place until it does"
+        )
+
+    def _warn_apart(self, text: str) -> None:
+        """Log without waiting for it: a handler of the log may be what the others hang in."""
+        packing_calls.soon(self._logger.warning, text, lambda _call, _given: f"the log of executor {self.label!r}")
+
     def _refuse_circle(self, call: Call, goal: Task) -> None:
         way = circle(call, goal, self._awaited_by)
         if way:
@@ -471,15 +566,22 @@ class Pool:
             stuck = not self._workers and not self._missing
         killed = key in self._killed
         error = self._explained(worker, killed)
-        self._logger.warning("%s", error)
+        self._grow_if_needed()
         outcome = Outcome(key, Verdict.CANCELLED) if killed else Outcome(key, Verdict.APP_ERROR, error=error)
         outcome.place = worker.place
-        self._listener.finished((outcome,))
-        self._grow_if_needed()
+        # By a thread that may hang in it: this one sees to the limits of all others.
+        packing_calls.soon(
+            self._listener.finished, (outcome,), lambda _call, _given: f"the report of a task of {self.label!r}"
+        )
+        self._warn_apart(str(error))
         if stuck:
             broken = self._stuck()
-            self._logger.error("%s", broken)
-            self._give_back(Verdict.REFUSED, broken)
+            self._warn_apart(str(broken))
+            packing_calls.soon(
+                lambda error: self._give_back(Verdict.REFUSED, error),
+                broken,
+                lambda _call, _given: f"the report of tasks of {self.label!r}",
+            )
 
     def _leave_behind(self, worker: Worker) -> None:
         self._workers.remove(worker)
@@ -536,7 +638,7 @@ class Pool:
         worker.ident = threading.get_ident()
         take, waiting, running, listener = self._queue.get, self.waiting, self.running, self._listener
         place, now = worker.place, time.time_ns
-        watch, killed = self._watch, self._killed
+        watch, killed, reporting = self._watch, self._killed, self._reporting
         while True:
             # Before a key is taken: one that was taken must be run.
             if self._surplus and self._retire(worker):
@@ -548,13 +650,15 @@ class Pool:
             if call is None:
                 continue
             worker.call = call
-            running[key] = worker
-            if self._missing and waiting and len(running) >= len(self._workers):
-                self._grow()  # submit() may have taken this thread for idle
             worker.began_ns = started_ns = now()
+            running[key] = worker
+            if self._missing and waiting and len(running) + len(reporting) >= len(self._workers):
+                self._grow()  # submit() may have taken this thread for idle
             if call.spec is not DEFAULT_SPEC:
                 self._limit(key, call)
             listener.started(((key, started_ns, place),))
+            if worker.parked:  # it took long, and another one works in this one's place
+                self._end_waits(worker)
             if watch is None:
                 outcome = self._run(worker, key, call)
             else:
@@ -571,8 +675,12 @@ class Pool:
             if mine:
                 outcome.place = place
                 outcome.started_ns = started_ns
-                outcome.ended_ns = now()
+                outcome.ended_ns = worker.reports_ns = now()
+                reporting.add(worker)
                 listener.finished((outcome,))
+                reporting.discard(worker)
+                if worker.parked:
+                    self._end_waits(worker)
             elif not self._come_back(worker):
                 return
             if type(outcome.value) not in ATOMS or outcome.error is not None:

@@ -515,8 +515,11 @@ class EffectHandler:
         """Submit a try of a cached call; what was sent, or is to be used here, must be what its key stands for."""
         details = task.more()
         if executor.in_process:
-            # Threads use the objects themselves: looked at just before, since afterwards the task may change them.
-            details.changed = self._memory.differ(task)
+            # Threads use the objects themselves: looked at just before, since afterwards the task may change them. What
+            # an object said for the key counts here, too: it is asked again only when the task has ended.
+            said, details.reductions = details.reductions, None
+            with Given(said):
+                details.changed = self._memory.differ(task)
             executor.submit(key, task)
         else:
             # What was sent is fixed by submit, so a change between the key and that shows afterwards.

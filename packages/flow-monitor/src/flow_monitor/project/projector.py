@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ _BUSY_S = 0.1  # seconds between looks at a log that grows slowly: pages are at 
 _IDLE_S = 0.5  # seconds between looks at a log in which nothing happens
 _HEARTBEAT_S = 15.0  # seconds; only the magnitude matters: pages call a run silent without them, see SILENT_AFTER_NS
 _BACKOFF_MAX_S = 10.0  # seconds between tries while the database is away
-_TOLD_AFTER_S = 1.0
+_LOCKED_MAX_S = 0.5  # while it is locked: a lock is let go at any moment, and whoever pauses long misses that
+_TOLD_AFTER_S = 2.0
 """Seconds after which an unwritable database is reported to the script; locks of a reader are over before."""
 
 T = TypeVar("T")
@@ -219,7 +221,7 @@ class Projector:
                 # wait() no longer sleeps when the writer is gone.
                 time.sleep(pause)
             self._sleep(pause)
-            pause = min(pause * 2, _BACKOFF_MAX_S)
+            pause = min(pause * 2, _LOCKED_MAX_S if _is_locked(reason) else _BACKOFF_MAX_S)
 
 
 def _next_size(size: int, took_s: float) -> int:
@@ -233,6 +235,12 @@ def _next_size(size: int, took_s: float) -> int:
 def cause_of(error: Exception) -> str:
     """Return the first line of the message of a database driver or of the operating system."""
     return str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+
+
+def _is_locked(error: Exception) -> bool:
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
+    # The lower byte: extended codes say more above it.
+    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _passes(error: DBAPIError | OSError) -> bool:

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
-LOCK_WAIT_S = 5.0
-"""Seconds for which one statement waits for another writer; then it fails, and the projector tries it again."""
+LOCK_WAIT_S = 1.0
+"""Seconds for which one statement waits for another writer; then it fails, and the projector tries it again.
+
+The end of a run waits for the statement that is under way, and no longer where another process holds the lock."""
 
 
 def parse_endpoint(endpoint: str) -> URL:
