@@ -6,7 +6,7 @@ import concurrent.futures
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -176,6 +176,70 @@ def test_a_join_app_says_for_which_futures_it_waits(load: Load) -> None:
     causes = future.why().causes
     assert "its body has returned, and it waits for 2 futures of its body" in causes[0].text
     assert causes[0].tasks == (1, 2)
+
+
+class Iterating(list[object]):
+    """A list of the user's that iterates in its own way, and hangs when it is told to."""
+
+    hanging = threading.Event()
+
+    def __iter__(self) -> Iterator[object]:
+        while self.hanging.is_set():
+            time.sleep(0.01)
+        return iter([self[number] for number in range(len(self))])
+
+
+@pytest.fixture
+def iterating() -> Iterator[type[Iterating]]:
+    yield Iterating
+    Iterating.hanging.clear()
+
+
+@pytest.mark.timeout(60)
+def test_a_join_app_names_the_futures_of_a_container_of_the_users_without_searching_it_again(
+    load: Load, iterating: type[Iterating]
+) -> None:
+    executor = MemoryExecutor("memory")
+    load(executor)
+
+    @flow.join_app
+    def outer() -> object:
+        return iterating([add(1), add(2)])
+
+    future = outer()
+    executor.wait_submitted(2)
+    looks = (future.why() for _ in iter(int, 1))
+    next(look for look in looks if look.state == "joining")
+    iterating.hanging.set()
+    causes = future.why().causes
+    assert "its body has returned, and it waits for 2 futures of its body: task 1 (add) is queued" in causes[0].text
+    assert causes[0].tasks == (1, 2)
+    iterating.hanging.clear()
+    executor.run_all()
+    assert future.result(20) == [2, 3]
+
+
+@pytest.mark.timeout(60)
+def test_a_call_names_the_futures_of_a_container_of_the_users_without_searching_it_again(
+    load: Load, iterating: type[Iterating]
+) -> None:
+    executor = MemoryExecutor("memory")
+    load(executor)
+
+    @flow.python_app
+    def total(inputs: Sequence[int]) -> int:
+        return sum(inputs[number] for number in range(len(inputs)))
+
+    future = total(inputs=iterating([add(1), add(2)]))
+    iterating.hanging.set()
+    causes = future.why().causes
+    assert "it waits for 2 futures in its arguments: task 0 (add) is queued" in causes[0].text
+    assert causes[0].tasks == (0, 1)
+    iterating.hanging.clear()
+    executor.run_all()
+    executor.wait_submitted(1)
+    executor.run_all()
+    assert future.result(20) == 5
 
 
 def test_files_that_are_moved_are_named_with_their_method(load: Load) -> None:

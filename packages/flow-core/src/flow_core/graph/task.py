@@ -177,7 +177,8 @@ class TaskDetails:
 
     Attributes:
         again: Why it is run though its result is remembered; empty where it is not.
-        asked: The futures in its arguments in their order, where only a resolver of the user's own can tell.
+        asked: The futures that it waits for, those of its arguments or of its join body, in their order, where only code
+            of the user's can tell; None once they are done.
         failures: How parents failed.
         killed: Whether it was asked to be ended though it had started.
         promised: Whether it was said that it will end as cancelled.
@@ -295,7 +296,6 @@ class SharedParents:
         state: ``pending`` until all parents have ended, then ``exec_done``.
         waiting: Number of parents that have not ended.
         children: Tasks that wait for them.
-        asked: The futures in its arguments in their order, where only a resolver of the user's own can tell.
         failures: How parents failed.
         error: None: what failed is in ``failures``.
     """

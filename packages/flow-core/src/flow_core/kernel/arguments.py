@@ -178,6 +178,8 @@ class Arguments:
         """
         if task.holds == PLAIN:
             return True
+        if task.details is not None:
+            task.details.asked = None  # else it would hold the results for as long as the task lives
         if type(task.args) is SharedArguments:
             # Resolved once for all calls that share them: m parents and n children are m results, not m times n.
             common = task.args

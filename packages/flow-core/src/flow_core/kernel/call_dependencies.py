@@ -61,8 +61,10 @@ class CallDependencies:
         if common is not None and last is not None and _shares(task, common):
             return common, ((last,), (), ())
         futures = self._arguments.futures(task)
-        if futures and not self._arguments.quick:
-            task.more().asked = futures  # a resolver of the user's own is asked once, and not by the graph
+        # A resolver of the user's own, and a container of the user's that iterates itself, is asked once, and not by the
+        # graph, nor by who wants to know why.
+        if futures and (not self._arguments.quick or runs_code_when_searched(task.args, task.kwargs)):
+            task.more().asked = futures
         # Only the last is compared: layers of tasks come one after the other, and a search would cost each call.
         if last is not None and last.futures == futures:
             return futures, ((last,), (), ())
@@ -197,8 +199,8 @@ class CallDependencies:
         details = task.more()
         if task.state is State.joining:
             # Not searched again in the midst of the graph's steps, which all tasks would wait for.
-            if runs_code_when_searched((details.joined,), {}):
-                return ()
+            if details.asked is not None or runs_code_when_searched((details.joined,), {}):
+                return details.asked or ()
             return returned_futures(str(task), details.joined)
         if details.asked is not None:
             return details.asked

@@ -171,6 +171,9 @@ class Explainer:
 
     def _futures(self, task: Task) -> list[Future[Any]]:
         """Return the futures that a task waits for, those that are done among them."""
+        # Found before, where to search again would run code of the user's, which may hang.
+        if task.waiting and task.details is not None and (asked := task.details.asked) is not None:
+            return [*asked]
         if task.state is State.joining:
             joined = task.details.joined if task.details is not None else None
             if runs_code_when_searched((joined,), {}):  # which may hang, and whoever asks would wait for it

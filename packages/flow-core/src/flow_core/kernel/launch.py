@@ -614,7 +614,11 @@ class EffectHandler:
 
     def _join_now(self, task: Task, value: object) -> None:
         futures = returned_futures(str(task), value)
-        task.more().joined = value
+        details = task.more()
+        details.joined = value
+        # What runs code of the user's when it is searched is searched once; else a search anew costs no memory.
+        if runs_code_when_searched((value,), {}):
+            details.asked = futures
         self._emitter.joined(task, self._edges.named(futures))
         parents, foreign, failures = self._edges.split(futures)
         whole = self._edges.whole(foreign)
@@ -632,7 +636,7 @@ class EffectHandler:
 
     def _unwrap_now(self, task: Task) -> None:
         details = task.more()
-        value, details.joined = unwrapped(details.joined), None
+        value, details.joined, details.asked = unwrapped(details.joined), None, None
         self._reactor.post(self._core.joined, (task, value))
 
     def _publish(self, task: Task, value: object) -> None:
