@@ -484,6 +484,33 @@ def test_the_kernel_groups_what_is_alike(load: Load) -> None:
     assert str(kernel.why_waiting()) == "No task is unfinished."
 
 
+class Unreported(MemoryExecutor):
+    """Knows of two tries that they run, whose starts it has not reported."""
+
+    def why_waiting(self, key: TryKey, /, *, timeout_s: float = 2.0) -> Sequence[Cause]:
+        if key in self.waiting[:2]:
+            return (Cause(CauseKind.RUNNING, "a node has it"),)
+        return super().why_waiting(key, timeout_s=timeout_s)
+
+
+@pytest.mark.parametrize(("number", "about"), [(7, ""), (100, "about ")])
+def test_tasks_that_run_are_told_apart_from_queued_ones_before_their_starts_are_reported(
+    load: Load, number: int, about: str
+) -> None:
+    executor = Unreported("memory")
+    kernel = load(executor)
+    for each in range(number):
+        add(each)
+    executor.wait_submitted(number)
+    queued, run = kernel.why_waiting().groups
+    assert (queued.number, run.number) == (number - 2, 2)
+    assert kinds(queued.sample.causes) == [CauseKind.QUEUED]
+    assert kinds(run.sample.causes) == [CauseKind.RUNNING]
+    assert (queued.sample.task_id, run.sample.task_id) == (2, 0)
+    assert str(queued).startswith(f"{about}{number - 2} x add, queued since ")
+    executor.run_all()
+
+
 def test_the_kernel_explains_by_id_or_future(load: Load) -> None:
     executor = MemoryExecutor("memory")
     kernel = load(executor)

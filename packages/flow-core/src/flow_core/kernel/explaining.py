@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flow_core.bounded_calls import BoundedCall, NoAnswerError
 from flow_core.files import masked
@@ -20,7 +20,7 @@ from flow_core.kernel.isolation import runs_code_when_searched
 from flow_core.kernel.join import returned_futures
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
     from concurrent.futures import Future
 
     from flow_core.graph.task import Task
@@ -32,12 +32,15 @@ if TYPE_CHECKING:
     from flow_core.staging.batch import Moving
     from flow_core.staging.manager import StagingManager
 
+T = TypeVar("T")
+
 ANSWER_S = 2.0
 """Seconds that an executor may take to answer; a person waits for it, so only the magnitude matters."""
 _GRACE_S = 0.25  # seconds beyond what an executor was given, for its answer to come back from its thread
 _STEPS = 1000
 """Tasks that are followed to the begin of a chain of dependencies: chains may be as long as the run."""
 _NAMED_FILES = 3  # of a task, in one answer; the others are counted
+_ASKED = 32  # tasks of a group that are all asked about; of more, those on both sides of where the answer changes
 _NOBODY: tuple[Task, ...] = ()
 
 
@@ -50,18 +53,28 @@ class WaitingGroup:
         state: Name of the state.
         number: Number of these tasks.
         sample: Why one of them, the oldest, is not done.
+        exact: Whether each of them was asked about; else those between two that wait for the same count as like them.
     """
 
     app: str
     state: str
     number: int
     sample: Explanation
+    exact: bool = True
 
     def __str__(self) -> str:
         causes = "; ".join(cause.text for cause in self.sample.causes)
         which = "" if self.number == 1 else f", such as task {self.sample.task_id}"
-        name = f"task {self.sample.task_id} ({self.app})" if self.number == 1 else f"{self.number:,} x {self.app}"
+        name = (
+            f"task {self.sample.task_id} ({self.app})"
+            if self.number == 1
+            else f"{self._about}{self.number:,} x {self.app}"
+        )
         return f"{name}, {shown_state(self.state)}{self.sample.since}{which}: {causes}"
+
+    @property
+    def _about(self) -> str:
+        return "" if self.exact else "about "
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +143,42 @@ class Explainer:
         told = []
         # The largest first: it has the time of the answer, should an executor take all of it.
         for group in sorted(groups.values(), key=len, reverse=True):
-            sample = self.of(group[0], max(0.0, deadline - time.monotonic()))
-            # It may have ended while the executor was asked.
-            if not sample.done:
-                told.append(WaitingGroup(group[0].app.name, sample.state, len(group), sample))
+            told += self._told(group, deadline)
         return Overview(
             len(tasks), tuple(told), tuple(calls), _all_files([*self._staging.moves.all(), *self._on_nodes.all()])
         )
 
     # -- how
+
+    def _told(self, group: list[Task], deadline: float) -> list[WaitingGroup]:
+        """Return tasks that are alike by what the graph knows as groups that wait for the same, the largest first.
+
+        Of tasks that were handed over only the executor knows which run, until their starts are reported.
+        """
+        answers: dict[int, Explanation] = {}
+
+        def alike(place: int) -> frozenset[CauseKind]:
+            """Return for what a task waits. Asks no more once there is no time left."""
+            answer = answers.get(place)
+            if answer is None:
+                if answers and (time.monotonic() >= deadline or _unknown(answers[0])):
+                    return frozenset(cause.kind for cause in answers[0].causes)
+                answer = answers[place] = self.of(group[place], max(0.0, deadline - time.monotonic()))
+            return frozenset(cause.kind for cause in answer.causes)
+
+        kinds: dict[frozenset[CauseKind], list[int]] = {}
+        exact = len(group) <= _ASKED
+        for place, kind in enumerate(map(alike, range(len(group))) if exact else _between(alike, len(group))):
+            kinds.setdefault(kind, []).append(place)
+        told = []
+        for places in sorted(kinds.values(), key=len, reverse=True):
+            sample = next((answers[place] for place in places if place in answers), answers[0])
+            # It may have ended while the executor was asked.
+            if not sample.done:
+                told.append(
+                    WaitingGroup(group[0].app.name, sample.state, len(places), sample, exact or len(kinds) == 1)
+                )
+        return told
 
     def _of(self, task: Task, patience_s: float) -> list[Cause]:
         core = self._reactor.core
@@ -277,6 +317,26 @@ def _answer(executor: Executor, key: Any, patience_s: float) -> list[Cause]:
     except BaseException as error:  # on a thread of its own, which gets no signals
         text = f"executor {executor.label!r} could not say why: its why_waiting() raised {one_line(error)}"
         return [Cause(CauseKind.UNKNOWN, text)]
+
+
+def _unknown(answer: Explanation) -> bool:
+    return any(cause.kind is CauseKind.UNKNOWN for cause in answer.causes)
+
+
+def _between(alike: Callable[[int], T], number: int) -> list[T]:
+    """Return what is true of each of so many places, where those between two that are alike are as these."""
+    found: list[T] = [alike(0)] * number
+    todo = [(0, number - 1)]
+    while todo:
+        first, last = todo.pop()
+        if alike(first) == alike(last):
+            found[first : last + 1] = [alike(first)] * (last + 1 - first)
+        elif last - first == 1:
+            found[first], found[last] = alike(first), alike(last)
+        else:
+            middle = (first + last) // 2
+            todo += [(first, middle), (middle, last)]
+    return found
 
 
 def _alike(task: Task) -> Hashable:
