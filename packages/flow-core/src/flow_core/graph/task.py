@@ -177,8 +177,8 @@ class TaskDetails:
 
     Attributes:
         again: Why it is run though its result is remembered; empty where it is not.
-        asked: The futures that it waits for, those of its arguments or of its join body, in their order, where only code
-            of the user's can tell; None once they are done.
+        asked: The futures that it waits for, of its arguments or its join body, in their order, where only code of the
+            user's can tell; None once they are done.
         failures: How parents failed.
         killed: Whether it was asked to be ended though it had started.
         promised: Whether it was said that it will end as cancelled.

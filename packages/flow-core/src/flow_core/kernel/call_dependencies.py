@@ -61,7 +61,7 @@ class CallDependencies:
         if common is not None and last is not None and _shares(task, common):
             return common, ((last,), (), ())
         futures = self._arguments.futures(task)
-        # A resolver of the user's own, and a container of the user's that iterates itself, is asked once, and not by the
+        # A resolver of the user's own, and a container of the user's that iterates itself, is asked once: not by the
         # graph, nor by who wants to know why.
         if futures and (not self._arguments.quick or runs_code_when_searched(task.args, task.kwargs)):
             task.more().asked = futures
