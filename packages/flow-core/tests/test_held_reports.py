@@ -1,4 +1,4 @@
-"""Threads of a pool that do not come back from a report: they are not taken for idle, and others work in their place."""
+"""Threads of a pool that do not come back from a report: they are not idle, and others work in their place."""
 
 from __future__ import annotations
 
