@@ -519,8 +519,9 @@ class MemoizedCalls:
         self._emitter.warn_once(
             task.app,
             "The result of %s is not remembered, since what it was made of changed between the call and its end, or "
-            "says something else of itself each time (__reduce__, __getstate__): %s. Tasks in threads use the script's own objects: do not change what a cached app names or is given while "
-            "it runs, or run it in another process. Further such results of this app are not mentioned",
+            "says something else of itself each time (__reduce__, __getstate__): %s. Tasks in threads use the script's "
+            "own objects: do not change what a cached app names or is given while it runs, or run it in another "
+            "process. Further such results of this app are not mentioned",
             task,
             ", ".join(changed),
         )
