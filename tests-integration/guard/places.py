@@ -454,6 +454,7 @@ ELSEWHERE: dict[str, str] = {
             "exit_mode",
             "unseen_failures",
             "log_format",
+            "log_level",
             "name",
             "output_conflicts",
             "run_dir_mode",

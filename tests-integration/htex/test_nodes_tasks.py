@@ -69,8 +69,9 @@ def test_short_tasks_make_the_manager_ask_for_more_in_advance(node):
     assert credit.prefetch > 0
 
 
-def test_workers_know_their_place(node):
-    names = ("FLOW_WORKER_RANK", "FLOW_WORKER_COUNT", "FLOW_WORKER_POOL_ID", "FLOW_WORKER_BLOCK_ID")
+@pytest.mark.parametrize("begin", ["FLOW", "PARSL"])
+def test_workers_know_their_place(node, begin):
+    names = [f"{begin}_WORKER_{name}" for name in ("RANK", "COUNT", "POOL_ID", "BLOCK_ID")]
     node.board.run(range(1, 5), GETENV, [payload(name) for name in names])
     found = {key: value(result) for key, result in node.board.results(4).items()}
     assert found[1] in ("0", "1")

@@ -33,7 +33,7 @@ class Array:
     __hash__ = object.__hash__
 
 
-@pytest.mark.parametrize("option", ["exit_mode", "strategy", "checkpoint_mode", "log_format"])
+@pytest.mark.parametrize("option", ["exit_mode", "strategy", "checkpoint_mode", "log_format", "log_level"])
 def test_an_array_for_one_of_several_texts_is_refused_by_the_options_name(option: str) -> None:
     with pytest.raises(ConfigurationError, match=f"{option} cannot be "):
         Config(**{option: Array()})  # type: ignore[arg-type]  # the point
@@ -167,6 +167,11 @@ def test_repr_gives_functions_by_their_dotted_name() -> None:
         ("checkpoint_files", [5], "checkpoint_files"),
         ("exit_mode", "leave", "exit_mode"),
         ("log_format", "xml", "log_format"),
+        ("log_format", "%(asctme)s %(message)s", "log_format .* is no format of the logging module"),
+        ("log_format", "%(message)", "log_format .* is no format of the logging module"),
+        ("log_level", "debug", "log_level cannot be 'debug'; known are DEBUG"),
+        ("log_level", True, "log_level"),
+        ("log_level", 0, "log_level"),
         ("strategy", "simpel", "did you mean 'simple'"),
         ("strategy", 5, "strategy"),
         ("run_dir", "", "run_dir"),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import pickle
 import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from kernel_apps import Load, add, divide, total
 
 import flow_core as flow
-from flow_core.errors import AppTimeout, DeadlockError, DependencyError, HookError
+from flow_core.errors import AppTimeout, DeadlockError, DependencyError, HookError, JoinError
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.futures.app_future import AppFuture
 from flow_core.testing import MemoryExecutor
@@ -66,6 +68,8 @@ def test_causes_are_in_the_order_of_the_arguments_not_of_the_failing(load: Load,
     assert isinstance(failure, DependencyError)
     assert failure.dependent_exceptions == errors
     assert failure.__cause__ is errors[0]
+    told = [(one.exception, one.task_id, one.who, one.root_task_id) for one in failure.dependent_failures]
+    assert told == [(errors[n], n, f"task {n} (add)", n) for n in range(len(parents))]
 
 
 @flow.python_app
@@ -75,6 +79,32 @@ def take(*args: object, **kwargs: object) -> None:
 
 def _own_resolver(value: object, result: Callable[[Any], object]) -> object:
     return result(value) if isinstance(value, AppFuture) else value
+
+
+def test_of_a_dependency_that_was_not_run_either_the_task_that_really_failed_is_known(load: Load) -> None:
+    load()
+    bad = divide(1, 0)
+    foreign: Future[float] = Future()
+    foreign.set_exception(ValueError("foreign"))
+    error = total(inputs=[add(bad), bad, foreign]).exception(10)
+    assert isinstance(error, DependencyError)
+    told = [(type(one.exception).__name__, one.task_id, one.root_task_id) for one in error.dependent_failures]
+    zero = "ZeroDivisionError"
+    assert told == [(zero, bad.tid + 1, bad.tid), (zero, bad.tid, bad.tid), ("ValueError", None, None)]
+    copy = pickle.loads(pickle.dumps(error))
+    assert [one.task_id for one in copy.dependent_failures] == [one.task_id for one in error.dependent_failures]
+
+
+def test_a_join_tells_which_of_its_futures_failed(load: Load) -> None:
+    load()
+
+    @flow.join_app
+    def parts() -> Any:
+        return [add(1), divide(1, 0), add(divide(2, 0))]
+
+    error = parts().exception(10)
+    assert isinstance(error, JoinError)
+    assert [(one.task_id, one.root_task_id) for one in error.dependent_failures] == [(2, 2), (4, 3)]
 
 
 def test_retries_are_made_and_only_the_last_failure_is_seen(load: Load) -> None:

@@ -102,6 +102,28 @@ def test_exit_mode_wait_finishes_everything(tmp_path: Path) -> None:
     assert [f.result(0) for f in futures] == [n + 2 for n in range(50)]
 
 
+def test_exit_mode_skip_leaves_the_kernel_loaded(tmp_path: Path) -> None:
+    with flow.load(flow.Config(run_dir=tmp_path, exit_mode="skip")) as kernel:
+        assert add(1).result(10) == 2
+    assert flow.dfk() is kernel
+    assert add(2).result(10) == 3
+    with pytest.raises(ConfigurationError, match="is loaded already"):
+        flow.load(flow.Config(run_dir=tmp_path))
+    flow.clear()
+    assert not kernel.is_open
+
+
+def test_a_kernel_that_was_cleaned_up_is_no_longer_loaded(tmp_path: Path) -> None:
+    with flow.load(flow.Config(run_dir=tmp_path, exit_mode="skip")) as kernel:
+        pass
+    kernel.cleanup()
+    with pytest.raises(NoDataFlowKernelError, match="no Config is loaded"):
+        flow.dfk()
+    with flow.load(flow.Config(run_dir=tmp_path)) as other:
+        kernel.cleanup()
+        assert flow.dfk() is other
+
+
 def test_wait_for_current_tasks_waits_for_all(load: Load) -> None:
     kernel = load()
     futures = [add(add(n)) for n in range(200)] + [divide(1, 0)]

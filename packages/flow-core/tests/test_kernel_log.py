@@ -38,6 +38,13 @@ def test_it_may_be_one_object_a_line(tmp_path: Path) -> None:
     assert "task 1000 (divide) failed" in lines[1]["message"]
 
 
+def test_its_level_and_format_are_the_users(tmp_path: Path) -> None:
+    lines = run_log(tmp_path, log_level="DEBUG", log_format="<%(levelname)s> %(message)s").splitlines()
+    assert "<DEBUG> task 3 (divide) ended as exec_done" in [line.partition(" in ")[0] for line in lines]
+    quiet = run_log(tmp_path, log_level=40)
+    assert "[INFO]" not in quiet
+
+
 def test_it_may_be_left_out(tmp_path: Path) -> None:
     with flow.load(flow.Config(run_dir=tmp_path, initialize_logging=False)) as kernel:
         divide(1, 1).result(10)

@@ -71,6 +71,30 @@ def test_level_and_format_are_the_users() -> None:
     assert stream.getvalue() == "<loud>\n"
 
 
+@pytest.mark.parametrize("kind", ["stream", "file"])
+def test_a_logger_that_was_set_can_be_taken_back(kind: str, tmp_path: Path) -> None:
+    logger = logging.getLogger("flow")
+    before = (logger.level, logger.propagate, list(logger.handlers))
+    stream = io.StringIO()
+    detach = set_stream_logger(stream=stream) if kind == "stream" else set_file_logger(tmp_path / "debug.log")
+    logger.info("seen")
+    detach()
+    detach()
+    logger.info("not seen")
+    assert (logger.level, logger.propagate, logger.handlers) == before
+    written = stream.getvalue() if kind == "stream" else (tmp_path / "debug.log").read_text()
+    assert [line.split("] ")[1] for line in written.splitlines()] == ["seen"]
+
+
+def test_to_take_an_earlier_logger_back_leaves_the_one_in_its_place() -> None:
+    first, second = io.StringIO(), io.StringIO()
+    detach = set_stream_logger(stream=first)
+    set_stream_logger(stream=second)
+    detach()
+    logging.getLogger("flow").info("line")
+    assert (first.getvalue(), second.getvalue().count("line")) == ("", 1)
+
+
 def test_the_run_log_tells_info_and_nothing_after_its_close(tmp_path: Path) -> None:
     log = open_run_log(tmp_path)
     assert log.path == tmp_path / "flow.log"

@@ -37,6 +37,15 @@ def make(name: str, **options: object) -> ExecutionProvider:
     return kind(**{**NEEDED.get(name, {}), **options})
 
 
+TAKE_BOUNDS = [name for name in NAMES if "max_blocks" in inspect.signature(getattr(flow_providers, name)).parameters]
+
+
+@pytest.mark.parametrize("name", TAKE_BOUNDS)
+def test_more_blocks_at_the_start_than_there_may_be_are_refused(name: str) -> None:
+    with pytest.raises(BadOption, match="max_blocks=2 must be at least init_blocks=5"):
+        make(name, init_blocks=5, max_blocks=2)
+
+
 @EVERY
 def test_the_repr_of_a_provider_makes_an_equal_one(name: str) -> None:
     provider = make(name, max_blocks=7, worker_init="module load 'x'\ntrue", walltime="01:00:00")

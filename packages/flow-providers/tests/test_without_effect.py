@@ -32,10 +32,6 @@ CASES: list[tuple[Callable[[], object], str]] = [
         "AdHocProvider: walltime='01:00:00' has no effect without enforce_walltime=True",
     ),
     (
-        lambda: LocalProvider(init_blocks=5, max_blocks=2),
-        "LocalProvider: init_blocks=5 has no effect beyond max_blocks=2",
-    ),
-    (
         lambda: LSFProvider(request_by_nodes=True, mem_per_node=3),
         "LSFProvider: mem_per_node=3 is told to the workers and not asked of LSF",
     ),

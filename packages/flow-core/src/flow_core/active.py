@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flow_core.errors import NoDataFlowKernelError
+from flow_core.errors import KernelClosedError, NoDataFlowKernelError
 from flow_core.remote.run import in_worker
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ class Submitter(Protocol):
 kernel: Submitter | None = None
 """The active kernel, if there is one. To be read only: apps look here at each call."""
 
+_ended = ""  # why there is none any more, where one was cleaned up by itself
+
 current_join: ContextVar[int | None] = ContextVar("flow_current_join", default=None)
 """Id of the join task whose body runs in this context: the parent of tasks made there."""
 
@@ -44,10 +46,10 @@ CALLED_IN_TASK = (
 )
 
 
-def set_active(active: Submitter | None) -> None:
-    """Make a kernel the active one, or none."""
-    global kernel
-    kernel = active
+def set_active(active: Submitter | None, ended: str = "") -> None:
+    """Make a kernel the active one, or none; ``ended`` says what became of the one of before."""
+    global kernel, _ended
+    kernel, _ended = active, ended
 
 
 def active_or_none() -> Submitter | None:
@@ -60,11 +62,14 @@ def get_active() -> Submitter:
 
     Raises:
         NoDataFlowKernelError: no Config is loaded, or this is a task in a worker process, where none can be.
+        KernelClosedError: the same, since the one that was loaded was cleaned up.
     """
     if kernel is None:
         # "Call load()" would be wrong advice there: each worker would start executors of its own.
         if in_worker():
             raise NoDataFlowKernelError(CALLED_IN_TASK)
+        if _ended:
+            raise KernelClosedError(_ended)
         raise NoDataFlowKernelError(
             "no Config is loaded, so there is nothing to run apps: call flow.load() (local threads) or "
             "flow.load(config) first, or give the app its own kernel with data_flow_kernel="

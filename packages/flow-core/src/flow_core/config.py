@@ -19,6 +19,7 @@ from flow_core.interfaces.memoizer import Memoizer
 from flow_core.interfaces.scaling import Strategy
 from flow_core.interfaces.sinks import EventSink
 from flow_core.interfaces.staging import Staging
+from flow_core.observe.logging import LEVELS, wrong_format
 from flow_core.option_names import did_you_mean
 from flow_core.option_records import Check, about, documented, options_of
 from flow_core.own_files import owners
@@ -27,7 +28,7 @@ from flow_core.without_effect import warn_of
 
 CheckpointMode = Literal["task_exit", "periodic", "dfk_exit", "manual"]
 ExitMode = Literal["cleanup", "skip", "wait"]
-LogFormat = Literal["text", "json"]
+LogLevel = int | Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 ConflictMode = Literal["warn", "refuse", "allow"]
 UnseenMode = Literal["report", "raise", "ignore"]
 RunDirMode = Literal["private", "group", "umask"]
@@ -187,6 +188,18 @@ def _text(value: object) -> str:
     return "" if isinstance(value, str) and value else f"must be text or None, not {value!r}"
 
 
+def _log_format(value: object) -> str:
+    return wrong_format(value) if isinstance(value, str) else f"cannot be {value!r}; did you mean 'text'?"
+
+
+def _log_level(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return ""
+    if isinstance(value, str) and value in LEVELS:
+        return ""
+    return f"cannot be {value!r}{did_you_mean(value, LEVELS)}, or a number above 0"
+
+
 def _function(value: object) -> str:
     return "" if callable(value) else f"must be a function or None, not {value!r}"
 
@@ -327,8 +340,8 @@ class Config(_KnownOptions):
             ExitMode,
             about(
                 "What leaving ``with flow.load(config):`` normally does: ``cleanup`` cancels what is "
-                "unfinished, ``wait`` waits for all tasks first, ``skip`` leaves the kernel running. After an "
-                "exception it is always ``cleanup``.",
+                "unfinished, ``wait`` waits for all tasks first, ``skip`` leaves the kernel running and loaded, until "
+                "``flow.clear()`` or the end of the script. After an exception it is always ``cleanup``.",
                 _choice(ExitMode),
             ),
         ] = "cleanup",
@@ -343,7 +356,11 @@ class Config(_KnownOptions):
         ] = None,
         sinks: Annotated[Sequence[EventSink], about("More sinks of events.")] = (),
         log_format: Annotated[
-            LogFormat, about("``text`` or ``json`` (one object a line).", _choice(LogFormat))
+            str,
+            about(
+                "Lines of ``flow.log``: ``text``, ``json`` (one object a line), or a format of the logging module.",
+                _log_format,
+            ),
         ] = "text",
         name: Annotated[str | None, about("Name of the workflow; None means the script's.", _or_none(_text))] = None,
         staging: Annotated[
@@ -402,6 +419,14 @@ class Config(_KnownOptions):
                 _or_none(_seconds(above_0=True, most=LONGEST_S)),
             ),
         ] = None,
+        log_level: Annotated[
+            LogLevel,
+            about(
+                "Least level of lines in ``flow.log``, by name or number of the logging module; with ``DEBUG`` "
+                "each task has a line.",
+                _log_level,
+            ),
+        ] = "INFO",
     ) -> None:
         self.executors = _executors(executors)
         self.app_cache = app_cache
@@ -437,6 +462,7 @@ class Config(_KnownOptions):
         self.trust_owner = trust_owner
         self.hook_timeout = hook_timeout
         self.warn_before_end_s = warn_before_end_s
+        self.log_level = log_level
         # Here too, so that the error shows the line of the script that made the Config; ``load`` checks once more.
         self.validate()
         warn_of("Config", ineffective_options(self))

@@ -17,6 +17,8 @@ def ineffective_options(config: Any) -> Iterator[str]:
     yield from _of_executors(config)
     if config.log_format != "text" and not config.initialize_logging:
         yield f"log_format={config.log_format!r} has no effect with initialize_logging=False: no flow.log is written"
+    if config.log_level != "INFO" and not config.initialize_logging:
+        yield f"log_level={config.log_level!r} has no effect with initialize_logging=False: no flow.log is written"
     if config.usage_address is not None and not config.usage_tracking:
         yield f"usage_address={config.usage_address!r} has no effect without usage_tracking=True: nothing is sent"
 

@@ -7,6 +7,7 @@ many are raised on another machine. Standard library only: this module is loaded
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from flow_core.loss import Loss
 
@@ -179,8 +180,8 @@ class NoDataFlowKernelError(ConfigurationError):
     """An app was called, or the kernel asked for, with no Config loaded."""
 
 
-class KernelClosedError(DataFlowException):
-    """An app was called on a kernel that was cleaned up, or in a forked child."""
+class KernelClosedError(NoDataFlowKernelError):
+    """An app was called, or the kernel asked for, though it was cleaned up; or an app was called in a forked child."""
 
 
 class RunNotLive(FlowError):
@@ -211,16 +212,36 @@ class Unhashable(DataFlowException):
     """An argument of a cached app cannot be part of its key; the message names the argument and says what to do."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FailedDependency:
+    """What one of the futures that a task waited for came to.
+
+    Attributes:
+        exception: What it failed with; of a task that was itself not run, or that joins others, the root cause.
+        task_id: Id of its task; None for a future that is none of Flow's.
+        who: What it is called in messages, such as ``task 3 (parse)``.
+        root_task_id: Id of the task whose failure ``exception`` is; ``task_id`` unless that one was not run, or joins.
+    """
+
+    exception: BaseException
+    task_id: int | None
+    who: str
+    root_task_id: int | None
+
+
 class DependencyError(DataFlowException):
     """A task was not run because one it depends on failed.
 
     ``__cause__`` is the root cause: the exception of the first task that really failed.
 
     Attributes:
-        dependent_exceptions: The exceptions of the failed dependencies.
+        dependent_exceptions: The root causes of the failed dependencies, each once.
+        dependent_failures: The failed dependencies themselves, each with its task, in the order of the arguments.
         reason: The message.
         outputs: The outputs that will not be made.
     """
+
+    dependent_failures: Sequence[FailedDependency] = ()
 
     def __init__(
         self, reason: str, dependent_exceptions: Sequence[BaseException] = (), outputs: Sequence[object] = ()
@@ -254,8 +275,11 @@ class JoinError(DataFlowException):
 
     Attributes:
         reason: The message.
-        dependent_exceptions: All their exceptions.
+        dependent_exceptions: The root causes, each once.
+        dependent_failures: The futures that failed, each with its task, in the order in which they were returned.
     """
+
+    dependent_failures: Sequence[FailedDependency] = ()
 
     def __init__(self, reason: str, dependent_exceptions: Sequence[BaseException] = ()) -> None:
         super().__init__(reason)

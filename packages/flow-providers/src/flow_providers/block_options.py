@@ -27,7 +27,7 @@ def _not_negative(value: object) -> str:
 NodesPerBlock = Annotated[int, about("Nodes of a job.", at_least(1))]
 InitBlocks = Annotated[int, about("Jobs at the start.", at_least(0))]
 MinBlocks = Annotated[int, about("Fewest jobs.", at_least(0))]
-MaxBlocks = Annotated[int, about("Most jobs; at least ``min_blocks``.")]
+MaxBlocks = Annotated[int, about("Most jobs; at least ``min_blocks`` and ``init_blocks``.")]
 Parallelism = Annotated[float, about("Wanted slots per active task.", _not_negative)]
 Walltime = Annotated[str, about("``HH:MM:SS``.")]
 WorkerInit = Annotated[str, about("Bash code run before the command.")]
@@ -80,3 +80,8 @@ class BlockOptions:
                 raise BadOption(f"option {option.name}={value!r} {wrong}")
         if self.max_blocks < self.min_blocks:
             raise BadOption(f"option max_blocks={self.max_blocks} must be at least min_blocks={self.min_blocks}")
+        if self.max_blocks < self.init_blocks:
+            raise BadOption(
+                f"option max_blocks={self.max_blocks} must be at least init_blocks={self.init_blocks}: raise the one, "
+                "or lower the other"
+            )

@@ -61,9 +61,7 @@ class BlockProvider(ExecutionProvider):
 
     def ineffective_options(self) -> list[str]:
         """Return a sentence for each option that was given and changes nothing beside the others."""
-        if self.init_blocks <= self.max_blocks:
-            return []
-        return [f"init_blocks={self.init_blocks} has no effect beyond max_blocks={self.max_blocks}"]
+        return []
 
     def __repr__(self) -> str:
         return repr_of(self)

@@ -6,8 +6,17 @@ from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING
 
-from flow_core.errors import AppTimeout, DeadlockError, DependencyError, JoinError, StagingError
+from flow_core.errors import (
+    AppTimeout,
+    DeadlockError,
+    DependencyError,
+    FailedDependency,
+    JoinError,
+    StagingError,
+)
 from flow_core.file_names import masked
+from flow_core.futures.app_future import AppFuture
+from flow_core.futures.data_future import DataFuture
 from flow_core.graph.task import SharedParents
 from flow_core.guard import is_a, one_line, text_of
 
@@ -62,6 +71,7 @@ def dependency_error(task: Task, failures: Sequence[Failure]) -> DependencyError
     error = DependencyError(
         f"{task} was not run: {_described(failures)}", _roots(failures), [file.url for file in task.options.outputs]
     )
+    error.dependent_failures = _failed(failures)
     error.__cause__ = _roots(failures)[0]
     return error
 
@@ -70,6 +80,7 @@ def halted_error(task: Task, failure: Failure) -> DependencyError:
     """Return the error of a task not run since another failed and errors are not lazy."""
     root = root_cause(failure[1])
     error = DependencyError(f"{task} was not run: lazy_errors=False, and {_described([failure])}", [root])
+    error.dependent_failures = _failed([failure])
     error.__cause__ = root
     return error
 
@@ -77,6 +88,7 @@ def halted_error(task: Task, failure: Failure) -> DependencyError:
 def join_error(task: Task, failures: Sequence[Failure]) -> JoinError:
     """Return the error of a join app of whose futures some failed."""
     error = JoinError(f"{task} failed: {_described(failures)}", _roots(failures))
+    error.dependent_failures = _failed(failures)
     error.__cause__ = _roots(failures)[0]
     return error
 
@@ -94,6 +106,25 @@ def _roots(failures: Sequence[Failure]) -> list[BaseException]:
         # By identity: exceptions of users may define equality as they like.
         roots.setdefault(id(root), root)
     return list(roots.values())
+
+
+def _failed(failures: Sequence[Failure]) -> list[FailedDependency]:
+    return [
+        FailedDependency(root_cause(error), tid := tid_of(future), who, _root_tid(tid, error))
+        for who, error, future in failures
+    ]
+
+
+def tid_of(future: object) -> int | None:
+    """Return the id of the task that a future belongs to, None for futures that are none of ours."""
+    return future.tid if isinstance(future, (AppFuture, DataFuture)) else None
+
+
+def _root_tid(tid: int | None, error: BaseException) -> int | None:
+    """Return the task whose failure is the root cause of an error, given the task that has it."""
+    if root_cause(error) is error or not (is_a(error, DependencyError) or is_a(error, JoinError)):
+        return tid
+    return error.dependent_failures[0].root_task_id if error.dependent_failures else None
 
 
 def _described(failures: Sequence[Failure]) -> str:

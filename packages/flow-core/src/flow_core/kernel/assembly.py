@@ -29,7 +29,7 @@ from flow_core.interfaces.sampler import SamplerSpec
 from flow_core.interfaces.scaling import ScalingSettings
 from flow_core.interfaces.sinks import RunInfo, SamplingSink
 from flow_core.kernel.honouring import check_honours
-from flow_core.observe.logging import open_run_log
+from flow_core.observe.logging import level_number, open_run_log
 from flow_core.observe.run_logger import RunLogger
 from flow_core.observe.usage import UsageTracker
 
@@ -194,7 +194,9 @@ def executor_context(
 
 def open_log(config: Config, info: RunInfo) -> RunLog | None:
     """Begin the run's log if the Config asks for it."""
-    return open_run_log(info.run_dir, config.log_format, run_id=info.run_id) if config.initialize_logging else None
+    if not config.initialize_logging:
+        return None
+    return open_run_log(info.run_dir, config.log_format, level_number(config.log_level), info.run_id)
 
 
 def report_start(pump: EventPump, info: RunInfo, executors: Iterable[str]) -> None:

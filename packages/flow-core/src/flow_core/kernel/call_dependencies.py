@@ -14,7 +14,7 @@ from flow_core.futures.callbacks import Limit, hook_calls
 from flow_core.futures.data_future import DataFuture
 from flow_core.futures.derived import DerivedFuture
 from flow_core.futures.lean import FINISHED, failure_of, when_done
-from flow_core.graph.failures import cancellation
+from flow_core.graph.failures import cancellation, tid_of
 from flow_core.graph.resolver import ATOMS
 from flow_core.graph.states import State
 from flow_core.graph.task import SharedArguments, SharedParents, Task
@@ -300,8 +300,3 @@ def _failure_of(future: Future[Any]) -> Failure | None:
 def _who(future: Future[Any]) -> str:
     tid = tid_of(future)
     return f"task {tid}" if tid is not None else "a future given as an argument"
-
-
-def tid_of(future: Future[Any]) -> int | None:
-    """Return the id of the task that a future belongs to, None for futures that are none of ours."""
-    return future.tid if isinstance(future, (AppFuture, DataFuture)) else None

@@ -29,7 +29,7 @@ from flow_core.futures.callbacks import packing_calls, user_calls
 from flow_core.futures.data_future import DataFuture
 from flow_core.futures.derived import DerivedFuture
 from flow_core.futures.lean import in_callback
-from flow_core.graph.failures import halted_error, root_cause
+from flow_core.graph.failures import halted_error, root_cause, tid_of
 from flow_core.graph.graph_core import GraphCore
 from flow_core.graph.retry import Budgets
 from flow_core.graph.states import FAILED
@@ -45,7 +45,7 @@ from flow_core.interfaces.waiting import Cause, CauseKind, count
 from flow_core.kernel import assembly, shutdown
 from flow_core.kernel.arguments import Arguments, are_plain
 from flow_core.kernel.backpressure import SubmissionLimiter
-from flow_core.kernel.call_dependencies import CallDependencies, tid_of
+from flow_core.kernel.call_dependencies import CallDependencies
 from flow_core.kernel.components import KernelComponents
 from flow_core.kernel.descriptors import fill_standard_descriptors
 from flow_core.kernel.directory import note_directory

@@ -15,11 +15,20 @@ if TYPE_CHECKING:
 
     from flow_core.config import Config
 
+_ENDED = "was cleaned up; load a Config again with flow.load()"
 _lock = renewed_after_fork(threading.Lock())
+_slot = renewed_after_fork(threading.Lock())  # of its own, for the active kernel: a load holds _lock for long
 
 
 class LoadedKernel(DataFlowKernel):
-    """The kernel made by ``load``: leaving its ``with`` block also makes it no longer the active one."""
+    """The kernel made by ``load``: it is the active one until it is cleaned up, by whatever way."""
+
+    def cleanup(self, timeout_s: float = 30.0) -> None:
+        """End the run, as ``DataFlowKernel.cleanup``, and be the active kernel no more."""
+        try:
+            super().cleanup(timeout_s)
+        finally:
+            self._no_longer_active()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -27,8 +36,14 @@ class LoadedKernel(DataFlowKernel):
         try:
             super().__exit__(kind, error, trace)
         finally:
+            # One that goes on, with exit_mode="skip", stays the one that apps use.
+            if not self.is_open:
+                self._no_longer_active()
+
+    def _no_longer_active(self) -> None:
+        with _slot:
             if active_or_none() is self:
-                set_active(None)
+                set_active(None, f"no Config is loaded: the run in {self.run_dir} {_ENDED}")
 
 
 def load(config: Config | None = None) -> DataFlowKernel:
@@ -47,13 +62,14 @@ def load(config: Config | None = None) -> DataFlowKernel:
                 f"a Config is loaded already (run directory {active.run_dir}): call flow.clear() first to load another"
             )
         kernel = LoadedKernel(config)
-        set_active(kernel)
+        with _slot:
+            set_active(kernel)
         return kernel
 
 
 def clear() -> None:
     """Clean up the active kernel and forget it, so that another Config can be loaded. Does nothing without one."""
-    with _lock:
+    with _lock, _slot:
         kernel = active_or_none()
         set_active(None)
     if isinstance(kernel, DataFlowKernel):

@@ -12,7 +12,9 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -25,6 +27,8 @@ ROOT = "flow"
 FORMAT = "%(asctime)s.%(msecs)03d %(name)s:%(lineno)d [%(levelname)s] %(message)s"
 DATE_FORMAT = "%Y-%m-%d %H:%M:%S"
 RUN_LOG = "flow.log"
+FORMATS = ("text", "json")
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 # Without any handler Python would print our warnings on standard error by itself.
 logging.getLogger(ROOT).addHandler(logging.NullHandler())
@@ -38,7 +42,7 @@ _set: dict[str, int] = {}
 
 def set_stream_logger(
     name: str = ROOT, level: int = logging.DEBUG, format_string: str | None = None, stream: TextIO | None = None
-) -> None:
+) -> Callable[[], None]:
     """Write log lines to a stream, standard error by default.
 
     Calling it again replaces what it set up before for that logger, so that a notebook cell run twice does not double
@@ -49,22 +53,29 @@ def set_stream_logger(
         level: The least level that is written.
         format_string: A format of the logging module; None means Flow's own.
         stream: The stream; None means ``sys.stderr`` as it is now.
+
+    Returns:
+        A function that takes this back: nothing more is written to the stream, and the logger's level is what it was.
+        It may be called more than once, and by any thread.
     """
     handler: logging.Handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
-    _replace(name, "stream", _prepared(handler, level, format_string))
+    return _replace(name, "stream", _prepared(handler, level, format_string))
 
 
 def set_file_logger(
     filename: str | os.PathLike[str], name: str = ROOT, level: int = logging.DEBUG, format_string: str | None = None
-) -> None:
+) -> Callable[[], None]:
     """Append log lines to a file; the same level, format and behaviour as ``set_stream_logger``.
+
+    Returns:
+        A function that takes this back and closes the file; as that of ``set_stream_logger``.
 
     Raises:
         OSError: the file cannot be opened.
     """
     path = os.path.abspath(filename)
     handler = LogFile(path)
-    _replace(name, f"file:{path}", _prepared(handler, level, format_string))
+    return _replace(name, f"file:{path}", _prepared(handler, level, format_string))
 
 
 class RunLog:
@@ -92,24 +103,43 @@ def open_run_log(
 
     Args:
         run_dir: The run's directory.
-        fmt: ``text``, or ``json`` for one object a line.
+        fmt: ``text``, ``json`` for one object a line, or a format of the logging module.
         level: The least level that is written.
         run_id: Leave out lines that are marked as another run's (``run_logger``); None writes all.
 
     Raises:
-        ValueError: the format is unknown.
+        ValueError: the format is unknown; or, as a format of the logging module, wrong.
         OSError: the file cannot be opened.
     """
-    if fmt not in ("text", "json"):
-        raise ValueError(f"log format {fmt!r} is unknown; use 'text' or 'json'")
+    if wrong := wrong_format(fmt):
+        raise ValueError(f"log format {wrong}")
     path = Path(run_dir) / RUN_LOG
-    handler = _prepared(LogFile(path), level, None)
+    handler = _prepared(LogFile(path), level, None if fmt in FORMATS else fmt)
     if fmt == "json":
         handler.setFormatter(JsonFormatter())
     if run_id is not None:
         handler.addFilter(OnlyRun(run_id))
     _add(ROOT, handler)
     return RunLog(path, handler)
+
+
+def wrong_format(fmt: str) -> str:
+    """Return what is wrong with the format of a log; nothing where it is ``text``, ``json`` or one of ``logging``."""
+    if fmt in FORMATS:
+        return ""
+    if "%(" not in fmt:
+        return f"{fmt!r} is unknown; use 'text' or 'json', or a format of the logging module such as {FORMAT!r}"
+    try:
+        # Formatted once: what the module checks itself takes "%(asctme)s", and every line would be an error.
+        logging.Formatter(fmt).format(logging.LogRecord(ROOT, logging.INFO, __file__, 1, "", (), None))
+    except (ValueError, KeyError, TypeError) as error:
+        return f"{fmt!r} is no format of the logging module: {error}"
+    return ""
+
+
+def level_number(level: int | str) -> int:
+    """Return the number of a level that is given by one of ``LEVELS`` or by its number."""
+    return level if isinstance(level, int) else logging.getLevelNamesMapping()[level]
 
 
 class JsonFormatter(logging.Formatter):
@@ -165,7 +195,8 @@ def _prepared(handler: logging.Handler, level: int, format_string: str | None) -
     return handler
 
 
-def _replace(name: str, slot: str, handler: logging.Handler) -> None:
+def _replace(name: str, slot: str, handler: logging.Handler) -> Callable[[], None]:
+    """Set up a handler in the place of one of before; return the function that takes it back."""
     handler.set_name(f"flow.{name}.{slot}")
     with _lock:
         old = [known for known in _ours.get(name, ()) if known.get_name() == handler.get_name()]
@@ -173,6 +204,7 @@ def _replace(name: str, slot: str, handler: logging.Handler) -> None:
     for known in old:
         _remove(name, known)
     _add(name, handler)
+    return partial(_remove, name, handler)
 
 
 def _add(name: str, handler: logging.Handler) -> None:

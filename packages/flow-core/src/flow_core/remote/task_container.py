@@ -62,7 +62,8 @@ _OF_IMAGE: Final = frozenset(
 """Directories of every image: the node's would hide what makes it one. Files in them are bound one by one."""
 _HANDED_ON: Final = (
     *("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK", "ZE_ENABLE_PCI_ID_DEVICE_ORDER"),
-    *("OMP_NUM_THREADS", "FLOW_WORKER_RANK", "FLOW_WORKER_COUNT", "FLOW_WORKER_POOL_ID", "FLOW_WORKER_BLOCK_ID"),
+    "OMP_NUM_THREADS",
+    *(f"{begin}_WORKER_{name}" for begin in ("FLOW", "PARSL") for name in ("RANK", "COUNT", "POOL_ID", "BLOCK_ID")),
 )
 """Variables of a worker that its tasks get in a container, too."""
 

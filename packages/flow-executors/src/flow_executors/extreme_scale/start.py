@@ -50,6 +50,7 @@ from flow_executors.manager.start import (
     open_log,
     pool_environment,
     worker_setup,
+    worker_variables,
 )
 from flow_executors.manager.worker_pool import WorkerPool, raise_file_limit
 from flow_executors.wire.messages import ExitCode
@@ -229,7 +230,7 @@ def _serve_worker(
     def setup(worker: int) -> tuple[dict[str, str], Sequence[int]]:
         # CPUs and accelerators are shared out within the node, numbers of workers within the block.
         environment, cpus = of_node(seat.place)
-        return environment | {"FLOW_WORKER_RANK": str(worker)}, cpus
+        return environment | worker_variables(RANK=str(worker)), cpus
 
     pool = WorkerPool(fork_client, setup)
     sampling = Sampling(spec_from_text(options.sampler), time.monotonic()) if options.sampler else None

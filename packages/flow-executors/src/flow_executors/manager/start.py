@@ -239,11 +239,12 @@ def _log_in(path: Path, name: str) -> logging.Handler:
 
 def pool_environment(options: ManagerOptions, workers: int, manager_id: str) -> dict[str, str]:
     """Return the variables of every worker."""
-    return {
-        "FLOW_WORKER_COUNT": str(workers),
-        "FLOW_WORKER_POOL_ID": manager_id,
-        "FLOW_WORKER_BLOCK_ID": options.block,
-    }
+    return worker_variables(COUNT=str(workers), POOL_ID=manager_id, BLOCK_ID=options.block)
+
+
+def worker_variables(**values: str) -> dict[str, str]:
+    """Return variables of a worker by their last words; under both beginnings that scripts know."""
+    return {f"{begin}_WORKER_{name}": value for begin in ("FLOW", "PARSL") for name, value in values.items()}
 
 
 def worker_setup(options: ManagerOptions, workers: int, entries: tuple[str, ...]) -> WorkerSetup:
@@ -252,7 +253,7 @@ def worker_setup(options: ManagerOptions, workers: int, entries: tuple[str, ...]
     cpus = sorted(os.sched_getaffinity(0))
 
     def setup(rank: int) -> tuple[dict[str, str], list[int]]:
-        environment = {"FLOW_WORKER_RANK": str(rank)}
+        environment = worker_variables(RANK=str(rank))
         if entries:
             environment |= accelerator_environment(entries[rank % len(entries)])
         mine = cpus_of(rank, workers, options.cpu_affinity, cpus)

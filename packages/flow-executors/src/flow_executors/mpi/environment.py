@@ -30,7 +30,8 @@ HOSTFILE: Final = "hosts"
 _LOCAL: Final = frozenset(("HOSTNAME", "HOST", "TMPDIR", "TMP", "TEMP", "XDG_RUNTIME_DIR", "DISPLAY", "SSH_CONNECTION"))
 # Those of devices are each node's own, and those of the scheduler say who is who on a node. FLOW_WORKER_PID is the mark
 # of a process of another node: here it could be some other worker's.
-_LOCAL_BEGIN: Final = ("FLOW_WORKER_", "SLURM", "PBS_", "SGE_", "LSB_", "CUDA_VISIBLE", "ROCR_VISIBLE", "ZE_AFFINITY")
+_OF_WORKER: Final = ("FLOW_WORKER_", "PARSL_WORKER_")
+_LOCAL_BEGIN: Final = (*_OF_WORKER, "SLURM", "PBS_", "SGE_", "LSB_", "CUDA_VISIBLE", "ROCR_VISIBLE", "ZE_AFFINITY")
 _SECRET: Final = "FLOW_SECRET_"
 
 
@@ -123,7 +124,7 @@ def of_daemon(sent: Mapping[str, str], here: Mapping[str, str], devices: Mapping
         devices: What names the accelerators that are kept here for the task.
     """
     made = {name: value for name, value in sent.items() if not _of_node(name)}
-    made |= {name: value for name, value in here.items() if _of_node(name) and not name.startswith("FLOW_WORKER_")}
+    made |= {name: value for name, value in here.items() if _of_node(name) and not name.startswith(_OF_WORKER)}
     return {name: value for name, value in made.items() if not name.startswith(_SECRET)} | dict(devices)
 
 
