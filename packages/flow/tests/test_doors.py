@@ -40,12 +40,45 @@ DOORS = [
     ("flow.monitoring.monitoring", "MonitoringHub", "flow_monitor"),
     ("flow.utils", "get_all_checkpoints", "flow_core.checkpoint.find"),
     ("flow.errors", "DependencyError", "flow_core.errors"),
+    ("flow.executors.base", "Executor", "flow_core.interfaces.executor"),
+    ("flow.executors.errors", "ExecutorError", "flow_core.errors"),
+    ("flow.executors.errors", "ScalingFailed", "flow_core.errors"),
+    ("flow.executors.errors", "DeserializationError", "flow_core.errors"),
+    ("flow.executors.errors", "ControllerError", "flow_executors.errors"),
+    ("flow.executors.errors", "InsufficientMPIRanks", "flow_executors.errors"),
+    ("flow.executors.errors", "BadMessage", "flow_executors.errors"),
+    ("flow.executors.exceptions", "TaskExecException", "flow_executors.errors"),
+    ("flow.executors.high_throughput.executor", "HighThroughputExecutor", "flow_executors"),
+    ("flow.executors.high_throughput.errors", "WorkerLost", "flow_core.errors"),
+    ("flow.executors.high_throughput.errors", "ManagerLost", "flow_core.errors"),
+    ("flow.providers.provider_base", "ExecutionProvider", "flow_providers"),
+    ("flow.providers.provider_base", "JobState", "flow_providers"),
+    ("flow.providers.error", "ExecutionProviderException", "flow_providers.errors"),
+    ("flow.providers.error", "OptionalModuleMissing", "flow_providers.errors"),
+    ("flow.providers.error", "ScaleOutFailed", "flow_providers.errors"),
+    ("flow.providers.error", "SchedulerMissingArgs", "flow_providers.errors"),
+    ("flow.providers.error", "ScriptPathError", "flow_providers.errors"),
+    ("flow.channels.base", "Channel", "flow_providers.channels"),
+    ("flow.channels.errors", "ChannelError", "flow_providers.errors"),
+    ("flow.channels.errors", "BadHostKeyException", "flow_providers.errors"),
+    ("flow.channels.errors", "AuthException", "flow_providers.errors"),
+    ("flow.channels.errors", "FileCopyException", "flow_providers.errors"),
+    ("flow.launchers.launchers", "Launcher", "flow_providers"),
+    ("flow.launchers.launchers", "SrunLauncher", "flow_providers.launchers"),
+    ("flow.launchers.error", "BadLauncher", "flow_providers.errors"),
 ]
 
 
 @pytest.mark.parametrize(("door", "name", "home"), DOORS)
 def test_a_door_leads_home(door: str, name: str, home: str) -> None:
     assert getattr(import_module(door), name) is getattr(import_module(home), name)
+
+
+def test_the_oldest_name_of_the_base_of_executors_errors_is_there() -> None:
+    from flow.executors.exceptions import ExecutorException
+    from flow_core.errors import ExecutorError
+
+    assert ExecutorException is ExecutorError
 
 
 def test_the_data_manager_is_the_manager_of_staging() -> None:

@@ -1,0 +1,1 @@
+"""The high-throughput executor, under the path that scripts use."""
