@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -9,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from flow_providers import CommandResult, SlurmProvider
+from flow_providers.channels import LocalChannel
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -57,3 +61,24 @@ def test_the_tables_of_options_are_those_of_the_code() -> None:
     command = [sys.executable, str(ROOT / "docs" / "option_tables.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_options_of_slurm_become_the_lines_that_the_page_says(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "troubles.md").read_text()
+    said = re.findall(r"^\| `(\w+)=(\S+|\".*\")` \| `SlurmProvider` \| `(#SBATCH .*)` \|$", page, re.MULTILINE)
+    options = {name: ast.literal_eval(value) for name, value, _line in said}
+    assert len(options) >= 11
+
+    class Recording(LocalChannel):
+        script = ""
+
+        def push_bytes(self, content: bytes, path: str, *args: object, **kept: object) -> str:
+            self.script = content.decode()
+            return path
+
+        def execute_wait(self, *args: object, **kept: object) -> CommandResult:
+            return CommandResult(0, "Submitted batch job 17", "")
+
+    channel = Recording(script_dir=str(tmp_path))
+    SlurmProvider(channel=channel, **options).submit("true", 1)
+    assert [line for _name, _value, line in said if line not in channel.script.splitlines()] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import venv
 from pathlib import Path
 
 import pytest
@@ -157,3 +158,14 @@ def test_decorators_take_arguments_or_none():
         return 2
 
     assert (one().result(), two().result()) == (1, 2)
+
+
+def test_a_bash_app_runs_a_program_of_another_python(workdir: Path):
+    venv.create(workdir / "other", with_pip=False)
+
+    @bash_app
+    def prefix_of(environment, stdout="prefix.txt"):
+        return f"source {environment}/bin/activate && python -c 'import sys; print(sys.prefix)'"
+
+    assert prefix_of(workdir / "other").result() == 0
+    assert Path("prefix.txt").read_text().splitlines()[-1] == str(workdir / "other")

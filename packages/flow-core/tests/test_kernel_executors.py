@@ -75,3 +75,21 @@ def test_an_app_called_in_a_task_of_a_process_says_how_else(load: Load, start: s
     assert "@join_app" in str(error)
     assert "call flow.load()" not in str(error)
     pool.shutdown()
+
+
+@pytest.mark.parametrize("managed", [True, False])
+def test_only_a_managed_executor_is_shut_down_with_the_kernel(load: Load, managed: bool) -> None:
+    class Told(MemoryExecutor):
+        ended = False
+
+        def shutdown(self, *args: Any, **options: Any) -> None:
+            self.ended = True
+            super().shutdown(*args, **options)
+
+    executor = Told("memory")
+    executor.managed = managed
+    load(executor)
+    flow.clear()
+    assert executor.ended is managed
+    if not managed:
+        executor.shutdown(1.0)

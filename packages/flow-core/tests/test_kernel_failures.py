@@ -15,7 +15,7 @@ import pytest
 from kernel_apps import Load, add, divide, total
 
 import flow_core as flow
-from flow_core.errors import AppTimeout, DeadlockError, DependencyError, HookError, JoinError
+from flow_core.errors import AppTimeout, BashExitFailure, DeadlockError, DependencyError, HookError, JoinError
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.futures.app_future import AppFuture
 from flow_core.testing import MemoryExecutor
@@ -244,3 +244,17 @@ def test_a_deadlock_is_not_tried_again(load: Load) -> None:
     assert isinstance(waits_for_itself().exception(20), DeadlockError)
     assert tries == [1]
     assert kernel.summary().failed == 1
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_the_last_failure_of_a_command_tells_how_often_it_was_tried_again(load: Load, retries: int) -> None:
+    load(retries=retries)
+
+    @flow.bash_app
+    def fail() -> str:
+        return "exit 7"
+
+    error = fail().exception(20)
+    assert isinstance(error, BashExitFailure)
+    assert (error.exitcode, error.retries) == (7, retries)
+    assert error.reason == str(error)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from kernel_apps import divide
 
 import flow_core as flow
@@ -63,3 +64,14 @@ def test_a_lost_try_is_told_of_with_where_and_how(tmp_path: Path) -> None:
     log = (kernel.run_dir / "flow.log").read_text()
     assert "task 0 (divide) is tried again (try 1 failed): the manager of its node was lost" in log
     assert "no heartbeat for 120 s" in log
+
+
+def test_what_apps_print_is_not_in_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    @flow.python_app
+    def say() -> None:
+        print("a word of the app")
+
+    with flow.load(flow.Config(run_dir=tmp_path)) as kernel:
+        say().result(10)
+    assert "a word of the app" in capfd.readouterr().out
+    assert "a word of the app" not in (kernel.run_dir / "flow.log").read_text()

@@ -175,3 +175,10 @@ def test_a_timeout_does_not_wait_for_what_left_the_process_group(channel, tmp_pa
         channel.execute_wait("setsid sleep 20 & echo $! > pid; sleep 987", 0.3)
     assert time.monotonic() - started < 15
     psutil.Process(int((tmp_path / "pid").read_text())).kill()
+
+
+def test_what_a_command_gave_is_three_values(tmp_path):
+    result = LocalChannel(script_dir=str(tmp_path)).execute_wait("echo out; echo err >&2; exit 3")
+    exit_code, stdout, stderr = result
+    assert (exit_code, stdout, stderr) == (3, "out\n", "err\n")
+    assert (result[0], result[1], result[-1], len(result)) == (exit_code, stdout, stderr, 3)

@@ -63,7 +63,7 @@ class BashExitFailure(AppException):
     Attributes:
         reason: The message.
         exitcode: The exit code; negative for a signal (-9 is SIGKILL).
-        retries: Unused; None.
+        retries: How often the task was tried again before; None in an error of a try that was not the last.
         stderr_tail: The last lines of its standard error, where captured.
     """
 

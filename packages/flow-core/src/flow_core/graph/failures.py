@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from flow_core.errors import (
     AppTimeout,
+    BashExitFailure,
     DeadlockError,
     DependencyError,
     FailedDependency,
@@ -45,6 +46,13 @@ def named_timeout(task: Task, error: BaseException) -> BaseException:
     if is_a(error, AppTimeout) and error.walltime_s is not None:
         # Changed in place, so that its type and traceback stay; an error that is used again is not named twice.
         error.args = (f"{task} {text_of(error).removeprefix('the app ').removeprefix(f'{task} ')}",)
+    return error
+
+
+def after_retries(error: BaseException, failures: int) -> BaseException:
+    """Return the last error of a task, and tell that of a command how often it was tried again."""
+    if is_a(error, BashExitFailure):
+        error.retries = max(failures - 1, 0)
     return error
 
 

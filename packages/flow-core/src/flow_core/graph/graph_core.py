@@ -14,6 +14,7 @@ from flow_core.errors import MissingInputs, Requeue, TaskLost
 from flow_core.graph.dependency_edges import DependencyEdges
 from flow_core.graph.effects import LAUNCH, PLACE, PREPARE, STAGE_OUT, Effect, Failure
 from flow_core.graph.failures import (
+    after_retries,
     cancellation,
     circle_error,
     dependency_error,
@@ -510,10 +511,11 @@ class GraphCore:
             self._charge(task, 1.0, error)
 
     def _charge(self, task: Task, cost: float, error: BaseException) -> None:
-        if self._spent(task).app_error(cost, self.budgets):
+        spent = self._spent(task)
+        if spent.app_error(cost, self.budgets):
             self._again(task, error)
         else:
-            self._end(task, FAILED, error=error)
+            self._end(task, FAILED, error=after_retries(error, spent.failures))
 
     def _note_ran_out(self, task: Task, failure: BaseException | Loss) -> None:
         what = ran_out_of(failure)

@@ -12,7 +12,7 @@ START_WALLTIME_S = 60.0  # seconds for starting one: who does not answer in that
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """How a command ended; unpacks as ``exit_code, stdout, stderr``.
+    """How a command ended; unpacks, and is indexed, as ``exit_code, stdout, stderr``.
 
     Attributes:
         exit_code: Exit code; 128 + n, or -n, after signal n.
@@ -26,6 +26,12 @@ class CommandResult:
 
     def __iter__(self) -> Iterator[int | str]:
         return iter((self.exit_code, self.stdout, self.stderr))
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> int | str:
+        return (self.exit_code, self.stdout, self.stderr)[index]
 
 
 class RemoteProcess(ABC):
