@@ -77,7 +77,7 @@ def test_the_options_of_slurm_become_the_lines_that_the_page_says(tmp_path: Path
             return path
 
         def execute_wait(self, *args: object, **kept: object) -> CommandResult:
-            return CommandResult(0, "Submitted batch job 17", "")
+            return CommandResult(0, "17", "")
 
     channel = Recording(script_dir=str(tmp_path))
     SlurmProvider(channel=channel, **options).submit("true", 1)
