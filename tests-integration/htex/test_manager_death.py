@@ -44,6 +44,22 @@ def test_a_killed_one_is_noticed_at_once(drive: Drive, way: dict[str, object]) -
     assert outcome.place.node
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])
+def test_one_that_dies_on_the_scripts_machine_leaves_its_signal_and_its_last_words(
+    drive: Drive, way: dict[str, object], number: signal.Signals
+) -> None:
+    driver = drive(heartbeat_period=30, heartbeat_threshold=120, **way)
+    key = driver.hold("task")
+    driver.wait_held("task")
+    os.kill(manager_pid(driver), number)
+    loss = driver.outcome(key).loss
+    assert loss is not None
+    assert loss.kind is LossKind.MANAGER
+    assert loss.signal == number
+    assert "flow.manager INFO registered as manager" in loss.stderr_tail
+    assert "The end of the standard error of its job:" in loss.stderr_tail
+
+
 def test_a_frozen_one_is_lost_by_silence_and_leaves_when_it_wakes(drive: Drive, way: dict[str, object]) -> None:
     driver = drive(**way)
     key = driver.hold("task")

@@ -153,6 +153,8 @@ class ExecutorRuntime:
         """Nodes whose blocks were given back once: the scheduler may give the same ones again."""
         self.port = self._site.port
         self.scaler = self._make_scaler()
+        if self.scaler is not None:
+            self.client.directory.job_words = self.scaler.last_words_of
         self._begin()
 
     def _make_launch(self, context: RunContext, plan: LaunchPlan) -> NodeLaunch | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flow_core.interfaces.outcome import Place
 from flow_executors.client.last_words import LastWords
+from flow_executors.client.near_words import JobWords, NearWords
 from flow_executors.client.node_keeper import NodeKeeper
 from flow_executors.wire.kinds import Buffer
 from flow_executors.wire.messages import Registration, unpack_notice
@@ -24,10 +25,12 @@ class ManagerDirectory:
     __slots__ = (
         "_boot_id",
         "_logs",
+        "_near",
         "_nowhere",
         "_offsets",
         "_places",
         "_same_clock",
+        "job_words",
         "label",
         "managers",
         "most_memory_mb",
@@ -48,6 +51,8 @@ class ManagerDirectory:
         """What is told of nodes and of what tasks came to there; None: nobody."""
         self._boot_id = _boot_id()
         self._same_clock: set[int] = set()
+        self.job_words: JobWords | None = None
+        self._near: tuple[str, NearWords] | None = None
         self._offsets: dict[int, int] = {}
 
     def add(self, number: int, offer: Registration) -> bool:
@@ -129,12 +134,23 @@ class ManagerDirectory:
     def log_place(self, number: int) -> Path | None:
         """Return where in the executor's directory the logs of such a manager are to lie; None of another one."""
         offer = self.managers.get(number)
-        if offer is None or not offer.is_apart:
-            return None
+        return None if offer is None or not offer.is_apart else self._log_place(number, offer)
+
+    def _log_place(self, number: int, offer: Registration) -> Path:
         # A manager names itself, and its block: what is no plain name is not part of a path.
         names = [f"block-{offer.block}", offer.manager_id]
         plain = [name if _PLAIN.fullmatch(name) else f"manager-{number}" for name in names]
         return self._logs / plain[0] / plain[1]
+
+    def near_words(self, number: int) -> NearWords | None:
+        """Return what reads the last words of a manager of this machine that writes its own log; else None."""
+        offer = self.managers.get(number)
+        if offer is None or offer.is_apart or number not in self._same_clock:
+            return None
+        if self._near is None or self._near[0] != offer.identity:
+            log = self._log_place(number, offer) / "manager.log"
+            self._near = offer.identity, NearWords(log, offer.pid, offer.block, self.job_words)
+        return self._near[1]
 
     def of(self, identity: str) -> set[int]:
         """Return the numbers under which one manager is known."""

@@ -100,7 +100,14 @@ def outcomes_of(
             if outcome.loss is not None:
                 outcome.loss = directory.words.added(outcome.loss, number)
             _say_how(watch, outcome)
-            found.append(outcome)
+            near = None
+            if outcome.loss is not None and outcome.loss.kind is LossKind.MANAGER:
+                near = directory.near_words(number)
+            # Its log is a file, which this thread does not wait for.
+            if near is None:
+                found.append(outcome)
+            else:
+                unmade.append((key, partial(near.outcome, outcome)))
     return found, unmade
 
 
