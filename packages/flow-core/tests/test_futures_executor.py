@@ -330,3 +330,27 @@ def test_a_pool_that_does_not_say_whether_it_takes_a_task_back_is_not_waited_for
     executor.submit(TryKey(1), Call(calls.double, (2,)))
     assert executor.withdraw(TryKey(1)) is None
     end.set()
+
+
+@pytest.mark.parametrize("how", ["hangs", "raises"])
+def test_a_pool_that_does_not_cancel_does_not_hold_up_the_end_of_a_run(
+    tmp_path: Path, listener: RecordingListener, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flow_core.executors.futures._CANCEL_S", 0.2)
+    end = threading.Event()
+
+    def cancel() -> bool:
+        if how == "raises":
+            raise RuntimeError("no scheduler")
+        return end.wait(60)
+
+    executor = FuturesExecutor("engine", Silent(cancel))
+    executor.start(make_context(tmp_path, listener))
+    executor.submit(TryKey(1), Call(calls.double, (2,)))
+    try:
+        forced = executor.shutdown(30).forced
+        assert [outcome.verdict for outcome in listener.wait_for([TryKey(1)], 10)] == [Verdict.CANCELLED]
+        told = ("cancel() of a future of the pool of 'engine' did not come back within 0.2 s",)
+        assert forced == (told if how == "hangs" else ())
+    finally:
+        end.set()

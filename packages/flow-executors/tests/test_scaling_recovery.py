@@ -132,6 +132,30 @@ def test_blocks_that_die_young_one_after_another_are_replaced_less_and_less_ofte
     assert pauses == [0, 0, 0, 1, 2, 4, 8, 10, 10, 10]
 
 
+@pytest.mark.parametrize("state", [JobState.COMPLETED, JobState.TIMEOUT])
+def test_pauses_after_blocks_that_ended_well_do_not_grow_and_why_says_until_when(state):
+    one = core()
+    now, pauses = 0.0, []
+    for _ in range(10):
+        name = running_block(one, now)
+        one.left(name, "", now + 1.0)
+        one.changed(name, JobStatus(state, exit_code=0), now + 1.0)
+        pauses.append(max(0.0, one.recovery.next_at - (now + 1.0)))
+        now += 100.0
+    assert pauses == [0, 0, 0, 1, 1, 1, 1, 1, 1, 1]
+
+
+def test_why_says_until_when_blocks_that_die_young_are_waited_for():
+    one = core()
+    for number in range(6):
+        name = running_block(one, 100.0 * number)
+        one.left(name, "", 100.0 * number + 1.0)
+        one.changed(name, FAILED, 100.0 * number + 1.0)
+    texts = [cause.text for cause in block_causes(one, "h", 501.0)]
+    assert "6 blocks of 'h' in a row ended within 60 s after connecting; the next is tried in 4 s" in texts
+    assert not any("is tried in" in cause.text for cause in block_causes(one, "h", 506.0))
+
+
 def test_one_block_is_kept_although_only_min_blocks_ask_for_it_and_the_strategy_changes_nothing():
     one = ScalingCore(BlockLimits(init_blocks=0, min_blocks=1, max_blocks=1), none)
     assert one.decide(Load(), 0.0).add == 1

@@ -40,6 +40,7 @@ from flow_core.representation import shown
 
 _IN_SPECIFICATIONS = frozenset(("cores", "memory", "disk", "gpus", "running_time_min", "priority"))
 _WITHDRAW_S = 0.5  # seconds for a pool that is not of the standard library to say whether a task can be taken back
+_CANCEL_S = 2.0  # seconds at the end of a run for such a pool to cancel what it has not begun
 _REPORTER_S = 2.0  # seconds for the last reports: what they hold is in memory, or in files of the run
 
 
@@ -186,9 +187,7 @@ class _OverFutures(Executor):
         if self._closed or listener is None:
             return ShutdownReport()
         self._closed = True
-        for future in list(self._outstanding.values()):
-            if future is not None:
-                future.cancel()
+        not_cancelled = self._cancel_all(min(timeout_s, _CANCEL_S))
         # A copy of the keys: callbacks of the pool take keys out meanwhile, and each is reported once.
         left = [
             Outcome(key, Verdict.CANCELLED, place=self._place) for key in list(self._outstanding) if self._take(key)
@@ -202,9 +201,28 @@ class _OverFutures(Executor):
             self._reports = None
         if self._reporter is not None:
             self._reporter.close(min(timeout_s, _REPORTER_S))
-        return ShutdownReport(forced, time.monotonic() - began)
+        return ShutdownReport((*not_cancelled, *forced), time.monotonic() - began)
 
     # -- how
+
+    def _cancel_all(self, timeout_s: float) -> tuple[str, ...]:
+        """Cancel all futures of the pool within the time; return what is to be told of those that do not answer."""
+        futures = [future for future in self._outstanding.values() if future is not None]
+
+        def cancel() -> None:
+            for future in futures:
+                try:
+                    future.cancel()
+                except BaseException as error:  # of the user's pool; tries are reported as cancelled whatever it says
+                    pass_signal(error)
+
+        if not futures:
+            return ()
+        if not self.foreign:
+            cancel()
+        elif not within(timeout_s, cancel, f"flow-cancel-{self.label}"):
+            return (f"cancel() of a future of the pool of {self.label!r} did not come back within {timeout_s:g} s",)
+        return ()
 
     def _collect(self, context: RunContext) -> None:
         """Have workers report by files: all their tasks if the run wants samples, else those that move files."""

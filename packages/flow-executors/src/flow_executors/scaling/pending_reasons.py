@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from flow_core.interfaces.waiting import Cause, CauseKind, count, duration
 from flow_executors.scaling.block import Block
+from flow_executors.scaling.recovery import YOUNG_S
 from flow_executors.scaling.scaling_core import ScalingCore
 from flow_providers.interfaces.job_state import JobState
 
@@ -30,6 +31,8 @@ def block_causes(core: ScalingCore, label: str, now: float, notes: Sequence[str]
         causes.append(Cause(CauseKind.BLOCK, f"{more} of {label!r} without workers"))
     if core.recovery.attempts:
         causes.append(Cause(CauseKind.BLOCK, _failed(core, label, now)))
+    elif core.recovery.next_at > now and core.recovery.young:
+        causes.append(Cause(CauseKind.BLOCK, _young(core, label, now)))
     if not coming:
         causes.append(Cause(CauseKind.BLOCK, _limit(core, label)))
     return [*causes, *(Cause(CauseKind.BLOCK, note) for note in notes)]
@@ -84,6 +87,12 @@ def _failed(core: ScalingCore, label: str, now: float) -> str:
         return text
     left = max(0.0, recovery.within_s - recovery.waited_s(now))
     return f"{text}; tasks fail if none works within {duration(left)} (recovery_timeout)"
+
+
+def _young(core: ScalingCore, label: str, now: float) -> str:
+    recovery = core.recovery
+    soon = f"{count(recovery.young, 'block')} of {label!r} in a row ended within {duration(YOUNG_S)} after connecting"
+    return f"{soon}; the next is tried in {duration(recovery.next_at - now)}"
 
 
 def _limit(core: ScalingCore, label: str) -> str:

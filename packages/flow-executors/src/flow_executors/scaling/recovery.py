@@ -45,6 +45,7 @@ class RecoveryPolicy:
         next_at: When another block may be tried.
         away_until: When a host may be tried that is known to be away; none is tried before.
         told: Whether tasks failed with the error since a block last connected.
+        young: Blocks in a row that were gone soon after they had connected.
     """
 
     first_blocks: int
@@ -56,9 +57,9 @@ class RecoveryPolicy:
     next_at: float = 0.0
     away_until: float = 0.0
     told: bool = False
+    young: int = 0
     _in_a_row: int = 0
     _failed_at: float = 0.0
-    _young: int = 0
     _wanted_since: float | None = None
 
     def failed(self, error: str, now: float) -> None:
@@ -84,12 +85,13 @@ class RecoveryPolicy:
         self.last_error = ""
         self.next_at = 0.0
 
-    def lost(self, lived_s: float, now: float) -> None:
-        """A block that had connected is gone unasked, ``lived_s`` seconds after that."""
-        self._young = self._young + 1 if lived_s < YOUNG_S else 0
-        if self._young > _FREE_DEATHS:
-            pause_s = self._pause(self._young - _FREE_DEATHS, LONGEST_YOUNG_PAUSE_S)
-            self.next_at = max(self.next_at, now + pause_s)
+    def lost(self, lived_s: float, now: float, well: bool = False) -> None:
+        """A block that had connected is gone unasked, ``lived_s`` seconds after that; ``well``: no failure ended it."""
+        self.young = self.young + 1 if lived_s < YOUNG_S else 0
+        if self.young > _FREE_DEATHS:
+            # Blocks may have short walltimes: where they end well there is nothing to wait for but their scheduler.
+            longest_s = FIRST_PAUSE_S if well else LONGEST_YOUNG_PAUSE_S
+            self.next_at = max(self.next_at, now + self._pause(self.young - _FREE_DEATHS, longest_s))
 
     def looked(self, waiting: bool, connected: bool, now: float) -> None:
         """Take in whether tasks wait, and whether any block is connected."""

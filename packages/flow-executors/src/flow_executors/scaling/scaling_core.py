@@ -41,6 +41,9 @@ class Decision:
     written_off: tuple[str, ...] = ()
     replace: tuple[str, ...] = ()
 
+_WELL = (JobState.COMPLETED, JobState.TIMEOUT)
+"""Ends of jobs that are no failures: by themselves, or since their walltime was over."""
+
 
 @dataclass(slots=True)
 class ScalingCore:
@@ -167,7 +170,7 @@ class ScalingCore:
         if block.joined_at is None:
             self._count_failure(block, block.status, now)
         else:
-            self.recovery.lost(now - block.joined_at, now)
+            self.recovery.lost(now - block.joined_at, now, block.status.state in _WELL)
 
     def _count_failure(self, block: Block, status: JobStatus, now: float) -> None:
         self.failed[block.name] = status
