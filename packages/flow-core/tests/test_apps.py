@@ -189,6 +189,16 @@ def test_walltime_label_and_resources_are_flows(kernel: RecordingKernel) -> None
     assert (seen.options.spec.resources.cores, seen.options.spec.resources.memory_mb) == (2.0, 100)
 
 
+def test_a_call_that_gives_no_resources_takes_none_away_of_what_the_app_asks_for(kernel: RecordingKernel) -> None:
+    asking = importable.options(resource_specification={"cores": 2, "memory": 100})
+    asking(1, resource_specification=None)
+    asking(1, walltime=3, resource_specification=None)
+    asking(1, resource_specification={})
+    for call in kernel.calls:
+        assert (call.options.spec.resources.cores, call.options.spec.resources.memory_mb) == (2.0, 100)
+    assert kernel.calls[1].options.spec.walltime_s == 3.0
+
+
 def test_equal_specifications_are_one_object(kernel: RecordingKernel) -> None:
     importable(1, walltime=3)
     importable(2, walltime=3.0)

@@ -9,6 +9,7 @@ from flow_core.executors.futures import FuturesExecutor
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.files import Directory, File, Glob
 from flow_core.option_names import known_options
+from flow_core.option_records import nearest
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,20 @@ def test_a_misspelt_setting_of_an_app_names_the_one_that_is_meant() -> None:
 
     with pytest.raises(TypeError, match=r"options\(\) has no option 'prioritty': did you mean 'priority'\?"):
         makes.options(prioritty=1)  # type: ignore[call-arg]  # that is what is tested
+
+
+@pytest.mark.parametrize(
+    ("wrong", "known", "near"),
+    [
+        ("bogus", ["cores", "gpus", "memory"], ""),
+        ("gups", ["cores", "gpus"], "gpus"),
+        ("mem", ["cores", "memory"], "memory"),
+        ("ncores", ["cores", "memory"], "cores"),
+        ("", ["cores"], ""),
+    ],
+)
+def test_only_a_name_that_is_surely_meant_is_suggested(wrong: str, known: list[str], near: str) -> None:
+    assert nearest(wrong, known) == near
 
 
 def test_an_option_that_is_like_no_other_is_an_error_with_all_that_there_are() -> None:

@@ -13,10 +13,10 @@ R = TypeVar("R")
 
 def did_you_mean(name: object, known: tuple[str, ...]) -> str:
     """Return the end of an error message: the nearest known name, or all of them."""
-    from difflib import get_close_matches  # needed by errors only
+    from flow_core.option_records import nearest  # needed by errors only
 
-    near = get_close_matches(str(name), known, n=1)
-    return f": did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+    near = nearest(str(name), known)
+    return f": did you mean {near!r}?" if near else f"; known are {', '.join(known)}"
 
 
 def known_options(function: Callable[P, R], meant: Mapping[str, str] | None = None) -> Callable[P, R]:

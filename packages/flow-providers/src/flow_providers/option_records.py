@@ -15,7 +15,7 @@ import dataclasses
 import inspect
 import math
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache, wraps
 from textwrap import fill
 from typing import Any, TypeVar
@@ -195,8 +195,23 @@ def _written(default: object) -> str:
     return repr(default)
 
 
-def _near(name: str, known: set[str]) -> str:
-    from difflib import get_close_matches  # needed by errors only
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return the known name that is surely meant by a wrong one; empty where none is.
 
-    near = get_close_matches(name, known, n=1)
-    return f": did you mean {near[0]!r}?" if near else f"; its options are: {', '.join(sorted(known - {'self'}))}"
+    Names of a few letters are alike by chance: ``gpus`` has three of the letters of ``bogus`` in order. Those that do not
+    begin alike must be nearly the same.
+    """
+    from difflib import SequenceMatcher, get_close_matches  # needed by errors only
+
+    for near in get_close_matches(name, sorted(known), n=3):
+        if near[:1] == name[:1] or SequenceMatcher(None, near, name).ratio() >= _NEARLY:
+            return near
+    return ""
+
+
+_NEARLY = 0.75  # of 1: two letters that are swapped in a name of four, one that is wrong in one of eight
+
+
+def _near(name: str, known: set[str]) -> str:
+    near = nearest(name, known)
+    return f": did you mean {near!r}?" if near else f"; its options are: {', '.join(sorted(known - {'self'}))}"

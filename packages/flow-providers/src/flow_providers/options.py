@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from flow_providers.errors import BadOption
 from flow_providers.option_checks import text_for_list, wrong_number
-from flow_providers.option_records import parameters_of
+from flow_providers.option_records import nearest, parameters_of
 from flow_providers.walltime import not_a_walltime
 from flow_providers.without_effect import reason_of, warn_of
 
@@ -121,12 +121,10 @@ def is_secret(option: str) -> bool:
 
 def _near(given: Mapping[str, object], known: list[str]) -> str:
     """Return which option was meant by the first name that is none; empty where there is no such, or none is near."""
-    from difflib import get_close_matches  # needed by errors only
-
     for name in given:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            return f": did you mean {near[0]!r}?" if near else ""
+            near = nearest(name, known)
+            return f": did you mean {near!r}?" if near else ""
     return ""
 
 

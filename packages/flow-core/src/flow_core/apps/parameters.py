@@ -84,7 +84,9 @@ class Parameters:
             spec = self.spec(walltime, resources)
         if "resource_specification" in self.watched and "resource_specification" in kwargs:
             given = kwargs.pop("resource_specification")
-            spec = self.spec(walltime, {**resources, **given} if isinstance(given, Mapping) else given)
+            # None asks for nothing, and so takes nothing away of what the app asks for.
+            if given is not None:
+                spec = self.spec(walltime, {**resources, **given} if isinstance(given, Mapping) else given)
         if "label" in self.watched and "label" in kwargs:
             label = _checked_label(kwargs.pop("label"), self._name)
         outputs = self._outputs(kwargs, base.outputs)

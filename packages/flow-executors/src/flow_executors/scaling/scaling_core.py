@@ -41,6 +41,7 @@ class Decision:
     written_off: tuple[str, ...] = ()
     replace: tuple[str, ...] = ()
 
+
 _WELL = (JobState.COMPLETED, JobState.TIMEOUT)
 """Ends of jobs that are no failures: by themselves, or since their walltime was over."""
 

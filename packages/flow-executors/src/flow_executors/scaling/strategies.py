@@ -9,12 +9,12 @@ import logging
 import math
 import operator
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Final
 
 from flow_core.errors import ConfigurationError, ExecutorBroken
 from flow_core.guard import called, named, to_log
 from flow_core.interfaces.scaling import BlockLimits, ScalingView, Strategy
+from flow_core.option_records import nearest
 from flow_executors.scaling.failures import failure_text
 from flow_executors.scaling.user_calls import UserCalls
 from flow_providers.interfaces.job_status import JobStatus
@@ -68,8 +68,8 @@ def strategy_of(name: str | Strategy | None) -> Strategy:
     if name is None:
         return none
     if name not in BUILT_IN:
-        close = get_close_matches(name, BUILT_IN, 1)
-        hint = f": did you mean {close[0]!r}?" if close else ""
+        near = nearest(name, BUILT_IN)
+        hint = f": did you mean {near!r}?" if near else ""
         raise ConfigurationError(f"strategy={name!r} is not known{hint} Known: {', '.join(BUILT_IN)}, or a function")
     return BUILT_IN[name]
 
