@@ -198,7 +198,7 @@ def _written(default: object) -> str:
 def nearest(name: str, known: Collection[str]) -> str:
     """Return the known name that is surely meant by a wrong one; empty where none is.
 
-    Names of a few letters are alike by chance: ``gpus`` has three of the letters of ``bogus`` in order. Those that do not
+    Names of a few letters are alike by chance: ``gpus`` has three letters of ``bogus``, in order. Those that do not
     begin alike must be nearly the same.
     """
     from difflib import SequenceMatcher, get_close_matches  # needed by errors only
