@@ -11,6 +11,9 @@ from client_packages import need
 
 from flow_providers import JobExtras, JobState, KubernetesProvider
 from flow_providers.errors import ExecutionProviderException, SchedulerUnavailable, SubmitException
+from flow_providers.jobs.accounted import AccountedProvider
+from flow_providers.jobs.ledger import JobLedger
+from flow_providers.jobs.sweep import sweep
 from flow_providers.spec import provider_from, spec_of
 from flow_providers.testing.contract import ProviderContract
 from flow_testing.clouds.kubernetes import FakeKubernetes
@@ -170,6 +173,19 @@ class TestKubernetesProvider(ProviderContract):
         self.until_ended(heir, job)
         self.patiently(lambda: [] if cluster.names("pods") else [1])
         assert cluster.names("secrets") == []
+
+    def test_a_pod_that_failed_goes_with_a_driver_that_was_killed(
+        self, provider: KubernetesProvider, cluster: FakeKubernetes, tmp_path: Path
+    ) -> None:
+        ledger = JobLedger(tmp_path / "jobs.ledger")
+        accounted = AccountedProvider(provider, ledger, run_id="run", owner="htex")
+        failed = accounted.submit("exit 4", 1)
+        self.until_ended(accounted, failed)
+        assert cluster.names("pods") == [failed]
+        heir = provider_from(spec_of(provider))
+        assert sweep(heir, ledger, ledger.open_entries(), submitters_gone=True) == []
+        self.patiently(lambda: [] if cluster.names("pods") else [1])
+        assert ledger.open_entries() == []
 
     def test_closing_removes_the_pods_that_ended_and_no_other(
         self, provider: KubernetesProvider, cluster: FakeKubernetes

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flow_core import without_effect
 from flow_core.errors import ConfigurationError
+from flow_core.testing import RecordingListener, make_context
 from flow_executors import HighThroughputExecutor, LowLatencyExecutor
-from flow_executors.common.block_request import BlockRequest, contradictions
+from flow_executors.common.block_request import BlockRequest, contradictions, expected_use
 from flow_providers import (
     CobaltProvider,
     CondorProvider,
@@ -21,6 +23,7 @@ from flow_providers import (
     SlurmProvider,
     TorqueProvider,
 )
+from flow_providers.interfaces.provider import NodeUse
 from flow_providers.launchers import SingleNodeLauncher, SrunLauncher, WrappedLauncher
 from flow_providers.local.provider import LocalProvider
 
@@ -77,10 +80,7 @@ def said_of(caplog: pytest.LogCaptureFixture, kind: Any = HighThroughputExecutor
 @pytest.mark.parametrize(
     "provider",
     [
-        SlurmProvider("debug", exclusive=False),
-        TorqueProvider(),
         GridEngineProvider(),
-        CondorProvider(),
         PBSProProvider(),
     ],
     ids=lambda provider: type(provider).__name__,
@@ -95,6 +95,10 @@ def test_workers_that_a_shared_node_is_not_asked_for_are_named(provider: Any, ca
     "provider",
     [
         SlurmProvider("debug"),
+        SlurmProvider("debug", exclusive=False),
+        TorqueProvider(),
+        GridEngineProvider(parallel_environment="smp"),
+        CondorProvider(),
         SlurmProvider("debug", exclusive=False, cores_per_node=8),
         TorqueProvider(cores_per_node=8),
         GridEngineProvider(cores_per_node=8, parallel_environment="smp"),
@@ -106,6 +110,37 @@ def test_workers_that_a_shared_node_is_not_asked_for_are_named(provider: Any, ca
 )
 def test_workers_that_fit_are_not_mentioned(provider: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert said_of(caplog, provider=provider, max_workers=8) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "use"),
+    [
+        ({}, (None, None)),
+        ({"max_workers": 1}, (None, None)),
+        ({"max_workers": 8}, (8, None)),
+        ({"max_workers": 3, "cores_per_worker": 1.5}, (5, None)),
+        ({"cores_per_worker": 4, "mem_per_worker": 2.0}, (4, 2.0)),
+        ({"max_workers": 4, "cores_per_worker": 0.25, "mem_per_worker": 2.0}, (None, 8.0)),
+    ],
+    ids=str,
+)
+def test_what_the_workers_of_a_node_use_follows_from_the_options(given: dict[str, Any], use: object) -> None:
+    assert expected_use(BlockRequest("P", **given)) == use
+
+
+def test_a_provider_that_asks_for_what_is_used_is_told_when_the_executor_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HighThroughputExecutor, "_make_runtime", lambda *_: None)
+    for provider, use in (
+        (CondorProvider(), NodeUse(8, 16.0)),
+        (SlurmProvider("debug"), NodeUse()),
+        (GridEngineProvider(), NodeUse()),
+        (LocalProvider(), NodeUse()),
+    ):
+        executor = HighThroughputExecutor(provider=provider, max_workers=4, cores_per_worker=2, mem_per_worker=4)
+        executor.start(make_context(tmp_path, RecordingListener(), label="executor"))
+        assert provider.expected_use == use
 
 
 def test_nodes_that_would_be_idle_are_named_where_the_launcher_starts_on_one(caplog: pytest.LogCaptureFixture) -> None:

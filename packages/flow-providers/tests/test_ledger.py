@@ -259,3 +259,17 @@ def test_tags_are_f_and_twelve_base32_characters() -> None:
 def test_safe_names_are_safe(name) -> None:
     assert safe_name(name).replace("-", "").replace("_", "").replace(".", "").isalnum()
     assert len(safe_name(name)) <= 60
+
+
+def test_a_job_that_stays_there_when_it_has_ended_is_open_until_it_is_removed(fake, ledger, monkeypatch) -> None:
+    monkeypatch.setattr(FakeProvider, "keeps_ended", True)
+    accounted = AccountedProvider(fake, ledger, run_id="run-1", owner="htex")
+    failed, fine = accounted.submit("a", 1), accounted.submit("b", 1)
+    fake.move(failed, JobState.FAILED)
+    fake.move(fine, JobState.COMPLETED)
+    accounted.status([failed, fine])
+    accounted.clear([fine])
+    # were the process killed now, a sweep would remove the other one
+    assert [entry.job_id for entry in ledger.open_entries()] == [failed]
+    accounted.close()
+    assert ledger.open_entries() == []

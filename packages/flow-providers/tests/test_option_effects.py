@@ -21,6 +21,7 @@ from flow_providers.cluster.base import ClusterProvider
 from flow_providers.errors import ProviderError
 from flow_providers.interfaces.channel import CommandResult
 from flow_providers.interfaces.job_extras import JobExtras
+from flow_providers.interfaces.provider import NodeUse
 from flow_providers.kubernetes import provider as kubernetes
 from flow_providers.launchers import SimpleLauncher, SingleNodeLauncher, SrunLauncher, WrappedLauncher
 from flow_providers.local.provider import LocalProvider
@@ -150,6 +151,51 @@ def test_two_submissions_of_one_provider_are_the_same_but_for_names(kind: type, 
 
 def test_no_value_is_given_of_options_that_are_gone() -> None:
     assert {name for kind in KINDS for name in inspect.signature(kind).parameters} - {"channel"} == OTHER.keys()
+
+
+# -- what commands use
+
+USED: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
+    "CondorProvider": ({}, ("request_cpus = 6", "request_memory = 3072")),
+    "GridEngineProvider": ({"parallel_environment": "smp"}, ("#$ -pe smp 6", "#$ -l h_vmem=512M")),
+    "SlurmProvider": ({"exclusive": False}, ("#SBATCH --cpus-per-task=6", "#SBATCH --mem=3072M")),
+    "TorqueProvider": ({}, ("ppn=6", "mem=3072mb")),
+}
+"""Of each provider whose jobs may get a part of a node: options, and what it asks for 6 cores and 3 GB."""
+
+
+def submitted_for(kind: type, folder: Path, options: dict[str, object], use: NodeUse) -> str:
+    channel = Recording(folder)
+    provider = kind(channel=channel, **options)
+    provider.expected_use = use
+    with suppress(ProviderError):
+        provider.submit("true", 1, "job")
+    return "\n".join(channel.seen)
+
+
+@pytest.mark.parametrize("name", USED)
+def test_a_job_on_shared_nodes_asks_for_what_its_command_uses(name: str, tmp_path: Path) -> None:
+    kind, (options, asked) = getattr(flow_providers, name), USED[name]
+    said = submitted_for(kind, tmp_path, options, NodeUse(6, 3.0))
+    assert [one for one in (*asked, "FLOW_CORES=6") if one not in said] == []
+
+
+@pytest.mark.parametrize("name", USED)
+def test_what_the_options_ask_for_comes_before_what_is_used(name: str, tmp_path: Path) -> None:
+    kind, (options, _asked) = getattr(flow_providers, name), USED[name]
+    own: dict[str, object] = (
+        {"cores_per_slot": 2, "mem_per_slot": 1.0} if kind is flow_providers.CondorProvider else {}
+    ) or {"cores_per_node": 2, "mem_per_node": 1.0}
+    said = submitted_for(kind, tmp_path, {**options, **own}, NodeUse(6, 3.0))
+    assert "FLOW_CORES=2" in said
+    assert "FLOW_MEMORY_GB=1.0" in said
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_job_that_has_whole_nodes_asks_for_nothing_more(kind: type, tmp_path: Path) -> None:
+    if kind.__name__ in USED and kind is not flow_providers.SlurmProvider and kind.__name__ != "GridEngineProvider":
+        return
+    assert "FLOW_CORES=6" not in submitted_for(kind, tmp_path, {}, NodeUse(6, 3.0))
 
 
 # -- Kubernetes

@@ -30,7 +30,7 @@ from flow_core.option_records import (
 from flow_core.representation import expression
 from flow_core.without_effect import reason_of, warn_of
 from flow_executors.client.interchange_process import is_loopback
-from flow_executors.common.block_request import BlockRequest, contradictions
+from flow_executors.common.block_request import BlockRequest, contradictions, expected_use
 from flow_executors.common.node_options import NodeOptions, PrefetchOptions
 from flow_executors.launching.node_python import PYTHON, NodePython, with_pool_name
 from flow_executors.manager.options import ManagerOptions
@@ -42,7 +42,7 @@ from flow_executors.serialize.script_code import chosen_module
 from flow_executors.wire.messages import Registration
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.locality import Locality
-from flow_providers.interfaces.provider import ExecutionProvider
+from flow_providers.interfaces.provider import ExecutionProvider, NodeUse
 from flow_providers.option_checks import check_options
 
 TYPE_CHECKING = False
@@ -322,6 +322,7 @@ class PilotExecutor(PilotOptions, BlockExecutor):
             provider.cores_per_node,
             provider.mem_per_node,
             provider.shares_nodes,
+            provider.asks_for_use,
             provider.nodes_per_block,
             first_alone,
         )
@@ -369,6 +370,8 @@ class PilotExecutor(PilotOptions, BlockExecutor):
         # Imported here: the package's own module is above this one.
         from flow_executors import __version__
 
+        if self.provider is not None and self.provider.asks_for_use:
+            self.provider.expected_use = NodeUse(*expected_use(self._block_request(self.provider)))
         self._runtime = self._make_runtime(
             LaunchPlan(
                 label=self.label,

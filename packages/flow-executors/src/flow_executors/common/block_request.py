@@ -19,6 +19,7 @@ class BlockRequest:
         cores_per_node: Cores that are asked for on each node; None: none are.
         mem_per_node: GB that are asked for on each node; None: none are.
         shares_nodes: Whether a job that asks for no cores gets one of each node, and not all.
+        asks_for_use: Whether the provider asks for what the workers use where its options say nothing.
         nodes: Nodes of a block.
         on_one_node: Whether the provider's launcher starts workers on the first of these nodes alone.
     """
@@ -30,8 +31,16 @@ class BlockRequest:
     cores_per_node: float | None = None
     mem_per_node: float | None = None
     shares_nodes: bool = False
+    asks_for_use: bool = False
     nodes: int = 1
     on_one_node: bool = False
+
+
+def expected_use(wanted: BlockRequest) -> tuple[int | None, float | None]:
+    """Return the cores and the GB that the workers of a node use, as far as the options say; None: they do not."""
+    workers = 1 if wanted.max_workers == math.inf else wanted.max_workers
+    cores = math.ceil(workers * wanted.cores_per_worker)
+    return (cores if cores > 1 else None), (workers * wanted.mem_per_worker if wanted.mem_per_worker else None)
 
 
 def contradictions(wanted: BlockRequest) -> Iterator[str]:
@@ -55,7 +64,7 @@ def _of_cores(wanted: BlockRequest) -> Iterator[str]:
     )
     workers = most if most != math.inf else 1
     if asked is None:
-        if wanted.shares_nodes and workers * each > 1:
+        if wanted.shares_nodes and not wanted.asks_for_use and workers * each > 1:
             needs = f"max_workers={most:g} of {each:g} cores" if most != math.inf else f"cores_per_worker={each:g}"
             yield (
                 f"{needs} is not asked of the scheduler: {provider} is given no cores_per_node, and a job on shared "
@@ -79,7 +88,7 @@ def _of_memory(wanted: BlockRequest) -> Iterator[str]:
     if not each:
         return
     if asked is None:
-        if wanted.shares_nodes:
+        if wanted.shares_nodes and not wanted.asks_for_use:
             workers = most if most != math.inf else 1
             yield (
                 f"mem_per_worker={each:g} is not asked of the scheduler: {provider} is given no mem_per_node. Give it "

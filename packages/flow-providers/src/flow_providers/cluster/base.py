@@ -160,6 +160,21 @@ class ClusterProvider(BlockProvider):
         self.channel.offer_script_dir(path)
 
     @property
+    def asks_for_use(self) -> bool:  # type: ignore[override]  # by its options
+        """Whether jobs ask for what their commands use: where a job that asks for nothing gets a part of a node."""
+        return self.shares_nodes
+
+    @property
+    def asked_cores(self) -> int | None:
+        """Cores that a job asks for on each node: by the option, else what its command uses of a shared node."""
+        return self.cores_per_node or (self.expected_use.cores if self.asks_for_use else None)
+
+    @property
+    def asked_memory_gb(self) -> float | None:
+        """GB that a job asks for on each node, likewise."""
+        return self.mem_per_node or (self.expected_use.memory_gb if self.asks_for_use else None)
+
+    @property
     def locality(self) -> Locality:
         """Nodes that see the files of the channel's machine: which is this one, or another."""
         return Locality.SAME_FILES if self.channel.is_local else Locality.ELSEWHERE
@@ -343,8 +358,8 @@ class ClusterProvider(BlockProvider):
             "tasks_per_node": tasks_per_node,
             "walltime": walltime_hms(walltime_seconds(self.walltime)),  # all schedulers understand that one
             "walltime_s": walltime_seconds(self.walltime),
-            "cores_per_node": self.cores_per_node,
-            "mem_per_node": self.mem_per_node,
+            "cores_per_node": self.asked_cores,
+            "mem_per_node": self.asked_memory_gb,
             "scheduler_options": self.scheduler_options,
             "body": render(
                 "flow_providers.cluster",
@@ -354,8 +369,8 @@ class ClusterProvider(BlockProvider):
                     "environment": environment,
                     "arrival": payload.arrival(job) if payload is not None else "",
                     "reports": payload is not None and bool(payload.report),
-                    "cores_per_node": self.cores_per_node,
-                    "mem_per_node": self.mem_per_node,
+                    "cores_per_node": self.asked_cores,
+                    "mem_per_node": self.asked_memory_gb,
                     "worker_init": self.worker_init,
                     "notices": notices_code() if self.tells_script else "",
                     "command": launch(self.launcher, command, tasks_per_node, self.nodes_per_block),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
@@ -11,6 +12,19 @@ from flow_providers.interfaces.job_extras import NO_EXTRAS, JobExtras
 from flow_providers.interfaces.job_status import JobStatus
 from flow_providers.interfaces.locality import Locality
 from flow_providers.sequences import listed
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUse:
+    """What the command of a job is going to use of each node.
+
+    Attributes:
+        cores: Cores; None: not known.
+        memory_gb: Memory in GB; None: not known.
+    """
+
+    cores: int | None = None
+    memory_gb: float | None = None
 
 
 class ExecutionProvider(ABC):
@@ -43,6 +57,12 @@ class ExecutionProvider(ABC):
 
     shares_nodes: bool = False
     """Whether a job that asks for no cores gets one core of each node, or as many as copies of its command, not all."""
+    asks_for_use: bool = False
+    """Whether jobs on shared nodes ask for ``expected_use`` where the provider's own options say nothing."""
+    expected_use: NodeUse = NodeUse()
+    """What the commands of the coming jobs use of each node; set by who submits them."""
+    keeps_ended: bool = False
+    """Whether a job that has ended stays at its scheduler until it is cleared, or the provider closed."""
     starts_on_each_node: bool = False
     """Whether the provider itself starts the command on each node of a block, whatever its launcher."""
     delivers_files: bool = False

@@ -49,6 +49,7 @@ class AccountedProvider(ExecutionProvider):
         self.delivers_files = provider.delivers_files
         self._lock = Lock()
         self._tags: dict[str, str] = {}  # of the jobs that are open in the ledger, by id
+        self._kept: set[str] = set()  # jobs that have ended and are still there
 
     def submit(
         self, command: str, tasks_per_node: int, job_name: str = "flow.auto", *, extras: JobExtras = NO_EXTRAS
@@ -85,8 +86,13 @@ class AccountedProvider(ExecutionProvider):
         """Return the provider's states, and close the ledger's entries of jobs that ended."""
         answers = self.provider.status(job_ids)
         for job_id, status in zip(job_ids, answers, strict=True):
-            if status.terminal:
+            if status.terminal and not self.provider.keeps_ended:
                 self._ended(job_id, status.state.name)
+            elif status.terminal:
+                # What is left of it there goes when it is cleared, or with the provider; a sweep does that where this
+                # process ends before.
+                with self._lock:
+                    self._kept.add(job_id)
         return answers
 
     def cancel(self, job_ids: Sequence[str]) -> list[bool]:
@@ -131,8 +137,12 @@ class AccountedProvider(ExecutionProvider):
         return self.provider.current_capacity
 
     def close(self) -> None:
-        """Close the provider. Idempotent; jobs and their entries in the ledger stay."""
+        """Close the provider. Idempotent; jobs that go on and their entries in the ledger stay."""
         self.provider.close()
+        with self._lock:
+            kept, self._kept = sorted(self._kept), set()
+        for job_id in kept:
+            self._ended(job_id, "CLEARED")
 
     def _found(self, tag: str, error: SubmitUnknown) -> str:
         """Return the id of a job that may have been submitted. SubmitUnknown: still not known; the ledger has it."""

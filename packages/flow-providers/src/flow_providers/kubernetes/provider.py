@@ -49,6 +49,8 @@ class KubernetesProvider(TrackedProvider):
     label = "kubernetes"
     starts_on_each_node = True
 
+    keeps_ended = True
+
     @checked
     def __init__(
         self,

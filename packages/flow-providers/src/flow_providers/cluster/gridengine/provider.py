@@ -97,17 +97,23 @@ class GridEngineProvider(ClusterProvider):
                     "parallel_environment only: name one, such as 'smp' (`qconf -spl` lists those of the site)"
                 )
 
+    @property
+    def asks_for_use(self) -> bool:  # type: ignore[override]  # by its options
+        """Whether jobs ask for what their commands use: in a parallel environment, which alone gives several slots."""
+        return self.parallel_environment is not None
+
     def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:
         """Return the values of this scheduler's own directives in the script template."""
-        slots_per_node = self.cores_per_node or tasks_per_node
+        slots_per_node = self.asked_cores or tasks_per_node
         # h_vmem is a limit for each slot, and a node has several of them.
         slots_here = slots_per_node if self.parallel_environment else 1
+        memory_gb = self.asked_memory_gb
         return {
             "queue": self.queue,
             "project": self.project,
             "parallel_environment": self.parallel_environment,
             "slots": self.nodes_per_block * slots_per_node,
-            "mem_per_slot_mb": math.ceil(self.mem_per_node * 1024 / slots_here) if self.mem_per_node else None,
+            "mem_per_slot_mb": math.ceil(memory_gb * 1024 / slots_here) if memory_gb else None,
         }
 
     def submit_command(self, job: JobFiles, name: str, tasks_per_node: int) -> str:

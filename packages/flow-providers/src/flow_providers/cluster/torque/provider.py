@@ -74,5 +74,6 @@ class TorqueProvider(PBSFamilyProvider):
     def script_values(self, job: JobFiles, tasks_per_node: int) -> dict[str, object]:
         """Return the values of this scheduler's own directives in the script template."""
         # Torque's mem is for the whole job, not for a node.
-        total = None if self.mem_per_node is None else math.ceil(self.mem_per_node * 1024) * self.nodes_per_block
+        each = self.asked_memory_gb
+        total = None if each is None else math.ceil(each * 1024) * self.nodes_per_block
         return {"account": self.account, "queue": self.queue, "mem_mb": total}
