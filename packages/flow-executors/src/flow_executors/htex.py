@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, InitVar, dataclass, field
+from dataclasses import KW_ONLY, InitVar, dataclass, field, replace
 from typing import Final, NoReturn
 
 from flow_core.errors import ConfigurationError, ExecutorClosed, ExecutorError, ScalingFailed
@@ -14,7 +15,7 @@ from flow_core.interfaces.call import Call, TryKey
 from flow_core.interfaces.container import Container
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.executor import BlockExecutor, ShutdownReport
-from flow_core.interfaces.scaling import Load
+from flow_core.interfaces.scaling import BlockInfo, Load
 from flow_core.interfaces.staging import Staging
 from flow_core.interfaces.task_fields import HONOURED_BY_ALL
 from flow_core.interfaces.waiting import Cause
@@ -475,6 +476,20 @@ class PilotExecutor(PilotOptions, BlockExecutor):
         if runtime.scaler is None or not blocks:
             return ()
         return runtime.scaler.scale_in(blocks, max_idletime_s=max_idletime_s, timeout_s=timeout_s)
+
+    def block_infos(self) -> list[BlockInfo]:
+        """Return all blocks so far, with the workers that are connected of each."""
+        runtime = self._runtime
+        if runtime is None or runtime.scaler is None:
+            return []
+        workers = Counter[str]()
+        for manager in self.connected_managers():
+            workers[manager.block] += manager.workers
+        return [replace(one, workers=workers[one.block]) for one in runtime.scaler.infos()]
+
+    def most_blocks(self) -> int | None:
+        """Return ``max_blocks`` of the provider."""
+        return None if self.provider is None else self.provider.max_blocks
 
     # -- what there is
 

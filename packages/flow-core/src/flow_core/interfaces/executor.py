@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from flow_core.interfaces.call import Call, TryKey
 from flow_core.interfaces.context import RunContext
-from flow_core.interfaces.scaling import Load
+from flow_core.interfaces.scaling import BlockInfo, Load
 from flow_core.interfaces.staging import Staging
 from flow_core.interfaces.task_fields import HONOURED_BY_ALL
 from flow_core.interfaces.waiting import Cause
@@ -149,6 +149,14 @@ class BlockExecutor(Executor):
 
         With ``max_idletime_s`` only blocks idle at least that long. Never a block that is running something.
         """
+
+    def block_infos(self) -> Sequence[BlockInfo]:
+        """Return all blocks so far, for people to look at; empty where the executor cannot tell. Never blocks."""
+        return ()
+
+    def most_blocks(self) -> int | None:
+        """Return how many blocks there may be at once; None where that has no limit."""
+        return None
 
     @property
     def scaling_enabled(self) -> bool:

@@ -26,6 +26,31 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockInfo:
+    """A block as people are shown it.
+
+    Attributes:
+        block: Its id.
+        job_id: Id of its job with the provider; empty before it is submitted.
+        state: Name of its job's state.
+        reason: What the scheduler, or Flow, says of that; empty where there is nothing to say.
+        active: Whether it counts: pending or running, and not on its way out.
+        managers: Managers of it that are connected.
+        workers: Their workers.
+        age_s: Seconds since it was submitted.
+    """
+
+    block: str
+    job_id: str = ""
+    state: str = ""
+    reason: str = ""
+    active: bool = False
+    managers: int = 0
+    workers: int = 0
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class BlockLimits:
     """The bounds of elasticity of one executor; ``parallelism`` is slots per active task, between 0 and 1."""
 

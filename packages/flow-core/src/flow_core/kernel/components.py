@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from flow_core.kernel.failure_tally import FailureTally
+
 if TYPE_CHECKING:
     from flow_core.config import Config
     from flow_core.interfaces.executor import Executor
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from flow_core.kernel.live import LiveQueries
     from flow_core.kernel.progress import ProgressTicker
     from flow_core.kernel.reactor import Reactor
+    from flow_core.kernel.run_record import RunRecord
     from flow_core.kernel.unseen import Unseen
     from flow_core.observe.logging import RunLog
     from flow_core.observe.pump import EventPump
@@ -44,6 +47,8 @@ class KernelComponents:
     bodies: Executor | None = None
     usage: UsageTracker | None = None
     live: LiveQueries | None = None
+    record: RunRecord | None = None
     ticker: ProgressTicker | None = None
     unseen: Unseen | None = None
+    failures: FailureTally = field(default_factory=FailureTally)
     refusal: str | None = None

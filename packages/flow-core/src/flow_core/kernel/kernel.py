@@ -42,7 +42,7 @@ from flow_core.interfaces.memoizer import AppIdentity
 from flow_core.interfaces.outcome import Place
 from flow_core.interfaces.staging import Brought, Transfer
 from flow_core.interfaces.waiting import Cause, CauseKind, count
-from flow_core.kernel import assembly, shutdown
+from flow_core.kernel import assembly, run_record, shutdown
 from flow_core.kernel.arguments import Arguments, are_plain
 from flow_core.kernel.backpressure import SubmissionLimiter
 from flow_core.kernel.call_dependencies import CallDependencies
@@ -53,6 +53,7 @@ from flow_core.kernel.explaining import ANSWER_S, Explainer, Overview
 from flow_core.kernel.honouring import check_warning
 from flow_core.kernel.launch import EffectHandler
 from flow_core.kernel.live import LiveQueries
+from flow_core.kernel.live_answers import LiveAnswers
 from flow_core.kernel.loaded_checkpoints import LoadedCheckpoints
 from flow_core.kernel.output_owners import OutputOwners, waits_for
 from flow_core.kernel.progress import NodeFiles, ProgressTicker
@@ -146,6 +147,8 @@ class DataFlowKernel:
         parts.run_log = assembly.open_log(config, info)
         labels = ", ".join(self.executors)
         self._logger.info("Run %s of %s began in %s; executors: %s", self.run_id, info.name, self.run_dir, labels)
+        parts.record = run_record.begun(info, self.executors, config.monitoring is not None)
+        run_record.write(self.run_dir, parts.record)
         for sentence in ineffective_options(config):
             self._logger.warning("Config: %s", sentence)
         if self._filled:
@@ -220,7 +223,10 @@ class DataFlowKernel:
         self._sends = not all(executor.in_process for executor in self.executors.values())
         self._snapshots.stays = any(executor.in_process for executor in self.executors.values())
         standstill = Standstill(lambda: sign_of(self._reactor, self._held_calls), self.why_waiting, self._logger)
-        live = parts.live = LiveQueries(self.run_dir, self._asked, lambda: self._look(standstill), self._logger)
+        answers = LiveAnswers(
+            self._reactor, self.executors, parts.failures, self._held_calls, self._asked, self.cancel_task
+        )
+        live = parts.live = LiveQueries(self.run_dir, answers.by_name(), lambda: self._look(standstill), self._logger)
         live.start()
         usage = parts.usage = assembly.usage_tracker(config)
         usage.start(len(self.executors))
@@ -722,6 +728,7 @@ class DataFlowKernel:
             error = task.error
             if error is not None:
                 emitter.ended(task)
+                self._parts.failures.add(task)
                 if unseen is not None:
                     unseen.describe(task)
                 # Its outputs are as before the task once it has failed; half of a file must not pass for an output.

@@ -1,8 +1,9 @@
 """Questions to a running kernel from another process of the same user, over a socket in its run directory.
 
 ``runinfo/NNN/kernel.sock`` is there while the run is, of mode 0600, and who connects must be the user's own process (or
-root's), which the operating system says. One line of JSON each way: what is asked, and the answer as text. The thread
-that answers sleeps until somebody asks; once a minute it looks whether the run has come to a standstill.
+root's), which the operating system says. One line of JSON each way: ``{"ask": NAME, ...}``, and ``{"data": ...}`` or
+``{"error": TEXT}``. The thread that answers sleeps until somebody asks; once a minute it looks whether the run has come
+to a standstill.
 """
 
 from __future__ import annotations
@@ -14,20 +15,26 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flow_core.errors import RunNotLive
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+Answers = Mapping[str, Callable[[Mapping[str, Any]], object]]
+"""Functions that answer, by the names of what is asked: given the request, each returns what JSON can hold.
+
+LookupError and ValueError of them are told to who asked, as their text."""
 
 _NAME = "kernel.sock"
 _LOOK_S = 60.0  # seconds between looks at the run; much less than the 600 s after which a standstill is reported
 _REQUEST_S = 2.0  # seconds for a whole request: one that connects and is silent must not keep others waiting
-_REQUEST_BYTES = 4096  # of a request, which has less than 100
+_REQUEST_BYTES = 1 << 16  # of a request: most have less than 100, a list of 1,000 tasks has 10,000
 _ANSWER_BYTES = 16 << 20  # of an answer; a bound on what the asking process reads, far above any overview
 _JOIN_S = 3.0  # seconds; more than a request may take
 _CREDENTIALS = struct.Struct("3i")
@@ -36,15 +43,10 @@ _CREDENTIALS = struct.Struct("3i")
 class LiveQueries:
     """Server of live queries in the kernel: a socket and a thread. A run whose directory takes no socket has none."""
 
-    def __init__(
-        self, run_dir: Path, answer: Callable[[int | None], str], look: Callable[[], None], logger: logging.Logger
-    ) -> None:
-        """Take the functions that answer and that look at the run; only the thread of the queries calls them.
-
-        ``answer`` is given the id of a task, or None for all, and may raise LookupError with what to tell.
-        """
+    def __init__(self, run_dir: Path, answers: Answers, look: Callable[[], None], logger: logging.Logger) -> None:
+        """Take the functions that answer and that look at the run; only the thread of the queries calls them."""
         self._run_dir = run_dir
-        self._answer = answer
+        self._answers = answers
         self._look = look
         self._logger = logger
         self._listener: socket.socket | None = None
@@ -114,30 +116,30 @@ class LiveQueries:
             except (OSError, ValueError):
                 return
 
-    def _reply(self, request: object) -> dict[str, str]:
-        task = request.get("why", "") if isinstance(request, dict) else ""
-        # True is an int to Python, and would ask for task 1.
-        if task is not None and (isinstance(task, bool) or not isinstance(task, int)):
+    def _reply(self, request: object) -> dict[str, object]:
+        asked = request if isinstance(request, dict) else {}
+        answer = self._answers.get(str(asked.get("ask")))
+        if answer is None:
             return {"error": "this run is of another version of Flow: it does not understand the question"}
         try:
-            return {"text": self._answer(task)}
-        except LookupError as error:
-            return {"error": str(error.args[0])}
+            return {"data": answer(asked)}
+        except (LookupError, ValueError) as error:
+            return {"error": str(error.args[0]) if error.args else str(error)}
 
 
-def why(run_dir: Path, task: int | None = None, timeout_s: float = 10.0) -> str:
-    """Ask a run that goes on why a task is not done, or with None why all unfinished tasks are not.
+def ask(run_dir: Path, what: str, timeout_s: float = 10.0, **request: object) -> Any:
+    """Ask a run that goes on, and return its answer: see ``live_answers``.
 
     Raises:
         RunNotLive: nobody answers there; the message says why.
-        LookupError: the run has no such unfinished task.
+        LookupError: the run refuses, with what it says.
     """
     deadline = time.monotonic() + timeout_s
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout_s)
         _connect(connection, run_dir)
         try:
-            connection.sendall(json.dumps({"why": task}).encode() + b"\n")
+            connection.sendall(json.dumps({"ask": what, **request}).encode() + b"\n")
             reply = json.loads(_line_of(connection, _ANSWER_BYTES, deadline))
         except TimeoutError:
             raise RunNotLive(
@@ -148,9 +150,19 @@ def why(run_dir: Path, task: int | None = None, timeout_s: float = 10.0) -> str:
             raise RunNotLive(
                 f"the script of run {run_dir} hung up; it has ended just now, or it failed: {error}"
             ) from None
-    if "text" in reply:
-        return str(reply["text"])
-    raise LookupError(str(reply.get("error", "the answer was not understood")))
+    if isinstance(reply, dict) and "data" in reply:
+        return reply["data"]
+    raise LookupError(str(reply.get("error") if isinstance(reply, dict) else "the answer was not understood"))
+
+
+def why(run_dir: Path, task: int | None = None, timeout_s: float = 10.0) -> str:
+    """Ask a run that goes on why a task is not done, or with None why all unfinished tasks are not.
+
+    Raises:
+        RunNotLive: nobody answers there; the message says why.
+        LookupError: the run has no such unfinished task.
+    """
+    return str(ask(run_dir, "why", timeout_s, task=task))
 
 
 def is_live(run_dir: Path) -> bool:

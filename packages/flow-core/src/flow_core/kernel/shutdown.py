@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +22,7 @@ from flow_core.futures.lean import settle_quietly
 from flow_core.guard import called, one_line, pass_signal, to_log
 from flow_core.hooks import hook_name, is_own, where_in_users_code
 from flow_core.interfaces.events import EventKind, RunEnded
+from flow_core.kernel import run_record
 from flow_core.kernel.interrupts import guard, unguard
 from flow_core.kernel.summary import summarize
 from flow_core.observe.run_logger import lines_of
@@ -294,6 +296,7 @@ def _clean_up(parts: KernelComponents, deadline: float, exit_code: int) -> tuple
         _Step("remove staged files", lambda: _close(parts.staging), lambda: half() + CLOSE_S),
         _Step("close the sinks", lambda: _close_sinks(parts, deadline), rest),
         _Step("tell the usage", lambda: _report_usage(parts, exit_code), least),
+        _Step("write its record", lambda: _write_record(parts), least),
         _Step("close its log", lambda: _close_log(parts), least),
     ]
     # One thread for all, as long as none hangs: a thread for each took half as long as all else of an empty run.
@@ -328,6 +331,13 @@ def _close_log(parts: KernelComponents) -> None:
     parts.logger.info("Run %s ended: %s", parts.info.run_id, summarize(parts.reactor))
     if parts.run_log is not None:
         parts.run_log.close()
+
+
+def _write_record(parts: KernelComponents) -> None:
+    if parts.record is not None:
+        tasks, failures = asdict(summarize(parts.reactor)), tuple(parts.failures.groups())
+        ended = replace(parts.record, ended_ns=time.time_ns(), tasks=tasks, failures=failures)
+        run_record.write(parts.info.run_dir, ended)
 
 
 def _cancel_all(parts: KernelComponents) -> None:

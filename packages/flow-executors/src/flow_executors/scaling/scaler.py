@@ -13,7 +13,7 @@ from flow_core.errors import ExecutorError, FlowError, ScalingFailed
 from flow_core.guard import named, to_log
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.events import BlockChanged, EventKind
-from flow_core.interfaces.scaling import BlockLimits
+from flow_core.interfaces.scaling import BlockInfo, BlockLimits
 from flow_core.interfaces.waiting import Cause, duration
 from flow_executors.common.unreached import NOT_REACHED
 from flow_executors.scaling.block import Bounds
@@ -185,6 +185,24 @@ class Scaler:
         """Return the state of every block so far."""
         with self._lock:
             return {name: block.status.state for name, block in self._core.blocks.items()}
+
+    def infos(self) -> list[BlockInfo]:
+        """Return all blocks so far, for people to look at."""
+        now = time.monotonic()
+        with self._lock:
+            blocks = [replace(block) for block in self._core.blocks.values()]  # each as it is at this moment
+        return [
+            BlockInfo(
+                block=one.name,
+                job_id=one.job_id,
+                state=one.status.state.name,
+                reason=one.condemned or one.status.message or one.status.reason,
+                active=one.active,
+                managers=one.managers,
+                age_s=now - one.submitted_at,
+            )
+            for one in blocks
+        ]
 
     def counts(self) -> tuple[tuple[str, int], ...]:
         """Return the number of blocks in each state that occurs."""

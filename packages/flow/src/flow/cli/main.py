@@ -12,7 +12,24 @@ import flow
 from flow.cli.telling import say
 from flow_core.errors import FlowError
 
-_COMMANDS = ("cache", "checkpoint", "files", "monitor", "nodes", "run", "why")
+_COMMANDS = (
+    "blocks",
+    "cache",
+    "cancel",
+    "checkpoint",
+    "files",
+    "logs",
+    "ls",
+    "monitor",
+    "nodes",
+    "run",
+    "scale",
+    "show",
+    "status",
+    "tasks",
+    "top",
+    "why",
+)
 """Each is in a module of its own name."""
 
 

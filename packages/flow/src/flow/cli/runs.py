@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
+
+from flow.runs.find import Run, newest, run_at
 
 run_dir_option = click.option(
     "--run-dir", default="runinfo", show_default=True, is_eager=True, help="Where the directories of runs are."
@@ -31,3 +34,31 @@ class RunPath(click.ParamType):  # type: ignore[type-arg]  # generic in new vers
         if not path.exists():
             self.fail(f"there is no {str(value)!r}, neither as a path nor as a run under {str(top)!r}", param, ctx)
         return str(path)
+
+
+run_option = click.option("--run", "-r", help="Directory or number of the run; default: the newest.")
+database_option = click.option(
+    "--database", "-d", help="URI of the monitoring database; default: monitoring.db beside the run's directory."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON, for programs.")
+
+
+def found_run(run: str | None, run_dir: str, *, live: bool = False) -> Run:
+    """Return the run that is meant: named, or the newest; with ``live`` the newest that goes on.
+
+    Raises:
+        RunNotLive: none is named, and there is none.
+        click.ClickException: the one that is named is not there.
+    """
+    top = Path(run_dir)
+    if run is None:
+        return newest(top, live=live)
+    path = directory_of_run(run, top)
+    if not path.is_dir():
+        raise click.ClickException(f"there is no run {run!r}, neither as a directory nor under {run_dir!r}")
+    return run_at(path)
+
+
+def write_json(found: object) -> None:
+    """Write JSON to standard output, control characters escaped."""
+    click.echo(json.dumps(found, indent=1, default=str))

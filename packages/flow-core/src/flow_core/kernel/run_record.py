@@ -1,0 +1,108 @@
+"""Record of a run in its directory: what it was, and how it ended. Kept of every run, with or without monitoring.
+
+``runinfo/NNN/run.json`` is written when the run begins and again when it ends, each time as a whole. A run that was
+killed has a record without an end. Readers take what they know of it, so later versions may add to it.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+import sys
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flow_core.kernel.failure_tally import FailureGroup
+from flow_core.own_files import open_own
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from flow_core.interfaces.sinks import RunInfo
+
+NAME = "run.json"
+_MOST = 1 << 20  # bytes of a record that are read: one with 200 groups of failures has less than a tenth
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What a run says of itself. Times are int64 nanoseconds UTC.
+
+    Attributes:
+        run_id: Its unique name.
+        name: Its name: ``Config.name``, or the script's file.
+        script: Path of the script, absolute; empty in an interactive session.
+        user: Who ran it.
+        host: Name of the machine of the script.
+        pid: Process id of the script there.
+        began_ns: When it began.
+        executors: Labels of its executors.
+        monitored: Whether its Config has monitoring.
+        ended_ns: When it ended; None while it goes on, or if it was killed.
+        tasks: Numbers of tasks as ``Summary`` has them; empty before the end.
+        failures: Its failed tasks by app and type of exception; empty before the end.
+    """
+
+    run_id: str
+    name: str
+    script: str
+    user: str
+    host: str
+    pid: int
+    began_ns: int
+    executors: tuple[str, ...] = ()
+    monitored: bool = False
+    ended_ns: int | None = None
+    tasks: dict[str, int] = field(default_factory=dict)
+    failures: tuple[FailureGroup, ...] = ()
+
+
+def begun(info: RunInfo, executors: Iterable[str], monitored: bool) -> RunRecord:
+    """Return the record of a run that begins in this process."""
+    script = sys.argv[0] if sys.argv else ""
+    return RunRecord(
+        run_id=info.run_id,
+        name=info.name,
+        script=os.path.abspath(script) if script and os.path.exists(script) else "",
+        user=_user(),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        began_ns=info.started_ns,
+        executors=tuple(executors),
+        monitored=monitored,
+    )
+
+
+def write(run_dir: Path, record: RunRecord) -> None:
+    """Write a record, whole or not at all. Raises OSError."""
+    part = run_dir / f".{NAME}.part"
+    part.write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
+    os.replace(part, run_dir / NAME)
+
+
+def read(run_dir: Path) -> RunRecord | None:
+    """Return the record of a run; None where there is none that can be used: of an older run, say, or a stranger's."""
+    try:
+        # Its owner is that of the directory, or the reader: nobody else can have put it there.
+        with open_own(run_dir / NAME, frozenset([os.stat(run_dir).st_uid])) as file:
+            found = json.loads(file.read(_MOST))
+        failures = tuple(FailureGroup(**_known(FailureGroup, one)) for one in found.get("failures", ()))
+        executors = tuple(map(str, found.get("executors", ())))
+        return RunRecord(**{**_known(RunRecord, found), "failures": failures, "executors": executors})
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a number without a name, as containers have it
+        return str(os.geteuid())
+
+
+def _known(kind: type, found: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that a record of this version has."""
+    return {one.name: found[one.name] for one in fields(kind) if one.name in found}

@@ -1,0 +1,92 @@
+"""Runs under a directory: found by number or path, each with its state and its record."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from flow_core.errors import RunNotLive
+from flow_core.kernel.live import is_live
+from flow_core.kernel.run_record import RunRecord, read
+
+RUNNING, ENDED, FAILED, KILLED, UNKNOWN = "running", "ended", "failed", "killed", "unknown"
+"""States of runs. ``failed``: it ended, and tasks of it failed. ``unknown``: on another host, or of an older Flow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's directory with what stands there.
+
+    Attributes:
+        path: The directory.
+        state: One of the states of this module.
+        record: Its record; None where there is none to be read.
+    """
+
+    path: Path
+    state: str
+    record: RunRecord | None
+
+    @property
+    def number(self) -> str:
+        """Its number, as the directory is called."""
+        return self.path.name
+
+    @property
+    def live(self) -> bool:
+        """Whether its script is there to be asked."""
+        return self.state == RUNNING
+
+
+def run_at(path: Path) -> Run:
+    """Return the run in a directory. Never raises."""
+    record = read(path)
+    return Run(path, _state(path, record), record)
+
+
+def runs_under(top: Path) -> list[Run]:
+    """Return all runs in a directory of runs, the newest first."""
+    numbers = [path for path in top.iterdir() if path.name.isdecimal() and path.is_dir()] if top.is_dir() else []
+    return [run_at(path) for path in sorted(numbers, key=lambda one: int(one.name), reverse=True)]
+
+
+def newest(top: Path, *, live: bool = False) -> Run:
+    """Return the newest run, or the newest that goes on.
+
+    Raises:
+        RunNotLive: there is none.
+    """
+    paths = [path for path in top.iterdir() if path.name.isdecimal() and path.is_dir()] if top.is_dir() else []
+    for path in sorted(paths, key=lambda one: int(one.name), reverse=True):
+        if not live or is_live(path):
+            return run_at(path)
+    if paths:
+        raise RunNotLive(
+            f"none of the {len(paths)} runs under {top} goes on: name the run, or say where runs are with --run-dir"
+        )
+    raise RunNotLive(f"there are no runs under {top}: say where runs are with --run-dir")
+
+
+def _state(path: Path, record: RunRecord | None) -> str:
+    if record is not None and record.ended_ns is not None:
+        return FAILED if record.tasks.get("failed") else ENDED
+    if is_live(path):
+        return RUNNING
+    if record is None or record.host != socket.gethostname():
+        return UNKNOWN
+    # It may be ending just now, since its socket goes before its record is written; or its disk takes no sockets.
+    return RUNNING if _runs_since(record.pid) <= record.began_ns else KILLED
+
+
+def _runs_since(pid: int) -> float:
+    """Return when a process of this machine began, in ns since the epoch; infinity if there is none."""
+    try:
+        # Its name, in brackets, may hold anything; field 22 is the begin, in ticks since the machine began.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        lines = Path("/proc/stat").read_text().splitlines()
+        booted_s = next(int(line.split()[1]) for line in lines if line.startswith("btime "))
+        return (booted_s + int(fields[19]) / os.sysconf("SC_CLK_TCK")) * 1e9
+    except (OSError, ValueError, IndexError, StopIteration):
+        return float("inf")
