@@ -27,6 +27,7 @@ from flow_executors.client.node_keeper import NodeKeeper
 from flow_executors.client.node_memory import NodeMemory
 from flow_executors.client.receiver import ReceiverCallbacks
 from flow_executors.common.run_marker import RunMarker, make_marker
+from flow_core.remote.worker_imports import VARIABLE as IMPORTS_VARIABLE
 from flow_executors.common.versions import CODE_VARIABLE, differences, other_code, own_code, version_of
 from flow_executors.launching.node_python import NodePython, path_code
 from flow_executors.scaling.block import Bounds
@@ -332,6 +333,8 @@ class ExecutorRuntime:
         environment = (*paths, (READERS_VARIABLE, str(self.plan.managers)))
         if self.plan.compares_code:
             environment = (*environment, (CODE_VARIABLE, "1"))
+        if IMPORTS_VARIABLE in os.environ:
+            environment = (*environment, (IMPORTS_VARIABLE, os.environ[IMPORTS_VARIABLE]))
         return BlockOrder(
             command, environment, ((SECRET_NAME, secret.to_bytes()),), files, forward=self._forward_target()
         )

@@ -87,7 +87,10 @@ def worker_main(pool: WorkerEnvironment, spec: WorkerLaunchSpec, fork_server_pid
         from flow_core.remote.run import enter_worker
         from flow_executors.worker.loop import Worker, WorkerSettings
 
+        from flow_core.remote.worker_imports import import_for_worker
+
         enter_worker()
+        import_for_worker()
         settings = WorkerSettings(rank=spec.rank, **pool.settings)  # type: ignore[arg-type]  # checked by Fork server.configure
         Worker(settings, spec.task_fd, spec.result_fd, spec.direct_fd).serve()
         status = 0

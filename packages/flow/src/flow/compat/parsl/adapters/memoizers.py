@@ -1,0 +1,61 @@
+"""Memoizers, and keys of values."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABCMeta, abstractmethod
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from flow.compat.parsl.adapters.basic_memoizer import BasicMemoizer as BasicMemoizer
+from flow_core.memo.registry import id_for_memo as id_for_memo
+
+
+class Memoizer(metaclass=ABCMeta):
+    """Base of memoizers of the user's own: asked for each task of an app with ``cache=True``, told how it ended."""
+
+    @abstractmethod
+    def start(self, *, run_dir: str, config_run_dir: str) -> None:
+        """Begin with a run."""
+
+    @abstractmethod
+    def check_memo(self, task: Any) -> Future[Any] | None:
+        """Return a future with the remembered result of a task, or None."""
+
+    @abstractmethod
+    def update_memo_result(self, task: Any, r: Any) -> None:
+        """Remember the result of a task."""
+
+    @abstractmethod
+    def update_memo_exception(self, task: Any, e: BaseException) -> None:
+        """Remember that a task failed."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End with the run."""
+
+
+class CheckpointCommand:
+    """What a checkpoint is to have of a task: its result or its exception."""
+
+    def __init__(
+        self, task_record: Any, *, result: object | None = None, exception: BaseException | None = None
+    ) -> None:
+        self.task_record, self.result, self.exception = task_record, result, exception
+
+
+def _of_value(obj: Any, output_ref: bool = False) -> bytes:
+    found: bytes = id_for_memo(obj, output_ref)
+    return found
+
+
+id_for_memo_dict = id_for_memo_list = id_for_memo_tuple = id_for_memo_pickle = id_for_memo_function = _of_value
+
+
+def make_hash(task: Mapping[str, Any]) -> str:
+    """Return a digest of a task's function, arguments and keywords, without those that its app ignores."""
+    ignored = set(task.get("ignore_for_cache") or ())
+    kwargs = {name: value for name, value in task["kwargs"].items() if name not in ignored}
+    parts = [task["func_name"].encode(), _of_value(task["func"]), _of_value(list(task["args"])), _of_value(kwargs)]
+    return hashlib.blake2b(b"\0".join(parts), digest_size=16).hexdigest()

@@ -1,0 +1,83 @@
+"""Constructors with Parsl's options over classes of Flow: order, defaults and names are those of Parsl."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from flow_core.without_effect import warn_of
+
+
+class Translated:
+    """Mixed in before a class of Flow: takes Parsl's options and makes the object with Flow's.
+
+    A subclass states the differences; whatever is not named goes on as it is, so options of Flow's own may be given.
+    Given once more in Flow's terms they make an equal object, as those do that describe an object to another process.
+    """
+
+    parsl_order: ClassVar[tuple[str, ...]] = ()
+    """Parsl's options in the order in which they may be given by position."""
+    parsl_defaults: ClassVar[Mapping[str, object]] = {}
+    """Parsl's defaults where they differ from Flow's."""
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Flow's names of options that are called otherwise there."""
+    without_effect: ClassVar[Mapping[str, object]] = {}
+    """Options that change nothing in Flow, with their defaults in Parsl: another value is warned of."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        # The first class of Flow in the order of bases is initialised, whatever mixins stand before it.
+        super().__init__(**self._in_flow(args, options))
+
+    @classmethod
+    def _in_flow(cls, args: tuple[object, ...], options: Mapping[str, object]) -> dict[str, Any]:
+        """Return Flow's options for Parsl's. Raises TypeError as a call of a function does."""
+        given = dict(by_position(cls.__name__, cls.parsl_order, args, options))
+        ineffective = []
+        for name, usual in cls.without_effect.items():
+            if name in given and given.pop(name) != usual:
+                ineffective.append(f"{name} has no effect in Flow")
+        warn_of(cls.__name__, ineffective)
+        for old, new in cls.renamed.items():
+            if old in given:
+                if new in given:
+                    raise TypeError(f"{cls.__name__}: {old} and {new} are one option: give one of them")
+                given[new] = given.pop(old)
+        full = {**cls.parsl_defaults, **given}
+        cls._adapt(full)
+        return full
+
+    @classmethod
+    def _adapt(cls, options: dict[str, Any]) -> None:
+        """Change what needs more than another name, in place."""
+
+
+def by_position(
+    name: str, order: tuple[str, ...], args: tuple[object, ...], options: Mapping[str, object]
+) -> dict[str, object]:
+    """Return arguments by their names. Raises TypeError as a call of a function does."""
+    if len(args) > len(order):
+        raise TypeError(f"{name}() takes at most {len(order)} arguments by position, and {len(args)} were given")
+    given = dict(zip(order, args, strict=False))
+    twice = [one for one in given if one in options]
+    if twice:
+        raise TypeError(f"{name}() got multiple values for argument {twice[0]!r}")
+    return {**given, **options}
+
+
+def signature_of(
+    order: tuple[str, ...], defaults: Mapping[str, object], flow: Callable[..., Any]
+) -> inspect.Signature:
+    """Return the signature that help() shows: Parsl's options with the defaults that count."""
+    own = inspect.signature(flow).parameters
+    parameters = []
+    for name in order:
+        default = defaults.get(name, own[name].default if name in own else None)
+        parameters.append(inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default))
+    seen_default = False
+    for place, parameter in enumerate(parameters):
+        if parameter.default is not inspect.Parameter.empty:
+            seen_default = True
+        elif seen_default:
+            parameters[place] = parameter.replace(default=None)
+    return inspect.Signature(parameters)
