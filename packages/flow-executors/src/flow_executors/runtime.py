@@ -20,6 +20,7 @@ from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.events import EventKind, EventsLost, NodeHeld, NodeJoined, NodeLeft, Sampled
 from flow_core.interfaces.executor import ShutdownReport
 from flow_core.interfaces.scaling import Load
+from flow_core.remote.worker_imports import VARIABLE as IMPORTS_VARIABLE
 from flow_executors.client.client import Client
 from flow_executors.client.interchange_process import InterchangeSettings, bind_hosts, is_wildcard, listen
 from flow_executors.client.interface import ExecutorClient
@@ -27,7 +28,6 @@ from flow_executors.client.node_keeper import NodeKeeper
 from flow_executors.client.node_memory import NodeMemory
 from flow_executors.client.receiver import ReceiverCallbacks
 from flow_executors.common.run_marker import RunMarker, make_marker
-from flow_core.remote.worker_imports import VARIABLE as IMPORTS_VARIABLE
 from flow_executors.common.versions import CODE_VARIABLE, differences, other_code, own_code, version_of
 from flow_executors.launching.node_python import NodePython, path_code
 from flow_executors.scaling.block import Bounds

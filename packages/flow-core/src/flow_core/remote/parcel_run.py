@@ -127,6 +127,9 @@ def _teller(reporting: Reporting, key: TryKey) -> TellFiles:
 def _run(task: list[Any], directory: str, tell: TellFiles | None = None) -> object:
     func, arguments, around = task
     from flow_core.remote.run import enter_worker, execute, leave_worker
+    from flow_core.remote.worker_imports import import_for_worker
+
+    import_for_worker()  # before the function: it may name a module that comes of them
 
     function, modules = load_function(func)
     args, kwargs = loaded(arguments, "the arguments")

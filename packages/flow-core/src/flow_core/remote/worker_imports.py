@@ -9,6 +9,9 @@ VARIABLE = "FLOW_WORKER_IMPORTS"
 """Environment variable with their names, blanks between them; executors hand it on to the jobs of their blocks."""
 
 
+_imported = ""  # what this process, which may run many tasks, has imported so
+
+
 def with_import(names: str, name: str) -> str:
     """Return a value of the variable with one more module."""
     known = names.split()
@@ -17,9 +20,11 @@ def with_import(names: str, name: str) -> str:
 
 def import_for_worker() -> None:
     """Import what the variable names. One that cannot be imported is told on standard error: tasks may do without."""
-    names = os.environ.get(VARIABLE)
-    if not names:
+    global _imported
+    names = os.environ.get(VARIABLE, "")
+    if names == _imported:
         return
+    _imported = names
     from importlib import import_module
 
     for name in names.split():

@@ -85,9 +85,8 @@ def worker_main(pool: WorkerEnvironment, spec: WorkerLaunchSpec, fork_server_pid
         _settle(pool, spec, fork_server_pid)
         point("worker.born")
         from flow_core.remote.run import enter_worker
-        from flow_executors.worker.loop import Worker, WorkerSettings
-
         from flow_core.remote.worker_imports import import_for_worker
+        from flow_executors.worker.loop import Worker, WorkerSettings
 
         enter_worker()
         import_for_worker()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-import runpy
 import sys
+from contextlib import nullcontext
 from types import TracebackType
 
 import click
 
+from flow.compat import parsl
 from flow.config_file import load_config
+from flow.running import run_module, run_script
 from flow_core.kernel.loaded import load
 from flow_core.remote.tracebacks import FULL
 
@@ -19,20 +21,28 @@ from flow_core.remote.tracebacks import FULL
     "--config",
     "-c",
     "source",
-    default="flow.configs.local_threads",
-    show_default=True,
-    help="A Python file or a module that binds a Config to the name `config`.",
+    help="A Python file or a module that binds a Config to the name `config`. [default: flow.configs.local_threads]",
 )
-@click.argument("script", type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--parsl",
+    "in_parsl",
+    is_flag=True,
+    help="`import parsl` is Flow's; the script loads its own configuration, unless --config is given.",
+)
+@click.option("--module", "-m", "as_module", is_flag=True, help="SCRIPT is the name of a module, as with `python -m`.")
+@click.argument("script")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def run(source: str, script: str, arguments: tuple[str, ...]) -> None:
+def run(source: str | None, in_parsl: bool, as_module: bool, script: str, arguments: tuple[str, ...]) -> None:
     """Run SCRIPT with its ARGUMENTS while the configuration is loaded; the script needs no `flow.load`."""
-    config = load_config(source)
-    sys.argv = [script, *arguments]
-    sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
+    if not as_module and not os.path.isfile(script):
+        raise click.BadParameter(f"File {script!r} does not exist.", param_hint="'SCRIPT'")
+    if in_parsl:
+        parsl.install()
+    # A script of Parsl's loads its own, and would find that one is loaded already.
+    config = None if in_parsl and source is None else load_config(source or "flow.configs.local_threads")
     _show_only_frames_of(script)
-    with load(config):
-        runpy.run_path(script, run_name="__main__")
+    with nullcontext() if config is None else load(config):
+        (run_module if as_module else run_script)(script, arguments)
 
 
 def _show_only_frames_of(script: str) -> None:

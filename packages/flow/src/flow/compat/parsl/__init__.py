@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from flow.compat.parsl import finder
 from flow.compat.parsl.table import NAMES
@@ -16,6 +17,8 @@ from flow_core.errors import ConfigurationError
 from flow_core.remote.worker_imports import VARIABLE, with_import
 
 _IN_WORKERS = "flow.compat.parsl.in_worker"
+_ON_PATH = str(Path(__file__).with_name("on_path"))
+"""A directory with packages of Parsl's names that install this one: spawned processes get the path of their parent."""
 
 if finder.OWN_FINDER not in sys.meta_path:
     sys.meta_path.append(finder.OWN_FINDER)
@@ -41,6 +44,8 @@ def install(*, quiet: bool = False) -> None:
             "Flow's do not mix. Call install() first, or use `flow run --parsl script.py`"
         )
     sys.meta_path.insert(0, finder.PARSL_FINDER)
+    if _ON_PATH not in sys.path:
+        sys.path.insert(0, _ON_PATH)
     os.environ[VARIABLE] = with_import(os.environ.get(VARIABLE, ""), _IN_WORKERS)
     told = "" if quiet else _beside()
     if told:
@@ -52,6 +57,8 @@ def uninstall() -> None:
     if finder.installed():
         sys.meta_path.remove(finder.PARSL_FINDER)
         finder.forget()
+    if _ON_PATH in sys.path:
+        sys.path.remove(_ON_PATH)
     rest = [name for name in os.environ.get(VARIABLE, "").split() if name != _IN_WORKERS]
     if rest:
         os.environ[VARIABLE] = " ".join(rest)
@@ -64,7 +71,7 @@ def _beside() -> str:
     from importlib.machinery import PathFinder
     from importlib.metadata import PackageNotFoundError, version
 
-    found = PathFinder.find_spec("parsl")
+    found = PathFinder.find_spec("parsl", [part for part in sys.path if part != _ON_PATH])
     if found is None or not found.origin:
         return ""
     try:
@@ -84,4 +91,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-__all__ = [*(name for name in NAMES["parsl"] if not name.startswith("_")), "install", "uninstall"]  # noqa: PLE0605
+__all__ = [*(name for name in NAMES["parsl"] if not name.startswith("_")), "install", "uninstall"]

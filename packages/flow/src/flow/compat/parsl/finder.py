@@ -9,6 +9,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+from flow.compat.parsl.not_offered import reason
 from flow.compat.parsl.table import NAMES, ROOTS
 
 OWN = "flow.compat.parsl"
@@ -37,11 +38,12 @@ def look_up(module: ModuleType | str, row: str, name: str) -> object:
         return getattr(import_module(home), attribute)
     if name in below:
         return import_module(f"{shown}.{name}")
-    raise AttributeError(
-        f"module {shown!r} has no attribute {name!r}; docs/migrating.md lists the names that Flow does not offer"
-        if not name.startswith("__")
-        else f"module {shown!r} has no attribute {name!r}"
-    )
+    raise AttributeError(f"module {shown!r} has no attribute {name!r}{_because(f'{row}.{name}')}")
+
+
+def _because(name: str) -> str:
+    why = "" if name.rpartition(".")[2].startswith("__") else reason(name)
+    return f": {why}" if why else ""
 
 
 class _Loader(Loader):
@@ -84,6 +86,9 @@ class _Finder(MetaPathFinder):
             return None
         row = in_table(fullname)
         if row is None:
+            why = _because(fullname)
+            if why:
+                raise ModuleNotFoundError(f"No module named {fullname!r}{why}", name=fullname)
             return None
         package = any(name.startswith(f"{row}.") for name in NAMES)
         return ModuleSpec(fullname, _Loader(), origin="flow.compat.parsl", is_package=package)

@@ -70,8 +70,10 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     (
         "parsl.dataflow.dependency_resolvers",
         f"{_A}.configuration",
-        "DependencyResolver DEEP_DEPENDENCY_RESOLVER SHALLOW_DEPENDENCY_RESOLVER deep_traverse_to_gather "
-        "deep_traverse_to_unwrap shallow_traverse_to_gather shallow_traverse_to_unwrap",
+        (
+            "DependencyResolver DEEP_DEPENDENCY_RESOLVER SHALLOW_DEPENDENCY_RESOLVER deep_traverse_to_gather "
+            "deep_traverse_to_unwrap shallow_traverse_to_gather shallow_traverse_to_unwrap"
+        ),
     ),
     ("parsl.dataflow.errors", _ERRORS, _OF_DATAFLOW),
     ("parsl.dataflow.error", _ERRORS, _OF_DATAFLOW),
@@ -79,7 +81,8 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     ("parsl.errors", f"{_A}.errors", "InternalConsistencyError"),
     ("parsl.errors", f"{_A}.helpers", "OptionalModuleMissing"),
     ("parsl.usage_tracking.levels", f"{_A}.configuration", "DISABLED LEVEL_1 LEVEL_2 LEVEL_3"),
-    ("parsl.usage_tracking.api", f"{_A}.helpers", "UsageInformation"),
+    ("parsl.usage_tracking.api", f"{_A}.helpers", "UsageInformation get_parsl_usage"),
+    ("parsl.usage_tracking.api", f"{_A}.helpers", "get_parsl_usage_representation_mixin get_parsl_usage_sequence"),
     ("parsl.log_utils", f"{_A}.logs", "DEFAULT_FORMAT set_stream_logger set_file_logger"),
     ("parsl.logconfigs.base", f"{_A}.configuration", "LogConfig"),
     ("parsl.logconfigs.file", f"{_A}.configuration", "FileLogging"),
@@ -102,14 +105,16 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     (
         "parsl.executors",
         _EXECUTORS,
-        "ExtremeScaleExecutor FluxExecutor GlobusComputeExecutor HighThroughputExecutor IPyParallelExecutor "
-        "LowLatencyExecutor MPIExecutor TaskVineExecutor ThreadPoolExecutor WorkQueueExecutor",
+        (
+            "ExtremeScaleExecutor FluxExecutor GlobusComputeExecutor HighThroughputExecutor IPyParallelExecutor "
+            "LowLatencyExecutor MPIExecutor TaskVineExecutor ThreadPoolExecutor WorkQueueExecutor"
+        ),
     ),
     ("parsl.executors.threads", _EXECUTORS, "ThreadPoolExecutor"),
     ("parsl.executors.base", _EXECUTORS, "ParslExecutor"),
     ("parsl.executors.status_handling", _EXECUTORS, "BlockProviderExecutor"),
     ("parsl.executors.status_handling", _BLOCKS, "TERMINAL_STATES"),
-    ("parsl.executors.high_throughput.executor", _EXECUTORS, "HighThroughputExecutor"),
+    ("parsl.executors.high_throughput.executor", _EXECUTORS, "DEFAULT_LAUNCH_CMD HighThroughputExecutor"),
     ("parsl.executors.high_throughput.executor", _BLOCKS, "TERMINAL_STATES"),
     ("parsl.executors.high_throughput.mpi_executor", _EXECUTORS, "MPIExecutor VALID_LAUNCHERS"),
     ("parsl.executors.high_throughput.mpi_prefix_composer", _EXECUTORS, "VALID_LAUNCHERS"),
@@ -148,8 +153,11 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     (
         "parsl.providers",
         _PROVIDERS,
-        "AWSProvider AdHocProvider AzureProvider CobaltProvider CondorProvider GoogleCloudProvider GridEngineProvider "
-        "JetstreamProvider KubernetesProvider LSFProvider LocalProvider PBSProProvider SlurmProvider TorqueProvider",
+        (
+            "AWSProvider AdHocProvider AzureProvider CobaltProvider CondorProvider GoogleCloudProvider "
+            "GridEngineProvider JetstreamProvider KubernetesProvider LSFProvider LocalProvider PBSProProvider "
+            "SlurmProvider TorqueProvider"
+        ),
     ),
     ("parsl.providers.local.local", _PROVIDERS, "LocalProvider"),
     ("parsl.providers.slurm.slurm", _PROVIDERS, "SlurmProvider"),
@@ -204,10 +212,17 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     (
         "parsl.serialize.facade",
         f"{_A}.serialization",
-        "deserialize pack_apply_message pack_buffers serialize unpack_and_deserialize unpack_apply_message "
-        "unpack_buffers register_method_for_code register_method_for_data",
+        (
+            "deserialize pack_apply_message pack_buffers serialize unpack_and_deserialize unpack_apply_message "
+            "unpack_buffers register_method_for_code register_method_for_data"
+        ),
     ),
     ("parsl.serialize.base", f"{_A}.serialization", "SerializerBase"),
+    (
+        "parsl.serialize.concretes",
+        f"{_A}.serialization",
+        "DillCallableSerializer DillSerializer PickleSerializer",
+    ),
     ("parsl.serialize.errors", _ERRORS, "SerializationError DeserializationError"),
     ("parsl.serialize.errors", f"{_A}.errors", "DeserializerPluginError"),
     # -- helpers
@@ -215,9 +230,11 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     (
         "parsl.utils",
         f"{_A}.helpers",
-        "AtomicIDCounter AutoCancelTimer RepresentationMixin Timer VERSION execute_wait get_std_fname_mode get_version "
-        "sanitize_dns_label_rfc1123 sanitize_dns_subdomain_rfc1123 setproctitle time_limited_open wait_for_file "
-        "wtime_to_minutes",
+        (
+            "AtomicIDCounter AutoCancelTimer RepresentationMixin Timer VERSION execute_wait get_std_fname_mode "
+            "get_version sanitize_dns_label_rfc1123 sanitize_dns_subdomain_rfc1123 setproctitle time_limited_open "
+            "wait_for_file wtime_to_minutes"
+        ),
     ),
     ("parsl.process_loggers", f"{_A}.helpers", "wrap_with_logs"),
     ("parsl.multiprocessing", f"{_A}.helpers", "join_terminate_close_proc"),
@@ -232,10 +249,12 @@ _ROWS: tuple[tuple[str, str, str], ...] = (
     (
         "libsubmit.providers",
         _PROVIDERS,
-        "AWSProvider AdHocProvider Cobalt=CobaltProvider CobaltProvider Condor=CondorProvider CondorProvider "
-        "EC2Provider=AWSProvider GoogleCloud=GoogleCloudProvider GoogleCloudProvider GridEngine=GridEngineProvider "
-        "GridEngineProvider Jetstream=JetstreamProvider KubernetesProvider Local=LocalProvider LocalProvider "
-        "Slurm=SlurmProvider SlurmProvider Torque=TorqueProvider TorqueProvider",
+        (
+            "AWSProvider AdHocProvider Cobalt=CobaltProvider CobaltProvider Condor=CondorProvider CondorProvider "
+            "EC2Provider=AWSProvider GoogleCloud=GoogleCloudProvider GoogleCloudProvider GridEngine=GridEngineProvider "
+            "GridEngineProvider Jetstream=JetstreamProvider KubernetesProvider Local=LocalProvider LocalProvider "
+            "Slurm=SlurmProvider SlurmProvider Torque=TorqueProvider TorqueProvider"
+        ),
     ),
     ("libsubmit.providers.local.local", _PROVIDERS, "Local=LocalProvider LocalProvider"),
     ("libsubmit.launchers", _LAUNCHERS, _ALL_LAUNCHERS),

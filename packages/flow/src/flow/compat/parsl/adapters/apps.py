@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from typing import Any
 
 from flow.compat.parsl.adapters.errors import InvalidResourceSpecification
 from flow.compat.parsl.adapters.futures import AppFuture, as_in_parsl
 from flow_core.apps import app as flow_apps
-from flow_core.errors import BadStdStreamFile, ConfigurationError, InvalidAppTypeError, NoDataFlowKernelError, TaskRefused
+from flow_core.errors import (
+    BadStdStreamFile,
+    ConfigurationError,
+    InvalidAppTypeError,
+    NoDataFlowKernelError,
+    TaskRefused,
+)
+from flow_core.interfaces.call import TaskSpec
+from flow_core.remote.run import execute
 
 _SPECIFICATION = "parsl_resource_specification"
 _DROPPED = ("launcher_options",)
@@ -57,7 +66,7 @@ class _App:
             options["ignore_for_cache"] = ignore_for_cache
         if executors != "all":
             options["executors"] = executors
-        super().__init__(func, **options)
+        super().__init__(func, **options)  # type: ignore[call-arg]  # of the app it is mixed into
         declared = _declared(func, _SPECIFICATION)
         self._takes_specification = declared is not None
         self._specification = declared.default if declared is not None and isinstance(declared.default, Mapping) else {}
@@ -66,7 +75,11 @@ class _App:
         """Make a task of one call. What is wrong with the call is raised by its future, as in Parsl."""
         try:
             if self._takes_specification or _SPECIFICATION in kwargs:
-                given = kwargs.get(_SPECIFICATION, self._specification) if self._takes_specification else kwargs.pop(_SPECIFICATION)
+                given = (
+                    kwargs.get(_SPECIFICATION, self._specification)
+                    if self._takes_specification
+                    else kwargs.pop(_SPECIFICATION)
+                )
                 if given:
                     kwargs["resource_specification"] = resources_in_flow(given)
             return as_in_parsl(super().__call__(*args, **kwargs))  # type: ignore[misc]  # of the app it is mixed into
@@ -114,7 +127,7 @@ class PythonApp(_App, flow_apps.PythonApp[..., Any]):
     """An app of a Python function."""
 
     def __new__(cls, *args: Any, **options: Any) -> Any:
-        # ``PythonApp(func, join=True)`` is how Parsl makes join apps.
+        """Return an app, a join app where ``join=True`` says so."""
         if options.get("join"):
             return JoinApp(*args, **{name: value for name, value in options.items() if name != "join"})
         return super().__new__(cls)
@@ -180,7 +193,7 @@ def join_app(
     return _decorated(JoinApp, function, {**given, **more})
 
 
-def App(
+def App(  # noqa: N802 - as it was called
     apptype: str, data_flow_kernel: Any = None, walltime: float | None = None, cache: bool = False,
     executors: Any = "all",
 ) -> Any:  # fmt: skip
@@ -191,15 +204,11 @@ def App(
     return lambda func: kinds[apptype](func, data_flow_kernel, cache, executors, walltime=walltime)
 
 
-def timeout(function: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+def timeout(f: Callable[..., Any], seconds: float) -> Callable[..., Any]:
     """Return a function that ends with AppTimeout after so many seconds."""
-    from flow_core.interfaces.call import TaskSpec
-    from flow_core.remote.run import execute
-    from functools import wraps
 
-    @wraps(function)
+    @wraps(f)
     def limited(*args: Any, **kwargs: Any) -> Any:
-        return execute(function, args, kwargs, TaskSpec(walltime_s=seconds), (), None)  # type: ignore[arg-type]
+        return execute(f, args, kwargs, TaskSpec(walltime_s=seconds), (), None)  # type: ignore[arg-type]
 
     return limited
-

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from abc import ABCMeta
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import update_wrapper
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import flow_core
@@ -30,7 +31,7 @@ DISABLED, LEVEL_1, LEVEL_2, LEVEL_3 = range(4)
 class LogConfig(metaclass=ABCMeta):
     """What is logged to the run's directory, and how."""
 
-    options: Mapping[str, object] = {}
+    options: Mapping[str, object] = MappingProxyType({})
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -55,7 +56,7 @@ class JSONLogging(LogConfig):
 class NoopLogging(LogConfig):
     """No log."""
 
-    options = {"initialize_logging": False}
+    options = MappingProxyType({"initialize_logging": False})
 
 
 # -- the Config
@@ -83,7 +84,8 @@ class Config(flow_core.Config):
     _told: dict[str, object]
 
     def __new__(cls, *_args: Any, **_options: Any) -> Self:
-        return object.__new__(cls)  # the names of options are checked by __init__, once they are Flow's
+        """Return a Config; the names of options are checked by ``__init__``, once they are Flow's."""
+        return object.__new__(cls)
 
     def __init__(self, *args: Any, **options: Any) -> None:
         given = by_position("Config", _ORDER, args, options)
@@ -91,7 +93,7 @@ class Config(flow_core.Config):
         in_flow = _in_flow(given)
         unknown = [name for name in in_flow if name not in self._options]
         if unknown:
-            known = sorted({*_ORDER, *self._options})
+            known = tuple(sorted({*_ORDER, *self._options}))
             raise ConfigurationError(f"Config has no option {unknown[0]!r}{did_you_mean(unknown[0], known)}")
         super().__init__(**in_flow)
 

@@ -12,7 +12,7 @@ import flow_executors
 from flow.compat.parsl.adapters import blocks
 from flow.compat.parsl.adapters.providers import LocalProvider
 from flow.compat.parsl.adapters.staging import in_flow
-from flow.compat.parsl.adapters.translated import Translated
+from flow.compat.parsl.adapters.translated import Translated, stated
 from flow_core.errors import ConfigurationError
 from flow_executors.addresses import candidate_addresses
 from flow_providers.interfaces.locality import Locality
@@ -104,7 +104,7 @@ class ThreadPoolExecutor(Translated, flow_executors.ThreadPoolExecutor):
     parsl_order = (
         "label", "max_threads", "thread_name_prefix", "storage_access", "working_dir", "remote_monitoring_radio",
     )  # fmt: skip
-    parsl_defaults = {"label": "threads", "max_threads": 2}
+    parsl_defaults = stated(label="threads", max_threads=2)
 
     @classmethod
     def _adapt(cls, options: dict[str, Any]) -> None:
@@ -119,11 +119,7 @@ class ThreadPoolExecutor(Translated, flow_executors.ThreadPoolExecutor):
 class _Blocks(Translated):
     """What executors of blocks share."""
 
-    without_effect = {
-        "interchange_launch_cmd": None,
-        "address_probe_timeout": None,
-        "remote_monitoring_radio": None,
-    }
+    without_effect = stated(interchange_launch_cmd=None, address_probe_timeout=None, remote_monitoring_radio=None)
 
     @classmethod
     def _adapt(cls, options: dict[str, Any]) -> None:
@@ -168,7 +164,7 @@ class _Blocks(Translated):
     @property
     def workers_per_node(self) -> int | float:
         """Workers of a node, as far as managers have said it; else 1."""
-        offers: list[Any] = self.connected_managers()  # type: ignore[attr-defined]
+        offers: list[Any] = self.connected_managers()
         return max((one["worker_count"] for one in offers), default=1)
 
     @property
@@ -202,7 +198,7 @@ class HighThroughputExecutor(_Blocks, flow_executors.HighThroughputExecutor):
     """Pilot jobs: Flow's executor with Parsl's options and defaults."""
 
     parsl_order = _ORDER
-    parsl_defaults = {"label": "HighThroughputExecutor", "prefetch_capacity": 0}
+    parsl_defaults = stated(label="HighThroughputExecutor", prefetch_capacity=0)
 
 
 class MPIExecutor(_Blocks, flow_executors.HighThroughputExecutor):
@@ -214,7 +210,7 @@ class MPIExecutor(_Blocks, flow_executors.HighThroughputExecutor):
         for name in _ORDER
         if name not in ("mem_per_worker", "max_workers_per_node", "cpu_affinity", "available_accelerators")
     )
-    parsl_defaults = {"label": "MPIExecutor", "mpi_launcher": "mpiexec", "prefetch_capacity": 0}
+    parsl_defaults = stated(label="MPIExecutor", mpi_launcher="mpiexec", prefetch_capacity=0)
 
     @classmethod
     def _adapt(cls, options: dict[str, Any]) -> None:
@@ -223,6 +219,9 @@ class MPIExecutor(_Blocks, flow_executors.HighThroughputExecutor):
         if workers is not None:
             options["max_workers"] = workers
 
+
+DEFAULT_LAUNCH_CMD = "{python} -m flow_executors.manager {options}"
+"""The template of a manager's command, with Flow's fields."""
 
 VALID_LAUNCHERS = ("srun", "aprun", "mpiexec")
 
@@ -254,7 +253,7 @@ def in_flow_command(command: str) -> str:
     for name in ("process_worker_pool.py", "mpi_worker_pool.py"):
         before, found, _after = command.partition(name)
         if found:
-            return f"{before}{{python}} -m flow_executors.manager {{options}}"
+            return f"{before}{DEFAULT_LAUNCH_CMD}"
     return command
 
 
@@ -310,4 +309,3 @@ class Controller(_NotOffered):
     """The controller of IPython engines."""
 
     instead = "HighThroughputExecutor needs none"
-

@@ -54,4 +54,4 @@ def deferred_getattr(future: AppFuture[R], name: str) -> DerivedFuture[object]:
 
 def deferred_getitem(future: AppFuture[R], key: object) -> DerivedFuture[object]:
     """Return the future of an item of the result."""
-    return cast("DerivedFuture[object]", future[key])  # type: ignore[index]  # any key
+    return cast("DerivedFuture[object]", future[key])

@@ -151,7 +151,7 @@ def wait_for_file(path: str, seconds: int = 10) -> Iterator[None]:
 @contextmanager
 def time_limited_open(path: str, mode: str, seconds: int = 1) -> Iterator[IO[Any]]:
     """Wait until a file is there, and open it for the block. Raises TimeoutError."""
-    with wait_for_file(path, seconds), open(path, mode) as stream:  # noqa: PTH123 - as the name says
+    with wait_for_file(path, seconds), open(path, mode) as stream:
         yield stream
 
 
@@ -225,6 +225,27 @@ class UsageInformation:
     def get_usage_information(self) -> dict[str, Any]:
         """Return what may be told."""
         return {}
+
+
+def get_parsl_usage(obj: Any) -> list[Any]:
+    """Return what an object says of itself for usage tracking."""
+    if isinstance(obj, list | tuple):
+        return get_parsl_usage_sequence(obj)
+    if isinstance(obj, UsageInformation):
+        return [f"{type(obj).__module__}.{type(obj).__name__}", obj.get_usage_information()]
+    return get_parsl_usage_representation_mixin(obj) if isinstance(obj, RepresentationMixin) else []
+
+
+def get_parsl_usage_representation_mixin(obj: RepresentationMixin) -> list[Any]:
+    """Return the name of an object's class, and what its arguments say of themselves."""
+    names = [name for name in inspect.signature(type(obj).__init__).parameters if name != "self"]
+    found = [get_parsl_usage(getattr(obj, name, None)) for name in names]
+    return [f"{type(obj).__module__}.{type(obj).__name__}", *(one for one in found if one)]
+
+
+def get_parsl_usage_sequence(obj: list[Any] | tuple[Any, ...]) -> list[Any]:
+    """Return what the items of a sequence say of themselves."""
+    return [get_parsl_usage(item) for item in obj]
 
 
 def make_rundir(path: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
-from flow.compat.parsl.adapters.translated import Translated
+from flow.compat.parsl.adapters.translated import Translated, stated
 from flow_providers import launchers
 
 
@@ -26,7 +26,7 @@ class Launcher(metaclass=ABCMeta):
 class _Debug(Translated):
     """``debug`` shows in Parsl what its script does; Flow's scripts say in any case what failed."""
 
-    parsl_order = ("debug", "overrides")
+    parsl_order: ClassVar[tuple[str, ...]] = ("debug", "overrides")
 
     @classmethod
     def _adapt(cls, options: dict[str, Any]) -> None:
@@ -102,7 +102,7 @@ class MpiRunLauncher(_Debug, launchers.MpiRunLauncher):
     """One ``mpirun`` over the nodes."""
 
     parsl_order = ("debug", "bash_location", "overrides")
-    without_effect = {"bash_location": "/bin/bash"}
+    without_effect = stated(bash_location="/bin/bash")
 
 
 class WrappedLauncher(Launcher):

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 import flow_monitor
-from flow.compat.parsl.adapters.translated import Translated
+from flow.compat.parsl.adapters.translated import Translated, stated
 
 _FIRST_AND_LAST_S = 1e9  # no sample between the first and the last comes within this time
 
@@ -19,7 +19,7 @@ class MonitoringHub(Translated, flow_monitor.MonitoringHub):
         "hub_address", "hub_port_range", "hub_port", "workflow_name", "workflow_version", "logging_endpoint",
         "monitoring_debug", "resource_monitoring_enabled", "resource_monitoring_interval",
     )  # fmt: skip
-    without_effect = {"hub_port_range": None, "workflow_version": None}
+    without_effect = stated(hub_port_range=None, workflow_version=None)
 
     @classmethod
     def _adapt(cls, options: dict[str, Any]) -> None:
@@ -32,8 +32,8 @@ class MonitoringHub(Translated, flow_monitor.MonitoringHub):
 class RadioConfig(metaclass=ABCMeta):
     """A way of messages about tasks: Flow's travel over the connections of tasks, whichever is named."""
 
-    def __init__(self, **_options: object) -> None:
-        pass
+    def __init__(self, **options: object) -> None:
+        self.options = options
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

@@ -15,9 +15,7 @@ from flow.compat.parsl.adapters.kernel import DataFlowKernel
 class ParslPoolExecutor(concurrent.futures.Executor):
     """Runs functions as tasks; ends the kernel that it made itself when it is shut down."""
 
-    def __init__(
-        self, config: flow_core.Config | None = None, dfk: Any = None, executors: Any = "all"
-    ) -> None:
+    def __init__(self, config: flow_core.Config | None = None, dfk: Any = None, executors: Any = "all") -> None:
         if (config is None) == (dfk is None):
             raise ValueError("give either config= or dfk=")
         self._owned = config is not None

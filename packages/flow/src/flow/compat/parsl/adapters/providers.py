@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import flow_providers
-from flow.compat.parsl.adapters.translated import Translated
+from flow.compat.parsl.adapters.translated import Translated, stated
 from flow_providers.interfaces.provider import ExecutionProvider
 
 
@@ -40,7 +40,7 @@ class LocalProvider(_Blocks, flow_providers.LocalProvider):
         "nodes_per_block", "launcher", "init_blocks", "min_blocks", "max_blocks", "worker_init", "cmd_timeout",
         "parallelism",
     )  # fmt: skip
-    parsl_defaults = {"max_blocks": 1}
+    parsl_defaults = stated(max_blocks=1)
 
     @classmethod
     def _in_flow(cls, args: tuple[object, ...], options: Any) -> dict[str, Any]:
@@ -58,8 +58,8 @@ class SlurmProvider(_Blocks, flow_providers.SlurmProvider):
         "gpus_per_node", "gres", "init_blocks", "min_blocks", "max_blocks", "parallelism", "walltime",
         "scheduler_options", "regex_job_id", "worker_init", "cmd_timeout", "status_batch_size", "exclusive", "launcher",
     )  # fmt: skip
-    parsl_defaults = {"max_blocks": 1}
-    without_effect = {"regex_job_id": r"Submitted batch job (?P<id>\S*)", "status_batch_size": 50}
+    parsl_defaults = stated(max_blocks=1)
+    without_effect = stated(regex_job_id=r"Submitted batch job (?P<id>\S*)", status_batch_size=50)
 
     @classmethod
     def _adapt(cls, options: dict[str, Any]) -> None:
@@ -77,8 +77,8 @@ class PBSProProvider(_Blocks, flow_providers.PBSProProvider):
         "account", "queue", "scheduler_options", "select_options", "worker_init", "nodes_per_block", "cpus_per_node",
         "init_blocks", "min_blocks", "max_blocks", "parallelism", "launcher", "walltime", "cmd_timeout",
     )  # fmt: skip
-    parsl_defaults = {"max_blocks": 1}
-    renamed = {"cpus_per_node": "cores_per_node"}
+    parsl_defaults = stated(max_blocks=1)
+    renamed = stated(cpus_per_node="cores_per_node")
 
     @property
     def cpus_per_node(self) -> int | None:
@@ -93,7 +93,7 @@ class TorqueProvider(_Blocks, flow_providers.TorqueProvider):
         "account", "queue", "scheduler_options", "worker_init", "nodes_per_block", "init_blocks", "min_blocks",
         "max_blocks", "parallelism", "launcher", "walltime", "cmd_timeout",
     )  # fmt: skip
-    parsl_defaults = {"max_blocks": 1}
+    parsl_defaults = stated(max_blocks=1)
 
     @classmethod
     def _adapt(cls, options: dict[str, Any]) -> None:
@@ -111,7 +111,7 @@ class CobaltProvider(_Blocks, flow_providers.CobaltProvider):
         "channel", "nodes_per_block", "init_blocks", "min_blocks", "max_blocks", "parallelism", "walltime", "account",
         "queue", "scheduler_options", "worker_init", "launcher", "cmd_timeout",
     )  # fmt: skip
-    parsl_defaults = {"max_blocks": 1}
+    parsl_defaults = stated(max_blocks=1)
 
 
 class CondorProvider(_Blocks, flow_providers.CondorProvider):
@@ -122,8 +122,8 @@ class CondorProvider(_Blocks, flow_providers.CondorProvider):
         "environment", "project", "scheduler_options", "transfer_input_files", "walltime", "worker_init", "launcher",
         "requirements", "cmd_timeout", "cmd_chunk_size",
     )  # fmt: skip
-    parsl_defaults = {"max_blocks": 1}
-    without_effect = {"cmd_chunk_size": 100}
+    parsl_defaults = stated(max_blocks=1)
+    without_effect = stated(cmd_chunk_size=100)
 
 
 class GridEngineProvider(_Blocks, flow_providers.GridEngineProvider):
@@ -133,7 +133,7 @@ class GridEngineProvider(_Blocks, flow_providers.GridEngineProvider):
         "nodes_per_block", "init_blocks", "min_blocks", "max_blocks", "parallelism", "walltime", "scheduler_options",
         "worker_init", "launcher", "cmd_timeout", "queue",
     )  # fmt: skip
-    parsl_defaults = {"max_blocks": 1}
+    parsl_defaults = stated(max_blocks=1)
 
 
 class LSFProvider(_Blocks, flow_providers.LSFProvider):
@@ -144,8 +144,8 @@ class LSFProvider(_Blocks, flow_providers.LSFProvider):
         "parallelism", "walltime", "scheduler_options", "worker_init", "project", "queue", "cmd_timeout",
         "bsub_redirection", "request_by_nodes", "launcher",
     )  # fmt: skip
-    parsl_defaults = {"max_blocks": 1}
-    without_effect = {"bsub_redirection": False}
+    parsl_defaults = stated(max_blocks=1)
+    without_effect = stated(bsub_redirection=False)
 
     @classmethod
     def _adapt(cls, options: dict[str, Any]) -> None:
@@ -170,7 +170,7 @@ class KubernetesProvider(_Blocks, flow_providers.KubernetesProvider):
         "init_cpu", "init_mem", "extra_requests", "extra_limits", "parallelism", "worker_init", "pod_name", "user_id",
         "group_id", "run_as_non_root", "secret", "persistent_volumes", "service_account_name", "annotations",
     )  # fmt: skip
-    parsl_defaults = {"init_blocks": 4}
+    parsl_defaults = stated(init_blocks=4)
 
     @classmethod
     def _adapt(cls, options: dict[str, Any]) -> None:

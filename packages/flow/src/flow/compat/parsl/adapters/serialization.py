@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,30 @@ class SerializerBase(metaclass=ABCMeta):
     @abstractmethod
     def deserialize(self, body: bytes) -> Any:
         """Return the object of bytes."""
+
+
+class DillSerializer(SerializerBase):
+    """Packs objects with code by value, by cloudpickle as Flow does."""
+
+    def serialize(self, data: Any) -> bytes:
+        """Return the bytes of an object."""
+        return serialize(data)
+
+    def deserialize(self, body: bytes) -> Any:
+        """Return the object of bytes."""
+        return deserialize(body)
+
+
+class DillCallableSerializer(DillSerializer):
+    """The same for functions."""
+
+
+class PickleSerializer(DillSerializer):
+    """Packs objects without code."""
+
+    def serialize(self, data: Any) -> bytes:
+        """Return the bytes of an object. Raises PicklingError."""
+        return pickle.dumps(data)
 
 
 def serialize(obj: Any, buffer_threshold: int = 1_000_000) -> bytes:
@@ -50,9 +75,7 @@ def unpack_buffers(packed_buffer: bytes) -> list[bytes]:
     return found
 
 
-def pack_apply_message(
-    func: Callable[..., Any], args: Any, kwargs: Any, buffer_threshold: int = 128_000_000
-) -> bytes:
+def pack_apply_message(func: Callable[..., Any], args: Any, kwargs: Any, buffer_threshold: int = 128_000_000) -> bytes:
     """Return the bytes of a call."""
     return pack_buffers([serialize(func), serialize(args), serialize(kwargs)])
 

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Any
 
 import flow_staging
-from flow.compat.parsl.adapters.translated import Translated
+from flow.compat.parsl.adapters.translated import Translated, stated
 from flow_core.errors import ConfigurationError
 from flow_core.files import File
 from flow_core.interfaces.staging import Staging as FlowStaging
@@ -61,7 +61,7 @@ class RSyncStaging(Translated, flow_staging.RSyncStaging):
     """Files of the script's machine, fetched and brought back by rsync; ``hostname`` is its ``user@host``."""
 
     parsl_order = ("hostname",)
-    renamed = {"prefix": "hostname"}
+    renamed = stated(prefix="hostname")
 
 
 class GlobusStaging(Translated, flow_staging.GlobusStaging):

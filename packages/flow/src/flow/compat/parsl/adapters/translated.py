@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from flow_core.without_effect import warn_of
+
+
+def stated(**options: object) -> Mapping[str, object]:
+    """Return options by their names, for the attributes of a Translated class."""
+    return MappingProxyType(options)
 
 
 class Translated:
@@ -18,11 +23,11 @@ class Translated:
 
     parsl_order: ClassVar[tuple[str, ...]] = ()
     """Parsl's options in the order in which they may be given by position."""
-    parsl_defaults: ClassVar[Mapping[str, object]] = {}
+    parsl_defaults: ClassVar[Mapping[str, object]] = stated()
     """Parsl's defaults where they differ from Flow's."""
-    renamed: ClassVar[Mapping[str, str]] = {}
+    renamed: ClassVar[Mapping[str, object]] = stated()
     """Flow's names of options that are called otherwise there."""
-    without_effect: ClassVar[Mapping[str, object]] = {}
+    without_effect: ClassVar[Mapping[str, object]] = stated()
     """Options that change nothing in Flow, with their defaults in Parsl: another value is warned of."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -42,7 +47,7 @@ class Translated:
             if old in given:
                 if new in given:
                     raise TypeError(f"{cls.__name__}: {old} and {new} are one option: give one of them")
-                given[new] = given.pop(old)
+                given[str(new)] = given.pop(old)
         full = {**cls.parsl_defaults, **given}
         cls._adapt(full)
         return full
@@ -63,21 +68,3 @@ def by_position(
     if twice:
         raise TypeError(f"{name}() got multiple values for argument {twice[0]!r}")
     return {**given, **options}
-
-
-def signature_of(
-    order: tuple[str, ...], defaults: Mapping[str, object], flow: Callable[..., Any]
-) -> inspect.Signature:
-    """Return the signature that help() shows: Parsl's options with the defaults that count."""
-    own = inspect.signature(flow).parameters
-    parameters = []
-    for name in order:
-        default = defaults.get(name, own[name].default if name in own else None)
-        parameters.append(inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default))
-    seen_default = False
-    for place, parameter in enumerate(parameters):
-        if parameter.default is not inspect.Parameter.empty:
-            seen_default = True
-        elif seen_default:
-            parameters[place] = parameter.replace(default=None)
-    return inspect.Signature(parameters)
