@@ -103,7 +103,7 @@ def execute_wait(cmd: str, walltime: int | None = None) -> tuple[int, str, str]:
     """Run a command of the shell; return exit code, standard output and error. Raises subprocess.TimeoutExpired."""
     with starting():
         process = subprocess.Popen(
-            cmd, shell=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            ["/bin/sh", "-c", cmd], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
         )
     try:
         out, error = process.communicate(timeout=walltime)
