@@ -21,6 +21,7 @@ from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.task_fields import TASK_FIELDS
 from flow_core.kernel.honouring import honours
 from flow_core.option_records import options_of, table
+from flow_executors.engines.dask import DaskExecutor
 from flow_executors.extreme import ExtremeScaleExecutor
 from flow_executors.htex import HighThroughputExecutor
 from flow_executors.llex import LowLatencyExecutor
@@ -35,6 +36,7 @@ PAGES: dict[str, list[type[object]]] = {
     "apps.md": [AppBase],
     "configuration.md": [Config],
     "monitoring.md": [MonitoringHub],
+    "engines.md": [DaskExecutor],
     "extreme-scale.md": [ExtremeScaleExecutor],
     "executors.md": [ThreadPoolExecutor, HighThroughputExecutor],
     "provider-options.md": PROVIDERS,
@@ -59,6 +61,7 @@ def honours_table() -> str:
             "`HighThroughputExecutor`": HighThroughputExecutor(),
             "`LowLatencyExecutor`": LowLatencyExecutor(),
             "`ExtremeScaleExecutor`": ExtremeScaleExecutor(ranks_per_node=2),
+            "`DaskExecutor`": DaskExecutor(),
             "a pool of threads": FuturesExecutor("threads", threads),
             "a pool of processes": FuturesExecutor("processes", processes),
             "another pool": FuturesExecutor("pool", lambda: processes),

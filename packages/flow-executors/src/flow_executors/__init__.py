@@ -9,6 +9,7 @@ from flow_core.lazy import loading
 if TYPE_CHECKING:
     from flow_core.executors.futures import FuturesExecutor as FuturesExecutor
     from flow_core.executors.threads import ThreadPoolExecutor as ThreadPoolExecutor
+    from flow_executors.engines.dask import DaskExecutor as DaskExecutor
     from flow_executors.extreme import ExtremeScaleExecutor as ExtremeScaleExecutor
     from flow_executors.htex import HighThroughputExecutor as HighThroughputExecutor
     from flow_executors.llex import LowLatencyExecutor as LowLatencyExecutor
@@ -17,6 +18,7 @@ __version__ = "0.1.1"
 
 _HOMES = {
     "FuturesExecutor": "flow_core.executors.futures",
+    "DaskExecutor": "flow_executors.engines.dask",
     "ExtremeScaleExecutor": "flow_executors.extreme",
     "HighThroughputExecutor": "flow_executors.htex",
     "LowLatencyExecutor": "flow_executors.llex",

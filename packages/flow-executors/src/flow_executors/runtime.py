@@ -322,7 +322,7 @@ class ExecutorRuntime:
         secret = BlockSecret(block, self._server.public, pair)
         command = self.plan.command(block, self.port, self._site.local_address, self._context)
         files: tuple[tuple[str, str], ...] = ()
-        paths = seen = () if self._is_elsewhere() else _environment()
+        paths = seen = () if self._is_elsewhere() else import_paths()
         if self._nodes is not None and self._nodes.takes(command):
             command, files = self._nodes.prepared(block, pair, command)
             if paths and self._marker is not None:
@@ -567,7 +567,7 @@ def _marker(context: RunContext) -> RunMarker | None:
         return None
 
 
-def _environment() -> tuple[tuple[str, str], ...]:
+def import_paths() -> tuple[tuple[str, str], ...]:
     """Let workers import what the script imports: its own directory and whatever else it put on its path."""
     paths = sysconfig.get_paths()
     standard = {os.path.realpath(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")}

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from flow_core.remote.state import ProcessState
 
 
-def run_parcel(data: bytes) -> bytes:
+def run_parcel(data: bytes, *, alone: bool = False) -> bytes:
     """Run the task of ``pack_task`` here and return its result for ``unpack_result``. Never raises.
 
     On the main thread of another process than the packer's, what it has changed of the process is put back after it.
+    ``alone``: no other task runs in this process meanwhile, so that its directory and its environment are the task's
+    also on another thread.
     """
     started_ns, value, failure, usage = time.time_ns(), b"", None, None
     pid, state = os.getpid(), None
@@ -37,14 +39,17 @@ def run_parcel(data: bytes) -> bytes:
         if elsewhere and threading.current_thread() is threading.main_thread():
             state = _state_before()
             _go_to(directory)
+        elif elsewhere and alone:
+            _go_to(directory)
         elif elsewhere and os.path.isdir(directory):
             apart = directory
+        alone = alone and elsewhere
         if watched is None:
-            value = dumped(_run(task, apart), "the result")
+            value = dumped(_run(task, apart, alone=alone), "the result")
         elif watched[0].sampler is None:  # it only moves files
-            value = dumped(_run(task, apart, _teller(*watched)), "the result")
+            value = dumped(_run(task, apart, _teller(*watched), alone=alone), "the result")
         else:
-            value, failure, usage = _measured(task, apart, *watched)
+            value, failure, usage = _measured(task, apart, *watched, alone=alone)
     except BaseException as error:
         failure = pack(presentable(error))
     # A child that a task has forked and that came back would take tasks as one more worker, and the pool would never
@@ -98,7 +103,7 @@ def _put_back(state: ProcessState, took_ns: int) -> None:
 
 
 def _measured(
-    task: list[Any], directory: str, reporting: Reporting, key: TryKey
+    task: list[Any], directory: str, reporting: Reporting, key: TryKey, *, alone: bool
 ) -> tuple[bytes, bytes | None, Usage | None]:
     """Run a task that is watched; return its packed result or its packed error, and what it used."""
     from flow_core.remote.reports import Reported
@@ -109,7 +114,7 @@ def _measured(
     before = process_used() if on_main else begin_thread()
     with Reported(reporting, key):
         try:
-            value = dumped(_run(task, directory, _teller(reporting, key)), "the result")
+            value = dumped(_run(task, directory, _teller(reporting, key), alone=alone), "the result")
         except BaseException as error:
             failure = pack(error)
     if before is None:
@@ -124,7 +129,7 @@ def _teller(reporting: Reporting, key: TryKey) -> TellFiles:
     return partial(report_files, reporting.directory, key)
 
 
-def _run(task: list[Any], directory: str, tell: TellFiles | None = None) -> object:
+def _run(task: list[Any], directory: str, tell: TellFiles | None = None, *, alone: bool = False) -> object:
     func, arguments, around = task
     from flow_core.remote.run import enter_worker, execute, leave_worker
     from flow_core.remote.worker_imports import import_for_worker
@@ -134,7 +139,7 @@ def _run(task: list[Any], directory: str, tell: TellFiles | None = None) -> obje
     function, modules = load_function(func)
     args, kwargs = loaded(arguments, "the arguments")
     spec, steps, where = loaded(around, "the steps")
-    on_main = threading.current_thread() is threading.main_thread()
+    on_main = alone or threading.current_thread() is threading.main_thread()
     # After the arguments are unpickled, which may import the modules that are to be prepared.
     if modules is not None:
         modules.prepare()

@@ -8,6 +8,7 @@ import flow_executors as _home
 
 if TYPE_CHECKING:
     from flow_executors import (
+        DaskExecutor as DaskExecutor,
         ExtremeScaleExecutor as ExtremeScaleExecutor,
         FuturesExecutor as FuturesExecutor,
         HighThroughputExecutor as HighThroughputExecutor,
