@@ -41,7 +41,7 @@ def dask_cluster() -> Iterator[Any]:
         n_workers=2,
         threads_per_worker=1,
         processes=True,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         security=Security.temporary(),
         resources={"license": 1, "cores": 2},
         silence_logs=50,

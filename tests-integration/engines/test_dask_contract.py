@@ -11,7 +11,7 @@ from flow_core.interfaces.executor import Executor
 from flow_core.testing.contracts import ExecutorContract
 from flow_executors import DaskExecutor
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 
 class TestDaskExecutor(ExecutorContract):

@@ -48,7 +48,10 @@ NOT_MADE_BY_USERS = (
 )
 """Modules whose classes users are given, or whose functions take no options of a run."""
 
-COMPARED = ("flow_providers.cluster.", "flow_providers.local.", "flow_providers.launchers.", "flow_executors.")
+COMPARED = (
+    *("flow_providers.cluster.", "flow_providers.local.", "flow_providers.launchers."),
+    *("flow_executors.htex", "flow_executors.llex", "flow_executors.extreme"),
+)
 """Modules whose options are compared one by one elsewhere."""
 
 BY_POSITION: dict[str, str] = {

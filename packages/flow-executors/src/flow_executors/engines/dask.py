@@ -256,6 +256,8 @@ class DaskEngine(Engine):
                 "-m",
                 "distributed.cli.dask_scheduler",
                 *("--host", self._host, "--port", "0", "--protocol", "tls", "--no-dashboard"),
+                # Without a dashboard, too, it serves its state by http: to this machine alone.
+                *("--dashboard-address", "127.0.0.1:0"),
                 *("--scheduler-file", str(where)),
                 *_tls(files),
             ],
@@ -326,12 +328,13 @@ class DaskEngine(Engine):
         """Return the command of a block's workers."""
         options = self._options
         number, accelerators = options.workers_per_node(), options._accelerators()
-        files = {name: f'"$FLOW_SECRET_FLOW_DASK_{name.upper()}"' for name in self._pem}
+        files = {name: f'"$FLOW_SECRET_FLOW_DASK_{name.upper()}"' for name in ("ca", "cert", "key")}
         resources = " ".join(f"{name}={amount:g}" for name, amount in options._worker_resources().items())
         memory = "0" if options.mem_per_worker is None else str(int(options.mem_per_worker * _GB))
         words = [
             *map(shlex.quote, (options._python(), "-m", "distributed.cli.dask_worker", self._address)),
-            *("--nthreads", "1", "--nanny", "--no-dashboard", "--memory-limit", memory),
+            *("--nthreads", "1", "--nanny", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"),
+            *("--memory-limit", memory),
             # One that has lost its scheduler, or never finds it, ends, and with it its block.
             *("--death-timeout", "60"),
             *("--name", f'"{self._prefix}.{block}.$(uname -n).$$"'),
@@ -377,7 +380,12 @@ class DaskEngine(Engine):
             resources=_asked(batch.spec) or None,
         )
         self._futures[batch.number] = future
-        future.add_done_callback(lambda _, number=batch.number: self._done.put(number))
+        client.loop.add_callback(self._wait_for, batch.number, future)
+
+    async def _wait_for(self, number: int, future: Future) -> None:
+        """Note that a future is done. Its own callbacks need threads, which there are none of as a script ends."""
+        await future._state.wait()
+        self._done.put(number)
 
     def cancel(self, number: int) -> bool | None:
         """Take a batch back that no worker has; Dask does not say whether one that a worker has is under way."""
