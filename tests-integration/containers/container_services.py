@@ -10,7 +10,7 @@ from typing import NoReturn
 import pytest
 
 SERVICES = Path(__file__).parents[1] / "services"
-PATIENCE_S = 40.0
+PATIENCE_S = 120.0
 
 
 def missing(what: str) -> NoReturn:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from container_services import by_script, run
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(500)]
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "containers"
 

@@ -17,7 +17,7 @@ from flow import Config, HighThroughputExecutor, python_app
 from flow.launchers import SrunLauncher
 from flow.providers import SlurmProvider
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(170)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(500)]
 
 
 @python_app
@@ -62,7 +62,7 @@ def test_a_block_of_two_nodes_has_a_container_on_each_and_none_when_its_job_is_c
     )
     pool = HighThroughputExecutor(
         label, provider=provider, container=image, max_workers=1, address="127.0.0.1",
-        heartbeat_period=0.5, heartbeat_threshold=5,
+        heartbeat_period=0.5, heartbeat_threshold=15,
     )  # fmt: skip
     with flow.load(Config(executors=[pool], run_dir=str(tmp_path / "runinfo"))):
         deadline = time.monotonic() + PATIENCE_S

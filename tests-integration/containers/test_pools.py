@@ -21,7 +21,7 @@ from flow import Config, Container, File, HighThroughputExecutor, LowLatencyExec
 from flow.providers import LocalProvider
 from flow_core.errors import ExecutorBroken, TaskLost
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(500)]
 
 
 @python_app
@@ -68,7 +68,7 @@ def loaded(
             "max_workers": 1,
             "provider": LocalProvider(max_blocks=1),
             "heartbeat_period": 0.5,
-            "heartbeat_threshold": 5,
+            "heartbeat_threshold": 15,
         }
         executor = kind(**(chosen | options))
         flow.load(Config(executors=[executor], run_dir=str(tmp_path / "runinfo"), strategy_period=0.5))
@@ -223,7 +223,7 @@ def test_nothing_is_left_of_a_script_that_is_killed(
                 time.sleep(100)
 
             pool = HighThroughputExecutor(
-                label={label!r}, max_workers=1, container={image!r}, heartbeat_period=0.5, heartbeat_threshold=3,
+                label={label!r}, max_workers=1, container={image!r}, heartbeat_period=0.5, heartbeat_threshold=10,
                 provider=LocalProvider(max_blocks=1),
             )
             with flow.load(Config(executors=[pool])):

@@ -18,7 +18,7 @@ from flow.providers import LocalProvider
 from flow_core.errors import AppTimeout, ExecutorBroken
 from flow_executors.testing.local_run import processes_of
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(500)]
 
 RUNTIMES = ["apptainer", "singularity", "charliecloud", "shifter"]
 
@@ -80,7 +80,7 @@ def started(
             container=Container(image, runtime, options=options),
             provider=LocalProvider(max_blocks=1),
             heartbeat_period=0.5,
-            heartbeat_threshold=5,
+            heartbeat_threshold=15,
         )
         flow.load(Config(executors=[executor], run_dir=str(tmp_path / "runinfo"), strategy_period=0.5))
         return executor

@@ -21,7 +21,7 @@ from flow import Config, Container, File, HighThroughputExecutor, LowLatencyExec
 from flow.providers import LocalProvider
 from flow_core.errors import AppTimeout, BashExitFailure, ContainerError, TaskLost
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(170)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(500)]
 
 
 @python_app
@@ -67,7 +67,7 @@ def load(
             executor = kind(label=label, max_threads=2)
         else:
             chosen = {"label": label, "max_workers": 2, "provider": LocalProvider(max_blocks=1)}
-            chosen |= {"heartbeat_period": 0.5, "heartbeat_threshold": 5, **options}
+            chosen |= {"heartbeat_period": 0.5, "heartbeat_threshold": 15, **options}
             executor = kind(**chosen)
         flow.load(
             Config(
@@ -228,7 +228,7 @@ def test_a_killed_script_leaves_no_container(image: str, label: str, tmp_path: P
             return f": > {{name}}; sleep 600"
 
         pool = flow.HighThroughputExecutor(label={label!r}, max_workers=2, provider=LocalProvider(max_blocks=1),
-            heartbeat_period=0.5, heartbeat_threshold=2)
+            heartbeat_period=0.5, heartbeat_threshold=10)
         threads = flow.ThreadPoolExecutor(label={label + "-threads"!r})
         flow.load(flow.Config(executors=[pool, threads]))
         sleep.options(container={image!r}, executors=[{label!r}])("one")

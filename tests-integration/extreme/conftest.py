@@ -17,7 +17,10 @@ from flow_executors.testing.local_run import driving
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "providers"))  # for provider_services
 
-from provider_services import missing, service  # needs the line above
+sys.path.insert(0, str(Path(__file__).parent))  # for extreme_tasks
+
+from extreme_tasks import PATIENCE_S  # needs the lines above
+from provider_services import missing, service
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -39,7 +42,7 @@ def own_ledger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.fixture
 def drive(tmp_path: Path) -> Iterator[Callable[..., Driver]]:
     """Give a function that starts an executor; at the end every key has one outcome and nothing is left."""
-    yield from driving(make_extreme_executor, tmp_path, shutdown_s=10)
+    yield from driving(make_extreme_executor, tmp_path, shutdown_s=10, patience_s=PATIENCE_S)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,9 @@ from flow_core.testing.driver import Driver
 from flow_executors.extreme import ExtremeScaleExecutor
 from flow_executors.testing.local_run import processes_of, run_id_of, wait_until
 
+PATIENCE_S = 120.0
+"""Seconds that tests wait for one thing: on a busy machine an MPI job may need half a minute to start."""
+
 
 def ranks_of(driver: Driver) -> dict[str, int]:
     """Return the processes of the ranks by name: ``flow-manager``, and ``flow-rank0`` on for those of workers."""
@@ -25,7 +28,7 @@ def connected(driver: Driver) -> ExtremeScaleExecutor:
     """Return the executor, once its manager is connected."""
     executor = driver.executor
     assert isinstance(executor, ExtremeScaleExecutor)
-    wait_until(lambda: bool(executor.connected_managers()), "no manager connected")
+    wait_until(lambda: bool(executor.connected_managers()), "no manager connected", PATIENCE_S)
     return executor
 
 

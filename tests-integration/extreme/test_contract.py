@@ -11,7 +11,7 @@ from flow_core.interfaces.executor import Executor
 from flow_core.testing.contracts import ExecutorContract
 from flow_executors.testing.extreme_run import make_extreme_executor
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(400)]
 
 
 class TestExtremeScaleExecutor(ExecutorContract):

@@ -30,9 +30,9 @@ from flow_monitor.queries import resources, workflows
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from extreme_tasks import connected, of_mpi, ranks_of, size_of, zeros  # needs the line above
+from extreme_tasks import PATIENCE_S, connected, of_mpi, ranks_of, size_of, zeros  # needs the line above
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(400)]
 Drive = Callable[..., Driver]
 SEEDS_COMMAND = (
     "mpiexec --oversubscribe -np {ranks_per_node} mpi_worker_pool.py {debug} --task_url={task_url} "
@@ -60,7 +60,7 @@ def test_the_example_of_the_seeds_runs(tmp_path: Path) -> None:
         run_dir=str(tmp_path / "runinfo"),
     )
     with flow.load(config):
-        seen = [future.result(timeout=60) for future in [rank() for _ in range(30)]]
+        seen = [future.result(timeout=PATIENCE_S) for future in [rank() for _ in range(30)]]
     assert {count for _, count in seen} == {3}
     assert {number for number, _ in seen} <= {0, 1, 2}
 
@@ -149,7 +149,7 @@ def test_what_tasks_use_is_sampled_on_their_ranks(tmp_path: Path) -> None:
         run_dir=str(tmp_path / "runinfo"),
     )
     with flow.load(config):
-        assert hog().result(timeout=60) == 80 << 20
+        assert hog().result(timeout=PATIENCE_S) == 80 << 20
     with open_database(str(tmp_path / "runinfo" / "monitoring.db")) as database, database.connect() as connection:
         run = workflows.page(connection).items[0]
         assert max(use.memory for use in resources.usage(connection, run.run_id)) >= 80 << 20
@@ -180,8 +180,8 @@ def test_files_of_nodes_that_do_not_see_the_scripts_go_over_mpi(
     with flow.load(Config(executors=[make_extreme_executor()], run_dir=str(tmp_path / "runinfo"))):
         futures = [shout(inputs=[File("in.txt")], outputs=[File(f"out{n}.txt")]) for n in range(8)]
         for future in futures:
-            future.result(timeout=60)
-        greet(stdout="said.txt").result(timeout=60)
+            future.result(timeout=PATIENCE_S)
+        greet(stdout="said.txt").result(timeout=PATIENCE_S)
     assert [Path(f"out{n}.txt").read_text() for n in range(8)] == ["QUIET"] * 8
     assert Path("said.txt").read_text() == "hello\n"
     assert [path for path in (tmp_path / "node").rglob("*") if path.is_file()] == []

@@ -24,9 +24,9 @@ from flow_providers.local.provider import LocalProvider
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from extreme_tasks import connected, deaf, ranks_of  # needs the line above
+from extreme_tasks import PATIENCE_S, connected, deaf, ranks_of  # needs the line above
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(400)]
 Drive = Callable[..., Driver]
 
 
@@ -73,7 +73,7 @@ def test_a_killed_manager_loses_the_block_and_leaves_no_rank(drive: Drive) -> No
     before = ranks_of(driver)
     os.kill(before["flow-manager"], signal.SIGKILL)
     assert driver.outcome(key).verdict is Verdict.LOST
-    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in before.values()), "ranks are left")
+    wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in before.values()), "ranks are left", PATIENCE_S)
     assert driver.outcome(driver.submit(calls.double, 4)).value == 8
 
 
@@ -88,7 +88,7 @@ def test_a_stopped_rank_is_noticed_by_its_silence(drive: Drive) -> None:
     assert outcome.loss is not None
     assert f"rank 1 (pid {pid})" in outcome.loss.reason
     assert "was not heard" in outcome.loss.reason
-    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "it is left")
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "it is left", PATIENCE_S)
 
 
 def test_a_task_that_hears_no_timer_ends_with_its_worker_at_its_walltime(drive: Drive) -> None:
@@ -121,6 +121,6 @@ def test_a_run_goes_on_without_spending_retries(tmp_path: Path) -> None:
     config = Config(executors=[executor], run_dir=str(tmp_path / "runinfo"), retries=0, strategy_period=0.2)
     with flow.load(config):
         futures = [once(str(tmp_path), number) for number in range(20)]
-        assert [future.result(timeout=90) for future in futures] == list(range(20))
+        assert [future.result(timeout=PATIENCE_S) for future in futures] == list(range(20))
     log = next((tmp_path / "runinfo").glob("*/flow.log")).read_text()
     assert log.count("the block is lost: rank ") == 1

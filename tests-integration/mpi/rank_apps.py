@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 from flow_core import bash_app, mpi_app, python_app
+
+PATIENCE_S = 120.0
+"""Seconds that tests wait for one thing: on a busy machine four nodes and their workers may need a minute to start."""
 
 
 @bash_app
@@ -62,6 +67,13 @@ def failing(rank: int) -> None:
 
 
 @mpi_app
+def calling_nobody() -> None:
+    from mpi4py import MPI
+
+    MPI.COMM_WORLD.send("word", dest=99)
+
+
+@mpi_app
 def finalizing() -> int:
     from mpi4py import MPI
 
@@ -106,9 +118,15 @@ def serial(log: str, seconds: float) -> None:
         file.write(f"serial - {os.uname().nodename} {begin} {time.time()}\n")
 
 
-def ranks_told(path: Path) -> list[tuple[str, int, int]]:
-    """Wait until ``resting`` has told its ranks; return host, pid and parent of each."""
-    wait_until(path.exists)
+def ranks_told(path: Path, future: Future[None]) -> list[tuple[str, int, int]]:
+    """Wait until ``resting`` has told its ranks; return host, pid and parent of each.
+
+    Raises:
+        Exception: what the task has failed with instead.
+    """
+    wait_until(lambda: path.exists() or future.done())
+    if not path.exists():
+        future.result(0)
     return [(host, int(pid), int(parent)) for host, pid, parent in map(str.split, path.read_text().splitlines())]
 
 
@@ -125,9 +143,9 @@ def left() -> list[str]:
     return found
 
 
-def wait_until(true: object, seconds: float = 60.0) -> None:
-    """Wait until a function returns something; fail the test after a while."""
-    pause, ends = threading.Event(), time.monotonic() + seconds
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < ends, f"{true} did not come within {seconds:g} s"
+def wait_until(true: Callable[[], object]) -> None:
+    """Wait until a function returns something; fail the test after a while, with the processes that tasks have."""
+    pause, ends = threading.Event(), time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < ends, f"{true} did not come within {PATIENCE_S:g} s; there are {left()}"
         pause.wait(0.05)

@@ -4,34 +4,55 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rank_apps import hosts_of_ranks, leaving_a_daemon, left, logged, ranks_told, resting, serial, wait_until, whole
+from rank_apps import (
+    PATIENCE_S,
+    calling_nobody,
+    hosts_of_ranks,
+    leaving_a_daemon,
+    left,
+    logged,
+    ranks_told,
+    resting,
+    serial,
+    wait_until,
+    whole,
+)
 
 import flow_core as flow
-from flow_core.errors import AppTimeout, TaskLost
+from flow_core.errors import AppTimeout, RemoteError, TaskLost
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(170)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(500)]
 TWO_BY_TWO = {"nodes": 2, "ranks_per_node": 2}
 ConfigOf = Callable[..., flow.Config]
 
 
 def test_ranks_are_on_the_nodes_that_were_asked_for(four_nodes: ConfigOf, tmp_path: Path) -> None:
     with flow.load(four_nodes()):
-        assert hosts_of_ranks(stdout=str(tmp_path / "out"), resource_specification=TWO_BY_TWO).result(90) == 0
-        found = whole(2, resource_specification={"nodes": 4, "ranks_per_node": 1}).result(90)
+        assert hosts_of_ranks(stdout=str(tmp_path / "out"), resource_specification=TWO_BY_TWO).result(PATIENCE_S) == 0
+        found = whole(2, resource_specification={"nodes": 4, "ranks_per_node": 1}).result(PATIENCE_S)
         wait_until(lambda: not left())
     assert sorted(Counter((tmp_path / "out").read_text().split()).values()) == [2, 2]
     assert [(rank, total) for rank, total, _ in found] == [(rank, 8) for rank in range(4)]
     assert {host for _, _, host in found} == {"n1", "n2", "n3", "n4"}
 
 
+def test_an_error_of_mpi_comes_to_the_script_and_not_the_end_of_the_worker(four_nodes: ConfigOf) -> None:
+    with flow.load(four_nodes()):
+        with pytest.raises(RemoteError, match=r"mpi4py\.MPI\.Exception.*MPI_ERR_RANK"):
+            calling_nobody(resource_specification=TWO_BY_TWO).result(PATIENCE_S)
+        assert len(whole(1, resource_specification=TWO_BY_TWO).result(PATIENCE_S)) == 4
+    assert "mpi4py.MPI" not in sys.modules
+
+
 def test_srun_starts_the_ranks_where_the_site_wants_it(four_nodes: ConfigOf, tmp_path: Path) -> None:
     with flow.load(four_nodes(mpi_launcher="srun")):
-        assert hosts_of_ranks(stdout=str(tmp_path / "out"), resource_specification=TWO_BY_TWO).result(90) == 0
+        assert hosts_of_ranks(stdout=str(tmp_path / "out"), resource_specification=TWO_BY_TWO).result(PATIENCE_S) == 0
     assert sorted(Counter((tmp_path / "out").read_text().splitlines()).values()) == [2, 2]
 
 
@@ -42,7 +63,7 @@ def test_no_node_has_more_than_it_has_workers_beside_200_serial_tasks(four_nodes
         ranks = [logged(log, 1, resource_specification=TWO_BY_TWO) for _ in range(2)]
         second = [serial(log, 0.05) for _ in range(100)]
         for future in (*first, *ranks, *second):
-            future.result(120)
+            future.result(PATIENCE_S)
     rows = [path.read_text().split() for path in tmp_path.glob("log.*")]
     assert Counter(kind for kind, *_ in rows) == {"serial": 200, "ranks": 8}
     # Every task of ranks on two nodes, two ranks on each.
@@ -64,56 +85,56 @@ def test_no_node_has_more_than_it_has_workers_beside_200_serial_tasks(four_nodes
 def test_a_killed_rank_loses_the_task_and_names_its_node(four_nodes: ConfigOf, tmp_path: Path) -> None:
     with flow.load(four_nodes()):
         future = resting(str(tmp_path / "told"), resource_specification=TWO_BY_TWO)
-        host, pid, _ = ranks_told(tmp_path / "told")[-1]
+        host, pid, _ = ranks_told(tmp_path / "told", future)[-1]
         os.kill(pid, 9)
         # Open MPI 4 drops the line that names the rank now and then; then it is the node of mpiexec that is named.
         with pytest.raises(
             TaskLost, match=rf"rank 3 was killed by signal 9.*on node {host}|rank was killed by .* node n\d"
         ):
-            future.result(90)
+            future.result(PATIENCE_S)
         wait_until(lambda: not left())
-        assert len(whole(1, resource_specification=TWO_BY_TWO).result(90)) == 4
+        assert len(whole(1, resource_specification=TWO_BY_TWO).result(PATIENCE_S)) == 4
 
 
 def test_a_killed_daemon_loses_the_task_and_names_its_node(four_nodes: ConfigOf, tmp_path: Path) -> None:
     with flow.load(four_nodes()):
         future = resting(str(tmp_path / "told"), resource_specification=TWO_BY_TWO)
-        host, _, daemon = ranks_told(tmp_path / "told")[-1]
+        host, _, daemon = ranks_told(tmp_path / "told", future)[-1]
         os.kill(daemon, 9)
         with pytest.raises(TaskLost, match=f"node {host}"):
-            future.result(90)
+            future.result(PATIENCE_S)
         wait_until(lambda: not left())
-        assert len(whole(1, resource_specification=TWO_BY_TWO).result(90)) == 4
+        assert len(whole(1, resource_specification=TWO_BY_TWO).result(PATIENCE_S)) == 4
 
 
 def test_a_killed_guard_loses_the_task_and_ends_the_ranks_of_its_node(four_nodes: ConfigOf, tmp_path: Path) -> None:
     with flow.load(four_nodes()):
         future = resting(str(tmp_path / "told"), resource_specification=TWO_BY_TWO)
-        host, _, daemon = ranks_told(tmp_path / "told")[-1]
+        host, _, daemon = ranks_told(tmp_path / "told", future)[-1]
         os.kill(guard_above(daemon), 9)
         with pytest.raises(TaskLost, match=f"node {host}"):
-            future.result(90)
+            future.result(PATIENCE_S)
         wait_until(lambda: not left())
-        assert len(whole(1, resource_specification=TWO_BY_TWO).result(90)) == 4
+        assert len(whole(1, resource_specification=TWO_BY_TWO).result(PATIENCE_S)) == 4
 
 
 def test_a_killed_agent_loses_the_task(four_nodes: ConfigOf, tmp_path: Path) -> None:
     with flow.load(four_nodes()):
         future = resting(str(tmp_path / "told"), resource_specification=TWO_BY_TWO)
-        mpiexec = ranks_told(tmp_path / "told")[0][2]
+        mpiexec = ranks_told(tmp_path / "told", future)[0][2]
         agents = Path(f"/proc/{mpiexec}/task/{mpiexec}/children").read_text().split()
         found = [int(pid) for pid in agents if b"flow_executors.mpi.agent" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         assert found
         os.kill(found[0], 9)
         with pytest.raises(TaskLost, match=r"\(flow-on\) .* was killed by signal 9"):
-            future.result(90)
+            future.result(PATIENCE_S)
         wait_until(lambda: not left())
 
 
 @pytest.mark.slow
 def test_daemons_that_ranks_leave_behind_end_with_the_task_on_each_node(four_nodes: ConfigOf) -> None:
     with flow.load(four_nodes()):
-        assert leaving_a_daemon(False, resource_specification=TWO_BY_TWO).result(90) == "returned"
+        assert leaving_a_daemon(False, resource_specification=TWO_BY_TWO).result(PATIENCE_S) == "returned"
         wait_until(lambda: not left())
 
 
@@ -122,11 +143,11 @@ def test_a_killed_manager_loses_the_task_and_names_its_node(four_nodes: ConfigOf
         alone = {**TWO_BY_TWO, "exclusive": True}
         future = resting(str(tmp_path / "told"), resource_specification=alone)
         other = resting(str(tmp_path / "other"), resource_specification=alone)
-        host, _, daemon = ranks_told(tmp_path / "told")[-1]
-        ranks_told(tmp_path / "other")
+        host, _, daemon = ranks_told(tmp_path / "told", future)[-1]
+        ranks_told(tmp_path / "other", other)
         os.kill(manager_above(daemon), 9)
         with pytest.raises(TaskLost, match=f"node {host}"):
-            future.result(90)
+            future.result(PATIENCE_S)
         # Of the tasks of other nodes none is touched.
         assert other.running()
         assert other.cancel(kill=True)
@@ -147,12 +168,12 @@ def test_one_rank_that_is_stopped_again_and_again_loses_the_task(
 
     with flow.load(four_nodes(heartbeat_threshold=6)):
         future = resting(str(tmp_path / "told"), resource_specification=TWO_BY_TWO)
-        host, pid, _ = ranks_told(tmp_path / "told")[rank]
+        host, pid, _ = ranks_told(tmp_path / "told", future)[rank]
         wait_until(stop)
         with pytest.raises(TaskLost, match=rf"(?s)node {host}.*was stopped \(state T, process {pid} .*and was killed"):
-            future.result(90)
+            future.result(PATIENCE_S)
         wait_until(lambda: not left())
-        assert len(whole(1, resource_specification=TWO_BY_TWO).result(90)) == 4
+        assert len(whole(1, resource_specification=TWO_BY_TWO).result(PATIENCE_S)) == 4
 
 
 @pytest.mark.parametrize("how", ["cancel", "walltime"])
@@ -160,12 +181,12 @@ def test_the_end_of_a_task_leaves_no_process_on_any_node(four_nodes: ConfigOf, t
     with flow.load(four_nodes()):
         limit = 8 if how == "walltime" else None
         future = resting(str(tmp_path / "told"), walltime=limit, resource_specification=TWO_BY_TWO)
-        ranks_told(tmp_path / "told")
         if how == "cancel":
+            ranks_told(tmp_path / "told", future)
             assert future.cancel(kill=True)
         else:
             with pytest.raises(AppTimeout):
-                future.result(90)
+                future.result(PATIENCE_S)
         wait_until(lambda: not left())
 
 

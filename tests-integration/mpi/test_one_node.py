@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from rank_apps import (
+    PATIENCE_S,
     command_of_ranks,
     failing,
     finalizing,
@@ -25,21 +26,24 @@ from rank_apps import (
 import flow_core as flow
 from flow_core.errors import AppException, AppTimeout, BashExitFailure, TaskLost, WorkerLost
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(400)]
 HOST = os.uname().nodename
 TWO = {"ranks": 2}
 
 
 def test_a_command_runs_as_so_many_ranks(one_node: flow.Config, tmp_path: Path) -> None:
     with flow.load(one_node):
-        assert hosts_of_ranks(stdout=str(tmp_path / "out"), resource_specification=TWO).result(60) == 0
+        assert hosts_of_ranks(stdout=str(tmp_path / "out"), resource_specification=TWO).result(PATIENCE_S) == 0
     assert (tmp_path / "out").read_text().split() == [HOST] * 2
 
 
 def test_a_function_runs_on_every_rank_with_a_communicator_of_its_own(one_node: flow.Config) -> None:
     with flow.load(one_node):
         both = [whole(number, resource_specification=TWO) for number in (1, 10)]
-        assert [future.result(60) for future in both] == [[(0, 2, HOST), (1, 2, HOST)], [(0, 20, HOST), (1, 20, HOST)]]
+        assert [future.result(PATIENCE_S) for future in both] == [
+            [(0, 2, HOST), (1, 2, HOST)],
+            [(0, 20, HOST), (1, 20, HOST)],
+        ]
 
 
 @flow.mpi_app(ranks=2, cache=True)
@@ -54,21 +58,21 @@ def test_a_cached_function_is_run_with_another_number_of_ranks_and_not_told_of_t
 ) -> None:
     one_node.warn_before_end_s = 5
     with flow.load(one_node) as kernel:
-        assert size().result(60) == 2
-        assert size.options(resource_specification={"ranks": 3})().result(60) == 3
-        assert size().result(60) == 2
+        assert size().result(PATIENCE_S) == 2
+        assert size.options(resource_specification={"ranks": 3})().result(PATIENCE_S) == 3
+        assert size().result(PATIENCE_S) == 2
         assert kernel.summary().memoized == 1
 
 
 def test_values_may_be_larger_than_pipes(one_node: flow.Config) -> None:
     with flow.load(one_node):
-        assert len(large(3_000_000, resource_specification=TWO).result(60)) == 3_000_000
+        assert len(large(3_000_000, resource_specification=TWO).result(PATIENCE_S)) == 3_000_000
 
 
 def test_what_a_rank_raises_ends_all_and_names_the_rank(one_node: flow.Config) -> None:
     with flow.load(one_node):
         with pytest.raises(ValueError, match="of rank 1") as raised:
-            failing(1, resource_specification=TWO).result(60)
+            failing(1, resource_specification=TWO).result(PATIENCE_S)
         assert f"raised by rank 1 on node {HOST}" in raised.value.__notes__
         wait_until(lambda: not left())
 
@@ -76,21 +80,21 @@ def test_what_a_rank_raises_ends_all_and_names_the_rank(one_node: flow.Config) -
 def test_a_killed_rank_loses_the_task(one_node: flow.Config, tmp_path: Path) -> None:
     with flow.load(one_node):
         future = resting(str(tmp_path / "told"), resource_specification=TWO)
-        os.kill(ranks_told(tmp_path / "told")[1][1], 9)
+        os.kill(ranks_told(tmp_path / "told", future)[1][1], 9)
         with pytest.raises(TaskLost, match=f"rank (1 )?was killed by signal 9.* node {HOST}"):
-            future.result(60)
+            future.result(PATIENCE_S)
         wait_until(lambda: not left())
 
 
 def test_a_killed_launcher_of_a_function_loses_the_task(one_node: flow.Config, tmp_path: Path) -> None:
     with flow.load(one_node):
         future = resting(str(tmp_path / "told"), resource_specification=TWO)
-        mpiexec = ranks_told(tmp_path / "told")[0][2]
+        mpiexec = ranks_told(tmp_path / "told", future)[0][2]
         os.kill(mpiexec, 9)
         with pytest.raises(
             TaskLost, match=rf"the launcher of its ranks was killed by signal 9 \(SIGKILL\).* node {HOST}"
         ):
-            future.result(60)
+            future.result(PATIENCE_S)
         wait_until(lambda: not left())
 
 
@@ -98,7 +102,7 @@ def test_a_killed_launcher_of_a_function_loses_the_task(one_node: flow.Config, t
 @pytest.mark.parametrize("quiet", [False, True])
 def test_daemons_that_ranks_leave_behind_end_with_the_task(one_node: flow.Config, quiet: bool) -> None:
     with flow.load(one_node):
-        assert leaving_a_daemon(quiet, resource_specification=TWO).result(60) == "returned"
+        assert leaving_a_daemon(quiet, resource_specification=TWO).result(PATIENCE_S) == "returned"
         wait_until(lambda: not left())
 
 
@@ -108,7 +112,7 @@ def test_a_killed_rank_of_a_command_loses_the_task_each_time(one_node: flow.Conf
     command = f"bash -c '[ $OMPI_COMM_WORLD_RANK = {which} ] && kill -9 $$; exec sleep 100'"
     with flow.load(one_node):
         futures = [command_of_ranks(command, resource_specification=TWO) for _ in range(8)]
-        errors = [future.exception(60) for future in futures]
+        errors = [future.exception(PATIENCE_S) for future in futures]
     assert {type(error) for error in errors} == {WorkerLost}, errors
     assert all("was killed by signal 9" in str(error) for error in errors)
 
@@ -116,19 +120,19 @@ def test_a_killed_rank_of_a_command_loses_the_task_each_time(one_node: flow.Conf
 def test_a_function_that_ends_mpi_itself_is_told_so(one_node: flow.Config) -> None:
     with flow.load(one_node):
         with pytest.raises(AppException, match=r"has called MPI.Finalize\(\).*leave that call out"):
-            finalizing(resource_specification=TWO).result(60)
+            finalizing(resource_specification=TWO).result(PATIENCE_S)
         wait_until(lambda: not left())
 
 
 def test_a_program_that_is_missing_is_named(one_node: flow.Config) -> None:
     with flow.load(one_node), pytest.raises(BashExitFailure, match="mpiexec could not start the program 'nosuch'"):
-        command_of_ranks("nosuch", resource_specification=TWO).result(60)
+        command_of_ranks("nosuch", resource_specification=TWO).result(PATIENCE_S)
 
 
 def test_a_launcher_of_another_mpi_is_named(one_node: flow.Config) -> None:
     one_node.executors[0].mpi_launcher = "mpich"
     with flow.load(one_node), pytest.raises(BashExitFailure) as raised:
-        command_of_ranks("true", resource_specification=TWO).result(60)
+        command_of_ranks("true", resource_specification=TWO).result(PATIENCE_S)
     assert "mpi_launcher is 'mpich', and /" in "".join(raised.value.__notes__)
     assert "is that of 'openmpi'" in "".join(raised.value.__notes__)
 
@@ -137,14 +141,14 @@ def test_a_walltime_ends_all_ranks(one_node: flow.Config, tmp_path: Path) -> Non
     with flow.load(one_node):
         future = resting(str(tmp_path / "told"), walltime=4, resource_specification=TWO)
         with pytest.raises(AppTimeout):
-            future.result(60)
+            future.result(PATIENCE_S)
         wait_until(lambda: not left())
 
 
 def test_a_function_of_the_users_own_starts_the_ranks(one_node: flow.Config, tmp_path: Path) -> None:
     one_node.executors[0].mpi_launcher = lambda hosts, ranks: ["echo", "mine", *hosts, str(sum(ranks))]
     with flow.load(one_node):
-        assert hosts_of_ranks(stdout=str(tmp_path / "out"), resource_specification=TWO).result(60) == 0
+        assert hosts_of_ranks(stdout=str(tmp_path / "out"), resource_specification=TWO).result(PATIENCE_S) == 0
     assert (tmp_path / "out").read_text().split() == ["mine", HOST, "2", "hostname"]
 
 
@@ -167,8 +171,8 @@ if __name__ == "__main__":
         max_workers=4, cores_per_worker=0.25, mpi_launcher=sys.argv[1], provider=LocalProvider(max_blocks=1)
     )
     with flow.load(flow.Config(executors=[executor])):
-        print(library(3).result(60))
-        command(stdout="out", resource_specification={"ranks": 2}).result(60)
+        print(library(3).result(150))
+        command(stdout="out", resource_specification={"ranks": 2}).result(150)
         print(open("out").read().split())
 """
 
@@ -196,7 +200,7 @@ def test_another_mpi_of_the_environment_is_found(other_mpi: str, launcher: str, 
         env=variables,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=340,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -18,7 +18,7 @@ from flow_core.errors import AppException, ConfigurationError, InvalidAppTypeErr
 from flow_core.interfaces.call import NodeContext, TaskSpec
 from flow_core.interfaces.task_fields import HONOURED_BY_ALL
 from flow_core.remote.errors import pack
-from flow_core.remote.ranks import DIRECTORY, PIECE, PREFIX, RanksStep, _Errors
+from flow_core.remote.ranks import DIRECTORY, PIECE, PREFIX, RanksNotBegun, RanksStep, _Errors
 from flow_core.remote.run import execute
 from flow_core.testing import MemoryExecutor
 
@@ -95,6 +95,39 @@ signal.pause()
     monkeypatch.setattr("flow_core.remote.ranks._LINGER_S", 0.1)
     launched_by(code, monkeypatch, tmp_path)
     assert on_ranks(len, "abc") == "of rank 0"
+
+
+def test_ranks_that_do_not_begin_in_time_are_ended_and_told_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    launched_by("import signal; signal.pause()", monkeypatch, tmp_path)
+    monkeypatch.setenv("FLOW_MPI_START_TIMEOUT", "0.2")
+    with pytest.raises(RanksNotBegun, match=r"within 0.2 s \(FLOW_MPI_START_TIMEOUT\).*OMPI_MCA_btl_tcp_if_include"):
+        on_ranks(len, "abc")
+
+
+def test_ranks_that_have_begun_have_all_the_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    # Ends a while after the limit, as the clock of the launcher tells.
+    code = """
+import os, pickle, sys, time
+os.close(os.open(sys.argv[-1] + ".begun", os.O_WRONLY))
+ends = time.monotonic() + 3.5
+while time.monotonic() < ends:
+    time.sleep(0.1)
+with open(sys.argv[-1], "wb") as file:
+    file.write(pickle.dumps("of rank 0"))
+"""
+    launched_by(code, monkeypatch, tmp_path)
+    monkeypatch.setenv("FLOW_MPI_START_TIMEOUT", "3")
+    assert on_ranks(len, "abc") == "of rank 0"
+
+
+@pytest.mark.parametrize("limit", ["soon", "0", "-3", "nan"])
+def test_a_limit_of_the_start_that_is_none_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str
+) -> None:
+    launched_by("pass", monkeypatch, tmp_path)
+    monkeypatch.setenv("FLOW_MPI_START_TIMEOUT", limit)
+    with pytest.raises(AppException, match=f"FLOW_MPI_START_TIMEOUT='{limit}': it is the seconds"):
+        on_ranks(len, "abc")
 
 
 def test_an_error_of_a_rank_ends_the_launcher_and_names_rank_and_node(

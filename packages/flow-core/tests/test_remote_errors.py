@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import errno
+import importlib
+import os
 import pickle
 import subprocess
 import sys
 import threading
 import traceback
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -243,6 +246,34 @@ def test_a_class_that_is_not_here_becomes_a_remote_error_that_says_all() -> None
     assert isinstance(back, RemoteError)
     assert (back.type_name, back.text) == ("only_there.Strange", "what happened")
     assert "Traceback" in back.remote_traceback
+
+
+def test_an_exception_of_mpi4py_does_not_begin_mpi_where_it_arrives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mpi4py").mkdir()
+    (tmp_path / "mpi4py" / "__init__.py").touch()
+    (tmp_path / "mpi4py" / "MPI.py").write_text("class Exception(RuntimeError):\n    pass\n")
+    script = (
+        "import sys\n"
+        "from flow_core.remote.errors import pack\n"
+        "from mpi4py import MPI\n"
+        "sys.stdout.buffer.write(pack(MPI.Exception('MPI_ERR_RANK')))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("mpi4py", "mpi4py.MPI"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), *filter(None, sys.path)))}
+    data = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, timeout=50, env=environment
+    ).stdout
+    back = unpack(data)
+    assert isinstance(back, RemoteError)
+    assert (back.type_name, back.text) == ("mpi4py.MPI.Exception", "MPI_ERR_RANK")
+    assert "mpi4py.MPI" not in sys.modules
+    # Where the script has begun it, the exception is itself.
+    loaded = importlib.import_module("mpi4py.MPI")
+    assert type(unpack(data)) is loaded.Exception
 
 
 def test_a_class_of_the_main_script_comes_back_as_the_class_it_was() -> None:

@@ -7,6 +7,7 @@ exception when it comes back as itself; cause, context and the members of a grou
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Callable
 
 from flow_core.errors import AppException, FlowError, RemoteError
@@ -18,6 +19,9 @@ _CHAIN_LIMIT = 16  # causes of causes
 _MEMBERS_LIMIT = 256  # members of one group
 
 _HEADER = "Remote traceback:\n"
+# How a pickle names the module whose import begins MPI in a process: that would end a worker in a job of a scheduler.
+_MPI = "mpi4py.MPI"
+_NAMES_MPI = b"\x8c" + bytes((len(_MPI),)) + _MPI.encode() + b"\x94"
 
 _Record = dict[str, object]
 
@@ -39,9 +43,9 @@ def pack(exc: BaseException) -> bytes:
 def unpack(data: bytes) -> BaseException:
     """Rebuild an exception: the original type where it can be loaded here, else RemoteError.
 
-    The remote traceback is its ``remote_traceback`` attribute, with those of its causes and members, and a note that
-    tracebacks show. Source lines are looked up here; frames of Flow are left out (see ``flow_core.remote.tracebacks``).
-    Causes are chained.
+    One of mpi4py comes back as itself only where ``mpi4py.MPI`` is loaded already. The remote traceback is its
+    ``remote_traceback`` attribute, with those of its causes and members, and a note that tracebacks show. Source lines
+    are looked up here; frames of Flow are left out (see ``flow_core.remote.tracebacks``). Causes are chained.
 
     Raises:
         ValueError: the bytes are not a packed exception.
@@ -240,6 +244,8 @@ def _original(record: _Record) -> BaseException | None:
         if "members" in record:
             return _group(record)
         whole, parts = record.get("whole"), record.get("parts")
+        if _begins_mpi(whole, *(parts if isinstance(parts, tuple) else ())):
+            return None
         if isinstance(whole, bytes):
             exc = pickle.loads(whole)
         elif isinstance(parts, tuple):
@@ -249,6 +255,11 @@ def _original(record: _Record) -> BaseException | None:
     except BaseException:
         return None
     return exc if is_a(exc, BaseException) else None
+
+
+def _begins_mpi(*pickles: object) -> bool:
+    """Tell whether loading these would import what begins MPI in this process."""
+    return _MPI not in sys.modules and any(isinstance(data, bytes) and _NAMES_MPI in data for data in pickles)
 
 
 def _group(record: _Record) -> BaseException:

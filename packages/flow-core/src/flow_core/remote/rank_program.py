@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flow_core.errors import AppException
 from flow_core.remote.errors import pack, presentable
-from flow_core.remote.ranks import OVER, PIECE
+from flow_core.remote.ranks import BEGUN, OVER, PIECE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +83,9 @@ def _run(world: Any, call: str, result: str) -> BaseException | None:
         with open(call, "rb") as file:
             packed = file.read()
     gather, task = pickle.loads(world.bcast(packed, root=0))
+    world.Barrier()  # what hangs between any two of them does so here, where it is noticed
+    if packed is not None and (begun := _open(result + BEGUN)) >= 0:
+        os.close(begun)
     value, error = unpack_packed(run_parcel(task))
     if error is not None:
         return error
@@ -101,11 +104,16 @@ def _run(world: Any, call: str, result: str) -> BaseException | None:
     os.replace(f"{result}.part", result)
     # Open until this process ends, by which the worker sees the end. After the function: what that has forked, and left
     # behind, does not have it.
-    try:
-        os.open(result + OVER, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:  # the worker waits no more
-        return None
+    _open(result + OVER)
     return None
+
+
+def _open(fifo: str) -> int:
+    """Open a FIFO of the worker's for writing."""
+    try:
+        return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # the worker waits no more
+        return -1
 
 
 def _tell(rank: int, error: BaseException) -> None:

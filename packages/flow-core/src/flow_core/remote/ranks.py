@@ -39,11 +39,27 @@ _READ = 1 << 16  # bytes at once
 _HELD = 4096  # bytes that may be the begin of a piece
 OVER = ".over"
 """What the name of a FIFO beside the result ends with: rank 0 has it open for writing from its result to its end."""
+BEGUN = ".begun"
+"""What the name of a FIFO beside the result ends with: rank 0 opens it for writing when all have the call."""
+START_TIMEOUT = "FLOW_MPI_START_TIMEOUT"
+"""Variable with the seconds in which the ranks of a function have to begin with it."""
+_START_S = 600.0
 # Seconds that a launcher has to end after rank 0 has. By then the other ranks have left MPI, too; what holds it longer
 # is what they have left behind, such as a daemon that has their standard output open.
 _LINGER_S = 5.0
 _GRACE_S = 3.0  # seconds between SIGTERM and SIGKILL for a launcher, which ends ranks on other nodes
+_LONGEST_S = 1e6  # seconds that poll can wait
+_NOT_BEGUN = (
+    f"its ranks have not begun with the function within {{limit_s:g}} s ({START_TIMEOUT}): the start of MPI, or the "
+    "first message between them, hangs. Often nodes have network interfaces by which they do not reach each other, "
+    "such as bridges of containers: name the right one in worker_init, for Open MPI by OMPI_MCA_oob_tcp_if_include and "
+    "OMPI_MCA_btl_tcp_if_include"
+)
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from flow_core.remote.rank_program import main; main()"
+
+
+class RanksNotBegun(AppException):
+    """The ranks have not begun with the function in the time that they have for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +85,7 @@ class RanksStep:
 
         Raises of the call:
             AppException: there are no ranks here, or the launcher failed; ``stderr_tail`` has its last words.
+            RanksNotBegun: the ranks have not begun with the function within ``FLOW_MPI_START_TIMEOUT``.
             Exception: what a rank raised, with a note that names the rank and its node.
         """
         return lambda: self._run(func, args, kwargs)
@@ -83,24 +100,41 @@ class RanksStep:
         task, result = os.path.join(directory, "call"), os.path.join(directory, "result")
         with open(task, "wb") as file:
             file.write(pickle.dumps((self.gather, pack_task(func, args, kwargs)), protocol=5))
-        for path in (result, result + OVER):
+        limit_s = _start_limit_s()
+        for path in (result, result + OVER, result + BEGUN):
             if os.path.exists(path):
                 os.unlink(path)
-        os.mkfifo(result + OVER, 0o600)
         # Ranks find modules where this worker does, on whatever node they are.
         program = [sys.executable, "-c", _PROGRAM.format(path=[*sys.path]), task, result]
         errors = _Errors()
-        over = os.open(result + OVER, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        over, begun = _fifo(result + OVER), _fifo(result + BEGUN)
         try:
-            code = _launched([*shlex.split(prefix), *program], errors, over)
+            code = _launched([*shlex.split(prefix), *program], errors, over, begun, limit_s)
         finally:
             os.close(over)
+            os.close(begun)
         if errors.error is not None:
             raise errors.error
         if code != 0 or not os.path.exists(result):
             raise _failure(self.app, code, errors.tail.decode(errors="replace"))
         with open(result, "rb") as file:
             return pickle.load(file)
+
+
+def _start_limit_s() -> float:
+    text = os.environ.get(START_TIMEOUT, "")
+    try:
+        limit_s = float(text) if text else _START_S
+    except ValueError:
+        limit_s = -1.0
+    if not limit_s > 0:
+        raise AppException(f"{START_TIMEOUT}={text!r}: it is the seconds that the ranks have to begin, more than 0")
+    return limit_s
+
+
+def _fifo(path: str) -> int:
+    os.mkfifo(path, 0o600)
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _failure(app: str, code: int, tail: str) -> AppException:
@@ -170,13 +204,15 @@ class _Errors:
             self.error.add_note(f"raised by rank {rank} on node {node}")
 
 
-def _launched(command: Sequence[str], errors: _Errors, over: int) -> int:
+def _launched(command: Sequence[str], errors: _Errors, over: int, begun: int, limit_s: float) -> int:
     """Run the launcher; end it as soon as a rank has told an error, or if it outlives rank 0. Return its exit code.
 
     Args:
         command: What to run.
         errors: Takes what it writes.
         over: A descriptor that hangs up when rank 0 has ended after its result was there.
+        begun: A descriptor that hangs up when the ranks have begun with the function.
+        limit_s: Seconds in which they have to.
 
     Returns:
         The exit code; 0 where it was ended after rank 0.
@@ -194,9 +230,9 @@ def _launched(command: Sequence[str], errors: _Errors, over: int) -> int:
     assert process.stderr is not None
     takers = {process.stdout.fileno(): errors.take_output, process.stderr.fileno(): errors.take}
     poller = select.poll()
-    for descriptor in (*takers, over):
+    for descriptor in (*takers, over, begun):
         poller.register(descriptor, select.POLLIN)
-    ends = math.inf
+    ends, begins = math.inf, time.monotonic() + limit_s
     try:
         # Walltimes come as exceptions of the timer, whatever is waited for here.
         while takers and errors.error is None:
@@ -206,10 +242,18 @@ def _launched(command: Sequence[str], errors: _Errors, over: int) -> int:
                 errors.take(note.encode())
                 _ended(process)
                 return 0
-            for descriptor, _ in poller.poll(None if ends == math.inf else max(1, int(rest_s * 1000))):
+            if time.monotonic() >= begins:
+                raise RanksNotBegun(_NOT_BEGUN.format(limit_s=limit_s))
+            rest_s = min(rest_s, begins - time.monotonic())
+            # No longer than poll can wait: a limit may be infinite.
+            for descriptor, _ in poller.poll(None if rest_s > _LONGEST_S else max(1, math.ceil(rest_s * 1000))):
                 if descriptor == over:
                     poller.unregister(over)
                     ends = time.monotonic() + _LINGER_S
+                    continue
+                if descriptor == begun:
+                    poller.unregister(begun)
+                    begins = math.inf
                     continue
                 data = os.read(descriptor, _READ)
                 takers[descriptor](data)

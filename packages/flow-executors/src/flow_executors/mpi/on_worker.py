@@ -19,7 +19,7 @@ from functools import partial
 from flow_core.errors import AppException
 from flow_core.remote.bash import BashStep
 from flow_core.remote.processes import carries, end_task_of_worker, table, ticks_ago
-from flow_core.remote.ranks import RanksStep
+from flow_core.remote.ranks import RanksNotBegun, RanksStep
 from flow_core.remote.run import with_variables
 from flow_core.starting import starting
 from flow_executors.mpi.environment import DIRECTORY, HOSTFILE, PLACEMENT, TASK, read, variables_of
@@ -39,7 +39,7 @@ _kinds: dict[tuple[str, float], str] = {}
 
 
 class RankKilled(Exception):
-    """A rank or a daemon of a task was killed from outside: the try is lost, as with a worker.
+    """A rank or a daemon of a task was killed from outside, or none began: the try is lost, as with a worker.
 
     Attributes:
         node: Where; empty where the launcher does not say.
@@ -69,7 +69,7 @@ def run_on_ranks(
 
     Raises:
         AppException: no launcher was found here, or it cannot be told where the ranks are.
-        RankKilled: the launcher says that a rank or a daemon was killed.
+        RankKilled: the launcher says that a rank or a daemon was killed, or the ranks have not begun in time.
     """
     command_line = bool(steps) and isinstance(steps[-1], BashStep)
     made = _variables(variables, {**os.environ, **variables, **dict(spec.environment)}, command_line)
@@ -78,6 +78,8 @@ def run_on_ranks(
         value = _on_all_cpus(partial(with_variables, call, tuple(made.items())))
     except Exception as error:
         _end_rest(made[TASK], began)
+        if isinstance(error, RanksNotBegun):
+            raise RankKilled("", str(error)) from error
         tail = getattr(error, "stderr_tail", "")
         death = death_told(tail, getattr(error, "exitcode", None)) if isinstance(tail, str) else None
         if death is None and steps and isinstance(steps[-1], RanksStep):

@@ -5,8 +5,12 @@ from __future__ import annotations
 from flow_executors.extreme import ExtremeScaleExecutor
 from flow_providers.local.provider import LocalProvider
 
-AS_ROOT = "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"
-"""Shell code after which Open MPI runs as root, too, as it does in containers for tests."""
+AS_ROOT = (
+    "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"
+    " OMPI_MCA_oob_tcp_if_include=lo OMPI_MCA_btl_tcp_if_include=lo"
+)
+"""Shell code after which Open MPI runs as root, too, as it does in containers for tests, and talks by the loopback:
+other tests make and remove bridges at the same time, and who has been told such an address waits for it for minutes."""
 
 
 def make_extreme_executor(**options: object) -> ExtremeScaleExecutor:

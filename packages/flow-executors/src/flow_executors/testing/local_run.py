@@ -64,7 +64,9 @@ def wait_gone(run_id: str) -> None:
         raise AssertionError(f"left behind: {left}") from None
 
 
-def driving(make: Callable[..., Executor], directory: Path, shutdown_s: float = 2.0) -> Iterator[Callable[..., Driver]]:
+def driving(
+    make: Callable[..., Executor], directory: Path, shutdown_s: float = 2.0, patience_s: float = PATIENCE_S
+) -> Iterator[Callable[..., Driver]]:
     """Give a function that starts an executor; at the end every key has one outcome and nothing is left.
 
     To be the body of a fixture: ``yield from driving(...)``.
@@ -73,11 +75,12 @@ def driving(make: Callable[..., Executor], directory: Path, shutdown_s: float = 
         make: Makes the executor of the options.
         directory: Where the runs keep their files.
         shutdown_s: Seconds that an executor has to end.
+        patience_s: Seconds that the test waits for a state before it fails.
     """
     drivers: list[Driver] = []
 
     def start(**options: object) -> Driver:
-        driver = Driver(make(**options), directory / f"run{len(drivers)}", PATIENCE_S)
+        driver = Driver(make(**options), directory / f"run{len(drivers)}", patience_s)
         drivers.append(driver)
         driver.start()
         return driver
