@@ -152,6 +152,16 @@ def test_a_function_of_the_users_own_starts_the_ranks(one_node: flow.Config, tmp
     assert (tmp_path / "out").read_text().split() == ["mine", HOST, "2", "hostname"]
 
 
+def test_ranks_that_never_begin_lose_the_task_and_are_told_of(one_node: flow.Config, tmp_path: Path) -> None:
+    one_node.executors[0].mpi_launcher = lambda hosts, ranks: ["sh", "-c", "exec sleep 300", "hangs"]
+    limited = resting.options(environment={"FLOW_MPI_START_TIMEOUT": "1"})
+    with flow.load(one_node):
+        future = limited(str(tmp_path / "told"), resource_specification=TWO)
+        with pytest.raises(TaskLost, match="its ranks have not begun with the function within 1 s"):
+            future.result(PATIENCE_S)
+        wait_until(lambda: not left())
+
+
 PROGRAM = """
 import os, sys
 import flow
