@@ -13,7 +13,7 @@ from flow_executors.extreme_scale.job_words_core import who_ended
 from flow_executors.extreme_scale.rank_files import RankFiles
 from flow_executors.extreme_scale.rank_messages import FELL, PID, TASK, RankMessage, pack_died, unpack_died
 from flow_executors.extreme_scale.rank_pool import RankPool, frames_of, pack_frames
-from flow_executors.extreme_scale.world_core import RankLiveness, RankProcess, arrange
+from flow_executors.extreme_scale.world_core import RankLiveness, RankProcess, arrange, names_a_rank
 from flow_executors.manager.code_cache import BlobFiles
 from flow_executors.manager.fork_client import Died
 from flow_executors.manager.manager_core import Assignment
@@ -345,3 +345,10 @@ def test_files_go_back_to_the_rank_whose_transfer_it_is(own: Own) -> None:
     assert told == [(2, pack_file(FileStep.DATA, 1, first + 1, b"data"))]
     assert own.taken == [pack_file(FileStep.DATA, 1, second, b"data"), pack_file(FileStep.LOGS, 1, 0)]
     assert everybody == [pack_file(FileStep.LOGS, 1, 0)]
+
+
+def test_a_reason_that_names_a_rank_is_known_also_where_the_manager_left_with_tasks() -> None:
+    assert names_a_rank("rank 1 (pid 7) on node n1 ended")
+    assert names_a_rank("it gave up: rank 1 (pid 7) on node n1 ended")
+    assert not names_a_rank("it gave up: SIGTERM")
+    assert not names_a_rank("it was silent for 10 s")

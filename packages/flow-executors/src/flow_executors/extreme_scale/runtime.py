@@ -26,7 +26,8 @@ class ExtremeScaleRuntime(ExecutorRuntime):
 
     def _left(self, departure: ManagerLeft) -> None:
         super()._left(departure)
-        if departure.lost or ("SIG" in departure.reason and not names_a_rank(departure.reason)):
+        # One that leaves with tasks counts as lost, whatever it says: what it said of the rank is in the log already.
+        if (departure.lost or "SIG" in departure.reason) and not names_a_rank(departure.reason):
             self._unexplained.add(departure.block)
 
     def dismiss(self, block: str) -> None:

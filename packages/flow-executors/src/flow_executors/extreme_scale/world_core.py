@@ -70,8 +70,11 @@ def too_few(count: int, where: str, cure: str) -> InsufficientMPIRanks:
 
 
 def names_a_rank(reason: str) -> bool:
-    """Tell whether a reason, as of ``RankLiveness``, says of which rank or node it comes."""
-    return reason.startswith(("rank ", "nothing is heard of node "))
+    """Tell whether a reason, as of ``RankLiveness``, says of which rank or node it comes.
+
+    Also as the interchange tells it of a manager that left with tasks.
+    """
+    return reason.removeprefix("it gave up: ").startswith(("rank ", "nothing is heard of node "))
 
 
 def arrange(processes: Sequence[RankProcess]) -> World:
