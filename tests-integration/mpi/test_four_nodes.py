@@ -43,11 +43,14 @@ def test_ranks_are_on_the_nodes_that_were_asked_for(four_nodes: ConfigOf, tmp_pa
 
 
 def test_an_error_of_mpi_comes_to_the_script_and_not_the_end_of_the_worker(four_nodes: ConfigOf) -> None:
+    before = {*sys.modules}
     with flow.load(four_nodes()):
-        with pytest.raises(RemoteError, match=r"mpi4py\.MPI\.Exception.*MPI_ERR_RANK"):
+        # A RemoteError, unless another test has begun MPI in this process.
+        with pytest.raises(Exception, match="MPI_ERR_RANK") as raised:
             calling_nobody(resource_specification=TWO_BY_TWO).result(PATIENCE_S)
+        assert isinstance(raised.value, RemoteError) or "mpi4py.MPI" in before
         assert len(whole(1, resource_specification=TWO_BY_TWO).result(PATIENCE_S)) == 4
-    assert "mpi4py.MPI" not in sys.modules
+    assert ("mpi4py.MPI" in sys.modules) == ("mpi4py.MPI" in before)
 
 
 def test_srun_starts_the_ranks_where_the_site_wants_it(four_nodes: ConfigOf, tmp_path: Path) -> None:
