@@ -1,7 +1,8 @@
 """Every option of every class that users make is read by something, and some test gives it another value.
 
-Options of providers of schedulers, of Kubernetes, of launchers and of executors are beyond that compared one by one, by
-what comes of them: ``test_option_effects.py`` of both distributions. Options that change nothing beside others are in
+Options of providers, of channels, of launchers and of executors are beyond that compared one by one, by what comes of
+them: ``test_option_effects.py`` of both distributions, ``test_cloud_option_effects.py`` and
+``test_channel_option_effects.py``. Options that change nothing beside others are in
 ``test_without_effect.py`` of each distribution, and in ``test_block_request.py``.
 """
 
@@ -48,13 +49,15 @@ NOT_MADE_BY_USERS = (
 )
 """Modules whose classes users are given, or whose functions take no options of a run."""
 
+_OF_PROVIDERS = ("adhoc", "channels", "cloud", "cluster", "kubernetes", "launchers", "local")
 COMPARED = (
-    *("flow_providers.cluster.", "flow_providers.local.", "flow_providers.launchers."),
+    *(f"flow_providers.{part}." for part in _OF_PROVIDERS),
     *("flow_executors.htex", "flow_executors.llex", "flow_executors.extreme"),
 )
 """Modules whose options are compared one by one elsewhere."""
 
 BY_POSITION: dict[str, str] = {
+    "mpi_app(function=)": "packages/flow-core/tests/test_ranks.py::test_an_app_of_ranks_that_states_none_has_one",
     "App(apptype=)": (
         "packages/flow-core/tests/test_apps.py::test_the_old_decorator_makes_apps_by_the_name_of_their_kind"
     ),
@@ -182,14 +185,25 @@ def test_an_option_is_read_by_something(made: Any, option: str) -> None:
 
 
 @cache
-def texts() -> list[str]:
+def given_in_tests() -> list[tuple[str, frozenset[str]]]:
+    """Return the text of each file of tests, and the names that are keywords of calls or texts in it."""
     tests = [*ROOT.glob("packages/*/tests/**/*.py"), *ROOT.glob("tests-integration/**/*.py")]
-    return [path.read_text() for path in tests if path != Path(__file__)]
+    found = []
+    for path in tests:
+        if path == Path(__file__):
+            continue
+        text = path.read_text()
+        nodes = list(ast.walk(ast.parse(text)))
+        keywords = {one.arg for one in nodes if isinstance(one, ast.keyword) and one.arg}
+        texts = {one.value for one in nodes if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+        # Scripts that tests run are texts.
+        in_scripts = {name for one in texts if "\n" in one for name in re.findall(r"\b(\w+)=", one)}
+        found.append((text, frozenset(keywords | texts | in_scripts)))
+    return found
 
 
 def is_given(name: str, option: str) -> bool:
-    given = re.compile(rf"\b{option}\s*=|[\"']{option}[\"']")
-    return any(name in text and given.search(text) for text in texts())
+    return any(name in text and option in given for text, given in given_in_tests())
 
 
 @pytest.mark.parametrize(("made", "option"), OPTIONS)
@@ -201,6 +215,10 @@ def test_some_test_gives_an_option(made: Any, option: str) -> None:
     if place is not None:
         path, _, test = place.partition("::")
         assert f"def {test}" in (ROOT / path).read_text()
+        return
+    if inspect.signature(made).parameters[option].default is inspect.Parameter.empty:
+        # No call is without it.
+        assert any(re.search(rf"\b{made.__name__}\(", text) for text, _given in given_in_tests())
         return
     assert is_given(made.__name__, option), f"no test gives {made.__name__}({option}=) another value"
 

@@ -153,6 +153,38 @@ def test_no_value_is_given_of_options_that_are_gone() -> None:
     assert {name for kind in KINDS for name in inspect.signature(kind).parameters} - {"channel"} == OTHER.keys()
 
 
+# -- hosts
+
+HOST_OPTIONS: dict[str, object] = {
+    name: OTHER[name]
+    for name in inspect.signature(flow_providers.AdHocProvider).parameters
+    if name in OTHER and name not in ("nodes_per_block",)
+}
+
+
+def observed_on_hosts(folder: Path, hosts: int, options: dict[str, object]) -> list[str]:
+    channels = [Recording(folder) for _ in range(hosts)]
+    provider = flow_providers.AdHocProvider(channels=channels, **options)
+    with suppress(ProviderError):
+        provider.submit("true", 1, "job", extras=JobExtras(tag="fabc"))
+    seen = [one for channel in channels for one in channel.seen]
+    return [*seen, *(f"{name}={getattr(provider, name)}" for name in READ_BY_EXECUTORS)]
+
+
+@pytest.mark.parametrize("name", inspect.signature(flow_providers.AdHocProvider).parameters)
+def test_an_option_of_hosts_changes_something_or_is_said_not_to(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    beside: dict[str, object] = {"walltime": {"enforce_walltime": True}, "init_blocks": {"max_blocks": 9}}.get(name, {})
+    usual = without_names(observed_on_hosts(tmp_path, 1, beside))
+    assert usual == without_names(observed_on_hosts(tmp_path, 1, beside))
+    caplog.clear()
+    given = {} if name == "channels" else {name: HOST_OPTIONS[name]}
+    other = without_names(observed_on_hosts(tmp_path, 2 if name == "channels" else 1, {**beside, **given}))
+    said = any(f"{name}={OTHER.get(name)!r} has no effect" in record.getMessage() for record in caplog.records)
+    assert (usual != other) != said
+
+
 # -- what commands use
 
 USED: dict[str, tuple[dict[str, object], tuple[str, ...]]] = {
