@@ -104,18 +104,18 @@ def slurm() -> Iterator[dict[str, str]]:
 
 @pytest.fixture
 def four_nodes(slurm: dict[str, str], tmp_path: Path, openmpi: None) -> Callable[..., Config]:
-    """A function that makes a Config with one block of four nodes, four workers each."""
+    """A function that makes a Config with a block of all four nodes, or several of fewer, four workers each."""
 
-    def make(worker_init: str = "", **options: object) -> Config:
+    def make(worker_init: str = "", nodes: int = 4, strategy: str = "none", **options: object) -> Config:
         provider = SlurmProvider(
             "debug",
             channel=LocalChannel(
                 userhome=str(tmp_path), envs={**slurm, **OF_MPI}, script_dir=str(tmp_path / "scripts")
             ),
-            nodes_per_block=4,
+            nodes_per_block=nodes,
             cores_per_node=4,
             init_blocks=1,
-            max_blocks=1,
+            max_blocks=4 // nodes,
             launcher=SrunLauncher(),
             walltime="00:10:00",
             cmd_timeout=30,
@@ -124,7 +124,7 @@ def four_nodes(slurm: dict[str, str], tmp_path: Path, openmpi: None) -> Callable
         given: dict[str, object] = {"max_workers": 4, "heartbeat_period": 2, "heartbeat_threshold": 20, **options}
         executor = HighThroughputExecutor(label="htex", provider=provider, address="127.0.0.1", **given)  # type: ignore[arg-type]  # checked there
         return Config(
-            executors=[executor], run_dir=str(tmp_path / "runinfo"), strategy="none", infrastructure_retries=0
+            executors=[executor], run_dir=str(tmp_path / "runinfo"), strategy=strategy, infrastructure_retries=0
         )
 
     return make

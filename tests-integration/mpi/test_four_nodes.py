@@ -85,6 +85,18 @@ def test_no_node_has_more_than_it_has_workers_beside_200_serial_tasks(four_nodes
         assert most <= 4, f"{most} at once on {node}"
 
 
+def test_tasks_that_fill_a_block_bring_another_one(four_nodes: ConfigOf, tmp_path: Path) -> None:
+    with flow.load(four_nodes(nodes=2, strategy="simple")):
+        alone = {**TWO_BY_TWO, "exclusive": True}
+        futures = [resting(str(tmp_path / f"told{number}"), resource_specification=alone) for number in range(2)]
+        # As tasks they are two, for a block of eight workers.
+        hosts = {host for at, one in enumerate(futures) for host, _, _ in ranks_told(tmp_path / f"told{at}", one)}
+        assert hosts == {"n1", "n2", "n3", "n4"}
+        for future in futures:
+            assert future.cancel(kill=True)
+        wait_until(lambda: not left())
+
+
 def test_a_killed_rank_loses_the_task_and_names_its_node(four_nodes: ConfigOf, tmp_path: Path) -> None:
     with flow.load(four_nodes()):
         future = resting(str(tmp_path / "told"), resource_specification=TWO_BY_TWO)

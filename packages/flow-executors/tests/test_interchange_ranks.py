@@ -493,3 +493,24 @@ def test_what_can_never_run_lacks_no_nodes(world: RankWorld) -> None:
     world.ask(1, nodes=2, ranks_per_node=9)
     world.submit(7, class_id=1)
     assert lacking(world) is None
+
+
+def wide(world: RankWorld) -> tuple[int, int, int] | None:
+    world.core.from_client(pack_command(Command(7, "blocks")), world.now)
+    world.turn()
+    return world.replies[-1].wide
+
+
+def test_tasks_of_several_slots_are_told_by_their_slots_where_they_wait_and_where_they_are_out(
+    world: RankWorld,
+) -> None:
+    world.submit(1)
+    assert wide(world) is None  # a task of one slot is none of them
+    world.finish(next(node for node in world.nodes.values() if 1 in node.tasks), [1])
+    world.turn()
+    world.ask(1, nodes=2, ranks_per_node=2)
+    world.submit(7, 8, class_id=1)
+    assert wide(world) == (1, 4, 3)
+    world.finish(head_and_member(world, 7)[0], [7])
+    world.turn()
+    assert wide(world) == (0, 0, 3)

@@ -126,6 +126,24 @@ def test_the_first_look_asks_for_the_first_blocks_whatever_the_strategy():
     assert one.decide(Load(), 5.0).add == 0
 
 
+def test_tasks_of_several_slots_bring_as_many_blocks_as_they_fill():
+    one = core(init_blocks=0)
+    one.decide(Load(), 0.0)
+    running_block(one)
+    # Two tasks of two slots each, of which one runs: as tasks they would fit the block's two slots.
+    load = Load(waiting=0, running=2, slots=2)
+    assert one.decide(one.in_slots(load), 1.0).add == 0
+    one.wide = (1, 2, 1)
+    assert one.in_slots(load) == Load(waiting=2, running=2, slots=2)
+    assert one.decide(one.in_slots(load), 2.0).add == 1
+
+
+def test_a_task_of_several_slots_that_waits_beside_free_ones_counts_as_waiting():
+    one = core()
+    one.wide = (1, 4, 0)
+    assert one.in_slots(Load(waiting=0, running=1, slots=2)) == Load(waiting=4, running=0, slots=2)
+
+
 def test_more_than_the_most_is_never_asked_for_even_by_a_users_strategy():
     one = core(lambda view: 100, init_blocks=0, max_blocks=3)
     one.decide(Load(), 0.0)

@@ -65,7 +65,7 @@ class ScalingView:
     """All that a strategy may look at.
 
     Attributes:
-        load: The executor's load.
+        load: The executor's load. A try that takes several slots, as one with several ranks, counts as so many.
         limits: Its bounds.
         active_blocks: Blocks that are pending or running.
         idle_for_s: For each running block that has nothing to do, how long in seconds; longest first.

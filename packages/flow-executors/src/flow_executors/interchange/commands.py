@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flow_core.interfaces.call import TaskSpec
-from flow_executors.common.resources import ResourceRequest
+from flow_executors.common.resources import Capacity, ResourceRequest
 from flow_executors.common.task_ranks import RankRequest
 from flow_executors.interchange.gang_scheduler import GangScheduler
 from flow_executors.interchange.managers import ManagerLiveness, ManagerRecord
@@ -102,6 +102,33 @@ def _busy(managers: list[ManagerRecord]) -> int:
     return sum(max(0, min(manager.slots, manager.slots - manager.free_slots)) for manager in managers)
 
 
+def _wide(shared: InterchangeState) -> tuple[int, int, int] | None:
+    """Return what ``Reply.wide`` says. Tasks that wait are taken to go to the largest node that is connected."""
+    managers = shared.pool.by_number.values()
+    beyond = sum(manager.special_slots - len(manager.special) for manager in managers)
+    largest = max(
+        (profile.largest for profile in shared.pool.profiles.values()), key=lambda one: one.slots, default=None
+    )
+    tasks = slots = 0
+    if largest is not None:
+        for queue in shared.waiting.special_queues():
+            each = _slots_of_task(queue.spec, largest)
+            if each > 1:
+                tasks, slots = tasks + queue.count, slots + queue.count * each
+    return (tasks, slots, beyond) if tasks or beyond else None
+
+
+def _slots_of_task(spec: TaskSpec, capacity: Capacity) -> int:
+    """Return the slots that a task takes altogether, on nodes like this."""
+    wanted = RankRequest.of(spec.resources)
+    if wanted is None:
+        return ResourceRequest.of(spec, capacity).slots
+    if wanted.nodes is not None:
+        return sum(wanted.slots(ranks, capacity) for ranks in wanted.shares())
+    whole, rest = divmod(wanted.ranks, max(1, wanted.most_ranks(capacity.slots, len(capacity.devices), capacity)))
+    return whole * capacity.slots + (wanted.slots(rest, capacity) if rest else 0)
+
+
 def _misfits(shared: InterchangeState, spec: TaskSpec) -> tuple[str, ...]:
     """Return why such a task can never run on any of the managers; nothing if it can on some."""
     profiles = shared.pool.profiles.values()
@@ -141,6 +168,7 @@ class DrainRequests:
             self._shared.to_client.append(pack_reply(Reply(command.number, whereabouts=place)))
             return
         lacking: tuple[int, ...] | None = None
+        wide: tuple[int, int, int] | None = None
         error, chosen = "", self._meant(command)
         if command.name == "nodes":
             chosen = self._shared.pool.bar(frozenset(command.nodes or ()))
@@ -151,10 +179,10 @@ class DrainRequests:
         elif command.name in orders:
             chosen = orders[command.name](command, chosen, now)
         elif command.name == "blocks":
-            lacking = self._gangs.lacking(now) or None
+            lacking, wide = self._gangs.lacking(now) or None, _wide(self._shared)
         else:
             error, chosen = f"unknown command {command.name!r}", []
-        reply = Reply(command.number, self._activity(chosen, now), error, lacking=lacking)
+        reply = Reply(command.number, self._activity(chosen, now), error, lacking=lacking, wide=wide)
         self._shared.to_client.append(pack_reply(reply))
 
     def _meant(self, command: Command) -> list[ManagerRecord]:

@@ -359,6 +359,10 @@ class PendingQueues:
             elif now_is != LAST:
                 self._enqueue_shape(shape)
 
+    def special_queues(self) -> list[ClassQueue]:
+        """Return the queues with tasks of other classes than the default one: for questions, not for placing."""
+        return [queue for queue in self._queues.values() if queue.count and queue is not self.default]
+
     def of_ranks(self) -> list[RequestClass]:
         """Return the shapes of ranks for which tasks wait. Looks at all shapes: for questions, not for placing."""
         return [shape for shape in self._shapes.values() if shape.ranks is not None and shape.first() is not None]

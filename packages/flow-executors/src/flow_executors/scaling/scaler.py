@@ -317,6 +317,7 @@ class Scaler:
         self._learn_activity()
         load = self._host.load()  # not under the lock: it asks this object for the blocks
         with self._lock:
+            load = self._core.in_slots(load)
             view = self._core.view(load, time.monotonic())
         change = self._advice.change(view)
         with self._lock:
@@ -524,18 +525,19 @@ class Scaler:
     def _learn_activity(self) -> None:
         with self._lock:
             if not any(block.managers for block in self._core.blocks.values()):
-                self._core.lacking = ()
+                self._core.lacking, self._core.wide = (), None
                 return
         try:
             reply = self._host.activity()
         except FlowError as error:
             self._log.debug("the activity of %s is not known now: %s", self._host.label, error)
             with self._lock:
-                self._core.lacking = ()  # no block is given up for what was true once
+                # No block is given up, and none asked for, for what was true once.
+                self._core.lacking, self._core.wide = (), None
             return
         with self._lock:
             self._core.told({one.block: (one.slots, one.idle_for_s) for one in reply.blocks})
-            self._core.lacking = reply.lacking or ()
+            self._core.lacking, self._core.wide = reply.lacking or (), reply.wide
 
     # -- submitting and releasing
 

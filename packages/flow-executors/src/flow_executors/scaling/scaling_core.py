@@ -61,6 +61,8 @@ class ScalingCore:
     """The last blocks that failed without ever having connected, since one last did or the tasks were told."""
     lacking: tuple[int, ...] = ()
     """The nodes of one block that waiting tasks of ranks need where no block has as many."""
+    wide: tuple[int, int, int] | None = None
+    """Of tasks that take several slots, as ``Reply.wide`` has it; None where there is none, or it is not known."""
     usual: int = 0
     """Managers of one block: the most that were seen."""
     recovery: RecoveryPolicy = field(init=False)
@@ -249,6 +251,15 @@ class ScalingCore:
         # What fails once would fail many times: one block finds out whether it is over.
         careful = self.recovery.attempts or self.recovery.told
         return min(wanted, room, 1) if careful else min(wanted, room)
+
+    def in_slots(self, load: Load) -> Load:
+        """Return a load in which a task of several slots counts as so many, and as waiting while it waits."""
+        if self.wide is None:
+            return load
+        tasks, slots, beyond = self.wide
+        busy = max(0, load.waiting + load.running - tasks) + beyond
+        running = min(load.slots, busy)
+        return replace(load, waiting=busy - running + slots, running=running)
 
     def view(self, load: Load, now: float) -> ScalingView:
         """Return what a strategy may look at."""

@@ -120,6 +120,8 @@ class Reply:
         whereabouts: With ``why``: where the task is.
         lacking: With ``blocks``: the nodes of one block that waiting tasks of ranks need where no block has as many,
             each number once. None where there is no such task.
+        wide: With ``blocks``, of tasks that take several slots: how many wait, the slots that these take, and the slots
+            that those which are out take beyond one each. None where there is no such task.
     """
 
     number: int
@@ -127,6 +129,7 @@ class Reply:
     error: str = ""
     whereabouts: Whereabouts | None = field(default=None, metadata=LEFT_OUT)
     lacking: tuple[int, ...] | None = field(default=None, metadata=LEFT_OUT)
+    wide: tuple[int, int, int] | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, slots=True)
