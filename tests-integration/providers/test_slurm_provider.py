@@ -16,6 +16,7 @@ from flow_providers.cluster.slurm.provider import SlurmProvider
 from flow_providers.errors import SchedulerUnavailable, SubmitException
 from flow_providers.interfaces.job_extras import JobExtras
 from flow_providers.interfaces.job_state import JobState
+from flow_providers.interfaces.provider import NodeUse
 from flow_providers.jobs.tag import new_tag
 from flow_providers.launchers import SrunLauncher, SrunMPILauncher
 from flow_providers.spec import provider_from, spec_of
@@ -98,6 +99,13 @@ class TestSlurmProvider(ProviderContract):
         job = provider.submit("echo $FLOW_CORES $FLOW_MEMORY_GB $SLURM_CPUS_PER_TASK $SLURM_MEM_PER_NODE", 1)
         self.until_ended(provider, job)
         assert self.output_with(provider, job, "\n") == "3 0.5 3 512\n"
+
+    def test_what_a_command_uses_of_shared_nodes_is_asked_for(self, channel: LocalChannel) -> None:
+        provider = SlurmProvider("debug", channel=channel, exclusive=False)
+        provider.expected_use = NodeUse(3, 0.5)
+        job = provider.submit("echo $FLOW_CORES $SLURM_CPUS_ON_NODE $SLURM_MEM_PER_NODE", 1)
+        self.until_ended(provider, job)
+        assert self.output_with(provider, job, "\n") == "3 3 512\n"
 
     def test_a_wrong_partition_is_refused_in_the_schedulers_words(self, channel: LocalChannel) -> None:
         provider = SlurmProvider("nowhere", channel=channel)

@@ -45,9 +45,24 @@ def test_the_host_name_resolves_to_an_address():
 
 def test_a_host_name_that_does_not_resolve_is_named(monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "no-such-host.invalid")
-    monkeypatch.setattr(socket, "gethostbyname", lambda name: (_ for _ in ()).throw(OSError("unknown")))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: (_ for _ in ()).throw(OSError("unknown")))
     with pytest.raises(AddressError, match=r"no-such-host\.invalid.*address_by_interface"):
         address_by_hostname()
+
+
+@pytest.mark.parametrize(
+    ("known", "address", "warned"),
+    [
+        (["127.0.1.1"], "127.0.1.1", True),
+        (["127.0.1.1", "10.1.2.3"], "10.1.2.3", False),
+        (["10.1.2.3", "10.9.9.9"], "10.1.2.3", False),
+    ],
+)
+def test_a_name_that_leads_to_the_loopback_alone_is_warned_of(monkeypatch, caplog, known, address, warned):
+    entries = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (one, 0)) for one in known]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: entries)
+    assert address_by_hostname() == address
+    assert any("cannot reach: use address_by_route" in line for line in caplog.messages) is warned
 
 
 class _Probe(socket.socket):

@@ -23,19 +23,23 @@ class AddressError(ExecutorError):
 
 
 def address_by_hostname() -> str:
-    """Return the address to which this machine's own name resolves.
+    """Return the address to which this machine's own name resolves; one that others can reach where there is one.
+
+    Where the name leads to this machine's loopback alone, as ``/etc/hosts`` of some systems has it, that is returned,
+    with a warning: workers on other machines cannot reach it.
 
     Raises:
         AddressError: the name does not resolve.
     """
-    name = socket.gethostname()
-    try:
-        return socket.gethostbyname(name)
-    except OSError as error:
-        raise AddressError(
-            f"this machine's name {name!r} does not resolve ({error}): give the executor an address by hand, or use "
-            "address_by_interface"
-        ) from error
+    found = _of_this_name()
+    if ipaddress.ip_address(found[0]).is_loopback:
+        _log.warning(
+            "this machine's name %r resolves to %s, which workers on other machines cannot reach: use "
+            "address_by_route or address_by_interface",
+            socket.gethostname(),
+            found[0],
+        )
+    return found[0]
 
 
 def address_by_route() -> str:
@@ -120,14 +124,27 @@ def candidate_addresses() -> tuple[str, ...]:
     Workers try them all and take the one that answers. Sends nothing outside; never raises.
     """
     found: dict[str, None] = {}
-    for guess in (address_by_route, address_by_hostname):
+    for guess in (lambda: [address_by_route()], _of_this_name):
         try:
-            found[guess()] = None
+            found.update(dict.fromkeys(guess()))
         except AddressError:
             continue
     for addresses in _by_interface().values():
         found.update(dict.fromkeys(addresses))
     return tuple(sorted(found, key=lambda address: ipaddress.ip_address(address).is_loopback)) or ("127.0.0.1",)
+
+
+def _of_this_name() -> list[str]:
+    """Return the addresses to which this machine's name resolves, those of the loopback last. Raises AddressError."""
+    name = socket.gethostname()
+    try:
+        found = [str(entry[4][0]) for entry in socket.getaddrinfo(name, None, socket.AF_INET, socket.SOCK_STREAM)]
+    except OSError as error:
+        raise AddressError(
+            f"this machine's name {name!r} does not resolve ({error}): give the executor an address by hand, or use "
+            "address_by_interface"
+        ) from error
+    return sorted(found, key=lambda address: ipaddress.ip_address(address).is_loopback)
 
 
 def _by_interface() -> Mapping[str, list[str]]:
