@@ -6,6 +6,7 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 
 import psutil
 
@@ -124,11 +125,10 @@ def candidate_addresses() -> tuple[str, ...]:
     Workers try them all and take the one that answers. Sends nothing outside; never raises.
     """
     found: dict[str, None] = {}
-    for guess in (lambda: [address_by_route()], _of_this_name):
-        try:
-            found.update(dict.fromkeys(guess()))
-        except AddressError:
-            continue
+    with suppress(AddressError):
+        found[address_by_route()] = None
+    with suppress(AddressError):
+        found.update(dict.fromkeys(_of_this_name()))
     for addresses in _by_interface().values():
         found.update(dict.fromkeys(addresses))
     return tuple(sorted(found, key=lambda address: ipaddress.ip_address(address).is_loopback)) or ("127.0.0.1",)
