@@ -205,14 +205,82 @@ def test_equal_specifications_are_one_object(kernel: RecordingKernel) -> None:
     assert kernel.calls[0].options.spec is kernel.calls[1].options.spec
 
 
-@pytest.mark.parametrize("name", ["walltime", "label", "resource_specification"])
-def test_a_functions_own_parameter_of_a_special_name_is_its_own(kernel: RecordingKernel, name: str) -> None:
-    namespace: dict[str, Callable[..., object]] = {}
+DECLARED: dict[str, tuple[object, Callable[[Any], object], object]] = {
+    "walltime": (5, lambda options: options.spec.walltime_s, 5.0),
+    "label": ("mine", lambda options: options.label, "mine"),
+    "resource_specification": ({"cores": 2}, lambda options: options.spec.resources.cores, 2.0),
+}
+
+
+@pytest.mark.parametrize("name", DECLARED)
+@pytest.mark.parametrize("way", ["keyword", "position", "default"])
+def test_a_special_keyword_that_the_function_declares_counts_and_reaches_it(
+    kernel: RecordingKernel, name: str, way: str
+) -> None:
+    value, found, wanted = DECLARED[name]
+    namespace: dict[str, Any] = {"value": value}
+    exec(f"def function(x, {name}={'value' if way == 'default' else 'None'}): return {name}", namespace)
+    app: AppBase[..., Any] = python_app(namespace["function"])
+    if way == "keyword":
+        app(1, **{name: value})
+    else:
+        app(*((1, value) if way == "position" else (1,)))
+    assert found(kernel.last.options) == wanted
+    assert (kernel.last.args, kernel.last.kwargs) == {
+        "keyword": ((1,), {name: value}),
+        "position": ((1, value), {}),
+        "default": ((1,), {}),  # which the function has by itself
+    }[way]
+
+
+def test_a_declared_walltime_counts_after_the_call_the_options_and_the_app(kernel: RecordingKernel) -> None:
+    def function(walltime: float | None = 5) -> None: ...
+
+    app = python_app(function)
+    limits = []
+    for call in (app, app.options(walltime=7), python_app(walltime=8)(function)):
+        for keywords in ({}, {"walltime": 9}, {"walltime": None}):
+            call(**keywords)
+            limits.append(kernel.last.options.spec.walltime_s)
+    assert limits == [5.0, 9.0, None, 7.0, 9.0, None, 8.0, 9.0, None]
+
+
+def test_declared_resources_are_added_to_those_of_options(kernel: RecordingKernel) -> None:
+    @python_app
+    def function(resource_specification: dict[str, int] = {"cores": 2, "memory": 10}) -> None: ...
+
+    function.options(resource_specification={"memory": 20})()
+    assert (kernel.last.options.spec.resources.cores, kernel.last.options.spec.resources.memory_mb) == (2.0, 20)
+
+
+def test_a_declared_label_that_is_no_text_is_the_functions_alone(kernel: RecordingKernel) -> None:
+    @python_app
+    def function(label: object, inputs: object = ()) -> None: ...
+
+    function(label=5)
+    assert (kernel.last.kwargs["label"], kernel.last.options.label) == (5, "")
+
+
+@pytest.mark.parametrize("name", ["walltime", "resource_specification"])
+def test_a_declared_keyword_that_means_something_else_is_refused_with_what_to_do(
+    kernel: RecordingKernel, name: str
+) -> None:
+    namespace: dict[str, Any] = {}
     exec(f"def function({name}): return {name}", namespace)
     app: AppBase[..., Any] = python_app(namespace["function"])
-    app(**{name: "the user's"})
-    assert kernel.last.kwargs == {name: "the user's"}
-    assert kernel.last.options is NO_OPTIONS
+    with pytest.raises(ConfigurationError, match=rf"{name} must be .* rename it"):
+        app(**{name: "the user's"})
+    exec(f"def other({name}='text'): return {name}", namespace)
+    with pytest.raises(ConfigurationError, match=rf"{name} must be .* rename it"):
+        python_app(namespace["other"])
+
+
+def test_a_declared_keyword_that_is_required_may_not_be_missing(kernel: RecordingKernel) -> None:
+    @python_app
+    def function(label: str) -> None: ...
+
+    with pytest.raises(TypeError, match="missing 1 required argument: 'label'"):
+        function()
 
 
 def test_all_other_parameters_may_have_any_name_too(kernel: RecordingKernel) -> None:
@@ -226,11 +294,11 @@ def test_all_other_parameters_may_have_any_name_too(kernel: RecordingKernel) -> 
 
 def test_options_set_what_is_flows_even_then(kernel: RecordingKernel) -> None:
     @python_app
-    def function(walltime: str) -> None: ...
+    def function(label: int) -> None: ...
 
-    function.options(walltime=7, label="L", priority=3, environment={"B": "2", "A": "1"})(walltime="mine")
+    function.options(walltime=7, label="L", priority=3, environment={"B": "2", "A": "1"})(label=4)
     seen = kernel.last
-    assert seen.kwargs == {"walltime": "mine"}
+    assert seen.kwargs == {"label": 4}
     assert (seen.options.spec.walltime_s, seen.options.label, seen.options.spec.priority) == (7.0, "L", 3)
     assert seen.options.spec.environment == (("A", "1"), ("B", "2"))
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from flow_core.kernel.kernel import DataFlowKernel as DataFlowKernel
     from flow_core.kernel.loaded import clear as clear, dfk as dfk, load as load
     from flow_core.kernel.mapping import map as map
+    from flow_core.kernel.pool_executor import FlowPoolExecutor as FlowPoolExecutor
+    from flow_core.kernel.task_view import TaskView as TaskView
     from flow_core.observe.logging import (
         set_file_logger as set_file_logger,
         set_stream_logger as set_stream_logger,
@@ -52,6 +54,8 @@ _HOMES = {
     "clear": "flow_core.kernel.loaded",
     "dfk": "flow_core.kernel.loaded",
     "map": "flow_core.kernel.mapping",
+    "FlowPoolExecutor": "flow_core.kernel.pool_executor",
+    "TaskView": "flow_core.kernel.task_view",
     "Requeue": "flow_core.errors",
     "on_block_end": "flow_core.remote.block_end",
     "block_is_ending": "flow_core.remote.block_end",

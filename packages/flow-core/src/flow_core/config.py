@@ -34,7 +34,7 @@ UnseenMode = Literal["report", "raise", "ignore"]
 RunDirMode = Literal["private", "group", "umask"]
 
 RetryHandler = Callable[..., float]
-"""``handler(exception, task) -> cost``: what one failure takes off the task's ``retries``; 1 is the usual cost."""
+"""``handler(exception, task: TaskView) -> cost``: what one failure takes off the task's ``retries``; 1 is usual."""
 
 DependencyResolver = Callable[..., object]
 """Finds and replaces futures in arguments; ``None`` looks at arguments themselves and into ``inputs``."""

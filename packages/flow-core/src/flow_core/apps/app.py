@@ -347,6 +347,12 @@ class AppBase(Generic[P, R]):
         twin._plain = self._plain and files == (None, None)
         return twin
 
+    def of_kernel(self, kernel: Submitter) -> Self:
+        """Return the same app, whose calls that kernel runs."""
+        twin = self._twin()
+        twin._kernel = kernel
+        return twin
+
     def _twin(self) -> Self:
         twin = type(self).__new__(type(self))
         # Not by __init__: the function was looked at, and options checked, when the app was made.

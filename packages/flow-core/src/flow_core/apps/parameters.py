@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from flow_core.apps.definition import AppKind, CallOptions, StdStream
-from flow_core.apps.special import checked_stream, task_spec, with_ranks
+from flow_core.apps.special import checked_stream, checked_walltime, task_spec, with_ranks
 from flow_core.errors import BadStdStreamFile, ConfigurationError
 from flow_core.files import File
 from flow_core.interfaces.call import TaskSpec
@@ -25,8 +25,9 @@ class Parameters:
     """The special keywords as one function sees them.
 
     ``inputs``, ``outputs``, ``stdout`` and ``stderr`` are shared: Flow looks at them, and the function gets them if it
-    has such parameters; defaults count as if passed. ``walltime``, ``label`` and ``resource_specification`` are Flow's
-    unless the function has parameters of these names.
+    has such parameters; defaults count as if passed. ``walltime``, ``label`` and ``resource_specification`` are Flow's;
+    where the function has parameters of these names it gets the values, too, and defaults count where neither the app
+    nor its options say anything.
 
     Attributes:
         takes: The shared keywords that the function has parameters for (all, with ``**kwargs``).
@@ -45,10 +46,14 @@ class Parameters:
         kinds = {parameter.kind for parameter in declared.values()}
         own = {name for name in (*_SHARED, *_YIELDING) if name in declared and not _starred(declared[name])}
         # Most functions: their calls need no look at keywords that nobody gave.
-        self.plain = own.isdisjoint(_SHARED)
+        self.plain = not own
         self.takes = frozenset(_SHARED if inspect.Parameter.VAR_KEYWORD in kinds else own.intersection(_SHARED))
-        self.watched = frozenset((*_SHARED, *(name for name in _YIELDING if name not in own)))
-        self.special = frozenset((*_SHARED, *self.watched))
+        self.watched = frozenset((*_SHARED, *_YIELDING))
+        self.special = frozenset((*_SHARED, *(name for name in _YIELDING if name not in own)))
+        self._declared = {name: (_place(name, declared), declared[name].default) for name in _YIELDING if name in own}
+        for keyword, (_, default) in self._declared.items():
+            if default is not _EMPTY:
+                self._checked(keyword, default)
         self._positions = _positions(declared)
         self._defaults = {
             name: declared[name].default for name in _SHARED if name in own and declared[name].default is not _EMPTY
@@ -71,24 +76,36 @@ class Parameters:
             ConfigurationError: a special keyword has an impossible value.
             BadStdStreamFile: the same of a stream.
         """
+        said = self._said(args, kwargs) if self._declared else kwargs
         args, kwargs = self._by_keyword(args, kwargs)
         # Most calls with keywords: futures as ``inputs``, and nothing else of Flow's.
-        if self._kind is not AppKind.BASH and self.watched.intersection(kwargs) == _INPUTS_ALONE and _no_files(base):
+        if (
+            self._kind is not AppKind.BASH
+            and not self._declared
+            and self.watched.intersection(kwargs) == _INPUTS_ALONE
+            and _no_files(base)
+        ):
             self._inputs(kwargs)
             if not kwargs["inputs"] and "inputs" not in self.takes:
                 del kwargs["inputs"]
             return args, kwargs, base
         spec, label = base.spec, base.label
-        if "walltime" in self.watched and "walltime" in kwargs:
-            walltime = kwargs.pop("walltime")
+        if self._declared:
+            walltime, resources, label = self._with_defaults(said, walltime, resources, label)
             spec = self.spec(walltime, resources)
-        if "resource_specification" in self.watched and "resource_specification" in kwargs:
-            given = kwargs.pop("resource_specification")
+        if "walltime" in said:
+            walltime = self._checked("walltime", said["walltime"])
+            spec = self.spec(walltime, resources)
+        if "resource_specification" in said:
+            given = self._checked("resource_specification", said["resource_specification"])
             # None asks for nothing, and so takes nothing away of what the app asks for.
             if given is not None:
                 spec = self.spec(walltime, {**resources, **given} if isinstance(given, Mapping) else given)
-        if "label" in self.watched and "label" in kwargs:
-            label = _checked_label(kwargs.pop("label"), self._name)
+        if "label" in said and ("label" not in self._declared or isinstance(said["label"], str)):
+            label = self._checked("label", said["label"])
+        for name in _YIELDING:
+            if name not in self._declared:
+                kwargs.pop(name, None)
         outputs = self._outputs(kwargs, base.outputs)
         self._inputs(kwargs)
         stdout = self._stream("stdout", kwargs, base.stdout)
@@ -107,6 +124,50 @@ class Parameters:
         if self.on_ranks and isinstance(resources, Mapping):
             resources = with_ranks(resources)
         return task_spec(self._name, walltime, resources)
+
+    def _said(self, args: _Args, kwargs: _Kwargs) -> _Kwargs:
+        """Return the keywords that a call says, with those that it gives to the function by position."""
+        said = dict(kwargs)
+        for name, (place, _) in self._declared.items():
+            if place is not None and place < len(args):
+                said.setdefault(name, args[place])
+        return said
+
+    def _with_defaults(
+        self, said: _Kwargs, walltime: float | None, resources: dict[str, object], label: str
+    ) -> tuple[float | None, dict[str, object], str]:
+        """Return what counts where the call says nothing: what the app or its options say, else the defaults."""
+        defaults = {
+            name: self._checked(name, default)
+            for name, (_, default) in self._declared.items()
+            if name not in said and default is not _EMPTY
+        }
+        return (
+            defaults.get("walltime") if walltime is None else walltime,
+            {**(defaults.get("resource_specification") or {}), **resources},
+            label or defaults.get("label", ""),
+        )
+
+    def _checked(self, keyword: str, value: object) -> Any:
+        """Return the value of one of Flow's keywords, which the function may have a parameter for.
+
+        Raises:
+            ConfigurationError: it is impossible. A label of a function with such a parameter may be anything.
+        """
+        declared = keyword in self._declared
+        if keyword == "label":
+            return "" if declared and not isinstance(value, str) else _checked_label(value, self._name)
+        if not declared:
+            return value  # checked with all else that the task asks for
+        try:
+            if keyword == "resource_specification":
+                task_spec(self._name, None, value)
+            elif value is not None:
+                checked_walltime(self._name, value)
+            return value
+        except ConfigurationError as error:
+            told = f"{error}. Its parameter {keyword!r} is Flow's keyword, too: rename it if it means something else"
+            raise ConfigurationError(told) from None
 
     def _by_keyword(self, args: _Args, kwargs: _Kwargs) -> tuple[_Args, _Kwargs]:
         """Give shared keywords passed by position as keywords, and defaults as if passed."""
@@ -198,6 +259,12 @@ def _declared(func: Callable[..., object]) -> dict[str, inspect.Parameter]:
 
 def _starred(parameter: inspect.Parameter) -> bool:
     return parameter.kind in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+
+
+def _place(name: str, declared: dict[str, inspect.Parameter]) -> int | None:
+    """Return the position of a parameter among those that may be given by position; None if it may not."""
+    by_keyword = declared[name].kind is inspect.Parameter.KEYWORD_ONLY
+    return None if by_keyword else list(declared).index(name)
 
 
 def _positions(declared: dict[str, inspect.Parameter]) -> dict[str, int]:

@@ -19,7 +19,7 @@ from flow_core.interfaces.container import Container
 from flow_core.option_names import did_you_mean
 
 SPECIAL_KEYWORDS: Final = ("inputs", "outputs", "stdout", "stderr", "walltime", "label", "resource_specification")
-"""Keywords of a call that Flow understands; the last three belong to the function if it has such parameters."""
+"""Keywords of a call that Flow understands; functions that have such parameters get them, too."""
 
 _TASKS_A_DIRECTORY = 10_000  # logs of tasks: a directory with a million names is slow to list on shared file systems
 _WRITING_MODE = re.compile(r"[awx][+bt]{0,2}")
@@ -184,7 +184,7 @@ def _checked_spec(app: str, walltime: object, resources: object) -> TaskSpec:
         raise ConfigurationError(
             f"app {app!r}: resource_specification must be a dict such as {{'cores': 2}}, not {resources!r}"
         )
-    limit_s = None if walltime is None else _walltime(app, walltime)
+    limit_s = None if walltime is None else checked_walltime(app, walltime)
     return _interned(_spec(app, limit_s, dict(resources or {})))
 
 
@@ -307,7 +307,8 @@ LONGEST_S: Final = 1e9
 """Seconds, more than 30 years. Clocks and timers of the system take no times that are much longer."""
 
 
-def _walltime(app: str, value: object) -> float:
+def checked_walltime(app: str, value: object) -> float:
+    """Return a walltime in seconds. Raises ConfigurationError: it is none."""
     return _seconds(app, "walltime", value, "; leave it out, or pass None, for no limit")
 
 

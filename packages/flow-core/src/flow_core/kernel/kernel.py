@@ -62,6 +62,7 @@ from flow_core.kernel.rundir import begin_error, make_run_dir
 from flow_core.kernel.standstill import Standstill, sign_of
 from flow_core.kernel.summary import Summary, summarize
 from flow_core.kernel.task_events import TaskEventEmitter, stream_name
+from flow_core.kernel.task_view import LiveTasks
 from flow_core.kernel.unseen import Unseen, see
 from flow_core.observe.pump import EventPump
 from flow_core.observe.run_logger import RunLogger, lines_of
@@ -126,7 +127,7 @@ class DataFlowKernel:
         self._latest = self._snapshots.latest
         self._latest_live = self._snapshots.latest_live
         self._told_specs: dict[int, tuple[TaskSpec, TaskSpec]] = {}
-        self._definitions: dict[tuple[int, object, bool], tuple[AppDefinition, Fitting]] = {}
+        self._definitions: dict[tuple[int, object, bool, str], tuple[AppDefinition, Fitting]] = {}
         info = assembly.run_info(config, self.run_id, next(_epochs), self.run_dir)
         self._core = _make_core(config, info.epoch)
         self._reactor = Reactor(self._core, self._logger)
@@ -341,16 +342,38 @@ class DataFlowKernel:
         if fn_hash is not None:
             warn_of("submit()", [_FN_HASH])
         labels = None if executors == "all" else (executors,) if isinstance(executors, str) else tuple(executors)
-        known = self._definitions.get((id(func), labels, cache))
+        return self.submit_function(func, args, kwargs, labels, cache=cache)
+
+    def submit_function(
+        self,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        labels: tuple[str, ...] | None = None,
+        name: str = "",
+        cache: bool = False,
+    ) -> AppFuture[Any]:
+        """Call any function as a task, as ``submit``: its keywords are apart from those of the function here.
+
+        Args:
+            func: The function.
+            args: Its arguments, which may be futures.
+            kwargs: Its keyword arguments.
+            labels: Labels of the executors that may run it; None means all.
+            name: What its tasks are called; the function's own name where it is empty.
+            cache: Whether its result is remembered.
+        """
+        known = self._definitions.get((id(func), labels, cache, name))
         if known is None:
-            name = getattr(func, "__name__", type(func).__name__)
+            called = name
+            name = name or getattr(func, "__name__", type(func).__name__)
             definition = AppDefinition(
                 func, name, PYTHON, labels, cache, AppIdentity(name, func, "python:1"), takes=_ALL_TAKEN
             )
             known = definition, Fitting(func, name)
             if len(self._definitions) >= _DEFINITIONS_KEPT:
                 self._definitions.clear()
-            self._definitions[id(func), labels, cache] = known  # it keeps the function, so its id stays its own
+            self._definitions[id(func), labels, cache, called] = known  # it keeps the function, so its id stays its own
         definition, fitting = known
         if (len(args), *kwargs) not in fitting.fits:
             wrong = fitting.error(args, kwargs)
@@ -565,6 +588,11 @@ class DataFlowKernel:
     def is_open(self) -> bool:
         """Whether calls are taken: not after ``cleanup``, nor in a forked child."""
         return self._parts.refusal is None
+
+    @property
+    def tasks(self) -> LiveTasks:
+        """The unfinished tasks by their ids: a mapping that shows them as they are whenever it is looked at."""
+        return LiveTasks(self._reactor)
 
     @property
     def task_count(self) -> int:

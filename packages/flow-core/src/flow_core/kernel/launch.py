@@ -34,6 +34,7 @@ from flow_core.kernel.isolation import Isolation, runs_code_when_searched
 from flow_core.kernel.join import JoinBody, returned_futures, unwrapped
 from flow_core.kernel.memoization import MemoizedCalls
 from flow_core.kernel.output_restoring import OutputRestoring
+from flow_core.kernel.task_view import TaskView
 from flow_core.remote.reductions import Given, Recording
 from flow_core.remote.tracebacks import fold
 
@@ -376,7 +377,7 @@ class EffectHandler:
         chooser = self._chooser
         assert chooser is not None
         with Calling(task, "executor_chooser", chooser):
-            label: object = chooser([executor.label for executor in executors], task)
+            label: object = chooser([executor.label for executor in executors], TaskView(task))
         # A subclass of str may compare in its own way.
         name = str.__str__(label) if issubclass(type(label), str) else None
         for executor in executors:
@@ -582,7 +583,7 @@ class EffectHandler:
         assert handler is not None
         try:
             with Noted(task, "retry_handler", handler):
-                answer: object = handler(error, task)
+                answer: object = handler(error, TaskView(task))
             cost = _cost(answer)
             problem = f"returned {shown(answer)}, which is no cost of 0 or more"
         except BaseException as failure:
