@@ -23,7 +23,8 @@ import flow
 import flow.executors
 import flow_core.interfaces
 import flow_providers.interfaces
-from flow_core.apps.decorators import python_app
+from flow_core.apps.decorators import bash_app, python_app
+from flow_core.apps.special import AUTO_LOGNAME
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.files import File
 from flow_core.futures.callbacks import packing_calls
@@ -171,6 +172,12 @@ def lasting() -> None:
     time.sleep(0.3)
 
 
+@bash_app(executors=["good"])
+def says(stdout: object = None) -> str:
+    """Write to a file."""
+    return "echo x"
+
+
 class Moving(Staging):
     """A staging method of the submit side for URLs that begin with ``mine:``."""
 
@@ -290,8 +297,10 @@ CASES: dict[str, Case] = {
     "Config(retry_handler=)": Case(_hook("retry_handler"), lambda: divide(0)),
     "Config(executor_chooser=)": Case(_hook("executor_chooser"), _after_a_task(chosen)),
     "Config(dependency_resolver=)": Case(_hook("dependency_resolver"), lambda: plain([1]), odd="harmless"),
+    "Config(std_autopath=)": Case(_hook("std_autopath"), lambda: says(stdout=AUTO_LOGNAME), hangs="caller"),
     "Memoizer.key": Case(_memoizer("key"), lambda: cached(1)),
     "Memoizer.lookup": Case(_memoizer("lookup"), lambda: cached(1), odd="logged"),
+    "Memoizer.lookup_call": Case(_memoizer("lookup_call"), lambda: cached(1), odd="logged"),
     "Memoizer.store": Case(_memoizer("store"), lambda: cached(1), raises="logged", odd="harmless"),
     "Memoizer.checkpoint": Case(_memoizer("checkpoint"), lambda: cached(1), raises="logged", odd="harmless"),
     "Memoizer.close": Case(_memoizer("close"), lambda: cached(1), raises="logged", odd="harmless"),

@@ -13,7 +13,8 @@ from kernel_apps import Load
 import flow_core as flow
 from flow_core.errors import BadCheckpoint
 from flow_core.files import File
-from flow_core.interfaces.memoizer import MemoEntry
+from flow_core.interfaces.call import Call
+from flow_core.interfaces.memoizer import MemoEntry, MemoKey, Stored
 from flow_core.interfaces.outcome import Outcome, Verdict
 from flow_core.kernel.kernel import DataFlowKernel
 from flow_core.memo.memoizer import BasicMemoizer
@@ -54,6 +55,25 @@ def test_the_results_of_a_batch_of_outcomes_are_stored_at_once(load: Load, tmp_p
     kernel._reactor.finished([Outcome(key, Verdict.OK, number) for number, key in enumerate(keys)])
     assert [future.result(10) for future in futures] == list(range(50))
     assert memoizer.batches == [50]
+
+
+class ByCall(BasicMemoizer):
+    """Decides by what a call was made with, too."""
+
+    def lookup_call(self, key: MemoKey, call: Call) -> Stored | None:
+        return None if call.kwargs.get("fresh") else super().lookup_call(key, call)
+
+
+def test_a_memoizer_may_decide_by_the_call(load: Load, tmp_path: Path) -> None:
+    kernel = load(memoizer=ByCall(checkpoint_dir=tmp_path / "checkpoint"))
+
+    @flow.python_app(cache=True, ignore_for_cache=["fresh"], cache_globals="named")
+    def compute(x: int, fresh: bool = False) -> int:
+        return x
+
+    for fresh in (False, False, True, False):
+        assert compute(1, fresh=fresh).result(10) == 1
+    assert (kernel.summary().completed, kernel.summary().memoized) == (2, 2)
 
 
 def test_calls_with_different_outputs_are_different(load: Load, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 from enum import IntEnum
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from hypothesis import given, strategies as st
 
 from flow_core.apps.decorators import bash_app
 from flow_core.apps.definition import CallOptions
-from flow_core.apps.special import AUTO_LOGNAME, resolve_streams, task_spec
+from flow_core.apps.special import AUTO_LOGNAME, auto_name, resolve_streams, task_spec
 from flow_core.errors import ConfigurationError
 from flow_core.interfaces.call import DEFAULT_SPEC
 from flow_core.interfaces.container import Container
@@ -24,32 +23,36 @@ def compute() -> str:
     return "true"
 
 
+def resolved(options: CallOptions, tid: int) -> tuple[object, object]:
+    return resolve_streams(options, lambda kind: auto_name(kind, compute.definition.name, options.label, tid, "/r"))
+
+
 def test_streams_that_are_not_asked_for_stay_away() -> None:
-    assert resolve_streams(compute.definition, CallOptions(), 1, "run") == (None, None)
+    assert resolved(CallOptions(), 1) == (None, None)
 
 
 def test_auto_lognames_lie_in_the_run_directory_by_task_number() -> None:
     options = CallOptions(stdout=AUTO_LOGNAME, stderr=(AUTO_LOGNAME, "w"))
-    assert resolve_streams(compute.definition, options, 7, Path("/run/003")) == (
-        "/run/003/task_logs/0000/task_0007_compute.stdout",
-        ("/run/003/task_logs/0000/task_0007_compute.stderr", "w"),
+    assert resolved(options, 7) == (
+        "/r/task_logs/0000/task_0007_compute.stdout",
+        ("/r/task_logs/0000/task_0007_compute.stderr", "w"),
     )
 
 
 def test_a_directory_of_logs_holds_ten_thousand_tasks() -> None:
-    stdout, _ = resolve_streams(compute.definition, CallOptions(stdout=AUTO_LOGNAME), 1_234_567, "/r")
+    stdout, _ = resolved(CallOptions(stdout=AUTO_LOGNAME), 1_234_567)
     assert stdout == "/r/task_logs/0123/task_1234567_compute.stdout"
 
 
 def test_a_label_is_part_of_the_name_and_cannot_leave_the_directory() -> None:
     options = CallOptions(stdout=AUTO_LOGNAME, label="../../etc/x y")
-    stdout, _ = resolve_streams(compute.definition, options, 0, "/r")
+    stdout, _ = resolved(options, 0)
     assert stdout == "/r/task_logs/0000/task_0000_compute_..-..-etc-x-y.stdout"
 
 
 def test_other_streams_stay_as_they_are() -> None:
     options = CallOptions(stdout="a", stderr=("b", "w"))
-    assert resolve_streams(compute.definition, options, 0, "/r") == ("a", ("b", "w"))
+    assert resolved(options, 0) == ("a", ("b", "w"))
 
 
 def test_auto_logname_is_one_object_wherever_it_travels() -> None:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self, get_args
 
+from flow_core.apps.definition import StdStream
 from flow_core.apps.special import LONGEST_S
 from flow_core.checkpoint.period import period_seconds
 from flow_core.config_effects import ineffective_options
@@ -40,7 +41,10 @@ DependencyResolver = Callable[..., object]
 """Finds and replaces futures in arguments; ``None`` looks at arguments themselves and into ``inputs``."""
 
 ExecutorChooser = Callable[..., str]
-"""``chooser(labels, ...) -> label``: which of several allowed executors runs a task; ``None`` chooses at random."""
+"""``chooser(labels, task: TaskView) -> label``: which of several allowed executors runs a task; ``None`` at random."""
+
+StdAutopath = Callable[..., StdStream]
+"""``autopath(task: TaskView, stream) -> path``: the file of AUTO_LOGNAME for ``"stdout"`` or ``"stderr"``."""
 
 AnyExecutor = Executor | concurrent.futures.Executor
 """Items of ``executors=``; besides, objects with ``label``, ``start()``, ``submit(func, *args, **kwargs)`` that
@@ -427,6 +431,14 @@ class Config(_KnownOptions):
                 _log_level,
             ),
         ] = "INFO",
+        std_autopath: Annotated[
+            StdAutopath | None,
+            about(
+                "Names the files of ``AUTO_LOGNAME``; None means ``task_logs/NNNN/task_NNNN_app[_label].stdout`` in "
+                "the directory of the run.",
+                _or_none(_function),
+            ),
+        ] = None,
     ) -> None:
         self.executors = _executors(executors)
         self.app_cache = app_cache
@@ -463,6 +475,7 @@ class Config(_KnownOptions):
         self.hook_timeout = hook_timeout
         self.warn_before_end_s = warn_before_end_s
         self.log_level = log_level
+        self.std_autopath = std_autopath
         # Here too, so that the error shows the line of the script that made the Config; ``load`` checks once more.
         self.validate()
         warn_of("Config", ineffective_options(self))
@@ -492,6 +505,14 @@ class Config(_KnownOptions):
 
 _OPTIONS: Final = tuple(options_of(Config))
 Config._options = tuple(option.name for option in _OPTIONS)
+
+
+def checked_executors(given: Iterable[AnyExecutor]) -> list[AnyExecutor]:
+    """Return executors that are to be added to those of a Config. Raises ConfigurationError: one is none."""
+    executors = _executors(given)
+    _check_executors(executors)
+    _check_storage_access(executors)
+    return executors
 
 
 def checked_config(config: object) -> Config:
@@ -526,7 +547,11 @@ def _check_plugins(config: Config) -> None:
     if config.memoizer is not None:
         _check_methods("memoizer", config.memoizer, "a memoizer", tuple(sorted(Memoizer.__abstractmethods__)))
     _check_staging("staging", config.staging)
-    for position, executor in enumerate(config.executors):
+    _check_storage_access(config.executors)
+
+
+def _check_storage_access(executors: Sequence[AnyExecutor]) -> None:
+    for position, executor in enumerate(executors):
         _check_staging(f"executors[{position}]: storage_access", getattr(executor, "storage_access", None))
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from flow_executors.extreme import ExtremeScaleExecutor as ExtremeScaleExecutor
     from flow_executors.htex import HighThroughputExecutor as HighThroughputExecutor
     from flow_executors.llex import LowLatencyExecutor as LowLatencyExecutor
+    from flow_executors.scaling.windowed_errors import WindowedErrorHandler as WindowedErrorHandler
 
 __version__ = "0.1.1"
 
@@ -23,6 +24,7 @@ _HOMES = {
     "HighThroughputExecutor": "flow_executors.htex",
     "LowLatencyExecutor": "flow_executors.llex",
     "ThreadPoolExecutor": "flow_core.executors.threads",
+    "WindowedErrorHandler": "flow_executors.scaling.windowed_errors",
 }
 
 __all__ = [*_HOMES, "__version__"]

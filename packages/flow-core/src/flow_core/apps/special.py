@@ -6,7 +6,7 @@ import math
 import os
 import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -45,34 +45,36 @@ AUTO_LOGNAME: Final[str] = _AutoLogname("flow.AUTO_LOGNAME")
 
 
 def resolve_streams(
-    definition: AppDefinition, options: CallOptions, task_id: int, run_dir: str | os.PathLike[str]
+    options: CallOptions, name: Callable[[str], StdStream]
 ) -> tuple[StdStream | None, StdStream | None]:
-    """Return where standard output and error of one task go, with AUTO_LOGNAME replaced by the file's name."""
-    if options.stdout is None and options.stderr is None:
-        return None, None
-    return (
-        _resolved(options.stdout, "stdout", definition, options.label, task_id, run_dir),
-        _resolved(options.stderr, "stderr", definition, options.label, task_id, run_dir),
-    )
+    """Return where standard output and error of one task go.
+
+    Args:
+        options: Those of its call.
+        name: Returns what takes the place of AUTO_LOGNAME, for ``stdout`` or ``stderr``.
+
+    Raises:
+        BadStdStreamFile: what takes that place has a mode of its own, or is no path, and the call gives a mode.
+    """
+    return _resolved(options.stdout, "stdout", name), _resolved(options.stderr, "stderr", name)
 
 
-def _resolved(
-    stream: StdStream | None,
-    kind: str,
-    definition: AppDefinition,
-    label: str,
-    task_id: int,
-    run_dir: str | os.PathLike[str],
-) -> StdStream | None:
+def _resolved(stream: StdStream | None, kind: str, name: Callable[[str], StdStream]) -> StdStream | None:
     if isinstance(stream, tuple):
         target, mode = stream
-        return (_auto_name(kind, definition.name, label, task_id, run_dir), mode) if target == AUTO_LOGNAME else stream
+        if target != AUTO_LOGNAME:
+            return stream
+        found = name(kind)
+        if isinstance(found, (str, os.PathLike)):
+            return found, mode
+        raise BadStdStreamFile(f"{kind}=(AUTO_LOGNAME, {mode!r}) needs a path to write there, not {found!r}")
     if isinstance(stream, str) and stream == AUTO_LOGNAME:
-        return _auto_name(kind, definition.name, label, task_id, run_dir)
+        return name(kind)
     return stream
 
 
-def _auto_name(kind: str, app: str, label: str, task_id: int, run_dir: str | os.PathLike[str]) -> str:
+def auto_name(kind: str, app: str, label: str, task_id: int, run_dir: str | os.PathLike[str]) -> str:
+    """Return the file of AUTO_LOGNAME in the directory of a run."""
     suffix = f"_{_file_safe(label)}" if label else ""
     folder = f"{task_id // _TASKS_A_DIRECTORY:04d}"
     return os.path.join(run_dir, "task_logs", folder, f"task_{task_id:04d}_{_file_safe(app)}{suffix}.{kind}")

@@ -151,6 +151,13 @@ class Memoizer(ABC):
     def lookup(self, key: MemoKey) -> Stored | None:
         """Return the newest entry of this key, or None."""
 
+    def lookup_call(self, key: MemoKey, call: Call) -> Stored | None:
+        """Return what is remembered of a call of this key, or None; the call has its ``args`` and ``kwargs``.
+
+        The kernel asks this. By default ``lookup``: a memoizer that decides by more than the key has its own.
+        """
+        return self.lookup(key)
+
     @abstractmethod
     def store(self, entries: Sequence[MemoEntry]) -> None:
         """Remember results. In mode ``task_exit`` it returns when write(2) of their records has returned."""

@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -44,16 +44,19 @@ if TYPE_CHECKING:
 _START_TIMEOUT_S = 60.0  # seconds for one executor; only the magnitude matters, far above what a start takes
 
 
-def wrapped_executors(given: Iterable[object]) -> dict[str, Executor]:
+def wrapped_executors(given: Iterable[object], there: Mapping[str, Executor] | None = None) -> dict[str, Executor]:
     """Return executors by label: ours as they are, stdlib pools and those in the seeds' style wrapped.
+
+    ``there`` are those that have their labels already.
 
     Raises:
         ConfigurationError: two have the same label, or one is no executor, or declares impossible things.
     """
     executors: dict[str, Executor] = {}
     for candidate in given:
-        executor = _wrapped(candidate, executors)
-        if executor.label in executors:
+        known = {**(there or {}), **executors}
+        executor = _wrapped(candidate, known)
+        if executor.label in known:
             raise ConfigurationError(f"two executors have the label {executor.label!r}: give each its own label=")
         executors[executor.label] = executor
     check_honours(executors)
@@ -237,12 +240,17 @@ def start_executors(executors: Iterable[tuple[Executor, RunContext]]) -> None:
             with watched_begin([executor]), Noted(BEGIN, "executor", attribute(executor, "wrapped", executor), "start"):
                 executor.start(context)
     except BaseException as error:
-        for executor in reversed(started[:-1]):
-            _shut_down(executor)
+        shut_down(reversed(started[:-1]))
         if not (is_a(error, ExecutorError) or is_a(error, ConfigurationError)):
             pass_signal(error)
             raise ExecutorError(f"executor {started[-1].label!r} could not be started: {one_line(error)}") from error
         raise
+
+
+def shut_down(executors: Iterable[Executor]) -> None:
+    """Shut executors down that nobody needs; what they raise is logged."""
+    for executor in executors:
+        _shut_down(executor)
 
 
 def _shut_down(executor: Executor) -> None:

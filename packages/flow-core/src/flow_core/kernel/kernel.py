@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Self
 from flow_core.active import CALLED_IN_TASK, current_join
 from flow_core.apps.definition import JOIN, NO_OPTIONS, PYTHON, AppDefinition, CallOptions
 from flow_core.apps.fitting import Fitting
-from flow_core.apps.special import resolve_streams
-from flow_core.config import Config, checked_config
+from flow_core.apps.special import AUTO_LOGNAME, auto_name, checked_stream, resolve_streams
+from flow_core.config import Config, checked_config, checked_executors
 from flow_core.config_effects import ineffective_options
 from flow_core.errors import KernelClosedError, NoDataFlowKernelError
 from flow_core.executors.threads import ThreadPoolExecutor, in_worker
@@ -35,7 +36,7 @@ from flow_core.graph.retry import Budgets
 from flow_core.graph.states import FAILED
 from flow_core.graph.task import PLAIN, Task
 from flow_core.guard import one_line, pass_signal
-from flow_core.hooks import hook_name, is_own
+from flow_core.hooks import Calling, hook_name, is_own
 from flow_core.interfaces.call import TaskSpec, TryKey
 from flow_core.interfaces.executor import Executor
 from flow_core.interfaces.memoizer import AppIdentity
@@ -62,7 +63,7 @@ from flow_core.kernel.rundir import begin_error, make_run_dir
 from flow_core.kernel.standstill import Standstill, sign_of
 from flow_core.kernel.summary import Summary, summarize
 from flow_core.kernel.task_events import TaskEventEmitter, stream_name
-from flow_core.kernel.task_view import LiveTasks
+from flow_core.kernel.task_view import LiveTasks, TaskView
 from flow_core.kernel.unseen import Unseen, see
 from flow_core.observe.pump import EventPump
 from flow_core.observe.run_logger import RunLogger, lines_of
@@ -75,6 +76,7 @@ from flow_core.without_effect import warn_of
 
 if TYPE_CHECKING:
     from flow_core.apps.definition import StdStream
+    from flow_core.config import AnyExecutor
     from flow_core.graph.task import SharedParents
     from flow_core.interfaces.sinks import RunInfo
     from flow_core.interfaces.waiting import Explanation
@@ -128,7 +130,8 @@ class DataFlowKernel:
         self._latest_live = self._snapshots.latest_live
         self._told_specs: dict[int, tuple[TaskSpec, TaskSpec]] = {}
         self._definitions: dict[tuple[int, object, bool, str], tuple[AppDefinition, Fitting]] = {}
-        info = assembly.run_info(config, self.run_id, next(_epochs), self.run_dir)
+        info = self._info = assembly.run_info(config, self.run_id, next(_epochs), self.run_dir)
+        self._adding = threading.Lock()
         self._core = _make_core(config, info.epoch)
         self._reactor = Reactor(self._core, self._logger)
         self._parts = KernelComponents(config, info, self._reactor, self._logger, self.executors)
@@ -215,7 +218,7 @@ class DataFlowKernel:
         # Sinks get the begin of the run before any event of its executors.
         assembly.report_start(self.pump, info, self.executors)
         with assembly.watched_begin(sinks):
-            sampler = assembly.sampler_of(sinks)
+            sampler = self._sampler = assembly.sampler_of(sinks)
         # After the parts above, since an executor may report at once.
         assembly.start_executors(
             (executor, assembly.executor_context(config, label, info, self._reactor, self.pump, sampler))
@@ -510,7 +513,7 @@ class DataFlowKernel:
         options = task.options
         if not options.outputs and options.stdout is None and options.stderr is None:
             return
-        stdout, stderr = resolve_streams(task.app, options, task.tid, self.run_dir)
+        stdout, stderr = resolve_streams(options, lambda kind: self._auto_stream(task, kind))
         if stdout is not options.stdout or stderr is not options.stderr:
             task.options = CallOptions(options.spec, options.outputs, stdout, stderr, options.label, options.executors)
         future, tid = task.future, task.tid
@@ -518,6 +521,24 @@ class DataFlowKernel:
         # Relative paths mean the directory of the call: the script may have moved on when the task runs.
         outputs = [DataFuture.of_task(future, file.relative_to(directory), tid) for file in options.outputs]
         future._files = TaskFiles(outputs, _stream(stdout, future, tid), _stream(stderr, future, tid))
+
+    def _auto_stream(self, task: Task, kind: str) -> StdStream:
+        """Return the file that AUTO_LOGNAME stands for. Raises HookError, BadStdStreamFile."""
+        autopath = self.config.std_autopath
+        if autopath is None:
+            return auto_name(kind, task.app.name, task.options.label, task.tid, self.run_dir)
+        # On the thread of the call, like what it would do itself; the log says where the call hangs if it does.
+        before = packing_calls.enter(lambda: f"{hook_name('std_autopath', autopath)}, called for {task},")
+        try:
+            with Calling(task, "std_autopath", autopath) as calling:
+                found = autopath(TaskView(task), kind)
+                if found is None or found == AUTO_LOGNAME:
+                    calling.gave(found, f"a path, a pair (path, mode) or a File for {kind}")
+                stream = checked_stream(found, kind, task.app.name)
+        finally:
+            packing_calls.leave(before)
+        assert stream is not None
+        return stream
 
     def _own_outputs(self, task: Task, parents: Sequence[Task | SharedParents]) -> None:
         """Note what a call makes. Raises OutputConflict."""
@@ -559,7 +580,7 @@ class DataFlowKernel:
         return self._explainer.of(task, timeout_s)
 
     def _flush(self) -> None:
-        for executor in self.executors.values():
+        for executor in [*self.executors.values()]:  # others may be added meanwhile
             self._flush_one(executor)
 
     def _flush_one(self, executor: Executor) -> None:
@@ -645,7 +666,7 @@ class DataFlowKernel:
 
     def _look(self, standstill: Standstill) -> None:
         standstill.look()
-        for executor in self.executors.values():
+        for executor in [*self.executors.values()]:
             if type(executor) is ThreadPoolExecutor:
                 executor.look()
 
@@ -660,6 +681,51 @@ class DataFlowKernel:
             text = f"calls of apps wait for the sinks of events, which are {self.pump.backlog():,} events behind"
             causes.append(Cause(CauseKind.BACK_PRESSURE, text))
         return causes
+
+    def add_executors(self, executors: Sequence[AnyExecutor]) -> None:
+        """Start more executors: tasks that are placed from now on may run there, those that wait already, too.
+
+        A call whose app names labels goes there only if it names one of theirs.
+
+        Args:
+            executors: As for a ``Config``; their labels must differ from those that there are.
+
+        Raises:
+            ConfigurationError: one is no executor, or its label is taken.
+            ExecutorError: one could not be started; then none is added.
+            KernelClosedError: the kernel was cleaned up.
+        """
+        if not executors:
+            return
+        given = checked_executors(executors)
+        with self._adding:
+            if self._parts.refusal is not None:
+                raise KernelClosedError(f"no executor can be added: {self._parts.refusal}")
+            added = assembly.wrapped_executors(given, self.executors)
+            check_warning(added, self.config.warn_before_end_s)
+            with lines_of(self.run_id):
+                assembly.start_executors(
+                    (
+                        one,
+                        assembly.executor_context(
+                            self.config, label, self._info, self._reactor, self.pump, self._sampler
+                        ),
+                    )
+                    for label, one in added.items()
+                )
+            self._sends = self._sends or not all(one.in_process for one in added.values())
+            self._snapshots.stays = self._snapshots.stays or any(one.in_process for one in added.values())
+            self.config.executors.extend(given)
+            self._launcher.add(added, assembly.users_hooks(self.config, {**self.executors, **added}))
+            self._only = self._launcher.only
+            self._logger.info("Executors were added: %s", ", ".join(added))
+        if not self.is_open:  # it was cleaned up meanwhile, perhaps without these
+            assembly.shut_down(added.values())
+            return
+        # What was seen of these functions is enough for threads only: they may go elsewhere now.
+        for task in self._unfinished():
+            if self._sends and not task.key:
+                self._take_snapshot(task)
 
     def wait_for_current_tasks(self) -> None:
         """Wait until all tasks submitted so far have ended, well or not, and callbacks of theirs that take no 5 s."""

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -136,11 +136,22 @@ class EffectHandler:
             try_started=lambda task, start: emitter.started(task, *start),
             try_ended=emitter.try_ended,
         ).by_effect()
-        self._hooks = " or ".join(hooks)
+        self._hooks = ""
         self._hook_timeout_s = hook_timeout_s
+        self._set_hooks(hooks)
+
+    def _set_hooks(self, hooks: Sequence[str]) -> None:
+        before, self._hooks = self._hooks, " or ".join(hooks)
         # Bound here once, so that runs without hooks of the user's pay for no test at each effect.
-        for effect in _ASKING if hooks else ():
+        for effect in _ASKING if hooks and not before else ():
             self._handlers[effect] = partial(self._by_hooks, self._handlers[effect])
+
+    def add(self, executors: Mapping[str, Executor], hooks: Sequence[str]) -> None:
+        """Have more executors run tasks; ``hooks`` are the names of all that are the user's then. Any thread."""
+        self._set_hooks(hooks)
+        self._executors.update(executors)
+        # Other dicts: a thread that has looked at the executors of before keeps what it found in those that it had.
+        self._allowed, self._labels, self._able, self.only, self.travels = {}, {}, {}, {}, {}
 
     def perform(self, effects: Effects) -> None:
         """Carry out effects in their order. What goes wrong with one task becomes that task's failure.
@@ -210,10 +221,12 @@ class EffectHandler:
         labels = task.options.executors or task.app.executors
         executors = self._allowed.get(labels)
         if executors is None:
-            executors = self._allowed[labels] = self._find(labels, task.app.name)
+            # Into these very dicts, here and below: see ``add``.
+            allowed, only = self._allowed, self.only
+            executors = allowed[labels] = self._find(labels, task.app.name)
             # Kept for plain calls (``DataFlowKernel.submit_call``), which then choose by one look-up.
             if len(executors) == 1:
-                self.only[labels] = executors[0]
+                only[labels] = executors[0]
         return executors
 
     def _honouring(self, task: Task, spec: TaskSpec) -> tuple[Executor, ...]:
@@ -228,13 +241,14 @@ class EffectHandler:
         key = (labels, id(spec), joins, app.kind is PYTHON)
         found = self._able.get(key)
         if found is None:
+            known = self._able
             executors = (self._bodies,) if joins else self._of_labels(task)
             named = not joins and labels is not None and "all" not in labels
             every = tuple(self._executors.values())
             able = willing(app.name, app.kind, asked_for(spec), executors, named, every)
-            if len(self._able) >= _MOST_ABLE:
-                self._able.clear()
-            found = self._able[key] = (able, spec)
+            if len(known) >= _MOST_ABLE:
+                known.clear()
+            found = known[key] = (able, spec)
         return found[0]
 
     def labels(self, task: Task) -> tuple[str, ...]:
@@ -246,13 +260,15 @@ class EffectHandler:
         asked = task.options.executors or task.app.executors
         labels = self._labels.get(asked)
         if labels is None:
-            labels = self._labels[asked] = tuple(executor.label for executor in self.allowed(task))
+            known = self._labels
+            labels = known[asked] = tuple(executor.label for executor in self.allowed(task))
         return labels
 
     def may_travel(self, task: Task) -> bool:
         """Return whether a task of such labels may go to another process, and keep that. Raises as ``allowed``."""
         asked = task.options.executors or task.app.executors
-        self.travels[asked] = travels = not all(executor.in_process for executor in self._find(asked, task.app.name))
+        known = self.travels
+        known[asked] = travels = not all(executor.in_process for executor in self._find(asked, task.app.name))
         return travels
 
     def _find(self, labels: tuple[str, ...] | None, app: str) -> tuple[Executor, ...]:

@@ -20,7 +20,7 @@ from flow_core.graph.plain_data import are_harmless
 from flow_core.guard import attribute, is_a, one_line, pass_signal, to_log
 from flow_core.hooks import Calling, Handling, Noted, hook_name, is_own
 from flow_core.interfaces.call import Call
-from flow_core.interfaces.memoizer import Inputs, MemoEntry, MemoKey
+from flow_core.interfaces.memoizer import Inputs, MemoEntry, Memoizer, MemoKey
 from flow_core.interfaces.versions import content_of, names_of, only_made, state_of, what_changed
 from flow_core.kernel.arguments import are_plain
 from flow_core.kernel.directory import directory_of
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from flow_core.graph.task import Task, TaskDetails
     from flow_core.interfaces.executor import Executor
-    from flow_core.interfaces.memoizer import Inputs, Memoizer, MemoKey, Stored
+    from flow_core.interfaces.memoizer import Stored
     from flow_core.interfaces.staging import Versions
     from flow_core.kernel.isolation import Isolation
     from flow_core.kernel.reactor import Reactor
@@ -196,6 +196,8 @@ class MemoizedCalls:
         self._reactor = reactor
         self._core: GraphCore = reactor.core
         self._memoizer = memoizer
+        # By default it is ``lookup`` by another name; one of the user's need not be a Memoizer, and may lack it.
+        self._by_call = getattr(type(memoizer), "lookup_call", Memoizer.lookup_call) is not Memoizer.lookup_call
         self._staging = staging
         self._emitter = emitter
         self._logger = logger
@@ -317,8 +319,8 @@ class MemoizedCalls:
         memoizer, key = self._memoizer, task.more().memo_key
         assert memoizer is not None
         assert key is not None
-        with Calling(task, "memoizer", memoizer, "lookup"):
-            return memoizer.lookup(key)
+        with Calling(task, "memoizer", memoizer, "lookup_call" if self._by_call else "lookup"):
+            return memoizer.lookup_call(key, task) if self._by_call else memoizer.lookup(key)
 
     def _look_at_outputs(self, task: Task, executor: Executor) -> Future[Versions]:
         return self._staging.look(executor, outputs_of(task.options), directory_of(task), str(task))

@@ -18,7 +18,7 @@ from flow_providers.interfaces.job_status import JobStatus
 DRAIN_TIMEOUT_S = 60.0
 """Seconds that a block which is given back has to drain; then its job is cancelled with whatever runs there."""
 # Failed blocks that are remembered for the error's text: the handler and the text show the last of them.
-_REMEMBERED = 20
+REMEMBERED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class ScalingCore:
 
     def _count_failure(self, block: Block, status: JobStatus, now: float) -> None:
         self.failed[block.name] = status
-        while len(self.failed) > _REMEMBERED:
+        while len(self.failed) > REMEMBERED:
             del self.failed[next(iter(self.failed))]
         self.recovery.failed(f"block {block.name}: {block.condemned or how(status)}", now)
 

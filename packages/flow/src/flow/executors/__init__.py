@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         HighThroughputExecutor as HighThroughputExecutor,
         LowLatencyExecutor as LowLatencyExecutor,
         ThreadPoolExecutor as ThreadPoolExecutor,
+        WindowedErrorHandler as WindowedErrorHandler,
     )
 
 __all__ = list(_home.__all__)
