@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from prometheus_client import parser as text_parser
 from prometheus_client.openmetrics import parser as openmetrics_parser
+from sqlalchemy import MetaData, create_engine, select
 
 from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.events import Event, Sampled, TaskSubmitted, TryEnded, TryLaunched
 from flow_core.interfaces.sampler import Sample
+from flow_monitor.errors import MonitorError
+from flow_monitor.export.parsl_db import write_parsl_db
 from flow_monitor.export.prometheus import Seen, render, server
 from flow_monitor.export.rocrate import metadata, write_crate
 from flow_monitor.export.wfformat import wfformat
@@ -53,6 +58,79 @@ def test_a_wfformat_document_has_a_whole_graph_and_files_of_known_names(database
     assert all("/" not in name for name in files)
     machines = {machine["nodeName"] for machine in execution["machines"]}
     assert all(machines.issuperset(task.get("machines", ())) for task in execution["tasks"])
+
+
+COLUMNS = {
+    "workflow": "run_id workflow_name workflow_version time_began time_completed host user rundir tasks_failed_count "
+    "tasks_completed_count",
+    "task": "task_id run_id task_depends task_func_name task_memoize task_hashsum task_inputs task_outputs task_stdin "
+    "task_stdout task_stderr task_time_invoked task_time_returned task_fail_count task_fail_cost",
+    "try": "try_id task_id run_id block_id hostname task_executor task_try_time_launched task_try_time_running "
+    "task_try_time_returned task_fail_history task_joins",
+    "status": "task_id task_status_name timestamp run_id try_id",
+    "node": "id run_id hostname uid block_id cpu_count total_memory active worker_count python_v timestamp "
+    "last_heartbeat",
+    "block": "run_id executor_label block_id job_id timestamp status",
+    "resource": "try_id task_id run_id timestamp resource_monitoring_interval psutil_process_pid "
+    "psutil_process_memory_percent psutil_process_children_count psutil_process_time_user psutil_process_time_system "
+    "psutil_process_memory_virtual psutil_process_memory_resident psutil_process_disk_read psutil_process_disk_write "
+    "psutil_process_status psutil_cpu_num psutil_process_num_ctx_switches_voluntary "
+    "psutil_process_num_ctx_switches_involuntary",
+}
+
+
+def test_a_parsl_database_has_the_tables_columns_and_datetimes_of_parsl(database: Database, tmp_path: Path) -> None:
+    made = tmp_path / "parsl.db"
+    with database.connect() as connection:
+        counts = write_parsl_db(connection, workflows.ids(connection), made)
+        run = workflows.one(connection, "r")
+    # By SQLAlchemy itself, and with its own types, as the notebooks read it.
+    engine = create_engine(f"sqlite:///{made}")
+    read = MetaData()
+    read.reflect(engine)
+    assert {name: " ".join(table.c.keys()) for name, table in read.tables.items()} == COLUMNS
+    with engine.connect() as connection:
+        tables = {name: connection.execute(select(table)).all() for name, table in read.tables.items()}
+    engine.dispose()
+    assert {name: len(rows) for name, rows in tables.items()} == counts
+    (workflow,) = tables["workflow"]
+    assert (workflow.run_id, workflow.tasks_failed_count) == ("r", run.failed)
+    assert workflow.tasks_completed_count == run.completed + run.memoized
+    assert workflow.time_began.replace(tzinfo=UTC).timestamp() == pytest.approx(run.time_began / 1e9, abs=1e-5)
+    assert len(tables["task"]) == run.submitted
+    assert all(isinstance(task.task_time_invoked, datetime) for task in tables["task"])
+    ran = [one for one in tables["try"] if one.task_try_time_running]
+    assert ran
+    assert all(one.task_try_time_running >= one.task_try_time_launched for one in ran)
+    assert {state.task_status_name for state in tables["status"]} >= {"pending", "launched", "running", "exec_done"}
+    assert all(sample.task_id is not None for sample in tables["resource"])
+
+
+def test_a_notebook_counts_running_tasks_of_a_parsl_database_over_time(database: Database, tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    made = tmp_path / "parsl.db"
+    with database.connect() as connection:
+        write_parsl_db(connection, ["r"], made)
+    with closing(sqlite3.connect(made)) as connection:
+        states = pandas.read_sql_query("SELECT * FROM status", connection, parse_dates=["timestamp"])
+    moments = states.sort_values("timestamp").set_index("timestamp")
+    running = (moments.task_status_name == "running").astype(int).cumsum()
+    assert running.iloc[-1] == (states.task_status_name == "running").sum() > 0
+    assert states.timestamp.dtype.kind == "M"
+
+
+def test_a_file_that_is_there_is_not_replaced_by_a_parsl_database_and_half_of_one_is_not_left(
+    database: Database, tmp_path: Path
+) -> None:
+    there = tmp_path / "mine.db"
+    there.write_text("mine")
+    with database.connect() as connection:
+        with pytest.raises(MonitorError, match="is there already"):
+            write_parsl_db(connection, ["r"], there)
+        with pytest.raises(MonitorError, match="cannot be written"):
+            write_parsl_db(connection, ["r"], tmp_path / "no" / "such.db")
+    assert there.read_text() == "mine"
+    assert [one.name for one in tmp_path.iterdir()] == ["mine.db"]
 
 
 def test_every_thing_a_crate_names_of_its_own_is_described_in_it(database: Database) -> None:

@@ -271,6 +271,15 @@ def test_a_run_is_exported_as_wfformat_and_crate_and_metrics(monitored_run: Path
     assert re.search(r'^flow_tasks\{.*run="abc-1"', invoke("monitor", "export", "prometheus").output, re.MULTILINE)
 
 
+@pytest.mark.parametrize("which", [["abc"], ["--all"], []], ids=str)
+def test_a_run_is_exported_as_a_database_of_parsls_tables(monitored_run: Path, which: list[str]) -> None:
+    told = invoke("monitor", "export", "parsl-db", "parsl.db", *which)
+    assert (told.exit_code, "20 rows in task" in told.output) == (0, True)
+    again = invoke("monitor", "export", "parsl-db", "parsl.db", *which)
+    assert (again.exit_code, "is there already" in f"{again.output}{again.exception}") == (1, True)
+    assert invoke("monitor", "export", "parsl-db", "other.db", "abc", "--all").exit_code == 2
+
+
 def test_a_run_that_is_not_there_is_named(monitored_run: Path) -> None:
     result = invoke("monitor", "export", "wfformat", "xyz")
     assert result.exit_code == 1

@@ -65,6 +65,11 @@ def page(
     return Page(items, offset, limit, connection.execute(count).scalar_one())
 
 
+def ids(connection: Connection) -> list[str]:
+    """Return the ids of all runs, the oldest first."""
+    return list(connection.execute(select(_W.run_id).order_by(_W.time_began, _W.run_id)).scalars())
+
+
 def one(connection: Connection, run_id: str) -> Workflow:
     """Return a run. Raises NoSuchRecord."""
     row = connection.execute(_select().where(_W.run_id == run_id)).one_or_none()

@@ -86,6 +86,26 @@ def rocrate(directory: Path, run: str, database: str | None) -> None:
         say(write_crate(connection, run_id, directory))
 
 
+@export.command("parsl-db")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@_RUN
+@_DATABASE
+@click.option("--all", "every", is_flag=True, help="Write all runs of the database.")
+def parsl_db(file: Path, run: str, database: str | None, every: bool) -> None:
+    """Write RUN into a new SQLite FILE with the tables of Parsl's monitoring, for notebooks that read those."""
+    from flow_monitor.export.parsl_db import write_parsl_db
+
+    if every and run:
+        raise click.UsageError("give a RUN or --all, not both")
+    if every:
+        with open_database(database or _DEFAULT) as opened, opened.connect() as connection:
+            counts = write_parsl_db(connection, workflows.ids(connection), file)
+    else:
+        with _chosen(run, database) as (connection, run_id):
+            counts = write_parsl_db(connection, [run_id], file)
+    say(f"{file}: {', '.join(f'{count} rows in {table}' for table, count in counts.items())}")
+
+
 @export.command()
 @_RUN
 @_DATABASE
