@@ -16,6 +16,7 @@ from flow import Config, File, python_app
 from flow.cli.main import commands, main
 from flow.utils import get_all_checkpoints
 from flow_core.errors import StagingError
+from flow_monitor.errors import MonitorError
 from flow_monitor.testing.made import make_database
 from flow_monitor.testing.synthetic import SyntheticRun
 from flow_staging.kept import place
@@ -275,8 +276,8 @@ def test_a_run_is_exported_as_wfformat_and_crate_and_metrics(monitored_run: Path
 def test_a_run_is_exported_as_a_database_of_parsls_tables(monitored_run: Path, which: list[str]) -> None:
     told = invoke("monitor", "export", "parsl-db", "parsl.db", *which)
     assert (told.exit_code, "20 rows in task" in told.output) == (0, True)
-    again = invoke("monitor", "export", "parsl-db", "parsl.db", *which)
-    assert (again.exit_code, "is there already" in f"{again.output}{again.exception}") == (1, True)
+    with pytest.raises(MonitorError, match="is there already"):
+        invoke("monitor", "export", "parsl-db", "parsl.db", *which)
     assert invoke("monitor", "export", "parsl-db", "other.db", "abc", "--all").exit_code == 2
 
 
