@@ -286,6 +286,24 @@ def test_a_held_manager_gets_nothing_until_it_is_released() -> None:
     assert set(manager.tasks) == {1}
 
 
+def test_each_manager_is_told_of_with_its_tasks_and_what_it_takes() -> None:
+    world = World()
+    world.join(node("busy", block="0", workers=2))
+    world.join(node("idle", block="1"))
+    world.now += 10
+    world.core.from_client(pack_command(Command(1, "hold", (), ("idle",))), world.now)
+    world.submit(1, 2)
+    world.core.from_client(pack_command(Command(2, "drain", (), ("busy",))), world.now)
+    world.core.from_client(pack_command(Command(3, "managers")), world.now)
+    world.turn()
+    states = {one.manager: one for one in world.replies[-1].managers or ()}
+    busy, idle = states["busy"], states["idle"]
+    assert (busy.tasks, busy.idle_s, busy.draining, busy.held, busy.active) == (2, 0.0, True, False, False)
+    assert (idle.tasks, idle.draining, idle.held, idle.active) == (0, False, True, False)
+    assert idle.idle_s >= 10
+    assert (busy.block, busy.node, busy.workers) == ("0", world.nodes[b"busy"].offer.node, 2)
+
+
 def test_a_function_goes_once_to_each_manager_before_its_first_task() -> None:
     world = World()
     world.core.from_client(pack_blob(DIGEST, b"body")[0], world.now)

@@ -40,6 +40,7 @@ from flow_executors.pending_reasons import causes_of
 from flow_executors.runtime import ExecutorRuntime, LaunchPlan
 from flow_executors.scaling.failures import BlockErrorHandler
 from flow_executors.serialize.script_code import chosen_module
+from flow_executors.wire.commands import ManagerActivity
 from flow_executors.wire.messages import Registration
 from flow_providers.interfaces.job_state import JobState
 from flow_providers.interfaces.locality import Locality
@@ -503,6 +504,17 @@ class PilotExecutor(PilotOptions, BlockExecutor):
     def connected_managers(self) -> list[Registration]:
         """Return what each connected manager offers."""
         return list(self._runtime.client.directory.managers.values()) if self._runtime is not None else []
+
+    def manager_states(self, timeout_s: float = 10.0) -> list[ManagerActivity]:
+        """Return what each connected manager has and takes: tasks, idle time, whether it drains or is held.
+
+        Args:
+            timeout_s: Seconds that the interchange may take to answer.
+
+        Raises:
+            ExecutorError: the executor was not started, or no answer came in time.
+        """
+        return list(self._started().client.command("managers", timeout_s=timeout_s).managers or ())
 
     def held_nodes(self) -> dict[str, str]:
         """Return the nodes that get no tasks, with the reasons."""

@@ -12,7 +12,7 @@ from flow_executors.interchange.managers import ManagerLiveness, ManagerRecord
 from flow_executors.interchange.pending import ClassQueue
 from flow_executors.interchange.scheduler import never
 from flow_executors.interchange.state import InterchangeState
-from flow_executors.wire.commands import BlockActivity, Command, Reply, Whereabouts, pack_reply
+from flow_executors.wire.commands import BlockActivity, Command, ManagerActivity, Reply, Whereabouts, pack_reply
 from flow_executors.wire.messages import ALL, DEFAULT_CLASS, DrainMode, pack_drain
 
 # Reasons that are named; more would be the same for other kinds of nodes.
@@ -167,6 +167,10 @@ class DrainRequests:
             place = whereabouts(self._shared, self._liveness, self._gangs, key, now)
             self._shared.to_client.append(pack_reply(Reply(command.number, whereabouts=place)))
             return
+        if command.name == "managers":
+            states = tuple(self._state(manager, now) for manager in self._meant(command))
+            self._shared.to_client.append(pack_reply(Reply(command.number, managers=states)))
+            return
         lacking: tuple[int, ...] | None = None
         wide: tuple[int, int, int] | None = None
         error, chosen = "", self._meant(command)
@@ -189,9 +193,28 @@ class DrainRequests:
         managers = list(self._shared.pool.by_number.values())
         # An order that names nobody is for nobody: only a question means all.
         if not (command.blocks or command.managers):
-            return managers if command.name == "blocks" else []
+            return managers if command.name in ("blocks", "managers") else []
         blocks, names = set(command.blocks), set(command.managers)
         return [m for m in managers if m.offer.block in blocks or m.offer.manager_id in names]
+
+    def _state(self, manager: ManagerRecord, now: float) -> ManagerActivity:
+        offer = manager.offer
+        return ManagerActivity(
+            manager=offer.manager_id,
+            block=offer.block,
+            node=offer.node,
+            workers=manager.slots,
+            tasks=manager.outstanding,
+            idle_s=_idle_for(manager, now),
+            draining=manager.draining,
+            held=manager.held,
+            node_held=manager.barred,
+            cut_off=manager.cut_off_at is not None,
+            silent_s=self._liveness.silence_s(manager.peer, now),
+            python=offer.python,
+            software=offer.software,
+            ends_at_ns=offer.ends_at_ns,
+        )
 
     def _hold(self, command: Command, chosen: list[ManagerRecord], now: float) -> list[ManagerRecord]:
         for manager in chosen:

@@ -17,7 +17,8 @@ class Command:
     Attributes:
         number: Repeated in the reply.
         name: ``hold``, ``release``, ``drain`` (blocks or managers), ``nodes`` (those that get nothing),
-            ``blocks`` (what is connected), ``why`` (where a task is, and what is in its way).
+            ``blocks`` (what is connected), ``managers`` (the same, one by one), ``why`` (where a task is, and what is
+            in its way).
         blocks: Blocks meant.
         managers: Names of managers meant.
         idle_for_s: With ``drain``: only blocks that have had nothing to do for that long.
@@ -45,6 +46,48 @@ class BlockActivity:
     outstanding: int
     idle_for_s: float
     held: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ManagerActivity:
+    """What the interchange knows of a connected manager.
+
+    Attributes:
+        manager: Its name.
+        block: Its block.
+        node: Its node.
+        workers: Tasks of one worker each that can run there at once.
+        tasks: Tasks that it has, those that wait there for a worker included.
+        idle_s: Seconds for which it has had nothing to do; 0 while it has something.
+        draining: Whether it finishes what it has and leaves.
+        held: Whether it takes nothing more, by an order about it.
+        node_held: Whether it takes nothing more since tasks failed on its node.
+        cut_off: Whether its connection is gone, and it may come back.
+        silent_s: Seconds since its last message.
+        python: Version of its Python.
+        software: Version of flow-executors there.
+        ends_at_ns: When the time of its block is over (int64 ns UTC); 0 where that is not known.
+    """
+
+    manager: str
+    block: str
+    node: str
+    workers: int
+    tasks: int
+    idle_s: float
+    draining: bool
+    held: bool
+    node_held: bool
+    cut_off: bool
+    silent_s: float
+    python: str
+    software: str
+    ends_at_ns: int
+
+    @property
+    def active(self) -> bool:
+        """Whether it takes tasks."""
+        return not (self.draining or self.held or self.node_held or self.cut_off)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +165,7 @@ class Reply:
             each number once. None where there is no such task.
         wide: With ``blocks``, of tasks that take several slots: how many wait, the slots that these take, and the slots
             that those which are out take beyond one each. None where there is no such task.
+        managers: With ``managers``: those that are connected.
     """
 
     number: int
@@ -130,6 +174,7 @@ class Reply:
     whereabouts: Whereabouts | None = field(default=None, metadata=LEFT_OUT)
     lacking: tuple[int, ...] | None = field(default=None, metadata=LEFT_OUT)
     wide: tuple[int, int, int] | None = field(default=None, metadata=LEFT_OUT)
+    managers: tuple[ManagerActivity, ...] | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, slots=True)
