@@ -92,7 +92,7 @@ class DataFlowKernel:
 
     def add_executors(self, executors: Sequence[Any]) -> None:
         """Take more executors. Raises AttributeError where the kernel of this release cannot."""
-        self._kernel.add_executors(executors)  # type: ignore[attr-defined]
+        self._kernel.add_executors(executors)
 
     def checkpoint(self, tasks: Sequence[Any] | None = None) -> str | None:
         """Write what is not in the checkpoint yet; return its directory."""
