@@ -84,6 +84,11 @@ class TaskView:
         """Whether its app has ``cache=True``."""
         return self._task.app.cache
 
+    @property
+    def ignore_for_cache(self) -> tuple[str, ...]:
+        """Names of parameters that do not make two calls different."""
+        return self._task.app.identity.ignore
+
     # -- how far it is
 
     @property

@@ -14,10 +14,10 @@ import flow_core
 from flow.compat.parsl.adapters.basic_memoizer import BasicMemoizer
 from flow.compat.parsl.adapters.tasks import record_of
 from flow.compat.parsl.adapters.translated import by_position
+from flow_core import TaskView
 from flow_core.checkpoint.find import get_all_checkpoints
 from flow_core.errors import ConfigurationError
 from flow_core.graph.resolver import DEEP
-from flow_core.graph.task import Task
 from flow_core.option_names import did_you_mean
 from flow_core.without_effect import warn_of
 
@@ -169,7 +169,7 @@ class _RetryHandler:
         self.handler = handler
         update_wrapper(self, handler)
 
-    def __call__(self, error: Exception, task: Task) -> float:
+    def __call__(self, error: Exception, task: TaskView) -> float:
         return self.handler(error, record_of(task))
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flow_core
+from flow_core import TaskView
+from flow_core.active import active_or_none
 from flow_core.graph.task import Task
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class States(IntEnum):
@@ -44,26 +43,26 @@ class TaskRecord(dict[str, Any]):
     """What is known of a task, by Parsl's names: a dict, made when it is asked for."""
 
 
-def record_of(task: Task, dfk: object = None) -> TaskRecord:
+def record_of(given: Task | TaskView, dfk: object = None) -> TaskRecord:
     """Return the record of a task that has not ended."""
-    spec = task.spec
-    resources: Mapping[str, object] = {"cores": spec.resources.cores, "memory": spec.resources.memory_mb}
+    task = given if isinstance(given, TaskView) else TaskView(given)
     return TaskRecord(
         id=task.tid,
-        dfk=task.home if dfk is None else dfk,
-        func_name=task.app.name,
-        func=task.app.func,
+        dfk=active_or_none() if dfk is None else dfk,
+        func_name=task.app,
+        func=task.func,
         args=task.args,
         kwargs=task.kwargs,
         app_fu=task.future,
-        status=state_named(task.state.name),
-        executor=getattr(task.executor, "label", None),
+        status=state_named(task.state),
+        executor=task.executor,
         try_id=max(0, task.tries - 1),
-        fail_count=0 if task.spent is None else max(0, task.tries - 1),
-        memoize=task.app.cache,
-        ignore_for_cache=list(task.app.identity.ignore),
-        join=task.app.kind.value == "join",
-        resource_specification=dict(resources),
+        fail_count=task.failures + task.losses,
+        fail_cost=task.cost,
+        memoize=task.cached,
+        ignore_for_cache=list(task.ignore_for_cache),
+        join=task.kind == "join",
+        resource_specification=task.resources,
         depends=[],
     )
 
