@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 NAME = "flow-guard"
 """What it calls itself, as ``processes.GUARD`` has it: it is not ended with those that it is there for."""
 
+NAME_VARIABLE = "FLOW_CONTAINER_GUARD"
+"""Variable with the name of its socket: arguments are seen by others, who could take the name before it does."""
+
 # An engine may still be making a container whose client was killed: it is removed again after these many seconds.
 _AGAIN_S = (0.0, 1.0, 4.0)
 _LINGER_S = 2.0  # without clients
@@ -37,6 +40,8 @@ _LOOK_S = 1.0  # seconds between the begin of a container and the look for its m
 _MOST_LOOK_S = 30.0
 _CHECK_S = (1.0, 60.0)  # after the end of a monitor: the first where the container runs on, the last in any case
 _CREDENTIALS = struct.Struct("3i")
+_STRANGER_S = 0.01
+"""Seconds without another connection after one of another user: who connects without end costs next to nothing."""
 
 
 def peer(connection: socket.socket) -> tuple[int, int]:
@@ -93,6 +98,7 @@ class _Guard:
         self._poller.register(listener, select.POLLIN)
         self._handlers: dict[int, Callable[[], None]] = {listener.fileno(): self._accept}
         self._clients = 0
+        self._idle_since = time.monotonic()
         self._due: list[tuple[float, list[list[str]]]] = []
         self._live: list[_Client] = []
         self._monitored: set[str] = set()
@@ -101,8 +107,7 @@ class _Guard:
 
     def run(self) -> None:
         """Serve until there have been no clients for a while."""
-        idle_since = time.monotonic()
-        while self._clients or self._due or time.monotonic() - idle_since < _LINGER_S:
+        while self._clients or self._due or time.monotonic() - self._idle_since < _LINGER_S:
             times = [*(when for when, _ in self._due), *(when for when, _ in self._checks)]
             if self._unmonitored():
                 times.append(self._next_look)
@@ -111,17 +116,23 @@ class _Guard:
             for descriptor, _ in self._poller.poll(None if wait_s is None else wait_s * 1000 + 1):
                 if handler := self._handlers.get(descriptor):
                     handler()
-                    idle_since = time.monotonic()
             self._remove_due()
             self._find_monitors()
             self._check_due()
 
     def _accept(self) -> None:
-        connection, _ = self._listener.accept()
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return
         pid, user = peer(connection)
         if user != os.geteuid():
             connection.close()
+            self._forget(self._listener.fileno())
+            again = time.monotonic() + _STRANGER_S
+            self._checks.append((again, lambda: self._watch(self._listener.fileno(), self._accept)))
             return
+        self._idle_since = time.monotonic()
         try:
             client = _Client(connection, pid)
         except OSError:  # it has ended already
@@ -151,6 +162,7 @@ class _Guard:
         self._forget(client.connection.fileno())
         self._forget(client.ended)
         self._clients -= 1
+        self._idle_since = time.monotonic()
         self._live.remove(client)
         client.close()
         removals = [*client.removals.values()]
@@ -321,6 +333,7 @@ def main(name: str) -> int:
     except OSError:
         return 0  # another process was faster
     listener.listen(128)
+    listener.setblocking(False)
     # Away from who started it, which may be ended with all its children.
     if os.fork():
         return 0
@@ -334,4 +347,4 @@ def main(name: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(os.environ.pop(NAME_VARIABLE)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import secrets
 import select
 import socket
 import subprocess
@@ -12,10 +14,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 
 from flow_core.errors import ContainerError
 from flow_core.remote import container_guard
-from flow_core.remote.processes import WORKER_PID
+from flow_core.remote.processes import GUARD_SECRET, WORKER_PID
 from flow_core.starting import starting
 
 _PATIENCE_S = 20.0  # of a start of the guard, on a busy node, and of an answer of it
@@ -142,19 +145,25 @@ class Guarded:
 
 
 def _connected() -> socket.socket:
-    name = f"flow-container-guard-{os.geteuid()}-{_family()}"
+    family = _family()
     deadline = time.monotonic() + _PATIENCE_S
-    started: subprocess.Popen[bytes] | None = None
+    number = 0
     while True:
+        name = _name(family, number)
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            # Never blocking: who listens there and accepts nobody, or a crowd of strangers, would hold the task up.
+            connection.setblocking(False)
             connection.connect(f"\0{name}")
             if container_guard.peer(connection)[1] == os.geteuid():
+                connection.setblocking(True)
                 return connection
-            name += "-"  # the name is somebody else's
+            number += 1  # the name is somebody else's
+        except BlockingIOError:
+            if time.monotonic() > deadline - _PATIENCE_S / 2:  # it accepts nobody
+                number += 1
         except OSError:
-            if started is None or started.poll() is not None:
-                started = _guard_started(name)
+            _start_guard(name)
         connection.close()
         if time.monotonic() > deadline:
             raise ContainerError(
@@ -163,22 +172,41 @@ def _connected() -> socket.socket:
         select.select((), (), (), 0.01)
 
 
-def _family() -> int:
-    """Return what processes of one manager share: their parent; of others the process itself."""
-    return os.getppid() if os.environ.get(WORKER_PID) == str(os.getpid()) else os.getpid()
+def _family() -> str:
+    """Return a secret that processes of one manager share, which its name is made of; of others each has its own."""
+    if os.environ.get(WORKER_PID) == str(os.getpid()) and (shared := os.environ.get(GUARD_SECRET)):
+        return shared
+    return _own_secret(os.getpid())
 
 
-def _guard_started(name: str) -> subprocess.Popen[bytes]:
-    # Without the mark of a worker, by which all that its tasks have started is found and ended.
+@lru_cache(maxsize=1)
+def _own_secret(_pid: int) -> str:
+    return secrets.token_hex(16)
+
+
+def _name(family: str, number: int) -> str:
+    """Return a name that nobody can know, and take, before the guard has it; nor the next one who has seen this."""
+    digest = hashlib.blake2b(f"{family} {number}".encode(), digest_size=16).hexdigest()
+    return f"flow-container-guard-{os.geteuid()}-{digest}"
+
+
+def _start_guard(name: str) -> None:
+    # Without the mark of a worker, by which all that its tasks have started is found and ended. The name is no
+    # argument, since others see these, and could take it first.
     environment = {key: value for key, value in os.environ.items() if key != WORKER_PID}
-    command = [sys.executable, "-I", "-S", container_guard.__file__, name]
+    command = [sys.executable, "-I", "-S", container_guard.__file__]
     null = subprocess.DEVNULL
     with starting():
         process = subprocess.Popen(
-            command, stdin=null, stdout=null, stderr=null, env=environment, start_new_session=True, cwd="/"
+            command,
+            stdin=null,
+            stdout=null,
+            stderr=null,
+            env={**environment, container_guard.NAME_VARIABLE: name},
+            start_new_session=True,
+            cwd="/",
         )
     wait_in_slices(process, time.monotonic() + _PATIENCE_S)
-    return process
 
 
 guarded = Guarded()

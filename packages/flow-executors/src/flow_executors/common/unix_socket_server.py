@@ -17,18 +17,13 @@ from zmq.utils import z85
 
 from flow_executors.wire.auth import KEY_SIZE
 from flow_executors.wire.kinds import GREETINGS, Buffer
-from flow_executors.wire.transport import Stream, is_own
+from flow_executors.wire.transport import PAUSE_S, STRANGERS_A_TURN, Stream, is_own
 
 # Longest message in bytes of a peer whose key is not known yet. Noise once made the interchange fill gigabytes with
 # zeros; hundreds of connections took 256 KiB each.
 _STRANGERS = 4 << 10
 # Connections accepted in one turn: a process that connects without end cannot keep the loop from its other work.
 _ACCEPTS = 32
-# Connections of other users in one turn that make a flood: then nothing is accepted for ``_PAUSE_S``.
-_STRANGERS_A_TURN = 4
-# Pause in seconds during a flood. Four strangers each 10 ms cost below 1% of a core; a manager waits for about as long
-# as the backlog takes, 128 connections or 0.3 s.
-_PAUSE_S = 0.01
 # No descriptor or memory is left for another connection: what waits stays in the backlog.
 _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
@@ -120,9 +115,9 @@ class UnixSocketServer:
                 continue
             connection.close()
             strangers += 1
-            if strangers >= _STRANGERS_A_TURN:
+            if strangers >= STRANGERS_A_TURN:
                 self._stop_listening()
-                self.resumes_at = time.monotonic() + _PAUSE_S
+                self.resumes_at = time.monotonic() + PAUSE_S
                 return
 
     def _read(self, candidate: _UnauthenticatedPeer, found: list[tuple[bytes, str, Buffer]]) -> None:

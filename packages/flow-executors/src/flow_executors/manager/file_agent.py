@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import random
 import secrets
@@ -61,7 +62,7 @@ from flow_executors.wire.files import (
     unpack_want,
 )
 from flow_executors.wire.kinds import Buffer
-from flow_executors.wire.transport import is_own
+from flow_executors.wire.transport import PAUSE_S, STRANGERS_A_TURN, is_own
 
 log = logging.getLogger("flow.manager")
 
@@ -270,6 +271,8 @@ class FileAgent:
         self._foreign_due = 0.0
         self._cache: FileCache | None = None
         self._log_ends = LogEnds()
+        self._accepts_at = math.inf
+        """When connections are accepted again, by the monotonic clock, since strangers connected without end."""
         self._poll = select.poll()
         self._thread = threading.Thread(target=self._run, name="flow-files", daemon=True)
         self._thread.start()
@@ -302,8 +305,14 @@ class FileAgent:
         self._messages.append(None)
         os.eventfd_write(self._wake_fd, 1)
         self._thread.join(_END_S)
-        if self._cache is not None and not self._thread.is_alive():
+        if self._thread.is_alive():
+            return
+        if self._cache is not None:
             self._cache.small.close()
+        for task in self._tasks.values():
+            if task.connection is not None:
+                task.connection.close()
+        self._listener.close()
 
     # -- the thread
 
@@ -336,6 +345,9 @@ class FileAgent:
                 self._go_on_with_all()
             else:
                 self._heard(message)
+        if time.monotonic() >= self._accepts_at:
+            self._accepts_at = math.inf
+            self._poll.register(self._listener.fileno(), select.POLLIN)
         self._send_round()
         self._look_for_silence()
         self._tell_ends()
@@ -343,6 +355,8 @@ class FileAgent:
         return True
 
     def _patience_ms(self) -> int | None:
+        if self._accepts_at != math.inf:
+            return max(0, int((self._accepts_at - time.monotonic()) * 1000) + 1)
         if self._foreign:
             return max(0, int((self._foreign_due - time.monotonic()) * 1000) + 1)
         if self._manager and self.apart and self.log_dir:
@@ -356,15 +370,19 @@ class FileAgent:
     # -- workers
 
     def _accept(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except OSError:
-            return
-        if not is_own(connection):
+        for _ in range(STRANGERS_A_TURN):
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            if is_own(connection):
+                self._tasks[connection.fileno()] = _Task(connection)
+                self._poll.register(connection.fileno(), select.POLLIN)
+                return
             connection.close()
-            return
-        self._tasks[connection.fileno()] = _Task(connection)
-        self._poll.register(connection.fileno(), select.POLLIN)
+        # Other users connect without end: workers wait a little for their turn, and files in transfer do not.
+        self._poll.unregister(self._listener.fileno())
+        self._accepts_at = time.monotonic() + PAUSE_S
 
     def _listen(self, task: _Task) -> None:
         assert task.connection is not None
