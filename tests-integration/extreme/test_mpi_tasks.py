@@ -171,7 +171,7 @@ def greet(stdout=None):
 def test_files_of_nodes_that_do_not_see_the_scripts_go_over_mpi(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "_marker", lambda context: RunMarker("/nowhere/marker", "0" * 32))
+    monkeypatch.setattr(runtime, "_marker", lambda context: RunMarker("/nowhere/marker", "0" * 32, "0" * 64))
     monkeypatch.setattr(PilotExecutor, "carries_files", True)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "node"))
     (tmp_path / "project").mkdir()

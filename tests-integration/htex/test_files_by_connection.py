@@ -25,7 +25,7 @@ BY_NETWORK = "{python} -m {module} {debug} {options} --addresses=127.0.0.1"
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """The script's directory; nodes have theirs elsewhere."""
-    monkeypatch.setattr(runtime, "_marker", lambda context: RunMarker("/nowhere/marker", "0" * 32))
+    monkeypatch.setattr(runtime, "_marker", lambda context: RunMarker("/nowhere/marker", "0" * 32, "0" * 64))
     monkeypatch.setattr(PilotExecutor, "carries_files", True)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "node"))
     monkeypatch.setenv("FLOW_JOBS_LEDGER", str(tmp_path / "jobs.ledger"))

@@ -21,7 +21,7 @@ def test_a_manager_that_reads_the_marker_sees_the_run(tmp_path):
 
 def test_a_manager_that_finds_another_file_there_is_apart(tmp_path):
     marker = make_marker(tmp_path)
-    with IsolatedNode(tmp_path, switchboard=Switchboard(marker=RunMarker(marker.path, "0" * 32))) as node:
+    with IsolatedNode(tmp_path, switchboard=Switchboard(marker=RunMarker(marker.path, "0" * 32, "0" * 64))) as node:
         assert node.offer.sees_run is False
         assert node.offer.is_apart
 

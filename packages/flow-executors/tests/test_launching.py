@@ -22,6 +22,7 @@ from hypothesis import given, strategies as st
 from flow_core.errors import ConfigurationError
 from flow_executors import HighThroughputExecutor, LowLatencyExecutor
 from flow_executors.common.code_digest import code_digest
+from flow_executors.common.run_marker import make_marker
 from flow_executors.common.versions import differences, other_code, own_code, version_of
 from flow_executors.errors import ExecutorError
 from flow_executors.launching.file_server import FileServer
@@ -181,20 +182,40 @@ def test_the_scripts_own_python_is_tried_only_where_files_are_shared() -> None:
     assert sys.executable not in candidates(None, "")
 
 
-def test_the_scripts_directories_are_on_the_path_only_where_the_run_is_seen(tmp_path: Path) -> None:
-    text = path_code("/my own/code", str(tmp_path / "marker"))
-    show = f'set -eu\n{text}\necho "${{PYTHONPATH:-}}"'
-    for there, before, after in (
-        (False, {}, ""),
-        (False, {"PYTHONPATH": "/site"}, "/site"),
-        (True, {}, "/my own/code"),
-        (True, {"PYTHONPATH": "/site"}, "/my own/code:/site"),
-    ):
-        (tmp_path / "marker").unlink(missing_ok=True)
-        if there:
-            (tmp_path / "marker").touch()
-        told = subprocess.run(["bash", "-c", show], env=before, capture_output=True, text=True, timeout=50, check=True)
-        assert told.stdout.strip() == after
+def path_with(code: str, before: dict[str, str]) -> str:
+    show = f'set -eu\n{code}\necho "${{PYTHONPATH:-}}"'
+    env = {"PATH": os.environ["PATH"], **before}
+    told = subprocess.run(["bash", "-c", show], env=env, capture_output=True, text=True, timeout=50, check=True)
+    assert told.stderr == ""
+    return told.stdout.strip()
+
+
+@pytest.mark.parametrize(("before", "rest"), [({}, ""), ({"PYTHONPATH": "/site"}, "/site")])
+def test_the_scripts_directories_are_on_the_path_only_where_the_run_is_seen(
+    tmp_path: Path, before: dict[str, str], rest: str
+) -> None:
+    marker = make_marker(tmp_path)
+    code = path_code("/my own/code", marker.path, marker.sha256)
+    assert path_with(code, before) == ":".join(filter(None, ("/my own/code", rest)))
+    marker.remove()
+    assert path_with(code, before) == rest
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "pipe", "directory"])
+def test_a_path_that_another_user_has_made_is_not_taken_for_the_scripts(tmp_path: Path, kind: str) -> None:
+    marker = make_marker(tmp_path)
+    code = path_code("/my own/code", marker.path, marker.sha256)
+    place = Path(marker.path)
+    place.unlink()
+    if kind == "file":
+        place.write_bytes(b"x" * 32)
+    elif kind == "link":
+        place.symlink_to("/etc/passwd")
+    elif kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.mkdir()
+    assert path_with(code, {}) == ""
 
 
 def test_the_name_of_the_worker_pool_means_the_module_of_the_manager() -> None:

@@ -327,7 +327,7 @@ class ExecutorRuntime:
             command, files = self._nodes.prepared(block, pair, command)
             if paths and self._marker is not None:
                 # Nodes of a cluster are expected to see this disk; those that do not must not take theirs for it.
-                command, paths = f"{path_code(paths[0][1], self._marker.path)}\n{command}", ()
+                command, paths = f"{_path_code(paths, self._marker)}\n{command}", ()
         if self.plan.container is not None:
             command, paths = self._in_container(self.plan.container, command, seen, paths), ()
         environment = (*paths, (READERS_VARIABLE, str(self.plan.managers)))
@@ -350,7 +350,7 @@ class ExecutorRuntime:
         from flow_executors.launching.container_launch import container_code
 
         if left and self._marker is not None:
-            command = f"{path_code(left[0][1], self._marker.path)}\n{command}"
+            command = f"{_path_code(left, self._marker)}\n{command}"
         label = re.sub(r"[^A-Za-z0-9]+", "-", self.label).strip("-")
         name = f"flow-{label or 'pool'}-{token_hex(6)}"
         run_dir = self._context.run_dir.absolute()
@@ -557,6 +557,10 @@ def _nodes_joined(now: int, label: str, offer: Registration) -> list[NodeJoined]
 
 def _name_of(offer: Registration, node: str) -> str:
     return offer.manager_id if node == offer.node else f"{offer.manager_id}/{node}"
+
+
+def _path_code(paths: Sequence[tuple[str, str]], marker: RunMarker) -> str:
+    return path_code(paths[0][1], marker.path, marker.sha256)
 
 
 def _marker(context: RunContext) -> RunMarker | None:

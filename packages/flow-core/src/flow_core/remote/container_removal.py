@@ -18,7 +18,7 @@ from functools import lru_cache
 
 from flow_core.errors import ContainerError
 from flow_core.remote import container_guard
-from flow_core.remote.processes import GUARD_SECRET, WORKER_PID
+from flow_core.remote.processes import GUARD_FAMILY, WORKER_PID
 from flow_core.starting import starting
 
 _PATIENCE_S = 20.0  # of a start of the guard, on a busy node, and of an answer of it
@@ -174,7 +174,7 @@ def _connected() -> socket.socket:
 
 def _family() -> str:
     """Return a secret that processes of one manager share, which its name is made of; of others each has its own."""
-    if os.environ.get(WORKER_PID) == str(os.getpid()) and (shared := os.environ.get(GUARD_SECRET)):
+    if os.environ.get(WORKER_PID) == str(os.getpid()) and (shared := os.environ.get(GUARD_FAMILY)):
         return shared
     return _own_secret(os.getpid())
 

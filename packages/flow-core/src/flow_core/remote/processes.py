@@ -20,7 +20,7 @@ STOPPED = "Tt"
 # Waits within the kernel, as for a disk: not even SIGKILL is taken until that ends.
 UNINTERRUPTIBLE = "D"
 
-GUARD_SECRET = "FLOW_WORKER_GUARD"
+GUARD_FAMILY = "FLOW_WORKER_GUARD"
 """Variable with a secret that the workers of one manager share: of it comes the name of the guard of containers."""
 WORKER_PID = "FLOW_WORKER_PID"
 """Variable by which processes are known that a worker has started: its process id."""

@@ -1,7 +1,8 @@
 """The marker: a private file in the run's directory, by which a manager finds out whether its node sees that directory.
 
 A path of that name proves nothing, since a node may have a directory of the same name, or make one. So the file holds a
-random nonce, and its digest goes to managers over their authenticated connection, never on a command line.
+random nonce, and its digest goes to managers over their authenticated connection, never on a command line. Another
+digest, which says nothing of that one, is in the script of a job, which looks before there is a manager.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ _LOOK_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class RunMarker:
-    """Where the marker of an executor lies, and the digest of what is in it."""
+    """Where the marker of an executor lies, and digests of what is in it: one for managers, one for shells."""
 
     path: str
     digest: str
+    sha256: str
 
     def remove(self) -> None:
         """Remove the file. Never raises."""
@@ -48,7 +50,7 @@ def make_marker(directory: Path) -> RunMarker:
         os.write(descriptor, nonce)
     finally:
         os.close(descriptor)
-    return RunMarker(str(path), _digest(nonce))
+    return RunMarker(str(path), _digest(nonce), hashlib.sha256(nonce).hexdigest())
 
 
 def sees_marker(path: str, digest: str) -> bool:

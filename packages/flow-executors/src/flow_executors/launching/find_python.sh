@@ -26,6 +26,29 @@ flow_try() {
     *) flow_tried+="; $path: no Python that runs ($says)" ;;
   esac
 }
+# whether all that leads to a path is of root, of this user, or of who has made it where the script runs
+flow_trusted() {
+  local one=$1
+  while [ -n "$one" ]; do
+    case " 0 $EUID $flow_owners $(stat -c %u / 2>/dev/null || :) " in
+      *" $(stat -c %u -- "$one" 2>/dev/null || echo nobody) "*) ;;
+      *) return 1 ;;
+    esac
+    one=${one%/*}
+  done
+}
+# the script's own path, which nobody has named for this node: on a disk of its own another user may have made it
+flow_guess() {
+  local all=1 one
+  case $1 in
+    /*) for one in "$1" "$(readlink -f -- "${1%/*}")" "$(readlink -f -- "$1")"; do flow_trusted "$one" || all=; done ;;
+  esac
+  if [ -e "$1" ] && [ -z "$all" ]; then
+    flow_tried+="; $1: another user of this node has made it"
+  else
+    flow_try "$1"
+  fi
+}
 flow_fail() {
   printf 'flow: no manager can start %son node %s: %s\n' "${FLOW_IMAGE:+in image $FLOW_IMAGE }" "$(uname -n)" "$1" >&2
   # by 127 the container's runtime would say that there is no bash

@@ -39,6 +39,8 @@ class PythonSearch:
         addresses: Where nodes find the server of archives.
         port: Its port; 0: there is none.
         in_image: Whether all this is done in the image of a container.
+        drivers: The candidate that is a path of the script's machine, which nodes may have too; empty: none is.
+        owners: Numbers of users who have made it and the directories that lead to it there: nobody else's is taken.
     """
 
     python: str
@@ -52,6 +54,8 @@ class PythonSearch:
     addresses: tuple[str, ...] = ()
     port: int = 0
     in_image: bool = False
+    drivers: str = ""
+    owners: tuple[int, ...] = ()
 
 
 def candidates(python: str | None, drivers: str) -> tuple[str, ...]:
@@ -69,6 +73,7 @@ def search_code(search: PythonSearch) -> str:
     ship = "" if search.runtime is None else "always" if search.always else "auto"
     lines = [
         f"flow_wanted={quote(wanted)} flow_ship={quote(ship)} flow_code={quote(own_code())}",
+        f"flow_owners={quote(' '.join(map(str, search.owners)))}",
         f"flow_digest={quote(_program('flow_executors.common', 'code_digest.py'))}",
         _resource("flow_executors.launching", "find_python.sh").rstrip(),
     ]
@@ -82,7 +87,9 @@ def search_code(search: PythonSearch) -> str:
             'flow_try "$flow_environment/bin/python"',
         ]
     else:
-        lines += [f'[ -n "$flow_python" ] || flow_try {_word(one)}' for one in search.candidates]
+        for one in search.candidates:
+            attempt = "flow_guess" if one == search.drivers else "flow_try"
+            lines.append(f'[ -n "$flow_python" ] || {attempt} {_word(one)}')
     cures = quote(_cures(search))
     if search.runtime is None:
         lines.append(f'[ -n "$flow_python" ] || flow_fail "tried${{flow_tried#;}}. "{cures}')

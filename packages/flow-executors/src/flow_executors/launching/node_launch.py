@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -103,6 +105,8 @@ class NodeLaunch:
             addresses=self._addresses,
             port=port,
             in_image=wanted.in_image,
+            drivers=wanted.drivers if wanted.python is None else "",
+            owners=owners_of(wanted.drivers) if wanted.drivers else (),
         )
 
     def _runtime(self) -> Archive | None:
@@ -146,6 +150,16 @@ class NodeLaunch:
                 return Path(private(str(self._fallback / "archives")))
             except OSError as error:
                 raise ExecutorError(f"no cache of this machine can be written: {error}") from error
+
+
+def owners_of(path: str) -> tuple[int, ...]:
+    """Return the numbers of users who have made a file and the directories that lead to it."""
+    found = set()
+    for one in (path, os.path.realpath(os.path.dirname(path)), os.path.realpath(path)):
+        for place in (Path(one), *Path(one).parents):
+            with contextlib.suppress(OSError):
+                found.add(place.lstat().st_uid)
+    return tuple(sorted(found))
 
 
 def _packed(path: str) -> Archive:

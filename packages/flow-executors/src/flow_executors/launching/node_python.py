@@ -35,10 +35,12 @@ def with_pool_name(template: str) -> str:
     return _POOL.sub("{python} -P -m {module}", template)
 
 
-def path_code(paths: str, marker: str) -> str:
+def path_code(paths: str, marker: str, sha256: str) -> str:
     """Return bash code that puts the script's own directories on a manager's path where a marker of the run is seen.
 
-    Elsewhere they are not there, or are others of the same name.
+    Elsewhere they are not there, or are others of the same name. Who may make directories on a node can make all these,
+    but no file of the marker's content: its digest is compared. Where nothing tells digests the path stays as it is.
     """
     added = f'export PYTHONPATH={quote(paths)}"${{PYTHONPATH:+:$PYTHONPATH}}"'
-    return f"[ ! -e {quote(marker)} ] || {added}"
+    told = f"$(sha256sum 2>/dev/null <{quote(marker)})"
+    return f'[ ! -f {quote(marker)} ] || [ "{told}" != "{sha256}  -" ] || {added}'

@@ -19,7 +19,7 @@ from flow_core.folders import make_directory
 from flow_core.log_lines import LogLines
 from flow_core.prctl import become_subreaper
 from flow_core.printable import printable
-from flow_core.remote.processes import GUARD_SECRET
+from flow_core.remote.processes import GUARD_FAMILY
 from flow_core.remote.sampling import Sampling
 from flow_executors import __version__
 from flow_executors.common.core_dumps import leave_no_core
@@ -241,7 +241,7 @@ def _log_in(path: Path, name: str) -> logging.Handler:
 def pool_environment(options: ManagerOptions, workers: int, manager_id: str) -> dict[str, str]:
     """Return the variables of every worker."""
     own = worker_variables(COUNT=str(workers), POOL_ID=manager_id, BLOCK_ID=options.block)
-    return own | {GUARD_SECRET: secrets.token_hex(16)}
+    return own | {GUARD_FAMILY: secrets.token_hex(16)}
 
 
 def worker_variables(**values: str) -> dict[str, str]:
