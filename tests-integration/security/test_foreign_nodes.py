@@ -18,6 +18,9 @@ from flow_executors.common.run_marker import make_marker
 from flow_executors.launching.launch_line import PythonSearch, search_code
 from flow_executors.launching.node_launch import owners_of
 from flow_executors.launching.node_python import PYTHON, path_code
+from flow_executors.manager import start
+from flow_executors.manager.log_cap import LogCap
+from flow_executors.worker.bootstrap import open_log
 from flow_providers import SlurmProvider
 from flow_providers.channels.local import LocalChannel
 from flow_providers.interfaces.job_extras import JobExtras, secret_variable
@@ -148,3 +151,30 @@ def looked_for(python: str) -> subprocess.CompletedProcess[str]:
         ["bash", "-c", code], env={"PATH": os.environ["PATH"], "HOME": "/nonexistent"}, capture_output=True, text=True,
         timeout=50, check=False,
     )  # fmt: skip
+
+
+LOGS = """
+import os, sys
+folder, precious, *names = sys.argv[1:]
+os.makedirs(folder)
+os.chmod(folder, 0o777)
+for name in names:
+    os.symlink(precious, f"{folder}/{name}")
+"""
+
+
+def test_logs_are_not_written_through_links_in_a_directory_that_another_user_has_made(
+    node: Path, tmp_path: Path, attacker: Attacker
+) -> None:
+    precious, folder = tmp_path / "precious", node / "run" / "block-0"
+    precious.write_text("of the owner\n" * 1000)
+    before = precious.read_bytes()
+    assert attacker.run(LOGS, folder, precious, "manager.log", "worker_0.log") == ""
+    with pytest.raises(PermissionError, match="symbolic link"):
+        start._log_in(folder, "manager.log")
+    with pytest.raises(OSError, match="worker_0"):
+        open_log(str(folder / "worker_0.log"))
+    LogCap([str(folder / "worker_0.log")], 1000).look()
+    assert precious.read_bytes() == before
+    os.close(open_log(str(folder / "worker_1.log")))
+    start._log_in(folder, "other.log").close()

@@ -273,6 +273,7 @@ class FileAgent:
         self._log_ends = LogEnds()
         self._accepts_at = math.inf
         """When connections are accepted again, by the monotonic clock, since strangers connected without end."""
+        self._strangers: list[float] = []  # when the last few came
         self._poll = select.poll()
         self._thread = threading.Thread(target=self._run, name="flow-files", daemon=True)
         self._thread.start()
@@ -370,19 +371,22 @@ class FileAgent:
     # -- workers
 
     def _accept(self) -> None:
-        for _ in range(STRANGERS_A_TURN):
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            if is_own(connection):
-                self._tasks[connection.fileno()] = _Task(connection)
-                self._poll.register(connection.fileno(), select.POLLIN)
-                return
-            connection.close()
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return
+        if is_own(connection):
+            self._tasks[connection.fileno()] = _Task(connection)
+            self._poll.register(connection.fileno(), select.POLLIN)
+            return
+        connection.close()
+        now = time.monotonic()
+        self._strangers = [when for when in self._strangers if now - when < PAUSE_S] + [now]
         # Other users connect without end: workers wait a little for their turn, and files in transfer do not.
-        self._poll.unregister(self._listener.fileno())
-        self._accepts_at = time.monotonic() + PAUSE_S
+        if len(self._strangers) >= STRANGERS_A_TURN:
+            self._strangers.clear()
+            self._poll.unregister(self._listener.fileno())
+            self._accepts_at = now + PAUSE_S
 
     def _listen(self, task: _Task) -> None:
         assert task.connection is not None

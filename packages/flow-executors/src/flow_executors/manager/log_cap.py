@@ -11,6 +11,8 @@ import os
 import threading
 from collections.abc import Sequence
 
+from flow_core.own_files import open_own_to_write
+
 log = logging.getLogger("flow.manager")
 
 # Seconds between two looks: a log may grow beyond its cap by what a task prints in one.
@@ -54,7 +56,7 @@ class LogCap:
 
     def _cut(self, path: str) -> None:
         quarter = self._most // 4
-        fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        fd = open_own_to_write(path, os.O_RDWR | os.O_APPEND)
         try:
             size = os.fstat(fd).st_size
             head = _line_end(os.pread(fd, quarter, 0))

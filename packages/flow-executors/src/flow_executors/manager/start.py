@@ -11,12 +11,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
 from flow_core.errors import FlowError, StagingError
 from flow_core.folders import make_directory
 from flow_core.log_lines import LogLines
+from flow_core.own_files import open_own_to_write
 from flow_core.prctl import become_subreaper
 from flow_core.printable import printable
 from flow_core.remote.processes import GUARD_FAMILY
@@ -235,7 +237,15 @@ def open_log(options: ManagerOptions, manager_id: str, node: NodeDirectory, name
 
 def _log_in(path: Path, name: str) -> logging.Handler:
     make_directory(path, 0o700)
-    return logging.FileHandler(path / name)
+    return _OwnLog(path / name)
+
+
+class _OwnLog(logging.FileHandler):
+    """Writes to a plain file of this user's: on a node another user may have made the directory above."""
+
+    def _open(self) -> TextIOWrapper:
+        fd = open_own_to_write(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        return os.fdopen(fd, "a", encoding=self.encoding, errors=self.errors)
 
 
 def pool_environment(options: ManagerOptions, workers: int, manager_id: str) -> dict[str, str]:

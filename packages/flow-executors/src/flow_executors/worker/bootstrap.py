@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import stat
 import sys
 
 from flow_core.prctl import die_with_parent
@@ -147,7 +149,7 @@ def _redirect(log: str) -> None:
     os.close(null)
     if log:
         try:
-            fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            fd = open_log(log)
         except OSError as error:
             os.write(2, f"worker log {log} cannot be opened ({error}): writing here instead\n".encode())
         else:
@@ -155,6 +157,20 @@ def _redirect(log: str) -> None:
             os.dup2(fd, 2)
             os.close(fd)
     sys.stdout, sys.stderr = opened(1), opened(2, "backslashreplace")
+
+
+def open_log(path: str) -> int:
+    """Open or make a log to be added to: a plain file of this user's with one name. Raises OSError.
+
+    On a node another user may have made the directory, and have put links there.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    fd = os.open(path, flags, 0o600)
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid == os.geteuid():
+        return fd
+    os.close(fd)
+    raise OSError(errno.EPERM, "it is not a plain file of this user with one name", path)
 
 
 def _pin(cpus: Sequence[int]) -> None:
