@@ -195,10 +195,13 @@ _ORDER = (
 
 
 class HighThroughputExecutor(_Blocks, flow_executors.HighThroughputExecutor):
-    """Pilot jobs: Flow's executor with Parsl's options and defaults."""
+    """Pilot jobs: Flow's executor with Parsl's options and defaults.
+
+    Only ``prefetch_capacity``, where it is not given, is what tasks and workers ask for, and not 0.
+    """
 
     parsl_order = _ORDER
-    parsl_defaults = stated(label="HighThroughputExecutor", prefetch_capacity=0)
+    parsl_defaults = stated(label="HighThroughputExecutor")
 
 
 class MPIExecutor(_Blocks, flow_executors.HighThroughputExecutor):
@@ -210,7 +213,7 @@ class MPIExecutor(_Blocks, flow_executors.HighThroughputExecutor):
         for name in _ORDER
         if name not in ("mem_per_worker", "max_workers_per_node", "cpu_affinity", "available_accelerators")
     )
-    parsl_defaults = stated(label="MPIExecutor", mpi_launcher="mpiexec", prefetch_capacity=0)
+    parsl_defaults = stated(label="MPIExecutor", mpi_launcher="mpiexec")
 
     @classmethod
     def _adapt(cls, options: dict[str, Any]) -> None:
@@ -238,7 +241,48 @@ class ExtremeScaleExecutor(_Blocks, flow_executors.ExtremeScaleExecutor):
     parsl_order = ("label", "provider", "launch_cmd", "address", "worker_ports", "worker_port_range")
 
 
-for _one in (HighThroughputExecutor, MPIExecutor, LowLatencyExecutor, ExtremeScaleExecutor):
+class Controller:
+    """The controller of IPython engines: of its options only ``public_ip`` counts, as the address of the script."""
+
+    def __init__(
+        self,
+        public_ip: str | None = None,
+        interfaces: str | None = None,
+        port: int | None = None,
+        port_range: str | None = None,
+        reuse: bool = False,
+        log: bool = True,
+        ipython_dir: str = "~/.ipython",
+        mode: str = "auto",
+        profile: str | None = "default",
+    ) -> None:
+        self.public_ip, self.interfaces, self.port, self.port_range = public_ip, interfaces, port, port_range
+        self.reuse, self.log, self.ipython_dir, self.mode, self.profile = reuse, log, ipython_dir, mode, profile
+
+
+class IPyParallelExecutor(_Blocks, flow_executors.HighThroughputExecutor):
+    """IPython engines, which Parsl had until 1.0: here the workers of a HighThroughputExecutor."""
+
+    parsl_order = (
+        "provider", "label", "working_dir", "controller", "container_image", "engine_dir", "storage_access",
+        "engine_debug_level", "workers_per_node", "managed",
+    )  # fmt: skip
+    parsl_defaults = stated(label="ipp")
+    without_effect = stated(engine_dir=None, engine_debug_level=None)
+
+    @classmethod
+    def _adapt(cls, options: dict[str, Any]) -> None:
+        options.setdefault("max_workers", options.pop("workers_per_node", 1))
+        image = options.pop("container_image", None)
+        if image is not None:
+            options["container"] = image
+        controller = options.pop("controller", None)
+        if isinstance(controller, Controller) and controller.public_ip is not None:
+            options["address"] = controller.public_ip
+        super()._adapt(options)
+
+
+for _one in (IPyParallelExecutor, HighThroughputExecutor, MPIExecutor, LowLatencyExecutor, ExtremeScaleExecutor):
     BlockProviderExecutor.register(_one)
     BlockProviderExecutor.register(_one.__mro__[3])
 ParslExecutor.register(ThreadPoolExecutor)
@@ -295,17 +339,7 @@ class GlobusComputeExecutor(_NotOffered):
     """Globus Compute endpoints."""
 
 
-class IPyParallelExecutor(_NotOffered):
-    """IPython engines, which Parsl had until 1.0."""
-
-
 class TurbineExecutor(_NotOffered):
     """Swift/T, which Parsl had until 1.0."""
 
     instead = "use ExtremeScaleExecutor, which runs tasks on the ranks of one MPI job"
-
-
-class Controller(_NotOffered):
-    """The controller of IPython engines."""
-
-    instead = "HighThroughputExecutor needs none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -29,6 +30,13 @@ class Translated:
     """Flow's names of options that are called otherwise there."""
     without_effect: ClassVar[Mapping[str, object]] = stated()
     """Options that change nothing in Flow, with their defaults in Parsl: another value is warned of."""
+    __signature__: ClassVar[inspect.Signature]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        flow = next((base for base in cls.__mro__ if base.__module__.startswith("flow_")), None)
+        if flow is not None and cls.parsl_order:
+            cls.__signature__ = _signature(cls, flow)
 
     def __init__(self, *args: Any, **options: Any) -> None:
         # The first class of Flow in the order of bases is initialised, whatever mixins stand before it.
@@ -55,6 +63,19 @@ class Translated:
     @classmethod
     def _adapt(cls, options: dict[str, Any]) -> None:
         """Change what needs more than another name, in place."""
+
+
+def _signature(cls: type[Translated], flow: type[object]) -> inspect.Signature:
+    """Return what ``help`` shows: Parsl's options in their order, with the defaults that count, then those of Flow."""
+    own = inspect.signature(flow).parameters
+    names = dict.fromkeys((*cls.parsl_order, *own))
+    parameters = []
+    for name in names:
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD if name in cls.parsl_order else inspect.Parameter.KEYWORD_ONLY
+        usual = own[name].default if name in own else None
+        default = {**cls.without_effect, **cls.parsl_defaults}.get(name, usual)
+        parameters.append(inspect.Parameter(name, kind, default=default))
+    return inspect.Signature(parameters, __validate_parameters__=False)
 
 
 def by_position(
