@@ -161,7 +161,7 @@ class InvalidAppTypeError(FlowError):
     """An app of an unknown kind was asked for."""
 
 
-class NotFutureError(FlowError):
+class NotFutureError(FlowError, TypeError):
     """Something that is no future stands where a future is needed."""
 
 

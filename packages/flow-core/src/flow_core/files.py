@@ -183,6 +183,8 @@ class File:
         """Return the same file without a local path."""
         return self._twin(None)
 
+    cleancopy = clean_copy  # as staging methods of the field call it
+
     def at(self, local_path: str | os.PathLike[str]) -> File:
         """Return the same file as found at a local path."""
         return self._twin(local_path)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any
 
+from flow.compat.parsl.adapters.command_lines import filled_in
 from flow.compat.parsl.adapters.errors import InvalidResourceSpecification
 from flow.compat.parsl.adapters.futures import AppFuture, as_in_parsl
 from flow_core.apps import app as flow_apps
@@ -137,7 +138,10 @@ class PythonApp(_App, flow_apps.PythonApp[..., Any]):
 
 
 class BashApp(_App, flow_apps.BashApp[..., Any]):
-    """An app of a function that returns a command line."""
+    """An app of a function that returns a command line; ``{outputs[0]}`` and the like in it are filled in as in 0.9."""
+
+    def __init__(self, func: Callable[..., Any], *args: Any, **options: Any) -> None:
+        super().__init__(filled_in(func), *args, **options)
 
 
 class JoinApp(_App, flow_apps.JoinApp[..., Any]):

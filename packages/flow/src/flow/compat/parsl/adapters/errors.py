@@ -6,10 +6,30 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from flow_core.errors import ConfigurationError, ExecutorError, FlowError, StagingError, TaskRefused
+from flow_core.errors import (
+    ConfigurationError,
+    DependencyError,
+    ExecutorError,
+    FlowError,
+    JoinError,
+    StagingError,
+    TaskRefused,
+)
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def _with_tasks(error: DependencyError | JoinError) -> list[tuple[BaseException, str]]:
+    """Return how the dependencies failed: the exception and the name of the task, in the order of the arguments."""
+    return [
+        (one.exception, one.who if one.task_id is None else f"task {one.task_id}") for one in error.dependent_failures
+    ]
+
+
+for _kind in (DependencyError, JoinError):
+    # An attribute that Parsl's errors have besides: the errors are raised by the kernel, which knows no other classes.
+    setattr(_kind, "dependent_exceptions_tids", property(_with_tasks))  # noqa: B010 - type checkers know no such name
 
 
 class InvalidResourceSpecification(ExecutorError):
