@@ -11,7 +11,7 @@ from typing import Any
 
 from flow_core.errors import AppBadFormatting
 
-_FIELD = re.compile(r"\{([A-Za-z_]\w*)(?:\[(\d+)\])?\}")
+_FIELD = re.compile(r"(?<!\{)\{([A-Za-z_]\w*)(?:\[(\d+)\])?\}(?!\})")
 
 
 def filled_in(func: Callable[..., Any]) -> Callable[..., Any]:

@@ -89,13 +89,15 @@ class Config(flow_core.Config):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         given = by_position("Config", _ORDER, args, options)
-        object.__setattr__(self, "_told", {name: given.get(name, usual) for name, usual in _PARSLS.items()})
+        told = {name: given.get(name, usual) for name, usual in _PARSLS.items()}
+        object.__setattr__(self, "_told", dict(told))
         in_flow = _in_flow(given)
         unknown = [name for name in in_flow if name not in self._options]
         if unknown:
             known = tuple(sorted({*_ORDER, *self._options}))
             raise ConfigurationError(f"Config has no option {unknown[0]!r}{did_you_mean(unknown[0], known)}")
         super().__init__(**in_flow)
+        object.__setattr__(self, "_told", told)  # what it was given, not what Flow's constructor made of that
 
     if not TYPE_CHECKING:  # else type checkers would take it that any attribute may be set
 
