@@ -200,8 +200,12 @@ def where_in_users_code(thread: int) -> str:
 
 
 def is_own(hook: object) -> bool:
-    """Return whether an object is of a class of Flow's own, whose methods keep to what its interface asks for."""
-    return type(hook).__module__.partition(".")[0] in _OWN
+    """Return whether an object is of a class of Flow's own, whose methods keep to what its interface asks for.
+
+    A class of Flow's that calls an object of the user's in each method says ``of_users = True``: it is none.
+    """
+    kind = type(hook)
+    return kind.__module__.partition(".")[0] in _OWN and not getattr(kind, "of_users", False)
 
 
 def hook_name(role: str, hook: object, method: str = "") -> str:

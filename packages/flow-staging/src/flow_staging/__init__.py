@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         HTTPInTaskStaging as HTTPInTaskStaging,
         HTTPSeparateTaskStaging as HTTPSeparateTaskStaging,
     )
+    from flow_staging.old_style import OldStyleStaging as OldStyleStaging
     from flow_staging.rsync import RSyncStaging as RSyncStaging
     from flow_staging.s3 import S3Staging as S3Staging
     from flow_staging.transfer.cache import CachePolicy as CachePolicy
@@ -30,6 +31,7 @@ _HOMES = {
     "FTPInTaskStaging": "flow_staging.ftp",
     "FsspecStaging": "flow_staging.fsspec_files",
     "GlobusStaging": "flow_staging.globus.transfer",
+    "OldStyleStaging": "flow_staging.old_style",
     "RSyncStaging": "flow_staging.rsync",
     "S3Staging": "flow_staging.s3",
     "ZipFileStaging": "flow_staging.zip",
