@@ -95,6 +95,38 @@ def test_a_sink_is_told_the_whole_life_of_tasks(tmp_path: Path) -> None:
     assert sink.of(RunEnded)[0].completed == 2
 
 
+class Telling:
+    """Must not be asked for its text: that could do anything."""
+
+    def __repr__(self) -> str:
+        raise AssertionError
+
+
+def test_what_inputs_hold_is_told_where_it_is_not_files_and_tasks_alone(tmp_path: Path) -> None:
+    sink = Sink(EventKind.TASK)
+    foreign: Future[int] = Future()
+    foreign.set_result(3)
+    with flow.load(flow.Config(sinks=[sink], run_dir=tmp_path)):
+        first = add(1)
+        calls = [
+            [1, "a.txt", None, first, Telling(), 10**5000, b"x" * 300, foreign],
+            ["a.txt", first],
+            [2.5] * 1002,
+            [],
+        ]
+        for inputs in calls:
+            take(inputs=inputs).result(10)
+    told = [event.items for event in sink.of(TaskSubmitted) if event.app == "take"]
+    assert told[0] == ("1", "a.txt", "None", "task 0", "<Telling>", "<int>", "<bytes>", "<Future>")
+    assert told[1] == told[3] == ()
+    assert told[2] == ("2.5",) * 1000 + ("2 more",)
+
+
+@flow.python_app
+def take(inputs: Sequence[Any] = ()) -> int:
+    return len(inputs)
+
+
 def test_tasks_of_a_join_body_name_their_parent(tmp_path: Path) -> None:
     sink = Sink(EventKind.TASK)
     with flow.load(flow.Config(sinks=[sink], run_dir=tmp_path)):

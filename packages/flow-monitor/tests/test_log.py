@@ -158,7 +158,7 @@ def test_fields_and_kinds_of_another_version_are_read_by_name() -> None:
     head["events"] = [
         ["TaskFrobnicated", ["time_ns", "how"]],
         ["TaskChanged", ["state", "colour", "time_ns", "task_id"]],
-        ["TaskSubmitted", [n for n in names["TaskSubmitted"] if n not in ("label", "cache")]],
+        ["TaskSubmitted", [n for n in names["TaskSubmitted"] if n not in ("label", "cache", "items")]],
     ]
     decode = read_header(json.dumps(head).encode()).decode
     rows = [[0, 1, "oddly"], [1, "failed", "red", 5, 6], [2, 1, 2, "app", "python", ["x"], [], [], [], "", "", None]]

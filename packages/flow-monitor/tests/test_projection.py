@@ -167,6 +167,12 @@ def test_every_task_of_a_log_with_gaps_has_its_rows(tmp_path: Path) -> None:
         assert workflows.gaps(connection, "r")[0].reason == "disk full"
 
 
+@pytest.mark.parametrize(("items", "told"), [(("1", "a.txt"), '["1", "a.txt"]'), ((), '["a.txt"]')], ids=str)
+def test_task_inputs_are_all_that_the_call_was_given(items: tuple[str, ...], told: str) -> None:
+    rows = fold_of(TaskSubmitted(1, 0, "f", "python", "", (), (), ("a.txt",), items=items))
+    assert shown(rows)["task_inputs"] == told
+
+
 def fold_of(*events: Event) -> Rows:
     fold = Projection("r")
     fold.fold(events)

@@ -94,6 +94,9 @@ class TaskSubmitted:
     cache: bool = False
     parent: int | None = None
     """The join task in whose body this one was made, if any."""
+    items: tuple[str, ...] = ()
+    """What ``inputs=`` holds, in its order, where that is not files and tasks alone: names of files, tasks as
+    ``task 3``, plain values as they are written, other objects by their type."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from flow_core.apps.definition import NO_OPTIONS
 from flow_core.errors import Requeue
 from flow_core.files import File, masked
-from flow_core.graph.failures import root_cause
+from flow_core.futures.app_future import AppFuture
+from flow_core.graph.failures import root_cause, tid_of
 from flow_core.graph.retry import describe
 from flow_core.graph.states import State
 from flow_core.guard import attribute, is_a, one_line, traceback_by
@@ -112,8 +113,10 @@ class TaskEventEmitter:
         """Emit that an app was called, with the files and the dependencies of the call."""
         app, options = task.app, task.options
         inputs, outputs, stdout, stderr = _NO_FILES
+        items: tuple[str, ...] = ()
         if options is not NO_OPTIONS or "inputs" in task.kwargs:
             inputs, outputs, stdout, stderr = _files_of(task)
+            items = _items_of(task, inputs)
         self._append(
             _task_submitted(
                 time_ns=time.time_ns(),
@@ -129,6 +132,7 @@ class TaskEventEmitter:
                 stderr=stderr,
                 cache=app.cache,
                 parent=parent,
+                items=items,
             )
         )
 
@@ -302,6 +306,43 @@ def _files_of(task: Task) -> tuple[tuple[str, ...], tuple[str, ...], str, str]:
         masked(_stream_place(options.stdout, task)),
         masked(_stream_place(options.stderr, task)),
     )
+
+
+_LONGEST_ITEM = 200  # characters of a value that is told
+_MOST_ITEMS = 1000  # values that are told of one call; the others are counted
+
+
+def _items_of(task: Task, files: Sequence[str]) -> tuple[str, ...]:
+    """Return what ``inputs`` holds as texts; nothing where that is files and tasks, which are told elsewhere."""
+    inputs = task.kwargs.get("inputs", ())
+    if not isinstance(inputs, (list, tuple)) or len(inputs) == len(files):
+        return ()
+    if len(files) + sum(map(_is_of_task, inputs)) >= len(inputs):
+        return ()
+    told = [_item(value) for value in inputs[:_MOST_ITEMS]]
+    if len(inputs) > _MOST_ITEMS:
+        told.append(f"{len(inputs) - _MOST_ITEMS} more")
+    return tuple(told)
+
+
+def _is_of_task(value: object) -> bool:
+    return isinstance(value, AppFuture)  # DataFutures are among the files
+
+
+def _item(value: object) -> str:
+    tid = tid_of(value)
+    name = f"task {tid}" if tid is not None else _file_name(value)
+    if name:
+        return name
+    # Of types that surely run no code of the user's: others are told by their type.
+    if type(value) in (int, float, complex, bool, bytes, type(None)):
+        text = repr(value) if not isinstance(value, (int, bytes)) or _is_short(value) else f"<{type(value).__name__}>"
+        return text[:_LONGEST_ITEM]
+    return f"<{type(value).__name__}>"
+
+
+def _is_short(value: int | bytes) -> bool:
+    return len(value) <= _LONGEST_ITEM if isinstance(value, bytes) else value.bit_length() <= 4 * _LONGEST_ITEM
 
 
 def stream_name(stream: StdStream | None) -> str:

@@ -78,7 +78,7 @@ _FINAL_STATES = len(FINAL)
 # Fields of events are taken by name: a later flow-core may have more of them, and in another order.
 _SUBMITTED: Final = reader_of(
     TaskSubmitted, "time_ns", "task_id", "app", "app_kind", "label", "executors", "depends", "inputs", "outputs",
-    "stdout", "stderr", "cache", "parent",
+    "stdout", "stderr", "cache", "parent", "items",
 )  # fmt: skip
 _CHANGED: Final = reader_of(TaskChanged, "time_ns", "task_id", "state")
 _ENDED: Final = reader_of(
@@ -315,6 +315,7 @@ class Projection:
     def _task_submitted(self, row: LogRow) -> None:
         (
             time_ns, task_id, app, kind, label, executors, depends, inputs, outputs, stdout, stderr, cache, parent,
+            items,
         ) = _SUBMITTED(row)  # fmt: skip
         tally = self.tally
         depth = 1 + max(map(tally.depth, depends)) if depends else 0
@@ -329,7 +330,7 @@ class Projection:
         self._tasks[task_id] = line = [
             task_id, app, kind, label or None, before or None, ",".join(executors),
             ",".join(map(str, depends)) if depends else "",
-            json.dumps(inputs) if inputs else None, json.dumps(outputs) if outputs else None,
+            json.dumps(items or inputs) if items or inputs else None, json.dumps(outputs) if outputs else None,
             None, stdout or None, stderr or None, None, int(cache), None, time_ns, None, None,
             depth, None, None, None, parent, None, None, None,
         ]  # fmt: skip
