@@ -9,17 +9,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from security_attacker import Attacker
 
 from flow_executors.common.run_marker import make_marker
+from flow_executors.errors import ExecutorError
+from flow_executors.launching import node_loader
 from flow_executors.launching.launch_line import PythonSearch, search_code
 from flow_executors.launching.node_launch import owners_of
 from flow_executors.launching.node_python import PYTHON, path_code
 from flow_executors.manager import start
 from flow_executors.manager.log_cap import LogCap
+from flow_executors.wire.auth import read_secret
 from flow_executors.worker.bootstrap import open_log
 from flow_providers import SlurmProvider
 from flow_providers.channels.local import LocalChannel
@@ -138,6 +143,48 @@ def test_the_scripts_python_is_taken_on_nodes_that_have_it(node: Path, tmp_path:
     own.chmod(0o755)
     found = looked_for(str(own))
     assert (found.returncode, found.stdout.strip()) == (0, str(own)), found.stderr
+
+
+LAY = """
+import os, sys
+path, text = sys.argv[1:]
+open(path, "wb").write(bytes.fromhex(text))
+os.chmod(path, 0o600 if path.endswith("key") else 0o644)
+"""
+
+
+def test_an_archive_that_another_user_lays_there_is_not_unpacked_though_it_is_the_right_one(
+    node: Path, tmp_path: Path, attacker: Attacker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The right one, until it has been looked at: who owns it can change it then.
+    (tmp_path / "code").write_text("")
+    with tarfile.open(tmp_path / "right.tar", "w") as archive:
+        archive.add(tmp_path / "code", "code")
+    content = (tmp_path / "right.tar").read_bytes()
+    assert attacker.run(LAY, node / "archive", content.hex()) == ""
+    (node / "link").symlink_to(node / "archive")
+    told = {"kind": "runtime", "sha256": sha256(content).hexdigest(), "needs": None, "file": "PUSHED", "port": 0}
+    for path, there in ((node / "archive", False), (node / "link", False), (tmp_path / "right.tar", True)):
+        monkeypatch.setenv("PUSHED", str(path))
+        place = tmp_path / "unpacked"
+        if there:
+            node_loader.make(told, [], str(place), True)
+        else:
+            with pytest.raises(SystemExit, match="another user's"):
+                node_loader.make(told, [], str(place), True)
+        assert (place / "code").exists() == there
+
+
+def test_a_key_that_another_user_lays_there_is_not_used_and_a_pipe_is_not_waited_for(
+    node: Path, attacker: Attacker
+) -> None:
+    assert attacker.run(LAY, node / "key", b"key".hex()) == ""
+    os.mkfifo(node / "pipe", 0o600)
+    for path in (node / "key", node / "pipe"):
+        with pytest.raises(ExecutorError, match=r"belongs to user|no plain file"):
+            read_secret(path)
+        with pytest.raises(OSError, match="another user's, or no plain file"):
+            node_loader.own(str(path))
 
 
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"

@@ -92,9 +92,13 @@ flow_bring_environment() {
   place=$root/environment
   flow_environment=$place/${3:0:32}
   [ -e "$flow_environment/.flow-ready" ] && return 0
-  [ -r "$one" ] || flow_fail "the packed environment did not come with the job${flow_tried}"
+  [ -f "$one" ] && [ -r "$one" ] || flow_fail "the packed environment did not come with the job${flow_tried}"
   mkdir -p -m 700 "$place" && new=$(mktemp -d "$place/.new-XXXXXX") || flow_fail "$place cannot be made: set FLOW_CACHE"
-  echo "$3  $one" | sha256sum -c --quiet >&2 && tar -xf "$one" -C "$new" || flow_fail "$one is damaged, or no tar file that can be read here"
+  # by one open file: who owns the directory could put another one there between two looks
+  exec 9<"$one"
+  [ -O /dev/fd/9 ] || [ "$(stat -Lc %u /dev/fd/9)" = 0 ] || flow_fail "$one is another user's"
+  echo "$3  /dev/fd/9" | sha256sum -c --quiet >&2 && tar -xf /dev/fd/9 -C "$new" || flow_fail "$one is damaged, or no tar file that can be read here"
+  exec 9<&-
   mv -T "$new" "$flow_environment" 2>/dev/null || rm -rf "$new"
   [ ! -e "$flow_environment/bin/conda-unpack" ] || "$flow_environment/bin/python" "$flow_environment/bin/conda-unpack" >&2
   : >"$flow_environment/.flow-ready"

@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from flow_core.remote.node_cache import cache_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any, BinaryIO, NoReturn
 
 _PIECE = 1 << 16  # bytes received at a time; only the magnitude matters
 _KEPT_S = 14 * 86400  # seconds that what nothing uses is kept: runs of one project come within days
@@ -83,7 +84,7 @@ def connected(told: dict[str, Any]) -> socket.socket:
 def fetch(told: dict[str, Any], mine: list[Any], path: str) -> None:
     """Fetch an archive from the script into a file. Raises OSError."""
     try:
-        with open(os.environ[told["secret"]], "rb") as secret:
+        with own(os.environ[told["secret"]]) as secret:
             lines = secret.read().split(b"\n")
     except OSError:  # a node of a job without a shared disk that does not run the job's script
         lines = base64.b64decode(os.environ.get(told["secret"] + "_BASE64", "")).split(b"\n")
@@ -114,20 +115,33 @@ def fetch(told: dict[str, Any], mine: list[Any], path: str) -> None:
             raise OSError("what came is damaged")
 
 
-def digest(path: str) -> str:
+def own(path: str) -> BinaryIO:
+    """Open a plain file of this user's or root's. Raises OSError.
+
+    Another user may have put one there, who could change it after it was looked at.
+    """
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")  # a pipe would wait for its writer
+    state = os.fstat(file.fileno())
+    if stat.S_ISREG(state.st_mode) and state.st_uid in (0, os.geteuid()):
+        return file
+    file.close()
+    raise OSError("it is another user's, or no plain file")
+
+
+def digest(file: BinaryIO) -> str:
     """Return the SHA-256 of a file. Raises OSError."""
     whole = hashlib.sha256()
-    with open(path, "rb") as file:
-        for part in iter(lambda: file.read(1 << 20), b""):
-            whole.update(part)
+    for part in iter(lambda: file.read(1 << 20), b""):
+        whole.update(part)
+    file.seek(0)
     return whole.hexdigest()
 
 
-def unpack(path: str, place: str) -> None:
+def unpack(file: BinaryIO, place: str) -> None:
     """Unpack an archive into a directory that is marked once it is whole."""
     shutil.rmtree(place, ignore_errors=True)
     os.mkdir(place, 0o700)
-    with tarfile.open(path) as archive:
+    with tarfile.open(fileobj=file) as archive:
         if hasattr(tarfile, "fully_trusted_filter"):
             archive.extractall(place, filter="fully_trusted")
         else:
@@ -179,8 +193,9 @@ def make(told: dict[str, Any], mine: list[Any], place: str, fitting: bool) -> No
         said.append(f"the file that came with the job is for {told['needs']}, and this node is {mine}")
     elif pushed:
         try:
-            if digest(pushed) == told["sha256"]:
-                return unpack(pushed, place)
+            with own(pushed) as file:
+                if digest(file) == told["sha256"]:
+                    return unpack(file, place)
             said.append(f"{pushed} is not what was sent")
         except (OSError, tarfile.TarError, subprocess.SubprocessError) as error:
             said.append(f"{pushed}: {error}")
@@ -192,7 +207,8 @@ def make(told: dict[str, Any], mine: list[Any], place: str, fitting: bool) -> No
     os.close(handle)
     try:
         fetch(told, mine, path)
-        unpack(path, place)
+        with own(path) as file:
+            unpack(file, place)
     except (OSError, KeyError, IndexError, tarfile.TarError, struct.error, subprocess.SubprocessError) as error:
         fail("; ".join([*said, str(error)]))
     finally:

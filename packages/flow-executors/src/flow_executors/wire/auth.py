@@ -15,7 +15,7 @@ from pathlib import Path
 
 import zmq
 
-from flow_core.folders import make_directory
+from flow_core.folders import make_directory, plain_file
 from flow_executors.errors import BadMessage, ExecutorError
 
 # Characters of Z85 that stand for the 32 bytes of a Curve key.
@@ -89,7 +89,7 @@ def read_secret(path: Path) -> bytes:
         ExecutorError: it cannot be read, or others than its owner could, or the owner is neither this user nor root.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=plain_file) as file:
             status = os.fstat(file.fileno())
             if status.st_mode & 0o077:
                 raise ExecutorError(f"{path} can be read by others (mode {status.st_mode & 0o777:o}): it must be 0600")
