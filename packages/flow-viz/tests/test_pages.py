@@ -27,8 +27,10 @@ from flow_core.interfaces.events import (
 )
 from flow_core.interfaces.outcome import Place
 from flow_monitor.project.rebuild import rebuild, upgrade
+from flow_monitor.queries.database import open_database
 from flow_monitor.testing.made import as_version, make_database, write_log
 from flow_monitor.testing.synthetic import SyntheticRun
+from flow_viz.app import create_app
 
 HOSTILE_ID = "../..//<script>alert('id')</script>?a=b&c#d%2e ü ☃"
 HOSTILE = "<script>alert(1)</script>"
@@ -319,6 +321,17 @@ def test_the_token_can_be_typed_in(directory: Path, client_of: ClientOf) -> None
     client = client_of(directory / "monitoring.db", "t0ken")
     assert client.post("/token", data={"token": "t0ken"}).status_code == 302
     assert client.get("/").status_code == 200
+
+
+def test_a_cookie_that_somebody_else_was_sent_opens_no_later_server_of_the_same_token(directory: Path) -> None:
+    with open_database(str(directory / "monitoring.db")) as database:
+        first, later = (create_app(database, "t0ken").test_client(use_cookies=False) for _ in range(2))
+        cookie = first.get("/?token=t0ken").headers["Set-Cookie"].partition(";")[0]
+        # Who listens at the port afterwards is sent it by the browser.
+        assert first.get("/api/workflows", headers={"Cookie": cookie}).status_code == 200
+        assert later.get("/api/workflows", headers={"Cookie": cookie}).status_code == 401
+        as_token = {"Authorization": f"Bearer {cookie.partition('=')[2]}"}
+        assert first.get("/api/workflows", headers=as_token).status_code == 401
 
 
 NOW = time.time_ns()

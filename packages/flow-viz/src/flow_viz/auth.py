@@ -1,7 +1,12 @@
-"""The token of the pages: asked for, kept in a cookie, taken out of addresses; ``flow_monitor.access`` knows it."""
+"""The token of the pages: asked for, told by a cookie, taken out of addresses; ``flow_monitor.access`` knows it.
+
+Browsers send a cookie to whoever listens at the host later, on any port. So it is not the token, which may be that of
+other servers of the user, but random, and worth nothing when this server has ended.
+"""
 
 from __future__ import annotations
 
+import secrets
 from urllib.parse import urlencode
 
 from flask import Blueprint, Flask, Request, Response, current_app, make_response, redirect, render_template, request
@@ -18,6 +23,7 @@ blueprint = Blueprint("auth", __name__)
 def protect(app: Flask, token: str | None) -> None:
     """Demand the token on every page; without one, demand that pages are asked for under a name of this machine."""
     app.config["FLOW_VIZ_TOKEN"] = token
+    app.config["FLOW_VIZ_COOKIE"] = secrets.token_urlsafe(24)
     app.register_blueprint(blueprint)
 
     @app.before_request
@@ -27,13 +33,14 @@ def protect(app: Flask, token: str | None) -> None:
         if token is None:
             return None if named_locally(request.headers.get("Host", "")) else _wrong_host()
         if request.endpoint in _OPEN or _has_token(request, token):
-            return _without_token_in_address(request, token)
+            return _without_token_in_address(request)
         return _refuse()
 
 
 def _has_token(asked: Request, token: str) -> bool:
-    given = (asked.cookies.get(_cookie(), ""), asked.args.get("token", ""))
-    return knows(token, asked.headers.get("Authorization", ""), given)
+    if knows(token, asked.headers.get("Authorization", ""), (asked.args.get("token", ""),)):
+        return True
+    return knows(current_app.config["FLOW_VIZ_COOKIE"], "", (asked.cookies.get(_cookie(), ""),))
 
 
 def _cookie() -> str:
@@ -42,20 +49,21 @@ def _cookie() -> str:
     return f"{COOKIE}_{port}" if port.isdecimal() else COOKIE
 
 
-def _without_token_in_address(asked: Request, token: str) -> BaseResponse | None:
-    """Move a token from the address into a cookie: addresses are kept in histories."""
+def _without_token_in_address(asked: Request) -> BaseResponse | None:
+    """Put a cookie in the place of a token in the address: addresses are kept in histories."""
     if "token" not in asked.args or asked.path.startswith("/api/") or asked.endpoint in _OPEN:
         return None
     rest = [(name, value) for name, value in asked.args.items(multi=True) if name != "token"]
     # One slash: "//host/path" would send the browser to another server.
     answer = redirect(f"/{asked.path.lstrip('/')}" + (f"?{urlencode(rest)}" if rest else ""))
-    _set_cookie(answer, token)
+    _set_cookie(answer)
     return answer
 
 
-def _set_cookie(answer: BaseResponse, token: str) -> None:
-    # Strict: no other site's link or form is answered with the token. httponly: no script reads it.
-    answer.set_cookie(_cookie(), token, httponly=True, samesite="Strict", secure=request.is_secure)
+def _set_cookie(answer: BaseResponse) -> None:
+    # Strict: no other site's link or form is answered with it. httponly: no script reads it.
+    value = current_app.config["FLOW_VIZ_COOKIE"]
+    answer.set_cookie(_cookie(), value, httponly=True, samesite="Strict", secure=request.is_secure)
 
 
 def _wrong_host() -> Response:
@@ -85,6 +93,6 @@ def enter() -> BaseResponse:
         return redirect("/")
     if knows(token, "", (request.form.get("token", "").strip(),)):
         answer = redirect("/")
-        _set_cookie(answer, token)
+        _set_cookie(answer)
         return answer
     return make_response(render_template("token.html", wrong=True), 401)
