@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import builtins
 import pickle
 import shlex
 import sys
@@ -33,11 +34,15 @@ def on_ranks(func: object, *args: object, gather: bool = False) -> object:
     return execute(func, args, {}, TaskSpec(), (RanksStep("app", gather),), NodeContext(main_thread=True))  # type: ignore[arg-type]
 
 
+MARK = "0f" * 16
+
+
 def frames(rank: int, error: BaseException) -> list[bytes]:
     data = pickle.dumps(("n2", pack(error)), protocol=5)
     pieces = [data[at : at + PIECE] for at in range(0, len(data), PIECE)]
     return [
-        b"\x1eFLOW-RANK %d %d %d %d %s\x1f\n" % (rank, at, len(pieces), zlib.crc32(piece), base64.b64encode(piece))
+        b"\x1eFLOW-RANK %s %d %d %d %d %s\x1f\n"
+        % (MARK.encode(), rank, at, len(pieces), zlib.crc32(piece), base64.b64encode(piece))
         for at, piece in enumerate(pieces)
     ]
 
@@ -134,15 +139,35 @@ def test_an_error_of_a_rank_ends_the_launcher_and_names_rank_and_node(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "frames").write_bytes(b"".join(frames(3, KeyError("gone"))))
-    code = f"import os, time; os.write(2, open({str(tmp_path / 'frames')!r}, 'rb').read()); time.sleep(50)"
-    launched_by(code, monkeypatch, tmp_path)
+    told = f"open({str(tmp_path / 'frames')!r}, 'rb').read().replace({MARK.encode()!r}, os.environb[b'FLOW_MPI_MARK'])"
+    launched_by(f"import os, time; os.write(2, {told}); time.sleep(50)", monkeypatch, tmp_path)
     with pytest.raises(KeyError) as raised:
         on_ranks(len, "abc")
     assert "raised by rank 3 on node n2" in raised.value.__notes__
 
 
+class _Bomb:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (exec, ("import builtins; builtins.unpickled_words = True",))
+
+
+@pytest.mark.parametrize("mark", [MARK, "0", ""])
+def test_words_of_strangers_that_a_rank_prints_are_not_taken_for_its_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str], mark: str
+) -> None:
+    data = pickle.dumps(_Bomb())
+    head = f"\x1eFLOW-RANK {mark} 0 0 1 {zlib.crc32(data)} ".replace("  ", " ").encode()
+    (tmp_path / "words").write_bytes(head + base64.b64encode(data) + b"\x1f\n")
+    code = f"import os, sys; os.write(2, open({str(tmp_path / 'words')!r}, 'rb').read()); sys.exit(3)"
+    launched_by(code, monkeypatch, tmp_path)
+    with pytest.raises(AppException, match="exited with code 3"):
+        on_ranks(len, "abc")
+    assert not hasattr(builtins, "unpickled_words")
+    assert "FLOW-RANK" in capfd.readouterr().err  # it is printed as it is
+
+
 def test_an_error_is_put_together_whatever_comes_between_its_pieces(capfd: pytest.CaptureFixture[str]) -> None:
-    errors = _Errors()
+    errors = _Errors(MARK)
     sent = frames(1, ValueError("x" * 2000))
     whole = b"".join(b"line of another rank\n" + piece for piece in sent)
     # One piece is spoilt the first time: the rank says all again.
@@ -159,7 +184,7 @@ def test_an_error_is_put_together_whatever_comes_between_its_pieces(capfd: pytes
 def test_what_ranks_print_passes_also_where_it_looks_like_the_begin_of_a_piece(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    errors = _Errors()
+    errors = _Errors(MARK)
     errors.take(b"a\x1eb")
     errors.take(b"c" * 5000)
     errors.take(b"\x1eend")

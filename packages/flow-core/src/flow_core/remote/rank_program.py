@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flow_core.errors import AppException
 from flow_core.remote.errors import pack, presentable
-from flow_core.remote.ranks import BEGUN, OVER, PIECE
+from flow_core.remote.ranks import BEGUN, MARK, OVER, PIECE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +26,7 @@ def main() -> None:
     """Run the command line, ``CALL RESULT``: paths of files of the node of rank 0."""
     call, result = sys.argv[1:3]
     sys.argv[:] = [""]
+    mark = os.environ.pop(MARK, "")  # before the function: whoever prints all variables does not print this one
     abort: Callable[[], object] = lambda: os._exit(1)  # noqa: E731  (until MPI is there)
     rank = _rank_by_variables()
     error: BaseException | None
@@ -37,7 +38,7 @@ def main() -> None:
     except BaseException as raised:
         error = raised
     if error is not None:  # other ranks may wait for this one
-        _tell(rank, error)
+        _tell(mark, rank, error)
         abort()
 
 
@@ -116,7 +117,7 @@ def _open(fifo: str) -> int:
         return -1
 
 
-def _tell(rank: int, error: BaseException) -> None:
+def _tell(mark: str, rank: int, error: BaseException) -> None:
     """Write an error to standard error, again and again until this process is ended, or for half a minute."""
     data = pickle.dumps((os.uname().nodename, pack(presentable(error))), protocol=5)
     pieces = [data[at : at + PIECE] for at in range(0, len(data), PIECE)]
@@ -125,7 +126,7 @@ def _tell(rank: int, error: BaseException) -> None:
     while time.monotonic() < ends:
         for number, piece in enumerate(pieces):
             text = base64.b64encode(piece).decode()
-            line = f"\x1eFLOW-RANK {rank} {number} {len(pieces)} {zlib.crc32(piece)} {text}\x1f\n"
+            line = f"\x1eFLOW-RANK {mark} {rank} {number} {len(pieces)} {zlib.crc32(piece)} {text}\x1f\n"
             try:
                 os.write(2, line.encode())
             except OSError:

@@ -30,8 +30,11 @@ from flow_core.starting import starting
 
 PREFIX = "FLOW_MPI_PREFIX"
 DIRECTORY = "FLOW_MPI_DIRECTORY"
-FRAME = re.compile(rb"\x1eFLOW-RANK (\d+) (\d+) (\d+) (\d+) ([A-Za-z0-9+/=]*)\x1f\n?")
-"""A piece of an error on standard error: rank, number of the piece, number of pieces, checksum, base64."""
+FRAME = re.compile(rb"\x1eFLOW-RANK ([0-9a-f]+) (\d+) (\d+) (\d+) (\d+) ([A-Za-z0-9+/=]*)\x1f\n?")
+"""A piece of an error on standard error: mark, rank, number of the piece, number of pieces, checksum, base64."""
+MARK = "FLOW_MPI_MARK"
+"""Variable with the mark of the pieces of one call: random, since ranks print words of strangers, too, and errors are
+pickles."""
 PIECE = 300
 """Bytes of an error in one piece: a line is written, and read on its way, at once."""
 _TAIL = 8192  # bytes of standard error that are kept
@@ -106,10 +109,11 @@ class RanksStep:
                 os.unlink(path)
         # Ranks find modules where this worker does, on whatever node they are.
         program = [sys.executable, "-c", _PROGRAM.format(path=[*sys.path]), task, result]
-        errors = _Errors()
+        mark = os.urandom(16).hex()
+        errors = _Errors(mark)
         over, begun = _fifo(result + OVER), _fifo(result + BEGUN)
         try:
-            code = _launched([*shlex.split(prefix), *program], errors, over, begun, limit_s)
+            code = _launched([*shlex.split(prefix), *program], {MARK: mark}, errors, over, begun, limit_s)
         finally:
             os.close(over)
             os.close(begun)
@@ -153,7 +157,8 @@ def _failure(app: str, code: int, tail: str) -> AppException:
 class _Errors:
     """Standard error of the ranks: passes it on, but for pieces of an error, which it puts together."""
 
-    def __init__(self) -> None:
+    def __init__(self, mark: str) -> None:
+        self._mark = mark.encode()
         self.error: BaseException | None = None
         self.tail = b""
         self._held = b""
@@ -164,9 +169,11 @@ class _Errors:
         held = self._held + data
         at = 0
         for found in FRAME.finditer(held):
-            self._pass(held[at : found.start()])
+            own = found[1] == self._mark
+            self._pass(held[at : found.start() if own else found.end()])
             at = found.end()
-            self._piece(found)
+            if own:
+                self._piece(found)
         rest = held[at:]
         # The begin of a piece waits for its end, unless it is too long for one.
         begin = rest.rfind(b"\x1e") if data else -1
@@ -188,9 +195,9 @@ class _Errors:
                 return
 
     def _piece(self, found: re.Match[bytes]) -> None:
-        rank, number, count, check = (int(found[group]) for group in range(1, 5))
+        rank, number, count, check = (int(found[group]) for group in range(2, 6))
         try:
-            piece = base64.b64decode(found[5], validate=True)
+            piece = base64.b64decode(found[6], validate=True)
         except ValueError:
             return
         # Lines of several ranks may be mixed on their way: a rank tells its error again and again.
@@ -204,11 +211,14 @@ class _Errors:
             self.error.add_note(f"raised by rank {rank} on node {node}")
 
 
-def _launched(command: Sequence[str], errors: _Errors, over: int, begun: int, limit_s: float) -> int:
+def _launched(
+    command: Sequence[str], variables: dict[str, str], errors: _Errors, over: int, begun: int, limit_s: float
+) -> int:
     """Run the launcher; end it as soon as a rank has told an error, or if it outlives rank 0. Return its exit code.
 
     Args:
         command: What to run.
+        variables: What it gets beside the variables of this process.
         errors: Takes what it writes.
         over: A descriptor that hangs up when rank 0 has ended after its result was there.
         begun: A descriptor that hangs up when the ranks have begun with the function.
@@ -220,6 +230,7 @@ def _launched(command: Sequence[str], errors: _Errors, over: int, begun: int, li
     with starting():
         process = subprocess.Popen(
             command,
+            env={**os.environ, **variables},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
