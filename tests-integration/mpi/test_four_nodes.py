@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections import Counter
@@ -13,6 +14,7 @@ import pytest
 from rank_apps import (
     PATIENCE_S,
     calling_nobody,
+    failing,
     hosts_of_ranks,
     leaving_a_daemon,
     left,
@@ -51,6 +53,12 @@ def test_an_error_of_mpi_comes_to_the_script_and_not_the_end_of_the_worker(four_
         assert isinstance(raised.value, RemoteError) or "mpi4py.MPI" in before
         assert len(whole(1, resource_specification=TWO_BY_TWO).result(PATIENCE_S)) == 4
     assert ("mpi4py.MPI" in sys.modules) == ("mpi4py.MPI" in before)
+
+
+def test_what_a_rank_of_another_node_raises_names_the_rank_and_the_node(four_nodes: ConfigOf) -> None:
+    with flow.load(four_nodes()), pytest.raises(ValueError, match="of rank 1") as raised:
+        failing(1, resource_specification={"nodes": 2, "ranks_per_node": 1}).result(PATIENCE_S)
+    assert re.search(r"raised by rank 1 on node n[1-4]\b", "\n".join(raised.value.__notes__))
 
 
 def test_srun_starts_the_ranks_where_the_site_wants_it(four_nodes: ConfigOf, tmp_path: Path) -> None:
