@@ -149,6 +149,17 @@ def length(text: str) -> int:
     return len(text)
 
 
+def test_a_method_that_replaces_no_function_is_refused_by_name(server: Path, tmp_path: Path) -> None:
+    class Wrong(Copying):
+        def replace_task(self, *_given: Any) -> Any:
+            return None
+
+    staging = [OldStyleStaging(Wrong(server), in_task=True)]
+    with flow.load(Config([ThreadPoolExecutor()], run_dir=tmp_path / "runinfo", staging=staging)):
+        error = upper(inputs=[File("old://host/a")], outputs=[File("old://host/c")]).exception(30)
+    assert "Wrong.replace_task returned NoneType" in str(error)
+
+
 def test_a_method_that_returns_no_future_is_refused_by_name(server: Path, tmp_path: Path) -> None:
     class Wrong(Copying):
         def stage_in(self, *_given: Any) -> Any:

@@ -62,8 +62,8 @@ class OldStyleStaging(Staging):
     On the submit side its ``stage_in(manager, executor, file, None)`` and ``stage_out(manager, executor, file, done)``
     are called, each of which returns a future or None. With ``in_task`` it is its ``replace_task`` and
     ``replace_task_stage_out(manager, executor, file, func)``, each of which returns a function that is run in the place
-    of ``func``, or None. ``file.local_path`` is where the task expects the file; where ``stage_in`` sets another one a
-    link leads there.
+    of ``func``. ``file.local_path`` is where the task expects the file; where ``stage_in`` sets another one a link
+    leads there.
 
     Attributes:
         provider: The older method.
@@ -137,7 +137,15 @@ class OldStyleStaging(Staging):
             incoming = each.direction is Direction.IN
             replace = self.provider.replace_task if incoming else self.provider.replace_task_stage_out
             files.append(file := OldStyleFile(each.file, str(each.local_path)))
-            chain = replace(self._manager, each.executor, file, chain) or chain
+            replaced = replace(self._manager, each.executor, file, chain)
+            if not callable(replaced):
+                method = "replace_task" if incoming else "replace_task_stage_out"
+                raise StagingError(
+                    f"{type(self.provider).__name__}.{method} returned {type(replaced).__name__} and no function for "
+                    f"{each.file.url}: with in_task=True nothing else moves it",
+                    each.file.url,
+                )
+            chain = replaced
         # Together, so that the functions see the very files whose places are set on the node.
         return ReplacedStep(cloudpickle.dumps((chain, files)), tuple(transfers))
 

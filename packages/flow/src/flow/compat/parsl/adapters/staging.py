@@ -88,12 +88,33 @@ def in_flow(methods: Sequence[object] | None) -> list[FlowStaging] | None:
     for method in methods:
         if isinstance(method, NoOpFileStaging):
             continue
-        if not isinstance(method, FlowStaging):
+        if isinstance(method, FlowStaging):
+            found.append(method)
+        elif isinstance(method, Staging):
+            found.append(flow_staging.OldStyleStaging(method, _LoadedManager(), _moves_in_task(method)))
+        else:
             raise ConfigurationError(
-                f"storage_access: {method!r} is no staging method of Flow: it must have can_stage_in, stage and step"
+                f"storage_access: {method!r} is no staging method: derive it from parsl.data_provider.staging.Staging"
             )
-        found.append(method)
     return found
+
+
+class _LoadedManager:
+    """The data manager that a staging method gets: of the kernel that is loaded when it asks."""
+
+    @property
+    def dfk(self) -> Any:
+        """The kernel. Raises NoDataFlowKernelError."""
+        # Imported here: the kernel's own adapter reads configurations, which are above this.
+        from flow.compat.parsl.adapters.kernel import DataFlowKernelLoader
+
+        return DataFlowKernelLoader.dfk()
+
+
+def _moves_in_task(method: Staging) -> bool:
+    kind = type(method)
+    replaces = (kind.replace_task, kind.replace_task_stage_out)
+    return replaces != (Staging.replace_task, Staging.replace_task_stage_out)
 
 
 default_staging = [
