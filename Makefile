@@ -19,7 +19,7 @@ test: $(TOX)
 integration: $(TOX)
 	@if [ "$$(id -u)" = 0 ]; then tests-integration/services/install.sh; \
 	  else echo "not root, so no service is installed: tests of those that are missing are left out"; fi
-	$(TOX) run-parallel --parallel 2 --parallel-no-spinner -e services,shapes,engines,remote,slow
+	$(TOX) run-parallel --parallel 2 --parallel-no-spinner -e services,shapes,engines,remote,slow,programs
 
 # Each other release of Python that is here, the lowest releases of dependencies, and distributions of the last release.
 versions: $(TOX)

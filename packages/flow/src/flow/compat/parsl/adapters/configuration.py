@@ -74,6 +74,7 @@ _PARSLS = {
     "initialize_logging": True,
     "memoizer": None,
     "retry_handler": None,
+    "std_autopath": None,
 }
 """Options that Flow does not have, or that take something else there."""
 
@@ -156,8 +157,9 @@ def _in_flow(given: Mapping[str, Any]) -> dict[str, Any]:
     handler = options.get("retry_handler")
     if handler is not None and not isinstance(handler, _RetryHandler):
         options["retry_handler"] = _RetryHandler(handler) if callable(handler) else handler
-    if options.get("std_autopath", "") is None:
-        del options["std_autopath"]
+    autopath = options.get("std_autopath")
+    if autopath is not None and not isinstance(autopath, _StdAutopath):
+        options["std_autopath"] = _StdAutopath(autopath) if callable(autopath) else autopath
     resolver = options.get("dependency_resolver")
     if isinstance(resolver, DependencyResolver):
         options["dependency_resolver"] = resolver.in_flow()
@@ -173,6 +175,17 @@ class _RetryHandler:
 
     def __call__(self, error: Exception, task: TaskView) -> float:
         return self.handler(error, record_of(task))
+
+
+class _StdAutopath:
+    """A function that names files of AUTO_LOGNAME, which is given Parsl's record of the task."""
+
+    def __init__(self, autopath: Callable[..., Any]) -> None:
+        self.autopath = autopath
+        update_wrapper(self, autopath)
+
+    def __call__(self, task: TaskView, stream: str) -> Any:
+        return self.autopath(record_of(task), stream)
 
 
 # -- futures in arguments
