@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from flow.compat import parsl
 
 DOCUMENTS = Path(__file__).parent / "documents"
 
@@ -42,3 +46,35 @@ def test_checkpoints_of_0_9_are_written_and_found_again(tmp_path: Path) -> None:
 
 def test_apps_and_retries_of_0_6_run(tmp_path: Path) -> None:
     assert run(tmp_path, "retries_0_6.txt") == "3\n0 hi\n"
+
+
+SRUN = """#!/bin/bash
+# Runs the command once, as one node would: options, and the value of -c, come before it.
+while [ "$1" != bash ]; do shift; done
+exec "$@"
+"""
+
+
+def test_the_script_of_the_guide_of_nersc_for_a_job_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    srun = tmp_path / "bin" / "srun"
+    srun.write_text(SRUN)
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{srun.parent}{os.pathsep}{os.environ['PATH']}")
+    said = run(tmp_path, "nersc_headless.txt").splitlines()
+    assert len(said) == 4
+    assert all(line.startswith("Got result:  uname_result(system='Linux'") for line in said)
+
+
+@pytest.mark.parametrize(("name", "words"), [("nersc_throughput.txt", "-c 128"), ("nersc_mpi.txt", "")])
+def test_the_configurations_of_the_guide_of_nersc_are_taken(name: str, words: str) -> None:
+    parsl.install(quiet=True)
+    try:
+        bound: dict[str, Any] = {}
+        exec((DOCUMENTS / name).read_text(), bound)
+    finally:
+        parsl.uninstall()
+    provider = bound["config"].executors[0].provider
+    assert (provider.partition, provider.nodes_per_block) == ("debug", 2)
+    assert provider.scheduler_options == "#SBATCH -C cpu"
+    assert words in provider.launcher("true", 1, 2)
