@@ -180,6 +180,47 @@ def test_all_checkpoints_are_loaded_where_a_memoizer_names_none(
     assert counts == [0, 1]
 
 
+def test_a_memoizer_of_ones_own_is_asked_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flow.compat.parsl.dataflow.memoization import Memoizer
+
+    monkeypatch.chdir(tmp_path)
+
+    class Own(Memoizer):
+        def __init__(self) -> None:
+            self.known: dict[Any, Any] = {}
+            self.told: list[str] = []
+
+        def start(self, *, run_dir: str, config_run_dir: str) -> None:
+            self.told.append(f"start {config_run_dir}")
+
+        def check_memo(self, task: Any) -> Any:
+            if task["args"] not in self.known:
+                return None
+            future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+            future.set_result(self.known[task["args"]])
+            return future
+
+        def update_memo_result(self, task: Any, r: Any) -> None:
+            self.known[task["args"]] = r
+
+        def update_memo_exception(self, task: Any, e: BaseException) -> None:
+            self.told.append(f"{task['func_name']} {e}")
+
+        def close(self) -> None:
+            self.told.append("close")
+
+    @parsl.python_app(cache=True)
+    def half(x: int) -> float:
+        return 1 / x
+
+    own = Own()
+    with parsl.load(Config(memoizer=own)) as dfk:
+        assert [half(2).result(timeout=20), half(2).result(timeout=20)] == [0.5, 0.5]
+        assert half(0).exception(timeout=20)
+        assert (dfk.summary().memoized, own.known) == (1, {(2,): 0.5})
+    assert own.told == ["start runinfo", "half division by zero", "close"]
+
+
 def test_a_pool_runs_functions_as_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from flow.compat.parsl.concurrent import ParslPoolExecutor
 

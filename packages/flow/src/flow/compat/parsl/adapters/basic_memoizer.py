@@ -1,10 +1,37 @@
-"""The options of the memoizer that is built in, as an object: Flow has them in its Config."""
+"""What ``Config(memoizer=)`` takes: the options of the memoizer that is built in, or one of the user's own."""
 
 from __future__ import annotations
 
+from abc import ABCMeta, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
 
 import flow_core
+
+
+class Memoizer(metaclass=ABCMeta):
+    """Base of memoizers of the user's own: asked for each task of an app with ``cache=True``, told how it ended."""
+
+    @abstractmethod
+    def start(self, *, run_dir: str, config_run_dir: str) -> None:
+        """Begin with a run."""
+
+    @abstractmethod
+    def check_memo(self, task: Any) -> Future[Any] | None:
+        """Return a future with the remembered result of a task, or None."""
+
+    @abstractmethod
+    def update_memo_result(self, task: Any, r: Any) -> None:
+        """Remember the result of a task."""
+
+    @abstractmethod
+    def update_memo_exception(self, task: Any, e: BaseException) -> None:
+        """Remember that a task failed."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End with the run."""
 
 
 class BasicMemoizer:

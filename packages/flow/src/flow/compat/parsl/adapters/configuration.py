@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import flow_core
-from flow.compat.parsl.adapters.basic_memoizer import BasicMemoizer
+from flow.compat.parsl.adapters.basic_memoizer import BasicMemoizer, Memoizer as OwnMemoizerOfParsl
+from flow.compat.parsl.adapters.own_memoizer import OwnMemoizer
 from flow.compat.parsl.adapters.tasks import record_of
 from flow.compat.parsl.adapters.translated import by_position
 from flow_core import TaskView
@@ -154,6 +155,8 @@ def _in_flow(given: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(memoizer, BasicMemoizer):
         options["memoizer"] = None
         options.update(memoizer.in_flow())
+    elif isinstance(memoizer, OwnMemoizerOfParsl):
+        options["memoizer"] = OwnMemoizer(memoizer)
     handler = options.get("retry_handler")
     if handler is not None and not isinstance(handler, _RetryHandler):
         options["retry_handler"] = _RetryHandler(handler) if callable(handler) else handler

@@ -10,6 +10,7 @@ import flow_core
 from flow.compat.parsl.adapters.apps import JoinApp, PythonApp
 from flow.compat.parsl.adapters.configuration import Config
 from flow.compat.parsl.adapters.futures import AppFuture
+from flow.compat.parsl.adapters.own_memoizer import OwnMemoizer
 from flow.compat.parsl.adapters.tasks import States, TaskRecord, record_of, state_named
 from flow_core.active import active_or_none, set_active
 from flow_core.errors import NoDataFlowKernelError
@@ -26,6 +27,9 @@ class DataFlowKernel:
         self._kernel = FlowKernel(_ready(config)) if _made is None else _made
         self.cleanup_called = False
         self._lock = threading.Lock()
+        memoizer = self._kernel.memoizer
+        if isinstance(memoizer, OwnMemoizer):
+            memoizer.own.start(run_dir=self.run_dir, config_run_dir=str(self._kernel.config.run_dir))
         log = self._kernel.run_dir / "flow.log"
         if log.exists():
             name = _TEXT_LOGS.get(self._kernel.config.log_format, "parsl.log")

@@ -3,40 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from abc import ABCMeta, abstractmethod
 from collections.abc import Mapping
-from concurrent.futures import Future
 from typing import Any
 
-from flow.compat.parsl.adapters.basic_memoizer import BasicMemoizer as BasicMemoizer
+from flow.compat.parsl.adapters.basic_memoizer import BasicMemoizer as BasicMemoizer, Memoizer as Memoizer
 from flow_core.interfaces.call import Call
 from flow_core.interfaces.memoizer import AppIdentity
 from flow_core.memo.key import memo_key
 from flow_core.memo.registry import id_for_memo as flow_id_for_memo
-
-
-class Memoizer(metaclass=ABCMeta):
-    """Base of memoizers of the user's own: asked for each task of an app with ``cache=True``, told how it ended."""
-
-    @abstractmethod
-    def start(self, *, run_dir: str, config_run_dir: str) -> None:
-        """Begin with a run."""
-
-    @abstractmethod
-    def check_memo(self, task: Any) -> Future[Any] | None:
-        """Return a future with the remembered result of a task, or None."""
-
-    @abstractmethod
-    def update_memo_result(self, task: Any, r: Any) -> None:
-        """Remember the result of a task."""
-
-    @abstractmethod
-    def update_memo_exception(self, task: Any, e: BaseException) -> None:
-        """Remember that a task failed."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """End with the run."""
 
 
 class CheckpointCommand:
