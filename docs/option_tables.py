@@ -22,6 +22,9 @@ from flow_core.interfaces.task_fields import TASK_FIELDS
 from flow_core.kernel.honouring import honours
 from flow_core.option_records import options_of, table
 from flow_executors.engines.dask import DaskExecutor
+from flow_executors.engines.ipp_controller import Controller
+from flow_executors.engines.ipyparallel import IPyParallelExecutor
+from flow_executors.engines.work_queue import TaskVineExecutor, WorkQueueExecutor
 from flow_executors.extreme import ExtremeScaleExecutor
 from flow_executors.htex import HighThroughputExecutor
 from flow_executors.llex import LowLatencyExecutor
@@ -36,7 +39,7 @@ PAGES: dict[str, list[type[object]]] = {
     "apps.md": [AppBase],
     "configuration.md": [Config],
     "monitoring.md": [MonitoringHub],
-    "engines.md": [DaskExecutor],
+    "engines.md": [DaskExecutor, IPyParallelExecutor, Controller, WorkQueueExecutor, TaskVineExecutor],
     "extreme-scale.md": [ExtremeScaleExecutor],
     "executors.md": [ThreadPoolExecutor, HighThroughputExecutor],
     "provider-options.md": PROVIDERS,
@@ -62,6 +65,8 @@ def honours_table() -> str:
             "`LowLatencyExecutor`": LowLatencyExecutor(),
             "`ExtremeScaleExecutor`": ExtremeScaleExecutor(ranks_per_node=2),
             "`DaskExecutor`": DaskExecutor(),
+            "`IPyParallelExecutor`": IPyParallelExecutor(),
+            "`WorkQueueExecutor`, `TaskVineExecutor`": WorkQueueExecutor(),
             "a pool of threads": FuturesExecutor("threads", threads),
             "a pool of processes": FuturesExecutor("processes", processes),
             "another pool": FuturesExecutor("pool", lambda: processes),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 from flow_core.interfaces.executor import Executor
 from flow_core.testing.driver import Driver
 
+sys.path.insert(0, str(Path(__file__).parent))  # for cctools_executors
 sys.path.insert(0, str(Path(__file__).parents[1] / "providers"))  # for provider_services
 
 from provider_services import missing  # needs the line above
@@ -72,3 +76,39 @@ def children(pid: int = 0) -> list[Any]:
     import psutil
 
     return list(psutil.Process(pid or os.getpid()).children(recursive=True))
+
+
+@pytest.fixture
+def with_ipyparallel() -> None:
+    """Leave the test out where there is no ipyparallel."""
+    need("ipyparallel")
+
+
+@pytest.fixture(scope="session")
+def ipp_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A client of somebody's ipyparallel cluster: two engines, which are started again when they die."""
+    need("ipyparallel")
+    from ipyparallel import Client
+
+    home = tmp_path_factory.mktemp("ipp")
+    (home / "security").mkdir()
+    controller = [sys.executable, "-m", "ipyparallel.controller", f"--profile-dir={home}", "--nodb"]
+    controller += ["--HeartMonitor.period=500", "--HeartMonitor.max_heartmonitor_misses=6"]
+    file = home / "security" / "ipcontroller-engine.json"
+    engine = f'while :; do {sys.executable} -m ipyparallel.engine --timeout=60 --file={file} --profile-dir="$1"; done'
+    with open(home / "log", "wb") as log:
+        processes = [subprocess.Popen(controller, stdout=log, stderr=log, start_new_session=True)]
+        try:
+            until = time.monotonic() + 60
+            while not file.exists() and time.monotonic() < until:
+                time.sleep(0.05)
+            for name in ("one", "two"):
+                (home / name).mkdir()
+                words = ["bash", "-c", engine, "engine", str(home / name)]
+                processes.append(subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True))
+            with Client(str(home / "security" / "ipcontroller-client.json"), timeout=60) as client:
+                yield client
+        finally:
+            for process in reversed(processes):
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait(10)

@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from flow_core.executors.futures import FuturesExecutor as FuturesExecutor
     from flow_core.executors.threads import ThreadPoolExecutor as ThreadPoolExecutor
     from flow_executors.engines.dask import DaskExecutor as DaskExecutor
+    from flow_executors.engines.ipp_controller import Controller as Controller
+    from flow_executors.engines.ipyparallel import IPyParallelExecutor as IPyParallelExecutor
+    from flow_executors.engines.work_queue import (
+        TaskVineExecutor as TaskVineExecutor,
+        WorkQueueExecutor as WorkQueueExecutor,
+    )
     from flow_executors.extreme import ExtremeScaleExecutor as ExtremeScaleExecutor
     from flow_executors.htex import HighThroughputExecutor as HighThroughputExecutor
     from flow_executors.llex import LowLatencyExecutor as LowLatencyExecutor
@@ -19,7 +25,11 @@ __version__ = "0.1.1"
 
 _HOMES = {
     "FuturesExecutor": "flow_core.executors.futures",
+    "Controller": "flow_executors.engines.ipp_controller",
     "DaskExecutor": "flow_executors.engines.dask",
+    "IPyParallelExecutor": "flow_executors.engines.ipyparallel",
+    "TaskVineExecutor": "flow_executors.engines.work_queue",
+    "WorkQueueExecutor": "flow_executors.engines.work_queue",
     "ExtremeScaleExecutor": "flow_executors.extreme",
     "HighThroughputExecutor": "flow_executors.htex",
     "LowLatencyExecutor": "flow_executors.llex",

@@ -1,7 +1,7 @@
 """Tasks in the sandbox of an engine that shares nothing with the script: it brings files, runs a command, takes files.
 
-The command is ``python LEAF run TASK RESULT`` in the sandbox, where LEAF is an archive of ``flow_core``. Beside the task
-lie the files that it is given, and a list of them; what it makes is put into one directory, with a list as well.
+The command is ``python LEAF run TASK RESULT`` in the sandbox, where LEAF is an archive of ``flow_core``. Beside the
+task lie the files that it is given, and a list of them; what it makes is put into one directory, with a list as well.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class SandboxSession:
     def bring(self, places: Sequence[str], own: Sequence[int]) -> None:
         """Put what the task is given at its places. Raises MissingInputs, StagingError."""
         if missing := self._given["missing"]:
-            listed = ", ".join(missing[:_SHOWN]) + (f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else "")
+            listed = ", ".join(missing[:_SHOWN]) + (
+                f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+            )
             raise MissingInputs(
                 f"the task was not started, since it lacks inputs: {listed}: they do not exist on the script's machine",
                 missing,
@@ -110,7 +112,10 @@ def run(task: str, result: str) -> int:
     _end_with_worker()
     try:
         os.makedirs(os.path.join(_home, MADE), exist_ok=True)
-        with open(task, "rb") as stream:
+        # Taken, so that nobody runs it again: engines give tasks of lost workers to others.
+        taken = f"{task}.{os.uname().nodename}.{os.getpid()}"
+        os.rename(task, taken)
+        with open(taken, "rb") as stream:
             parcels = pickle.loads(stream.read())
     except (OSError, pickle.UnpicklingError, EOFError) as error:
         sys.stderr.write(f"flow: the task cannot be read: {error}\n")

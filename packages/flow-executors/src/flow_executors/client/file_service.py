@@ -121,7 +121,7 @@ class FileService:
         self.declared: dict[int, FilesByConnection] = {}
         """What tries without outcome may have, by key."""
         self._calls: dict[int, Call] = {}  # by key, for reports
-        self._umask = _umask()
+        self._umask = current_umask()
         self._arrivals = 0
         self._token = secrets.token_hex(4)  # keys are those of other runs, too
         self._orders: deque[tuple[str, object]] = deque()
@@ -460,7 +460,7 @@ class _Opener:
         return self._listing.open(self._listing.entries[self._number])
 
 
-def _umask() -> int:
+def current_umask() -> int:
     """Return the umask without changing it, which would be seen by all threads."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():

@@ -15,6 +15,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from flow_core.interfaces.call import Resources, TaskSpec, TryKey
+from flow_core.remote.script_files import FilesByConnection
 
 MOST = 100
 """Most tasks of one batch, as a rule: more gain nothing, and would be lost together."""
@@ -34,6 +35,7 @@ class Waiting:
         spec: Its class.
         function: Name of its function, by which its time is guessed.
         order: Its place; smaller ones came before.
+        files: Its files, where the engine brings them: it then goes alone.
     """
 
     key: TryKey
@@ -41,6 +43,7 @@ class Waiting:
     spec: TaskSpec
     function: str
     order: int = 0
+    files: FilesByConnection | None = None
 
 
 @dataclass(slots=True)
@@ -56,12 +59,14 @@ class BatchingCore:
     Attributes:
         slots: Tasks that the engine runs at once.
         reserve: Tasks that it is given though it has no slot, so that it sees that there is something to do.
+        target_s: Seconds of work of a batch.
         most: Most tasks of one batch.
     """
 
     def __init__(self, most: int = MOST, reserve: int = 0) -> None:
         self.slots = 0
         self.reserve = reserve
+        self.target_s = _TARGET_S
         self.most = most
         self._lanes: dict[TaskSpec, _Lane] = {}
         self._waiting: dict[TryKey, Waiting] = {}
@@ -175,16 +180,16 @@ class BatchingCore:
         return max(most, self.reserve) - self._out.get(resources, 0)
 
     def _size(self, first: Waiting, waiting: int) -> int:
-        took_s = self._times.get(first.function)
+        took_s = self._times.get(first.function) if first.files is None else None
         if took_s is None or self.slots < 1:
             return 1
-        fitting = int(_TARGET_S / took_s) if took_s > 0 else self.most
+        fitting = int(self.target_s / took_s) if took_s > 0 else self.most
         return max(1, min(self.most, fitting, -(-waiting // (2 * self.slots))))
 
     def _taken(self, lane: _Lane, size: int) -> list[Waiting]:
         taken: list[Waiting] = []
         kept: list[Waiting] = []
-        looked, budget_s = 0, _TARGET_S
+        looked, budget_s = 0, self.target_s
         while lane.tries and len(taken) < size and looked < size + _LONGEST_LOOK:
             one = lane.tries.popleft()
             looked += 1
@@ -192,7 +197,7 @@ class BatchingCore:
                 lane.gone -= 1
                 continue
             took_s = self._times.get(one.function)
-            fits = took_s is not None and took_s <= budget_s
+            fits = one.files is None and took_s is not None and took_s <= budget_s
             if taken and not fits:
                 kept.append(one)
                 continue

@@ -1,4 +1,4 @@
-"""What the executors on Work Queue and TaskVine have in common: the engine of both, whose workers share nothing with us.
+"""What executors on Work Queue and TaskVine have in common: the engine of both, whose workers share nothing with us.
 
 The library itself runs in a process below the script (``cctools_manager``). Each batch is one task of the library: a
 command in a sandbox of a worker, which runs an archive of ``flow_core`` that the library brings there and keeps.
@@ -32,6 +32,7 @@ from flow_core.loss import LossKind
 from flow_core.remote import sandbox
 from flow_core.remote.script_files import FilesByConnection
 from flow_executors.client.declared_files import Arrival, Listing
+from flow_executors.client.file_service import current_umask
 from flow_executors.engines import cctools_manager
 from flow_executors.engines.cctools_log_core import LogEvent, TaskSent, TransactionLog, WorkerGone, WorkerHas
 from flow_executors.engines.engine import Batch, Engine, EngineEvents, EngineLoss, EngineWorker
@@ -113,12 +114,14 @@ class CctoolsEngine(Engine):
         self._most: dict[str, float] = {}
         self._probes: dict[int, str] = {}  # number of a probe, below 0 -> the block whose worker it is to name
         self._blocks: dict[str, str] = {}  # worker -> its block
-        self._unnamed: dict[str, tuple[EngineWorker, float]] = {}  # workers whose block is not known yet, and since when
+        self._unnamed: dict[
+            str, tuple[EngineWorker, float]
+        ] = {}  # workers whose block is not known yet, and since when
         self._answers: dict[int, tuple[threading.Event, dict[str, Any]]] = {}
         self._questions = 0
         self._password = b""
         self._closing = False
-        self._umask = _umask()
+        self._umask = current_umask()
         self._leaf = Path()
         self.port = 0
         self._log_path = ""
@@ -172,7 +175,7 @@ class CctoolsEngine(Engine):
         self._log.info("%s: workers connect to port %d of %s", options.label, self.port, socket.gethostname())
 
     def _opened(self, timeout_s: float) -> None:
-        assert self._control is not None and self._head is not None
+        assert self._control is not None
         self._control.settimeout(timeout_s)
         line = b""
         try:
@@ -327,7 +330,9 @@ class CctoolsEngine(Engine):
         asked = {"cores": wanted.cores, "gpus": wanted.gpus, "memory": wanted.memory_mb, "disk": wanted.disk_mb}
         with self._lock:
             most = dict(self._most) if self._workers else {}
-        lacking = [f"{asked[name]:g} {name} (at most {most[name]:g})" for name in most if asked.get(name, 0) > most[name]]
+        lacking = [
+            f"{asked[name]:g} {name} (at most {most[name]:g})" for name in most if asked.get(name, 0) > most[name]
+        ]
         return f"no worker that is connected has {', '.join(lacking)}" if lacking else ""
 
     def submit(self, batch: Batch) -> None:
@@ -380,9 +385,14 @@ class CctoolsEngine(Engine):
         names = [options.python] if options.python else [sys.executable, f"python3.{sys.version_info[1]}", "python3"]
         tries = "; ".join(f"p=$(command -v {shlex.quote(name)}) && break" for name in names)
         line = f'exec "$p" {shlex.quote(leaf)} {shlex.quote(task)} {shlex.quote(result)}'
-        enter = f"cd {shlex.quote(str(Path(options.working_dir).resolve()))} && " if options.working_dir and options.shared_fs else ""
+        enter = (
+            f"cd {shlex.quote(str(Path(options.working_dir).resolve()))} && "
+            if options.working_dir and options.shared_fs
+            else ""
+        )
         initial = f"{options.init_command.rstrip().rstrip(';')}; " if options.init_command.strip() else ""
-        return f"{enter}{initial}while :; do {tries}; echo 'flow: no Python here' >&2; exit {_EXIT_WRONG_PYTHON}; done; {line} 2>&1"
+        none = f"echo 'flow: no Python here' >&2; exit {_EXIT_WRONG_PYTHON}"
+        return f"{enter}{initial}while :; do {tries}; {none}; done; {line} 2>&1"
 
     def _inputs(self, files: FilesByConnection, folder: Path) -> list[tuple[str, str, bool]]:
         """Return what the library is to bring, and write the list of it."""
@@ -549,7 +559,9 @@ class CctoolsEngine(Engine):
         if said["exit"] == _EXIT_WRONG_PYTHON:
             return WrongPython(f"{host} cannot run it{tail}")
         if said["limits"]:
-            return TaskFailed(f"{self.name} ended it on {host}, since it used more than it may: {', '.join(said['limits'])}")
+            return TaskFailed(
+                f"{self.name} ended it on {host}, since it used more than it may: {', '.join(said['limits'])}"
+            )
         if not said["well"] and out.worker and "INPUT" in str(said["result"]).upper():
             # Its file was taken away when the first worker had it.
             return WorkerLost(f"a worker of {self.name} was lost with it", out.worker)
@@ -701,8 +713,8 @@ class CctoolsEngine(Engine):
             self._events.left(event.worker, f"{self.name} says {event.why}", lost=event.why in ("FAILURE", "UNKNOWN"))
 
     def _lost(self, number: int, worker: str, known: EngineWorker | None = None) -> None:
-        # The library would run it again.
-        self._send({"command_name": "cancel", "task": number, "question": 0})
+        # The library has it in its queue again, and finds nothing to send when its turn comes. It is not cancelled there:
+        # Work Queue keeps a hold of such a task after it has freed it.
         where = f" on {known.node}" if known is not None else ""
         self._failed(number, WorkerLost(f"a worker of {self.name}{where} was lost with it", worker))
 
@@ -752,12 +764,3 @@ def _bring(arrival: Arrival, number: int, size: int, path: Path) -> None:
 def _environment(project: str | None) -> dict[str, str]:
     """Return variables of the manager: without a name of its project it announces itself nowhere."""
     return {} if project else {"CATALOG_HOST": "127.0.0.1:9", "VINE_CATALOG": "127.0.0.1:9"}
-
-
-def _umask() -> int:
-    """Return the umask without changing it, which would be seen by all threads."""
-    with open("/proc/self/status") as status:
-        for line in status:
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
-    return 0o077

@@ -14,7 +14,6 @@ import json
 import os
 import select
 import sys
-import time
 import traceback
 import warnings
 from typing import Any, Protocol
@@ -95,9 +94,7 @@ class _WorkQueue:
             task.specify_category(order["category"])
             if self._learn and order["category"] not in self._categories:
                 self._categories.add(order["category"])
-                self._queue.specify_category_mode(
-                    order["category"], module.WORK_QUEUE_ALLOCATION_MODE_MAX_THROUGHPUT
-                )
+                self._queue.specify_category_mode(order["category"], module.WORK_QUEUE_ALLOCATION_MODE_MAX_THROUGHPUT)
         return int(self._queue.submit(task))
 
     def wait(self, seconds: int) -> Message | None:
@@ -216,7 +213,7 @@ class _TaskVine:
             "well": task.result == "success",
             "result": str(task.result),
             "exit": int(task.exit_code),
-            "output": (task.output or "")[-4000:] if task.result == "success" else "",
+            "output": (task.std_output or "")[-4000:],
             "host": task.hostname or "",
             "limits": _limits(task.limits_exceeded),
             "memory": float(measured.memory) if measured else -1.0,
@@ -277,7 +274,7 @@ class _Manager:
         while True:
             if _readable(0) and not self._read():
                 return
-            # Returns when a task has ended, when a second is over, or when somebody knocks at its port: the script does.
+            # Returns when a task has ended, when a second is over, or when somebody knocks at its port.
             ended = self._library.wait(_WAIT_S)
             if ended is not None:
                 number = self._numbers.pop(ended["task"], None)
@@ -353,13 +350,19 @@ def main() -> int:
         traceback.print_exc()
         _say({"event": "failed", "kind": type(error).__name__, "why": str(error)})
         return 1
-    _say({"event": "open", "port": library.port, "log": library.log, "pid": os.getpid(), "python": sys.version.split()[0]})
+    _say(
+        {
+            "event": "open",
+            "port": library.port,
+            "log": library.log,
+            "pid": os.getpid(),
+            "python": sys.version.split()[0],
+        }
+    )
     try:
         _Manager(library).run()
     finally:
-        began = time.monotonic()
         library.close()
-        print(f"closed in {time.monotonic() - began:.2f} s", file=sys.stderr)
     return 0
 
 

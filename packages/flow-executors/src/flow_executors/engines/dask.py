@@ -131,10 +131,10 @@ class DaskExecutor(EngineExecutor):
             sentences.append("security has no effect without address")
         return sentences
 
-    def workers_per_node(self) -> int:
+    def node_workers(self) -> int:
         """Return how many workers a node of a block has."""
         accelerators = self._accelerators()
-        most = super().workers_per_node()
+        most = super().node_workers()
         return min(most, len(accelerators)) if accelerators else most
 
     def _accelerators(self) -> tuple[str, ...]:
@@ -327,7 +327,7 @@ class DaskEngine(Engine):
     def worker_command(self, block: str) -> str:
         """Return the command of a block's workers."""
         options = self._options
-        number, accelerators = options.workers_per_node(), options._accelerators()
+        number, accelerators = options.node_workers(), options._accelerators()
         files = {name: f'"$FLOW_SECRET_FLOW_DASK_{name.upper()}"' for name in ("ca", "cert", "key")}
         resources = " ".join(f"{name}={amount:g}" for name, amount in options._worker_resources().items())
         memory = "0" if options.mem_per_worker is None else str(int(options.mem_per_worker * _GB))

@@ -41,6 +41,7 @@ from typing import Protocol
 from flow_core.guard import one_line
 from flow_core.interfaces.call import TaskSpec
 from flow_core.loss import LossKind
+from flow_core.remote.script_files import FilesByConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +80,16 @@ class Batch:
         parcels: The tasks.
         spec: Their class: what they ask for is asked of the engine once, since they run one after the other.
         journal: Path of its journal; empty for none.
+        function: Name of the function of the first of them.
+        files: Files of the script's machine, of a task that has some where the engine brings them; it is then alone.
     """
 
     number: int
     parcels: Sequence[bytes]
     spec: TaskSpec
     journal: str
+    function: str = ""
+    files: FilesByConnection | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,10 @@ class EngineEvents(Protocol):
         """A worker has gone; unknown names are ignored."""
         ...
 
+    def began(self, number: int, at_ns: int, node: str) -> None:
+        """A worker has a batch, and begins with its first task: where no journal tells. In ns UTC."""
+        ...
+
     def ended(self, number: int, results: Sequence[bytes | None]) -> None:
         """A batch has come to an end: what ``run_batch`` returned."""
         ...
@@ -139,6 +148,11 @@ class Engine(ABC):
     """Name of the engine, for messages."""
     alone: bool = False
     """Whether a worker process runs one task at a time, so that its directory and its environment can be the task's."""
+    batch_s: float | None = None
+    """Seconds of work of a batch, where the engine takes long to begin with one; None for the usual ones."""
+    shares_disk: bool = True
+    """Whether its workers see the script's disk. If not, the engine brings ``Batch.files``, and tasks begin in a
+    directory of their own."""
     elastic: bool = False
     """Whether the engine itself, or who started it, adds workers: it is given tasks though it has none."""
 
@@ -175,6 +189,10 @@ class Engine(ABC):
 
         While there are no workers yet the answer may only be of what no worker of the executor's blocks will have.
         """
+        return ""
+
+    def why(self, spec: TaskSpec) -> str:
+        """Return what keeps tasks of a class from running just now, beside what runs; empty for nothing known."""
         return ""
 
     def loss(self, error: BaseException) -> EngineLoss:

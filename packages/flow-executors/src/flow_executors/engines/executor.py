@@ -155,7 +155,7 @@ class EngineExecutor(EngineOptions, BlockExecutor):
                 raise ConfigurationError(f"{name}: option provider={self.provider!r} is no provider")
             if self.provider.max_blocks < 1:
                 raise ConfigurationError(f"{name}: with max_blocks=0 of its provider no task would ever run")
-            if self.provider.locality is Locality.ELSEWHERE:
+            if self.provider.locality is Locality.ELSEWHERE and not self.carries_files:
                 raise ConfigurationError(
                     f"{name}: nodes of {type(self.provider).__name__} share nothing with this machine, and the engine "
                     "brings no files there: use a HighThroughputExecutor"
@@ -207,7 +207,7 @@ class EngineExecutor(EngineOptions, BlockExecutor):
             provider,
             self.working_dir,
             self.max_batch,
-            self.workers_per_node(),
+            self.node_workers(),
             self.block_error_handler,
             bounds,
             import_paths() if provider is not None else (),
@@ -263,7 +263,7 @@ class EngineExecutor(EngineOptions, BlockExecutor):
         """Return the engine's workers."""
         return self._runtime.workers() if self._runtime is not None else []
 
-    def workers_per_node(self) -> int:
+    def node_workers(self) -> int:
         """Return how many workers a node of a block has, as far as that is known here; 1 where it is not."""
         provider = self.provider
         cores = provider.cores_per_node if provider is not None else None

@@ -25,8 +25,18 @@ class HeadProcess:
     The guard ends by itself when this process has died, however that was. Any thread.
     """
 
-    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
-        """Start it; what it writes is appended to ``log``. Raises ExecutorError."""
+    def __init__(
+        self,
+        command: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        streams: int | None = None,
+    ) -> None:
+        """Start it; what it writes is appended to ``log``. Raises ExecutorError.
+
+        With ``streams``, the descriptor of a socket, that is its standard input and output.
+        """
         self.log = log
         self._name = os.path.basename(command[0])
         ours, theirs = socket.socketpair()
@@ -35,8 +45,8 @@ class HeadProcess:
             with theirs, open(log, "ab") as output, starting():
                 self._process = subprocess.Popen(
                     [*program("flow_executors.mpi.guard"), str(theirs.fileno()), *command],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
+                    stdin=subprocess.DEVNULL if streams is None else streams,
+                    stdout=output if streams is None else streams,
                     stderr=output,
                     pass_fds=(theirs.fileno(),),
                     env={**os.environ, **(environment or {})},

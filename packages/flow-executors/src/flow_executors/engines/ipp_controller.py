@@ -18,14 +18,20 @@ def _wrong_range(value: object) -> str:
         return ""
     low, _, high = str(value).partition(",")
     well = low.strip().isdigit() and high.strip().isdigit() and 0 < int(low) <= int(high) <= _MOST_PORT
-    return "" if well and int(high) - int(low) >= _PORTS else f"must be text such as '50000,55000', with {_PORTS} ports or more"
+    return (
+        ""
+        if well and int(high) - int(low) >= _PORTS
+        else f"must be text such as '50000,55000', with {_PORTS} ports or more"
+    )
 
 
 _PORTS = 20  # those that a controller needs
 
 
 def _wrong_mode(value: object) -> str:
-    return "" if value in ("auto", "manual") else "must be 'auto', which starts a controller, or 'manual', which finds one"
+    return (
+        "" if value in ("auto", "manual") else "must be 'auto', which starts a controller, or 'manual', which finds one"
+    )
 
 
 @documented
@@ -39,7 +45,9 @@ class Controller:
 
     interfaces: str | None = field(
         default=None,
-        metadata=about("Address on which it listens, such as ``0.0.0.0``; None for this machine alone, or all of them, as blocks need."),
+        metadata=about(
+            "Address on which it listens, such as ``0.0.0.0``; None for this machine alone, or all, as blocks need."
+        ),
     )
     ipython_dir: str | None = field(
         default=None,
@@ -47,7 +55,8 @@ class Controller:
     )
     log: bool = field(default=True, metadata=about("Whether it says in its log what it does, and not only what fails."))
     mode: str = field(
-        default="auto", metadata=about("``auto`` starts a controller; ``manual`` finds one that runs, by its files.", _wrong_mode)
+        default="auto",
+        metadata=about("``auto`` starts a controller; ``manual`` finds one that runs, by its files.", _wrong_mode),
     )
     port: int | None = field(default=None, metadata=about("Port of registration; None for one that is free."))
     port_range: str | None = field(
@@ -58,7 +67,8 @@ class Controller:
         default=None, metadata=about("Address of this machine at which engines reach it; None for its host name.")
     )
     reuse: bool = field(
-        default=False, metadata=about("Whether keys and ports of the controller before are kept, for engines that wait for it.")
+        default=False,
+        metadata=about("Whether keys and ports of the controller before are kept, for engines that wait for it."),
     )
 
     def __post_init__(self) -> None:
@@ -67,8 +77,14 @@ class Controller:
             raise ConfigurationError(f"Controller: port={self.port} is no port")
         if not self.profile or "/" in self.profile:
             raise ConfigurationError(f"Controller: profile={self.profile!r} must be a name")
-        if self.mode == "manual" and (given := [one for one in ("interfaces", "port", "port_range", "public_ip") if getattr(self, one) is not None]):
-            raise ConfigurationError(f"Controller: {given[0]} is a matter of who starts it: leave it out with mode='manual'")
+        if self.mode == "manual" and (
+            given := [
+                one for one in ("interfaces", "port", "port_range", "public_ip") if getattr(self, one) is not None
+            ]
+        ):
+            raise ConfigurationError(
+                f"Controller: {given[0]} is a matter of who starts it: leave it out with mode='manual'"
+            )
         if self.reuse and self.ipython_dir is None:
             raise ConfigurationError("Controller: reuse=True needs an ipython_dir, which outlives the run")
 
@@ -84,7 +100,11 @@ class Controller:
     def words(self, here: bool) -> list[str]:
         """Return its command's options; ``here``: all engines are on this machine."""
         listens = self.interfaces or ("127.0.0.1" if here and self.public_ip is None else "0.0.0.0")  # nosec B104  # engines are elsewhere, and need the key
-        words = [f"--IPController.engine_ip={listens}", "--IPController.client_ip=127.0.0.1", "--IPController.enable_curve=True"]
+        words = [
+            f"--IPController.engine_ip={listens}",
+            "--IPController.client_ip=127.0.0.1",
+            "--IPController.enable_curve=True",
+        ]
         words += [f"--location={self.public_ip or ('127.0.0.1' if here else socket.gethostname())}"]
         words += [f"--port={self.port}"] if self.port is not None else []
         if self.port_range is not None:

@@ -28,7 +28,7 @@ from flow_core.loss import LossKind
 from flow_core.option_records import about, at_least, documented
 from flow_core.remote.parcel_batch import BatchRunTwice, machine, run_batch
 from flow_executors.engines.engine import Batch, Engine, EngineEvents, EngineLoss, EngineWorker
-from flow_executors.engines.executor import EngineExecutor, EngineOptions
+from flow_executors.engines.executor import EngineExecutor
 from flow_executors.engines.head_process import HeadProcess
 from flow_executors.engines.ipp_controller import Controller
 from flow_executors.errors import ControllerError
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 _LEVELS = (0, 10, 20, 30, 40, 50, "DEBUG", "INFO", "WARN", "ERROR", "CRITICAL")
 _CLIENT, _ENGINE = "ipcontroller-client.json", "ipcontroller-engine.json"
 _PING_MS = 500
-_PINGS = 6  # missed ones after which an engine is gone; its nanny, which lives on where it is killed alone, tells at once
+_PINGS = (
+    6  # missed ones after which an engine is gone; its nanny, which lives on where it is killed alone, tells at once
+)
 _SECRET = "flow_ipengine"
 _TURN_S = 0.05
 _ABOUT_S = 30.0  # seconds for an engine to say what it is
@@ -53,7 +55,7 @@ def _wrong_level(value: object) -> str:
 @documented
 @dataclass(eq=False, repr=False)
 class IPyParallelExecutor(EngineExecutor):
-    """Runs tasks on the engines of an ipyparallel controller: engines in blocks of a provider, or a cluster that is there.
+    """Runs tasks on engines of an ipyparallel controller: in blocks of a provider, or in a cluster that is there.
 
     Raises:
         ConfigurationError: an option has an impossible value.
@@ -64,12 +66,19 @@ class IPyParallelExecutor(EngineExecutor):
     controller: Controller = field(
         default_factory=Controller, metadata=about("How the controller is started, or found.", untyped=True)
     )
+    client: object | None = field(
+        default=None,
+        metadata=about("An ``ipyparallel.Client`` that is connected; it is used, and not closed.", untyped=True),
+    )
     engine_dir: str | None = field(
         default=None,
-        metadata=about("Directory on the nodes for profiles and logs of engines; made if missing. None: a temporary one."),
+        metadata=about(
+            "Directory on the nodes for profiles and logs of engines; made if missing. None: a temporary one."
+        ),
     )
     engine_debug_level: int | str | None = field(
-        default=None, metadata=about("Level of the engines' logs: 0, 10 to 50, or its name.", _wrong_level, untyped=True)
+        default=None,
+        metadata=about("Level of the engines' logs: 0, 10 to 50, or its name.", _wrong_level, untyped=True),
     )
     workers_per_node: int = field(
         default=1, metadata=about("Engines of a node, each of which runs one task at a time.", at_least(1))
@@ -82,7 +91,7 @@ class IPyParallelExecutor(EngineExecutor):
     @property
     def borrowed(self) -> bool:
         """Whether the controller is somebody else's."""
-        return self.controller.mode == "manual" and self.provider is None
+        return self.client is not None or (self.controller.mode == "manual" and self.provider is None)
 
     @property
     def kills(self) -> bool:  # type: ignore[override]  # of each instance: engines of others may be on other machines
@@ -94,6 +103,10 @@ class IPyParallelExecutor(EngineExecutor):
     def __post_init__(self) -> None:
         if not isinstance(self.controller, Controller):
             raise ConfigurationError(f"IPyParallelExecutor {self.label!r}: controller must be a Controller")
+        if self.client is not None and not callable(getattr(self.client, "direct_view", None)):
+            raise ConfigurationError(
+                f"IPyParallelExecutor {self.label!r}: client={self.client!r} is no ipyparallel.Client"
+            )
         super().__post_init__()
 
     def node_workers(self) -> int:
@@ -109,9 +122,13 @@ class IPyParallelExecutor(EngineExecutor):
                 "engine_debug_level": self.engine_debug_level,
                 "container_image": self.container_image,
             }
-            sentences += [f"{name}={value!r} has no effect: engines are somebody else's" for name, value in given.items() if value]
+            sentences += [
+                f"{name}={value!r} has no effect: engines are somebody else's" for name, value in given.items() if value
+            ]
         elif self.max_workers != math.inf:
-            sentences.append(f"max_workers={self.max_workers!r} has no effect: workers_per_node says how many engines there are")
+            sentences.append(
+                f"max_workers={self.max_workers!r} has no effect: workers_per_node says how many engines there are"
+            )
         return sentences
 
     def _engine(self, context: RunContext) -> Engine:
@@ -119,7 +136,8 @@ class IPyParallelExecutor(EngineExecutor):
             import ipyparallel  # noqa: F401  # asked for here, so that the error says what to do
         except ImportError as error:
             raise ExecutorError(
-                f"executor {self.label!r} needs ipyparallel ({one_line(error)}): pip install 'flow-executors[ipyparallel]'"
+                f"executor {self.label!r} needs ipyparallel ({one_line(error)}): "
+                "pip install 'flow-executors[ipyparallel]'"
             ) from error
         return IPyParallelEngine(self, context)
 
@@ -163,14 +181,18 @@ class IPyParallelEngine(Engine):
         self._events = events
         controller = self._options.controller
         try:
+            if self._options.client is not None:
+                self._client = self._options.client
+                self._thread.start()
+                return
             if controller.mode == "auto":
                 client_file = self._start_controller(timeout_s)
             else:
                 client_file = controller.file(_CLIENT)
                 if not client_file.exists():
                     raise ControllerError(
-                        f"executor {self._options.label!r}: no controller is there: {client_file} does not exist. Start "
-                        "one by ipcontroller, or leave out mode='manual'"
+                        f"executor {self._options.label!r}: no controller is there: {client_file} does not exist. "
+                        "Start one by ipcontroller, or leave out mode='manual'"
                     )
                 if not self._options.borrowed:
                     self._security = controller.file(_ENGINE).read_bytes()
@@ -234,7 +256,8 @@ class IPyParallelEngine(Engine):
                 if own and engines:
                     with suppress(Exception):
                         client.shutdown(engines, hub=False, block=False)
-                client.close(linger=500)
+                if self._options.client is None:
+                    client.close(linger=500)
 
             if not within(max(0.5, timeout_s / 2), end, f"flow-ipp-close-{self._options.label}"):
                 forced.append(f"the ipyparallel client of {self._options.label} did not close in time")
@@ -271,7 +294,11 @@ class IPyParallelEngine(Engine):
         ]
         line = " ".join(words)
         number = options.node_workers()
-        make = 'd=$(mktemp -d "${TMPDIR:-/tmp}/flow-ipengine-XXXXXX")' if options.engine_dir is None else f"mkdir -p {folder} && d={folder}"
+        make = (
+            'd=$(mktemp -d "${TMPDIR:-/tmp}/flow-ipengine-XXXXXX")'
+            if options.engine_dir is None
+            else f"mkdir -p {folder} && d={folder}"
+        )
         clean = 'rm -rf "$d"' if options.engine_dir is None else ":"
         return "\n".join(
             (
@@ -322,7 +349,7 @@ class IPyParallelEngine(Engine):
             return
         try:
             error = future.exception()
-            results = None if error is not None else future.result()
+            results: Any = None if error is not None else future.result()
         except BaseException as failure:
             pass_signal(failure)
             error, results = failure, None
@@ -362,20 +389,26 @@ class IPyParallelEngine(Engine):
 
     def loss(self, error: BaseException) -> EngineLoss:
         """Return what an error of ipyparallel's means."""
-        worker = node = ""
+        worker, node, cause = "", "", error
         if isinstance(error, _Error):
-            error, worker, node = error.error, error.worker, error.node
-        name, text = str(getattr(error, "ename", type(error).__name__)), one_line(error)
-        if name == "EngineError" or is_a(error, EngineGone):
-            return EngineLoss(LossKind.WORKER, "its ipyparallel engine died while it had the task", worker=worker, node=node)
+            cause, worker, node = error.error, error.worker, error.node
+        name, text = str(getattr(cause, "ename", type(cause).__name__)), one_line(cause)
+        if name == "EngineError" or is_a(cause, EngineGone):
+            return EngineLoss(
+                LossKind.WORKER, "its ipyparallel engine died while it had the task", worker=worker, node=node
+            )
         if name == BatchRunTwice.__name__:
             return EngineLoss(LossKind.WORKER, "its engine died before the result had reached the script")
         if name in ("ModuleNotFoundError", "ImportError") and "flow_core" in text:
             return EngineLoss(
-                LossKind.EXECUTOR, f"an engine has no flow_core ({text}): install it there, of this release", refused=True
+                LossKind.EXECUTOR,
+                f"an engine has no flow_core ({text}): install it there, of this release",
+                refused=True,
             )
         cancelled = name in ("TaskAborted", "CancelledError")
-        return EngineLoss(LossKind.EXECUTOR, f"ipyparallel gave an error of its own: {name}: {text}", cancelled=cancelled)
+        return EngineLoss(
+            LossKind.EXECUTOR, f"ipyparallel gave an error of its own: {name}: {text}", cancelled=cancelled
+        )
 
     def why(self, spec: object) -> str:
         """Say which engines cannot be used."""

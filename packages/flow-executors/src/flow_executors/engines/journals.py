@@ -67,6 +67,13 @@ class Journals:
             at += length
         return told
 
+    def begun(self, number: int, at_ns: int, node: str) -> None:
+        """Write on behalf of a worker that sees no journal: it has begun with the first task. Never raises."""
+        with suppress(OSError):
+            Path(self.path(number)).write_bytes(
+                RECORD.pack(WORKER, 0, at_ns, len(node.encode())) + node.encode() + RECORD.pack(BEGUN, 0, at_ns, 0)
+            )
+
     def close(self, number: int) -> None:
         """Have a batch begin with nothing more, where its worker sees this. Never raises."""
         with suppress(OSError):

@@ -30,6 +30,8 @@ from flow_core.interfaces.waiting import Cause, CauseKind, count, since, tasks_a
 from flow_core.remote.naming import names_globals
 from flow_core.remote.parcel import pack_task, unpack_result
 from flow_core.remote.reports import Reporting
+from flow_core.remote.sandbox import SandboxFiles
+from flow_core.remote.script_files import FilesByConnection
 from flow_executors.engines.batching_core import BatchingCore, Waiting
 from flow_executors.engines.engine import Batch, Engine, EngineLoss, EngineWorker
 from flow_executors.engines.journals import Journals, Told
@@ -148,6 +150,7 @@ class EngineRuntime:
         self._engine = plan.make(context)
         self._engine.open(self, context.start_timeout_s)
         self._core.reserve = 1 if self._engine.elastic else 0
+        self._core.target_s = self._engine.batch_s or self._core.target_s
         try:
             if plan.provider is not None:
                 self._scaler = Scaler(
@@ -182,6 +185,8 @@ class EngineRuntime:
             if refusal:
                 raise TaskRefused(f"executor {self.label!r} can never run it: {refusal}")
             one = Waiting(key, self._packed(key, call), call.spec, _name(call))
+            if not self._engine.shares_disk and call.steps and isinstance(call.steps[0], FilesByConnection):
+                one.files = call.steps[0]
         except TaskRefused as error:
             outcome = Outcome(key, Verdict.REFUSED, error=error)
         with self._changed:
@@ -275,6 +280,8 @@ class EngineRuntime:
         text = f"{self._engine.name} has it for {count(slots, 'slot')}, {since(sent.since_ns, time.time_ns())}"
         if index:
             text += f", and {tasks_ahead(index)} in its batch"
+        if why := self._engine.why(sent.spec):
+            text += f"; {why}"
         return [Cause(CauseKind.QUEUED, text)]
 
     def workers(self) -> list[EngineWorker]:
@@ -352,6 +359,19 @@ class EngineRuntime:
         if context.events.wants & EventKind.NODE:
             now = context.clock.time_ns()
             context.events.post(NodeLeft(now, self.label, worker.block, name, reason, lost))
+
+    def began(self, number: int, at_ns: int, node: str) -> None:
+        """A worker has a batch."""
+        with self._lock:
+            sent = self._sent.get(number)
+            one = sent.tries[0] if sent is not None else None
+            if sent is None or 0 in sent.started:
+                return
+            sent.started.add(0)
+        if self._journals is not None:
+            self._journals.begun(number, at_ns, node)
+        if one is not None:
+            self._context.listener.started([(one.key, at_ns, self._place(node, 0))])
 
     def ended(self, number: int, results: Sequence[bytes | None]) -> None:
         """A batch has come to an end."""
@@ -518,7 +538,9 @@ class EngineRuntime:
             for one in tries:
                 self._tries[one.key] = sent
             journal = self._journals.path(number) if self._journals is not None else ""
-            found.append((sent, Batch(number, [one.parcel for one in tries], spec, journal)))
+            first = tries[0]
+            parcels = [one.parcel for one in tries]
+            found.append((sent, Batch(number, parcels, spec, journal, first.function, first.files)))
         return found
 
     def _send(self, sent: _Sent, batch: Batch) -> None:
@@ -777,19 +799,18 @@ class EngineRuntime:
 
     def _packed(self, key: TryKey, call: Call) -> bytes:
         """Return a try as bytes. Raises SerializationError."""
-        where = NodeContext(self.label, key=key, working_dir=self.plan.working_dir, walltime_s=call.spec.walltime_s)
-        blob = None if call.snapshot is None else call.snapshot.blob
-        return pack_task(
-            call.func,
-            call.args,
-            call.kwargs,
-            call.spec,
-            call.steps,
-            where,
-            self._reporting(call),
-            blob,
-            current_directory(),
+        here = self._engine.shares_disk
+        where = NodeContext(
+            self.label,
+            key=key,
+            working_dir=self.plan.working_dir if here else None,
+            walltime_s=call.spec.walltime_s,
+            script_files=None if here else SandboxFiles(),
         )
+        blob = None if call.snapshot is None else call.snapshot.blob
+        directory = current_directory() if here else ""
+        reporting = self._reporting(call)
+        return pack_task(call.func, call.args, call.kwargs, call.spec, call.steps, where, reporting, blob, directory)
 
     def _reporting(self, call: Call) -> Reporting | None:
         """Return what a try is to report by; None where there is nothing to report."""

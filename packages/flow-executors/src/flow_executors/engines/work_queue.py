@@ -36,8 +36,8 @@ class CctoolsOptions(EngineOptions):
     project_name: str | None = field(
         default=None,
         metadata=about(
-            "Name under which the manager announces itself to a catalog server (``CATALOG_HOST``), so that workers find "
-            "it (``-M NAME``); unique among its managers. None: it announces itself nowhere."
+            "Name under which the manager announces itself to a catalog server (``CATALOG_HOST``), so that workers "
+            "find it (``-M NAME``); unique among its managers. None: it announces itself nowhere."
         ),
     )
     project_password: str | None = field(
@@ -132,7 +132,9 @@ class CctoolsExecutor(CctoolsOptions, EngineExecutor):
         super().__post_init__()
         name = f"{type(self).__name__} {self.label!r}"
         if self.project_password is not None and self.project_password_file is not None:
-            raise ConfigurationError(f"{name}: project_password and project_password_file both name a password: give one")
+            raise ConfigurationError(
+                f"{name}: project_password and project_password_file both name a password: give one"
+            )
         if (self.ssl_certificate is None) != (self.ssl_key is None):
             raise ConfigurationError(f"{name}: ssl_certificate and ssl_key belong together")
         if self.port > 65535:
@@ -145,9 +147,15 @@ class CctoolsExecutor(CctoolsOptions, EngineExecutor):
         sentences = [one for one in sentences if not one.startswith("python=")]
         if self.borrowed:
             given = {"host": self.host, "gpus_per_node": self.gpus_per_node, "worker_options": self.worker_options}
-            sentences += [f"{one}={value!r} has no effect: workers are started by somebody else" for one, value in given.items() if value]
+            sentences += [
+                f"{one}={value!r} has no effect: workers are started by somebody else"
+                for one, value in given.items()
+                if value
+            ]
         if self.working_dir is not None and not self.shared_fs:
-            sentences.append(f"working_dir={self.working_dir!r} has no effect without shared_fs: tasks have a sandbox each")
+            sentences.append(
+                f"working_dir={self.working_dir!r} has no effect without shared_fs: tasks have a sandbox each"
+            )
         return sentences
 
     def submit(self, key: TryKey, call: Call, /) -> None:

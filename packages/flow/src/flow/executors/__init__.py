@@ -8,13 +8,17 @@ import flow_executors as _home
 
 if TYPE_CHECKING:
     from flow_executors import (
+        Controller as Controller,
         DaskExecutor as DaskExecutor,
         ExtremeScaleExecutor as ExtremeScaleExecutor,
         FuturesExecutor as FuturesExecutor,
         HighThroughputExecutor as HighThroughputExecutor,
+        IPyParallelExecutor as IPyParallelExecutor,
         LowLatencyExecutor as LowLatencyExecutor,
+        TaskVineExecutor as TaskVineExecutor,
         ThreadPoolExecutor as ThreadPoolExecutor,
         WindowedErrorHandler as WindowedErrorHandler,
+        WorkQueueExecutor as WorkQueueExecutor,
     )
 
 __all__ = list(_home.__all__)
