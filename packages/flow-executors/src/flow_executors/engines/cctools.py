@@ -713,8 +713,8 @@ class CctoolsEngine(Engine):
             self._events.left(event.worker, f"{self.name} says {event.why}", lost=event.why in ("FAILURE", "UNKNOWN"))
 
     def _lost(self, number: int, worker: str, known: EngineWorker | None = None) -> None:
-        # The library has it in its queue again, and finds nothing to send when its turn comes. It is not cancelled there:
-        # Work Queue keeps a hold of such a task after it has freed it.
+        # The library has it in its queue again, and finds nothing to send when its turn comes. It is not cancelled
+        # there: Work Queue keeps a hold of such a task after it has freed it.
         where = f" on {known.node}" if known is not None else ""
         self._failed(number, WorkerLost(f"a worker of {self.name}{where} was lost with it", worker))
 

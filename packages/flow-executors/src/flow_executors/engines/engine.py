@@ -113,6 +113,10 @@ class EngineLoss:
     node: str = ""
 
 
+class NotSent(Exception):
+    """Raised by ``Engine.submit`` where there is no worker any more: the batch waits for others."""
+
+
 class EngineEvents(Protocol):
     """Takes what an engine has to tell. Any thread; never blocks, never raises."""
 
@@ -166,7 +170,7 @@ class Engine(ABC):
 
     @abstractmethod
     def submit(self, batch: Batch) -> None:
-        """Hand a batch over. What it raises is taken for ``events.failed``."""
+        """Hand a batch over. What it raises is taken for ``events.failed``, except NotSent."""
 
     @abstractmethod
     def cancel(self, number: int) -> bool | None:

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 from flow_core.bounded_calls import within
 from flow_core.errors import ConfigurationError, ExecutorError
 from flow_core.folders import make_directory
-from flow_core.guard import is_a, one_line, pass_signal
+from flow_core.guard import one_line, pass_signal
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.task_fields import HONOURED_BY_ALL
 from flow_core.loss import LossKind
 from flow_core.option_records import about, at_least, documented
 from flow_core.remote.parcel_batch import BatchRunTwice, machine, run_batch
-from flow_executors.engines.engine import Batch, Engine, EngineEvents, EngineLoss, EngineWorker
+from flow_executors.engines.engine import Batch, Engine, EngineEvents, EngineLoss, EngineWorker, NotSent
 from flow_executors.engines.executor import EngineExecutor
 from flow_executors.engines.head_process import HeadProcess
 from flow_executors.engines.ipp_controller import Controller
@@ -322,17 +322,21 @@ class IPyParallelEngine(Engine):
     def submit(self, batch: Batch) -> None:
         """Give a batch to the engine that has least to do."""
         client = self._client
+        there = set(client.ids) if client is not None else set()
         with self._lock:
-            if client is None or not self._engines:
-                raise EngineGone("no engine is connected")
-            number, chosen = min(self._engines.items(), key=lambda one: len(one[1].out))
+            fitting = [(len(one.out), number, one) for number, one in self._engines.items() if number in there]
+            if client is None or not fitting:
+                raise NotSent
+            _, number, chosen = min(fitting, key=lambda one: one[:2])
             chosen.out.add(batch.number)
         try:
             view = client.direct_view(number)
             future = view.apply_async(run_batch, list(batch.parcels), batch.journal, alone=True)
-        except BaseException:
+        except BaseException as error:
             with self._lock:
                 chosen.out.discard(batch.number)
+            if number not in client.ids:  # it has gone just now
+                raise NotSent from error
             raise
         with self._lock:
             self._futures[batch.number] = (future, number)
@@ -393,7 +397,7 @@ class IPyParallelEngine(Engine):
         if isinstance(error, _Error):
             cause, worker, node = error.error, error.worker, error.node
         name, text = str(getattr(cause, "ename", type(cause).__name__)), one_line(cause)
-        if name == "EngineError" or is_a(cause, EngineGone):
+        if name == "EngineError":
             return EngineLoss(
                 LossKind.WORKER, "its ipyparallel engine died while it had the task", worker=worker, node=node
             )
@@ -507,10 +511,6 @@ class IPyParallelEngine(Engine):
         client = self._client
         if numbers and client is not None:
             client.shutdown(numbers, hub=False, block=False)
-
-
-class EngineGone(Exception):
-    """There is no engine for a batch."""
 
 
 class _Error(Exception):

@@ -33,7 +33,7 @@ from flow_core.remote.reports import Reporting
 from flow_core.remote.sandbox import SandboxFiles
 from flow_core.remote.script_files import FilesByConnection
 from flow_executors.engines.batching_core import BatchingCore, Waiting
-from flow_executors.engines.engine import Batch, Engine, EngineLoss, EngineWorker
+from flow_executors.engines.engine import Batch, Engine, EngineLoss, EngineWorker, NotSent
 from flow_executors.engines.journals import Journals, Told
 from flow_executors.scaling.block import Bounds
 from flow_executors.scaling.failures import BlockErrorHandler
@@ -546,6 +546,8 @@ class EngineRuntime:
     def _send(self, sent: _Sent, batch: Batch) -> None:
         try:
             self._engine.submit(batch)
+        except NotSent:
+            self._cancelled(sent)
         except BaseException as error:
             pass_signal(error)
             self.failed(sent.number, error)
