@@ -148,20 +148,7 @@ class CctoolsEngine(Engine):
                     streams=theirs.fileno(),
                 )
             self._control = ours
-            self._send(
-                {
-                    "library": self._library,
-                    "directory": str(self._context.executor_dir),
-                    "port": options.port,
-                    "project_name": options.project_name or "",
-                    "password_file": password,
-                    "full_debug": options.full_debug,
-                    "learn_sizes": options.learn_sizes,
-                    "peer_transfers": getattr(options, "peer_transfers", False),
-                    "certificate": options.ssl_certificate or "",
-                    "key": options.ssl_key or "",
-                }
-            )
+            self._send(self._opening(password))
             self._opened(timeout_s)
         except BaseException as error:
             self.close(2.0)
@@ -173,6 +160,22 @@ class CctoolsEngine(Engine):
             self._threads.append(thread)
             thread.start()
         self._log.info("%s: workers connect to port %d of %s", options.label, self.port, socket.gethostname())
+
+    def _opening(self, password_file: str) -> dict[str, Any]:
+        """Return what the manager is told first."""
+        options = self._options
+        return {
+            "library": self._library,
+            "directory": str(self._context.executor_dir),
+            "port": options.port,
+            "project_name": options.project_name or "",
+            "password_file": password_file,
+            "full_debug": options.full_debug,
+            "learn_sizes": options.learn_sizes,
+            "peer_transfers": getattr(options, "peer_transfers", False),
+            "certificate": options.ssl_certificate or "",
+            "key": options.ssl_key or "",
+        }
 
     def _opened(self, timeout_s: float) -> None:
         assert self._control is not None

@@ -116,14 +116,23 @@ class IPyParallelExecutor(EngineExecutor):
     def ineffective_options(self) -> list[str]:
         """Return a sentence for each option that was given and changes nothing."""
         sentences = super().ineffective_options()
+        if not self.borrowed:
+            given = {"cores_per_worker": (self.cores_per_worker, 1.0), "mem_per_worker": (self.mem_per_worker, None)}
+            sentences += [
+                f"{name}={value!r} has no effect: workers_per_node says how many engines there are"
+                for name, (value, usual) in given.items()
+                if value != usual
+            ]
         if self.borrowed:
-            given = {
+            theirs = {
                 "engine_dir": self.engine_dir,
                 "engine_debug_level": self.engine_debug_level,
                 "container_image": self.container_image,
             }
             sentences += [
-                f"{name}={value!r} has no effect: engines are somebody else's" for name, value in given.items() if value
+                f"{name}={value!r} has no effect: engines are somebody else's"
+                for name, value in theirs.items()
+                if value
             ]
         elif self.max_workers != math.inf:
             sentences.append(
