@@ -1,4 +1,4 @@
-"""Options of executors on ipyparallel, Work Queue and TaskVine change what is started, or are said to change nothing."""
+"""Options of executors on ipyparallel, Work Queue and TaskVine change what starts, or are said to change nothing."""
 
 from __future__ import annotations
 

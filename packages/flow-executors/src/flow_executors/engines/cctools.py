@@ -42,7 +42,7 @@ from flow_executors.wire.files import DIGEST_BYTES, Entry, body_digest
 from flow_providers.interfaces.locality import Locality
 
 if TYPE_CHECKING:
-    from flow_executors.engines.work_queue import CctoolsExecutor
+    from flow_executors.engines.cctools_options import CctoolsExecutor
 
 _ANSWER_S = 2.5  # seconds for an answer of the manager, whose calls last a second
 _LOG_S = 0.05  # seconds between two looks at the log: what a worker has got is taken away from a second one
@@ -172,9 +172,9 @@ class CctoolsEngine(Engine):
             "password_file": password_file,
             "full_debug": options.full_debug,
             "learn_sizes": options.learn_sizes,
-            "peer_transfers": getattr(options, "peer_transfers", False),
             "certificate": options.ssl_certificate or "",
             "key": options.ssl_key or "",
+            **options.opening(),
         }
 
     def _opened(self, timeout_s: float) -> None:
@@ -201,6 +201,7 @@ class CctoolsEngine(Engine):
             text = advice if said["kind"] in ("ModuleNotFoundError", "ImportError") else said["why"]
             raise ExecutorError(f"executor {self._options.label!r}: {self.name} cannot be started: {text}")
         self.port, self._log_path = int(said["port"]), said["log"]
+        self._options.bound_port = self.port
         self._control.settimeout(None)
 
     def _why_no_manager(self) -> str:
@@ -231,6 +232,7 @@ class CctoolsEngine(Engine):
         """End the manager, which lets go of its workers, and remove what it has been given."""
         self._closing = True
         self._events = None
+        self._options.bound_port = 0
         control, self._control = self._control, None
         if control is not None:
             with suppress(OSError):
