@@ -31,11 +31,7 @@ AS_ROOT = {
     "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
 }
 # Other tests make and remove bridges at the same time, and who has been told such an address waits for it for minutes.
-BY_LOOPBACK = {
-    "OMPI_MCA_oob_tcp_if_include": "lo",
-    "OMPI_MCA_btl_tcp_if_include": "lo",
-    "PRTE_MCA_prte_if_include": "lo",
-}
+BY_LOOPBACK = {"OMPI_MCA_oob_tcp_if_include": "lo", "OMPI_MCA_btl_tcp_if_include": "lo"}
 OF_MPI = AS_ROOT | BY_LOOPBACK
 
 

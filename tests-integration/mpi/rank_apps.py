@@ -21,7 +21,7 @@ def hosts_of_ranks(stdout: str = "") -> str:
 
 
 @bash_app
-def command_of_ranks(command: str) -> str:
+def command_of_ranks(command: str, stdout: str | None = None) -> str:
     return f"$FLOW_MPI_PREFIX {command}"
 
 

@@ -119,6 +119,28 @@ def test_a_killed_rank_loses_the_task_and_names_its_node(four_nodes: ConfigOf, t
         assert len(whole(1, resource_specification=TWO_BY_TWO).result(PATIENCE_S)) == 4
 
 
+def test_what_killed_ranks_leave_on_their_nodes_is_removed(four_nodes: ConfigOf, tmp_path: Path) -> None:
+    before = files_of_mpi()
+    with flow.load(four_nodes()):
+        future = resting(str(tmp_path / "told"), resource_specification=TWO_BY_TWO)
+        told = ranks_told(tmp_path / "told", future)
+        environment = Path(f"/proc/{told[-1][1]}/environ").read_bytes().split(b"\0")
+        (mark,) = [entry.partition(b"=")[2].decode() for entry in environment if entry.startswith(b"FLOW_MPI_TASK=")]
+        memory = Path(f"/dev/shm/flow-ranks-{mark}")
+        assert len([*memory.iterdir()]) == 4  # one of each rank
+        for _, pid, _ in told:
+            os.kill(pid, 9)
+        with pytest.raises(TaskLost):
+            future.result(PATIENCE_S)
+        wait_until(lambda: not left() and not memory.exists())
+    assert files_of_mpi() <= before
+
+
+def files_of_mpi() -> set[Path]:
+    """Return what Open MPI keeps in its usual places for the nodes of these tests."""
+    return {*Path("/tmp").glob("ompi.n?.*/*"), *Path("/dev/shm").glob("*segment.n?.*")}
+
+
 def test_a_killed_daemon_loses_the_task_and_names_its_node(four_nodes: ConfigOf, tmp_path: Path) -> None:
     with flow.load(four_nodes()):
         future = resting(str(tmp_path / "told"), resource_specification=TWO_BY_TWO)

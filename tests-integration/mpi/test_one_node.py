@@ -98,6 +98,34 @@ def test_a_killed_launcher_of_a_function_loses_the_task(one_node: flow.Config, t
         wait_until(lambda: not left())
 
 
+@pytest.mark.parametrize("after", ["", "; exit $?"], ids=["in place of the shell", "below the shell"])
+def test_a_killed_launcher_of_a_command_loses_the_task(one_node: flow.Config, tmp_path: Path, after: str) -> None:
+    begun = tmp_path / "begun"
+    with flow.load(one_node):
+        future = command_of_ranks(
+            f"sh -c ': > {begun}; exec sleep 300'{after}", stdout=str(tmp_path / "out"), resource_specification=TWO
+        )
+        wait_until(lambda: begun.exists() or future.done())
+        (launcher,) = launchers_of(tmp_path)
+        os.kill(launcher, 9)
+        with pytest.raises(TaskLost, match=r"the launcher of its ranks.* was killed by signal 9"):
+            future.result(PATIENCE_S)
+        wait_until(lambda: not left())
+
+
+def launchers_of(folder: Path) -> list[int]:
+    """Return the mpiexec processes, of tasks of ranks, whose command names a directory."""
+    found = []
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[0].endswith(b"mpiexec") and any(os.fsencode(folder) in word for word in words):
+            found.append(int(pid))
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("quiet", [False, True])
 def test_daemons_that_ranks_leave_behind_end_with_the_task(one_node: flow.Config, quiet: bool) -> None:

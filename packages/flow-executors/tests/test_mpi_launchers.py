@@ -205,6 +205,11 @@ def test_a_launcher_is_killed_by_sigkill_alone() -> None:
     assert set(told.values()) == {None}
 
 
+def test_a_shell_tells_a_killed_launcher_by_137() -> None:
+    told = {code: launcher_killed(code, command_line=True) for code in (-9, 137, -11, 0, 1, 9, None)}
+    assert [code for code, death in told.items() if death is not None] == [-9, 137]
+
+
 @pytest.mark.parametrize(("code", "lost"), [(9, True), (127, False), (255, False), (None, False)])
 def test_a_killed_agent_is_known_by_what_open_mpi_says_and_its_exit_code(code: int | None, lost: bool) -> None:
     told = death_told("-----\nORTE was unable to reliably start one or more daemons.\nThis usually is caused by:", code)

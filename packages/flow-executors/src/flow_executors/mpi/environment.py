@@ -115,6 +115,19 @@ def _through(agent: str) -> dict[str, str]:
     }
 
 
+def of_files(files: str, memory: str) -> dict[str, str]:
+    """Return what has Open MPI keep its files in these directories of a node; empty: where it likes.
+
+    A rank that is killed leaves them, so they are to be removed with the task.
+    """
+    made: dict[str, str] = {}
+    if files:
+        made |= {"OMPI_MCA_orte_tmpdir_base": files, "PRTE_MCA_prte_tmpdir_base": files}
+    if memory:
+        made |= {"OMPI_MCA_btl_vader_backing_directory": memory, "OMPI_MCA_btl_sm_backing_directory": memory}
+    return made
+
+
 def of_daemon(sent: Mapping[str, str], here: Mapping[str, str], devices: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a daemon: that of the task's head, but for what belongs to a node.
 

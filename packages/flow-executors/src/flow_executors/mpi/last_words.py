@@ -66,8 +66,16 @@ def death_told(text: str, code: int | None = None) -> RankDeath | None:
     return None
 
 
-def launcher_killed(code: int | None) -> RankDeath | None:
-    """Return that the launcher itself was killed, as its exit code says it; None where it was not."""
-    if code != -_KILLED:
-        return None
-    return RankDeath("", "the launcher of its ranks was killed by signal 9 (SIGKILL)")
+def launcher_killed(code: int | None, command_line: bool = False) -> RankDeath | None:
+    """Return that the launcher itself was killed, as its exit code says it; None where it was not.
+
+    Args:
+        code: The exit code; None where it is not known.
+        command_line: Whether it is that of a shell, which tells a killed program by 137.
+    """
+    if code == -_KILLED:
+        return RankDeath("", "the launcher of its ranks was killed by signal 9 (SIGKILL)")
+    if code == _KILLED_CODE and command_line:
+        how = f"the launcher of its ranks, or another program of its command, was killed by signal 9 (SIGKILL: {code})"
+        return RankDeath("", how)
+    return None

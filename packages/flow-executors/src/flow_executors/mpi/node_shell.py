@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import secrets
 import select
 import shlex
@@ -32,7 +33,17 @@ from flow_core.starting import starting
 from flow_executors import errors
 from flow_executors.common.task_ranks import RankPlacement, RankRequest
 from flow_executors.errors import BadMessage
-from flow_executors.mpi.environment import AGENT_FILE, DIRECTORY, PLACEMENT, SOCKET_FILE, TASK, described, of_daemon
+from flow_executors.mpi import rank_files
+from flow_executors.mpi.environment import (
+    AGENT_FILE,
+    DIRECTORY,
+    PLACEMENT,
+    SOCKET_FILE,
+    TASK,
+    described,
+    of_daemon,
+    of_files,
+)
 from flow_executors.mpi.streams import pack_frame, take_frames, unpack_wanted
 from flow_executors.wire.ranks import (
     PIECE,
@@ -58,6 +69,9 @@ _FAILED: Final = 255  # exit code of what could not be started, as that of ssh
 _BACKLOG: Final = 128
 # Signals by which launchers end their own daemons.
 _AS_ASKED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_MARK: Final = re.compile(r"[\w-]{1,100}", re.ASCII)
+# Launchers hand variables of theirs to daemons as options.
+_HEADS_FILES: Final = re.compile(r"--?(?:prte)?mca\s+(?:orte|prte)_tmpdir_base\s+\"?[^\"\s]*/flow-ranks-[\w-]+\"?")
 _START_S: Final = 10.0  # seconds that the thread has to end
 
 
@@ -108,6 +122,7 @@ class NodeShell:
         try:
             place.mkdir(mode=0o700)
             self._tasks[key] = place
+            rank_files.make(name)
             _write_agent(place / AGENT_FILE)
             listening = _listen(str(place / SOCKET_FILE))
         except OSError as error:
@@ -122,6 +137,7 @@ class NodeShell:
         place = self._tasks.pop(key, None)
         if place is not None:
             shutil.rmtree(place, ignore_errors=True)
+            rank_files.remove(place.name)
 
     # -- of all nodes
 
@@ -521,13 +537,20 @@ class _Loop:
     def _begin(self, key: int, manager: int, stream: int, start: RemoteStart, devices: dict[str, str]) -> None:
         environment = of_daemon(dict(start.environment), os.environ, devices)
         mark = environment.setdefault(TASK, f"{key:x}")
+        if not _MARK.fullmatch(mark):  # it becomes part of a path
+            raise OSError(f"{TASK} is {mark!r}, which is no mark of a task")
+        # Those of this node, where the head has its own: the user may have named others. With the head's on its command
+        # a daemon would use these.
+        own = of_files(*rank_files.make(mark))
+        environment |= {name: own[name] for name in own.keys() & environment if environment[name].endswith(mark)}
+        argv = [_HEADS_FILES.sub("", word) for word in start.argv]
         directory = start.cwd if os.path.isdir(start.cwd) else os.path.expanduser("~")
         ours, theirs = socket.socketpair()
         with theirs:
             try:
                 with starting():
                     process = subprocess.Popen(
-                        [*program("flow_executors.mpi.guard"), str(theirs.fileno()), *start.argv],
+                        [*program("flow_executors.mpi.guard"), str(theirs.fileno()), *argv],
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
                         stderr=subprocess.PIPE,
@@ -649,6 +672,8 @@ class _Loop:
             self._unwatch(daemon.input)
             os.close(daemon.input)
         self._exited(daemon)
+        if not any(other.key == daemon.key for other in self.daemons.values()):
+            rank_files.remove(daemon.mark)
 
     def _exited(self, daemon: _Daemon, as_told: RemoteExit | None = None) -> None:
         """Tell the head how a daemon ended, once; nothing that it still writes goes there."""

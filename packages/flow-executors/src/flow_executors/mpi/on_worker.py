@@ -22,7 +22,16 @@ from flow_core.remote.processes import carries, end_task_of_worker, table, ticks
 from flow_core.remote.ranks import RanksNotBegun, RanksStep
 from flow_core.remote.run import with_variables
 from flow_core.starting import starting
-from flow_executors.mpi.environment import DIRECTORY, HOSTFILE, PLACEMENT, TASK, read, variables_of
+from flow_executors.mpi import rank_files
+from flow_executors.mpi.environment import (
+    DIRECTORY,
+    HOSTFILE,
+    PLACEMENT,
+    TASK,
+    of_files,
+    read,
+    variables_of,
+)
 from flow_executors.mpi.last_words import death_told, launcher_killed
 from flow_executors.mpi.launchers import AUTO, FUNCTION, MPIEXEC, RankCommand, command_of, kind_of_mpiexec
 
@@ -82,8 +91,8 @@ def run_on_ranks(
             raise RankKilled("", str(error)) from error
         tail = getattr(error, "stderr_tail", "")
         death = death_told(tail, getattr(error, "exitcode", None)) if isinstance(tail, str) else None
-        if death is None and steps and isinstance(steps[-1], RanksStep):
-            death = launcher_killed(getattr(error, "exitcode", None))
+        if death is None and (command_line or (steps and isinstance(steps[-1], RanksStep))):
+            death = launcher_killed(getattr(error, "exitcode", None), command_line)
         if death is None:
             _hint(error, variables, spec, command_line)
             raise
@@ -158,7 +167,9 @@ def _variables(given: Mapping[str, str], environment: Mapping[str, str], command
     others = {name: value for name, value in given.items() if name != PLACEMENT}
     # The user's own variables count more than what has a launcher come through Flow.
     wanted = variables_of(placement, request, command, directory)
-    return others | {TASK: os.path.basename(directory)} | wanted
+    mark = os.path.basename(directory)
+    files = {name: value for name, value in of_files(*rank_files.found(mark)).items() if name not in environment}
+    return others | {TASK: mark} | files | wanted
 
 
 def _by_path(command: RankCommand, path: str) -> RankCommand:
