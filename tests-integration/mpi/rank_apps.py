@@ -35,6 +35,25 @@ def whole(number: int) -> tuple[int, int, str]:
     return world.Get_rank(), world.allreduce(number), uname().nodename
 
 
+@mpi_app(gather=True)
+def devices(place: str, guests: int) -> tuple[str, str]:
+    """Return node and devices of each rank, when so many tasks run at once: each leaves a file in a directory."""
+    import os
+    import time
+    from pathlib import Path
+
+    from mpi4py import MPI
+
+    world = MPI.COMM_WORLD
+    if world.Get_rank() == 0:
+        Path(place).mkdir(exist_ok=True)
+        Path(place, os.environ["FLOW_MPI_TASK"]).touch()
+        while len(os.listdir(place)) < guests:
+            time.sleep(0.02)
+    world.Barrier()
+    return os.uname().nodename, os.environ["CUDA_VISIBLE_DEVICES"]
+
+
 @mpi_app
 def large(size: int) -> bytes:
     return b"x" * size

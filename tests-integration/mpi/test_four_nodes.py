@@ -14,6 +14,7 @@ import pytest
 from rank_apps import (
     PATIENCE_S,
     calling_nobody,
+    devices,
     failing,
     hosts_of_ranks,
     leaving_a_daemon,
@@ -27,7 +28,7 @@ from rank_apps import (
 )
 
 import flow_core as flow
-from flow_core.errors import AppTimeout, RemoteError, TaskLost
+from flow_core.errors import AppTimeout, RemoteError, TaskLost, TaskRefused
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(500)]
 TWO_BY_TWO = {"nodes": 2, "ranks_per_node": 2}
@@ -91,6 +92,18 @@ def test_no_node_has_more_than_it_has_workers_beside_200_serial_tasks(four_nodes
             busy += change
             most = max(most, busy)
         assert most <= 4, f"{most} at once on {node}"
+
+
+def test_tasks_of_ranks_have_devices_of_their_own_on_each_node(four_nodes: ConfigOf, tmp_path: Path) -> None:
+    # Played: no node has a GPU, and what counts here is who may use which.
+    asked = {**TWO_BY_TWO, "gpus_per_rank": 1}
+    with flow.load(four_nodes(available_accelerators=2)):
+        both = [devices(str(tmp_path / "meeting"), 2, resource_specification=asked) for _ in range(2)]
+        seen = [one for future in both for one in future.result(PATIENCE_S)]
+        # A node has two devices, and each task needs both of two nodes.
+        assert Counter(seen) == {(f"n{number}", "0,1"): 2 for number in range(1, 5)}
+        with pytest.raises(TaskRefused, match="GPUs"):
+            devices(str(tmp_path), 1, resource_specification={**TWO_BY_TWO, "gpus_per_rank": 2}).result(PATIENCE_S)
 
 
 def test_tasks_that_fill_a_block_bring_another_one(four_nodes: ConfigOf, tmp_path: Path) -> None:

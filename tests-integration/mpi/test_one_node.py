@@ -11,6 +11,7 @@ import pytest
 from rank_apps import (
     PATIENCE_S,
     command_of_ranks,
+    devices,
     failing,
     finalizing,
     hosts_of_ranks,
@@ -24,7 +25,9 @@ from rank_apps import (
 )
 
 import flow_core as flow
+import flow_executors
 from flow_core.errors import AppException, AppTimeout, BashExitFailure, TaskLost, WorkerLost
+from flow_providers.local.provider import LocalProvider
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(400)]
 HOST = os.uname().nodename
@@ -62,6 +65,25 @@ def test_a_cached_function_is_run_with_another_number_of_ranks_and_not_told_of_t
         assert size.options(resource_specification={"ranks": 3})().result(PATIENCE_S) == 3
         assert size().result(PATIENCE_S) == 2
         assert kernel.summary().memoized == 1
+
+
+def test_two_tasks_on_a_node_share_no_device(one_node: flow.Config, tmp_path: Path) -> None:
+    # Played: this machine need not have any.
+    one_node.executors = [
+        flow_executors.HighThroughputExecutor(
+            label="htex",
+            max_workers=4,
+            cores_per_worker=0.25,
+            available_accelerators=4,
+            provider=LocalProvider(max_blocks=1),
+        )
+    ]
+    with flow.load(one_node):
+        asked = {**TWO, "gpus_per_rank": 1}
+        both = [devices(str(tmp_path / "meeting"), 2, resource_specification=asked) for _ in range(2)]
+        seen = [{found for _, found in future.result(PATIENCE_S)} for future in both]
+    assert [len(one) for one in seen] == [1, 1]  # the ranks of a task on one node see the same
+    assert sorted(",".join(found for one in seen for found in one).split(",")) == ["0", "1", "2", "3"]
 
 
 def test_values_may_be_larger_than_pipes(one_node: flow.Config) -> None:
