@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import secrets
 import select
+import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +19,9 @@ from flow_core.prctl import become_subreaper
 from flow_core.remote.processes import table
 from flow_executors.common.task_ranks import RankPlace, RankPlacement, RankRequest
 from flow_executors.errors import BadMessage
-from flow_executors.mpi.environment import DIRECTORY
-from flow_executors.mpi.node_shell import DaemonLoss, NodeShell
+from flow_executors.mpi import rank_files
+from flow_executors.mpi.environment import DIRECTORY, TASK
+from flow_executors.mpi.node_shell import DaemonLoss, NodeShell, program
 from flow_executors.mpi.streams import LONGEST, Wanted, pack_frame, pack_wanted, take_frames, unpack_wanted
 from flow_executors.wire.ranks import RemoteStep, from_manager, unpack_remote
 
@@ -221,3 +225,43 @@ def test_the_start_of_an_agent_that_is_none_is_refused(body: bytes) -> None:
 def test_the_start_of_an_agent_comes_as_it_was() -> None:
     wanted = Wanted("n1", "echo 'ä'", "/tmp", {"A": "b\udc80"})
     assert unpack_wanted(pack_wanted(wanted)) == wanted
+
+
+def test_a_guard_whose_manager_has_died_removes_the_files_of_its_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    mark = f"test-{secrets.token_hex(8)}"
+    kept = [Path(place) for place in rank_files.make(mark) if place]
+    assert kept[0].parent == tmp_path
+    for place in kept:
+        (place / "session").touch()
+    manager, control = socket.socketpair()
+    with control:
+        guard = subprocess.Popen(
+            [*program("flow_executors.mpi.guard"), str(control.fileno()), "sleep", "300"],
+            pass_fds=(control.fileno(),),
+            env={**os.environ, TASK: mark},
+        )
+    try:
+        manager.close()
+        assert guard.wait(40) == 0
+    finally:
+        guard.kill()
+        rank_files.remove(mark)
+    assert not any(place.exists() for place in kept)
+
+
+def test_a_link_is_not_taken_for_a_directory_of_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    mark = f"test-{secrets.token_hex(8)}"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / f"flow-ranks-{mark}").symlink_to(elsewhere)
+    try:
+        assert rank_files.make(mark)[0] == ""
+    finally:
+        rank_files.remove(mark)
+    assert elsewhere.exists()

@@ -79,6 +79,8 @@ class _Guard:
             if self._ending and time.monotonic() >= self._ending:
                 self._send(signal.SIGKILL)
         self._tell("code", self._code)
+        if self._alone_until:
+            _remove_files()
 
     def _asked(self) -> bool:
         """Return whether it was the manager that asked for the end; else it has died."""
@@ -119,3 +121,14 @@ class _Guard:
             os.write(self._control, f"{json.dumps({what: value})}\n".encode())
         except OSError:
             return  # the manager has died
+
+
+def _remove_files() -> None:
+    """Remove what MPI kept here for the task, as its manager would have done."""
+    # Not at the top: a start of ranks waits for this process.
+    from flow_executors.mpi import rank_files
+    from flow_executors.mpi.environment import TASK
+
+    mark = os.environ.get(TASK)
+    if mark:
+        rank_files.remove(mark)
