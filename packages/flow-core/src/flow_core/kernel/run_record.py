@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flow_core.folders import closed_to_writers
 from flow_core.kernel.failure_tally import FailureGroup
 from flow_core.own_files import open_own
 
@@ -79,7 +80,8 @@ def begun(info: RunInfo, executors: Iterable[str], monitored: bool) -> RunRecord
 def write(run_dir: Path, record: RunRecord) -> None:
     """Write a record, whole or not at all. Raises OSError."""
     part = run_dir / f".{NAME}.part"
-    part.write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
+    with open(part, "w", encoding="utf-8", opener=closed_to_writers) as file:
+        file.write(json.dumps(asdict(record), indent=1) + "\n")
     os.replace(part, run_dir / NAME)
 
 
