@@ -354,3 +354,46 @@ def test_a_pool_that_does_not_cancel_does_not_hold_up_the_end_of_a_run(
         assert forced == (told if how == "hangs" else ())
     finally:
         end.set()
+
+
+class Swapping(concurrent.futures.Executor):
+    """A pool of another's that gives the results of two tasks for each other."""
+
+    def __init__(self) -> None:
+        self._first: tuple[concurrent.futures.Future[Any], Any] | None = None
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        result = fn(*args, **kwargs)
+        if self._first is None:
+            self._first = future, result
+        else:
+            self._first[0].set_result(result)
+            future.set_result(self._first[1])
+        return future
+
+
+def test_a_pool_that_mixes_up_results_fails_its_tasks(tmp_path: Path, listener: RecordingListener) -> None:
+    executor = FuturesExecutor("engine", Swapping())
+    executor.start(make_context(tmp_path, listener))
+    for number in (1, 2):
+        executor.submit(TryKey(number), Call(calls.double, (number,)))
+    for key, outcome in zip((1, 2), listener.wait_for([TryKey(1), TryKey(2)], 10), strict=True):
+        assert outcome.verdict is Verdict.APP_ERROR
+        assert f"gave the result of another task (try {3 - outcome.key}) for this one" in str(outcome.error), key
+    executor.shutdown(5)
+
+
+def test_what_a_pool_gives_that_is_no_result_is_named(tmp_path: Path, listener: RecordingListener) -> None:
+    class Empty(concurrent.futures.Executor):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+            future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+            future.set_result(None)
+            return future
+
+    executor = FuturesExecutor("engine", Empty())
+    executor.start(make_context(tmp_path, listener))
+    executor.submit(TryKey(1), Call(calls.double, (1,)))
+    (outcome,) = listener.wait_for([TryKey(1)], 10)
+    assert "the pool of 'engine' gave None for the result of the task" in str(outcome.error)
+    executor.shutdown(5)

@@ -585,7 +585,13 @@ def _tried(key: TryKey, call: Call, where: NodeContext, place: Place) -> Outcome
 
 
 def _unpacked(key: TryKey, data: object, label: str) -> Outcome:
+    if not is_a(data, bytes):
+        given = f"the pool of {label!r} gave {shown(data)} for the result of the task, which is not what it was to call"
+        return Outcome(key, Verdict.APP_ERROR, error=ExecutorError(given))
     result = unpack_result(cast(bytes, data))
+    if result.key not in (0, key):
+        mixed = f"the pool of {label!r} gave the result of another task (try {result.key}) for this one (try {key})"
+        return Outcome(key, Verdict.APP_ERROR, error=ExecutorError(mixed))
     verdict = Verdict.OK if result.error is None else Verdict.APP_ERROR
     place = Place(label, node=result.node, pid=result.pid)
     return Outcome(

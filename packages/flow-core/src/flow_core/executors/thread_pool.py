@@ -129,7 +129,7 @@ class Worker(Interruptible):
         awaits: The future that its task waits for without a limit of time.
         waits: Number of waits that its task is in, one inside the other.
         parked: Whether another thread may work in its place while it waits.
-        reports_ns: When it began to report the end of a try, int64 ns UTC.
+        reports_ns: When it began to report the end of a try, int64 ns UTC; 0 while it reports none.
         replaced: Whether, given up, it has been replaced.
         began_ns: When it began what it runs, int64 ns UTC.
     """
@@ -199,8 +199,6 @@ class Pool:
         self._workers: list[Worker] = []
         self._ranks: set[int] = set()
         self._left: set[Worker] = set()
-        # Threads that report the end of a try: no longer among ``running``, and not free either.
-        self._reporting: set[Worker] = set()
         self._looking = False  # whether a thread looks at reports while tries wait
         self._parked = 0
         # Threads that may be started; workers + missing - parked - surplus = max_threads at any time.
@@ -236,7 +234,7 @@ class Pool:
         self._queue.put(key)
         if self._missing:
             # No thread more than there are tries: most pools never need all.
-            if len(self.waiting) + len(self.running) + len(self._reporting) > len(self._workers):
+            if len(self.waiting) + len(self.running) > len(self._workers) or not self._any_is_free():
                 self._grow(key)
         elif not self._workers and self.waiting.pop(key, None) is not None:
             raise self._stuck()
@@ -409,6 +407,10 @@ class Pool:
         if self._missing and self.waiting:
             self._grow()
 
+    def _any_is_free(self) -> bool:
+        """Return whether a thread has nothing to do. One that reports the end of a try is not free."""
+        return any(worker.call is None and not worker.reports_ns for worker in self._workers)
+
     def _retire(self, worker: Worker) -> bool:
         """Return whether an idle thread is one too many; it is no longer one of the pool then."""
         with self._lock:
@@ -503,7 +505,7 @@ class Pool:
 
     def _overdue_reports(self, now_ns: int) -> list[tuple[Worker, int]]:
         """Return the threads that are in a report for too long, with when it began, int64 ns UTC."""
-        ends = [(worker, worker.reports_ns) for worker in list(self._reporting)]
+        ends = [(worker, began_ns) for worker in list(self._workers) if (began_ns := worker.reports_ns)]
         # ``key`` is set when the task itself begins.
         begins = [(worker, worker.began_ns) for worker in list(self.running.values()) if not worker.key]
         return [(worker, began_ns) for worker, began_ns in (*ends, *begins) if now_ns - began_ns > REPORT_S * 1e9]
@@ -511,7 +513,7 @@ class Pool:
     def _replace(self, worker: Worker) -> None:
         """Let another thread work in the place of one that does not come back from a report."""
         with self._lock:
-            still = worker in self._reporting or (worker.call is not None and not worker.key)
+            still = worker.reports_ns or (worker.call is not None and not worker.key)
             if worker.parked or not still or worker in self._left or self._parked >= MOST_PARKED:
                 return
             worker.parked = True
@@ -638,7 +640,7 @@ class Pool:
         worker.ident = threading.get_ident()
         take, waiting, running, listener = self._queue.get, self.waiting, self.running, self._listener
         place, now = worker.place, time.time_ns
-        watch, killed, reporting = self._watch, self._killed, self._reporting
+        watch, killed = self._watch, self._killed
         while True:
             # Before a key is taken: one that was taken must be run.
             if self._surplus and self._retire(worker):
@@ -652,7 +654,7 @@ class Pool:
             worker.call = call
             worker.began_ns = started_ns = now()
             running[key] = worker
-            if self._missing and waiting and len(running) + len(reporting) >= len(self._workers):
+            if self._missing and waiting and (len(running) >= len(self._workers) or not self._any_is_free()):
                 self._grow()  # submit() may have taken this thread for idle
             if call.spec is not DEFAULT_SPEC:
                 self._limit(key, call)
@@ -676,9 +678,8 @@ class Pool:
                 outcome.place = place
                 outcome.started_ns = started_ns
                 outcome.ended_ns = worker.reports_ns = now()
-                reporting.add(worker)
                 listener.finished((outcome,))
-                reporting.discard(worker)
+                worker.reports_ns = 0
                 if worker.parked:
                     self._end_waits(worker)
             elif not self._come_back(worker):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class TaskResult:
-    """Result of a task: its value or its error, its times in ns UTC, and the process it ran in."""
+    """Result of a task: its value or its error, its times in ns UTC, the process it ran in, the key (0: not known)."""
 
     value: object
     error: BaseException | None
@@ -32,6 +32,7 @@ class TaskResult:
     pid: int
     node: str = ""
     usage: Usage | None = None
+    key: int = 0
 
 
 def pack_task(
@@ -65,6 +66,7 @@ def pack_task(
         None if reporting is None else (reporting, context.key),
         this_process(),
         directory,
+        context.key,
     )
     return pickle.dumps(parts, protocol=5)
 
@@ -80,10 +82,10 @@ def failed_parcel(error: BaseException, started_ns: int = 0) -> bytes:
     return packed_result(b"", pack(error), started_ns, None)
 
 
-def packed_result(value: bytes, failure: bytes | None, started_ns: int, usage: Usage | None) -> bytes:
+def packed_result(value: bytes, failure: bytes | None, started_ns: int, usage: Usage | None, key: int = 0) -> bytes:
     """Return a result for ``unpack_result``: a packed value, or an error as ``flow_core.remote.errors`` packs it."""
     node = os.uname().nodename
-    return pickle.dumps((value, failure, started_ns, time.time_ns(), os.getpid(), node, usage), protocol=5)
+    return pickle.dumps((value, failure, started_ns, time.time_ns(), os.getpid(), node, usage, key), protocol=5)
 
 
 def is_failed(result: bytes) -> bool:
@@ -97,7 +99,7 @@ def unpack_result(data: bytes) -> TaskResult:
     Raises:
         DeserializationError: the bytes are no whole result.
     """
-    packed, packed_error, started_ns, ended_ns, pid, node, usage = loaded(data, "the result")
+    packed, packed_error, started_ns, ended_ns, pid, node, usage, key = loaded(data, "the result")
     value: object = None
     error = None if packed_error is None else unpack(packed_error)
     if error is None:
@@ -105,7 +107,7 @@ def unpack_result(data: bytes) -> TaskResult:
             value = loaded(packed, "the result")
         except DeserializationError as failure:
             error = failure
-    return TaskResult(value, error, started_ns, ended_ns, pid, node, usage)
+    return TaskResult(value, error, started_ns, ended_ns, pid, node, usage, key)
 
 
 def unpack_packed(data: bytes) -> tuple[bytes, BaseException | None]:

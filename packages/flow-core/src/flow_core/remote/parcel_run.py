@@ -30,9 +30,9 @@ def run_parcel(data: bytes, *, alone: bool = False) -> bytes:
     also on another thread.
     """
     started_ns, value, failure, usage = time.time_ns(), b"", None, None
-    pid, state = os.getpid(), None
+    pid, state, key = os.getpid(), None, 0
     try:
-        *task, watched, packed_in, directory = loaded(data, "the frame")
+        *task, watched, packed_in, directory, key = loaded(data, "the frame")
         elsewhere = packed_in != this_process()
         apart = ""
         # In the script's own process, and on threads, the state belongs to others as well and is left alone.
@@ -58,7 +58,7 @@ def run_parcel(data: bytes, *, alone: bool = False) -> bytes:
         _end_forked_child()
     if state is not None:
         _put_back(state, time.time_ns() - started_ns)
-    return packed_result(value, failure, started_ns, usage)
+    return packed_result(value, failure, started_ns, usage, key)
 
 
 def _end_forked_child() -> NoReturn:
