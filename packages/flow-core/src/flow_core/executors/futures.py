@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Future
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from flow_core import guard
 from flow_core.bounded_calls import BoundedCall, within
@@ -20,7 +20,7 @@ from flow_core.executors.reports import ReportCollector, collector, telling
 from flow_core.executors.thread_watch import watch_threads, watched
 from flow_core.executors.user_pools import PoolWorkers
 from flow_core.folders import current_directory
-from flow_core.guard import attribute, is_a, one_line, pass_signal, text_of
+from flow_core.guard import attribute, is_a, one_line, pass_signal, shown as shown_safely, text_of
 from flow_core.interfaces.call import Call, NodeContext, TryKey
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.executor import Executor, ShutdownReport
@@ -586,9 +586,9 @@ def _tried(key: TryKey, call: Call, where: NodeContext, place: Place) -> Outcome
 
 def _unpacked(key: TryKey, data: object, label: str) -> Outcome:
     if not is_a(data, bytes):
-        given = f"the pool of {label!r} gave {shown(data)} for the result of the task, which is not what it was to call"
+        given = f"the pool of {label!r} gave {shown_safely(data)} for the result of the task, which is not what the call returned"
         return Outcome(key, Verdict.APP_ERROR, error=ExecutorError(given))
-    result = unpack_result(cast(bytes, data))
+    result = unpack_result(data)
     if result.key not in (0, key):
         mixed = f"the pool of {label!r} gave the result of another task (try {result.key}) for this one (try {key})"
         return Outcome(key, Verdict.APP_ERROR, error=ExecutorError(mixed))
