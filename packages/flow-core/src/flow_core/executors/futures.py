@@ -586,7 +586,9 @@ def _tried(key: TryKey, call: Call, where: NodeContext, place: Place) -> Outcome
 
 def _unpacked(key: TryKey, data: object, label: str) -> Outcome:
     if not is_a(data, bytes):
-        given = f"the pool of {label!r} gave {shown_safely(data)} for the result of the task, which is not what the call returned"
+        given = (
+            f"the pool of {label!r} gave {shown_safely(data)} for the result of the task, and not what the call gave"
+        )
         return Outcome(key, Verdict.APP_ERROR, error=ExecutorError(given))
     result = unpack_result(data)
     if result.key not in (0, key):
