@@ -307,7 +307,7 @@ def asked(executor: Executor | None, key: Any, patience_s: float) -> list[Cause]
     try:
         return BoundedCall("flow-why", lambda: _answer(executor, key, patience_s)).wait(patience_s + _GRACE_S)
     except NoAnswerError:
-        text = f"executor {executor.label!r} did not say within {round(patience_s, 1):g} s why"
+        text = f"executor {executor.label!r} did not say within {patience_s:.3g} s why"
         return [Cause(CauseKind.UNKNOWN, text)]
 
 
