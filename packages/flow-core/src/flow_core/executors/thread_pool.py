@@ -234,11 +234,12 @@ class Pool:
         self._queue.put(key)
         if self._missing:
             # No thread more than there are tries: most pools never need all.
-            if len(self.waiting) + len(self.running) > len(self._workers) or not self._any_is_free():
+            if len(self.waiting) + len(self.running) > len(self._workers):
                 self._grow(key)
         elif not self._workers and self.waiting.pop(key, None) is not None:
             raise self._stuck()
-        elif not self._looking:
+        # A thread that reports the end of a try counts as free above: it is, in a moment, unless it hangs in that.
+        if not self._looking:
             self._begin_to_look()
         if self._closed() and self.waiting.pop(key, None) is not None:
             raise ExecutorClosed(f"executor {self.label!r} was shut down")
@@ -407,10 +408,6 @@ class Pool:
         if self._missing and self.waiting:
             self._grow()
 
-    def _any_is_free(self) -> bool:
-        """Return whether a thread has nothing to do. One that reports the end of a try is not free."""
-        return any(worker.call is None and not worker.reports_ns for worker in self._workers)
-
     def _retire(self, worker: Worker) -> bool:
         """Return whether an idle thread is one too many; it is no longer one of the pool then."""
         with self._lock:
@@ -477,7 +474,7 @@ class Pool:
     # -- threads that do not come back from reports
 
     def _begin_to_look(self) -> None:
-        """Have a thread look at reports as long as tries wait for a thread of a pool that has all that it may have."""
+        """Have a thread look at reports as long as tries wait for a thread."""
         with self._lock:
             if self._looking or self.closed:
                 return
@@ -654,7 +651,7 @@ class Pool:
             worker.call = call
             worker.began_ns = started_ns = now()
             running[key] = worker
-            if self._missing and waiting and (len(running) >= len(self._workers) or not self._any_is_free()):
+            if self._missing and waiting and len(running) >= len(self._workers):
                 self._grow()  # submit() may have taken this thread for idle
             if call.spec is not DEFAULT_SPEC:
                 self._limit(key, call)
