@@ -199,6 +199,8 @@ class Pool:
         self._workers: list[Worker] = []
         self._ranks: set[int] = set()
         self._left: set[Worker] = set()
+        # Threads that hang in the report of an end: no longer among ``running``, and not free either.
+        self._held: set[Worker] = set()
         self._looking = False  # whether a thread looks at reports while tries wait
         self._parked = 0
         # Threads that may be started; workers + missing - parked - surplus = max_threads at any time.
@@ -234,7 +236,7 @@ class Pool:
         self._queue.put(key)
         if self._missing:
             # No thread more than there are tries: most pools never need all.
-            if len(self.waiting) + len(self.running) > len(self._workers):
+            if len(self.waiting) + len(self.running) + len(self._held) > len(self._workers):
                 self._grow(key)
         elif not self._workers and self.waiting.pop(key, None) is not None:
             raise self._stuck()
@@ -516,6 +518,8 @@ class Pool:
             worker.parked = True
             self._parked += 1
             self._missing += 1
+            if worker.reports_ns:
+                self._held.add(worker)
         self._grow_if_needed()
         self._warn_apart(
             f"thread {worker.name} of executor {self.label!r} does not come back from a report of a result"
@@ -651,7 +655,7 @@ class Pool:
             worker.call = call
             worker.began_ns = started_ns = now()
             running[key] = worker
-            if self._missing and waiting and len(running) >= len(self._workers):
+            if self._missing and waiting and len(running) + len(self._held) >= len(self._workers):
                 self._grow()  # submit() may have taken this thread for idle
             if call.spec is not DEFAULT_SPEC:
                 self._limit(key, call)
@@ -678,6 +682,7 @@ class Pool:
                 listener.finished((outcome,))
                 worker.reports_ns = 0
                 if worker.parked:
+                    self._held.discard(worker)
                     self._end_waits(worker)
             elif not self._come_back(worker):
                 return
