@@ -238,10 +238,12 @@ class Pool:
             # No thread more than there are tries: most pools never need all.
             if len(self.waiting) + len(self.running) + len(self._held) > len(self._workers):
                 self._grow(key)
+            elif not self._looking:
+                # A thread that reports the end of a try counts as free: it is, in a moment, unless it hangs in that.
+                self._begin_to_look()
         elif not self._workers and self.waiting.pop(key, None) is not None:
             raise self._stuck()
-        # A thread that reports the end of a try counts as free above: it is, in a moment, unless it hangs in that.
-        if not self._looking:
+        elif not self._looking:
             self._begin_to_look()
         if self._closed() and self.waiting.pop(key, None) is not None:
             raise ExecutorClosed(f"executor {self.label!r} was shut down")
