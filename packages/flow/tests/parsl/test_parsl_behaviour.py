@@ -317,6 +317,13 @@ def test_an_executor_that_flow_does_not_have_refuses_by_name() -> None:
         parsl.executors.FluxExecutor()
 
 
+def test_an_executor_that_flow_has_by_now_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    import flow_executors
+
+    monkeypatch.setattr(flow_executors, "FluxExecutor", lambda label: f"flux {label}", raising=False)
+    assert parsl.executors.FluxExecutor("a") == "flux a"
+
+
 def test_an_unknown_option_of_a_config_is_named() -> None:
     with pytest.raises(ConfigurationError, match="has no option 'retires': did you mean 'retries'"):
         Config(retires=2)

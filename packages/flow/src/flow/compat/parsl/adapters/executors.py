@@ -305,9 +305,14 @@ def in_flow_command(command: str) -> str:
 
 
 class _NotOffered:
-    """An executor that Flow does not have: its name can be imported, so that a file of configurations can be read."""
+    """An executor that Flow may not have: its name can be imported, so that a file of configurations can be read."""
 
     instead = "use HighThroughputExecutor, with the same provider"
+
+    def __new__(cls, *args: object, **options: object) -> Any:
+        """Return the executor of this name of the flow-executors that is installed, where it has one."""
+        offered = getattr(flow_executors, cls.__name__, None)
+        return super().__new__(cls) if offered is None else offered(*args, **options)
 
     def __init__(self, *_args: object, **_options: object) -> None:
         self._refuse()
