@@ -73,12 +73,6 @@ def test_no_row_was_lost() -> None:
     assert not [item for (_, item), count in Counter(row[:2] for row in rows()).items() if count > 1]
 
 
-def test_the_numbers_at_the_top_are_those_of_the_rows() -> None:
-    counted = Counter(verdict for _section, _item, verdict, _evidence in rows())
-    told = ", ".join(f"{counted[verdict]} {verdict}" for verdict in VERDICTS)
-    assert f"Rows by verdict: {told}." in PAGE.read_text()
-
-
 @pytest.mark.parametrize(
     ("verdict", "evidence", "what"),
     [

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
 import io
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from flow.progress import ProgressBar
+from flow.progress.counts import AppCounts, line
+from flow.progress.notebook import table
+from flow_core.errors import ConfigurationError
 from flow_core.events import FileMoving, TaskEnded, TaskSubmitted
 from flow_core.interfaces.sinks import RunInfo
 
-RUN = RunInfo(run_id="run", epoch=0, run_dir=Path("."), name="test", started_ns=0)
+RUN = RunInfo(run_id="run", epoch=0, run_dir=Path("runinfo/007"), name="test", started_ns=0)
 
 
 def submitted(task_id: int, app: str) -> TaskSubmitted:
@@ -27,8 +33,8 @@ def drawn(*events: TaskSubmitted | TaskEnded | FileMoving, terminal: bool = True
     bar = ProgressBar(Console(file=screen, force_terminal=terminal, width=100))
     bar.start(RUN)
     bar.emit(events)
-    if bar._progress is not None:
-        bar._progress.refresh()
+    if bar._bars is not None:
+        bar._bars.progress.refresh()
     assert bar.close(1.0) == 0
     return screen.getvalue()
 
@@ -57,8 +63,58 @@ def test_many_apps_share_a_last_row() -> None:
     assert "other apps" in drawn(*(submitted(number, f"app{number}") for number in range(30)))
 
 
-def test_nothing_is_drawn_without_a_terminal() -> None:
-    assert drawn(submitted(1, "parse"), ended(1), terminal=False).strip() == ""
+def test_without_a_terminal_the_end_is_one_line() -> None:
+    said = drawn(submitted(1, "parse"), submitted(2, "parse"), ended(1), ended(2, "ValueError"), terminal=False)
+    assert said.splitlines() == ["flow: in 0 s 1 of 2 tasks went well, 1 failed; see: flow status 007"]
+    assert drawn(terminal=False) == ""
+
+
+def test_without_a_terminal_a_line_comes_now_and_then_where_something_has_changed() -> None:
+    screen = io.StringIO()
+    bar = ProgressBar(Console(file=screen, force_terminal=False), every_s=0.01)
+    bar.start(RUN)
+    for number in range(3):
+        bar.emit([submitted(number, "parse")])
+        until(lambda number=number: f"of {number + 1} tasks ended" in screen.getvalue())
+    bar.close(1.0)
+    # Nothing changed after the last task, so nothing more was told but the end.
+    assert len(screen.getvalue().splitlines()) == 4
+
+
+def test_a_pipe_that_nobody_reads_ends_no_run() -> None:
+    screen = io.StringIO()
+    bar = ProgressBar(Console(file=screen, force_terminal=False))
+    bar.start(RUN)
+    bar.emit([submitted(1, "parse"), ended(1)])
+    screen.close()
+    assert bar.close(1.0) == 0
+
+
+def test_a_period_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="every_s"):
+        ProgressBar(every_s=-1)
+
+
+def test_a_line_tells_failures_retries_speed_and_what_is_left() -> None:
+    counts = AppCounts(submitted=100, ended=40, failed=2, remembered=3, retried=4)
+    assert line(counts, 60.0, 2.0) == (
+        "after 60 s: 40 of 100 tasks ended, 2 failed, 3 from memory, 4 retries, 2 a second, 30 s left at that"
+    )
+    assert line(counts, 60.0, 0.0) == "after 60 s: 40 of 100 tasks ended, 2 failed, 3 from memory, 4 retries"
+
+
+def test_a_table_of_a_notebook_shows_names_as_text() -> None:
+    shown = table({"<b>": AppCounts(3, 2, 1)}, "after 1 s")
+    assert "&lt;b&gt;" in shown
+    assert "1 failed" in shown
+    assert "<b>" not in shown
+
+
+def until(true: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < ends
+        time.sleep(0.005)
 
 
 def test_a_bar_can_be_used_for_a_second_run() -> None:

@@ -24,7 +24,7 @@ from flow_core.observe.logging import LEVELS, wrong_format
 from flow_core.option_names import did_you_mean
 from flow_core.option_records import Check, about, documented, options_of
 from flow_core.own_files import owners
-from flow_core.representation import expression
+from flow_core.representation import expression, html_text
 from flow_core.without_effect import warn_of
 
 CheckpointMode = Literal["task_exit", "periodic", "dfk_exit", "manual"]
@@ -501,6 +501,9 @@ class Config(_KnownOptions):
 
     def __repr__(self) -> str:
         return expression(self, self._options)
+
+    def _repr_html_(self) -> str:
+        return html_text(repr(self))
 
 
 _OPTIONS: Final = tuple(options_of(Config))

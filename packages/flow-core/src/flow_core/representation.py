@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
 
 _LINE = 100  # characters from which options stand on lines of their own
@@ -36,6 +36,24 @@ def shown(value: object) -> str:
         return f"concurrent.futures.{type(value).__name__}({value._max_workers})"
     dotted = _dotted(value)
     return repr(value) if dotted is None else dotted
+
+
+def html_table(title: str, rows: Iterable[tuple[str, object]]) -> str:
+    """Return a small table in HTML, for notebooks: a title, and rows of a name and a value."""
+    from html import escape  # here: of all who import this module, only notebooks need it
+
+    cells = "".join(
+        f'<tr><td style="text-align:left">{escape(name)}</td><td style="text-align:left">{escape(str(value))}</td></tr>'
+        for name, value in rows
+    )
+    return f"<div><strong>{escape(title)}</strong><table>{cells}</table></div>"
+
+
+def html_text(text: str) -> str:
+    """Return text in HTML with its lines as they are."""
+    from html import escape
+
+    return f"<pre>{escape(text)}</pre>"
 
 
 def _sequence(values: list[object] | tuple[object, ...]) -> str:

@@ -9,7 +9,9 @@ from flow_core.futures.derived import Derivable
 from flow_core.futures.explained import explained, in_one_line
 from flow_core.futures.lean import Future
 from flow_core.futures.unseen import Ended
-from flow_core.interfaces.waiting import EndedState
+from flow_core.guard import one_line
+from flow_core.interfaces.waiting import EndedState, shown_state
+from flow_core.representation import html_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -138,6 +140,13 @@ class AppFuture(Derivable[R]):
 
     def _cancelled_text(self) -> str:
         return f"task {self.tid} was cancelled"
+
+    def _repr_html_(self) -> str:
+        rows = [("state", shown_state(self.task_status()))]
+        if self.done() and not self.cancelled():
+            error = self.exception()
+            rows.append(("result", type(self._result).__name__) if error is None else ("error", one_line(error)))
+        return html_table(f"task {self.tid}", rows)
 
     def _describe(self) -> str:
         return f"tid={self.tid} task={self.task_status()} {super()._describe()}"

@@ -69,6 +69,7 @@ from flow_core.observe.pump import EventPump
 from flow_core.observe.run_logger import RunLogger, lines_of
 from flow_core.own_files import owners
 from flow_core.remote.run import in_worker as in_worker_process
+from flow_core.representation import html_table
 from flow_core.snapshot.snapshots import Snapshots
 from flow_core.staging.at_call import check_call
 from flow_core.staging.manager import StagingManager
@@ -798,6 +799,11 @@ class DataFlowKernel:
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed"
         return f"<DataFlowKernel {state} run_dir={str(self.run_dir)!r}>"
+
+    def _repr_html_(self) -> str:
+        state = "goes on" if self.is_open else "has ended"
+        rows = [("executors", ", ".join(self.executors)), ("tasks", str(self.summary()))]
+        return html_table(f"Run {self.run_dir} {state}", rows)
 
     # -- called by the reactor
 

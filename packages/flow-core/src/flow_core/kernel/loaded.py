@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import builtins
+import sys
 import threading
 from typing import TYPE_CHECKING, cast
 
 from flow_core.active import active_or_none, get_active, set_active
+from flow_core.config import Config
 from flow_core.errors import ConfigurationError
 from flow_core.fork_locks import renewed_after_fork
 from flow_core.kernel.kernel import DataFlowKernel
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from flow_core.config import Config
 
 _ENDED = "was cleaned up; load a Config again with flow.load()"
 _lock = renewed_after_fork(threading.Lock())
@@ -46,25 +47,45 @@ class LoadedKernel(DataFlowKernel):
                 set_active(None, f"no Config is loaded: the run in {self.run_dir} {_ENDED}")
 
 
-def load(config: Config | None = None) -> DataFlowKernel:
+def load(config: Config | None = None, *, replace: bool = False) -> DataFlowKernel:
     """Start a kernel from a Config (``Config()`` if None) and make it the active one, which apps use.
 
-    As ``with flow.load(config):`` it is cleaned up and cleared at the end of the block.
+    As ``with flow.load(config):`` it is cleaned up and cleared at the end of the block. In a notebook, or another
+    session of IPython, a Config that is equal to the one that is loaded is that one: the cell can be run again.
+
+    Args:
+        config: The Config.
+        replace: Whether to end the run of a Config that is loaded, as ``clear`` does, and to begin a new one. By
+            default it is refused.
 
     Raises:
         ConfigurationError: the Config is wrong, or another kernel is loaded.
         ExecutorError: an executor could not be started.
     """
+    if replace:
+        clear()
     with _lock:
         active = active_or_none()
         if isinstance(active, DataFlowKernel) and active.is_open:
+            # By its expression: what differs in no way that repr() shows, as functions of one name, is the same.
+            if _in_ipython() and repr(config if config is not None else Config()) == repr(active.config):
+                sys.stderr.write(
+                    f"flow: this Config is loaded already, and its run goes on in {active.run_dir}; "
+                    "flow.load(..., replace=True) begins a new one\n"
+                )
+                return active
             raise ConfigurationError(
-                f"a Config is loaded already (run directory {active.run_dir}): call flow.clear() first to load another"
+                f"a Config is loaded already (run directory {active.run_dir}): call flow.clear() first to load "
+                "another, or end its run by flow.load(..., replace=True)"
             )
         kernel = LoadedKernel(config)
         with _slot:
             set_active(kernel)
         return kernel
+
+
+def _in_ipython() -> bool:
+    return hasattr(builtins, "__IPYTHON__")
 
 
 def clear() -> None:

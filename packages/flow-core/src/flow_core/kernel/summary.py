@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flow_core.graph.states import State
+from flow_core.representation import html_table
 
 if TYPE_CHECKING:
     from flow_core.graph.graph_core import GraphCore
@@ -37,11 +38,20 @@ class Summary:
     dropped_outcomes: int = 0
 
     def __str__(self) -> str:
-        return (
-            f"{self.submitted} tasks: {self.completed} completed, {self.memoized} from memory, {self.failed} failed, "
-            f"{self.dep_failed} not run for a failed dependency, {self.cancelled} cancelled, "
-            f"{self.unfinished} unfinished"
-        )
+        return f"{self.submitted} tasks: {', '.join(f'{number} {name}' for name, number in self._rows())}"
+
+    def _repr_html_(self) -> str:
+        return html_table(f"{self.submitted:,} tasks", [row for row in self._rows() if row[1]])
+
+    def _rows(self) -> list[tuple[str, int]]:
+        return [
+            ("completed", self.completed),
+            ("from memory", self.memoized),
+            ("failed", self.failed),
+            ("not run for a failed dependency", self.dep_failed),
+            ("cancelled", self.cancelled),
+            ("unfinished", self.unfinished),
+        ]
 
 
 def summarize(reactor: Reactor) -> Summary:
