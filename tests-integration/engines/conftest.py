@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -112,3 +113,32 @@ def ipp_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             for process in reversed(processes):
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Ray cluster of somebody's, to which this process is connected: one node of two cores; give its address."""
+    need("ray")
+    import ray
+
+    from flow_executors.engines.head_process import HeadProcess
+
+    log = tmp_path_factory.mktemp("ray") / "head.log"
+    with tempfile.TemporaryDirectory(prefix="flow-ray-test-", ignore_cleanup_errors=True) as directory:
+        words = ("--head", "--block", "--node-ip-address", "127.0.0.1", "--port", "0", "--num-cpus", "2")
+        more = ("--resources", '{"license": 1}', "--include-dashboard", "false", "--disable-usage-stats")
+        program = (sys.executable, "-m", "ray.scripts.scripts", "start")
+        head = HeadProcess([*program, *words, *more, "--temp-dir", directory], log)
+        try:
+            where = Path(directory) / "ray_current_cluster"
+            deadline = time.monotonic() + 60
+            while not (where.exists() and where.read_text()):
+                assert not head.ended()
+                assert time.monotonic() < deadline, head.tail()
+                time.sleep(0.1)
+            address = where.read_text().strip()
+            ray.init(address=address, log_to_driver=False, configure_logging=False, namespace="test")
+            yield address
+            ray.shutdown()
+        finally:
+            head.end(10)

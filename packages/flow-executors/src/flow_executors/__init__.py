@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from flow_executors.engines.dask import DaskExecutor as DaskExecutor
     from flow_executors.engines.ipp_controller import Controller as Controller
     from flow_executors.engines.ipyparallel import IPyParallelExecutor as IPyParallelExecutor
+    from flow_executors.engines.ray import RayExecutor as RayExecutor
     from flow_executors.engines.work_queue import (
         TaskVineExecutor as TaskVineExecutor,
         WorkQueueExecutor as WorkQueueExecutor,
@@ -33,6 +34,7 @@ _HOMES = {
     "ExtremeScaleExecutor": "flow_executors.extreme",
     "HighThroughputExecutor": "flow_executors.htex",
     "LowLatencyExecutor": "flow_executors.llex",
+    "RayExecutor": "flow_executors.engines.ray",
     "ThreadPoolExecutor": "flow_core.executors.threads",
     "WindowedErrorHandler": "flow_executors.scaling.windowed_errors",
 }

@@ -26,8 +26,9 @@ from flow_core.loss import LossKind
 from flow_core.option_records import about, documented
 from flow_core.remote.parcel_batch import BatchRunTwice, run_batch
 from flow_executors.engines.engine import Batch, Engine, EngineEvents, EngineLoss, EngineWorker
-from flow_executors.engines.executor import EngineExecutor
+from flow_executors.engines.executor import EngineExecutor, wrong_resources
 from flow_executors.engines.head_process import HeadProcess
+from flow_executors.engines.own_addresses import own_addresses
 from flow_providers.interfaces.locality import Locality
 
 if TYPE_CHECKING:
@@ -38,15 +39,6 @@ _AWAY_S = 20.0  # seconds without a connection to a scheduler of others after wh
 _CALL_S = 5.0  # seconds for a call of the scheduler
 _GB = 1e9
 _NAMES = {"gpus": "GPU"}  # what Dask's own documentation calls them; all others go by Flow's names
-
-
-def _wrong_resources(value: object) -> str:
-    well = value is None or (
-        isinstance(value, Mapping)
-        and all(isinstance(name, str) and name and "=" not in name and " " not in name for name in value)
-        and all(isinstance(amount, int | float) and 0 < amount < math.inf for amount in value.values())
-    )
-    return "" if well else "must have names without blanks, and amounts above 0, such as {'license': 1}"
 
 
 @documented
@@ -92,7 +84,7 @@ class DaskExecutor(EngineExecutor):
     )
     resources: Mapping[str, float] | None = field(
         default=None,
-        metadata=about("Further resources of each worker, by name: tasks ask for them in ``named``.", _wrong_resources),
+        metadata=about("Further resources of each worker, by name: tasks ask for them in ``named``.", wrong_resources),
     )
 
     @property
@@ -186,7 +178,7 @@ class DaskEngine(Engine):
         self._refresh = threading.Event()
         self._away_since = 0.0
         self._replaced: set[str] = set()  # workers of one thread that somebody starts again when they end
-        self._hosts = _own_hosts()
+        self._hosts = own_addresses()
         self._thread = threading.Thread(target=self._collect, name=f"flow-dask-{options.label}", daemon=True)
 
     # -- begin and end
@@ -615,16 +607,6 @@ def _written(path: Path, text: bytes) -> str:
     with os.fdopen(descriptor, "wb") as file:
         file.write(text)
     return str(path)
-
-
-def _own_hosts() -> frozenset[str]:
-    """Return the addresses and names of this machine."""
-    import psutil
-
-    found = {"127.0.0.1", "localhost", "::1", socket.gethostname()}
-    for addresses in psutil.net_if_addrs().values():
-        found.update(one.address for one in addresses if one.family in (socket.AF_INET, socket.AF_INET6))
-    return frozenset(found)
 
 
 def _error_of(future: Future) -> BaseException:

@@ -9,7 +9,7 @@ import math
 import os
 import sys
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import NoReturn
 
@@ -35,6 +35,16 @@ from flow_providers.interfaces.provider import ExecutionProvider
 from flow_providers.option_checks import check_options
 
 _MOST_PER_BATCH = 10_000
+
+
+def wrong_resources(value: object) -> str:
+    """Return what resources of workers must be instead of a value; empty where it is well."""
+    well = value is None or (
+        isinstance(value, Mapping)
+        and all(isinstance(name, str) and name and "=" not in name and " " not in name for name in value)
+        and all(isinstance(amount, int | float) and 0 < amount < math.inf for amount in value.values())
+    )
+    return "" if well else "must have names without blanks, and amounts above 0, such as {'license': 1}"
 
 
 @dataclass(eq=False, repr=False)

@@ -16,7 +16,8 @@ from flow_core.folders import make_directory
 from flow_core.starting import starting
 from flow_executors.mpi.node_shell import program
 
-_TAIL = 2000  # bytes of the end of its log that an error shows
+_TAIL = 2000  # bytes of the end of its log that are looked at for an error
+_LINES = 2  # lines of it that stand in one
 
 
 class HeadProcess:
@@ -44,7 +45,7 @@ class HeadProcess:
             make_directory(log.parent)
             with theirs, open(log, "ab") as output, starting():
                 self._process = subprocess.Popen(
-                    [*program("flow_executors.mpi.guard"), str(theirs.fileno()), *command],
+                    [*program("flow_executors.mpi.guard"), str(theirs.fileno()), "--all", *command],
                     stdin=subprocess.DEVNULL if streams is None else streams,
                     stdout=output if streams is None else streams,
                     stderr=output,
@@ -81,14 +82,15 @@ class HeadProcess:
         return f"{self._name} has ended ({how})" + (f"; its log {self.log} ends with: {tail}" if tail else "")
 
     def tail(self) -> str:
-        """Return the end of what it wrote."""
+        """Return the last lines that it wrote."""
         try:
             with open(self.log, "rb") as file:
                 file.seek(0, os.SEEK_END)
                 file.seek(max(0, file.tell() - _TAIL))
-                return file.read().decode(errors="replace").strip()
+                lines = file.read().decode(errors="replace").split("\n")
         except OSError:
             return ""
+        return " / ".join([line.strip() for line in lines if line.strip()][-_LINES:])
 
     def end(self, timeout_s: float) -> str:
         """End it and all that came of it; return what had to be forced, empty if nothing. Idempotent."""

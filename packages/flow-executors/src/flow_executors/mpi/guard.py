@@ -1,9 +1,9 @@
 """The process above a daemon of MPI: runs it, and ends all that came of it when its manager says so, or has died.
 
-``guard CONTROL COMMAND...``, where CONTROL is the descriptor of a socket to the manager. On it come lines of JSON: the
+``guard CONTROL [--all] COMMAND...``, where CONTROL is the descriptor of a socket to the manager. On it come lines of JSON: the
 signal by which a process directly below died, and at last the exit code, when nothing is left. A byte has everything
 below ended; so has the end of the socket, a second later. Whatever becomes a daemon stays below, since this process
-adopts orphans.
+adopts orphans. With ``--all`` the end of the command is that of all that came of it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ _AGAIN_S = 0.05
 def main() -> None:
     """Run the command line; ends with the process."""
     control, command = int(sys.argv[1]), sys.argv[2:]
+    if at_once := command[:1] == ["--all"]:
+        del command[0]
     os.setsid()
     become_subreaper()
     for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -45,15 +47,16 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
-    _Guard(control, woken, child).run()
+    _Guard(control, woken, child, at_once).run()
     os._exit(0)
 
 
 class _Guard:
-    def __init__(self, control: int, woken: int, child: int) -> None:
+    def __init__(self, control: int, woken: int, child: int, at_once: bool) -> None:
         self._control = control
         self._woken = woken
         self._child = child
+        self._at_once = at_once
         self._code = 0
         self._ending = 0.0
         self._alone_until = 0.0
@@ -106,6 +109,8 @@ class _Guard:
             if signum and not self._ending:
                 self._code = self._code or 128 + signum
                 self._tell("signal", signum)
+                self._end()
+            elif pid == self._child and self._at_once:
                 self._end()
 
     def _end(self) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         HighThroughputExecutor as HighThroughputExecutor,
         IPyParallelExecutor as IPyParallelExecutor,
         LowLatencyExecutor as LowLatencyExecutor,
+        RayExecutor as RayExecutor,
         TaskVineExecutor as TaskVineExecutor,
         ThreadPoolExecutor as ThreadPoolExecutor,
         WindowedErrorHandler as WindowedErrorHandler,
