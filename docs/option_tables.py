@@ -24,6 +24,7 @@ from flow_core.option_records import options_of, table
 from flow_executors.engines.dask import DaskExecutor
 from flow_executors.engines.ipp_controller import Controller
 from flow_executors.engines.ipyparallel import IPyParallelExecutor
+from flow_executors.engines.ray import RayExecutor
 from flow_executors.engines.work_queue import TaskVineExecutor, WorkQueueExecutor
 from flow_executors.extreme import ExtremeScaleExecutor
 from flow_executors.htex import HighThroughputExecutor
@@ -39,7 +40,7 @@ PAGES: dict[str, list[type[object]]] = {
     "apps.md": [AppBase],
     "configuration.md": [Config],
     "monitoring.md": [MonitoringHub],
-    "engines.md": [DaskExecutor, IPyParallelExecutor, Controller, WorkQueueExecutor, TaskVineExecutor],
+    "engines.md": [DaskExecutor, RayExecutor, IPyParallelExecutor, Controller, WorkQueueExecutor, TaskVineExecutor],
     "extreme-scale.md": [ExtremeScaleExecutor],
     "executors.md": [ThreadPoolExecutor, HighThroughputExecutor],
     "provider-options.md": PROVIDERS,
@@ -67,6 +68,7 @@ def honours_table() -> str:
             "`DaskExecutor`": DaskExecutor(),
             "`IPyParallelExecutor`": IPyParallelExecutor(),
             "`WorkQueueExecutor`, `TaskVineExecutor`": WorkQueueExecutor(),
+            "`RayExecutor`": RayExecutor(),
             "a pool of threads": FuturesExecutor("threads", threads),
             "a pool of processes": FuturesExecutor("processes", processes),
             "another pool": FuturesExecutor("pool", lambda: processes),

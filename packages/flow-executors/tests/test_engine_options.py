@@ -11,8 +11,9 @@ import pytest
 from flow_core.errors import ConfigurationError
 from flow_core.option_records import options_of
 from flow_core.testing import RecordingListener, make_context
-from flow_executors import DaskExecutor
+from flow_executors import DaskExecutor, RayExecutor
 from flow_executors.engines.dask import DaskEngine
+from flow_executors.engines.ray import RayEngine
 from flow_executors.engines.runtime import EnginePlan
 from flow_providers.local.provider import LocalProvider
 
@@ -44,21 +45,40 @@ ON_CLUSTERS = {"address", "client", "security", "host"}
 READ_BY_THE_KERNEL = ("label", "storage_access", "working_dir", "managed")
 
 
-def observed(folder: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Return what a DaskExecutor of these options is started with, and the command of its workers."""
+def observed(
+    folder: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, kind: Any = DaskExecutor
+) -> dict[str, str]:
+    """Return what an executor of these options is started with, and the command of its workers."""
     plans: list[EnginePlan] = []
     monkeypatch.setattr("flow_executors.engines.executor.EngineRuntime", lambda plan, _context: plans.append(plan))
-    executor = DaskExecutor(**({"max_workers": 2} | options))
+    executor = kind(**({"max_workers": 2} | options))
     context = make_context(folder, RecordingListener(), label="executor")
     executor.start(context)
     (plan,) = plans
     found: dict[str, object] = {one.name: getattr(plan, one.name) for one in dataclasses.fields(plan)}
     found["make"] = ""  # a method of the executor
-    engine = DaskEngine(executor, context)
-    engine._prefix = "flow"
+    engine = DaskEngine(executor, context) if kind is DaskExecutor else RayEngine(executor, context)
+    monkeypatch.setattr(engine, "_prefix", "flow", raising=False)
     found["command"] = engine.worker_command("0")
     found.update({name: getattr(executor, name) for name in READ_BY_THE_KERNEL})
     return {name: repr(value) for name, value in found.items()}
+
+
+OF_RAY = {name: value for name, value in OTHER.items() if name != "available_accelerators"} | {"gpus_per_node": 2}
+
+
+@pytest.mark.parametrize("name", OF_RAY)
+def test_an_option_of_ray_changes_something(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider = {} if name == "provider" else {"provider": LocalProvider(max_blocks=1)}
+    usual = observed(tmp_path, provider, monkeypatch, RayExecutor)
+    assert usual == observed(tmp_path, provider, monkeypatch, RayExecutor)
+    assert usual != observed(tmp_path, provider | {name: OF_RAY[name]}, monkeypatch, RayExecutor)
+
+
+def test_an_address_is_no_option_beside_those_of_a_cluster_of_its_own() -> None:
+    executor = RayExecutor(address="auto", host="h", gpus_per_node=1, resources={"a": 1})
+    assert len(executor.ineffective_options()) == 3
+    assert {option.name for option in options_of(RayExecutor)} == OF_RAY.keys() | {"address", "host"}
 
 
 @pytest.mark.parametrize("name", OTHER)

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import secrets
 import shlex
 import shutil
 import socket
@@ -17,6 +18,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -118,6 +120,8 @@ class RayEngine(Engine):
         self._address = ""
         self._host = "127.0.0.1"
         self._directory = ""
+        self._token = b""
+        self._before: dict[str, str | None] = {}
         self._refs: dict[int, Any] = {}
         self._done: SimpleQueue[tuple[int, Any] | None] = SimpleQueue()
         self._known: dict[str, EngineWorker] = {}
@@ -196,6 +200,14 @@ class RayEngine(Engine):
         self._host = self._options.host or ("127.0.0.1" if here else socket.gethostbyname(socket.gethostname()))
         # Sockets of Ray lie there: their paths may have 107 bytes, which those of a run's directory often exceed.
         self._directory = tempfile.mkdtemp(prefix="flow-ray-")
+        # Whoever reaches a head runs code as its user: so nobody does without what only this cluster knows.
+        self._token = secrets.token_hex(32).encode()
+        path = self._context.executor_dir / "ray-token"
+        with suppress(OSError):
+            path.unlink()
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(self._token)
+        self._use_token({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path), "RAY_AUTH_TOKEN": None})
         self._head = HeadProcess(
             [
                 *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
@@ -218,6 +230,19 @@ class RayEngine(Engine):
             f"executor {self._options.label!r}: the head of Ray did not start within {timeout_s:g} s: {tail}"
         )
 
+    def _use_token(self, variables: Mapping[str, str | None]) -> None:
+        """Have this process, and those that it starts, show a token; what was there before comes back at the end."""
+        for name, value in variables.items():
+            self._before.setdefault(name, os.environ.get(name))
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        # Ray has read the variables when it was imported.
+        raylet: Any = import_module("ray._raylet")
+        raylet.Config.initialize("")  # first: a thread of Ray's that still ends would ask for the token again
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
+
     def close(self, timeout_s: float) -> Sequence[str]:
         """Disconnect; end the head if it is the executor's own."""
         import ray
@@ -231,7 +256,7 @@ class RayEngine(Engine):
 
         def end() -> None:
             """Cancel what is left, and disconnect."""
-            for ref in refs:
+            for ref in refs if ray.is_initialized() else ():
                 with suppress(Exception):
                     ray.cancel(ref, force=True)
             if self._ours:
@@ -245,6 +270,12 @@ class RayEngine(Engine):
             forced.append(text)
         if self._directory:
             shutil.rmtree(self._directory, ignore_errors=True)
+        if self._token:
+            with suppress(Exception):
+                self._use_token(dict(self._before))
+            with suppress(OSError):
+                (self._context.executor_dir / "ray-token").unlink()
+            self._token = b""
         for thread in self._threads:
             if thread.is_alive() and thread is not threading.current_thread():
                 thread.join(1.0)
@@ -270,7 +301,12 @@ class RayEngine(Engine):
             words += ["--memory", str(int(workers * memory * _GB))]
         if self._host == "127.0.0.1":
             words += ["--node-ip-address", self._host]
-        return f"cd {shlex.quote(os.getcwd())} 2>/dev/null\nexec {shlex.join(words)}"
+        token = 'export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$FLOW_SECRET_FLOW_RAY_TOKEN"'
+        return f"cd {shlex.quote(os.getcwd())} 2>/dev/null\n{token}\nunset RAY_AUTH_TOKEN\nexec {shlex.join(words)}"
+
+    def secrets(self) -> Sequence[tuple[str, bytes]]:
+        """Return the token of the cluster."""
+        return [("flow_ray_token", self._token)]
 
     # -- batches
 
@@ -278,6 +314,7 @@ class RayEngine(Engine):
         """Give a batch to Ray."""
         import ray
 
+        self._check_connected()
         parcels: Any = list(batch.parcels)
         if sum(map(len, parcels)) >= _LARGE:
             parcels = ray.put(parcels)
@@ -317,7 +354,12 @@ class RayEngine(Engine):
 
         ref = self._refs.get(number)
         # Elsewhere it may have begun, and Ray would interrupt it in the midst of a task.
-        if ref is not None and self._known and all(worker.here for worker in self._known.values()):
+        if (
+            ref is not None
+            and ray.is_initialized()
+            and self._known
+            and all(worker.here for worker in self._known.values())
+        ):
             ray.cancel(ref, force=False, recursive=False)
         return None  # its future tells
 
@@ -326,7 +368,7 @@ class RayEngine(Engine):
         import ray
 
         ref = self._refs.get(number)
-        if ref is None:
+        if ref is None or not ray.is_initialized():
             return False
         ray.cancel(ref, force=True, recursive=True)
         return True
@@ -399,6 +441,7 @@ class RayEngine(Engine):
         """Return the nodes of which some cores are taken."""
         from ray._private.state import available_resources_per_node
 
+        self._check_connected()
         free = available_resources_per_node()
         cores = float(self._options.cores_per_worker)
         return [
@@ -406,6 +449,13 @@ class RayEngine(Engine):
             for name, worker in self._known.items()
             if free.get(name, {}).get("CPU", 0.0) < worker.slots * cores - 1e-6
         ]
+
+    def _check_connected(self) -> None:
+        """Refuse calls of Ray without a connection, for which it would start a cluster by itself."""
+        import ray
+
+        if self._events is None or not ray.is_initialized():
+            raise ExecutorError("this process is not connected to Ray any more")
 
     def look(self) -> None:
         """See whether the head is there, and which nodes it has."""
@@ -428,6 +478,8 @@ class RayEngine(Engine):
         """Return the nodes that are there; None where nobody answers. Without a head Ray waits, and ends the script."""
         import ray
 
+        if self._events is None or not ray.is_initialized():
+            return None
         told: list[Any] = []
         if within(_ANSWER_S, lambda: told.extend(ray.nodes()), f"flow-ray-nodes-{self._options.label}"):
             self._silent_since = 0.0

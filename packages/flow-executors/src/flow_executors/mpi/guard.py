@@ -1,9 +1,9 @@
 """The process above a daemon of MPI: runs it, and ends all that came of it when its manager says so, or has died.
 
-``guard CONTROL [--all] COMMAND...``, where CONTROL is the descriptor of a socket to the manager. On it come lines of JSON: the
-signal by which a process directly below died, and at last the exit code, when nothing is left. A byte has everything
-below ended; so has the end of the socket, a second later. Whatever becomes a daemon stays below, since this process
-adopts orphans. With ``--all`` the end of the command is that of all that came of it.
+``guard CONTROL [--all] COMMAND...``, where CONTROL is the descriptor of a socket to the manager. On it come lines of
+JSON: the signal by which a process directly below died, and at last the exit code, when nothing is left. A byte has
+everything below ended; so has the end of the socket, a second later. Whatever becomes a daemon stays below, since this
+process adopts orphans. With ``--all`` the end of the command is that of all that came of it.
 """
 
 from __future__ import annotations
