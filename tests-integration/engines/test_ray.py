@@ -53,6 +53,7 @@ def test_a_cluster_of_its_own_refuses_what_no_node_has_and_breaks_with_its_head(
     assert said == ["cores refused", "gpus refused", "memory refused", "tea refused", "0", "held LOST", "broken", "end"]
 
 
+@pytest.mark.soak
 def test_nothing_is_left_of_a_killed_script(tmp_path: Path) -> None:
     with started(KILLED, tmp_path) as process:
         try:
