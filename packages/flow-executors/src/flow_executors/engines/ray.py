@@ -287,7 +287,7 @@ class RayEngine(Engine):
         """Return the command of a block's nodes."""
         options = self._options
         memory = options.mem_per_worker
-        workers = options.workers_per_node()
+        workers = options.node_workers()
         resources = {
             f"{_BLOCK}{block}": 1,
             **{name: float(amount) for name, amount in (options.resources or {}).items()},
@@ -422,7 +422,7 @@ class RayEngine(Engine):
         if self._options.borrowed:
             return ""
         options, wanted = self._options, spec.resources
-        workers = options.workers_per_node()
+        workers = options.node_workers()
         cores = workers * options.cores_per_worker
         if wanted.cores > 1 and wanted.cores > cores:
             return f"it asks for {wanted.cores:g} cores, and no node has more than {cores:g}"
