@@ -342,6 +342,7 @@ _OF_MANAGERS = ("HighThroughputExecutor", "LowLatencyExecutor", "ExtremeScaleExe
 _DATA = "it is plain data, checked where it is given"
 _IN_TASK = "it runs in the task itself, like the app's function: test_executors.py"
 _ASKED_BY_USERS = "only the user's own calls come to it, and get what it raises"
+_ASKED_BY_COMMANDS = "commands that look at the run ask it, each within a bound: flow-core's test_live_answers.py"
 _OF_BLOCKS = "test_blocks.py"
 _BY_PROVIDER = "only providers call it, whose every call is guarded: test_blocks.py"
 _ELSEWHERE_IN_TABLE = "the methods of its interface are in the table"
@@ -396,6 +397,7 @@ ELSEWHERE: dict[str, str] = {
             "task_limits",
         )
     },
+    **{f"BlockExecutor.{name}": _ASKED_BY_COMMANDS for name in ("block_infos", "most_blocks")},
     **{f"BlockExecutor.{name}": _ASKED_BY_USERS for name in ("scale_out", "scale_in", "scaling_enabled", "provider")},
     **{f"RemoteProcess.{name}": _BY_PROVIDER for name in ("pid", "poll", "wait", "terminate")},
     **{

@@ -21,7 +21,6 @@ from flow_core.graph.states import State
 from flow_core.guard import one_line
 from flow_core.hooks import is_own
 from flow_core.interfaces.executor import BlockExecutor, Executor
-from flow_core.interfaces.scaling import Load
 from flow_core.kernel.summary import summarize
 
 if TYPE_CHECKING:
@@ -137,18 +136,17 @@ class LiveAnswers:
             raise LookupError(f"there is no executor {label!r}: this run has {', '.join(self._executors)}")
         if not isinstance(executor, BlockExecutor) or not executor.scaling_enabled:
             raise LookupError(f"executor {label!r} has no blocks: it cannot be scaled")
-        active = [one.block for one in executor.block_infos() if one.active]
-        most = executor.most_blocks()
+        active, most = self._bounded(_EXECUTOR_S, label, partial(_blocks_of, executor))
         if most is not None and wanted > most:
             raise ValueError(f"executor {label!r} has at most {most} blocks (max_blocks of its provider)")
-        more = wanted - len(active)
+        more = wanted - active
         if more > 0:
             done = self._bounded(_SCALE_S, label, partial(executor.scale_out, more))
         elif more < 0:
             done = self._bounded(_SCALE_S, label, partial(executor.scale_in, -more, timeout_s=_EXECUTOR_S))
         else:
             done = ()
-        return {"before": len(active), "added": list(done) if more > 0 else [], "freed": list(done) if more < 0 else []}
+        return {"before": active, "added": list(done) if more > 0 else [], "freed": list(done) if more < 0 else []}
 
     # -- how
 
@@ -181,10 +179,9 @@ class LiveAnswers:
         executor = self._executors[label]
         shown: dict[str, Any] = {"label": label, "kind": type(executor).__name__}
         try:
-            load, blocks = self._bounded(_EXECUTOR_S, label, lambda: _look(executor))
+            return {**shown, **self._bounded(_EXECUTOR_S, label, lambda: _look(executor))}
         except LookupError as error:
             return {**shown, "error": str(error.args[0])}
-        return {**shown, **asdict(load), "blocks": dict(load.blocks), "block_list": blocks}
 
     def _bounded(self, seconds: float, label: str, call: Callable[[], T]) -> T:
         """Call an executor. Raises LookupError: it did not answer in time, or raised."""
@@ -194,13 +191,40 @@ class LiveAnswers:
             return BoundedCall("flow-look", call).wait(seconds)
         except NoAnswerError:
             raise LookupError(f"executor {label!r} did not answer within {seconds:g} s") from None
-        except Exception as error:
+        except BaseException as error:  # no signal comes to this thread
             raise LookupError(f"executor {label!r}: {one_line(error)}") from None
 
 
-def _look(executor: Executor) -> tuple[Load, list[dict[str, Any]]]:
+def _look(executor: Executor) -> dict[str, Any]:
+    """Return what JSON can hold of an executor's load and blocks, whatever it gives for numbers and texts."""
+    load = executor.load()
     blocks = executor.block_infos() if isinstance(executor, BlockExecutor) else ()
-    return executor.load(), [asdict(block) for block in blocks]
+    return {
+        "waiting": int(load.waiting),
+        "running": int(load.running),
+        "slots": int(load.slots),
+        "slots_per_block": int(load.slots_per_block),
+        "blocks": {str(state): int(number) for state, number in load.blocks},
+        "block_list": [
+            {
+                "block": str(one.block),
+                "job_id": str(one.job_id),
+                "state": str(one.state),
+                "reason": str(one.reason),
+                "active": bool(one.active),
+                "managers": int(one.managers),
+                "workers": int(one.workers),
+                "age_s": float(one.age_s),
+            }
+            for one in blocks
+        ],
+    }
+
+
+def _blocks_of(executor: BlockExecutor) -> tuple[int, int | None]:
+    """Return how many blocks count, and how many there may be."""
+    most = executor.most_blocks()
+    return sum(one.active for one in executor.block_infos()), None if most is None else int(most)
 
 
 def _number(value: object) -> int:
