@@ -12,7 +12,7 @@ from flow_core.errors import ConfigurationError
 from flow_core.interfaces.call import DEFAULT_SPEC
 from flow_core.option_records import options_of
 from flow_core.testing import RecordingListener, make_context
-from flow_executors import Controller, IPyParallelExecutor, TaskVineExecutor, WorkQueueExecutor
+from flow_executors import Controller, IPyParallelExecutor, TaskVineExecutor, TurbineExecutor, WorkQueueExecutor
 from flow_executors.engines.cctools import CctoolsEngine, _Out
 from flow_executors.engines.engine import Batch
 from flow_executors.engines.ipyparallel import IPyParallelEngine
@@ -156,3 +156,8 @@ def test_a_controller_listens_where_it_is_told() -> None:
     assert Controller(interfaces="10.0.0.1").words(here=True) != usual
     assert "--location=10.0.0.2" in Controller(public_ip="10.0.0.2").words(here=True)
     assert Controller().words(here=False) != usual
+
+
+def test_turbine_names_what_to_use_instead() -> None:
+    with pytest.raises(ConfigurationError, match="ExtremeScaleExecutor"):
+        TurbineExecutor(label="turbine", managed=True)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from flow_executors.engines.ipp_controller import Controller as Controller
     from flow_executors.engines.ipyparallel import IPyParallelExecutor as IPyParallelExecutor
     from flow_executors.engines.ray import RayExecutor as RayExecutor
+    from flow_executors.engines.turbine import TurbineExecutor as TurbineExecutor
     from flow_executors.engines.work_queue import (
         TaskVineExecutor as TaskVineExecutor,
         WorkQueueExecutor as WorkQueueExecutor,
@@ -30,6 +31,7 @@ _HOMES = {
     "DaskExecutor": "flow_executors.engines.dask",
     "IPyParallelExecutor": "flow_executors.engines.ipyparallel",
     "TaskVineExecutor": "flow_executors.engines.work_queue",
+    "TurbineExecutor": "flow_executors.engines.turbine",
     "WorkQueueExecutor": "flow_executors.engines.work_queue",
     "ExtremeScaleExecutor": "flow_executors.extreme",
     "HighThroughputExecutor": "flow_executors.htex",

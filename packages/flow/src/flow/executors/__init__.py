@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         RayExecutor as RayExecutor,
         TaskVineExecutor as TaskVineExecutor,
         ThreadPoolExecutor as ThreadPoolExecutor,
+        TurbineExecutor as TurbineExecutor,
         WindowedErrorHandler as WindowedErrorHandler,
         WorkQueueExecutor as WorkQueueExecutor,
     )
