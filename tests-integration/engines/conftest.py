@@ -97,7 +97,7 @@ def ipp_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     controller += ["--HeartMonitor.period=500", "--HeartMonitor.max_heartmonitor_misses=6"]
     file = home / "security" / "ipcontroller-engine.json"
     engine = f'while :; do {sys.executable} -m ipyparallel.engine --timeout=60 --file={file} --profile-dir="$1"; done'
-    with open(home / "log", "wb") as log:
+    with open(home / "output", "wb") as log:  # ``log`` is a directory of its profile
         processes = [subprocess.Popen(controller, stdout=log, stderr=log, start_new_session=True)]
         try:
             until = time.monotonic() + 60

@@ -13,7 +13,7 @@ class TurbineExecutor:
     def __new__(cls, *_args: object, **_options: object) -> NoReturn:
         """Raise ConfigurationError."""
         raise ConfigurationError(
-            "TurbineExecutor is not offered: it hands tasks to Turbine, the runtime of Swift/T, which no distribution "
-            "has any more. An ExtremeScaleExecutor runs tasks on the ranks of an MPI job, as Turbine did, with the options "
-            "label, storage_access, working_dir and managed"
+            "TurbineExecutor is not offered: no distribution has Turbine, the runtime of Swift/T, any more. An "
+            "ExtremeScaleExecutor runs tasks on the ranks of an MPI job, as Turbine did, and has the options label, "
+            "storage_access, working_dir and managed as well"
         )

@@ -53,6 +53,13 @@ class TaskVineExecutor(CctoolsExecutor):
         default=True, metadata=about("Whether workers get files that others have from these, and not from the script.")
     )
 
+    def ineffective_options(self) -> list[str]:
+        """Return a sentence for each option that was given and changes nothing."""
+        sentences = super().ineffective_options()
+        if not self.full_debug:
+            sentences.append("full_debug=False has no effect: TaskVine always writes its debug log")
+        return sentences
+
     def opening(self) -> dict[str, object]:
         """Return what its library is told at its start beside the options that both have."""
         return {"peer_transfers": self.peer_transfers}
