@@ -374,3 +374,27 @@ def test_loggers_are_taken_back(tmp_path: Path) -> None:
     logging.getLogger("flow.kernel").info("unseen")
     assert "seen" in (tmp_path / "own.log").read_text()
     assert "unseen" not in (tmp_path / "own.log").read_text()
+
+
+def test_the_level_and_the_format_of_a_log_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flow.compat.parsl.adapters.configuration import FileLogging
+
+    monkeypatch.chdir(tmp_path)
+    logs = FileLogging(format_string="%(levelname)s: %(message)s", level=10)
+    with parsl.load(Config(executors=[ThreadPoolExecutor()], initialize_logging=logs)):
+        assert double(1).result(20) == 2
+    parsl.clear()
+    lines = (tmp_path / "runinfo" / "000" / "flow.log").read_text().splitlines()
+    assert any(line.startswith("DEBUG: ") and "double" in line for line in lines)
+    assert any(line.startswith("INFO: ") for line in lines)
+
+
+def test_what_each_manager_does_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    executor = HighThroughputExecutor(label="htex", max_workers_per_node=1, provider=LocalProvider())
+    with parsl.load(Config(executors=[executor])):
+        assert double(1).result(60) == 2
+        (manager,) = executor.connected_managers()
+    parsl.clear()
+    told = {name: manager[name] for name in ("tasks", "active", "draining", "worker_count")}
+    assert told == {"tasks": 0, "active": True, "draining": False, "worker_count": 1}

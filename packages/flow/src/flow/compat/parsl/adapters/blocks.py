@@ -180,17 +180,25 @@ def windowed_error_handler(executor: Any, status: dict[str, JobStatus], threshol
         executor.set_bad_state_and_fail_all(_failure(executor, status, len(last)))
 
 
-def manager_record(registration: Any) -> dict[str, Any]:
-    """Return what is known of a manager, with Parsl's names."""
+def manager_record(registration: Any, activity: Any = None) -> dict[str, Any]:
+    """Return what is known of a manager, with Parsl's names; without what it does just now where nobody has said it."""
+    does: dict[str, Any] = {}
+    if activity is not None:
+        takes = not (activity.held or activity.node_held or activity.cut_off)
+        does = {
+            "tasks": activity.tasks,
+            "idle_duration": activity.idle_s,
+            "active": takes,
+            "draining": activity.draining,
+        }
     return {
         "manager": registration.manager_id,
         "block_id": registration.block,
         "worker_count": registration.workers,
         "hostname": registration.node,
-        "active": True,
-        "draining": False,
         "max_capacity": registration.workers + registration.prefetch,
         "python_version": registration.python,
         "parsl_version": registration.software,
         "pid": registration.pid,
+        **does,
     }

@@ -43,7 +43,7 @@ class FileLogging(LogConfig):
 
     def __init__(self, *, format_string: str | None = None, level: int = 10) -> None:
         self.format_string, self.level = format_string, level
-        self.options = {"initialize_logging": True}
+        self.options = {"initialize_logging": True, "log_level": level, "log_format": format_string or "text"}
 
 
 class JSONLogging(LogConfig):
@@ -51,7 +51,7 @@ class JSONLogging(LogConfig):
 
     def __init__(self, *, level: int = 10) -> None:
         self.level = level
-        self.options = {"initialize_logging": True, "log_format": "json"}
+        self.options = {"initialize_logging": True, "log_level": level, "log_format": "json"}
 
 
 class NoopLogging(LogConfig):

@@ -181,8 +181,10 @@ class _Blocks(Translated):
         return list(self.scale_in(n, max_idletime_s=max_idletime))  # type: ignore[attr-defined]
 
     def connected_managers(self) -> list[Any]:
-        """Return what is known of each manager, as a dict."""
-        return [blocks.manager_record(one) for one in super().connected_managers()]  # type: ignore[misc]
+        """Return what is known of each manager, as a dict; the interchange is asked what each does."""
+        offers = super().connected_managers()  # type: ignore[misc]
+        does = {one.manager: one for one in self.manager_states()} if offers else {}  # type: ignore[attr-defined]
+        return [blocks.manager_record(one, does.get(one.manager_id)) for one in offers]
 
 
 _ORDER = (
