@@ -119,6 +119,8 @@ def ipp_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Ray cluster of somebody's, to which this process is connected: one node of two cores; give its address."""
     need("ray")
+    # Else a token that the user has somewhere decides whether both sides ask for one.
+    os.environ["RAY_AUTH_MODE"] = "disabled"
     import ray
 
     from flow_executors.engines.head_process import HeadProcess
