@@ -15,7 +15,7 @@ from kernel_apps import Load, add
 from flow_core.errors import RunNotLive
 from flow_core.interfaces.waiting import Cause, CauseKind, Explanation
 from flow_core.kernel.explaining import Overview, WaitingGroup
-from flow_core.kernel.live import is_live, why
+from flow_core.kernel.live import ask, is_live, why
 from flow_core.kernel.standstill import Sign, Standstill, sign_of
 from flow_core.testing import MemoryExecutor
 
@@ -42,6 +42,27 @@ def test_only_the_user_may_ask_and_nothing_is_left_at_the_end(load: Load) -> Non
     assert not is_live(kernel.run_dir)
     with pytest.raises(RunNotLive, match="it has ended, and cleaned up"):
         why(kernel.run_dir)
+
+
+def test_a_script_that_is_stopped_counts_as_one_that_goes_on_however_many_have_asked_it(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as stopped:
+        stopped.bind(str(sock(tmp_path)))
+        stopped.listen(1)  # and nobody accepts
+        assert [is_live(tmp_path) for _ in range(5)] == [True] * 5
+        with pytest.raises(RunNotLive, match="did not answer within"):
+            ask(tmp_path, "status", timeout_s=0.1)
+
+
+def test_an_order_of_one_who_gave_up_waiting_is_not_carried_out(load: Load) -> None:
+    kernel = load(MemoryExecutor("memory"))
+    future = add(1)
+    first, gone = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+    with first, gone:
+        first.connect(str(sock(kernel.run_dir)))  # silent: it keeps the others waiting
+        gone.connect(str(sock(kernel.run_dir)))
+        gone.sendall(b'{"ask": "cancel", "tasks": [0]}\n')
+    assert ask(kernel.run_dir, "status")["tasks"]["unfinished"] == 1  # in the order in which they came
+    assert not future.cancelled()
 
 
 def test_a_deep_directory_takes_a_socket_too(load: Load, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from flow_core.files import Directory, File, Glob
 from flow_core.interfaces.call import NodeContext, TaskStep
 from flow_core.interfaces.staging import Direction, Staging, Transfer
 from flow_core.remote.bash import BashStep
+from flow_core.remote.file_arguments import has_files, has_loose_files, replaced
 from flow_core.remote.inputs import CheckInputs
 from flow_core.remote.outputs import CheckOutputs, MakeDirectories
 from flow_core.remote.run import execute
@@ -580,3 +581,15 @@ def test_a_stream_may_be_a_file_that_is_staged_out(tmp_path: Path) -> None:
     assert home_of(Path(step.stdout[0])) == tmp_path
     assert plan.stage_in is None
     assert plan.stage_out is not None
+
+
+def test_the_search_for_files_asks_no_object_what_class_it_says_it_has() -> None:
+    class Proxy:
+        @property
+        def __class__(self) -> Any:  # type: ignore[override]
+            raise OSError("it cannot be fetched")
+
+    values = [[Proxy()], {"a": Proxy()}, Proxy()]
+    assert not has_files(values)
+    assert not has_loose_files(values)
+    assert replaced(values, lambda file: file) is values

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +26,7 @@ from flow.cli.top import Speed, picture
 from flow.runs.find import run_at
 from flow.runs.status import Status
 from flow_core.kernel.failure_tally import FailureGroup
+from flow_core.kernel.live import ask
 from flow_core.kernel.summary import Summary
 
 opened = threading.Event()
@@ -120,6 +127,11 @@ def test_a_run_whose_script_was_killed_is_told_from_one_that_ended(run: Callable
     assert run_at(kernel.run_dir).state == "killed"
     record.write_text(json.dumps({**found, "host": "elsewhere"}))
     assert run_at(kernel.run_dir).state == "unknown"
+    # It is dead, and its parent has not asked for its end.
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)
+        record.write_text(json.dumps({**found, "pid": dead.pid, "began_ns": time.time_ns()}))
+        assert run_at(kernel.run_dir).state == "killed"
     # The number of the process belongs to another one by now, which began later.
     record.write_text(json.dumps({**found, "began_ns": 1}))
     assert run_at(kernel.run_dir).state == "killed"
@@ -203,6 +215,48 @@ def test_following_ends_with_the_run_and_loses_no_line(run: Callable[..., Any]) 
     ended.join()
     # Without what the script itself says on standard error, which is the same stream here.
     assert text == (kernel.run_dir / "flow.log").read_text()
+
+
+def test_following_ends_when_nobody_reads_it_any_more(run: Callable[..., Any]) -> None:
+    run()
+    command = [sys.executable, "-m", "flow", "logs", "--follow"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as following:
+        assert following.stdout is not None
+        assert b"began in" in following.stdout.readline()
+        following.stdout.close()
+        assert following.wait(30) in (0, 1)  # 1: the end comes while it still writes
+
+
+def test_a_name_that_has_no_meaning_is_refused(run: Callable[..., Any]) -> None:
+    run()
+    result = invoke("logs", "2", "3")
+    assert result.exit_code == 2
+    assert "'3' has no meaning after '2'" in result.output
+
+
+def test_the_first_failure_of_a_kind_is_shown_while_the_run_goes_on(run: Callable[..., Any]) -> None:
+    run()
+    first = asked("status")["failures"][0]["first"]
+    assert asked("show", str(first))["error"] == f"ValueError: no {first}"
+    result = invoke("show", str(1 - first))
+    assert result.exit_code == 1
+    assert "it has ended" in result.output
+
+
+def test_of_a_script_that_does_not_answer_just_that_is_said(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = run()
+    monkeypatch.setattr("flow.cli.ls._ASK_S", 0.1)
+    monkeypatch.setattr("flow.runs.tasks.ask", partial(ask, timeout_s=0.1))
+    stopped = Path("runinfo/001")
+    stopped.mkdir()
+    (stopped / "run.json").write_text((kernel.run_dir / "run.json").read_text())
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(stopped / "kernel.sock"))
+        listener.listen()  # and nobody accepts
+        assert "not answering" in invoke("ls").output
+        assert "did not answer" in str(invoke("show", "3").exception)
 
 
 def test_a_task_is_cancelled_and_one_that_runs_or_has_ended_is_not(run: Callable[..., Any]) -> None:

@@ -38,6 +38,8 @@ _REQUEST_BYTES = 1 << 16  # of a request: most have less than 100, a list of 1,0
 _ANSWER_BYTES = 16 << 20  # of an answer; a bound on what the asking process reads, far above any overview
 _JOIN_S = 3.0  # seconds; more than a request may take
 _CREDENTIALS = struct.Struct("3i")
+_TIMEVAL = struct.Struct("ll")
+_LEAST_S = 0.001  # seconds; to the system 0 is no limit
 
 
 class LiveQueries:
@@ -111,6 +113,8 @@ class LiveQueries:
                 return
             try:
                 request = json.loads(_line_of(connection, _REQUEST_BYTES, time.monotonic() + _REQUEST_S))
+                if _has_left(connection):  # it gave up while others were served: its order is not wanted any more
+                    return
                 connection.settimeout(_REQUEST_S)
                 connection.sendall(json.dumps(self._reply(request)).encode() + b"\n")
             except (OSError, ValueError):
@@ -136,9 +140,9 @@ def ask(run_dir: Path, what: str, timeout_s: float = 10.0, **request: object) ->
     """
     deadline = time.monotonic() + timeout_s
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(timeout_s)
-        _connect(connection, run_dir)
         try:
+            _connect(connection, run_dir, timeout_s)
+            connection.settimeout(max(deadline - time.monotonic(), _LEAST_S))
             connection.sendall(json.dumps({"ask": what, **request}).encode() + b"\n")
             reply = json.loads(_line_of(connection, _ANSWER_BYTES, deadline))
         except TimeoutError:
@@ -168,15 +172,26 @@ def why(run_dir: Path, task: int | None = None, timeout_s: float = 10.0) -> str:
 def is_live(run_dir: Path) -> bool:
     """Return whether the script of a run is there to be asked."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(1.0)
         try:
-            _connect(connection, run_dir)
+            _connect(connection, run_dir, 0)
         except RunNotLive:
             return False
+        except TimeoutError:  # so many ask that it has not come to this one, or it is stopped: it is there
+            return True
     return True
 
 
-def _connect(connection: socket.socket, run_dir: Path) -> None:
+def _connect(connection: socket.socket, run_dir: Path, timeout_s: float) -> None:
+    """Connect, within some seconds where others wait there already; with 0 only if none do.
+
+    Raises:
+        RunNotLive: nobody is there to be asked.
+        TimeoutError: it is there, and did not take the connection: as many wait as the system lets.
+    """
+    # Not by settimeout(), with which a full queue is an error at once: the system itself waits for room in it.
+    connection.setblocking(timeout_s > 0)
+    whole, part = divmod(max(timeout_s, _LEAST_S), 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(int(whole), int(part * 1e6)))
     try:
         with _short(run_dir) as path:
             connection.connect(path)
@@ -189,6 +204,8 @@ def _connect(connection: socket.socket, run_dir: Path) -> None:
         raise RunNotLive(
             f"nobody answers for run {run_dir}: its script was killed, or runs on another machine, where you can ask it"
         ) from None
+    except BlockingIOError:
+        raise TimeoutError from None
     except OSError as error:
         raise RunNotLive(f"run {run_dir} cannot be asked: {error}") from error
     if not _is_own(connection):
@@ -233,6 +250,13 @@ def _line_of(connection: socket.socket, limit: int, deadline: float) -> bytes:
         if not piece or len(data) > limit:
             raise ValueError("no whole line came")
     return bytes(data)
+
+
+def _has_left(connection: socket.socket) -> bool:
+    """Return whether the process at the other end has closed the connection."""
+    poll = select.poll()
+    poll.register(connection, select.POLLHUP)
+    return bool(poll.poll(0))
 
 
 def _is_own(connection: socket.socket) -> bool:

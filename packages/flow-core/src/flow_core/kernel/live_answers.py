@@ -6,7 +6,6 @@ time. Nothing of the user's is called but executors of their own, with a bound. 
 
 from __future__ import annotations
 
-import reprlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,12 +14,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flow_core.bounded_calls import BoundedCall, NoAnswerError
-from flow_core.files import File, masked
-from flow_core.futures.lean import Future
 from flow_core.graph.states import State
 from flow_core.guard import one_line
 from flow_core.hooks import is_own
 from flow_core.interfaces.executor import BlockExecutor, Executor
+from flow_core.kernel.short_texts import short_text
 from flow_core.kernel.summary import summarize
 
 if TYPE_CHECKING:
@@ -37,7 +35,6 @@ _SCALE_S = 60.0  # seconds for blocks to be asked for or given back: a scheduler
 _MOST = 10_000
 """Tasks in one answer, at most: some megabytes."""
 _MOST_CANCELLED = 1000  # tasks that one request names
-_PLAIN = (int, float, complex, bool, str, bytes, type(None))
 _NOBODY: tuple[Task, ...] = ()
 
 
@@ -116,8 +113,8 @@ class LiveAnswers:
         task = self._found(_number(request.get("task")))
         return {
             **_row(task),
-            "arguments": [f"{_short(value)}" for value in task.args]
-            + [f"{name}={_short(value)}" for name, value in task.kwargs.items()],
+            "arguments": [short_text(value) for value in task.args]
+            + [f"{name}={short_text(value)}" for name, value in task.kwargs.items()],
             "why": self._why(task.tid),
         }
 
@@ -241,6 +238,7 @@ def _row(task: Task) -> dict[str, Any]:
     return {
         "task": task.tid,
         "app": task.app.name,
+        "label": task.options.label,
         "state": task.state.name,
         "executor": "" if task.executor is None else task.executor.label,
         "tries_made": task.tries,
@@ -249,26 +247,3 @@ def _row(task: Task) -> dict[str, Any]:
         "priority": spec.priority,
         "place": None if place is None else asdict(place),
     }
-
-
-class _Repr(reprlib.Repr):
-    """Short texts of values, without calling anything of the user's: of other types only the name is told."""
-
-    def repr1(self, x: object, level: int) -> str:
-        if isinstance(x, File):
-            return f"File({masked(x.url)!r})"
-        if isinstance(x, Future):
-            tid = getattr(x, "tid", None)
-            return f"<task {tid}>" if isinstance(tid, int) else f"<{type(x).__name__}>"
-        if type(x) in _PLAIN or type(x) in (list, tuple, dict, set, frozenset):
-            return super().repr1(x, level)
-        return f"<{type(x).__name__}>"
-
-
-_repr = _Repr()
-_repr.maxstring = _repr.maxother = 60  # characters
-_repr.maxlevel = 3
-
-
-def _short(value: object) -> str:
-    return _repr.repr(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import select
 from pathlib import Path
 
 import click
@@ -40,6 +40,8 @@ def logs(
     logs of its managers, `flow logs worker 1` the logs of worker 1 of each manager (`worker MANAGER/1` of one), and
     `flow logs` the log of the run.
     """
+    if name is not None and what not in ("block", "worker"):
+        raise click.UsageError(f"{name!r} has no meaning after {what!r}: only `block` and `worker` take a name")
     chosen = found_run(run, run_dir)
     paths = _paths(chosen, what, name, executor, database)
     with files.Follower(paths) as follower:
@@ -53,7 +55,9 @@ def logs(
 
 
 def _follow(chosen: Run, follower: files.Follower, *, names: bool) -> None:
-    pause, last = threading.Event(), False
+    # Told when what reads this output has ended (`| head`), which else showed with the next line only.
+    reader, last = select.poll(), False
+    reader.register(1, 0)
     while True:
         for path, line in follower.lines():
             say(f"{path.name}: {line}" if names else line)
@@ -61,7 +65,8 @@ def _follow(chosen: Run, follower: files.Follower, *, names: bool) -> None:
             return
         # Once more, a moment after its end: the last lines come with it.
         last = not run_at(chosen.path).live
-        pause.wait(_POLL_S)
+        if reader.poll(_POLL_S * 1000):
+            return
 
 
 def _paths(chosen: Run, what: str | None, name: str | None, executor: str, database: str | None) -> list[Path]:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from flow.cli.runs import json_option, write_json
 from flow.cli.telling import row, say, show
-from flow.runs.find import RUNNING, runs_under
+from flow.runs.find import RUNNING, UNKNOWN, runs_under
 from flow.runs.status import Status, status_of
 from flow.runs.text import moment
 from flow_core.errors import RunNotLive
@@ -35,7 +35,9 @@ def ls(run_dir: str, limit: int, as_json: bool) -> None:
         try:
             runs.append(status_of(run, timeout_s=_ASK_S))
         except RunNotLive as error:
-            runs.append(replace(status_of(replace(run, state="unknown"), timeout_s=_ASK_S), note=str(error)))
+            # Its record and its database tell what they can.
+            known = status_of(replace(run, state=UNKNOWN), timeout_s=_ASK_S)
+            runs.append(replace(known, state=RUNNING, note=str(error)))
     if as_json:
         write_json([one.as_json() for one in runs])
         return
@@ -53,5 +55,5 @@ def ls(run_dir: str, limit: int, as_json: bool) -> None:
 def _cells(one: Status) -> tuple[str, ...]:
     took = "-" if one.duration_s is None else duration(one.duration_s)
     counts = [f"{one.tasks[name]:,}" if one.tasks else "-" for name in ("submitted", "failed", "unfinished")]
-    state = one.state if one.state != RUNNING or not one.note else "not answering"
+    state = "not answering" if one.state == RUNNING and not one.executors else one.state
     return (Path(one.run).name, state, moment(one.began_ns), took, *counts, one.name)

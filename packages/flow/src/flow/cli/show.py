@@ -59,7 +59,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
             if one[name] not in ("", None)
         ]
         took = _seconds(one["time_running"], one["time_returned"])
-        lines.append(f"try {one['try_id']}: {one['verdict'] or 'not ended'}{took}, {', '.join(where)}")
+        lines.append(f"try {one['try_id'] + 1}: {_verdict(one['verdict'])}{took}, {', '.join(where)}")
         if one["error"] and one["error"] != found.get("error"):
             lines.append(f"  {one['error']}")
     if found.get("why"):
@@ -70,6 +70,10 @@ def _lines(found: dict[str, Any]) -> list[str]:
     elif found.get("error"):
         lines.append(f"error: {found['error']}")
     return lines
+
+
+def _verdict(name: str | None) -> str:
+    return name.lower().replace("_", " ") if name else "not ended"
 
 
 def _seconds(begin: int | None, end: int | None) -> str:

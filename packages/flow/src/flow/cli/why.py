@@ -8,8 +8,8 @@ import click
 
 from flow.cli.runs import directory_of_run, run_dir_option
 from flow.cli.telling import say
-from flow_core.errors import RunNotLive
-from flow_core.kernel.live import is_live, why as ask
+from flow.runs.find import newest
+from flow_core.kernel.live import why as ask
 from flow_core.printable import printable
 
 
@@ -18,7 +18,9 @@ from flow_core.printable import printable
 @click.argument("task", required=False, type=click.IntRange(min=0))
 @click.option("--task", "-t", "number", type=click.IntRange(min=0), help="A task of the newest run that goes on.")
 @run_dir_option
-@click.option("--timeout", default=10.0, show_default=True, help="Seconds to wait for the answer.")
+@click.option(
+    "--timeout", type=click.FloatRange(0, 3600), default=10.0, show_default=True, help="Seconds to wait for the answer."
+)
 def why(run: str | None, task: int | None, number: int | None, run_dir: str, timeout: float) -> None:
     """Say why tasks of a run are not done.
 
@@ -31,20 +33,10 @@ def why(run: str | None, task: int | None, number: int | None, run_dir: str, tim
     """
     if task is not None and number is not None:
         raise click.UsageError("name the task once: as an argument, or with --task")
-    directory = _newest(Path(run_dir)) if run is None else directory_of_run(run, Path(run_dir))
+    directory = newest(Path(run_dir), live=True).path if run is None else directory_of_run(run, Path(run_dir))
     if run is None:
         say(f"run {directory}:", err=True)
     try:
         say(ask(directory, task if task is not None else number, timeout))
     except LookupError as error:
         raise click.ClickException(printable(str(error.args[0]))) from None
-
-
-def _newest(top: Path) -> Path:
-    """Return the newest run that goes on. Raises RunNotLive: none does."""
-    runs = [path for path in top.iterdir() if path.name.isdecimal()] if top.is_dir() else []
-    for path in sorted(runs, key=lambda one: int(one.name), reverse=True):
-        if is_live(path):
-            return path
-    found = f"none of the {len(runs)} runs under {top} goes on" if runs else f"there are no runs under {top}"
-    raise RunNotLive(f"{found}: name the run, or say where runs are with --run-dir")

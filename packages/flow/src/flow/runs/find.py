@@ -85,6 +85,8 @@ def _runs_since(pid: int) -> float:
     try:
         # Its name, in brackets, may hold anything; field 22 is the begin, in ticks since the machine began.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        if fields[0] in ("Z", "X"):  # it is dead, and its parent has not heard of it yet, which may take for ever
+            return float("inf")
         lines = Path("/proc/stat").read_text().splitlines()
         booted_s = next(int(line.split()[1]) for line in lines if line.startswith("btime "))
         return (booted_s + int(fields[19]) / os.sysconf("SC_CLK_TCK")) * 1e9

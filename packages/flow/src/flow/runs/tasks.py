@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from flow.runs.find import Run, run_at
+from flow.runs.status import ENDED, status_of
 from flow_core.errors import FlowError, RunNotLive
 from flow_core.kernel.live import ask
 
@@ -99,15 +100,19 @@ def describe_task(run: Run, database: str | None, task: int) -> dict[str, Any]:
     """
     asked: dict[str, Any] = {}
     refused: LookupError | None = None
+    silent: RunNotLive | None = None
     if run.live:
         try:
             asked = ask(run.path, "task", task=task)
         except LookupError as error:
             refused = error
-        except RunNotLive:
+        except RunNotLive as error:
             run = run_at(run.path)
+            silent = error if run.live else None
     if not has_database(run, database):
-        return asked or _from_record(run, task, refused)
+        if silent is not None:
+            raise silent
+        return asked or _from_failures(run, task, refused)
     from flow.runs.database import recorded
     from flow_monitor.errors import MonitorError
     from flow_monitor.queries import tasks
@@ -120,6 +125,8 @@ def describe_task(run: Run, database: str | None, task: int) -> dict[str, Any]:
             return asked
         raise
     row = detail.pop("task")
+    if silent is not None and row["status"] not in ENDED:
+        asked = {"why": f"why it is not done is not known: {silent}"}
     return {**row, **detail, **asked, "task": task, "app": row["app"], "state": asked.get("state", row["status"])}
 
 
@@ -145,8 +152,8 @@ def _from_script(run: Run, app: str, states: tuple[str, ...], offset: int, limit
     return TaskList(rows, found["total"], unfinished_only=True)
 
 
-def _from_record(run: Run, task: int, refused: LookupError | None) -> dict[str, Any]:
-    for group in run.record.failures if run.record is not None else ():
+def _from_failures(run: Run, task: int, refused: LookupError | None) -> dict[str, Any]:
+    for group in status_of(run).failures:
         if group.first == task:
             return {"task": task, "app": group.app, "state": "failed", "error": group.text}
     said = f"{refused.args[0]}; of" if refused is not None else "of"
