@@ -24,6 +24,7 @@ from flow_core.events import Event, EventKind, FileMoving
 from flow_core.executors.futures import FuturesExecutor
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.files import Directory, File
+from flow_core.interfaces.sinks import RunInfo
 from flow_core.kernel import progress
 from flow_core.staging.noop import NoOpFileStaging
 from flow_executors import HighThroughputExecutor
@@ -180,10 +181,10 @@ def test_a_node_tells_and_the_page_of_the_task_shows_it(web, tmp_path):
 def test_the_progress_bar_draws_files_that_move(tmp_path):
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
     bar = ProgressBar(console)
-    bar.start(None)
+    bar.start(RunInfo("run", 0, tmp_path / "000", "test", 0))
     bar.emit([FileMoving(1, 0, "http://h/a", "in", 3_000_000, 10_000_000, 2e6)])
     bar.emit([FileMoving(1, 1, "http://h/b", "in", 1_000_000, -1, 1e6)])
-    row = bar._progress.tasks[bar._files_row]
+    row = bar._bars.progress.tasks[bar._bars._files_row]
     assert (row.description, row.completed, row.total) == ("MB of 2 files, 3.0 MB/s", 4, None)
     bar.close(1.0)
     assert "MB of 2 files" in console.file.getvalue()

@@ -13,7 +13,9 @@ import pytest
 from flow_core.interfaces.call import TryKey
 from flow_core.interfaces.outcome import Loss, LossKind, Outcome, Verdict
 from flow_executors.client import near_words
+from flow_executors.client.managers import ManagerDirectory
 from flow_executors.client.near_words import NearWords, signal_of
+from flow_executors.wire.messages import Registration
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -81,3 +83,21 @@ def test_a_manager_that_lives_has_no_end_that_is_waited_for(tmp_path: Path) -> N
     words = NearWords(tmp_path / "none.log", os.getpid(), "0", lambda block: asked.append(block) or "")
     assert words.outcome(lost()).loss == lost().loss
     assert asked == ["0"]
+
+
+def test_words_that_cannot_be_read_do_not_keep_the_loss_back(tmp_path: Path, gone: int) -> None:
+    def raising(block: str) -> str:
+        raise OSError(f"no {block}")
+
+    found = NearWords(tmp_path / "manager.log", gone, "0", raising).outcome(lost())
+    assert found.loss is not None
+    assert "OSError: no 0" in found.loss.stderr_tail
+
+
+def test_a_manager_that_leaves_as_the_executor_ends_is_not_read(tmp_path: Path) -> None:
+    directory = ManagerDirectory("htex", tmp_path)
+    offer = Registration("m", "0", "here", os.getpid(), 1, host_id=directory._boot_id)
+    directory.add(1, offer)
+    assert directory.near_words(1) is not None
+    directory.ending = True
+    assert directory.near_words(1) is None

@@ -270,6 +270,7 @@ class ExecutorRuntime:
     def _close(self, timeout_s: float) -> ShutdownReport:
         began = time.monotonic()
         self._closing = True  # no new blocks
+        self.client.directory.ending = True
         # While there is a way to them: the logs of nodes that cannot write them into the run's directory.
         if not self.client.files.closing:
             self.client.files.fetch_logs(self.client.directory.apart(), min(_LOGS_S, timeout_s / 4))

@@ -30,6 +30,7 @@ class ManagerDirectory:
         "_offsets",
         "_places",
         "_same_clock",
+        "ending",
         "job_words",
         "label",
         "managers",
@@ -52,6 +53,8 @@ class ManagerDirectory:
         self._boot_id = _boot_id()
         self._same_clock: set[int] = set()
         self.job_words: JobWords | None = None
+        self.ending = False
+        """Whether the executor ends: managers that leave then do so by its order, and have no last words to be read."""
         self._near: tuple[str, NearWords] | None = None
         self._offsets: dict[int, int] = {}
 
@@ -145,7 +148,7 @@ class ManagerDirectory:
     def near_words(self, number: int) -> NearWords | None:
         """Return what reads the last words of a manager of this machine that writes its own log; else None."""
         offer = self.managers.get(number)
-        if offer is None or offer.is_apart or number not in self._same_clock:
+        if offer is None or offer.is_apart or number not in self._same_clock or self.ending:
             return None
         if self._near is None or self._near[0] != offer.identity:
             log = self._log_place(number, offer) / "manager.log"

@@ -15,6 +15,7 @@ from pathlib import Path
 from signal import Signals, strsignal
 
 from flow_core.bounded_calls import BoundedCall, NoAnswerError
+from flow_core.guard import one_line
 from flow_core.interfaces.outcome import Loss, Outcome
 
 READ_S = 3.0
@@ -48,6 +49,8 @@ class NearWords:
                     self._found = BoundedCall("flow-last-words", self._read).wait(READ_S)
                 except NoAnswerError:
                     self._found = "", None
+                except Exception as error:  # of the provider, say: the loss is reported in any case
+                    self._found = f"(its last words could not be read: {one_line(error)})", None
             tail, number = self._found
         if lost.loss is not None:
             lost.loss = self._added(lost.loss, tail, number)
