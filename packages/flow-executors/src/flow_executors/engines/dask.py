@@ -25,6 +25,7 @@ from flow_core.interfaces.task_fields import HONOURED_BY_ALL
 from flow_core.loss import LossKind
 from flow_core.option_records import about, documented
 from flow_core.remote.parcel_batch import BatchRunTwice, run_batch
+from flow_executors.engines.answers import SILENT_S, Answers
 from flow_executors.engines.engine import Batch, Engine, EngineEvents, EngineLoss, EngineWorker
 from flow_executors.engines.executor import EngineExecutor, wrong_resources
 from flow_executors.engines.head_process import HeadProcess
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from distributed import Future
 
 _LARGE = 1 << 20  # bytes of a batch that go by the object store of the workers, and not through the scheduler
-_AWAY_S = 20.0  # seconds without a connection to a scheduler of others after which it counts as gone
 _CALL_S = 5.0  # seconds for a call of the scheduler
 _GB = 1e9
 _NAMES = {"gpus": "GPU"}  # what Dask's own documentation calls them; all others go by Flow's names
@@ -179,6 +179,7 @@ class DaskEngine(Engine):
         self._away_since = 0.0
         self._replaced: set[str] = set()  # workers of one thread that somebody starts again when they end
         self._hosts = own_addresses()
+        self._answers = Answers(self._learn_workers, f"flow-dask-look-{options.label}")
         self._thread = threading.Thread(target=self._collect, name=f"flow-dask-{options.label}", daemon=True)
 
     # -- begin and end
@@ -512,11 +513,13 @@ class DaskEngine(Engine):
         if client.status != "running":
             self._away_since = self._away_since or time.monotonic()
             away_s = time.monotonic() - self._away_since
-            if client.status == "closed" or away_s > _AWAY_S:
+            if client.status == "closed" or away_s > SILENT_S:
                 events.broken(f"the Dask scheduler at {self._address or 'its client'} is gone (for {away_s:.0f} s)")
             return
         self._away_since = 0.0
-        self._learn_workers()
+        if (silent_s := self._answers.silent_s()) > SILENT_S:
+            where = self._address or "its client"
+            events.broken(f"the Dask scheduler at {where} has not answered for {silent_s:.0f} s")
 
     def _look_at_head(self) -> None:
         if self._head is not None and self._events is not None and (ended := self._head.ended()):

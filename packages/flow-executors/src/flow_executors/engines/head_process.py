@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from flow_core.errors import ExecutorError
 from flow_core.folders import make_directory
+from flow_core.remote.processes import below, send, table
 from flow_core.starting import starting
 from flow_executors.mpi.node_shell import program
 
@@ -102,6 +104,8 @@ class HeadProcess:
             forced = ""
         except subprocess.TimeoutExpired:
             forced = f"{self._name} did not end within {time.monotonic() - began:.0f} s and was killed"
+            # First what is below: without its guard, which may be stopped, nobody would end it.
+            send((one.pid for one in below((self._process.pid,), table())), signal.SIGKILL)
             self._process.kill()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(1.0)

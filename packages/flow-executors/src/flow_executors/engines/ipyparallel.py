@@ -27,6 +27,7 @@ from flow_core.interfaces.task_fields import HONOURED_BY_ALL
 from flow_core.loss import LossKind
 from flow_core.option_records import about, at_least, documented
 from flow_core.remote.parcel_batch import BatchRunTwice, machine, run_batch
+from flow_executors.engines.answers import SILENT_S, Answers
 from flow_executors.engines.engine import Batch, Engine, EngineEvents, EngineLoss, EngineWorker, NotSent
 from flow_executors.engines.executor import EngineExecutor
 from flow_executors.engines.head_process import HeadProcess
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 _LEVELS = (0, 10, 20, 30, 40, 50, "DEBUG", "INFO", "WARN", "ERROR", "CRITICAL")
 _CLIENT, _ENGINE = "ipcontroller-client.json", "ipcontroller-engine.json"
 _PING_MS = 500
+_ASK_S = 5.0  # seconds between an answer of the controller and the next question
 _PINGS = (
     6  # missed ones after which an engine is gone; its nanny, which lives on where it is killed alone, tells at once
 )
@@ -179,6 +181,7 @@ class IPyParallelEngine(Engine):
         self._security = b""
         self._stop = threading.Event()
         self._machine = machine()
+        self._answers = Answers(self._ask, f"flow-ipp-look-{options.label}", _ASK_S)
         self._thread = threading.Thread(target=self._watch, name=f"flow-ipp-{options.label}", daemon=True)
 
     # -- begin and end
@@ -445,6 +448,13 @@ class IPyParallelEngine(Engine):
         events = self._events
         if self._head is not None and events is not None and (ended := self._head.ended()):
             events.broken(f"its ipyparallel controller is gone: {ended}")
+        elif events is not None and (silent_s := self._answers.silent_s()) > SILENT_S:
+            events.broken(f"the ipyparallel controller has not answered for {silent_s:.0f} s")
+
+    def _ask(self) -> None:
+        client = self._client
+        if client is not None:
+            client.queue_status()
 
     def _look_at_engines(self) -> None:
         client, events = self._client, self._events

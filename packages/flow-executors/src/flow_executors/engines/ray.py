@@ -32,6 +32,7 @@ from flow_core.interfaces.task_fields import HONOURED_BY_ALL
 from flow_core.loss import LossKind
 from flow_core.option_records import about, at_least, documented
 from flow_core.remote.parcel_batch import BatchRunTwice, run_batch
+from flow_executors.engines.answers import SILENT_S
 from flow_executors.engines.engine import Batch, Engine, EngineEvents, EngineLoss, EngineWorker
 from flow_executors.engines.executor import EngineExecutor, wrong_resources
 from flow_executors.engines.head_process import HeadProcess
@@ -41,8 +42,8 @@ from flow_providers.interfaces.locality import Locality
 _LARGE = 1 << 20  # bytes of a batch that are put into the object store by themselves
 _BLOCK = "flow_block_"
 _MB, _GB = 1 << 20, 10**9
+_MOST = ((1 << 63) - 1) / 10_000  # of a resource: Ray counts in ten-thousandths
 _ANSWER_S = 5.0  # seconds for Ray to tell its nodes
-_SILENT_S = 20.0  # seconds of silence after which a cluster counts as gone
 _FIRST_S = 0.2  # seconds between looks for nodes while there are none
 
 
@@ -419,9 +420,13 @@ class RayEngine(Engine):
 
     def refusal(self, spec: TaskSpec) -> str:
         """Return what a task asks for that no node of a block has; other clusters may grow."""
-        if self._options.borrowed:
-            return ""
         options, wanted = self._options, spec.resources
+        # Ray counts in 64 bits, and takes a greater number for none at all.
+        for name, amount in (("cores", wanted.cores), ("gpus", wanted.gpus), ("MB", wanted.memory_mb), *wanted.named):
+            if amount * (_MB if name == "MB" else 1) > _MOST:
+                return f"it asks for {amount:g} {name}, which is more than Ray can count"
+        if options.borrowed:
+            return ""
         workers = options.node_workers()
         cores = workers * options.cores_per_worker
         if wanted.cores > 1 and wanted.cores > cores:
@@ -432,6 +437,10 @@ class RayEngine(Engine):
             return (
                 f"it asks for {wanted.memory_mb} MB, and no node has more than {workers * options.mem_per_worker:g} GB"
             )
+        if options.mem_per_worker is None and (nodes := list(self._known.values())):
+            most = max(node.memory_bytes for node in nodes)
+            if 0 < most < wanted.memory_mb * _MB:
+                return f"it asks for {wanted.memory_mb} MB, and no node has more than {most / _GB:.3g} GB"
         for name, amount in wanted.named:
             if amount > (options.resources or {}).get(name, 0):
                 return f"it asks for {amount:g} {name}, which no node has: see option resources of RayExecutor"
@@ -486,7 +495,7 @@ class RayEngine(Engine):
             return {node["NodeID"]: node for node in told if node.get("Alive")}
         self._silent_since = self._silent_since or time.monotonic() - _ANSWER_S
         silent_s = time.monotonic() - self._silent_since
-        if silent_s > _SILENT_S:
+        if silent_s > SILENT_S:
             self._break(f"the Ray cluster at {self._address} has not answered for {silent_s:.0f} s")
         return None
 
@@ -500,7 +509,7 @@ class RayEngine(Engine):
         events.broken(text)
         if self._ours:
             self._ours = False
-            within(_SILENT_S, ray.shutdown, f"flow-ray-leave-{self._options.label}")
+            within(SILENT_S, ray.shutdown, f"flow-ray-leave-{self._options.label}")
 
     def _learn_nodes(self) -> None:
         with self._looking:
