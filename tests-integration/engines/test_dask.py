@@ -115,8 +115,13 @@ def test_a_large_argument_goes_by_the_store_of_the_workers(drive: Drive, dask_cl
     assert driver.outcome(driver.submit(len, b"x" * 20_000_000)).value == 20_000_000
 
 
-def test_a_killed_scheduler_breaks_the_executor(drive: Drive) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_scheduler_that_is_killed_or_hangs_breaks_the_executor(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch, signum: int
+) -> None:
     import psutil
+
+    monkeypatch.setattr("flow_executors.engines.dask.SILENT_S", 3.0)
 
     executor = DaskExecutor(label="own", max_workers=1)
     driver = drive(executor)
@@ -130,7 +135,7 @@ def test_a_killed_scheduler_breaks_the_executor(drive: Drive) -> None:
         for one in psutil.Process().children(recursive=True)
         if "distributed.cli.dask_scheduler" in one.cmdline()[:3]
     ]
-    scheduler.send_signal(signal.SIGKILL)
+    scheduler.send_signal(signum)
     assert driver.outcome(held).verdict is Verdict.LOST
     assert driver.outcome(waiting).verdict in (Verdict.REFUSED, Verdict.LOST)
     driver.poll(lambda: broken(driver), "the executor did not notice")

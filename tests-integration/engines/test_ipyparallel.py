@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,19 @@ def test_a_task_that_runs_is_ended_with_its_engine(drive: Drive) -> None:
     assert driver.outcome(driver.submit(calls.double, 2)).value == 4
 
 
-def test_a_killed_controller_breaks_the_executor(drive: Drive) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_controller_that_is_killed_or_hangs_breaks_the_executor(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch, signum: int
+) -> None:
+    import psutil
+
+    monkeypatch.setattr("flow_executors.engines.ipyparallel.SILENT_S", 3.0)
     driver = drive(own())
     held = driver.hold("held")
     driver.wait_held("held")
     for controller in below("-m", "ipyparallel.controller"):
-        controller.send_signal(signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):  # its guard ends it once the first is dead
+            controller.send_signal(signum)
     assert driver.outcome(held).verdict is Verdict.LOST
     driver.poll(lambda: broken(driver), "the executor did not notice")
 

@@ -80,6 +80,43 @@ def test_a_script_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (2, "flow: other.py: there is no such script\n")
 
 
+@pytest.mark.parametrize("name", ["other", "other.module", "script.module", ".script"])
+def test_a_module_that_is_not_there_is_one_line(tmp_path: Path, name: str) -> None:
+    done = run(tmp_path, "flow.compat.parsl", "-m", name, script="")
+    missing = "other" if name == "other.module" else name
+    assert (done.returncode, done.stderr) == (2, f"flow: there is no module {missing!r}\n")
+
+
+def test_flow_run_names_a_module_that_is_not_there(tmp_path: Path) -> None:
+    done = run(tmp_path, "flow", "run", "--parsl", "-m", "other")
+    assert done.returncode == 2
+    assert "There is no module 'other'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_is_not_taken_for_a_script_that_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    done = run(tmp_path, "flow", "run", "--parsl", "folder")
+    assert done.returncode == 2
+    assert "'folder' is not a file" in done.stderr
+
+
+@pytest.mark.parametrize("program", [("flow", "run", "--parsl"), ("flow.compat.parsl",)])
+def test_an_error_of_syntax_is_shown_as_python_shows_it(tmp_path: Path, program: tuple[str, ...]) -> None:
+    done = run(tmp_path, *program, "script.py", script="import parsl\nprint('x'\n")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == '  File "script.py", line 2'
+    assert done.stderr.splitlines()[-1] == "SyntaxError: '(' was never closed"
+
+
+@pytest.mark.parametrize("words", [("script.py",), ("-m", "script")])
+@pytest.mark.parametrize("program", [("flow", "run", "--parsl"), ("flow.compat.parsl",)])
+def test_a_traceback_begins_in_the_script(tmp_path: Path, program: tuple[str, ...], words: tuple[str, ...]) -> None:
+    done = run(tmp_path, *program, *words, script="def fail():\n    1 / 0\n\n\nfail()\n")
+    files = [line for line in done.stderr.splitlines() if line.startswith("  File ")]
+    assert [("script.py" in line) for line in files] == [True, True]
+
+
 def test_an_installed_parsl_is_said_to_be_not_in_use(tmp_path: Path) -> None:
     (tmp_path / "parsl").mkdir()
     (tmp_path / "parsl" / "__init__.py").write_text("raise RuntimeError('the other one')\n")

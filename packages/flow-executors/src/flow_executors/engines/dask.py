@@ -138,7 +138,7 @@ class DaskExecutor(EngineExecutor):
             import distributed  # noqa: F401  # asked for here, so that the error says what to do
         except ImportError as error:
             raise ExecutorError(
-                f"executor {self.label!r} needs Dask ({one_line(error)}): pip install 'flow-executors[dask]'"
+                f"executor {self.label!r} needs Dask ({one_line(error)}): pip install distributed cryptography"
             ) from error
         return DaskEngine(self, context)
 

@@ -147,8 +147,7 @@ class IPyParallelExecutor(EngineExecutor):
             import ipyparallel  # noqa: F401  # asked for here, so that the error says what to do
         except ImportError as error:
             raise ExecutorError(
-                f"executor {self.label!r} needs ipyparallel ({one_line(error)}): "
-                "pip install 'flow-executors[ipyparallel]'"
+                f"executor {self.label!r} needs ipyparallel ({one_line(error)}): pip install ipyparallel"
             ) from error
         return IPyParallelEngine(self, context)
 

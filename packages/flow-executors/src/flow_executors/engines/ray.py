@@ -100,9 +100,7 @@ class RayExecutor(EngineExecutor):
         try:
             import ray  # noqa: F401  # asked for here, so that the error says what to do
         except ImportError as error:
-            raise ExecutorError(
-                f"executor {self.label!r} needs Ray ({one_line(error)}): pip install 'flow-executors[ray]'"
-            ) from error
+            raise ExecutorError(f"executor {self.label!r} needs Ray ({one_line(error)}): pip install ray") from error
         return RayEngine(self, context)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
 
+from flow_core.bounded_calls import within
 from flow_core.errors import ExecutorBroken, ExecutorClosed, ScalingFailed, TaskRefused
 from flow_core.executors.reports import ReportCollector, collector, telling
 from flow_core.folders import current_directory, make_directory
@@ -44,6 +45,7 @@ from flow_executors.wire.commands import BlockActivity, Reply
 from flow_providers.interfaces.provider import ExecutionProvider
 
 _LOOK_S = 1.0  # seconds between looks at the engine, and at batches that take long
+_ANSWER_S = 2.0  # seconds for the engine to tell which workers have tasks
 _LONG_NS = 500_000_000  # a batch that the engine has had for so long is looked at
 _REPORTS_S = 2.0  # seconds for the last reports of files: they lie in files of the run
 _SHARE = 0.4  # of the time of a shutdown for the engine itself; the rest is for blocks
@@ -458,7 +460,7 @@ class EngineRuntime:
 
     def activity(self) -> Reply:
         """Return which blocks have workers, and for how long each has had nothing to do."""
-        busy = self._engine.busy()
+        busy = self._busy()
         now = time.monotonic()
         blocks: dict[str, BlockActivity] = {}
         with self._lock:
@@ -481,6 +483,13 @@ class EngineRuntime:
                         min(known.idle_for_s, idle_s),
                     )
         return Reply(0, tuple(blocks.values()))
+
+    def _busy(self) -> Collection[str] | None:
+        """Return the workers that have tasks; None, for all, where the engine does not say so in time."""
+        told: list[Collection[str] | None] = []
+        if self._broken is None:
+            within(_ANSWER_S, lambda: told.append(self._engine.busy()), f"flow-busy-{self.label}")
+        return told[0] if told else None
 
     def drain(self, blocks: Sequence[str], idle_for_s: float | None) -> Sequence[str]:
         """Have the workers of blocks leave that have nothing to do; return these blocks."""

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import nullcontext
-from types import TracebackType
 
 import click
 
 from flow.compat import parsl
 from flow.config_file import load_config
-from flow.running import run_module, run_script
+from flow.running import missing_module, run_module, run_script
 from flow_core.kernel.loaded import load
-from flow_core.remote.tracebacks import FULL
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -35,30 +32,13 @@ from flow_core.remote.tracebacks import FULL
 def run(source: str | None, in_parsl: bool, as_module: bool, script: str, arguments: tuple[str, ...]) -> None:
     """Run SCRIPT with its ARGUMENTS while the configuration is loaded; the script needs no `flow.load`."""
     if not as_module and not os.path.isfile(script):
-        raise click.BadParameter(f"File {script!r} does not exist.", param_hint="'SCRIPT'")
+        what = f"{script!r} is not a file." if os.path.exists(script) else f"File {script!r} does not exist."
+        raise click.BadParameter(what, param_hint="'SCRIPT'")
     if in_parsl:
         parsl.install()
+    if as_module and (missing := missing_module(script)):
+        raise click.BadParameter(f"There is no module {missing!r}.", param_hint="'SCRIPT'")
     # A script of Parsl's loads its own, and would find that one is loaded already.
     config = None if in_parsl and source is None else load_config(source or "flow.configs.local_threads")
-    _show_only_frames_of(script)
     with nullcontext() if config is None else load(config):
         (run_module if as_module else run_script)(script, arguments)
-
-
-def _show_only_frames_of(script: str) -> None:
-    """Leave the frames that lie before the script's out of the traceback with which it ends."""
-    show = sys.excepthook
-
-    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        show(kind, error.with_traceback(_from(script, trace)), error.__traceback__)
-
-    if not os.environ.get(FULL):
-        sys.excepthook = hook
-
-
-def _from(script: str, trace: TracebackType | None) -> TracebackType | None:
-    """Return a traceback from the script's first frame on, all of it if the script has none."""
-    part = trace
-    while part is not None and part.tb_frame.f_code.co_filename != script:
-        part = part.tb_next
-    return part or trace

@@ -6,7 +6,7 @@ import os
 import sys
 
 from flow.compat import parsl
-from flow.running import run_module, run_script
+from flow.running import missing_module, run_module, run_script
 
 _USAGE = "usage: python -m flow.compat.parsl [-m MODULE | SCRIPT] [ARGUMENTS]"
 
@@ -21,10 +21,14 @@ def main(arguments: list[str]) -> None:
         sys.exit(2)
     parsl.install()
     if arguments[0] == "-m":
+        if missing := missing_module(arguments[1]):
+            sys.stderr.write(f"flow: there is no module {missing!r}\n")
+            sys.exit(2)
         run_module(arguments[1], arguments[2:])
         return
     if not os.path.isfile(arguments[0]):
-        sys.stderr.write(f"flow: {arguments[0]}: there is no such script\n")
+        what = "is not a file" if os.path.exists(arguments[0]) else "there is no such script"
+        sys.stderr.write(f"flow: {arguments[0]}: {what}\n")
         sys.exit(2)
     run_script(arguments[0], arguments[1:])
 
