@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 
-EXTRA = "flow-executors[mpi]"
-"""What brings mpi4py."""
-
 
 def missing(python: str, where: str, error: str = "") -> str:
     """Return that mpi4py cannot be used by a Python, and what helps."""
     why = f" ({error})" if error else ""
     return (
         f"ExtremeScaleExecutor needs mpi4py, which {python} on {where} does not have{why}: install it there, for the "
-        f"MPI of that machine: pip install '{EXTRA}', or pip install --no-binary=mpi4py mpi4py"
+        f"MPI of that machine: pip install mpi4py, or pip install --no-binary=mpi4py mpi4py"
     )
 
 
