@@ -50,6 +50,14 @@ def test_failures_are_counted_beside_the_row() -> None:
     assert "1 failed" in drawn(submitted(1, "parse"), ended(1, error="ValueError: no"))
 
 
+def test_a_long_name_of_an_app_leaves_room_for_the_numbers() -> None:
+    screen = drawn(submitted(1, "a" * 200), submitted(2, "parse"), ended(2, error="ValueError: no"))
+    assert "aaa…" in screen
+    assert "0/1" in screen
+    assert "1/1" in screen
+    assert "1 failed" in screen
+
+
 def moving(task_id: int, moved: int, total: int) -> FileMoving:
     return FileMoving(0, task_id, f"http://h/{task_id}", "in", moved, total, 1e6)
 

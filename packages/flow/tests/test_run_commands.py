@@ -145,6 +145,49 @@ def test_a_damaged_record_is_none(run: Callable[..., Any], text: str) -> None:
     assert invoke("ls").exit_code == 0
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"began_ns": "yesterday"},
+        {"began_ns": 10**30},
+        {"ended_ns": -1},
+        {"ended_ns": float("inf")},
+        {"tasks": [1]},
+        {"tasks": {"failed": "many"}},
+        {"failures": {"first": 1}},
+        {"executors": None},
+        {"pid": 1.5},
+        {"name": None},
+        {"monitored": "yes"},
+    ],
+    ids=repr,
+)
+def test_a_record_with_nonsense_in_it_is_none(run: Callable[..., Any], damage: dict[str, object]) -> None:
+    record = end(run()).run_dir / "run.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), **damage}))
+    assert run_at(record.parent).record is None
+    for command in ("ls", "status", "top"):
+        assert invoke(command).exit_code == 0
+
+
+def test_a_record_of_another_version_is_read_as_far_as_it_is_known(run: Callable[..., Any]) -> None:
+    record = end(run()).run_dir / "run.json"
+    other = {"tasks": {"submitted": 3, "of_later": 1}, "later": [1], "failures": [{"app": "f"}]}
+    record.write_text(json.dumps({**json.loads(record.read_text()), **other}))
+    assert "tasks: 3" in invoke("status").output
+
+
+def test_a_killed_run_took_until_it_was_last_heard_of(run: Callable[..., Any]) -> None:
+    kernel = run()
+    record = kernel.run_dir / "run.json"
+    begun = json.loads(record.read_text())
+    end(kernel)
+    record.write_text(json.dumps({**begun, "pid": 2**22 + 1, "began_ns": 10**18}))
+    os.utime(kernel.run_dir / "flow.log", ns=(0, 10**18 + 5 * 10**9))
+    assert asked("status")["duration_s"] == 5
+    assert "killed: its script ended without cleaning up, after 5 s" in invoke("status").output
+
+
 def test_tasks_of_a_run_without_monitoring_are_the_unfinished_ones(run: Callable[..., Any]) -> None:
     run()
     found = asked("tasks")

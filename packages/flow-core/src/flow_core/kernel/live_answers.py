@@ -83,11 +83,15 @@ class LiveAnswers:
         return self._why(None if number is None else _number(number))
 
     def status(self, _request: _Request) -> dict[str, Any]:
-        """Say how far the run is: ``tasks``, ``unfinished`` by app and state, ``executors``, ``failures``, ``held``."""
+        """Say how far the run is: ``tasks``, ``unfinished`` by app and state, ``executors``, ``failures``, ``held``.
+
+        ``cost_s`` is the time of a CPU that the answer took.
+        """
+        begin_s = time.thread_time()
         unfinished: dict[str, Counter[str]] = {}
         for task in self._live():
             unfinished.setdefault(task.app.name, Counter())[task.state.name] += 1
-        return {
+        found = {
             "now_ns": time.time_ns(),
             "tasks": asdict(summarize(self._reactor)),
             "unfinished": unfinished,
@@ -95,6 +99,7 @@ class LiveAnswers:
             "failures": [asdict(group) for group in self._failures.groups()],
             "held": [cause.text for cause in self._held()],
         }
+        return {**found, "cost_s": time.thread_time() - begin_s}
 
     def tasks(self, request: _Request) -> dict[str, Any]:
         """List unfinished tasks: of ``app``, in ``states``, at most ``limit`` from ``offset`` on, by their ids."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from flow_core.folders import closed_to_writers
 from flow_core.kernel.failure_tally import FailureGroup
+from flow_core.kernel.summary import Summary
 from flow_core.own_files import open_own
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from flow_core.interfaces.sinks import RunInfo
 
 NAME = "run.json"
+_KINDS: dict[Any, type] = {"str": str, "int": int, "bool": bool}  # of fields, as annotations are written
 _MOST = 1 << 20  # bytes of a record that are read: one with 200 groups of failures has less than a tenth
 
 
@@ -91,10 +93,8 @@ def read(run_dir: Path) -> RunRecord | None:
         # Its owner is that of the directory, or the reader: nobody else can have put it there.
         with open_own(run_dir / NAME, frozenset([os.stat(run_dir).st_uid])) as file:
             found = json.loads(file.read(_MOST))
-        failures = tuple(FailureGroup(**_known(FailureGroup, one)) for one in found.get("failures", ()))
-        executors = tuple(map(str, found.get("executors", ())))
-        return RunRecord(**{**_known(RunRecord, found), "failures": failures, "executors": executors})
-    except (OSError, ValueError, TypeError, AttributeError):
+        return _record(found)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -105,6 +105,34 @@ def _user() -> str:
         return str(os.geteuid())
 
 
-def _known(kind: type, found: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that a record of this version has."""
-    return {one.name: found[one.name] for one in fields(kind) if one.name in found}
+def _record(found: dict[str, Any]) -> RunRecord:
+    """Return a record from what JSON gave. Raises ValueError, TypeError, AttributeError: it is none, or damaged."""
+    counts = {str(name): _checked(int, number) for name, number in found.get("tasks", {}).items()}
+    if counts:  # by name, so that those may be missing which a later version counts
+        counts = {**asdict(Summary()), **counts}
+    failures = (
+        FailureGroup(**{one.name: _checked(_KINDS[one.type], each[one.name]) for one in fields(FailureGroup)})
+        for each in _checked(list, found.get("failures", []))
+        if isinstance(each, dict) and each.keys() >= {one.name for one in fields(FailureGroup)}
+    )
+    plain = {
+        one.name: _checked(_KINDS[one.type], found[one.name])
+        for one in fields(RunRecord)
+        if one.type in _KINDS and one.name in found
+    }
+    ended_ns = found.get("ended_ns")
+    return RunRecord(
+        **plain,
+        executors=tuple(map(str, _checked(list, found.get("executors", [])))),
+        ended_ns=None if ended_ns is None else _checked(int, ended_ns),
+        tasks=counts,
+        failures=tuple(failures),
+    )
+
+
+def _checked(kind: type, value: Any) -> Any:
+    """Return a value that is of a kind, an int within int64 and not negative. Raises ValueError."""
+    whole: Any = value
+    if type(value) is not kind or (kind is int and not 0 <= whole < 1 << 63):
+        raise ValueError(f"{value!r:.40} is no {kind.__name__}")
+    return value

@@ -18,7 +18,7 @@ def say(text: object, err: bool = False) -> None:
 
 def row(table: Table, *cells: str) -> None:
     """Add a row to a table."""
-    table.add_row(*map(printable, cells))
+    table.add_row(*(printable(cell).replace("\n", "\\n") for cell in cells))
 
 
 def show(table: Table) -> None:

@@ -20,7 +20,7 @@ from flow_core.interfaces.waiting import duration
 from flow_core.printable import printable
 
 _LEAST_S = 1.0  # seconds between looks: a person reads along
-_SHARE = 100  # a look that takes a second is followed by so many seconds of rest: the script pays one per cent at most
+_SHARE = 100  # seconds of rest after a look, for each that it cost the script: one per cent is the most it pays
 _WINDOW_S = 30.0  # seconds over which the speed is taken
 
 
@@ -60,19 +60,17 @@ def top(run: str | None, run_dir: str, database: str | None, once: bool) -> None
     try:
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
-                begin = time.monotonic()
                 try:
                     found = status_of(chosen, database, timeout_s=5.0)
                 except RunNotLive as error:
                     live.update(Text(printable(str(error))), refresh=True)
                     pause.wait(_LEAST_S)
                     continue
-                took = time.monotonic() - begin
                 per_s = speed.add(time.monotonic(), found.ended_tasks)
                 live.update(picture(found, per_s, console.height), refresh=True)
                 if not run_at(chosen.path).live:
                     break
-                pause.wait(max(_LEAST_S, took * _SHARE))
+                pause.wait(max(_LEAST_S, found.cost_s * _SHARE))
     except KeyboardInterrupt:
         return
     console.print(picture(status_of(chosen, database), None, console.height))

@@ -7,14 +7,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from flow.progress.counts import Counts
 
+_NUMBERS = 42  # columns for the numbers of tasks, failures, the time and what is between them
+
 
 class Bars:
     """Bars on a terminal, drawn by a thread of rich's own; they go when they are closed."""
 
     def __init__(self, console: Console) -> None:
+        # Names of apps may be of any length, and rich takes the room for a long one from the numbers.
+        self._longest = max(10, min(40, console.width // 3))
         self.progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(max(4, min(40, console.width - self._longest - _NUMBERS))),
             MofNCompleteColumn(),
             TextColumn("{task.fields[failures]}", style="red"),
             TimeElapsedColumn(),
@@ -29,7 +33,7 @@ class Bars:
         """Draw what has changed."""
         for app in counts.changed:
             if app not in self._rows:
-                self._rows[app] = self.progress.add_task(app, total=0, failures="")
+                self._rows[app] = self.progress.add_task(self._name(app), total=0, failures="")
             one = counts.apps[app]
             failures = f"{one.failed} failed" if one.failed else ""
             self.progress.update(self._rows[app], total=one.submitted, completed=one.ended, failures=failures)
@@ -39,6 +43,9 @@ class Bars:
     def close(self) -> None:
         """Take the bars away."""
         self.progress.stop()
+
+    def _name(self, app: str) -> str:
+        return app if len(app) <= self._longest else f"{app[: self._longest - 1]}…"
 
     def _show_files(self, counts: Counts) -> None:
         """Draw all files that move in one row, in megabytes; without a total while the size of one is not known."""

@@ -42,6 +42,7 @@ class Status:
         held: What holds back calls of apps.
         monitored: Whether its tasks are in a database that could be read.
         note: Why they are not, where they should be.
+        cost_s: Seconds of a CPU that this look took of the script.
     """
 
     run: str
@@ -61,6 +62,7 @@ class Status:
     held: list[str] = field(default_factory=list)
     monitored: bool = False
     note: str = ""
+    cost_s: float = 0.0
 
     @property
     def ended_tasks(self) -> int:
@@ -70,7 +72,7 @@ class Status:
     @property
     def duration_s(self) -> float | None:
         """Seconds that it took, or has taken so far; None where not known."""
-        if self.began_ns is None:
+        if self.began_ns is None or (self.ended_ns is None and self.state == KILLED):
             return None
         end = self.ended_ns if self.ended_ns is not None else self.now_ns
         return max(0, end - self.began_ns) / 1e9
@@ -129,6 +131,7 @@ def status_of(run: Run, database: str | None = None, timeout_s: float = 10.0) ->
         held=list(asked.get("held", ())),
         monitored=row is not None,
         note=note,
+        cost_s=float(asked.get("cost_s", 0.0)),
     )
     if record is not None:
         names = ("name", "script", "host", "user", "pid", "began_ns", "ended_ns")
@@ -137,7 +140,17 @@ def status_of(run: Run, database: str | None = None, timeout_s: float = 10.0) ->
         found = replace(found, name=row.name, script=row.script, host=row.host, user=row.user, began_ns=row.time_began)
     if found.ended_ns is None and row is not None and not asked:
         found = replace(found, ended_ns=row.time_completed or row.time_last_event)
+    if found.ended_ns is None and found.state == KILLED:
+        found = replace(found, ended_ns=_last_line_ns(run))
     return found
+
+
+def _last_line_ns(run: Run) -> int | None:
+    """Return when the last line came to the log of a run; None where there is no log."""
+    try:
+        return (run.path / "flow.log").stat().st_mtime_ns
+    except OSError:
+        return None
 
 
 def _from_database(run: Run, database: str | None) -> tuple[Workflow | None, dict[str, dict[str, int]], str]:

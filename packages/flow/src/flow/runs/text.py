@@ -32,6 +32,8 @@ _MOST_APPS = 30  # rows of the table of apps
 
 def heading(status: Status) -> str:
     """Return one line on what the run is and how long it took."""
+    if status.state == "unknown" and status.began_ns is None:
+        return f"run {os.path.relpath(status.run)}: nothing is known of it: it has no run.json that can be read"
     took = "" if status.duration_s is None else f" {_FOR[status.state]} {duration(status.duration_s)}"
     where = f" on {status.host}" if status.host else ""
     who = f", by {status.user}" if status.user else ""
