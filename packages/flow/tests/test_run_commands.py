@@ -302,6 +302,41 @@ def test_of_a_script_that_does_not_answer_just_that_is_said(
         assert "did not answer" in str(invoke("show", "3").exception)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a full device is needed")
+@pytest.mark.parametrize("command", [["ls"], ["logs"], ["status", "--json"]], ids=" ".join)
+def test_a_full_disk_is_told_in_a_line(run: Callable[..., Any], command: list[str]) -> None:
+    run()
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "flow", *command], stdout=full, stderr=subprocess.PIPE, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [b"Error: the output cannot be written: No space left on device"]
+
+
+def test_more_tasks_than_one_request_holds_are_cancelled(run: Callable[..., Any]) -> None:
+    run()
+    waiting = [held(number) for number in range(1200)]
+    assert invoke("cancel", *(str(future.tid) for future in waiting)).exit_code == 0
+    assert all(future.cancelled() for future in waiting)
+
+
+@pytest.mark.parametrize("command", [["ls"], ["status"], ["status", "0"], ["why", "0"], ["cancel", "3"]], ids=" ".join)
+def test_a_directory_that_may_not_be_looked_into_is_named(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    look = os.stat
+
+    def refuse(path: Any, **options: Any) -> os.stat_result:  # as for another user: root itself may look into all
+        if str(path).startswith("theirs"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path, **options)
+
+    end(run())
+    monkeypatch.setattr(os, "stat", refuse)
+    result = invoke(*command, "--run-dir", "theirs")
+    assert result.exit_code == 1
+    assert "cannot be looked at: Permission denied" in result.output + str(result.exception)
+
+
 def test_a_task_is_cancelled_and_one_that_runs_or_has_ended_is_not(run: Callable[..., Any]) -> None:
     run()
     waits = held("later")

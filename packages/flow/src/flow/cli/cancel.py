@@ -10,6 +10,7 @@ from flow.cli.runs import found_run, json_option, run_dir_option, run_option, wr
 from flow.cli.telling import say
 from flow_core.kernel.live import ask
 
+_AT_ONCE = 500  # tasks in one request; a script takes 1000
 _ANSWER_S = 60.0  # seconds: executors are asked one task after the other whether each has begun
 
 
@@ -25,8 +26,10 @@ def cancel(tasks: tuple[int, ...], kill: bool, run: str | None, run_dir: str, as
     Tasks that wait for a cancelled one are not run either. A task that runs goes on unless --kill is given.
     """
     chosen = found_run(run, run_dir, live=True)
+    found: dict[str, str] = {}
     try:
-        found = ask(chosen.path, "cancel", _ANSWER_S, tasks=list(tasks), kill=kill)
+        for some in (list(tasks[begin : begin + _AT_ONCE]) for begin in range(0, len(tasks), _AT_ONCE)):
+            found |= ask(chosen.path, "cancel", _ANSWER_S, tasks=some, kill=kill)
     except LookupError as error:
         raise click.ClickException(str(error.args[0])) from None
     if as_json:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from flow.runs.find import Run, newest, run_at
+from flow.cli.telling import say
+from flow.runs.find import Run, is_directory, newest, run_at
 
 run_dir_option = click.option(
     "--run-dir", default="runinfo", show_default=True, is_eager=True, help="Where the directories of runs are."
@@ -16,10 +17,20 @@ run_dir_option = click.option(
 
 
 def directory_of_run(run: str, top: Path) -> Path:
-    """Return the directory of a run by its path, or by its name or number under ``top``."""
-    if run.isdecimal() and (top / f"{int(run):03d}").is_dir():
-        return top / f"{int(run):03d}"
-    return top / run if (top / run).is_dir() and not Path(run).exists() else Path(run)
+    """Return the directory of a run by its path, or by its name or number under ``top``.
+
+    Raises:
+        click.ClickException: it cannot be looked at: it is another user's, for one.
+    """
+    try:
+        if run.isdecimal() and is_directory(top / f"{int(run):03d}"):
+            return top / f"{int(run):03d}"
+        if is_directory(top / run) and not Path(run).exists():
+            return top / run
+        is_directory(Path(run))  # raises now what it would later
+    except OSError as error:
+        raise click.ClickException(f"run {run!r} cannot be looked at: {error.strerror}: {error.filename}") from None
+    return Path(run)
 
 
 class RunPath(click.ParamType):  # type: ignore[type-arg]  # generic in new versions of click only
@@ -61,4 +72,4 @@ def found_run(run: str | None, run_dir: str, *, live: bool = False) -> Run:
 
 def write_json(found: object) -> None:
     """Write JSON to standard output, control characters escaped."""
-    click.echo(json.dumps(found, indent=1, default=str))
+    say(json.dumps(found, indent=1, default=str))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,9 +48,8 @@ def run_at(path: Path) -> Run:
 
 
 def runs_under(top: Path) -> list[Run]:
-    """Return all runs in a directory of runs, the newest first."""
-    numbers = [path for path in top.iterdir() if path.name.isdecimal() and path.is_dir()] if top.is_dir() else []
-    return [run_at(path) for path in sorted(numbers, key=lambda one: int(one.name), reverse=True)]
+    """Return all runs in a directory of runs, the newest first. Raises RunNotLive: it cannot be read."""
+    return [run_at(path) for path in _numbered(top)]
 
 
 def newest(top: Path, *, live: bool = False) -> Run:
@@ -58,8 +58,8 @@ def newest(top: Path, *, live: bool = False) -> Run:
     Raises:
         RunNotLive: there is none.
     """
-    paths = [path for path in top.iterdir() if path.name.isdecimal() and path.is_dir()] if top.is_dir() else []
-    for path in sorted(paths, key=lambda one: int(one.name), reverse=True):
+    paths = _numbered(top)
+    for path in paths:
         if not live or is_live(path):
             return run_at(path)
     if paths:
@@ -67,6 +67,27 @@ def newest(top: Path, *, live: bool = False) -> Run:
             f"none of the {len(paths)} runs under {top} goes on: name the run, or say where runs are with --run-dir"
         )
     raise RunNotLive(f"there are no runs under {top}: say where runs are with --run-dir")
+
+
+def is_directory(path: Path) -> bool:
+    """Return whether a path is a directory. Raises OSError where that cannot be seen, which Path.is_dir() may hide."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _numbered(top: Path) -> list[Path]:
+    """Return the directories of runs in a directory, the newest first. Raises RunNotLive: it cannot be read."""
+    try:
+        numbers = (
+            [path for path in top.iterdir() if path.name.isdecimal() and is_directory(path)]
+            if is_directory(top)
+            else []
+        )
+    except OSError as error:
+        raise RunNotLive(f"the runs under {top} cannot be looked at: {error.strerror}") from None
+    return sorted(numbers, key=lambda one: int(one.name), reverse=True)
 
 
 def _state(path: Path, record: RunRecord | None) -> str:
