@@ -1,3 +1,5 @@
+"""Scripts of the documents of Parsl 0.9, run word for word."""
+
 from __future__ import annotations
 
 import os
@@ -10,7 +12,7 @@ import pytest
 
 from flow.compat import parsl
 
-DOCUMENTS = Path(__file__).parent / "documents"
+DOCUMENTS = Path(__file__).resolve().parents[2] / "packages" / "flow" / "tests" / "parsl" / "documents"
 
 
 def run(tmp_path: Path, *names: str) -> str:
@@ -39,6 +41,7 @@ def test_the_example_of_a_map_and_a_reduction_runs_word_for_word(tmp_path: Path)
     assert run(tmp_path, "map_reduce_0_9.txt") == "90\n"
 
 
+@pytest.mark.slow
 def test_checkpoints_of_0_9_are_written_and_found_again(tmp_path: Path) -> None:
     assert run(tmp_path, "checkpoint_0_9.txt").strip() == str(tmp_path / "runinfo" / "000" / "checkpoint")
     assert run(tmp_path, "resume_0_9.txt") == "[0, 2, 4, 6, 8] 5\n"
@@ -55,6 +58,7 @@ exec "$@"
 """
 
 
+@pytest.mark.slow
 def test_the_script_of_the_guide_of_nersc_for_a_job_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bin").mkdir()
     srun = tmp_path / "bin" / "srun"
