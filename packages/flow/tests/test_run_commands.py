@@ -170,6 +170,16 @@ def test_a_record_with_nonsense_in_it_is_none(run: Callable[..., Any], damage: d
         assert invoke(command).exit_code == 0
 
 
+def test_a_run_that_ended_on_a_full_disk_does_not_look_killed(run: Callable[..., Any]) -> None:
+    kernel = run()
+    begun = (kernel.run_dir / "run.json").read_bytes()
+    (kernel.run_dir / ".run.json.part").mkdir()  # as on a full disk, nothing can be written there
+    end(kernel)
+    assert run_at(kernel.run_dir).state == "failed"
+    assert "4 done, 2 failed" in invoke("status").output
+    assert len((kernel.run_dir / "run.json").read_bytes()) >= len(begun)
+
+
 def test_a_record_of_another_version_is_read_as_far_as_it_is_known(run: Callable[..., Any]) -> None:
     record = end(run()).run_dir / "run.json"
     other = {"tasks": {"submitted": 3, "of_later": 1}, "later": [1], "failures": [{"app": "f"}]}

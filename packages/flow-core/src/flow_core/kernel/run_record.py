@@ -11,7 +11,8 @@ import json
 import os
 import socket
 import sys
-from dataclasses import asdict, dataclass, field, fields
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 NAME = "run.json"
 _KINDS: dict[Any, type] = {"str": str, "int": int, "bool": bool}  # of fields, as annotations are written
+_BLOCK = 512  # bytes: the unit of st_blocks
 _MOST = 1 << 20  # bytes of a record that are read: one with 200 groups of failures has less than a tenth
 
 
@@ -80,11 +82,40 @@ def begun(info: RunInfo, executors: Iterable[str], monitored: bool) -> RunRecord
 
 
 def write(run_dir: Path, record: RunRecord) -> None:
-    """Write a record, whole or not at all. Raises OSError."""
+    """Write a record, whole or not at all.
+
+    Where there is no room for another one, an earlier record is written over, without the failures: it has its room on
+    the disk already, and a run that ended must not look like one that was killed.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     part = run_dir / f".{NAME}.part"
-    with open(part, "w", encoding="utf-8", opener=closed_to_writers) as file:
-        file.write(json.dumps(asdict(record), indent=1) + "\n")
-    os.replace(part, run_dir / NAME)
+    try:
+        with open(part, "w", encoding="utf-8", opener=closed_to_writers) as file:
+            file.write(_text(record))
+        os.replace(part, run_dir / NAME)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        if not _written_over(run_dir / NAME, _text(replace(record, failures=())).encode()):
+            raise error
+
+
+def _text(record: RunRecord) -> str:
+    return json.dumps(asdict(record), indent=1) + "\n"
+
+
+def _written_over(path: Path, data: bytes) -> bool:
+    """Write over a file within the room that it has; return whether that could be done."""
+    try:
+        with open(path, "r+b", buffering=0) as file:
+            if len(data) > max(os.fstat(file.fileno()).st_blocks * _BLOCK, os.fstat(file.fileno()).st_size):
+                return False
+            # One write: a reader finds the one record or the other. Spaces at the end mean nothing to JSON.
+            return file.write(data.ljust(os.fstat(file.fileno()).st_size)) >= len(data)
+    except OSError:
+        return False
 
 
 def read(run_dir: Path) -> RunRecord | None:
