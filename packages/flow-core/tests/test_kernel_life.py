@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,8 +16,10 @@ from kernel_apps import Load, add, divide, hold
 import flow_core as flow
 from flow_core.checkpoint.log import CheckpointLog
 from flow_core.errors import CleanupIncomplete, ConfigurationError, KernelClosedError, NoDataFlowKernelError
+from flow_core.events import Event, EventKind
 from flow_core.executors.threads import ThreadPoolExecutor
 from flow_core.interfaces.executor import ShutdownReport
+from flow_core.interfaces.sinks import RunInfo
 from flow_core.kernel.kernel import DataFlowKernel
 from flow_core.kernel.loaded import DataFlowKernelLoader
 from flow_core.testing import MemoryExecutor
@@ -319,3 +323,29 @@ def test_an_executor_whose_shutdown_does_not_return_is_named_on_standard_error_w
     assert len(told) == 1
     assert "was left behind at the end of the run: _Lingering.shutdown has not returned for" in told[0]
     assert ", in _Lingering.shutdown (" in told[0]
+
+
+def test_a_cell_that_loads_a_config_with_sinks_can_be_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Sink:
+        wants = EventKind.TASK
+
+        def __repr__(self) -> str:
+            return "Sink()"
+
+        def start(self, run: RunInfo) -> None:
+            pass
+
+        def emit(self, events: Sequence[Event]) -> None:
+            pass
+
+        def close(self, timeout_s: float) -> int:
+            return 0
+
+    monkeypatch.setattr(builtins, "__IPYTHON__", True, raising=False)
+    with flow.load(flow.Config(run_dir=str(tmp_path), sinks=[Sink()])) as kernel:
+        assert flow.load(flow.Config(run_dir=str(tmp_path), sinks=[Sink()])) is kernel
+        assert "goes on" in capsys.readouterr().err
+        with pytest.raises(ConfigurationError, match="is loaded already"):
+            flow.load(flow.Config(run_dir=str(tmp_path)))

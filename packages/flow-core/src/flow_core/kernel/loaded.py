@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING, cast
 
 from flow_core.active import active_or_none, get_active, set_active
-from flow_core.config import Config
+from flow_core.config import Config, checked_config
 from flow_core.errors import ConfigurationError
 from flow_core.fork_locks import renewed_after_fork
 from flow_core.kernel.kernel import DataFlowKernel
@@ -68,7 +68,9 @@ def load(config: Config | None = None, *, replace: bool = False) -> DataFlowKern
         active = active_or_none()
         if isinstance(active, DataFlowKernel) and active.is_open:
             # By its expression: what differs in no way that repr() shows, as functions of one name, is the same.
-            if _in_ipython() and repr(config if config is not None else Config()) == repr(active.config):
+            # Of copies, as the kernel has one: a list of sinks is a tuple there.
+            given = Config() if config is None else checked_config(config).copy()
+            if _in_ipython() and repr(given) == repr(active.config):
                 sys.stderr.write(
                     f"flow: this Config is loaded already, and its run goes on in {active.run_dir}; "
                     "flow.load(..., replace=True) begins a new one\n"
