@@ -71,6 +71,16 @@ def variables_of(
         **_through(agent),
         **command.variables,
     }
+    # As Parsl calls them, of which programs run unchanged.
+    kind = command.launcher if command.launcher in ("srun", "aprun") else "mpiexec"
+    variables |= {
+        "PARSL_MPI_PREFIX": command.text,
+        f"PARSL_{kind.upper()}_PREFIX": command.text,
+        "PARSL_MPI_NODELIST": variables["FLOW_MPI_NODES"],
+        "PARSL_NUM_NODES": variables["FLOW_MPI_NODE_COUNT"],
+        "PARSL_NUM_RANKS": variables["FLOW_MPI_RANKS"],
+        "PARSL_RANKS_PER_NODE": variables["FLOW_MPI_RANKS_PER_NODE"],
+    }
     if request.cores_per_rank is not None:
         cores = str(max(1, int(request.cores_per_rank)))
         variables |= {"FLOW_MPI_CORES_PER_RANK": cores, "OMP_NUM_THREADS": cores}

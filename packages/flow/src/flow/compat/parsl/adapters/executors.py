@@ -207,8 +207,8 @@ class HighThroughputExecutor(_Blocks, flow_executors.HighThroughputExecutor):
 
 
 class MPIExecutor(_Blocks, flow_executors.HighThroughputExecutor):
-    """Tasks of several nodes of a block. Flow's HighThroughputExecutor runs them beside others; here one at a time
-    unless ``max_workers_per_block`` says more."""
+    """Tasks of several nodes of a block. Flow's HighThroughputExecutor runs them beside others: as many as their ranks
+    have cores for, so that ``max_workers_per_block`` changes nothing."""
 
     parsl_order = tuple(
         {"cores_per_worker": "max_workers_per_block", "manager_selector": "mpi_launcher"}.get(name, name)
@@ -216,13 +216,13 @@ class MPIExecutor(_Blocks, flow_executors.HighThroughputExecutor):
         if name not in ("mem_per_worker", "max_workers_per_node", "cpu_affinity", "available_accelerators")
     )
     parsl_defaults = stated(label="MPIExecutor", mpi_launcher="mpiexec")
+    without_effect = stated(**_Blocks.without_effect, max_workers_per_block=1)
 
     @classmethod
     def _adapt(cls, options: dict[str, Any]) -> None:
         super()._adapt(options)
-        workers = options.pop("max_workers_per_block", None)
-        if workers is not None:
-            options["max_workers"] = workers
+        if options.get("mpi_launcher") == "mpiexec":
+            options["mpi_launcher"] = "auto"  # which is the mpiexec of the node
 
 
 DEFAULT_LAUNCH_CMD = "{python} -m flow_executors.manager {options}"
