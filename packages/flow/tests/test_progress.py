@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,15 @@ def test_files_that_move_have_no_total_while_the_size_of_one_is_not_known() -> N
 
 def test_many_apps_share_a_last_row() -> None:
     assert "other apps" in drawn(*(submitted(number, f"app{number}") for number in range(30)))
+
+
+def test_the_command_at_the_end_names_a_run_elsewhere_by_its_path() -> None:
+    screen = io.StringIO()
+    bar = ProgressBar(Console(file=screen, force_terminal=False, width=200))
+    bar.start(replace(RUN, run_dir=Path("/data/my runs/003")))
+    bar.emit([submitted(1, "parse"), ended(1, "ValueError")])
+    bar.close(1.0)
+    assert "see: flow status '/data/my runs/003'" in screen.getvalue()
 
 
 def test_without_a_terminal_the_end_is_one_line() -> None:

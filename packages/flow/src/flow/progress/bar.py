@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -55,7 +57,7 @@ class ProgressBar:
 
     def start(self, run: RunInfo) -> None:
         """Begin to show."""
-        self._counts, self._run = Counts(), run.run_dir.name
+        self._counts, self._run = Counts(), _argument(run.run_dir)
         self._began = time.monotonic()
         self._closed = threading.Event()
         self._bars = self._table = self._thread = None
@@ -123,3 +125,8 @@ class ProgressBar:
             self._console.print(f"flow: {text}", markup=False, highlight=False, soft_wrap=True)
         except (OSError, ValueError):
             self._closed.set()
+
+
+def _argument(run_dir: Path) -> str:
+    """Return how commands are told of a run: by its number where they look by themselves, else by its path."""
+    return run_dir.name if run_dir.absolute().parent == Path("runinfo").absolute() else shlex.quote(str(run_dir))
