@@ -55,8 +55,9 @@ def test_streams_that_the_call_names_are_not_asked_about(load: Load, tmp_path: P
 @pytest.mark.parametrize("answer", [None, "", 5, AUTO_LOGNAME, ("x", "r")], ids=repr)
 def test_an_answer_that_names_no_file_is_refused_at_the_call(load: Load, answer: Any) -> None:
     load(std_autopath=lambda _task, _stream: answer)
-    with pytest.raises((HookError, BadStdStreamFile), match="stdout"):
+    with pytest.raises((HookError, BadStdStreamFile), match="stdout") as raised:
         say("a", stdout=AUTO_LOGNAME)
+    assert "std_autopath" in str(raised.value)
 
 
 def test_a_function_that_raises_is_named(load: Load) -> None:

@@ -21,7 +21,7 @@ from flow_core.apps.fitting import Fitting
 from flow_core.apps.special import AUTO_LOGNAME, auto_name, checked_stream, resolve_streams
 from flow_core.config import Config, checked_config, checked_executors
 from flow_core.config_effects import ineffective_options
-from flow_core.errors import KernelClosedError, NoDataFlowKernelError
+from flow_core.errors import BadStdStreamFile, KernelClosedError, NoDataFlowKernelError
 from flow_core.executors.threads import ThreadPoolExecutor, in_worker
 from flow_core.files import File
 from flow_core.folders import current_directory
@@ -536,6 +536,8 @@ class DataFlowKernel:
                 if found is None or found == AUTO_LOGNAME:
                     calling.gave(found, f"a path, a pair (path, mode) or a File for {kind}")
                 stream = checked_stream(found, kind, task.app.name)
+        except BadStdStreamFile as error:
+            raise BadStdStreamFile(f"{error} ({hook_name('std_autopath', autopath)} gave it)") from None
         finally:
             packing_calls.leave(before)
         assert stream is not None
