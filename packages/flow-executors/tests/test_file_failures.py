@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import threading
@@ -136,6 +137,12 @@ def test_a_script_that_goes_on_with_a_file_of_which_nothing_is_here_is_refused(a
 def test_an_error_of_the_script_is_told_as_it_is(agent: FileAgent) -> None:
     error = failure(agent, (FileStep.END, pack_ending(Ending("/home/a cannot be read on the script's machine", ()))))
     assert str(error) == "/home/a cannot be read on the script's machine"
+
+
+def test_a_message_at_which_the_agent_fails_does_not_hold_up_the_next(agent: FileAgent) -> None:
+    agent._messages.extend([object(), pack_file(FileStep.LOGS, 1, 0)])  # type: ignore[list-item]
+    os.eventfd_write(agent._wake_fd, 1)
+    assert heard(agent, FileStep.ASK).manager == 1
 
 
 def test_small_files_that_do_not_fit_are_not_kept(tmp_path: Path, full: None) -> None:

@@ -219,6 +219,7 @@ class FileService:
                     self._logger.warning("a message about files was dropped: %s", error)
                 except Exception:
                     self._logger.exception("the service of files of %s failed at one message", self._label)
+            self._tell_taken()
 
     def _obey(self, name: str, what: object) -> None:
         if name == "message":
@@ -408,7 +409,7 @@ class FileService:
                     self._listed(one, receiving, unpack_list(part.text))
                     arrival = receiving.arrival
             receiving.taken += len(message.body)
-            if receiving.taken - receiving.told >= TELL_BYTES or not self._orders:
+            if receiving.taken - receiving.told >= TELL_BYTES:
                 self._tell(one, receiving)
         elif message.step == FileStep.END:
             # Only for a try that somebody waits for: what a lost one had made is not published by it.
@@ -442,6 +443,12 @@ class FileService:
             receiving.moved.sent(entries[number], offset)
         if receiving.goes_on:
             self._send(pack_file(FileStep.WANT, *one, pack_want(lacking)))
+
+    def _tell_taken(self) -> None:
+        """Tell of all that was taken in this turn: a manager that waits for room may wait for the last bytes of it."""
+        for one, receiving in self._receiving.items():
+            if receiving.taken > receiving.told:
+                self._tell(one, receiving)
 
     def _tell(self, one: _Id, receiving: _Receiving) -> None:
         window = max(LEAST_WINDOW, min(MOST_WINDOW, _BUDGET // max(1, len(self._receiving))))

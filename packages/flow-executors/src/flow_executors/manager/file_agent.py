@@ -336,7 +336,7 @@ class FileAgent:
                 self._listen(self._tasks[descriptor])
             elif descriptor == self._wake_fd:
                 os.eventfd_read(self._wake_fd)
-        while self._messages:
+        for _ in range(len(self._messages)):  # what comes meanwhile wakes the next turn
             message = self._messages.popleft()
             if message is None:
                 return False
@@ -346,6 +346,7 @@ class FileAgent:
                 self._go_on_with_all()
             else:
                 self._heard(message)
+        self._tell_taken()
         if time.monotonic() >= self._accepts_at:
             self._accepts_at = math.inf
             self._poll.register(self._listener.fileno(), select.POLLIN)
@@ -356,6 +357,8 @@ class FileAgent:
         return True
 
     def _patience_ms(self) -> int | None:
+        if self._messages:  # one before them has failed
+            return 0
         if self._accepts_at != math.inf:
             return max(0, int((self._accepts_at - time.monotonic()) * 1000) + 1)
         if self._foreign:
@@ -558,11 +561,18 @@ class FileAgent:
                 transfer.packs = part.packs
                 self._list(transfer, unpack_list(part.text))
         transfer.taken += len(message.body)
-        if self._finished(transfer):
-            return
-        if transfer.taken - transfer.told >= TELL_BYTES or not self._messages:
-            transfer.told = transfer.taken
-            self._say(pack_file(FileStep.PROGRESS, self._manager, number, pack_progress(transfer.taken, MOST_WINDOW)))
+        if not self._finished(transfer) and transfer.taken - transfer.told >= TELL_BYTES:
+            self._tell(number, transfer)
+
+    def _tell_taken(self) -> None:
+        """Tell of all that was taken in this turn: a script that waits for room may wait for the last bytes of it."""
+        for number, transfer in self._transfers.items():
+            if isinstance(transfer, _Bringing) and transfer.taken > transfer.told:
+                self._tell(number, transfer)
+
+    def _tell(self, number: int, transfer: _Bringing) -> None:
+        transfer.told = transfer.taken
+        self._say(pack_file(FileStep.PROGRESS, self._manager, number, pack_progress(transfer.taken, MOST_WINDOW)))
 
     def _finished(self, transfer: _Bringing) -> bool:
         if not transfer.listed or transfer.left:

@@ -7,7 +7,8 @@ transfer and numbers it; the interchange passes all on unread, but that the mana
 - WANT (up; down after an ASK that goes on): ``n x (u32 entry, u64 offset)``: what is to be sent of what was listed
 - WANT_PACKED (up): the same, and small files may come many in one record; only where the list says that this is known
 - DATA (both): a piece of the stream
-- PROGRESS (both): ``u64 bytes taken since the beginning, u64 bytes that may be on the way``
+- PROGRESS (both): ``u64 bytes taken since the beginning, u64 bytes that may be on the way``. Who takes tells of each
+  transfer before waiting for more, whatever has come of others: who sends may wait for the last byte to be told of
 - END (both): JSON of ``Ending``: all was sent and published, or what went wrong
 - STOP (up): the transfer is of no interest any more
 - LOGS (down): send the ends of the logs of manager and workers
