@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from kernel_apps import Load, add
@@ -21,6 +22,18 @@ def fail() -> None:
     raise ValueError("this one fails")
 
 
+class NoLock:
+    """Stands in the place of a handler's lock, so that several threads hang in it at once."""
+
+    def acquire(self) -> None: ...
+
+    def release(self) -> None: ...
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
 class Hanging(logging.Handler):
     """A handler of the user's that does not return for what the given tasks have failed with."""
 
@@ -30,7 +43,7 @@ class Hanging(logging.Handler):
         self.go_on = threading.Event()
 
     def createLock(self) -> None:  # noqa: N802  # the name is logging's
-        self.lock = None  # so that several threads hang in it at once
+        self.lock: Any = NoLock()
 
     def emit(self, record: logging.LogRecord) -> None:
         if "this one fails" in record.getMessage():

@@ -50,10 +50,10 @@ def test_a_launcher_that_would_start_several_jobs_is_refused(wrapped: bool) -> N
         ExtremeScaleExecutor(ranks_per_node=2, provider=SlurmProvider(nodes_per_block=2, launcher=launcher))
 
 
-def test_mpi4py_that_is_missing_here_is_named_with_its_extra(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mpi4py_that_is_missing_here_is_named_with_its_package(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flow_executors.extreme.find_spec", lambda name: None)
     executor = ExtremeScaleExecutor(ranks_per_node=2)
-    with pytest.raises(ConfigurationError, match=r"needs mpi4py.*flow-executors\[mpi\]"):
+    with pytest.raises(ConfigurationError, match=r"needs mpi4py.*pip install mpi4py"):
         executor.start(make_context(tmp_path, RecordingListener(), label="executor"))
 
 
