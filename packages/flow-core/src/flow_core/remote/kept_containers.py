@@ -243,10 +243,14 @@ class KeptContainers:
             self._ending.append(loop)
 
     def _look_at_ending(self) -> None:
+        # Each is looked at once: it may end between two looks, and would then be forgotten without being closed.
+        going: list[Loop] = []
         for loop in self._ending:
-            if not loop.lives:
+            if loop.lives:
+                going.append(loop)
+            else:
                 loop.close()
-        self._ending = [loop for loop in self._ending if loop.lives]
+        self._ending = going
 
     def close(self) -> None:
         """End all of them. Never raises."""
