@@ -45,3 +45,18 @@ class Attacker:
             process.kill()
             process.wait()
         return text if process.returncode == 0 else f"return code {process.returncode}\n{text}"
+
+
+FLOOD = """
+import socket, sys
+print("begun", flush=True)
+while True:
+    end = socket.socket(socket.AF_UNIX)
+    end.setblocking(False)
+    try:
+        end.connect("\\0" + sys.argv[1])
+    except OSError:
+        pass
+    end.close()
+"""
+"""Program that connects to an abstract socket of the name given, without end."""

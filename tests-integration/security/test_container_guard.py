@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from security_attacker import Attacker
+from security_attacker import FLOOD, Attacker
 
 # Takes each name that it can foresee or sees on a command line, and lets nobody in.
 TAKE = """
@@ -41,18 +41,6 @@ while True:
             for word in words:
                 if word.startswith("flow-container-guard-"):
                     take(word)
-"""
-FLOOD = """
-import socket, sys
-print("begun", flush=True)
-while True:
-    end = socket.socket(socket.AF_UNIX)
-    end.setblocking(False)
-    try:
-        end.connect("\\0" + sys.argv[1])
-    except OSError:
-        pass
-    end.close()
 """
 TELL = """
 import os, sys

@@ -8,26 +8,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-from security_attacker import Attacker
+from security_attacker import FLOOD, Attacker
 
 from flow_core.testing import calls
 from flow_core.testing.driver import Driver
 from flow_executors import HighThroughputExecutor, LowLatencyExecutor
 from flow_executors.testing.local_run import PATIENCE_S, interchange_pid, make_executor
 from flow_providers.local.provider import LocalProvider
-
-FLOOD = """
-import socket, sys
-print("begun", flush=True)
-while True:
-    end = socket.socket(socket.AF_UNIX)
-    end.setblocking(False)
-    try:
-        end.connect("\\0" + sys.argv[1])
-    except OSError:
-        pass
-    end.close()
-"""
 
 
 @pytest.fixture

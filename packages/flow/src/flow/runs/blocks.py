@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from flow.runs.find import Run
-from flow.runs.tasks import NothingRecorded, has_database
+from flow.runs.tasks import NothingRecorded
 from flow_core.kernel.live import ask
 
 
@@ -49,7 +49,7 @@ def list_blocks(run: Run, database: str | None) -> list[BlockRow]:
             for one in ask(run.path, "status")["executors"]
             for block in one.get("block_list", ())
         ]
-    if not has_database(run, database):
+    if not run.has_database(database):
         raise NothingRecorded(
             f"which blocks run {run.path} had is not recorded, and its script has ended: its flow.log names those of "
             "its executors (flow logs); with Config(monitoring=MonitoringHub()) they would be in a database"

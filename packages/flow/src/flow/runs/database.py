@@ -43,7 +43,7 @@ def recorded(run: Run, database: str | None = None) -> Iterator[Recorded]:
     Raises:
         MonitorError: it has no database, or that cannot be read, or the run is not in it.
     """
-    place = Path(run.path).absolute().parent / "monitoring.db"
+    place = run.database
     if database is None and not place.exists():
         raise MonitorError(
             f"what tasks run {run.path} had is not recorded: there is no {place}. With "

@@ -40,6 +40,17 @@ class Run:
         """Whether its script is there to be asked."""
         return self.state == RUNNING
 
+    @property
+    def database(self) -> Path:
+        """Where its monitoring database is unless its Config names another: beside its directory."""
+        return self.path.absolute().parent / "monitoring.db"
+
+    def has_database(self, named: str | None) -> bool:
+        """Return whether its tasks are in a database: the one that is named, or that beside its directory."""
+        if named is not None:
+            return True
+        return self.database.exists() and (self.record is None or self.record.monitored)
+
 
 def run_at(path: Path) -> Run:
     """Return the run in a directory. Never raises."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flow.runs.find import ENDED as RUN_ENDED, FAILED, KILLED, UNKNOWN, Run, run_at
 from flow_core.errors import RunNotLive
+from flow_core.graph.states import State
 from flow_core.kernel.failure_tally import FailureGroup
 from flow_core.kernel.live import ask
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 _RECORDED = {"completed": RUN_ENDED, "failed": FAILED, "died": KILLED}
 """States of runs that have no record, by those in the database."""
-ENDED = ("exec_done", "memo_done", "failed", "dep_fail", "cancelled")
+ENDED = tuple(state.name for state in State if state.final)
 """Names of the states in which tasks end."""
 
 
@@ -155,8 +156,7 @@ def _last_line_ns(run: Run) -> int | None:
 
 def _from_database(run: Run, database: str | None) -> tuple[Workflow | None, dict[str, dict[str, int]], str]:
     """Return the run and its apps as the database has them, and why there are none where one should be there."""
-    expected = database is not None or (run.record.monitored if run.record is not None else True)
-    if not expected or (database is None and not (run.path.absolute().parent / "monitoring.db").exists()):
+    if not run.has_database(database):
         return None, {}, ""
     # Here, since it takes longer than all else, and most runs need none of it.
     from flow.runs.database import recorded

@@ -65,7 +65,7 @@ def list_tasks(
         NothingRecorded: the run has no monitoring, and has ended.
         RunNotLive: its script does not answer.
     """
-    if not has_database(run, database):
+    if not run.has_database(database):
         return _from_script(run, app, states, offset, limit)
     from flow.runs.database import recorded
     from flow_monitor.queries import tasks
@@ -109,7 +109,7 @@ def describe_task(run: Run, database: str | None, task: int) -> dict[str, Any]:
         except RunNotLive as error:
             run = run_at(run.path)
             silent = error if run.live else None
-    if not has_database(run, database):
+    if not run.has_database(database):
         if silent is not None:
             raise silent
         return asked or _from_failures(run, task, refused)
@@ -128,14 +128,6 @@ def describe_task(run: Run, database: str | None, task: int) -> dict[str, Any]:
     if silent is not None and row["status"] not in ENDED:
         asked = {"why": f"why it is not done is not known: {silent}"}
     return {**row, **detail, **asked, "task": task, "app": row["app"], "state": asked.get("state", row["status"])}
-
-
-def has_database(run: Run, database: str | None) -> bool:
-    """Return whether the tasks of a run are in a database: the one named, or that beside its directory."""
-    if database is not None:
-        return True
-    there = (run.path.absolute().parent / "monitoring.db").exists()
-    return there and (run.record is None or run.record.monitored)
 
 
 def _from_script(run: Run, app: str, states: tuple[str, ...], offset: int, limit: int) -> TaskList:
