@@ -16,7 +16,7 @@ from flow_core import guard
 from flow_core.bounded_calls import BoundedCall, within
 from flow_core.errors import ConfigurationError, ExecutorBroken, ExecutorClosed, ExecutorError, TaskRefused
 from flow_core.executors.reporter import Reporter
-from flow_core.executors.reports import ReportCollector, collector, telling
+from flow_core.executors.reports import TryReports
 from flow_core.executors.thread_watch import watch_threads, watched
 from flow_core.executors.user_pools import PoolWorkers
 from flow_core.folders import current_directory
@@ -32,7 +32,6 @@ from flow_core.option_names import known_options
 from flow_core.remote.naming import names_globals
 from flow_core.remote.parcel import pack_task, unpack_result
 from flow_core.remote.parcel_run import run_parcel
-from flow_core.remote.reports import Reporting
 from flow_core.remote.run import execute
 from flow_core.remote.sampling import TaskWatch
 from flow_core.remote.tracebacks import fold
@@ -61,8 +60,7 @@ class _OverFutures(Executor):
         self._place = Place(label)
         self._submitting = threading.local()
         self._lock = threading.Lock()
-        self._reports: ReportCollector | None = None
-        self._telling: RunContext | None = None
+        self._reports: TryReports | None = None
 
     @property
     @abstractmethod
@@ -194,7 +192,6 @@ class _OverFutures(Executor):
         ]
         if left:
             listener.finished(left)
-        self._telling = None
         forced = self._close(timeout_s)
         if self._reports is not None:
             self._reports.close(min(timeout_s, _REPORTER_S))
@@ -226,29 +223,16 @@ class _OverFutures(Executor):
 
     def _collect(self, context: RunContext) -> None:
         """Have workers report by files: all their tasks if the run wants samples, else those that move files."""
-        self._reports = collector(context, self.label, lambda: len(self._outstanding))
-        self._telling = None if self._reports is not None else context
+        self._reports = TryReports(context, self.label, lambda: len(self._outstanding))
 
     def _packed(self, key: TryKey, call: Call) -> bytes:
         """Return a try as bytes. Raises SerializationError."""
         where = NodeContext(self.label, key=key, working_dir=self.working_dir, walltime_s=call.spec.walltime_s)
-        reporting = self._reporting(call)
+        reporting = None if self._reports is None else self._reports.of(call)
         blob = None if call.snapshot is None else call.snapshot.blob
         return pack_task(
             call.func, call.args, call.kwargs, call.spec, call.steps, where, reporting, blob, current_directory()
         )
-
-    def _reporting(self, call: Call) -> Reporting | None:
-        """Return what a try is to report by; None where there is nothing to report."""
-        # Steps of Flow's core move no files.
-        moves = any(not type(step).__module__.startswith("flow_core.") for step in call.steps)
-        if moves and self._telling is not None:
-            with self._lock:
-                context, self._telling = self._telling, None
-                if context is not None:
-                    self._reports = telling(context, self.label, lambda: len(self._outstanding))
-        reporting = None if self._reports is None else self._reports.reporting
-        return None if reporting is None or (reporting.sampler is None and not moves) else reporting
 
     def _take(self, key: TryKey) -> bool:
         with self._lock:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from flow_core.folders import make_directory
-from flow_core.interfaces.call import TryKey
+from flow_core.interfaces.call import Call, TryKey
 from flow_core.interfaces.context import RunContext
 from flow_core.interfaces.events import EventKind, Sampled
 from flow_core.interfaces.outcome import Place
@@ -182,3 +182,47 @@ def telling(context: RunContext, label: str, outstanding: Callable[[], int]) -> 
     except OSError as error:
         context.logger.warning("how far files of tasks of %s are is not known: %s", label, error)
         return None
+
+
+class TryReports:
+    """What the tries of one executor report by: all of them if the run wants samples, else those that move files.
+
+    Any thread. Without samples the files are looked at only once a task moves files.
+
+    Args:
+        context: The run.
+        label: The executor.
+        outstanding: Gives the number of tries that are out.
+    """
+
+    def __init__(self, context: RunContext, label: str, outstanding: Callable[[], int]) -> None:
+        self._label = label
+        self._outstanding = outstanding
+        self._lock = threading.Lock()
+        self._collector = collector(context, label, outstanding)
+        self._telling: RunContext | None = None if self._collector is not None else context
+
+    def of(self, call: Call) -> Reporting | None:
+        """Return what a try is to report by; None where there is nothing to report."""
+        # Steps of Flow's core move no files.
+        moves = any(not type(step).__module__.startswith("flow_core.") for step in call.steps)
+        if moves and self._telling is not None:
+            with self._lock:
+                context, self._telling = self._telling, None
+                if context is not None:
+                    self._collector = telling(context, self._label, self._outstanding)
+        reporting = None if self._collector is None else self._collector.reporting
+        return None if reporting is None or (reporting.sampler is None and not moves) else reporting
+
+    def wake(self) -> None:
+        """Have the files looked at, where they are: a try was handed over."""
+        if self._collector is not None:
+            self._collector.wake()
+
+    def close(self, timeout_s: float) -> None:
+        """Read what is left within the time, and begin no more. Idempotent."""
+        with self._lock:  # what is being begun just now is closed, too
+            self._telling = None
+            found, self._collector = self._collector, None
+        if found is not None:
+            found.close(timeout_s)

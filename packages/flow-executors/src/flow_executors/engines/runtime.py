@@ -18,7 +18,7 @@ from queue import SimpleQueue
 
 from flow_core.bounded_calls import within
 from flow_core.errors import ExecutorBroken, ExecutorClosed, ScalingFailed, TaskRefused
-from flow_core.executors.reports import ReportCollector, collector, telling
+from flow_core.executors.reports import TryReports
 from flow_core.folders import current_directory, make_directory
 from flow_core.guard import one_line, pass_signal, to_log
 from flow_core.interfaces.call import Call, NodeContext, TaskSpec, TryKey
@@ -30,7 +30,6 @@ from flow_core.interfaces.scaling import Load
 from flow_core.interfaces.waiting import Cause, CauseKind, count, since, tasks_ahead
 from flow_core.remote.naming import names_globals
 from flow_core.remote.parcel import pack_task, unpack_result
-from flow_core.remote.reports import Reporting
 from flow_core.remote.sandbox import SandboxFiles
 from flow_core.remote.script_files import FilesByConnection
 from flow_executors.engines.batching_core import BatchingCore, Waiting
@@ -145,8 +144,7 @@ class EngineRuntime:
         except OSError as error:
             context.logger.warning("%s: a batch that is lost will be lost whole: %s", plan.label, error)
             self._journals = None
-        self._reports: ReportCollector | None = None
-        self._telling: RunContext | None = None
+        self._reports: TryReports | None = None
         self._calls: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._scaler: Scaler | None = None
         self._engine = plan.make(context)
@@ -167,8 +165,7 @@ class EngineRuntime:
         except BaseException:
             self._engine.close(5.0)
             raise
-        self._reports = collector(context, plan.label, lambda: len(self._tries))
-        self._telling = None if self._reports is not None else context
+        self._reports = TryReports(context, plan.label, lambda: len(self._tries))
         self._threads = [
             threading.Thread(target=self._hand_over, name=f"flow-engine-{plan.label}", daemon=True),
             threading.Thread(target=self._make_calls, name=f"flow-engine-calls-{plan.label}", daemon=True),
@@ -820,19 +817,8 @@ class EngineRuntime:
         )
         blob = None if call.snapshot is None else call.snapshot.blob
         directory = current_directory() if here else ""
-        reporting = self._reporting(call)
+        reporting = None if self._reports is None else self._reports.of(call)
         return pack_task(call.func, call.args, call.kwargs, call.spec, call.steps, where, reporting, blob, directory)
-
-    def _reporting(self, call: Call) -> Reporting | None:
-        """Return what a try is to report by; None where there is nothing to report."""
-        moves = any(not type(step).__module__.startswith("flow_core.") for step in call.steps)
-        if moves and self._telling is not None:
-            with self._lock:
-                context, self._telling = self._telling, None
-            if context is not None:
-                self._reports = telling(context, self.label, lambda: len(self._tries))
-        reporting = None if self._reports is None else self._reports.reporting
-        return None if reporting is None or (reporting.sampler is None and not moves) else reporting
 
     def _close(self, timeout_s: float) -> ShutdownReport:
         began = time.monotonic()
